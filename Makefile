@@ -1,0 +1,100 @@
+# Every target builds what it needs first. `make` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON := .venv/bin/python
+SOURCES := $(shell find jobs training udfs -name '*.py')
+
+# Each stands for the directory that it is in, whose own time does not tell whether it is complete.
+VENV := .venv/complete
+WHEEL := dist/complete
+JARS := build/jars/complete
+PREREQUISITES := build/prerequisites
+BUILT := $(VENV) $(WHEEL) $(JARS)
+
+.PHONY: help demo test bench up down status venv wheel jars lint features doctor pins clean
+
+help: ## List the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: $(BUILT) ## Broker, cluster, model, job and clicks, start to finish; KEEP=1 leaves it running
+	@$(PYTHON) -m jobs.demo $(if $(KEEP),--keep)
+
+test: $(BUILT) ## All tests: unit, then those with a Flink planner, then those with broker and cluster
+	@$(PYTHON) -m pytest --durations=5
+
+bench: $(BUILT) ## Throughput and latency on this machine, to build/bench.json
+	@$(PYTHON) -m jobs.bench
+
+up: $(BUILT) ## Start a Kafka broker and a Flink cluster on this machine
+	@$(PYTHON) -m jobs.local_stack up
+
+down: $(VENV) ## Stop them; topics and checkpoints stay in build/local
+	@$(PYTHON) -m jobs.local_stack down
+
+status: $(VENV) ## Show what runs, and where
+	@$(PYTHON) -m jobs.local_stack status || true
+
+venv: $(VENV) ## The virtual environment .venv, with the packages of requirements.txt
+
+wheel: $(WHEEL) ## The wheel that a job is submitted with, in dist/
+
+jars: $(JARS) ## The JARs of the job and of the local broker, in build/jars
+
+lint: $(VENV) ## Style, formatting and the import rules
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/lint-imports --cache-dir build/import-linter
+
+features: $(VENV) ## Print the table of features
+	@$(PYTHON) -m udfs.features
+
+doctor: ## Say what this machine lacks, and how to get it
+	@$$(command -v python3.11 || command -v python3) -m jobs.doctor
+
+pins: $(PREREQUISITES) ## Write requirements.txt anew: the newest versions that setup.py allows
+	@echo '==> Resolving setup.py in an empty environment (about 3 minutes)'
+	@rm -rf build/pins && python3.11 -m venv build/pins
+	@build/pins/bin/pip install --quiet '.[dev]'
+	@sed -n 1p requirements.txt > build/pins/requirements.txt
+	@build/pins/bin/pip freeze --all | grep -vE '^(pip|purchase-intent)\b' >> build/pins/requirements.txt
+	@mv build/pins/requirements.txt requirements.txt
+
+clean: ## Stop what runs and delete everything that was built
+	@if [ -e build/local/stack.json ]; then $(PYTHON) -m jobs.local_stack down; fi
+	@rm -rf .venv build dist
+
+$(PREREQUISITES):
+	@python=$$(command -v python3.11 || command -v python3) \
+		|| { echo 'missing  Python 3.11: apt-get install python3.11 python3.11-venv' >&2; exit 1; }; \
+		$$python -m jobs.doctor --prerequisites >&2
+	@mkdir -p $(@D) && touch $@
+
+$(VENV): requirements.txt setup.py | $(PREREQUISITES)
+	@echo '==> Installing Python packages into .venv (about 2 minutes)'
+	@python3.11 -m venv .venv
+	@# Every package is pinned, so there is nothing to resolve; `pip check` finds a pin that does not fit.
+	@total=$$(grep -c '==' requirements.txt); n=0; \
+		$(PYTHON) -m pip install --progress-bar off --no-deps -r requirements.txt | while read -r step rest; do \
+			case $$step in \
+				Collecting) n=$$((n + 1)); if ((n % 10 == 0)); then echo "    $$n of $$total downloaded"; fi ;; \
+				Building|Installing) echo "    $$step $${rest%%:*}" ;; \
+			esac; \
+		done
+	@$(PYTHON) -m pip check > /dev/null || { $(PYTHON) -m pip check; exit 1; }
+	@touch $@
+
+$(WHEEL): $(SOURCES) setup.py pyproject.toml | $(VENV)
+	@echo '==> Building the wheel'
+	@rm -rf build/wheel dist
+	@$(PYTHON) -m build --wheel --no-isolation --outdir dist . > build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
+	@touch $@
+
+$(JARS): pom.xml $(wildcard udfs/java/*.java) | $(PREREQUISITES)
+	@echo '==> Fetching Kafka and the connector, compiling UserHistory.java (about a minute the first time)'
+	@rm -rf build/jars
+	@mvn --batch-mode package > build/maven.log 2>&1 || { cat build/maven.log; exit 1; }
+	@touch $@

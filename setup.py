@@ -1,0 +1,39 @@
+"""The distribution `purchase-intent`: what a Flink cluster gets as a wheel, and what a development machine installs.
+
+requirements.txt pins every package that these ranges resolve to; `make pins` writes it anew.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# build/ is where the project's tools run and write; setuptools gets a corner of it.
+BUILD = Path("build/wheel")
+BUILD.mkdir(parents=True, exist_ok=True)
+
+setup(
+    name="purchase-intent",
+    version="0.1.0",
+    description="Purchase-intent scores for every click: Kafka, Flink, XGBoost, Kafka",
+    packages=find_packages(include=["jobs", "jobs.*", "udfs", "udfs.*", "training", "training.*"]),
+    python_requires="~=3.11.0",
+    install_requires=[
+        "apache-flink==2.2.1",
+        "joblib<1.6",
+        "kafka-python>=3,<4",
+        "crc32c",  # kafka-python is several times slower without
+        "msgspec",
+        "numba",
+        "numpy<2.2",  # apache-beam 2.61, which apache-flink 2.2 pins
+        "pandas",
+        "psutil",
+        "pyarrow<17",  # apache-beam 2.61
+        "PyYAML",
+        "rich",
+        "scikit-learn",
+        "scipy",
+        "xgboost-cpu==3.2.0",
+    ],
+    extras_require={"dev": ["build", "hypothesis", "import-linter", "pytest", "ruff", "setuptools>=70.1"]},
+    options={"build": {"build_base": str(BUILD)}, "egg_info": {"egg_base": str(BUILD)}},
+)
