@@ -1,0 +1,86 @@
+"""The packed event: decode writes it, Flink state keeps the last n of a user, the features read it.
+
+One numpy structured dtype is the whole contract between those three. A user's history is the
+concatenation of its records in arrival order, oldest first.
+"""
+
+import numpy as np
+
+#: GA4 event names by code; a name that is not listed is kept as ``other``. Append only: codes are stored in state.
+EVENT_KINDS = (
+    "other",
+    "page_view",
+    "view_item",
+    "view_item_list",
+    "select_item",
+    "search",
+    "add_to_cart",
+    "remove_from_cart",
+    "begin_checkout",
+    "purchase",
+    "scroll",
+    "user_engagement",
+    "form_start",
+    "form_submit",
+    "click",
+    "view_promotion",
+    "select_promotion",
+    "add_to_wishlist",
+)
+
+#: Page types by code; a missing or unlisted one is ``unknown``. Append only.
+PAGE_TYPES = (
+    "unknown",
+    "home",
+    "category",
+    "search",
+    "product",
+    "cart",
+    "checkout",
+    "confirmation",
+    "account",
+    "content",
+)
+
+#: GA4 device categories by code; a missing or unlisted one is ``unknown``. Append only.
+DEVICES = ("unknown", "desktop", "mobile", "tablet", "smart tv")
+
+#: Hash of an identifier that the event does not carry.
+NO_ID = 0
+
+EVENT = np.dtype(
+    [
+        ("time_ms", "<i8"),  # event time, milliseconds since 1970-01-01 UTC
+        ("item", "<u4"),  # CRC-32 of the item id, NO_ID when missing
+        ("category", "<u4"),  # CRC-32 of the item category
+        ("page", "<u4"),  # CRC-32 of the page location
+        ("value", "<f4"),  # GA4 `value`, else price x quantity; NaN when missing
+        ("engagement_ds", "<u2"),  # engagement time in tenths of a second, at most 6553.5 s
+        ("kind", "u1"),  # index into EVENT_KINDS
+        ("page_type", "u1"),  # index into PAGE_TYPES
+        ("scroll", "u1"),  # deepest scroll, percent
+        ("utc_offset_quarters", "i1"),  # user's UTC offset in quarters of an hour
+        ("device", "u1"),  # index into DEVICES
+        ("spare", "u1"),  # zero; a new field takes it without touching stored state
+    ]
+)
+
+#: `struct` format of EVENT, for packing one record at a time.
+EVENT_FORMAT = "<qIIIfHBBBbBB"
+
+
+def read_histories(histories: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lay packed histories end to end.
+
+    Returns the records EVENT[m] and, for each of the n histories, where it starts and ends in them: int64[n], int64[n].
+    Raises ValueError when a history is empty or not a whole number of records.
+    """
+    lengths = np.fromiter(map(len, histories), np.int64, len(histories))
+    broken = np.flatnonzero((lengths == 0) | (lengths % EVENT.itemsize != 0))
+    if broken.size:
+        raise ValueError(
+            f"history {broken[0]} has {lengths[broken[0]]} bytes: want one or more records of {EVENT.itemsize} bytes"
+        )
+    ends = np.cumsum(lengths // EVENT.itemsize)
+    records = np.frombuffer(b"".join(histories), EVENT)
+    return records, ends - lengths // EVENT.itemsize, ends
