@@ -1,0 +1,362 @@
+"""The numba kernel of the features: one pass over a user's history for each scored event, newest record first.
+
+Windows and the session all end at the scored event. So one set of running totals serves them all: whenever the pass
+leaves a window, or the session, the totals so far are that window's features.
+
+Importing this module compiles the kernel, which takes seconds. It is not cached on disk: numba would not notice that
+the registry, another file, has changed, and would store features in the wrong columns.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+from numba import from_dtype, njit, types
+
+from udfs.features import FEATURE_NAMES, SESSION_GAP_MS, WINDOWS_MS, Need
+from udfs.history import DEVICES, EVENT, EVENT_KINDS, NO_ID, PAGE_TYPES
+from udfs.profiles import AGE_BANDS, MEMBERSHIP_TIERS, NO_DAY, PROFILE
+
+#: Where a feature goes in the row of all features. A name that is not in the registry stops the compilation.
+Column = IntEnum("Column", [(name, column) for column, name in enumerate(FEATURE_NAMES)])
+
+FEATURE_COUNT = len(FEATURE_NAMES)
+WINDOW_LENGTHS_MS = tuple(WINDOWS_MS.values())
+WINDOW_COUNT = len(WINDOW_LENGTHS_MS)
+DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+QUARTER_HOUR_MS = 900_000
+LARGEST_RATIO = 1e6  # over a tiny price it would be infinite as float32, and XGBoost refuses infinity
+NEVER = np.iinfo(np.int64).min
+
+LAST_TIMES = int(Need.LAST_TIMES)
+VALUES = int(Need.VALUES)
+DISTINCT_ITEMS = int(Need.DISTINCT_ITEMS)
+DISTINCT_CATEGORIES = int(Need.DISTINCT_CATEGORIES)
+DISTINCT_PAGES = int(Need.DISTINCT_PAGES)
+ENGAGEMENT = int(Need.ENGAGEMENT)
+REPEATS = int(Need.REPEATS)
+VALUE_COMPARISON = int(Need.VALUE_COMPARISON)
+
+KIND_COUNT = len(EVENT_KINDS)
+PAGE_VIEW = EVENT_KINDS.index("page_view")
+VIEW_ITEM = EVENT_KINDS.index("view_item")
+VIEW_ITEM_LIST = EVENT_KINDS.index("view_item_list")
+SELECT_ITEM = EVENT_KINDS.index("select_item")
+SEARCH = EVENT_KINDS.index("search")
+ADD_TO_CART = EVENT_KINDS.index("add_to_cart")
+REMOVE_FROM_CART = EVENT_KINDS.index("remove_from_cart")
+BEGIN_CHECKOUT = EVENT_KINDS.index("begin_checkout")
+PURCHASE = EVENT_KINDS.index("purchase")
+FORM_START = EVENT_KINDS.index("form_start")
+FORM_SUBMIT = EVENT_KINDS.index("form_submit")
+SELECT_PROMOTION = EVENT_KINDS.index("select_promotion")
+ADD_TO_WISHLIST = EVENT_KINDS.index("add_to_wishlist")
+
+_KIND_STEPS = {"view_item": 1, "add_to_cart": 2, "remove_from_cart": 2, "begin_checkout": 3, "purchase": 4}
+_PAGE_STEPS = {"product": 1, "cart": 2, "checkout": 3, "confirmation": 4}
+STEP_OF_KIND = np.array([_KIND_STEPS.get(kind, 0) for kind in EVENT_KINDS], np.int64)
+STEP_OF_PAGE_TYPE = np.array([_PAGE_STEPS.get(page_type, 0) for page_type in PAGE_TYPES], np.int64)
+
+# IEEE semantics for a division by zero, and no branch that raises; a float sum is never reordered (no fastmath).
+_compiled = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+@_compiled
+def known_code(code, count):
+    """The code, or 0 (other, unknown) for one that a newer version wrote and this one does not know."""
+    return np.int64(code) if code < count else np.int64(0)
+
+
+@_compiled
+def order_by_time(records, start, end, order):
+    """Store in `order` the positions of records[start:end] not later than the last one, oldest first; return how many.
+
+    Stable: records of the same time keep their order of arrival, so the scored one is last.
+    """
+    now = records[end - 1].time_ms
+    latest = NEVER
+    size = 0
+    for position in range(start, end):
+        time = records[position].time_ms
+        if time > now:
+            continue
+        slot = size
+        if time < latest:
+            while slot > 0 and records[order[slot - 1]].time_ms > time:
+                order[slot] = order[slot - 1]
+                slot -= 1
+        else:
+            latest = time
+        order[slot] = position
+        size += 1
+    return size
+
+
+@_compiled
+def count_if_new(table, generation, identifier):
+    """1 when the identifier is not yet in this generation's set, which it then is; else, and for NO_ID, 0.
+
+    The set is a hash table with linear probing. An entry is generation << 32 | identifier, so a new generation starts
+    with an empty set for free.
+    """
+    if identifier == NO_ID:
+        return 0
+    entry = (np.uint64(generation) << np.uint64(32)) | np.uint64(identifier)
+    last_slot = np.uint64(len(table) - 1)
+    slot = ((np.uint64(identifier) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & last_slot  # Fibonacci hashing
+    while table[slot] != entry:
+        if table[slot] >> np.uint64(32) != np.uint64(generation):
+            table[slot] = entry
+            return 1
+        slot = (slot + np.uint64(1)) & last_slot
+    return 0
+
+
+@_compiled
+def seconds_since(time, now):
+    """NaN when it never happened."""
+    return np.nan if time == NEVER else (now - time) / 1000.0
+
+
+@_compiled
+def store_window(row, window, events, counts, values, items, categories):
+    row[Column.events_1m + window] = events
+    row[Column.product_views_1m + window] = counts[VIEW_ITEM]
+    row[Column.list_views_1m + window] = counts[VIEW_ITEM_LIST] + counts[SELECT_ITEM]
+    row[Column.searches_1m + window] = counts[SEARCH]
+    row[Column.cart_adds_1m + window] = counts[ADD_TO_CART]
+    row[Column.cart_removes_1m + window] = counts[REMOVE_FROM_CART]
+    row[Column.checkouts_1m + window] = counts[BEGIN_CHECKOUT]
+    row[Column.purchases_1m + window] = counts[PURCHASE]
+    row[Column.wishlist_adds_1m + window] = counts[ADD_TO_WISHLIST]
+    row[Column.distinct_items_1m + window] = items
+    row[Column.distinct_categories_1m + window] = categories
+    row[Column.value_viewed_1m + window] = values[VIEW_ITEM]
+    row[Column.value_carted_1m + window] = values[ADD_TO_CART]
+    row[Column.value_purchased_1m + window] = values[PURCHASE]
+
+
+@_compiled
+def store_session(row, started, now, first_seen_ms, events, counts, items, pages, engagement_ds, scroll, step):
+    duration_s = (now - started) / 1000.0
+    row[Column.session_duration_s] = duration_s
+    row[Column.session_events] = events
+    row[Column.session_page_views] = counts[PAGE_VIEW]
+    row[Column.session_depth] = pages
+    row[Column.session_product_views] = counts[VIEW_ITEM]
+    row[Column.session_distinct_items] = items
+    row[Column.session_engagement_s] = engagement_ds / 10.0
+    row[Column.session_max_scroll] = scroll
+    row[Column.session_cart_adds] = counts[ADD_TO_CART]
+    row[Column.session_forms_started] = counts[FORM_START]
+    row[Column.session_forms_submitted] = counts[FORM_SUBMIT]
+    row[Column.session_searches] = counts[SEARCH]
+    row[Column.session_funnel_step] = step
+    row[Column.session_mean_gap_s] = duration_s / (events - 1) if events > 1 else np.nan
+    row[Column.first_visit] = 1.0 if first_seen_ms >= started else 0.0
+
+
+@_compiled
+def store_recency(row, now, last_event, last_visit, last_times):
+    row[Column.since_previous_event_s] = seconds_since(last_event, now)
+    row[Column.since_last_visit_s] = seconds_since(last_visit, now)
+    row[Column.since_product_view_s] = seconds_since(last_times[VIEW_ITEM], now)
+    row[Column.since_cart_add_s] = seconds_since(last_times[ADD_TO_CART], now)
+    row[Column.since_cart_remove_s] = seconds_since(last_times[REMOVE_FROM_CART], now)
+    row[Column.since_checkout_s] = seconds_since(last_times[BEGIN_CHECKOUT], now)
+    row[Column.since_purchase_s] = seconds_since(last_times[PURCHASE], now)
+    row[Column.since_search_s] = seconds_since(last_times[SEARCH], now)
+    row[Column.since_promotion_click_s] = seconds_since(last_times[SELECT_PROMOTION], now)
+
+
+@_compiled
+def store_repeats(row, scored, item_seen, item_views, item_carted, category_seen):
+    has_item = scored.item != NO_ID
+    row[Column.item_seen_before] = item_seen if has_item else np.nan
+    row[Column.item_views_before] = item_views if has_item else np.nan
+    row[Column.item_in_cart] = (1.0 if item_carted > 0 else 0.0) if has_item else np.nan
+    row[Column.category_seen_before] = category_seen if scored.category != NO_ID else np.nan
+
+
+@_compiled
+def store_value_comparison(row, value, viewed, viewed_value, viewed_lower):
+    comparable = viewed > 0 and not np.isnan(value)
+    mean = viewed_value / viewed
+    row[Column.value_to_viewed_mean] = min(value / mean, LARGEST_RATIO) if comparable and mean != 0 else np.nan
+    row[Column.value_rank_in_viewed] = viewed_lower / viewed if comparable else np.nan
+
+
+@_compiled
+def store_event(row, scored):
+    row[Column.event_kind] = known_code(scored.kind, KIND_COUNT)
+    row[Column.page_type] = known_code(scored.page_type, len(PAGE_TYPES))
+    row[Column.device] = known_code(scored.device, len(DEVICES))
+    row[Column.scroll] = scored.scroll
+    row[Column.value] = scored.value
+    local_ms = scored.time_ms + scored.utc_offset_quarters * QUARTER_HOUR_MS
+    row[Column.local_hour] = local_ms // HOUR_MS % 24
+    row[Column.local_weekday] = (local_ms // DAY_MS + 3) % 7  # 1970-01-01 was a Thursday
+
+
+@_compiled
+def store_lifetime(row, now, lifetime_events, first_seen_ms, kept, first_kept_ms):
+    row[Column.lifetime_events] = lifetime_events
+    row[Column.since_first_seen_s] = max(now - first_seen_ms, 0) / 1000.0
+    row[Column.history_events] = kept
+    row[Column.saturated] = 1.0 if lifetime_events > kept and now - first_kept_ms < DAY_MS else 0.0
+
+
+@_compiled
+def store_profile(row, now, profile):
+    row[Column.profile_known] = profile.known
+    row[Column.country] = profile.country
+    row[Column.age_band] = known_code(profile.age_band, len(AGE_BANDS))
+    row[Column.membership_tier] = known_code(profile.membership_tier, len(MEMBERSHIP_TIERS))
+    row[Column.marketing_consent] = profile.marketing_consent if profile.marketing_consent >= 0 else np.nan
+    row[Column.since_signup_days] = now // DAY_MS - profile.signup_day if profile.signup_day != NO_DAY else np.nan
+
+
+@_compiled
+def store_history(row, records, order, size, first_seen_ms, needs, generation, sets, counts, values, last_times):
+    """Store the features that look back. `order` has the `size` positions of the events seen, the scored one last."""
+    scored = records[order[size - 1]]
+    now = scored.time_ms
+    counts[:] = 0
+    values[:] = 0.0
+    last_times[:] = NEVER
+    zero = np.int64(0)  # a literal 0 is a type of its own to numba, which would then compile what it goes to twice
+    items = categories = pages = zero
+    engagement_ds = scroll = step = zero
+    item_seen = item_views = item_carted = category_seen = zero
+    viewed = viewed_lower = zero
+    viewed_value = 0.0
+    window = zero
+    in_session = True
+    last_visit = np.int64(NEVER)
+    newer_time = now
+
+    for index in range(size - 1, -1, -1):
+        event = records[order[index]]
+        time = event.time_ms
+        kind = known_code(event.kind, KIND_COUNT)
+        newer_events = size - 1 - index
+
+        while window < WINDOW_COUNT and now - time >= WINDOW_LENGTHS_MS[window]:
+            store_window(row, window, newer_events, counts, values, items, categories)
+            window += 1
+        if in_session and newer_time - time > SESSION_GAP_MS:
+            store_session(
+                row, newer_time, now, first_seen_ms, newer_events, counts, items, pages, engagement_ds, scroll, step
+            )
+            in_session = False
+            last_visit = time
+        newer_time = time
+
+        if in_session or window < WINDOW_COUNT:
+            counts[kind] += 1
+            if needs & VALUES:
+                values[kind] += 0.0 if np.isnan(event.value) else event.value
+            if needs & DISTINCT_ITEMS:
+                items += count_if_new(sets[0], generation, event.item)
+            if needs & DISTINCT_CATEGORIES:
+                categories += count_if_new(sets[1], generation, event.category)
+        if in_session:
+            if needs & DISTINCT_PAGES:
+                pages += count_if_new(sets[2], generation, event.page)
+            if needs & ENGAGEMENT:
+                page_type = known_code(event.page_type, len(PAGE_TYPES))
+                engagement_ds += event.engagement_ds
+                scroll = max(scroll, np.int64(event.scroll))
+                step = max(step, STEP_OF_KIND[kind], STEP_OF_PAGE_TYPE[page_type])
+
+        if newer_events == 0:
+            continue  # what follows looks at the events before the scored one
+        if needs & LAST_TIMES:
+            last_times[kind] = max(last_times[kind], time)
+        if needs & REPEATS:
+            if event.item == scored.item:
+                item_seen += 1
+                item_views += kind == VIEW_ITEM
+                item_carted += (kind == ADD_TO_CART) - (kind == REMOVE_FROM_CART)
+            category_seen += event.category == scored.category
+        if needs & VALUE_COMPARISON and kind == VIEW_ITEM and not np.isnan(event.value):
+            viewed += 1
+            viewed_value += event.value
+            viewed_lower += event.value < scored.value
+
+    while window < WINDOW_COUNT:
+        store_window(row, window, size, counts, values, items, categories)
+        window += 1
+    if in_session:
+        store_session(row, newer_time, now, first_seen_ms, size, counts, items, pages, engagement_ds, scroll, step)
+    last_event = records[order[size - 2]].time_ms if size > 1 else NEVER
+    store_recency(row, now, last_event, last_visit, last_times)
+    store_repeats(row, scored, item_seen, item_views, item_carted, category_seen)
+    store_value_comparison(row, scored.value, viewed, viewed_value, viewed_lower)
+
+
+@_compiled
+def longest_slice(starts, ends, record_count):
+    """The longest of the slices, or -1 - r when row r's is empty or not inside the records."""
+    longest = 0
+    for r in range(len(starts)):
+        if starts[r] < 0 or ends[r] <= starts[r] or ends[r] > record_count:
+            return -1 - r
+        longest = max(longest, ends[r] - starts[r])
+    return longest
+
+
+_per_row = types.Array(types.int64, 1, "A", readonly=True)
+
+
+@njit(
+    types.int64(
+        types.Array(from_dtype(EVENT), 1, "C", readonly=True),
+        _per_row,
+        _per_row,
+        _per_row,
+        _per_row,
+        types.Array(from_dtype(PROFILE), 1, "C", readonly=True),
+        types.int64,
+        types.int64,
+        types.Array(types.int64, 1, "C"),
+        types.Array(types.float32, 2, "C"),
+    ),
+    error_model="numpy",
+    nogil=True,
+)
+def compute_rows(
+    records, starts, ends, lifetime_events, first_seen_ms, profiles, history_length, needs, columns, matrix
+):
+    """Fill matrix float32[n, k] with the features `columns` int64[k]; arguments as in FeatureComputer.compute.
+
+    `needs` is a combination of Need. Returns -1, or the first row whose slice is empty or not inside the records.
+    """
+    longest = longest_slice(starts, ends, len(records))
+    if longest < 0:
+        return -1 - longest
+    longest = min(longest, history_length)
+    capacity = 2
+    while capacity < 2 * longest:
+        capacity *= 2
+    order = np.empty(longest, np.int64)
+    sets = np.zeros((3, capacity), np.uint64)
+    counts = np.empty(KIND_COUNT, np.int64)
+    values = np.empty(KIND_COUNT, np.float64)
+    last_times = np.empty(KIND_COUNT, np.int64)
+    row = np.full(FEATURE_COUNT, np.inf, np.float32)  # infinite: a column that nobody stores fails the tests
+
+    for r in range(len(starts)):
+        end = ends[r]
+        start = max(starts[r], end - history_length)
+        scored = records[end - 1]
+        now = scored.time_ms
+        store_event(row, scored)
+        store_lifetime(row, now, lifetime_events[r], first_seen_ms[r], end - start, records[start].time_ms)
+        store_profile(row, now, profiles[r])
+        if needs != 0:
+            size = order_by_time(records, start, end, order)
+            store_history(row, records, order, size, first_seen_ms[r], needs, r + 1, sets, counts, values, last_times)
+        for column in range(len(columns)):
+            matrix[r, column] = row[columns[column]]
+    return -1
