@@ -1,0 +1,202 @@
+import json
+import pickle
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xgboost
+
+from training.bundle import describe_model, write_bundle
+from udfs.features import FEATURE_NAMES, schema_hash
+from udfs.model import BundleError, Scorer, TrainingWindow, load_bundle
+
+NAMES = FEATURE_NAMES[:3]
+WINDOW = TrainingWindow(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))
+
+
+def train(features: int = 3, names=None, **parameters) -> bytes:
+    rng = np.random.default_rng(1)
+    matrix = rng.random((200, features), np.float32)
+    data = xgboost.DMatrix(matrix, matrix[:, 0] > 0.5, feature_names=names)
+    booster = xgboost.train({"objective": "binary:logistic", "max_depth": 2, "nthread": 1} | parameters, data, 5)
+    return bytes(booster.save_raw("ubj"))
+
+
+MODEL = train(names=list(NAMES))
+
+
+def manifest_of(model: bytes):
+    return describe_model(model, NAMES, 64, "bought", WINDOW, {"test_auc": 0.9}, version="v1")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    write_bundle(tmp_path / "bundle", manifest_of(MODEL), MODEL)
+    return tmp_path / "bundle"
+
+
+def edit(bundle: Path, **changes) -> None:
+    path = bundle / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def replace_model(bundle: Path, model: bytes) -> None:
+    (bundle / "model.ubj").write_bytes(model)
+    edit(bundle, files={"model.ubj": sha256(model).hexdigest()})
+
+
+def refusal(bundle: Path, history_length: int = 64) -> str:
+    """The one line that refuses a bundle, without the directory it lies in."""
+    with pytest.raises(BundleError) as caught:
+        load_bundle(bundle, history_length)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.replace(str(bundle.parent) + "/", "")
+
+
+def test_a_bundle_comes_back_as_it_was_written(tmp_path):
+    manifest = manifest_of(MODEL)
+    write_bundle(tmp_path / "models" / "bundle", manifest, MODEL)
+    loaded = load_bundle(tmp_path / "models" / "bundle", history_length=64)
+    assert (loaded.manifest, loaded.model) == (manifest, MODEL)
+
+
+def test_a_model_without_a_version_is_named_by_its_time_and_hash():
+    manifest = describe_model(MODEL, NAMES, 64, "bought", WINDOW, {})
+    assert manifest.version == f"{manifest.created_at:%Y%m%dT%H%M%SZ}-{sha256(MODEL).hexdigest()[:8]}"
+
+
+def test_a_bundle_is_not_written_over(bundle):
+    with pytest.raises(BundleError, match="exists already"):
+        write_bundle(bundle, manifest_of(MODEL), MODEL)
+    assert load_bundle(bundle, 64).model == MODEL
+
+
+def test_a_bundle_that_would_be_refused_leaves_nothing_behind(tmp_path):
+    with pytest.raises(BundleError, match="sha256"):
+        write_bundle(tmp_path / "bundle", manifest_of(MODEL), train(max_depth=3))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_that_is_not_there_is_refused(tmp_path):
+    assert refusal(tmp_path / "bundle") == (
+        "bundle: want a bundle directory, there is none; `python -m training.train` makes one"
+    )
+
+
+def test_a_missing_manifest_is_refused(bundle):
+    (bundle / "manifest.json").unlink()
+    assert refusal(bundle) == "bundle/manifest.json: cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"{}"])
+def test_a_manifest_that_is_none_is_refused(bundle, content):
+    (bundle / "manifest.json").write_bytes(content)
+    assert refusal(bundle).startswith("bundle/manifest.json: not a valid manifest: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2, "new_in_2": 1}, "format is 2, this code reads 1: train again or use matching code"),
+        ({"extra": 1}, "not a valid manifest: Object contains unknown field `extra`"),
+        ({"history_length": 0}, "not a valid manifest: Expected `int` >= 1 - at `$.history_length`"),
+        ({"created_at": None}, "not a valid manifest: Expected `datetime`, got `null` - at `$.created_at`"),
+        ({"features": []}, "not a valid manifest: Expected `array` of length >= 1 - at `$.features`"),
+        ({"features": ["nose"]}, "feature 'nose' is unknown: `python -m udfs.features` lists what there is"),
+        ({"features": [NAMES[0], NAMES[0]]}, f"feature '{NAMES[0]}' is named twice: name it once"),
+        ({"files": {}}, "files must list model.ubj, got []"),
+        ({"files": {"../model.ubj": "0" * 64}}, "files must be plain names in the bundle, got '../model.ubj'"),
+    ],
+)
+def test_a_manifest_that_breaks_a_rule_is_refused_by_rule_and_value(bundle, changes, message):
+    edit(bundle, **changes)
+    assert refusal(bundle) == f"bundle/manifest.json: {message}"
+
+
+def test_a_missing_file_is_refused(bundle):
+    (bundle / "model.ubj").unlink()
+    assert refusal(bundle) == "bundle/model.ubj: cannot be read: No such file or directory"
+
+
+def test_a_changed_file_is_refused(bundle):
+    (bundle / "model.ubj").write_bytes(MODEL + b" ")
+    changed, listed = sha256(MODEL + b" ").hexdigest(), sha256(MODEL).hexdigest()
+    assert refusal(bundle) == f"bundle/model.ubj: sha256 is {changed}, the manifest says {listed}: the file was changed"
+
+
+def test_another_history_length_than_the_jobs_is_refused(bundle):
+    assert refusal(bundle, history_length=32) == (
+        "bundle/manifest.json: history_length is 64, the job keeps 32: set the job's to match or train again"
+    )
+
+
+def test_features_that_have_changed_their_meaning_are_refused(bundle):
+    edit(bundle, feature_schema_hash="0" * 64)
+    assert refusal(bundle) == (
+        f"bundle/manifest.json: feature_schema_hash is {'0' * 64}, this code computes {schema_hash(NAMES, 64)}: "
+        "the meaning of a feature has changed, train again"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", MODEL[:-100]])
+def test_a_file_that_is_no_model_is_refused(bundle, content):
+    replace_model(bundle, content)
+    assert refusal(bundle).startswith("bundle/model.ubj: not an XGBoost model: ")
+
+
+def test_a_model_of_another_number_of_features_is_refused(bundle):
+    replace_model(bundle, train(features=4))
+    assert refusal(bundle) == "bundle/model.ubj: the model has 4 features, the manifest names 3"
+
+
+def test_a_model_with_its_features_in_another_order_is_refused(bundle):
+    replace_model(bundle, train(names=list(reversed(NAMES))))
+    assert refusal(bundle) == (
+        f"bundle/model.ubj: feature 0 of the model is '{NAMES[2]}', the manifest has '{NAMES[0]}' there"
+    )
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"objective": "multi:softprob", "num_class": 2}, {"objective": "reg:squarederror"}]
+)
+def test_a_model_that_gives_no_probability_is_refused(bundle, parameters):
+    replace_model(bundle, train(**parameters))
+    assert refusal(bundle) == (
+        f"bundle/model.ubj: the model's objective is '{parameters['objective']}', want 'binary:logistic'"
+    )
+
+
+def test_a_pickled_bundle_scores_alike(bundle):
+    loaded = load_bundle(bundle, 64)
+    matrix = np.random.default_rng(2).random((50, 3), np.float32)
+    there = Scorer(pickle.loads(pickle.dumps(loaded)))
+    assert there.predict(matrix).tobytes() == Scorer(loaded).predict(matrix).tobytes()
+
+
+def test_scores_are_probabilities_that_depend_on_the_row_alone(bundle):
+    scorer = Scorer(load_bundle(bundle, 64))
+    matrix = np.random.default_rng(2).random((50, 3), np.float32)
+    matrix[::7, 1] = np.nan
+    scores = scorer.predict(matrix)
+    assert (scores.dtype, scores.shape) == (np.float32, (50,))
+    assert 0 < scores.min() < scores.max() < 1
+    assert np.concatenate([scorer.predict(matrix[row : row + 1]) for row in range(50)]).tobytes() == scores.tobytes()
+
+
+def test_a_missing_value_takes_the_branch_that_training_chose(bundle):
+    matrix = np.array([[0.1, np.nan, 0.5], [np.nan, np.nan, np.nan]], np.float32)
+    booster = xgboost.Booster(model_file=bundle / "model.ubj")
+    expected = booster.predict(xgboost.DMatrix(matrix, missing=np.nan, feature_names=list(NAMES)))
+    assert Scorer(load_bundle(bundle, 64)).predict(matrix).tobytes() == expected.tobytes()
+
+
+def test_no_rows_have_no_scores(bundle):
+    assert Scorer(load_bundle(bundle, 64)).predict(np.empty((0, 3), np.float32)).shape == (0,)
+
+
+def test_a_scorer_computes_the_features_of_its_manifest(bundle):
+    scorer = Scorer(load_bundle(bundle, 64))
+    assert (scorer.features.names, scorer.features.history_length) == (NAMES, 64)

@@ -1,0 +1,259 @@
+import json
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+from training.broken import BREAK, with_broken
+from training.labels import eligible, purchase_within, roc_auc
+from training.shop import (
+    BUY,
+    LEAVE,
+    Context,
+    action_probabilities,
+    decay,
+    draw_actions,
+    draw_pauses,
+    purchase_propensity,
+    state_after,
+)
+from training.simulate import Simulation, best_auc, main, simulate
+from udfs.events import ClickDecoder
+from udfs.features import SESSION_GAP_MS
+from udfs.history import EVENT_KINDS
+from udfs.profiles import ProfileDecoder
+from udfs.rejects import Reason
+
+SMALL = Simulation(users=200, seed=3)
+
+
+@pytest.fixture(scope="module")
+def stream():
+    return simulate(Simulation(users=4_000, seed=5))
+
+
+def encode(records) -> list[bytes]:
+    return [json.dumps(record).encode() for record in records]
+
+
+def eligible_labels(stream) -> tuple[np.ndarray, np.ndarray]:
+    labels, matured = purchase_within(stream.events["user"], stream.events["time_ms"], stream.kind)
+    rows = np.flatnonzero(eligible(stream.kind, matured))
+    return rows, labels[rows]
+
+
+def test_equal_configurations_give_equal_streams():
+    first, second = simulate(SMALL), simulate(SMALL)
+    assert list(first.clicks()) == list(second.clicks())
+    assert first.profiles == second.profiles
+    assert np.array_equal(first.propensity, second.propensity)
+
+
+def test_another_seed_gives_another_stream():
+    assert list(simulate(SMALL).clicks()) != list(simulate(replace(SMALL, seed=4)).clicks())
+
+
+def test_every_click_keeps_the_contract():
+    stream = simulate(replace(SMALL, late_share=0.1))
+    decoded = ClickDecoder().decode(encode(stream.clicks()), stream.arrival_ms.tolist())
+    assert set(decoded.reasons) == {None}
+    assert len(set(decoded.event_ids)) == len(stream)
+
+
+def test_every_kind_of_event_of_the_shop_occurs(stream):
+    assert {EVENT_KINDS[kind] for kind in np.unique(stream.kind)} == set(EVENT_KINDS) - {"other", "select_item"}
+
+
+def test_clicks_carry_what_their_kind_of_event_has():
+    by_name = {click["event_name"]: click for click in simulate(SMALL).clicks()}
+    assert by_name["view_item"].keys() >= {"item_id", "item_category", "price", "page_location", "page_type"}
+    assert by_name["add_to_cart"]["quantity"] >= 1
+    assert by_name["purchase"]["value"] > 0
+    assert by_name["purchase"]["page_type"] == "confirmation"
+    assert by_name["scroll"]["percent_scrolled"] > 0
+    assert by_name["user_engagement"]["engagement_time_msec"] > 0
+
+
+def test_every_profile_keeps_the_contract(stream):
+    decoded = ProfileDecoder().decode([None] * len(stream.profiles), encode(stream.profiles))
+    assert set(decoded.reasons) == {None}
+
+
+def test_some_profiles_lack_fields_some_come_or_change_mid_stream_and_some_users_have_none(stream):
+    times_ms = [profile["updated_at"] for profile in stream.profiles]
+    users = {profile["user_id"] for profile in stream.profiles}
+    assert times_ms == sorted(times_ms)
+    assert times_ms[0] < times_ms[-1]
+    assert len(users) < min(len(stream.profiles), len(stream.people))
+    assert any(profile["signup_date"] is None for profile in stream.profiles)
+    assert any("membership_tier" not in profile for profile in stream.profiles)
+
+
+def test_the_base_rate_and_the_best_auc_are_those_of_a_plausible_shop(stream):
+    _, labels = eligible_labels(stream)
+    assert 0.03 < labels.mean() < 0.08
+    assert 0.85 < best_auc(stream) < 0.92
+
+
+def test_best_auc_ranks_by_propensity_and_a_blurred_propensity_ranks_worse(stream):
+    rows, labels = eligible_labels(stream)
+    propensity = stream.propensity[rows]
+    assert best_auc(stream) == roc_auc(labels, propensity)
+    blurred = propensity * np.random.default_rng(0).lognormal(0, 1, len(rows))
+    assert roc_auc(labels, blurred) < best_auc(stream) - 0.01
+
+
+def calibration_errors(stream, propensity: np.ndarray) -> list[float]:
+    """For bins of propensity, how many standard errors the labels are off.
+
+    Labels within a session hang together, so only the first event of each session in a bin counts. These are
+    independent given their propensities, as no label reaches into the next session.
+    """
+    labels, matured = purchase_within(stream.events["user"], stream.events["time_ms"], stream.kind)
+    order = np.lexsort((stream.events["time_ms"], stream.events["user"]))
+    user, time_ms = stream.events["user"][order], stream.events["time_ms"][order]
+    begins = (np.diff(user, prepend=-1) != 0) | (np.diff(time_ms, prepend=0) > SESSION_GAP_MS)
+    session = np.cumsum(begins)
+    rows = eligible(stream.kind, matured)[order]
+    session, labels, propensity = session[rows], labels[order][rows], propensity[order][rows]
+    bins = np.digitize(propensity, [0.001, 0.01, 0.02, 0.05, 0.15, 0.4])
+    errors = []
+    for number in range(1, 7):
+        chosen = np.flatnonzero(bins == number)
+        first = chosen[np.unique(session[chosen], return_index=True)[1]]
+        expected = propensity[first]
+        errors.append((labels[first] - expected).sum() / np.sqrt((expected * (1 - expected)).sum()))
+    return errors
+
+
+def test_the_propensity_is_calibrated_against_what_users_then_do(stream):
+    assert np.abs(calibration_errors(stream, stream.propensity)).max() < 4
+
+
+def test_a_propensity_half_as_large_again_would_not_be_calibrated(stream):
+    assert np.abs(calibration_errors(stream, stream.propensity * 1.5)).max() > 4
+
+
+@pytest.mark.parametrize(
+    ("context", "cart", "intent"),
+    [
+        (Context.HOME, 0, 0.0),
+        (Context.PRODUCT, 0, 2.0),
+        (Context.CART, 2, 1.0),
+        (Context.FORM, 1, 0.5),
+        (Context.LIST, 1, 4.0),
+    ],
+)
+def test_the_propensity_is_what_playing_the_chain_many_times_gives(context, cart, intent):
+    rng, n = np.random.default_rng(11), 40_000
+    context, cart, intent = np.full(n, int(context)), np.full(n, cart), np.full(n, intent)
+    expected = purchase_propensity(context[:1], cart[:1], intent[:1])[0]
+    left_s = np.full(n, 1800.0)
+    purchases = 0
+    while len(context):
+        pauses = draw_pauses(context, rng)
+        left_s, intent = left_s - pauses, decay(intent, pauses)
+        actions = draw_actions(context, cart, intent, rng)
+        in_time = left_s >= 0
+        purchases += int((in_time & (actions == BUY)).sum())
+        goes_on = in_time & (actions != BUY) & (actions != LEAVE)
+        context, cart, intent = (part[goes_on] for part in state_after(context, cart, intent, actions))
+        left_s = left_s[goes_on]
+    error = np.sqrt(expected * (1 - expected) / n)
+    assert purchases / n == pytest.approx(expected, abs=4 * error)
+
+
+def test_a_longer_horizon_raises_the_propensity():
+    state = np.array([Context.PRODUCT]), np.array([1]), np.array([1.0])
+    assert purchase_propensity(*state, horizon_s=60) < purchase_propensity(*state, horizon_s=1800)
+
+
+def test_what_needs_a_cart_does_not_happen_without_one():
+    needy = action_probabilities(np.array([Context.CART]), np.array([0]), np.array([1.0]))[0]
+    able = action_probabilities(np.array([Context.CART]), np.array([1]), np.array([1.0]))[0]
+    assert (needy > 0).sum() < (able > 0).sum()
+    assert (needy.sum(), able.sum()) == pytest.approx((1, 1))
+
+
+def test_bots_are_fast_and_even_and_never_buy():
+    stream = simulate(replace(SMALL, bot_share=1.0))
+    assert {EVENT_KINDS[kind] for kind in np.unique(stream.kind)} == {"view_item", "view_item_list"}
+    assert not stream.propensity.any()
+    assert not stream.profiles
+    times_ms = np.sort(stream.events["time_ms"][stream.events["user"] == stream.events["user"][0]])
+    assert np.median(np.diff(times_ms)) < 3_100
+
+
+def test_late_events_arrive_after_newer_ones_and_are_the_same_events():
+    on_time, late = simulate(SMALL), simulate(replace(SMALL, late_share=0.3))
+    assert (np.diff(late.arrival_ms) >= 0).all()
+    assert (late.arrival_ms >= late.events["time_ms"]).all()
+    assert (np.diff(on_time.events["time_ms"]) >= 0).all()
+    assert (np.diff(late.events["time_ms"]) < 0).any()
+    by_user = [np.lexsort((events["time_ms"], events["user"])) for events in (on_time.events, late.events)]
+    assert on_time.events[by_user[0]].tobytes() == late.events[by_user[1]].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", -1),
+        ("users", 0),
+        ("hours", 0),
+        ("visits_per_day", float("inf")),
+        ("bot_share", 1.1),
+        ("late_share", float("nan")),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=f"{field} is {value}: want"):
+        Simulation(**{field: value})
+
+
+def test_a_start_without_utc_offset_is_refused():
+    with pytest.raises(ValueError, match="start is 2026-01-01 00:00:00: want a time with its UTC offset"):
+        Simulation(start=datetime(2026, 1, 1))
+
+
+def test_there_is_a_broken_record_for_every_reason():
+    assert set(BREAK) == set(Reason)
+
+
+@pytest.mark.parametrize("reason", BREAK)
+def test_a_broken_record_is_rejected_for_its_reason(reason):
+    click = next(simulate(SMALL).clicks())
+    assert ClickDecoder().decode([BREAK[reason](click)], [click["event_time"]]).reasons == [reason.value]
+
+
+def test_broken_records_come_in_their_share_beside_all_good_clicks():
+    clicks = list(simulate(SMALL).clicks())
+    mixed = list(with_broken(clicks, share=0.2))
+    assert [json.loads(payload) for payload, reason in mixed if reason is None] == clicks
+    reasons = [reason for _, reason in mixed if reason is not None]
+    assert len(reasons) / len(mixed) == pytest.approx(0.2, abs=0.03)
+    assert set(reasons) == set(Reason)
+
+
+def test_a_share_of_one_broken_record_each_is_refused():
+    with pytest.raises(ValueError, match="share of broken records is 1"):
+        list(with_broken([], share=1))
+
+
+def test_the_command_writes_clicks_profiles_and_propensities(tmp_path, capsys):
+    options = ["--users", "50", "--hours", "12", "--seed", "2", "--start", "2026-03-01"]
+    assert main([*options, "--out", str(tmp_path / "new")]) == 0
+    clicks, profiles, propensities = (
+        [json.loads(line) for line in (tmp_path / "new" / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("clicks", "profiles", "propensity")
+    )
+    assert [click["event_id"] for click in clicks] == [entry["event_id"] for entry in propensities]
+    assert all(0 <= entry["propensity"] <= 1 for entry in propensities)
+    assert datetime.fromisoformat("2026-03-01T00:00:00+00:00").timestamp() * 1000 <= clicks[0]["event_time"]
+    assert profiles
+    assert f"{len(clicks)} events of 50 users" in capsys.readouterr().out
+
+
+def test_the_command_tells_of_an_error_in_one_line(tmp_path, capsys):
+    assert main(["--users", "0", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "simulate: users is 0: want at least 1\n"

@@ -1,0 +1,95 @@
+"""Writing a model bundle: whole or not at all."""
+
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from tempfile import mkdtemp
+
+import msgspec
+
+from udfs.features import schema_hash
+from udfs.model import (
+    FORMAT,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    VERSION_PATTERN,
+    BundleError,
+    Manifest,
+    TrainingWindow,
+    load_bundle,
+)
+
+VERSION = re.compile(VERSION_PATTERN)
+
+
+def describe_model(
+    model: bytes,
+    features: Sequence[str],
+    history_length: int,
+    label: str,
+    training_window: TrainingWindow,
+    metrics: Mapping[str, float],
+    version: str | None = None,
+) -> Manifest:
+    """The manifest of a model (UBJSON) that was trained just now.
+
+    The version is by default the time and the first digits of the model's hash.
+    """
+    now = datetime.now(UTC).replace(microsecond=0)
+    digest = sha256(model).hexdigest()
+    return Manifest(
+        format=FORMAT,
+        version=version or f"{now:%Y%m%dT%H%M%SZ}-{digest[:8]}",
+        created_at=now,
+        features=tuple(features),
+        feature_schema_hash=schema_hash(features, history_length),
+        history_length=history_length,
+        label=label,
+        training_window=training_window,
+        metrics=dict(metrics),
+        files={MODEL_FILE: digest},
+    )
+
+
+def write_bundle(directory: Path, manifest: Manifest, model: bytes) -> None:
+    """Write a bundle that `load_bundle` accepts, in one step as seen from outside.
+
+    Raises BundleError when the directory exists already or the bundle would be refused, OSError when it can't be
+    written.
+    """
+    refuse_existing(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        unfinished.chmod(0o755)
+        _write(unfinished / MODEL_FILE, model)
+        _write(unfinished / MANIFEST_FILE, msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+        load_bundle(unfinished, manifest.history_length)
+        refuse_existing(directory)
+        unfinished.rename(directory)
+    except BaseException:
+        shutil.rmtree(unfinished)
+        raise
+
+
+def check_version(version: str | None) -> None:
+    """Raises BundleError when a manifest can't have this version; None is chosen later and always fits."""
+    if version is not None and not VERSION.fullmatch(version):
+        raise BundleError(f"version is {version!r}: want 1 to 64 letters, digits, dots, underscores or hyphens")
+
+
+def refuse_existing(directory: Path) -> None:
+    """Raises BundleError when there is something at `directory`: a bundle is never written over."""
+    if os.path.lexists(directory):
+        raise BundleError(f"{directory}: exists already, a bundle is never written over: name another directory")
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

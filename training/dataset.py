@@ -1,0 +1,185 @@
+"""From clicks and profile updates to a feature matrix: what the job computes event by event, for a whole file at once.
+
+Clicks are laid out by user and, within a user, in order of arrival. A row is then a slice of that one array: nothing is
+copied, and nothing that arrived later can be seen.
+"""
+
+import gzip
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from udfs.events import LATEST_TIME_MS, ClickDecoder, ClickLimits
+from udfs.features import FeatureComputer
+from udfs.history import EVENT
+from udfs.profiles import NO_PROFILE, PROFILE, ProfileDecoder
+from udfs.rejects import explain
+
+#: The job bounds event times relative to Kafka's timestamps, which a plain file does not have.
+ANY_TIME = ClickLimits(max_behind_ms=LATEST_TIME_MS, max_ahead_ms=LATEST_TIME_MS)
+_BATCH = 10_000
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """n accepted clicks in order of arrival."""
+
+    user_ids: list[str]  # of the users, by code
+    user: np.ndarray  # int64[n], codes
+    records: np.ndarray  # EVENT[n]
+    arrival_ms: np.ndarray  # int64[n]
+    positions: np.ndarray  # int64[n]: which of the payloads each one is
+    rejected: Counter  # how many payloads were rejected, by reason
+
+
+@dataclass(frozen=True)
+class ProfileUpdates:
+    """m accepted profile updates."""
+
+    user_ids: list[str]  # of each update
+    updated_ms: np.ndarray  # int64[m]
+    profiles: np.ndarray  # PROFILE[m]
+    rejected: Counter
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """n events to score, by user and arrival, with all that `FeatureComputer.compute` needs."""
+
+    user_ids: list[str]  # of the users, by code
+    user: np.ndarray  # int64[n], codes
+    records: np.ndarray  # EVENT[n]
+    starts: np.ndarray  # int64[n]
+    ends: np.ndarray  # int64[n]
+    lifetime_events: np.ndarray  # int64[n]
+    first_seen_ms: np.ndarray  # int64[n]
+    profiles: np.ndarray  # PROFILE[n]
+    positions: np.ndarray  # int64[n]: which of the payloads each row is
+
+    def features(self, computer: FeatureComputer, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """The feature matrix float32[k, features] of all rows, or of the k rows selected."""
+        return computer.compute(
+            self.records,
+            self.starts[rows],
+            self.ends[rows],
+            self.lifetime_events[rows],
+            self.first_seen_ms[rows],
+            self.profiles[rows],
+        )
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, plain or .gz, without their ends. Raises OSError."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+        for line in lines:
+            yield line.rstrip(b"\r\n")
+
+
+def read_clicks(
+    payloads: Iterable[bytes], arrival_ms: np.ndarray | None = None, limits: ClickLimits = ANY_TIME
+) -> Clicks:
+    """Decode click records, given in order of arrival, as the job does.
+
+    `arrival_ms` int64 is when each of the payloads arrived: Kafka's timestamp, to which the limits relate. Without it,
+    the newest event time so far stands in for it, and any time is accepted.
+    """
+    decode = ClickDecoder(ANY_TIME if arrival_ms is None else limits).decode
+    codes: dict[str, int] = {}
+    users, events, positions, rejected = [], [], [], Counter()
+    payloads, read = iter(payloads), 0
+    while batch := list(islice(payloads, _BATCH)):
+        times_ms = [0] * len(batch) if arrival_ms is None else arrival_ms[read : read + len(batch)].tolist()
+        decoded = decode(batch, times_ms)
+        for position, (user_id, event, reason) in enumerate(
+            zip(decoded.user_ids, decoded.events, decoded.reasons), read
+        ):
+            if reason is None:
+                users.append(codes.setdefault(user_id, len(codes)))
+                events.append(event)
+                positions.append(position)
+            else:
+                rejected[reason] += 1
+        read += len(batch)
+    records = np.frombuffer(b"".join(events), EVENT)
+    positions = np.array(positions, np.int64)
+    arrival = np.maximum.accumulate(records["time_ms"]) if arrival_ms is None else arrival_ms[positions]
+    return Clicks(list(codes), np.array(users, np.int64), records, arrival, positions, rejected)
+
+
+class _Stamp(msgspec.Struct):
+    updated_at: int = 0
+
+
+def read_profiles(payloads: Iterable[bytes]) -> ProfileUpdates:
+    """Decode profile records; `updated_at`, in milliseconds, says since when one holds: 0 (always) by default."""
+    decode, stamp = ProfileDecoder().decode, msgspec.json.Decoder(_Stamp).decode
+    user_ids, updated_ms, profiles, rejected = [], [], [], Counter()
+    for payload in payloads:
+        decoded = decode([None], [payload])
+        reason = decoded.reasons[0]
+        if reason is None:
+            try:
+                updated_ms.append(stamp(payload).updated_at)
+            except msgspec.ValidationError as error:
+                reason = explain(payload, error).reason.value
+        if reason is None:
+            user_ids.append(decoded.user_ids[0])
+            profiles.append(decoded.profiles[0])
+        else:
+            rejected[reason] += 1
+    packed = np.frombuffer(b"".join(profiles), PROFILE)
+    return ProfileUpdates(user_ids, np.array(updated_ms, np.int64), packed, rejected)
+
+
+NO_UPDATES = read_profiles([])
+
+
+def arrange(clicks: Clicks, updates: ProfileUpdates = NO_UPDATES, history_length: int = 64) -> Dataset:
+    """Lay out clicks by user and say, for each of them, what the job would know when it arrived."""
+    order = np.argsort(clicks.user, kind="stable")
+    user, records, arrival_ms = clicks.user[order], clicks.records[order], clicks.arrival_ms[order]
+    index = np.arange(len(user))
+    first = np.searchsorted(user, user, side="left")
+    newest = _newest_update(clicks.user_ids, user, arrival_ms, updates)
+    known = np.concatenate([np.frombuffer(NO_PROFILE, PROFILE), updates.profiles])
+    return Dataset(
+        user_ids=clicks.user_ids,
+        user=user,
+        records=records,
+        starts=np.maximum(first, index + 1 - history_length),
+        ends=index + 1,
+        lifetime_events=index + 1 - first,
+        first_seen_ms=_smallest_so_far(user, records["time_ms"]),
+        profiles=known[newest + 1],
+        positions=clicks.positions[order],
+    )
+
+
+def _smallest_so_far(group: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The running minimum within each group; groups are numbered upwards."""
+    distinct, rank = np.unique(values, return_inverse=True)
+    # Every group's numbers lie below the ones of the group before, so that the minimum starts anew with it.
+    floor = -group * len(distinct)
+    return distinct[np.minimum.accumulate(floor + rank) - floor]
+
+
+def _newest_update(
+    user_ids: list[str], user: np.ndarray, arrival_ms: np.ndarray, updates: ProfileUpdates
+) -> np.ndarray:
+    """Which update each event sees, int64[n]: its user's last one by its arrival, that moment included; -1 for none."""
+    codes = {user_id: code for code, user_id in enumerate(user_ids)}
+    update_user = np.array([codes.get(user_id, -1) for user_id in updates.user_ids], np.int64)
+    m, n = len(update_user), len(user)
+    users = np.concatenate([update_user, user])
+    is_event = np.arange(m + n) >= m
+    order = np.lexsort((is_event, np.concatenate([updates.updated_ms, arrival_ms]), users))
+    place = np.maximum.accumulate(np.where(is_event[order], -1, np.arange(m + n)))
+    found = (place >= 0) & (users[order[place]] == users[order])
+    newest = np.empty(m + n, np.int64)
+    newest[order] = np.where(found, order[place], -1)
+    return newest[m:]

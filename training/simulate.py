@@ -1,0 +1,222 @@
+"""A seeded simulator of a shop's clicks and profiles, in which the true chance of a purchase is known for every event.
+
+`people` has who comes, `shop` how they behave and how likely they buy, `visits` plays it; here that becomes records.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from training.broken import with_broken
+from training.labels import HORIZON_MS, eligible, purchase_within, roc_auc
+from training.people import draw_people
+from training.shop import ACTION_CODES, ACTIONS, purchase_propensity
+from training.visits import HOUR_MS, crawl, draw_prices, shop
+from udfs.history import EVENT_KINDS
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What to simulate. Equal simulations give equal results.
+
+    Raises ValueError when a value is out of range.
+    """
+
+    users: int = 2_000
+    hours: float = 24.0
+    seed: int = 1
+    start: datetime = datetime(2026, 1, 5, tzinfo=UTC)
+    visits_per_day: float = 4.0  # of the average user, about
+    bot_share: float = 0.01  # of users
+    profile_share: float = 0.85  # of users but bots
+    late_share: float = 0.0  # of events, which then arrive some seconds after others that are newer
+
+    def __post_init__(self):
+        if self.users < 1:
+            raise ValueError(f"users is {self.users}: want at least 1")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}: want at least 0")
+        for name in ("hours", "visits_per_day"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}: want a number above 0")
+        for name in ("bot_share", "profile_share", "late_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: want a number from 0 to 1")
+        if self.start.tzinfo is None:
+            raise ValueError(f"start is {self.start}: want a time with its UTC offset")
+
+    @property
+    def start_ms(self) -> int:
+        return round(self.start.timestamp() * 1000)
+
+    @property
+    def end_ms(self) -> int:
+        return self.start_ms + round(self.hours * HOUR_MS)
+
+
+@dataclass(frozen=True)
+class Clickstream:
+    """A simulated stream of n events, in order of arrival."""
+
+    events: np.ndarray  # STEP[n]
+    arrival_ms: np.ndarray  # int64[n], never decreasing
+    propensity: np.ndarray  # float64[n]: P(the user buys within HORIZON_MS), given all that the simulator knows
+    profiles: list[dict]  # Profile records with `updated_at` in milliseconds, oldest first
+    people: list[dict]  # what every click of a user carries, by user code
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    @property
+    def kind(self) -> np.ndarray:
+        """Index into EVENT_KINDS, uint8[n]."""
+        return _KINDS[self.events["action"]]
+
+    def clicks(self) -> Iterator[dict]:
+        """The events as records of the clicks contract."""
+        for number, step in enumerate(zip(*(self.events[name].tolist() for name in _RECORDED))):
+            user, time_ms, action, context, item, category, price, quantity, value, scroll, engagement_ms = step
+            click = {
+                **self.people[user],
+                "event_id": f"e{self.seed}-{number}",
+                "event_name": _EVENT_NAMES[action],
+                "event_time": time_ms,
+                "page_type": _PAGE_TYPES[action][context],
+                "page_location": _page_location(context, action, item, category),
+            }
+            if category >= 0:
+                click["item_category"] = f"c{category}"
+            if item >= 0:
+                click["item_id"] = f"i{item}"
+                click["price"] = round(price, 2)
+            if quantity:
+                click["quantity"] = quantity
+            if value:
+                click["value"] = round(value, 2)
+            if scroll:
+                click["percent_scrolled"] = scroll
+            if engagement_ms:
+                click["engagement_time_msec"] = engagement_ms
+            yield click
+
+
+_RECORDED = [
+    "user",
+    "time_ms",
+    "action",
+    "context",
+    "item",
+    "category",
+    "price",
+    "quantity",
+    "value",
+    "scroll",
+    "engagement_ms",
+]
+_EVENT_NAMES = [action.event for action in ACTIONS.values()]
+_KINDS = np.array([EVENT_KINDS.index(name) if name else 0 for name in _EVENT_NAMES], np.uint8)
+_CONTEXT_PAGE_TYPES = ("home", "category", "product", "cart", "checkout", "checkout", "checkout")
+_ACTION_PAGE_TYPES = {"read_article": "content", "search": "search", "buy": "confirmation"}
+_PAGE_TYPES = [[_ACTION_PAGE_TYPES.get(name, page_type) for page_type in _CONTEXT_PAGE_TYPES] for name in ACTIONS]
+_CONTEXT_PAGES = ("/", "/c", "/p", "/cart", "/checkout", "/checkout/address", "/checkout/payment")
+_ACTION_PAGES = {ACTION_CODES["read_article"]: "/magazine", ACTION_CODES["buy"]: "/checkout/done"}
+_SEARCH = ACTION_CODES["search"]
+
+
+def _page_location(context: int, action: int, item: int, category: int) -> str:
+    if action == _SEARCH:
+        return f"/search?q=c{category}"
+    if item >= 0:
+        return f"/p/i{item}"
+    if category >= 0:
+        return f"/c/c{category}"
+    return _ACTION_PAGES.get(action, _CONTEXT_PAGES[context])
+
+
+def simulate(config: Simulation) -> Clickstream:
+    """Run the simulation."""
+    rng = np.random.default_rng(config.seed)
+    span = config.start_ms, config.end_ms
+    people = draw_people(config.users, config.bot_share, config.profile_share, *span, rng)
+    prices = draw_prices(rng)
+    steps = np.concatenate([play(people, prices, config.visits_per_day, *span, rng) for play in (shop, crawl)])
+    steps = steps[steps["time_ms"] < config.end_ms]
+
+    delay_ms = np.rint(rng.exponential(10_000, len(steps))).astype(np.int64)
+    arrival_ms = steps["time_ms"] + np.where(rng.random(len(steps)) < config.late_share, delay_ms, 0)
+    order = np.lexsort((steps["user"], steps["time_ms"], arrival_ms))
+    steps = steps[order]
+
+    propensity = purchase_propensity(steps["context"], steps["cart"], steps["intent"], HORIZON_MS // 1000)
+    propensity[people.is_bot[steps["user"]]] = 0.0
+    return Clickstream(steps, arrival_ms[order], propensity, people.updates, people.traits, config.seed)
+
+
+def best_auc(stream: Clickstream) -> float:
+    """The AUC of ranking by the true propensity, which no model can beat but by luck, over eligible rows.
+
+    Raises ValueError when the stream holds no positive or no negative label.
+    """
+    labels, matured = purchase_within(stream.events["user"], stream.events["time_ms"], stream.kind, HORIZON_MS)
+    rows = eligible(stream.kind, matured)
+    return roc_auc(labels[rows], stream.propensity[rows])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write clicks.jsonl, profiles.jsonl and propensity.jsonl into a directory."""
+    defaults = Simulation()
+    parser = argparse.ArgumentParser(prog="python -m training.simulate", description=main.__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="directory to write to; made when missing")
+    parser.add_argument("--users", type=int, default=defaults.users)
+    parser.add_argument("--hours", type=float, default=defaults.hours)
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--start", type=_utc_time, default=defaults.start, help="ISO 8601, UTC unless it says other")
+    parser.add_argument("--visits-per-day", type=float, default=defaults.visits_per_day, help="of the average user")
+    parser.add_argument("--bot-share", type=float, default=defaults.bot_share, help="of users")
+    parser.add_argument("--profile-share", type=float, default=defaults.profile_share, help="of users but bots")
+    parser.add_argument("--late-share", type=float, default=defaults.late_share, help="of events that arrive late")
+    parser.add_argument("--broken-share", type=float, default=0.0, help="of records that break the contract")
+    options = vars(parser.parse_args(arguments))
+    out, broken_share = options.pop("out"), options.pop("broken_share")
+    try:
+        stream = simulate(Simulation(**options))
+        _write(stream, broken_share, out)
+    except (ValueError, OSError) as error:
+        print(f"simulate: {error}", file=sys.stderr)
+        return 2
+    print(f"{len(stream)} events of {options['users']} users and {len(stream.profiles)} profile records in {out}")
+    return 0
+
+
+def _utc_time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _write(stream: Clickstream, broken_share: float, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    propensities = (
+        {"event_id": click["event_id"], "propensity": propensity}
+        for click, propensity in zip(stream.clicks(), stream.propensity.tolist())
+    )
+    _write_lines(
+        out / "clicks.jsonl", (record for record, _ in with_broken(stream.clicks(), broken_share, stream.seed))
+    )
+    _write_lines(out / "propensity.jsonl", map(msgspec.json.encode, propensities))
+    _write_lines(out / "profiles.jsonl", map(msgspec.json.encode, stream.profiles))
+
+
+def _write_lines(path: Path, lines: Iterator[bytes]) -> None:
+    with path.open("wb") as file:
+        file.writelines(line + b"\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

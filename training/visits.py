@@ -1,0 +1,223 @@
+"""Visits to the simulated shop: people come, look around, fill a cart and leave, and bots crawl."""
+
+import numpy as np
+
+from training.people import People
+from training.shop import (
+    ACTION_CODES,
+    BUY,
+    LEAVE,
+    Context,
+    decay,
+    draw_actions,
+    draw_pauses,
+    state_after,
+)
+from udfs.features import SESSION_GAP_MS
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+#: What an action leaves behind: its record, and the state that the propensity follows from.
+STEP = np.dtype(
+    [
+        ("user", "<i4"),
+        ("time_ms", "<i8"),
+        ("action", "i1"),  # index into ACTIONS
+        ("context", "i1"),  # after the action, as cart and intent
+        ("cart", "i1"),
+        ("intent", "<f8"),
+        ("item", "<i4"),  # -1 for none
+        ("category", "<i4"),  # -1 for none
+        ("price", "<f8"),
+        ("quantity", "i1"),
+        ("value", "<f8"),
+        ("scroll", "i1"),
+        ("engagement_ms", "<i4"),
+    ]
+)
+
+_SHOPPER = np.dtype(
+    [
+        ("time_ms", "<i8"),
+        ("in_session", "?"),
+        ("context", "i1"),
+        ("cart", "i1"),
+        ("intent", "<f8"),
+        ("category", "<i4"),
+        ("items", "<i4", (3,)),  # viewed last, newest first
+        ("price", "<f8"),  # of the newest
+        ("cart_item", "<i4"),  # added last
+        ("cart_price", "<f8"),
+        ("cart_value", "<f8"),
+    ]
+)
+CATEGORIES, ITEMS_PER_CATEGORY = 40, 50
+_AWAY_MS = SESSION_GAP_MS + 1_000  # so that no label reaches from one session into the next
+_FULL_CART_INTENT = 0.3
+_LANDINGS = {"go_home": 0.45, "list_category": 0.15, "search": 0.15, "view_item": 0.15, "take_promotion": 0.1}
+
+
+def _codes(*names: str) -> list[int]:
+    return [ACTION_CODES[name] for name in names]
+
+
+_VIEW, _OFFER, _RETURN, _LIST = _codes("view_item", "view_offer", "return_to_item", "list_category")
+_ADD, _REMOVE, _WISH = _codes("add_to_cart", "remove_from_cart", "add_to_wishlist")
+_SCROLL, _READ, _ENGAGE = _codes("scroll", "read_to_end", "engage")
+_LANDING_CODES = _codes(*_LANDINGS)
+_VIEWS = [_VIEW, _OFFER, _RETURN]
+_ABOUT_AN_ITEM = [*_VIEWS, _ADD, _REMOVE, _WISH]
+_ABOUT_A_CATEGORY = _codes("list_category", "search", "take_promotion")
+_ABOUT_THE_CART = _codes("begin_checkout", "buy")
+
+
+def draw_prices(rng: np.random.Generator) -> np.ndarray:
+    """Price of each item, float64[items]; item i is of category i // ITEMS_PER_CATEGORY."""
+    level = rng.lognormal(3.5, 0.6, CATEGORIES)
+    return (level[:, None] * rng.lognormal(0.0, 0.25, (CATEGORIES, ITEMS_PER_CATEGORY))).ravel()
+
+
+def shop(
+    people: People, prices: np.ndarray, visits_per_day: float, start_ms: int, end_ms: int, rng: np.random.Generator
+) -> np.ndarray:
+    """What all but bots do, STEP[n] in no particular order, some of it past the end."""
+    shoppers = np.zeros(len(people.is_bot), _SHOPPER)
+    shoppers["time_ms"] = start_ms - _AWAY_MS
+    steps = [np.empty(0, STEP)]
+    who = np.flatnonzero(~people.is_bot)
+    # Everyone side by side, one action each a turn, until the time of the last one is up.
+    while who.size:
+        in_session = shoppers["in_session"][who]
+        steps.append(_go_on(shoppers, who[in_session], prices, rng))
+        steps.append(_come_back(shoppers, who[~in_session], people, prices, visits_per_day, rng))
+        who = who[shoppers["time_ms"][who] < end_ms]
+    return np.concatenate(steps)
+
+
+def _go_on(shoppers: np.ndarray, who: np.ndarray, prices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The next action of those in a session, or its end."""
+    state = shoppers[who]
+    pauses = draw_pauses(state["context"], rng)
+    pauses_ms = np.rint(pauses * 1000).astype(np.int64)
+    state["time_ms"] += pauses_ms
+    state["intent"] = decay(state["intent"], pauses)
+    actions = draw_actions(state["context"], state["cart"], state["intent"], rng)
+    stays = actions != LEAVE
+    state["in_session"] = stays
+    shoppers[who] = state
+    return _act(shoppers, who[stays], actions[stays], pauses_ms[stays], prices, rng)
+
+
+def _come_back(
+    shoppers: np.ndarray,
+    who: np.ndarray,
+    people: People,
+    prices: np.ndarray,
+    visits_per_day: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Time passes for those who are away; more of them come back in the evening than at night."""
+    state = shoppers[who]
+    mean_chance = 0.55
+    away_ms = rng.exponential(mean_chance * DAY_MS / visits_per_day, len(who))
+    state["time_ms"] += _AWAY_MS + np.rint(away_ms).astype(np.int64)
+    local_hour = (state["time_ms"] + people.utc_offset_ms[who]) % DAY_MS / HOUR_MS
+    chance = mean_chance + 0.45 * np.cos((local_hour - 20) * (2 * np.pi / 24))
+    comes = rng.random(len(who)) < chance
+    has_changed = (state["time_ms"] >= people.change_ms[who]).astype(np.int64)
+    state["in_session"] = comes
+    state["context"] = Context.HOME
+    state["intent"] = people.start_intent[who, has_changed] + _FULL_CART_INTENT * (state["cart"] > 0)
+    state["category"] = rng.integers(0, CATEGORIES, len(who))
+    shoppers[who] = state
+    actions = rng.choice(_LANDING_CODES, int(comes.sum()), p=list(_LANDINGS.values()))
+    return _act(shoppers, who[comes], actions, np.zeros(len(actions), np.int64), prices, rng)
+
+
+def _act(
+    shoppers: np.ndarray,
+    who: np.ndarray,
+    actions: np.ndarray,
+    pauses_ms: np.ndarray,
+    prices: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Carry out one action of each user."""
+    state, n = shoppers[who], len(who)
+    quantity = np.select([actions == _ADD, actions == _REMOVE], [1 + (rng.random(n) < 0.15), 1], 0)
+    value = np.where(np.isin(actions, _ABOUT_THE_CART), state["cart_value"], 0.0)
+    _browse(state, actions, prices, rng)
+    _fill_cart(state, actions, quantity)
+    after = state_after(state["context"], state["cart"], state["intent"], actions)
+    state["context"], state["cart"], state["intent"] = after
+    shoppers[who] = state
+
+    steps = np.empty(n, STEP)
+    removes = actions == _REMOVE
+    item = np.where(removes, state["cart_item"], state["items"][:, 0])
+    is_about_item, is_about_category = np.isin(actions, _ABOUT_AN_ITEM), np.isin(actions, _ABOUT_A_CATEGORY)
+    steps["user"], steps["action"], steps["quantity"], steps["value"] = who, actions, quantity, value
+    for name in ("time_ms", "context", "cart", "intent"):
+        steps[name] = state[name]
+    steps["item"] = np.where(is_about_item, item, -1)
+    steps["category"] = np.select(
+        [is_about_item, is_about_category], [item // ITEMS_PER_CATEGORY, state["category"]], -1
+    )
+    steps["price"] = np.where(removes, state["cart_price"], state["price"])
+    steps["scroll"] = np.select([actions == _SCROLL, actions == _READ], [rng.integers(1, 4, n) * 20, 90], 0)
+    steps["engagement_ms"] = np.where(actions == _ENGAGE, pauses_ms, 0)
+    return steps
+
+
+def _browse(state: np.ndarray, actions: np.ndarray, prices: np.ndarray, rng: np.random.Generator) -> None:
+    """Move on to another category; view a product of it, or once more one of the last three."""
+    n = len(state)
+    moves = np.isin(actions, _ABOUT_A_CATEGORY) & (rng.random(n) < 0.5)
+    state["category"] = np.where(moves, rng.integers(0, CATEGORIES, n), state["category"])
+    popular = (ITEMS_PER_CATEGORY * rng.random(n) ** 2).astype(np.int64)
+    seen = state["items"][np.arange(n), rng.integers(0, 3, n)]
+    item = np.where(actions == _RETURN, seen, state["category"] * ITEMS_PER_CATEGORY + popular)
+    price = prices[item] * np.where(actions == _OFFER, 0.6, 1.0)
+    views = np.isin(actions, _VIEWS)
+    state["items"][views, 1:] = state["items"][views, :2]
+    state["items"][views, 0] = item[views]
+    state["price"][views] = price[views]
+
+
+def _fill_cart(state: np.ndarray, actions: np.ndarray, quantity: np.ndarray) -> None:
+    """Keep the cart's worth; an item taken out takes its average share along. To be called before `cart` changes."""
+    adds = actions == _ADD
+    state["cart_item"] = np.where(adds, state["items"][:, 0], state["cart_item"])
+    state["cart_price"] = np.where(adds, state["price"], state["cart_price"])
+    worth = state["cart_value"]
+    left = worth * (1 - 1 / np.maximum(state["cart"], 1))
+    state["cart_value"] = np.select(
+        [adds, actions == _REMOVE, actions == BUY], [worth + state["price"] * quantity, left, 0.0], worth
+    )
+
+
+def crawl(
+    people: People, prices: np.ndarray, visits_per_day: float, start_ms: int, end_ms: int, rng: np.random.Generator
+) -> np.ndarray:
+    """What bots do: walk through the catalogue in runs, fast and evenly, and never put anything into a cart."""
+    bots = np.flatnonzero(people.is_bot)
+    user = np.repeat(bots, rng.poisson(visits_per_day * (end_ms - start_ms) / DAY_MS, len(bots)))
+    length = rng.integers(40, 160, len(user))
+    pace_ms = rng.integers(500, 3_000, len(user))
+    started_ms = rng.integers(start_ms, end_ms, len(user))
+    first_item = rng.integers(0, len(prices), len(user))
+
+    run = np.repeat(np.arange(len(user)), length)
+    number = np.arange(len(run)) - np.repeat(np.cumsum(length) - length, length)
+    lists = number % 8 == 0
+    item = (first_item[run] + number) % len(prices)
+    steps = np.zeros(len(run), STEP)
+    steps["user"] = user[run]
+    steps["time_ms"] = started_ms[run] + number * pace_ms[run] + rng.integers(0, 50, len(run))
+    steps["action"] = np.where(lists, _LIST, _VIEW)
+    steps["context"] = np.where(lists, Context.LIST, Context.PRODUCT)
+    steps["item"] = np.where(lists, -1, item)
+    steps["category"] = item // ITEMS_PER_CATEGORY
+    steps["price"] = prices[item]
+    return steps

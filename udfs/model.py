@@ -1,0 +1,176 @@
+"""A model as it is kept, checked, shipped and asked: a bundle directory of `model.ubj` and `manifest.json`.
+
+Everything that can be wrong with a bundle is found in `load_bundle`, on the client, before a job starts. What comes out
+of it is plain data that travels to the workers, where a `Scorer` puts it to use.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import xgboost
+from msgspec import Meta
+
+from udfs.features import FeatureComputer, find_columns, schema_hash
+
+FORMAT = 1
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.ubj"
+OBJECTIVE = "binary:logistic"  # a score is a probability
+VERSION_PATTERN = "^[A-Za-z0-9._-]{1,64}$"
+
+Time = Annotated[datetime, Meta(tz=True)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class TrainingWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Event times of the first and last click that the model was trained on."""
+
+    start: Time
+    end: Time
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be known of a model."""
+
+    format: Annotated[int, Meta(description="of the bundle: 1")]
+    version: Annotated[str, Meta(pattern=VERSION_PATTERN, description="of the model; every score carries it")]
+    created_at: Time
+    features: Annotated[tuple[str, ...], Meta(min_length=1, description="names, in the order of the model's columns")]
+    feature_schema_hash: Annotated[Sha256, Meta(description="udfs.features.schema_hash at training")]
+    history_length: Annotated[int, Meta(ge=1, description="events of a user that the features saw")]
+    label: Annotated[str, Meta(description="what a score is the probability of")]
+    training_window: TrainingWindow
+    metrics: dict[str, float]
+    files: Annotated[dict[str, Sha256], Meta(description="SHA-256 of each file of the bundle but this one")]
+
+
+class BundleError(ValueError):
+    """A bundle that must not be used. The message is one line: file, rule and value."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A checked model, as data: cheap to pickle, holds nothing of XGBoost."""
+
+    manifest: Manifest
+    model: bytes  # an XGBoost model in UBJSON
+
+
+def load_bundle(directory: Path, history_length: int) -> Bundle:
+    """Read a bundle and check it against this code and the job's history length.
+
+    Raises BundleError naming file, rule and value when the bundle is incomplete, damaged, or made for other features.
+    """
+    manifest = _read_manifest(directory)
+    files = {name: _read_file(directory, name, digest) for name, digest in manifest.files.items()}
+    if MODEL_FILE not in files:
+        raise BundleError(f"{directory / MANIFEST_FILE}: files must list {MODEL_FILE}, got {sorted(files)}")
+    _check_features(manifest, directory / MANIFEST_FILE, history_length)
+    _check_model(files[MODEL_FILE], manifest, directory / MODEL_FILE)
+    return Bundle(manifest, files[MODEL_FILE])
+
+
+class Scorer:
+    """Features and model of a bundle, ready to score. Building the first one of a process takes seconds."""
+
+    def __init__(self, bundle: Bundle, threads: int = 1):
+        self.features = FeatureComputer(bundle.manifest.features, bundle.manifest.history_length)
+        self._booster = _load_booster(bundle.model)
+        self._booster.set_param({"nthread": threads})
+
+    def predict(self, matrix: np.ndarray) -> np.ndarray:
+        """The probability of the label, float32[n], from the feature matrix float32[n, k] with NaN for missing."""
+        if not len(matrix):
+            return np.empty(0, np.float32)
+        return self._booster.inplace_predict(matrix, missing=np.nan)
+
+
+class _AnyFormat(msgspec.Struct):
+    format: int
+
+
+def _read_manifest(directory: Path) -> Manifest:
+    if not directory.is_dir():
+        raise BundleError(f"{directory}: want a bundle directory, there is none; `python -m training.train` makes one")
+    path = directory / MANIFEST_FILE
+    content = _read(path)
+    try:
+        found = msgspec.json.decode(content, type=_AnyFormat).format
+        if found != FORMAT:
+            raise BundleError(f"{path}: format is {found}, this code reads {FORMAT}: train again or use matching code")
+        return msgspec.json.decode(content, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: not a valid manifest: {error}") from error
+
+
+def _read_file(directory: Path, name: str, digest: str) -> bytes:
+    if Path(name).name != name:
+        raise BundleError(f"{directory / MANIFEST_FILE}: files must be plain names in the bundle, got {name!r}")
+    content = _read(directory / name)
+    found = sha256(content).hexdigest()
+    if found != digest:
+        raise BundleError(f"{directory / name}: sha256 is {found}, the manifest says {digest}: the file was changed")
+    return content
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _check_features(manifest: Manifest, path: Path, history_length: int) -> None:
+    try:
+        find_columns(manifest.features)
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
+    if manifest.history_length != history_length:
+        raise BundleError(
+            f"{path}: history_length is {manifest.history_length}, the job keeps {history_length}: "
+            "set the job's to match or train again"
+        )
+    expected = schema_hash(manifest.features, history_length)
+    if manifest.feature_schema_hash != expected:
+        raise BundleError(
+            f"{path}: feature_schema_hash is {manifest.feature_schema_hash}, this code computes {expected}: "
+            "the meaning of a feature has changed, train again"
+        )
+
+
+def _check_model(model: bytes, manifest: Manifest, path: Path) -> None:
+    if not model:  # XGBoost would end the process
+        raise BundleError(f"{path}: not an XGBoost model: the file is empty")
+    try:
+        booster = _load_booster(model)
+    except xgboost.core.XGBoostError as error:
+        raise BundleError(f"{path}: not an XGBoost model: {_essence(error)}") from error
+    if booster.num_features() != len(manifest.features):
+        raise BundleError(
+            f"{path}: the model has {booster.num_features()} features, the manifest names {len(manifest.features)}"
+        )
+    if booster.feature_names is not None and tuple(booster.feature_names) != manifest.features:
+        pairs = zip(booster.feature_names, manifest.features)
+        column, (found, listed) = next(entry for entry in enumerate(pairs) if entry[1][0] != entry[1][1])
+        raise BundleError(f"{path}: feature {column} of the model is {found!r}, the manifest has {listed!r} there")
+    objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
+    if objective != OBJECTIVE:
+        raise BundleError(f"{path}: the model's objective is {objective!r}, want {OBJECTIVE!r}")
+
+
+def _load_booster(model: bytes) -> xgboost.Booster:
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(model))
+    return booster
+
+
+def _essence(error: xgboost.core.XGBoostError) -> str:
+    """The first line of XGBoost's message, without time and place in its source."""
+    return re.sub(r"^\[[\d:]+\] \S+: ", "", str(error).strip().partition("\n")[0])
