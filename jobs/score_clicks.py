@@ -1,0 +1,208 @@
+"""The main job: clicks and profiles in, a score for every accepted click out.
+
+    flink run -pym jobs.score_clicks -pyfs dist/*.whl --conf conf/local.yaml
+
+clicks ── decode ─┬─ rejected ──────────────▶ dead_letters
+                  └─ accepted ─┐
+profiles ── decode ────────────┴▶ history of the user ──▶ features, score ──▶ scores, feature_log
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pyflink.common import Configuration
+from pyflink.table import EnvironmentSettings, StatementSet, TableEnvironment
+from pyflink.table.udf import udf
+
+from jobs.settings import ConfigError, Settings, duration_ms, load_settings
+from jobs.tables import kafka_tables
+from jobs.topics import TopicError, check_topics
+from udfs.events import ClickLimits
+from udfs.flink_udfs import DECODED_CLICK, DECODED_PROFILE, SCORED, DecodeClicks, DecodeProfiles, Score
+from udfs.model import Bundle, BundleError, load_bundle
+
+# The accepted and the rejected rows select the same columns beside the decoded row, or the planner would decode twice:
+# so what only dead letters need (time, original bytes) travels inside that row.
+DECODED_CLICKS = """
+CREATE TEMPORARY VIEW decoded_clicks AS
+SELECT d.user_id, d.event, d.event_id, d.event_time, d.record_ms, d.reason, d.message, d.original,
+    source_partition, source_offset, arrival
+FROM (
+    SELECT decode_clicks(payload, CAST(record_time AS TIMESTAMP(3))) AS d, source_partition, source_offset, arrival
+    FROM clicks
+)
+"""
+
+DECODED_PROFILES = """
+CREATE TEMPORARY VIEW decoded_profiles AS
+SELECT d.user_id, d.profile, d.record_ms, d.reason, d.message, d.original, source_partition, source_offset, arrival
+FROM (
+    SELECT decode_profiles(record_key, payload, CAST(record_time AS TIMESTAMP(3))) AS d,
+        source_partition, source_offset, arrival
+    FROM profiles
+)
+"""
+
+# A profile update is a row without an event: it changes the user's state and gets no score.
+# Processing-time OVER answers each row at once, in arrival order; windows in event time are the feature function's
+# business.
+USER_STATES = """
+CREATE TEMPORARY VIEW user_states AS
+SELECT user_id, event IS NOT NULL AS is_event, event_id, event_time, record_ms, source_partition, source_offset,
+    user_history(event, {history_length}) OVER by_user AS history,
+    COUNT(event) OVER by_user AS lifetime_events,
+    COALESCE(MIN(event_time) OVER by_user, 0) AS first_seen_ms,
+    LAST_VALUE(profile) OVER by_user AS profile
+FROM (
+    SELECT user_id, event, CAST(NULL AS BYTES) AS profile,
+        event_id, event_time, record_ms, source_partition, source_offset, arrival
+    FROM decoded_clicks WHERE reason IS NULL
+    UNION ALL
+    SELECT user_id, CAST(NULL AS BYTES), profile,
+        CAST(NULL AS STRING), CAST(NULL AS BIGINT), record_ms, source_partition, source_offset, arrival
+    FROM decoded_profiles WHERE reason IS NULL
+)
+WINDOW by_user AS (PARTITION BY user_id ORDER BY arrival)
+"""
+
+# Rows without an event are filtered behind the Python call, not before: the planner would merge a filter in front with
+# each sink's own one, find two different inputs and score twice.
+SCORED_CLICKS = """
+CREATE TEMPORARY VIEW scored_clicks AS
+SELECT user_id, event_id, event_time, s.score, s.decision, s.model_version, s.scored_at, s.features,
+    source_partition, source_offset
+FROM (
+    SELECT user_id, event_id, event_time, source_partition, source_offset,
+        score_click(user_id, is_event, history, lifetime_events, first_seen_ms, profile, record_ms) AS s
+    FROM user_states
+)
+WHERE s.score IS NOT NULL
+"""
+
+SCORES = """
+INSERT INTO scores
+SELECT user_id, event_id, event_time, score, decision, model_version, scored_at, source_partition, source_offset
+FROM scored_clicks
+"""
+
+FEATURE_LOG = """
+INSERT INTO feature_log
+SELECT user_id, event_id, event_time, score, model_version, '{schema_hash}', features, source_partition, source_offset
+FROM scored_clicks WHERE features IS NOT NULL
+"""
+
+DEAD_LETTERS = """
+INSERT INTO dead_letters
+SELECT '{clicks}', source_partition, source_offset, TO_TIMESTAMP_LTZ(record_ms, 3), reason, message, original
+FROM decoded_clicks WHERE reason IS NOT NULL
+UNION ALL
+SELECT '{profiles}', source_partition, source_offset, TO_TIMESTAMP_LTZ(record_ms, 3), reason, message, original
+FROM decoded_profiles WHERE reason IS NOT NULL
+"""
+
+
+def score_clicks(tables: TableEnvironment, settings: Settings, bundle: Bundle) -> StatementSet:
+    """The whole job, over tables that exist: `clicks`, `profiles`, `scores`, `dead_letters` and maybe `feature_log`."""
+    register_functions(tables, settings, bundle)
+    for view in (DECODED_CLICKS, DECODED_PROFILES, USER_STATES, SCORED_CLICKS):
+        tables.execute_sql(view.format(history_length=settings.state.history_length))
+    statements = tables.create_statement_set()
+    statements.add_insert_sql(SCORES)
+    statements.add_insert_sql(DEAD_LETTERS.format(clicks=settings.topics.clicks, profiles=settings.topics.profiles))
+    if settings.feature_log.user_share > 0:
+        statements.add_insert_sql(FEATURE_LOG.format(schema_hash=bundle.manifest.feature_schema_hash))
+    return statements
+
+
+def register_functions(tables: TableEnvironment, settings: Settings, bundle: Bundle) -> None:
+    """Make the functions known to SQL: three in Python, one in Java."""
+    limits = ClickLimits(
+        settings.decode.max_record_bytes,
+        duration_ms(settings.decode.max_behind),
+        duration_ms(settings.decode.max_ahead),
+    )
+    score = Score(bundle, settings.model.threshold, settings.model.threads, settings.feature_log.user_share)
+    functions = {
+        "decode_clicks": (DecodeClicks(limits), DECODED_CLICK),
+        "decode_profiles": (DecodeProfiles(settings.decode.max_record_bytes), DECODED_PROFILE),
+        "score_click": (score, SCORED),
+    }
+    for name, (function, result) in functions.items():
+        tables.create_temporary_system_function(name, udf(function, result_type=result, func_type="pandas"))
+    tables.execute_sql("CREATE TEMPORARY SYSTEM FUNCTION user_history AS 'intent.UserHistory' LANGUAGE JAVA")
+
+
+def flink_options(settings: Settings) -> dict[str, str]:
+    """Flink's options as the settings have them; those under `flink:` win."""
+    execution, checkpoints = settings.execution, settings.checkpoints
+    options = {
+        "pipeline.name": settings.job.name,
+        "parallelism.default": settings.job.parallelism,
+        "state.backend.type": settings.state.backend,
+        "table.exec.state.ttl": settings.state.ttl,
+        "execution.checkpointing.interval": checkpoints.interval,
+        "execution.checkpointing.timeout": checkpoints.timeout,
+        "execution.checkpointing.mode": "EXACTLY_ONCE",
+        "execution.buffer-timeout.interval": execution.buffer_timeout,
+        "python.fn-execution.bundle.size": execution.bundle_size,
+        "python.fn-execution.bundle.time": duration_ms(execution.bundle_time),
+        "python.fn-execution.arrow.batch.size": execution.bundle_size,
+        "python.executable": sys.executable,
+        "python.client.executable": sys.executable,
+    }
+    if checkpoints.dir:
+        options["execution.checkpointing.dir"] = checkpoints.dir
+    options |= settings.flink
+    return {
+        key: str(value).lower() if isinstance(value, bool) else str(value)
+        for key, value in options.items()
+        if value is not None
+    }
+
+
+def table_environment(settings: Settings) -> TableEnvironment:
+    """A streaming environment with the job's options."""
+    configuration = Configuration()
+    for key, value in flink_options(settings).items():
+        configuration.set_string(key, value)
+    return TableEnvironment.create(
+        EnvironmentSettings.new_instance().in_streaming_mode().with_configuration(configuration).build()
+    )
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="jobs.score_clicks", description="Submit the scoring job.")
+    parser.add_argument("--conf", type=Path, required=True, help="YAML file, for example conf/local.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. state.ttl=30d")
+    parser.add_argument("--skip-topic-check", action="store_true", help="where this host can't reach the brokers")
+    parser.add_argument("--explain", action="store_true", help="print the optimised plan and submit nothing")
+    return parser.parse_args(arguments)
+
+
+def run(tables_of: Callable[[Settings], list[str]], arguments: list[str] | None = None) -> None:
+    """Check settings, model and topics, then submit the job over the tables that `tables_of` declares."""
+    options = parse_arguments(arguments)
+    try:
+        settings = load_settings(options.conf, options.set)
+        bundle = load_bundle(Path(settings.model.bundle), settings.state.history_length)
+        if not options.skip_topic_check:
+            check_topics(settings)
+    except (ConfigError, BundleError, TopicError) as error:
+        sys.exit(f"score_clicks: {error}")
+    tables = table_environment(settings)
+    for statement in tables_of(settings):
+        tables.execute_sql(statement)
+    job = score_clicks(tables, settings, bundle)
+    if options.explain:
+        print(job.explain())
+        return
+    submitted = job.execute()
+    print(
+        f"submitted {settings.job.name}: model {bundle.manifest.version}, job {submitted.get_job_client().get_job_id()}"
+    )
+
+
+if __name__ == "__main__":
+    run(kafka_tables)

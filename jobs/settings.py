@@ -1,0 +1,275 @@
+"""The job's configuration: YAML files, the environment over them, --set over both; checked before anything starts."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+ENVIRONMENT_PREFIX = "INTENT_"
+OPEN_SECTIONS = (
+    "kafka",
+    "flink",
+)  # their keys belong to Kafka and Flink, and hold dots themselves; null takes one back
+
+Positive = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+Option = str | int | float | bool
+#: A number and a unit, as Flink writes them: 500 ms, 10 s, 5 min, 12 h, 90 d.
+Duration = Annotated[str, Meta(pattern=r"^\d+ ?(ms|s|min|h|d)$")]
+
+
+class ConfigError(ValueError):
+    """A configuration that can't be used; the message is one line that names the file, the key and the rule."""
+
+
+class Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A part of the configuration. Fields without a default must be given."""
+
+
+class Job(Section):
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
+    parallelism: Positive
+
+
+class Topics(Section):
+    clicks: TopicName
+    profiles: TopicName
+    scores: TopicName
+    dead_letters: TopicName
+    feature_log: TopicName
+
+
+class Source(Section):
+    group_id: Annotated[str, Meta(min_length=1)]
+    start: Literal["committed", "earliest", "latest"]
+    bounded: bool
+
+
+class Decode(Section):
+    max_record_bytes: Positive
+    max_behind: Duration
+    max_ahead: Duration
+
+
+class State(Section):
+    backend: Literal["rocksdb", "hashmap"]
+    ttl: Duration
+    history_length: Annotated[int, Meta(ge=1, le=1024)]
+
+
+class Checkpoints(Section):
+    interval: Duration
+    timeout: Duration
+    dir: str | None = None
+
+
+class Execution(Section):
+    bundle_size: Positive
+    bundle_time: Duration
+    buffer_timeout: Duration
+
+
+class Delivery(Section):
+    guarantee: Literal["at-least-once", "exactly-once"]
+    transaction_timeout: Duration
+
+
+class Model(Section):
+    bundle: Annotated[str, Meta(min_length=1)]
+    threshold: Share
+    threads: Positive
+
+
+class FeatureLog(Section):
+    user_share: Share
+
+
+class Settings(Section):
+    """Everything a data engineer tunes; conf/base.yaml describes each key."""
+
+    job: Job
+    topics: Topics
+    source: Source
+    decode: Decode
+    state: State
+    checkpoints: Checkpoints
+    execution: Execution
+    delivery: Delivery
+    model: Model
+    feature_log: FeatureLog
+    kafka: dict[str, Option | None]
+    flink: dict[str, Option | None]
+
+
+def load_settings(path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read `path`, and under it the file that its `extends` names; lay the environment and then `overrides` over it.
+
+    `overrides` are KEY=VALUE with a dotted key. Raises ConfigError.
+    """
+    merged = _read_with_base(path, ())
+    _refuse_written_secrets(merged, str(path))
+    for name, value in sorted(environment.items()):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            _override(merged, _environment_key(name), _parse_value(value, name), name)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {override}: want KEY=VALUE, for example state.ttl=30d")
+        if is_secret(key) and not _VARIABLE.search(value):
+            raise ConfigError(f"--set {key}: a secret on the command line shows in the process list; {_SECRET_ADVICE}")
+        _override(
+            merged,
+            tuple(key.split(".", 1) if key.split(".")[0] in OPEN_SECTIONS else key.split(".")),
+            _parse_value(value, f"--set {key}"),
+            f"--set {key}",
+        )
+    expanded = _expand_variables(merged, str(path), environment)
+    try:
+        settings = msgspec.convert(expanded, Settings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {_in_words(str(error))}") from None
+    _check_together(settings, path)
+    return settings
+
+
+def duration_ms(duration: str) -> int:
+    """Milliseconds of a Duration."""
+    number, unit = re.fullmatch(r"(\d+) ?(\w+)", duration).groups()
+    return int(number) * {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}[unit]
+
+
+def is_secret(key: str) -> bool:
+    """Whether an option of this name holds a secret: its value is neither written in a file nor printed."""
+    return re.search(r"password|secret|jaas|token|credential|keystore\.key|\.key\.pem", key, re.IGNORECASE) is not None
+
+
+def printable(settings: Settings) -> dict[str, Any]:
+    """The settings as plain data, secrets masked."""
+    plain = msgspec.to_builtins(settings)
+    for section in OPEN_SECTIONS:
+        plain[section] = {key: "******" if is_secret(key) else value for key, value in plain[section].items()}
+    return plain
+
+
+def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict:
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: key extends: the file extends itself")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; start from conf/local.yaml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: want sections such as kafka: and state:, got {type(content).__name__}")
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    return _merge(_read_with_base(path.parent / str(base), (*seen, path.resolve())), content)
+
+
+def _merge(under: dict, over: dict) -> dict:
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _environment_key(name: str) -> tuple[str, ...]:
+    section, _, rest = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+    return (section, rest.replace("_", ".")) if section in OPEN_SECTIONS else (section, rest)
+
+
+def _override(merged: dict, key: tuple[str, ...], value: Any, origin: str) -> None:
+    if len(key) != 2 or not all(key):
+        raise ConfigError(f"{origin}: want section.key, for example state.ttl")
+    section = merged.setdefault(key[0], {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"{origin}: {key[0]} is not a section")
+    section[key[1]] = value
+
+
+def _parse_value(text: str, origin: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin}: not a YAML value: {' '.join(str(error).split())}") from None
+
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_SECRET_ADVICE = "write ${NAME} and set the environment variable NAME"
+
+
+def _refuse_written_secrets(merged: dict, origin: str) -> None:
+    for section in OPEN_SECTIONS:
+        for key, value in (merged.get(section) or {}).items():
+            if is_secret(key) and not _VARIABLE.search(str(value)):
+                raise ConfigError(
+                    f"{origin}: key {section}.{key}: a secret does not belong in a file; {_SECRET_ADVICE}"
+                )
+
+
+def _expand_variables(value: Any, origin: str, environment: Mapping[str, str], key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {
+            name: _expand_variables(inner, origin, environment, f"{key}.{name}".lstrip("."))
+            for name, inner in value.items()
+        }
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match: re.Match) -> str:
+        if match[1] not in environment:
+            raise ConfigError(f"{origin}: key {key}: environment variable {match[1]} is not set")
+        return environment[match[1]]
+
+    return _VARIABLE.sub(look_up, value)
+
+
+def _in_words(message: str) -> str:
+    """msgspec's message with the key first: `$.state.ttl` becomes `key state.ttl`."""
+    rule, _, path = message.partition(" - at `$")
+    key = path.strip("`.").replace("[...]", "")
+    unknown = re.match(r"Object contains unknown field `(.*)`", rule)
+    if unknown:
+        return f"key {f'{key}.{unknown[1]}'.lstrip('.')}: unknown key"
+    missing = re.match(r"Object missing required field `(.*)`", rule)
+    if missing:
+        return f"key {f'{key}.{missing[1]}'.lstrip('.')}: missing"
+    if "regex" in rule and "ms|s|min" in rule:
+        rule = "want a number and a unit of ms, s, min, h or d, such as 10 s"
+    return f"key {key}: {rule}" if key else rule
+
+
+def _check_together(settings: Settings, path: Path) -> None:
+    """Rules that need more than one key."""
+    if not settings.kafka.get("bootstrap.servers"):
+        raise ConfigError(f"{path}: key kafka.bootstrap.servers: missing; name the brokers as host:port,host:port")
+    topics = msgspec.to_builtins(settings.topics)
+    for name, topic in topics.items():
+        twin = next((other for other in topics if other != name and topics[other] == topic), None)
+        if twin:
+            raise ConfigError(
+                f"{path}: key topics.{name}: {topic} is also topics.{twin}; each needs a topic of its own"
+            )
+    for key in ("execution.bundle_time", "checkpoints.interval", "checkpoints.timeout", "state.ttl"):
+        section, name = key.split(".")
+        if duration_ms(getattr(getattr(settings, section), name)) == 0:
+            raise ConfigError(f"{path}: key {key}: must be more than 0")
+    if settings.delivery.guarantee == "exactly-once":
+        open_ms = duration_ms(settings.checkpoints.interval) + duration_ms(settings.checkpoints.timeout)
+        if duration_ms(settings.delivery.transaction_timeout) <= open_ms:
+            raise ConfigError(
+                f"{path}: key delivery.transaction_timeout: {settings.delivery.transaction_timeout} is not more than "
+                f"checkpoints.interval + checkpoints.timeout ({open_ms // 1000} s): a transaction would expire before "
+                "its checkpoint can complete, and its scores would be lost"
+            )

@@ -1,0 +1,141 @@
+"""The tables at the job's edges: Kafka topics as Flink SQL sees them."""
+
+from jobs.settings import Settings, duration_ms
+
+CLICKS_COLUMNS = """
+    payload BYTES,
+    record_time TIMESTAMP_LTZ(3) {timestamp},
+    source_partition INT {partition},
+    source_offset BIGINT {offset},
+    arrival AS PROCTIME()
+"""
+
+PROFILES_COLUMNS = """
+    record_key BYTES,
+    payload BYTES,
+    record_time TIMESTAMP_LTZ(3) {timestamp},
+    source_partition INT {partition},
+    source_offset BIGINT {offset},
+    arrival AS PROCTIME()
+"""
+
+#: Where Kafka has the columns that are not in the record's bytes; a test's table leaves these out.
+KAFKA_METADATA = {name: f"METADATA FROM '{name}' VIRTUAL" for name in ("timestamp", "partition", "offset")}
+
+SCORES_COLUMNS = """
+    user_id STRING,
+    event_id STRING,
+    event_time BIGINT,
+    score FLOAT,
+    decision BOOLEAN,
+    model_version STRING,
+    scored_at BIGINT,
+    source_partition INT,
+    source_offset BIGINT
+"""
+
+DEAD_LETTERS_COLUMNS = """
+    topic STRING,
+    `partition` INT,
+    `offset` BIGINT,
+    `timestamp` TIMESTAMP_LTZ(3),
+    reason STRING,
+    message STRING,
+    original BYTES
+"""
+
+FEATURE_LOG_COLUMNS = """
+    user_id STRING,
+    event_id STRING,
+    event_time BIGINT,
+    score FLOAT,
+    model_version STRING,
+    feature_schema_hash STRING,
+    features BYTES,
+    source_partition INT,
+    source_offset BIGINT
+"""
+
+
+def create_table(name: str, columns: str, options: dict[str, object]) -> str:
+    """The CREATE TABLE statement."""
+    written = ",\n    ".join(f"{_quote(key)} = {_quote(value)}" for key, value in options.items())
+    return f"CREATE TEMPORARY TABLE {name} ({columns}) WITH (\n    {written}\n)"
+
+
+def source_tables(settings: Settings) -> list[str]:
+    """CREATE TABLE statements of the topics that the job reads."""
+    topics = settings.topics
+    clicks = _source(settings, topics.clicks) | {"format": "raw"}
+    profiles = _source(settings, topics.profiles) | {
+        "scan.startup.mode": "earliest-offset",  # compacted: the newest profile of a user may be old
+        "key.format": "raw",
+        "key.fields": "record_key",
+        "value.format": "raw",
+        "value.fields-include": "EXCEPT_KEY",
+    }
+    return [
+        create_table("clicks", CLICKS_COLUMNS.format(**KAFKA_METADATA), clicks),
+        create_table("profiles", PROFILES_COLUMNS.format(**KAFKA_METADATA), profiles),
+    ]
+
+
+def kafka_tables(settings: Settings) -> list[str]:
+    """CREATE TABLE statements of all topics that the job reads and writes."""
+    topics = settings.topics
+    json = {"format": "json", "json.timestamp-format.standard": "ISO-8601"}
+    statements = [
+        *source_tables(settings),
+        create_table("scores", SCORES_COLUMNS, _keyed_sink(settings, topics.scores)),
+        create_table("dead_letters", DEAD_LETTERS_COLUMNS, _sink(settings, topics.dead_letters) | json),
+    ]
+    if settings.feature_log.user_share > 0:
+        statements.append(create_table("feature_log", FEATURE_LOG_COLUMNS, _keyed_sink(settings, topics.feature_log)))
+    return statements
+
+
+#: The largest record that the job may have to write: a dead letter holds its original as base64.
+MAX_REQUEST_BYTES = 16 * 1024 * 1024
+
+
+def _source(settings: Settings, topic: str) -> dict[str, object]:
+    start = {"committed": "group-offsets", "earliest": "earliest-offset", "latest": "latest-offset"}
+    options = {
+        "connector": "kafka",
+        "topic": topic,
+        "scan.startup.mode": start[settings.source.start],
+        "properties.group.id": settings.source.group_id,
+        "properties.auto.offset.reset": "earliest",  # a group without offsets starts here instead of failing
+        **_client_properties(settings),
+    }
+    if settings.source.bounded:
+        options["scan.bounded.mode"] = "latest-offset"
+    return options
+
+
+def _sink(settings: Settings, topic: str) -> dict[str, object]:
+    options = {
+        "connector": "kafka",
+        "topic": topic,
+        "sink.delivery-guarantee": settings.delivery.guarantee,
+        "properties.linger.ms": 2,
+        "properties.max.request.size": MAX_REQUEST_BYTES,
+        **_client_properties(settings),
+    }
+    if settings.delivery.guarantee == "exactly-once":
+        options["sink.transactional-id-prefix"] = f"{settings.job.name}-{topic}"
+        options["properties.transaction.timeout.ms"] = duration_ms(settings.delivery.transaction_timeout)
+    return options
+
+
+def _keyed_sink(settings: Settings, topic: str) -> dict[str, object]:
+    return {**_sink(settings, topic), "key.format": "raw", "key.fields": "user_id", "value.format": "json"}
+
+
+def _client_properties(settings: Settings) -> dict[str, object]:
+    return {f"properties.{key}": value for key, value in settings.kafka.items() if value is not None}
+
+
+def _quote(value: object) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return "'" + text.replace("'", "''") + "'"

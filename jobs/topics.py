@@ -1,0 +1,130 @@
+"""The topics of the job: created with the settings they need, and checked before the job starts.
+
+python -m jobs.topics --conf conf/local.yaml
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kafka.admin import ConfigResource, KafkaAdminClient
+from kafka.errors import KafkaError
+
+from jobs.settings import ConfigError, Settings, load_settings
+
+#: What a topic needs besides the broker's defaults. A dead letter holds its original as base64, a third longer.
+TOPIC_CONFIGS = {
+    "profiles": {"cleanup.policy": "compact"},
+    "dead_letters": {"max.message.bytes": str(8 * 1024 * 1024)},
+}
+GROWTH_OF_A_DEAD_LETTER = 1.5
+
+
+class TopicError(RuntimeError):
+    """The brokers or the topics don't fit the settings; the message is one line that says what to do."""
+
+
+def client_options(properties: dict) -> dict:
+    """kafka-python's options for the Kafka client properties that it knows; raises TopicError for a JKS trust store."""
+    options = {"bootstrap_servers": str(properties["bootstrap.servers"]).split(",")}
+    for key in ("security.protocol", "sasl.mechanism", "client.id"):
+        if key in properties:
+            options[key.replace(".", "_")] = str(properties[key])
+    for field in ("username", "password"):
+        found = re.search(rf'{field}="([^"]*)"', str(properties.get("sasl.jaas.config", "")))
+        if found:
+            options[f"sasl_plain_{field}"] = found[1]
+    if "ssl.truststore.location" in properties:
+        if properties.get("ssl.truststore.type") != "PEM":
+            raise TopicError("kafka.ssl.truststore.location: only ssl.truststore.type PEM can be checked from Python; "
+                             "use one, or --skip-topic-check")  # fmt: skip
+        options["ssl_cafile"] = properties["ssl.truststore.location"]
+    return options
+
+
+def create_topics(settings: Settings, partitions: int, replication: int) -> list[str]:
+    """Create the job's topics that are missing; returns their names. Raises TopicError."""
+    with _admin(settings) as admin:
+        existing = set(admin.list_topics())
+        missing = {
+            topic: {
+                "num_partitions": partitions,
+                "replication_factor": replication,
+                "configs": TOPIC_CONFIGS.get(role, {}),
+            }
+            for role, topic in topics_by_role(settings).items()
+            if topic not in existing
+        }
+        if missing:
+            admin.create_topics(missing, wait_for_metadata=True)
+        return list(missing)
+
+
+def check_topics(settings: Settings) -> None:
+    """Raise TopicError unless the brokers answer, every topic exists and a dead letter can hold any click."""
+    wanted = topics_by_role(settings)
+    with _admin(settings) as admin:
+        missing = sorted(set(wanted.values()) - set(admin.list_topics()))
+        if missing:
+            raise TopicError(
+                f"missing topics: {', '.join(missing)}; create them with python -m jobs.topics --conf FILE"
+            )
+        limits = {role: _max_message_bytes(admin, wanted[role]) for role in ("clicks", "profiles", "dead_letters")}
+    largest = max(limits["clicks"], limits["profiles"])
+    if limits["dead_letters"] < largest * GROWTH_OF_A_DEAD_LETTER:
+        raise TopicError(
+            f"topic {wanted['dead_letters']}: max.message.bytes is {limits['dead_letters']}, want at least "
+            f"{int(largest * GROWTH_OF_A_DEAD_LETTER)}: a dead letter holds, as base64, a record of "
+            f"{wanted['clicks']} or {wanted['profiles']}, which has up to {largest} bytes"
+        )
+
+
+def topics_by_role(settings: Settings) -> dict[str, str]:
+    """The names of the topics that the job uses, by their keys in the settings."""
+    topics = settings.topics
+    roles = {role: getattr(topics, role) for role in ("clicks", "profiles", "scores", "dead_letters")}
+    return roles | ({"feature_log": topics.feature_log} if settings.feature_log.user_share > 0 else {})
+
+
+@contextmanager
+def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
+    try:
+        admin = KafkaAdminClient(**client_options(settings.kafka), request_timeout_ms=10_000)
+    except KafkaError as error:
+        servers = settings.kafka["bootstrap.servers"]
+        raise TopicError(f"kafka.bootstrap.servers: no broker answers at {servers}: {error}") from None
+    try:
+        yield admin
+    except KafkaError as error:
+        raise TopicError(f"the broker refused: {error}") from None
+    finally:
+        admin.close()
+
+
+def _max_message_bytes(admin: KafkaAdminClient, topic: str) -> int:
+    key = "max.message.bytes"
+    described = admin.describe_configs([ConfigResource("topic", topic, [key])], config_filter="all")
+    return int(described["topic"][topic][key]["value"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="jobs.topics", description="Create the job's topics that are missing.")
+    parser.add_argument("--conf", type=Path, required=True)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--partitions", type=int, default=4, help="at least the job's parallelism (default 4)")
+    parser.add_argument("--replication", type=int, default=1)
+    arguments = parser.parse_args()
+    try:
+        created = create_topics(
+            load_settings(arguments.conf, arguments.set), arguments.partitions, arguments.replication
+        )
+    except (ConfigError, TopicError) as error:
+        sys.exit(f"topics: {error}")
+    print(f"created {', '.join(created)}" if created else "all topics exist")
+
+
+if __name__ == "__main__":
+    main()

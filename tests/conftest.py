@@ -1,0 +1,29 @@
+"""What tests of all kinds share: a directory for this run, and a small real model."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from training.bundle import write_bundle
+from training.simulate import Simulation, simulate
+from training.train import Training, simulated_data, train_model
+
+BUILD = Path(__file__).parents[1] / "build"
+
+
+@pytest.fixture(scope="session")
+def run_directory() -> Path:
+    """A fresh directory under build/, so that runs at the same time don't meet."""
+    BUILD.mkdir(exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="test-", dir=BUILD))
+
+
+@pytest.fixture(scope="session")
+def bundle_directory(run_directory) -> Path:
+    """A model of all features, trained for a few seconds."""
+    stream = simulate(Simulation(users=1_000, hours=12, seed=5))
+    trained = train_model(*simulated_data(stream), Training(rounds=20, max_depth=4), version="test-model")
+    directory = run_directory / "bundle"
+    write_bundle(directory, trained.manifest, trained.model)
+    return directory

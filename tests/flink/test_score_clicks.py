@@ -1,0 +1,91 @@
+"""The job on a mini cluster: what goes in comes out scored, logged or as a dead letter."""
+
+import json
+from base64 import b64decode
+
+import numpy as np
+import pytest
+
+from training.dataset import arrange, read_clicks
+from udfs.features import FEATURE_NAMES, FeatureComputer
+from udfs.model import Scorer, load_bundle
+
+pytestmark = pytest.mark.flink
+
+NOW = 1_800_000_000_000
+
+
+def click(user: str, number: int, **fields) -> tuple[bytes, bytes, int]:
+    time_ms = NOW + number * 1_000
+    value = {
+        "user_id": user,
+        "event_id": f"{user}-{number}",
+        "event_name": "view_item",
+        "event_time": time_ms,
+        **fields,
+    }
+    return user.encode(), json.dumps(value).encode(), time_ms
+
+
+def features_by_event(written: dict) -> dict[str, dict[str, float]]:
+    return {
+        entry["event_id"]: dict(zip(FEATURE_NAMES, np.frombuffer(b64decode(entry["features"]), np.float32).tolist()))
+        for entry in written["feature_log"]
+    }
+
+
+def test_every_accepted_click_is_scored_once_and_every_other_is_a_dead_letter(run_job, bundle_directory):
+    clicks = [click("ada", number, price=number) for number in range(100)] + [
+        click("bob", number) for number in range(7)
+    ]
+    bad = [(b"k", b"{", NOW), (b"k", None, NOW), (b"k", b"\xff\x00", NOW)]
+    written = run_job(clicks + bad)
+
+    scores = written["scores"]
+    assert sorted(score["source_offset"] for score in scores) == list(range(107))
+    assert {score["model_version"] for score in scores} == {"test-model"}
+    assert all(score["decision"] == (score["score"] >= 0.2) for score in scores)
+
+    letters = sorted(written["dead_letters"], key=lambda letter: letter["offset"])
+    assert [(letter["offset"], letter["reason"]) for letter in letters] == [
+        (107, "invalid_json"),
+        (108, "empty_record"),
+        (109, "invalid_utf8"),
+    ]
+    originals = [None if letter["original"] is None else b64decode(letter["original"]) for letter in letters]
+    assert originals == [b"{", None, b"\xff\x00"]
+    assert all(letter["topic"] == "clicks" and letter["partition"] == 0 and letter["message"] for letter in letters)
+
+
+def test_the_job_scores_the_features_that_training_computes(run_job, bundle_directory):
+    payloads = [
+        click(f"user{number % 3}", number, item_id=f"i{number % 5}", price=number / 3)[1] for number in range(200)
+    ]
+    written = run_job([(None, payload, NOW) for payload in payloads])
+    bundle = load_bundle(bundle_directory, 64)
+    data = arrange(read_clicks(payloads))
+    expected = data.features(FeatureComputer(bundle.manifest.features, 64))
+    scores = Scorer(bundle).predict(expected)
+    row_of = {position: row for row, position in enumerate(data.positions.tolist())}
+    assert len(written["feature_log"]) == len(payloads)
+    for entry in written["feature_log"]:
+        row = row_of[entry["source_offset"]]
+        assert b64decode(entry["features"]) == expected[row].tobytes()
+        assert np.float32(entry["score"]) == scores[row]
+        assert entry["feature_schema_hash"] == bundle.manifest.feature_schema_hash
+
+
+def test_a_profile_changes_features_and_emits_no_score(run_job):
+    profiles = [(b"ada", b'{"user_id": "ada", "country": "DE", "membership_tier": "gold"}', NOW)] * 3
+    written = run_job([click("ada", 1), click("bob", 1)], [*profiles, (b"x", b"[]", NOW)])
+    assert len(written["scores"]) == 2
+    assert [(letter["topic"], letter["reason"]) for letter in written["dead_letters"]] == [
+        ("profiles", "not_an_object")
+    ]
+    assert features_by_event(written)["bob-1"]["profile_known"] == 0
+
+
+def test_only_the_sampled_users_are_logged(run_job):
+    clicks = [click(f"user{number}", number) for number in range(400)]
+    logged = {entry["user_id"] for entry in run_job(clicks, overrides=("feature_log.user_share=0.25",))["feature_log"]}
+    assert 60 < len(logged) < 140

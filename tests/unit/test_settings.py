@@ -1,0 +1,129 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs.settings import ConfigError, duration_ms, load_settings, printable
+
+CONF = Path(__file__).parents[2] / "conf"
+LOCAL = CONF / "local.yaml"
+
+
+def load(*overrides, path=LOCAL, environment=None):
+    return load_settings(path, overrides, environment or {})
+
+
+def variant(tmp_path, **sections):
+    """A file that extends the shipped base."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"extends": str(CONF / "base.yaml"), **sections}))
+    return path
+
+
+def test_local_extends_base():
+    settings = load()
+    assert settings.state.history_length == 64
+    assert settings.kafka["client.id"] == "score-clicks-local"
+
+
+def test_prod_takes_its_secrets_from_the_environment():
+    environment = {"CHECKPOINT_DIR": "s3://b/c", "KAFKA_BOOTSTRAP_SERVERS": "k:1", "KAFKA_SASL_JAAS_CONFIG": "s3cret"}
+    settings = load(path=CONF / "prod.yaml", environment=environment)
+    assert settings.kafka["sasl.jaas.config"] == "s3cret"
+    assert "s3cret" not in str(printable(settings))
+
+
+def test_a_missing_environment_variable_is_named_with_its_key():
+    with pytest.raises(
+        ConfigError, match=r"prod.yaml: key checkpoints.dir: environment variable CHECKPOINT_DIR is not set"
+    ):
+        load(path=CONF / "prod.yaml")
+
+
+def test_set_wins_over_the_environment_and_the_environment_over_the_file():
+    environment = {"INTENT_STATE__TTL": "7d", "INTENT_STATE__BACKEND": "hashmap"}
+    settings = load("state.ttl=1 d", environment=environment)
+    assert (settings.state.ttl, settings.state.backend) == ("1 d", "hashmap")
+
+
+def test_kafka_and_flink_keys_keep_their_dots():
+    settings = load(
+        "flink.taskmanager.memory.process.size=2g",
+        environment={"INTENT_KAFKA__BOOTSTRAP_SERVERS": "other:9092"},
+    )
+    assert settings.flink["taskmanager.memory.process.size"] == "2g"
+    assert settings.kafka["bootstrap.servers"] == "other:9092"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("state.tll=1 d", "key state.tll: unknown key"),
+        ("stat.ttl=1 d", "key stat: unknown key"),
+        ("state.history_length=many", "key state.history_length: Expected `int`, got `str`"),
+        ("state.history_length=0", "key state.history_length: Expected `int` >= 1"),
+        ("state.ttl=soon", "key state.ttl: want a number and a unit"),
+        ("state.ttl=0 s", "key state.ttl: must be more than 0"),
+        ("state.backend=redis", "key state.backend: Invalid enum value 'redis'"),
+        ("model.threshold=1.5", "key model.threshold: Expected `float` <= 1.0"),
+        ("topics.scores=clicks", "clicks is also topics."),
+        ("kafka.bootstrap.servers=", "key kafka.bootstrap.servers: missing"),
+        ("ttl=1 d", "--set ttl: want section.key"),
+        ("state.ttl", "--set state.ttl: want KEY=VALUE"),
+        ("kafka.sasl.jaas.config=secret", "a secret on the command line shows"),
+        ("kafka.ssl.key.password=secret", "a secret on the command line shows"),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_names_the_key_and_the_rule(override, message):
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        load(override)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_secret_in_a_file_is_refused_without_printing_it(tmp_path):
+    with pytest.raises(ConfigError, match="key kafka.sasl.jaas.config: a secret does not belong in a file") as caught:
+        load(path=variant(tmp_path, kafka={"sasl.jaas.config": "hunter2"}))
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("a: [", "not YAML"), ("- a", "want sections"), ("", "want sections")]
+)
+def test_a_file_that_is_no_configuration_is_refused(tmp_path, content, message):
+    path = tmp_path / "broken.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=f"broken.yaml: {message}"):
+        load(path=path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="none.yaml: no such file"):
+        load(path=tmp_path / "none.yaml")
+
+
+def test_a_file_can_not_extend_itself(tmp_path):
+    path = tmp_path / "loop.yaml"
+    path.write_text("extends: loop.yaml")
+    with pytest.raises(ConfigError, match="extends itself"):
+        load(path=path)
+
+
+def test_a_missing_section_is_named(tmp_path):
+    path = tmp_path / "half.yaml"
+    path.write_text("job: {name: x, parallelism: 1}")
+    with pytest.raises(ConfigError, match="half.yaml: key topics: missing"):
+        load(path=path)
+
+
+def test_exactly_once_needs_transactions_that_outlive_a_checkpoint():
+    with pytest.raises(ConfigError, match="key delivery.transaction_timeout: 1 min is not more than"):
+        load("delivery.guarantee=exactly-once", "delivery.transaction_timeout=1 min")
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [("5 ms", 5), ("10s", 10_000), ("2 min", 120_000), ("1 h", 3_600_000), ("3 d", 259_200_000)],
+)
+def test_durations_are_milliseconds(text, milliseconds):
+    assert duration_ms(text) == milliseconds

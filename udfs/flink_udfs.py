@@ -1,0 +1,211 @@
+"""The pure functions as Flink calls them: Arrow batches in, columns and metrics out. The only PyFlink file in udfs."""
+
+import builtins
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+from pyflink.table import DataTypes
+from pyflink.table.udf import FunctionContext, ScalarFunction
+
+from udfs.events import ClickDecoder, ClickLimits
+from udfs.metrics import LATENCY_BOUNDS_MS, cumulative_counts
+from udfs.model import Bundle
+from udfs.profiles import ProfileDecoder
+from udfs.rejects import Reason
+
+
+def _row(**fields):
+    return DataTypes.ROW([DataTypes.FIELD(name, kind) for name, kind in fields.items()])
+
+
+DECODED_CLICK = _row(
+    user_id=DataTypes.STRING(),
+    event=DataTypes.BYTES(),
+    event_id=DataTypes.STRING(),
+    event_time=DataTypes.BIGINT(),
+    record_ms=DataTypes.BIGINT(),
+    reason=DataTypes.STRING(),
+    message=DataTypes.STRING(),
+    original=DataTypes.BYTES(),
+)
+DECODED_PROFILE = _row(
+    user_id=DataTypes.STRING(),
+    profile=DataTypes.BYTES(),
+    record_ms=DataTypes.BIGINT(),
+    reason=DataTypes.STRING(),
+    message=DataTypes.STRING(),
+    original=DataTypes.BYTES(),
+)
+SCORED = _row(
+    score=DataTypes.FLOAT(),
+    decision=DataTypes.BOOLEAN(),
+    model_version=DataTypes.STRING(),
+    scored_at=DataTypes.BIGINT(),
+    features=DataTypes.BYTES(),
+)
+
+
+class LatencyMetric:
+    """A cumulative latency histogram out of Flink counters `<name>_bucket{le=...}`."""
+
+    def __init__(self, group, name: str):
+        labels = [*map(str, LATENCY_BOUNDS_MS), "+Inf"]
+        self._buckets = [group.add_group("le", label).counter(f"{name}_bucket") for label in labels]
+        self._total = group.counter(f"{name}_sum")
+
+    def observe(self, latencies_ms: np.ndarray) -> None:
+        for bucket, count in zip(self._buckets, cumulative_counts(latencies_ms)):
+            bucket.inc(int(count))
+        self._total.inc(int(latencies_ms.sum()))
+
+    def observe_one(self, latency_ms: float) -> None:
+        self.observe(np.array([latency_ms]))
+
+
+class DecodeClicks(ScalarFunction):
+    """Decodes click records; a rejected one has a reason, a message and its original bytes, and nothing else."""
+
+    def __init__(self, limits: ClickLimits):
+        self._limits = limits
+
+    def open(self, context: FunctionContext) -> None:
+        self._decoder = ClickDecoder(self._limits)
+        group = context.get_metric_group().add_group("intent")
+        self._rejected = RejectedMetric(group, "clicks")
+        self._latency = LatencyMetric(group, "decode_ms")
+
+    def eval(self, payload: pd.Series, record_time: pd.Series) -> pd.DataFrame:
+        started = time.perf_counter()
+        payloads = payload.tolist()
+        record_ms = _milliseconds(record_time)
+        clicks = self._decoder.decode(payloads, record_ms.tolist())
+        columns = {
+            "user_id": clicks.user_ids,
+            "event": clicks.events,
+            "event_id": clicks.event_ids,
+            "event_time": clicks.event_times_ms,
+            "record_ms": record_ms,
+            **self._rejected.columns(payloads, clicks.reasons, clicks.messages),
+        }
+        self._latency.observe_one((time.perf_counter() - started) * 1000)
+        return pd.DataFrame(columns)
+
+
+def _milliseconds(times: pd.Series) -> np.ndarray:
+    return times.to_numpy("datetime64[ms]").astype(np.int64)
+
+
+class DecodeProfiles(ScalarFunction):
+    """Decodes profile records, like DecodeClicks."""
+
+    def __init__(self, max_record_bytes: int):
+        self._max_record_bytes = max_record_bytes
+
+    def open(self, context: FunctionContext) -> None:
+        self._decoder = ProfileDecoder(self._max_record_bytes)
+        self._rejected = RejectedMetric(context.get_metric_group().add_group("intent"), "profiles")
+
+    def eval(self, key: pd.Series, payload: pd.Series, record_time: pd.Series) -> pd.DataFrame:
+        payloads = payload.tolist()
+        profiles = self._decoder.decode(key.tolist(), payloads)
+        return pd.DataFrame(
+            {
+                "user_id": profiles.user_ids,
+                "profile": profiles.profiles,
+                "record_ms": _milliseconds(record_time),
+                **self._rejected.columns(payloads, profiles.reasons, profiles.messages),
+            }
+        )
+
+
+class RejectedMetric:
+    """Counts rejects by reason, and lays out the columns that describe them."""
+
+    def __init__(self, group, topic: str):
+        group = group.add_group("topic", topic)
+        self._counters = {
+            reason.value: group.add_group("reason", reason.value).counter("rejected") for reason in Reason
+        }
+
+    def columns(self, payloads: list, reasons: list, messages: list) -> dict[str, list]:
+        """The reason, message and original columns: originals travel on only where they are dead letters."""
+        originals = [None] * len(payloads)
+        for row, reason in enumerate(reasons):
+            if reason is not None:
+                self._counters[reason].inc()
+                originals[row] = payloads[row]
+        return {"reason": reasons, "message": messages, "original": originals}
+
+
+class Score(ScalarFunction):
+    """Features and score of each event, given its user's packed history (whose last record is the event)."""
+
+    def __init__(self, bundle: Bundle, threshold: float, threads: int, user_share: float):
+        self._bundle = bundle
+        self._version = bundle.manifest.version
+        self._threshold = np.float32(threshold)
+        self._threads = threads
+        self._user_share = user_share
+
+    def open(self, context: FunctionContext) -> None:
+        _restore_print()
+        from udfs.scores import BatchScorer, in_sample  # imports numba, which has to come after _restore_print
+
+        self._scorer = BatchScorer(self._bundle, self._threads)
+        self._in_sample = in_sample
+        self._batch_size = 0
+        group = context.get_metric_group().add_group("intent")
+        self._scored = group.counter("scored")
+        self._event_to_score = LatencyMetric(group, "event_to_score_ms")
+        self._predict = LatencyMetric(group, "predict_ms")
+        group.gauge("batch_size", lambda: self._batch_size)
+        group.add_group("version", self._version).gauge("model", lambda: 1)
+
+    def eval(self, user_id, is_event, history, lifetime_events, first_seen_ms, profile, record_ms) -> pd.DataFrame:
+        """A row that is no event (a profile update) comes back with nothing but nulls."""
+        started = time.perf_counter()
+        size = len(is_event)
+        columns = {
+            "score": np.full(size, np.nan, np.float32),
+            "decision": np.zeros(size, bool),
+            "model_version": [self._version] * size,
+            "scored_at": np.zeros(size, np.int64),
+            "features": [None] * size,
+        }
+        rows = np.flatnonzero(is_event.to_numpy())
+        if rows.size:
+            scores, features = self._scorer.score(
+                history.to_numpy()[rows].tolist(),
+                lifetime_events.to_numpy()[rows],
+                first_seen_ms.to_numpy()[rows],
+                profile.to_numpy()[rows].tolist(),
+            )
+            scored_at = time.time_ns() // 1_000_000
+            columns["score"][rows] = scores
+            columns["decision"][rows] = scores >= self._threshold
+            columns["scored_at"][rows] = scored_at
+            if self._user_share > 0:
+                self._log_features(columns["features"], user_id, rows, features)
+            self._count(scored_at - record_ms.to_numpy()[rows], (time.perf_counter() - started) * 1000)
+        return pd.DataFrame(columns)
+
+    def _log_features(self, logged: list, user_id: pd.Series, rows: np.ndarray, features: np.ndarray) -> None:
+        users = user_id.to_numpy()
+        for position, row in enumerate(rows):
+            if self._in_sample(users[row], self._user_share):
+                logged[row] = features[position].tobytes()
+
+    def _count(self, latencies_ms: np.ndarray, predict_ms: float) -> None:
+        self._batch_size = len(latencies_ms)
+        self._scored.inc(len(latencies_ms))
+        self._event_to_score.observe(latencies_ms)
+        self._predict.observe_one(predict_ms)
+
+
+def _restore_print() -> None:
+    """PyFlink replaces `builtins.print` in its workers by one that looks up `print` where there is none."""
+    worker = sys.modules.get("pyflink.fn_execution.beam.beam_sdk_worker_main")
+    if worker is not None and not hasattr(worker, "print"):
+        worker.print = builtins.print
