@@ -1,0 +1,181 @@
+"""Says what this machine lacks to build, test and run the project, and how to get it.
+
+    python -m jobs.doctor
+
+It needs nothing but Python's standard library, so it runs before anything is installed.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+JAVA_VERSION = 17
+#: Broker 1 GiB, JobManager 1 GiB, two TaskManagers of 3 GiB, their Python workers and the client.
+MEMORY_GIB = 10
+DEFAULT_PORTS = {8081: "Flink", 9092: "Kafka"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, what was found, and what to do about it; no remedy when all is well."""
+
+    subject: str
+    found: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        mark = "missing" if self.remedy else "ok"
+        return f"{mark:8} {self.subject:20} {self.found}" + (f" -> {self.remedy}" if self.remedy else "")
+
+
+def check_prerequisites() -> Iterator[Finding]:
+    """What has to be there before anything can be built."""
+    yield check_python(output_of(["python3.11", "-c", "import ensurepip, sys, venv; print(sys.version.split()[0])"]))
+    yield check_java("java", output_of([jdk_command("java"), "-version"]), "openjdk-17-jre-headless")
+    yield check_java("javac", output_of([jdk_command("javac"), "-version"]), "openjdk-17-jdk-headless")
+    yield check_maven(output_of(["mvn", "--version"]))
+
+
+def check_machine() -> Iterator[Finding]:
+    """Memory, and the ports that `make up` prefers."""
+    yield check_memory(available_memory_gib())
+    ours = recorded_ports(PROJECT / "build" / "local" / "stack.json")
+    for port, service in DEFAULT_PORTS.items():
+        yield check_port(port, service, is_bound(port), ours)
+
+
+def check_build() -> Iterator[Finding]:
+    """What `make` has built, and whether the installed packages are the pinned ones."""
+    python = Path(sys.executable) if sys.prefix != sys.base_prefix else PROJECT / ".venv" / "bin" / "python"
+    if python.exists():
+        installed = output_of([str(python), "-m", "pip", "freeze", "--all"]) or ""
+        yield check_pins((PROJECT / "requirements.txt").read_text(), installed)
+        yield check_consistency(output_of([str(python), "-m", "pip", "check"]))
+    else:
+        yield Finding("Python packages", f"no {python.relative_to(PROJECT)}", "make venv")
+    for subject, pattern, target in (
+        ("job JARs", "build/jars/job/*.jar", "make jars"),
+        ("Kafka JARs", "build/jars/kafka/*.jar", "make jars"),
+        ("wheel", "dist/*.whl", "make wheel"),
+    ):
+        built = sorted(PROJECT.glob(pattern))
+        yield Finding(subject, f"{len(built)} in {Path(pattern).parent}", "" if built else target)
+
+
+def check_python(version: str | None) -> Finding:
+    remedy = "" if version else "apt-get install python3.11 python3.11-venv"
+    return Finding("Python 3.11, venv", version or "none that runs", remedy)
+
+
+def check_java(command: str, answer: str | None, package: str) -> Finding:
+    """Judge what `java -version` or `javac -version` said: `openjdk version "17.0.15"`, `javac 17.0.15`."""
+    found = re.search(r"(\d+)[\d._]*", answer or "")
+    if found is None:
+        return Finding(f"{command} {JAVA_VERSION}+", "none that runs", f"apt-get install {package}, or set JAVA_HOME")
+    if int(found[1]) < JAVA_VERSION:
+        return Finding(f"{command} {JAVA_VERSION}+", found[0], f"apt-get install {package}, and point JAVA_HOME to it")
+    return Finding(f"{command} {JAVA_VERSION}+", found[0])
+
+
+def check_maven(answer: str | None) -> Finding:
+    found = re.search(r"Apache Maven (\d[\w.-]*)", answer or "")
+    return Finding("Maven", found[1]) if found else Finding("Maven", "none that runs", "apt-get install maven")
+
+
+def check_memory(available_gib: float | None) -> Finding:
+    if available_gib is None:
+        return Finding("memory", f"can't tell on {sys.platform}; broker and cluster take up to {MEMORY_GIB} GiB")
+    enough = available_gib >= MEMORY_GIB
+    remedy = "free some, or start less: python -m jobs.local_stack up --task-managers 1 --task-manager-memory 2g"
+    return Finding("memory", f"{available_gib:.1f} GiB available of {MEMORY_GIB} needed", "" if enough else remedy)
+
+
+def check_port(port: int, service: str, bound: bool, ours: set[int]) -> Finding:
+    """A port that another program holds is no fault: `make up` picks another and says which."""
+    if not bound:
+        state = "free"
+    elif port in ours:
+        state = "used by our stack"
+    else:
+        state = "used by another program; make up picks another"
+    return Finding(f"port {port} ({service})", state)
+
+
+def check_pins(requirements: str, installed: str) -> Finding:
+    """Compare the lines of requirements.txt with those of `pip freeze --all`."""
+    pinned, present = pins(requirements.splitlines()), pins(installed.splitlines())
+    wrong = sorted(f"{name} {present.get(name, 'missing')}" for name in pinned if present.get(name) != pinned[name])
+    if wrong:
+        return Finding("pinned packages", f"not as in requirements.txt: {', '.join(wrong)}", "rm -r .venv && make venv")
+    return Finding("pinned packages", f"{len(pinned)} as in requirements.txt")
+
+
+def check_consistency(answer: str | None) -> Finding:
+    if answer is None:
+        return Finding("pip check", "packages that need others than are there", "rm -r .venv && make venv")
+    return Finding("pip check", "no conflicts")
+
+
+def pins(lines: Iterable[str]) -> dict[str, str]:
+    """Versions by normalised package name (PEP 503) of lines like `PyYAML==6.0.3`."""
+    split = (line.split("#")[0].strip().partition("==") for line in lines)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, equals, version in split if equals}
+
+
+def jdk_command(name: str) -> str:
+    home = os.environ.get("JAVA_HOME")
+    return f"{home}/bin/{name}" if home else name
+
+
+def output_of(command: list[str]) -> str | None:
+    """What the command prints; None when it is not there or fails."""
+    if shutil.which(command[0]) is None:
+        return None
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def available_memory_gib() -> float | None:
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except FileNotFoundError:  # not Linux
+        return None
+    return int(found[1]) / 2**20 if found else None
+
+
+def is_bound(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def recorded_ports(record: Path) -> set[int]:
+    """The ports of the stack that jobs.local_stack has recorded, empty when there is none."""
+    if not record.exists():
+        return set()
+    return {port for process in json.loads(record.read_text()) for port in process["ports"].values()}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="jobs.doctor", description="Say what this machine lacks, and how to get it.")
+    parser.add_argument("--prerequisites", action="store_true", help="only name what has to be there before a build")
+    only_prerequisites = parser.parse_args(arguments).prerequisites
+    findings = list(check_prerequisites())
+    if not only_prerequisites:
+        findings += [*check_machine(), *check_build()]
+    missing = [finding for finding in findings if finding.remedy]
+    for finding in missing if only_prerequisites else findings:
+        print(finding)
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Jobs on the local cluster: submitted the way a data engineer does it, watched and stopped over REST."""
+
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlparse
+
+from jobs.local_stack import LocalStack
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+class JobError(RuntimeError):
+    """A job that could not be submitted, failed, or did not get where it should in time."""
+
+
+def newest_wheel() -> Path:
+    """The wheel that `make wheel` built. Raises JobError when there is none."""
+    wheels = sorted((REPOSITORY / "dist").glob("*.whl"), key=lambda wheel: wheel.stat().st_mtime)
+    if not wheels:
+        raise JobError("dist: no wheel; run `make wheel`")
+    return wheels[-1]
+
+
+def submit(
+    stack: LocalStack,
+    conf: Path,
+    overrides: Sequence[str] = (),
+    savepoint: Path | None = None,
+    wheel: Path | None = None,
+    module: str = "jobs.score_clicks",
+) -> str:
+    """Run `flink run` for the scoring job; returns the job's id. Raises JobError with what it printed."""
+    command = ["run", "--detached"]
+    if savepoint is not None:
+        command += ["--fromSavepoint", str(savepoint)]
+    command += ["-pym", module, "-pyfs", str(wheel or newest_wheel()), "--conf", str(conf)]
+    command += ["--set", f"kafka.bootstrap.servers={stack.bootstrap_servers}"]
+    for override in overrides:
+        command += ["--set", override]
+    return _flink(stack, command, r"JobID ([0-9a-f]{32})")[1]
+
+
+def wait_until_running(stack: LocalStack, job: str, timeout_seconds: float = 120) -> None:
+    """Wait until every task of the job runs."""
+
+    def runs() -> bool:
+        described = stack.rest(f"/jobs/{job}")
+        if described["state"] in ("FAILED", "CANCELED"):
+            raise JobError(f"job {job} {described['state']}: {failure(stack, job)}")
+        return all(vertex["status"] in ("RUNNING", "FINISHED") for vertex in described["vertices"])
+
+    wait_for(runs, timeout_seconds, f"job {job} to run")
+
+
+def wait_until_finished(stack: LocalStack, job: str, timeout_seconds: float) -> None:
+    """Wait until a job over bounded topics is through. Raises JobError when it fails."""
+
+    def finished() -> bool:
+        state = stack.rest(f"/jobs/{job}")["state"]
+        if state in ("FAILED", "CANCELED"):
+            raise JobError(f"job {job} {state}: {failure(stack, job)}")
+        return state == "FINISHED"
+
+    wait_for(finished, timeout_seconds, f"job {job} to finish")
+
+
+def stop_with_savepoint(stack: LocalStack, job: str) -> Path:
+    """Stop the job; returns the savepoint's directory."""
+    found = _flink(stack, ["stop", job], r"Savepoint completed. Path: (\S+)")
+    return Path(urlparse(found[1]).path)
+
+
+def cancel(stack: LocalStack, job: str) -> None:
+    """End the job without a savepoint."""
+    _flink(stack, ["cancel", job], r"Cancelled job")
+    wait_for(lambda: stack.rest(f"/jobs/{job}")["state"] == "CANCELED", 60, f"job {job} to end")
+
+
+def failure(stack: LocalStack, job: str) -> str:
+    """The last failure that Flink has for the job, as it printed it."""
+    entries = stack.rest(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]
+    return entries[0]["stacktrace"] if entries else "no exception is recorded"
+
+
+def wait_for(condition, timeout_seconds: float, what: str) -> None:
+    """Poll until the condition holds; raise JobError when the time is up."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise JobError(f"waited {timeout_seconds:.0f} s in vain for {what}")
+        time.sleep(0.2)
+
+
+def _flink(stack: LocalStack, arguments: Sequence[str], expected: str) -> re.Match:
+    """Run the `flink` command; returns the match of `expected` in what it printed, raises JobError without one."""
+    ran = subprocess.run(
+        [str(stack.flink), *arguments],
+        cwd=stack.directory,
+        env=stack.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.search(expected, ran.stdout)
+    if ran.returncode != 0 or not found:
+        raise JobError(f"flink {arguments[0]} failed (exit code {ran.returncode}):\n{ran.stdout}{ran.stderr}")
+    return found

@@ -1,0 +1,76 @@
+"""A Kafka broker for this machine: one JVM in KRaft mode, from the JARs that pom.xml fetches."""
+
+import base64
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from jobs.processes import Process, ProcessError, start
+
+HEAP = "1g"
+#: Larger records than a production broker takes, so that the job's own limits are what rejects them. A dead letter of
+#: such a record is half as large again, and fits the limit that jobs/topics.py gives its topic.
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
+
+def broker_properties(port: int, controller_port: int, data: Path, partitions: int) -> dict[str, object]:
+    """server.properties of a single node that keeps every record and coordinates with as little ceremony as it can."""
+    return {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+        "controller.listener.names": "CONTROLLER",
+        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": data,
+        "log.retention.ms": -1,
+        "message.max.bytes": MAX_MESSAGE_BYTES,
+        "num.partitions": partitions,
+        "auto.create.topics.enable": "false",  # a mistyped topic is an error
+        "offsets.topic.num.partitions": 4,
+        "offsets.topic.replication.factor": 1,
+        "transaction.state.log.num.partitions": 4,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "group.initial.rebalance.delay.ms": 0,
+    }
+
+
+def format_storage(jars: Path, properties: Mapping[str, object], file: Path) -> None:
+    """Write the properties to `file` and prepare their data directory; one that is in use already is left as it is.
+
+    Raises ProcessError when Kafka refuses.
+    """
+    file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+    if (Path(str(properties["log.dirs"])) / "meta.properties").exists():
+        return
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    command = [*_kafka(jars), "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(file)]
+    formatted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if formatted.returncode != 0:
+        raise ProcessError(f"Kafka can't format {properties['log.dirs']}\n{formatted.stdout}{formatted.stderr}")
+
+
+def start_broker(jars: Path, properties_file: Path, log: Path, ports: Mapping[str, int]) -> Process:
+    """Start the broker; it serves a few seconds later."""
+    logging = {"showDateTime": "true", "dateTimeFormat": "yyyy-MM-dd HH:mm:ss,SSS", "showThreadName": "false"}
+    options = [f"-Dorg.slf4j.simpleLogger.{key}={value}" for key, value in logging.items()]
+    command = [*_kafka(jars), f"-Xmx{HEAP}", *options, "kafka.Kafka", str(properties_file)]
+    return start("broker", command, log, properties_file.parent, os.environ, ports)
+
+
+def _kafka(jars: Path) -> list[str]:
+    return [java(), "-cp", f"{jars}/*"]
+
+
+def java() -> str:
+    """The java command: of JAVA_HOME when it is set, else of PATH. Raises ProcessError when there is none."""
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=f"{home}/bin" if home else None)
+    if found is None:
+        raise ProcessError(f"no java in {home or 'PATH'}: install openjdk-17-jdk-headless, or set JAVA_HOME to a JDK")
+    return found

@@ -1,0 +1,128 @@
+"""A standalone Flink cluster for this machine, from the distribution inside the apache-flink package."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import yaml
+
+from jobs.processes import Process, ProcessError, start
+
+JOB_MANAGER_MEMORY = "1024m"
+
+
+def flink_home() -> Path:
+    """Where the apache-flink package has Flink's scripts and JARs."""
+    found = find_spec("pyflink")  # finds without importing: pyflink takes seconds
+    if found is None:
+        raise ProcessError(f"apache-flink is not installed for {sys.executable}: run `make venv`")
+    return Path(found.submodule_search_locations[0])
+
+
+def cluster_options(
+    directory: Path, rest_port: int, rpc_port: int, slots: int, task_manager_memory: str
+) -> dict[str, object]:
+    """config.yaml of the cluster. Keys are flat, which Flink accepts; every address is this machine's own."""
+    stock = yaml.safe_load((flink_home() / "conf" / "config.yaml").read_text())
+    return {
+        "env.java.opts.all": stock["env"]["java"]["opts"]["all"],  # what Flink needs opened in JDK 17
+        "jobmanager.bind-host": "127.0.0.1",
+        "jobmanager.rpc.address": "127.0.0.1",
+        "jobmanager.rpc.port": rpc_port,
+        "jobmanager.memory.process.size": JOB_MANAGER_MEMORY,
+        "taskmanager.bind-host": "127.0.0.1",
+        "taskmanager.host": "127.0.0.1",
+        "taskmanager.memory.process.size": task_manager_memory,
+        "taskmanager.memory.managed.fraction": 0.4,
+        "taskmanager.numberOfTaskSlots": slots,
+        "rest.address": "127.0.0.1",
+        "rest.bind-address": "127.0.0.1",
+        "rest.port": rest_port,
+        "rest.flamegraph.enabled": True,
+        # A TaskManager that is gone is noticed by two refused heartbeats, not by the 50 s of silence that a busy
+        # machine may well cause.
+        "heartbeat.interval": "3 s",
+        # The JARs of the job are in lib/: resolved there first, their classes are loaded once however often a job is
+        # submitted, and Python's thread mode finds its native library loaded once.
+        "classloader.resolve-order": "parent-first",
+        "execution.checkpointing.dir": (directory / "checkpoints").as_uri(),
+        "execution.checkpointing.savepoint-dir": (directory / "savepoints").as_uri(),
+        "io.tmp.dirs": str(directory / "tmp"),
+        "python.executable": sys.executable,
+        "python.client.executable": sys.executable,
+        "metrics.reporter.prom.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
+    }
+
+
+def prepare_cluster(directory: Path, job_jars: Path, options: Mapping[str, object]) -> None:
+    """Lay out conf/, lib/ and the working directories of a cluster under `directory`."""
+    if " " in f"{directory}{flink_home()}":
+        raise ProcessError(f"{directory}: Flink's start scripts fail on paths with spaces; use a directory without any")
+    home = flink_home()
+    for name in ("tmp", "lib"):  # left by a cluster that was killed, or of other JARs
+        shutil.rmtree(directory / name, ignore_errors=True)
+    for name in ("conf", "lib", "log", "tmp", "checkpoints", "savepoints"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    (directory / "conf" / "config.yaml").write_text(yaml.safe_dump(dict(options), width=float("inf")))
+    (directory / "conf" / "log4j-console.properties").write_text(LOGGING)
+    shutil.copy(home / "conf" / "log4j-cli.properties", directory / "conf")
+    jars = [*_jars(home / "lib"), *_jars(home / "opt", "flink-python-*.jar"), *_jars(job_jars)]
+    for jar in jars:
+        (directory / "lib" / jar.name).symlink_to(jar)
+
+
+#: Flink's own console logging without its second copy in a rolling file.
+LOGGING = """\
+rootLogger.level = INFO
+rootLogger.appenderRef.console.ref = Console
+appender.console.name = Console
+appender.console.type = CONSOLE
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %-60c %x - %m%n
+"""
+
+
+def flink_environment(directory: Path) -> dict[str, str]:
+    """The environment in which Flink's scripts, `flink` among them, belong to the cluster under `directory`.
+
+    Without PYTHONPATH: Python workers import the job from the submitted wheel, not from wherever the caller stands.
+    """
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("FLINK_", "PYTHONPATH"))}
+    return inherited | {
+        "FLINK_CONF_DIR": str(directory / "conf"),
+        "FLINK_LIB_DIR": str(directory / "lib"),
+        "FLINK_LOG_DIR": str(directory / "log"),
+        "FLINK_PID_DIR": str(directory / "tmp"),
+    }
+
+
+def start_job_manager(directory: Path, ports: Mapping[str, int]) -> Process:
+    """Start the JobManager of a prepared cluster. `ports` are those of the options, and `metrics`."""
+    log = directory / "log" / "jobmanager.log"
+    return _start(directory, "jobmanager", "jobmanager.sh", ports, [f"web.log.path={log}"])
+
+
+def start_task_manager(directory: Path, name: str, ports: Mapping[str, int]) -> Process:
+    """Start a TaskManager that the cluster shows as `name`; it serves its metrics at port `metrics`."""
+    log = directory / "log" / f"{name}.log"
+    return _start(
+        directory, name, "taskmanager.sh", ports, [f"taskmanager.resource-id={name}", f"taskmanager.log.path={log}"]
+    )
+
+
+def _start(directory: Path, name: str, script: str, ports: Mapping[str, int], options: Sequence[str]) -> Process:
+    command = [str(flink_home() / "bin" / script), "start-foreground"]
+    for option in [*options, f"metrics.reporter.prom.port={ports['metrics']}"]:
+        command += ["-D", option]
+    # Python workers import from where their TaskManager was started, which must not be the repository.
+    return start(name, command, directory / "log" / f"{name}.log", directory, flink_environment(directory), ports)
+
+
+def _jars(directory: Path, pattern: str = "*.jar") -> list[Path]:
+    found = sorted(directory.resolve().glob(pattern))
+    if not found:
+        raise ProcessError(f"{directory}: no {pattern}; run `make jars`")
+    return found

@@ -1,0 +1,320 @@
+"""A Kafka broker and a Flink cluster on this machine: for development, the demo, the benchmark and the tests.
+
+    python -m jobs.local_stack up|down|status [--dir build/local]
+
+    with LocalStack(directory) as stack:
+        subprocess.run([stack.flink, "run", ...], env=stack.environment)
+
+DIR/stack.json records every process, so that any later command can find and end exactly those.
+"""
+
+import argparse
+import http.client
+import json
+import random
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic
+from typing import Any, Self
+
+from jobs import local_broker, local_cluster
+from jobs.processes import Process, ProcessError, is_running, kill, stop, wait_until
+
+PROJECT = Path(__file__).resolve().parent.parent
+DEFAULT_DIRECTORY = PROJECT / "build" / "local"
+JARS = PROJECT / "build" / "jars"
+READY_SECONDS = 180.0
+#: Below the range that Linux gives to outgoing connections: one of those could take the port of a broker that is down.
+PORTS = range(20_000, 32_000)
+
+
+class StackError(RuntimeError):
+    """The stack is not in a state for what was asked; the message is one line that says what to do."""
+
+
+class LocalStack:
+    """The stack of one directory, started by this object or, when the directory has a stack.json, by an earlier one.
+
+    `options` are Flink options over those of `local_cluster.cluster_options`. Ports are picked when a service first
+    starts: Kafka's 9092 and Flink's 8081 where free and wanted, else any free one. They stay the same while the stack
+    is up. Methods that start something return when it is ready, and raise ProcessError when it does not get there.
+    """
+
+    def __init__(
+        self,
+        directory: Path = DEFAULT_DIRECTORY,
+        *,
+        task_managers: int = 2,
+        slots: int = 2,
+        task_manager_memory: str = "3072m",
+        partitions: int = 4,
+        options: Mapping[str, object] | None = None,
+        prefer_default_ports: bool = False,
+        report: Callable[[str], None] = print,
+    ):
+        self.directory = directory.resolve()
+        self._task_managers = task_managers
+        self._slots = slots
+        self._task_manager_memory = task_manager_memory
+        self._partitions = partitions
+        self._options = dict(options or {})
+        self._prefer_default_ports = prefer_default_ports
+        self._report = report
+        self._record = self.directory / "stack.json"
+        self.processes = _read_record(self._record)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the broker and the cluster, or neither. Raises StackError when a process of the stack runs already."""
+        if any(map(is_running, self.processes.values())):
+            raise StackError(
+                f"{self.directory}: a stack is running there; end it with `make down`, or use another --dir"
+            )
+        self._forget(*self.processes)
+        try:
+            self.start_broker()
+            self.start_cluster()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End every process of the stack. Topics, checkpoints and logs stay in the directory."""
+        stop(self.processes.values())
+        self._forget(*self.processes)
+
+    def start_broker(self) -> None:
+        """Start the broker; after stop_broker or kill_broker on the same port and data."""
+        before = self.processes.get("broker")
+        if before and is_running(before):
+            raise StackError(f"{self.directory}: the broker runs already, as pid {before.pid}")
+        ports = before.ports if before else {"kafka": self._free_port(9092), "controller": self._free_port()}
+        data, file = self.directory / "kafka", self.directory / "conf" / "server.properties"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        properties = local_broker.broker_properties(ports["kafka"], ports["controller"], data, self._partitions)
+        if not any((JARS / "kafka").glob("*.jar")):
+            raise StackError(f"{JARS / 'kafka'}: no Kafka there; run `make jars`")
+        local_broker.format_storage(JARS / "kafka", properties, file)
+        broker = local_broker.start_broker(JARS / "kafka", file, self.directory / "log" / "broker.log", ports)
+        self._remember(broker)
+        self._await("Kafka broker", broker, lambda: _accepts(ports["kafka"]))
+
+    def stop_broker(self) -> None:
+        """Shut the broker down in order."""
+        stop([self._get("broker")])
+
+    def kill_broker(self) -> None:
+        """End the broker as a crash would."""
+        kill(self._get("broker"))
+
+    def start_cluster(self) -> None:
+        """Start the JobManager and the TaskManagers."""
+        ports = {"rest": self._free_port(8081), "rpc": self._free_port(), "metrics": self._free_port()}
+        options = local_cluster.cluster_options(
+            self.directory, ports["rest"], ports["rpc"], self._slots, self._task_manager_memory
+        )
+        local_cluster.prepare_cluster(self.directory, JARS / "job", options | self._options)
+        job_manager = local_cluster.start_job_manager(self.directory, ports)
+        self._remember(job_manager)
+        started = [self._launch_task_manager() for _ in range(self._task_managers)]
+        self._await("Flink JobManager", job_manager, lambda: self._registered() is not None)
+        for task_manager in started:
+            self._await_task_manager(task_manager)
+
+    def start_task_manager(self) -> Process:
+        """Start one more TaskManager, or one in the place of another that is gone."""
+        started = self._launch_task_manager()
+        self._await_task_manager(started)
+        return started
+
+    def kill_task_manager(self, task_manager: Process) -> None:
+        """End the TaskManager as a crash would; its Python workers end by themselves, like after any crash."""
+        kill(task_manager)
+
+    def task_managers(self) -> list[Process]:
+        """The TaskManagers that run."""
+        return [process for name, process in self.processes.items() if _is_task_manager(name) and is_running(process)]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"127.0.0.1:{self._get('broker').ports['kafka']}"
+
+    @property
+    def rest_url(self) -> str:
+        """Flink's REST API and web interface."""
+        return f"http://127.0.0.1:{self._get('jobmanager').ports['rest']}"
+
+    @property
+    def flink(self) -> Path:
+        """The `flink` command; run it in `environment`."""
+        return local_cluster.flink_home() / "bin" / "flink"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return local_cluster.flink_environment(self.directory)
+
+    def rest(self, path: str) -> Any:
+        """The JSON that Flink's REST API answers at `path`, for example /jobs/overview. Raises OSError."""
+        # http.client, not urllib: a proxy of the environment has no business between two processes of this machine.
+        connection = http.client.HTTPConnection("127.0.0.1", self._get("jobmanager").ports["rest"], timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            text = answer.read()
+        finally:
+            connection.close()
+        if answer.status >= 400:
+            raise OSError(f"{self.rest_url}{path}: {answer.status} {answer.reason}: {text.decode(errors='replace')}")
+        return json.loads(text)
+
+    def _launch_task_manager(self) -> Process:
+        number = 1 + sum(map(_is_task_manager, self.processes))
+        ports = {"metrics": self._free_port()}
+        started = local_cluster.start_task_manager(self.directory, f"taskmanager-{number}", ports)
+        self._remember(started)
+        return started
+
+    def _await_task_manager(self, process: Process) -> None:
+        self._await(f"Flink {process.name}", process, lambda: process.name in (self._registered() or ()))
+
+    def _registered(self) -> set[str] | None:
+        """Names of the TaskManagers that the JobManager knows; None while it does not answer."""
+        try:
+            return {entry["id"] for entry in self.rest("/taskmanagers")["taskmanagers"]}
+        except (OSError, http.client.HTTPException):
+            return None
+
+    def _await(self, what: str, process: Process, ready: Callable[[], bool]) -> None:
+        began = monotonic()
+        wait_until(ready, process, READY_SECONDS)
+        self._report(f"    {what} is up after {monotonic() - began:.1f} s (pid {process.pid})")
+
+    def _free_port(self, preferred: int | None = None) -> int:
+        candidates = random.sample(PORTS, len(PORTS))
+        if preferred is not None and self._prefer_default_ports:
+            candidates.insert(0, preferred)
+        return next(filter(_is_free, candidates))
+
+    def _get(self, name: str) -> Process:
+        if name not in self.processes:
+            raise StackError(f"{self.directory}: no {name} was started there; run `make up`")
+        return self.processes[name]
+
+    def _remember(self, process: Process) -> None:
+        self.processes[process.name] = process
+        self._write_record()
+
+    def _forget(self, *names: str) -> None:
+        for name in names:
+            del self.processes[name]
+        self._write_record()
+
+    def _write_record(self) -> None:
+        if not self.processes:
+            self._record.unlink(missing_ok=True)
+            return
+        written = self._record.with_suffix(".new")
+        written.write_text(json.dumps([asdict(process) for process in self.processes.values()], indent=1))
+        written.replace(self._record)  # another command never reads half a record
+
+
+def _read_record(record: Path) -> dict[str, Process]:
+    if not record.exists():
+        return {}
+    try:
+        return {entry["name"]: Process(**entry) for entry in json.loads(record.read_text())}
+    except (ValueError, TypeError, KeyError) as error:
+        raise StackError(
+            f"{record}: not a record of processes ({error}); end those of the stack by hand and delete the file"
+        ) from None
+
+
+def _is_task_manager(name: str) -> bool:
+    return name.startswith("taskmanager-")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # A port that only waits out its old connections is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _up(stack: LocalStack) -> int:
+    if stack.processes and all(map(is_running, stack.processes.values())):
+        print("already up")
+        return _status(stack)
+    print(f"==> Starting Kafka and Flink (logs in {stack.directory / 'log'})")
+    stack.start()
+    return _status(stack)
+
+
+def _down(stack: LocalStack) -> int:
+    running = [process.name for process in stack.processes.values() if is_running(process)]
+    stack.stop()
+    print(f"stopped {', '.join(running)}" if running else "nothing is running")
+    return 0
+
+
+def _status(stack: LocalStack) -> int:
+    """Print each process. The exit code is 0 when there are some and all of them run, else 1."""
+    if not stack.processes:
+        print("not running; start it with `make up`")
+        return 1
+    running = [is_running(process) for process in stack.processes.values()]
+    for process, runs in zip(stack.processes.values(), running, strict=True):
+        addresses = "  ".join(_address(purpose, port) for purpose, port in process.ports.items())
+        print(f"{process.name:14} {'up' if runs else 'ended'}  pid {process.pid}  {addresses}")
+        if not runs:
+            print(f"{'':14} its log: {process.log}")
+    return 0 if all(running) else 1
+
+
+def _address(purpose: str, port: int) -> str:
+    forms = {"rest": "http://127.0.0.1:{}", "metrics": "http://127.0.0.1:{}/metrics"}
+    return f"{purpose} {forms.get(purpose, '127.0.0.1:{}').format(port)}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="jobs.local_stack", description="A Kafka broker and a Flink cluster here.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, help_text in (("up", "start both"), ("down", "end both"), ("status", "show what runs")):
+        command = commands.add_parser(name, help=help_text)
+        command.add_argument("--dir", type=Path, default=DEFAULT_DIRECTORY, help="data, logs and records (build/local)")
+        if name == "up":
+            command.add_argument("--task-managers", type=int, default=2, help="default 2")
+            command.add_argument("--slots", type=int, default=2, help="of each TaskManager; default 2")
+            command.add_argument("--task-manager-memory", default="3072m", help="of each, in all; default 3072m")
+            command.add_argument("--partitions", type=int, default=4, help="of topics nobody created; default 4")
+    parsed = vars(parser.parse_args(arguments))
+    run = {"up": _up, "down": _down, "status": _status}[parsed.pop("command")]
+    try:
+        return run(LocalStack(parsed.pop("dir"), prefer_default_ports=True, **parsed))
+    except (StackError, ProcessError) as error:
+        print(f"local_stack: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
