@@ -1,0 +1,47 @@
+"""A broker and a cluster for all end-to-end tests, and for each test a job with topics of its own."""
+
+import pytest
+
+from jobs import flink_client
+from jobs.local_stack import LocalStack
+from jobs.settings import load_settings
+from jobs.topics import create_topics
+from tests.e2e.pipeline import CONF, Pipeline
+
+
+@pytest.fixture(scope="session")
+def stack(run_directory):
+    """A spare TaskManager, so that one may die."""
+    with LocalStack(run_directory / "stack", task_managers=2, slots=2) as stack:
+        yield stack
+
+
+@pytest.fixture
+def pipeline(stack, bundle_directory, request):
+    """A factory of pipelines; their jobs are cancelled at the end of the test."""
+    made: list[Pipeline] = []
+
+    def make(*overrides: str, partitions: int = 4) -> Pipeline:
+        name = f"{request.node.name.replace('[', '-').strip(']')}-{len(made)}"[:80]
+        common = [
+            f"job.name={name}",
+            f"source.group_id={name}",
+            f"model.bundle={bundle_directory}",
+            "checkpoints.interval=2 s",
+            "decode.max_behind=36500 d",
+            f"kafka.bootstrap.servers={stack.bootstrap_servers}",
+            *(
+                f"topics.{role}={name}-{role}"
+                for role in ("clicks", "profiles", "scores", "dead_letters", "feature_log")
+            ),
+            *overrides,
+        ]
+        settings = load_settings(CONF, common, {})
+        create_topics(settings, partitions, 1)
+        made.append(Pipeline(stack, settings, common))
+        return made[-1]
+
+    yield make
+    for pipeline in made:
+        if pipeline.job is not None:
+            flink_client.cancel(stack, pipeline.job)

@@ -1,0 +1,84 @@
+"""The running job computes what training computes, bit for bit: through broker, cluster, savepoint and restore."""
+
+from base64 import b64decode
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from jobs.mapping import load_mapping
+from jobs.replay_sources import Record, click_records, file_records, profile_records
+from training.dataset import ProfileUpdates, arrange, read_clicks, read_profiles
+from training.simulate import Simulation, simulate
+from udfs.features import FeatureComputer
+from udfs.model import Scorer, load_bundle
+
+pytestmark = pytest.mark.e2e
+
+PROJECT = Path(__file__).parents[2]
+RECORDED = {"taobao": "taobao_dev_events.csv.gz", "rees46": "rees46_2019-10-01_00-03h.csv.gz"}
+EVENTS = 20_000
+
+
+def simulated() -> tuple[list[Record], list[dict]]:
+    stream = simulate(Simulation(users=800, hours=12, seed=3, late_share=0.05))
+    return list(islice(click_records(stream.clicks()), EVENTS)), stream.profiles
+
+
+def recorded(name: str) -> tuple[list[Record], list[dict]]:
+    path = PROJECT.parent / "shared" / "data" / RECORDED[name]
+    if not path.exists():
+        pytest.skip(f"{path.name} is not there")
+    with path.open("rb") as file:
+        records = list(islice(file_records(file, load_mapping(PROJECT / "conf" / "mappings" / f"{name}.yaml")), EVENTS))
+    users = sorted({key.decode() for key, _, _ in records})[::3]
+    return records, [{"user_id": user, "country": "CN", "membership_tier": "gold"} for user in users]
+
+
+@pytest.mark.parametrize("source", [simulated, *RECORDED], ids=["simulated", *RECORDED])
+def test_logged_features_and_scores_equal_the_offline_ones_bit_for_bit(pipeline, bundle_directory, source):
+    clicks, profiles = source() if callable(source) else recorded(source)
+    middle = len(clicks) // 2
+    first_profiles, later_profiles = profiles[::2], profiles[1::2]
+
+    pipe = pipeline("job.parallelism=2", "feature_log.user_share=1.0")
+    pipe.send("profiles", profile_records(first_profiles))
+    pipe.start()
+    pipe.wait_until_consumed("profiles")
+    pipe.send("clicks", clicks[:middle])
+    savepoint = pipe.stop()  # with clicks of the first half behind it, and clicks of it still to come
+    pipe.start(savepoint=savepoint)
+    pipe.wait_until_consumed("clicks")
+    pipe.send("profiles", profile_records(later_profiles))
+    pipe.wait_until_consumed("profiles")
+    pipe.send("clicks", clicks[middle:])
+    logged = pipe.read("feature_log", at_least=len(clicks))
+
+    records = pipe.read_records("clicks")
+    position_of = {record.value: number for number, record in enumerate(records)}
+    second_half = {position_of[value] for _, value, _ in clicks[middle:]}
+    arrival = np.array([2 * (number in second_half) for number in range(len(records))])
+    bundle = load_bundle(bundle_directory, 64)
+    offline = arrange(
+        read_clicks((record.value for record in records), arrival), updates(first_profiles, 0, later_profiles, 1)
+    )
+    features = offline.features(FeatureComputer(bundle.manifest.features, 64))
+    scores = Scorer(bundle).predict(features)
+    row_of = {
+        (records[position].partition, records[position].offset): row
+        for row, position in enumerate(offline.positions.tolist())
+    }
+
+    assert len(logged) == len(row_of) == len(clicks)
+    for entry in logged:
+        row = row_of.pop((entry["source_partition"], entry["source_offset"]))
+        assert b64decode(entry["features"]) == features[row].tobytes(), entry["event_id"]
+        assert np.float32(entry["score"]) == scores[row]
+
+
+def updates(first: list[dict], first_ms: int, later: list[dict], later_ms: int) -> ProfileUpdates:
+    stamped = [profile | {"updated_at": first_ms} for profile in first]
+    stamped += [profile | {"updated_at": later_ms} for profile in later]
+    return read_profiles(map(msgspec.json.encode, stamped))
