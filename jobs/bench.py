@@ -1,0 +1,226 @@
+"""How fast the job is on this machine: `make bench` prints a table and writes build/bench.json. One run, one machine.
+
+Throughput: a million clicks wait in Kafka, the job scores them into a sink that throws them away; the rate is that
+between the two marks below, after start-up. Latency: producer to consumer through Kafka, at steady rates, with the
+shipped settings. The bare loop does the same work in one plain process.
+"""
+
+import http.client
+import multiprocessing
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from kafka import KafkaProducer
+from rich.console import Console
+from rich.table import Table
+
+from jobs import flink_client
+from jobs.bare_loop import bare_loop_rate
+from jobs.local_stack import PROJECT, LocalStack, StackError
+from jobs.processes import ProcessError
+from jobs.replay_send import FOR_LATENCY, FOR_THROUGHPUT, at_rate, send
+from jobs.replay_sources import Record, click_records
+from jobs.settings import load_settings
+from jobs.topics import create_topics
+from jobs.watch_scores import TopicWatcher
+from training.bundle import write_bundle
+from training.simulate import Simulation, simulate
+from training.train import Training, simulated_data, train_model
+from udfs.model import load_bundle
+
+CONF = PROJECT / "conf" / "local.yaml"
+REPORT = PROJECT / "build" / "bench.json"
+
+EVENTS, USERS, HOURS = 1_000_000, 20_000, 48
+COUNTED_FROM, COUNTED_TO = 200_000, 950_000  # the end is left out: partitions do not end together
+BACKENDS = {"heap": "hashmap", "rocksdb": "rocksdb"}
+PARALLELISMS = (1, 2, 4)
+FOR_RATE = ("execution.bundle_size=5000", "execution.bundle_time=100 ms", "execution.buffer_timeout=50 ms")
+RATES = (500, 2_000, 10_000)
+WARM_UP_RATE, WARM_UP_SECONDS = 5_000, 40
+SETTLE_SECONDS, MEASURED_SECONDS = 5, 20
+
+console = Console(highlight=False)
+
+
+def main() -> int:
+    directory = Path(tempfile.mkdtemp(prefix="bench-", dir=PROJECT / "build"))
+    try:
+        figures = _measure(directory)
+    except (StackError, ProcessError, flink_client.JobError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    REPORT.write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
+    console.print(_table(figures))
+    console.print(f"wrote {REPORT.relative_to(PROJECT)}")
+    return 0
+
+
+def step(what: str) -> None:
+    console.print(f"[bold]==> {what}[/bold]", soft_wrap=True)
+
+
+def _measure(directory: Path) -> dict:
+    step("Training a model of all features, 200 trees")
+    bundle = directory / "model"
+    trained = train_model(
+        *simulated_data(simulate(Simulation(3_000, 24))), Training(rounds=200, patience=200, learning_rate=0.02)
+    )
+    write_bundle(bundle, trained.manifest, trained.model)
+    figures = {"trees": int(trained.manifest.metrics["rounds"]), "features": len(trained.manifest.features)}
+
+    step(f"Simulating {EVENTS} clicks of {USERS} users")
+    stream = simulate(Simulation(USERS, HOURS))
+    records = list(islice(click_records(stream.clicks()), EVENTS))
+    users = len({key for key, _, _ in records})
+
+    step("The bare loop")
+    figures["bare_loop"] = _in_a_process(_bare_loop, [value for _, value, _ in records], bundle)
+    console.print(f"    {figures['bare_loop']:.0f} events/s")
+
+    with LocalStack(
+        directory / "stack", task_managers=1, slots=4, task_manager_memory="6g", report=console.print
+    ) as stack:
+        common = [f"model.bundle={bundle}", "decode.max_behind=36500 d"]
+        settings = load_settings(CONF, [*common, f"kafka.bootstrap.servers={stack.bootstrap_servers}"])
+        create_topics(settings, partitions=4, replication=1)
+        step("Sending the clicks to Kafka")
+        producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, **FOR_THROUGHPUT)
+        send(producer, settings.topics.clicks, records)
+        producer.close()
+        del records
+
+        figures["throughput"] = {name: {} for name in BACKENDS}
+        for parallelism in PARALLELISMS:
+            for name, backend in BACKENDS.items():
+                step(f"Throughput: state on {name}, parallelism {parallelism}")
+                overrides = [*common, *FOR_RATE, f"state.backend={backend}", f"job.parallelism={parallelism}"]
+                job = flink_client.submit(stack, CONF, [*overrides, "source.start=earliest"], module="jobs.bench_job")
+                rate = _steady_rate(stack, job)
+                figures["throughput"][name][f"p{parallelism}"] = round(rate)
+                console.print(f"    {rate:.0f} events/s")
+                if (name, parallelism) == ("rocksdb", PARALLELISMS[-1]):
+                    savepoint = flink_client.stop_with_savepoint(stack, job)
+                    size = sum(file.stat().st_size for file in savepoint.rglob("*") if file.is_file())
+                    figures["state_bytes_per_user"] = round(size / users)
+                else:
+                    flink_client.cancel(stack, job)
+
+        step("Latency: warming up")
+        job = flink_client.submit(stack, CONF, [*common, "source.start=latest"])
+        flink_client.wait_until_running(stack, job)
+        _latencies(stack.bootstrap_servers, settings.topics, WARM_UP_RATE, WARM_UP_SECONDS)
+        figures["latency_ms"] = {}
+        for rate in RATES:
+            step(f"Latency at {rate} events/s")
+            measured = _latencies(stack.bootstrap_servers, settings.topics, rate, SETTLE_SECONDS + MEASURED_SECONDS)
+            p50, p99 = np.percentile(measured, [50, 99]).round(1).tolist()
+            figures["latency_ms"][str(rate)] = {"p50": p50, "p99": p99}
+            console.print(f"    p50 {p50} ms, p99 {p99} ms of {len(measured)} events")
+        flink_client.cancel(stack, job)
+    best = max(rate for rates in figures["throughput"].values() for rate in rates.values())
+    figures["best_to_bare_loop"] = round(best / figures["bare_loop"], 3)
+    return figures
+
+
+def _in_a_process(function, *arguments):
+    """The result of a function in a fresh process, so that nothing of this one's memory or threads is in its way."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def _bare_loop(payloads: list[bytes], bundle: Path) -> float:
+    return round(bare_loop_rate(payloads, load_bundle(bundle, 64), batch=5_000, skip=COUNTED_FROM))
+
+
+def _steady_rate(stack: LocalStack, job: str) -> float:
+    """Events a second between two marks, by the job's own counter, at the times when it was seen to pass them."""
+    marks: list[tuple[float, int]] = []
+
+    def passed() -> bool:
+        count = _scored(stack, job)
+        if count >= COUNTED_FROM and (not marks or count > marks[-1][1]):
+            marks.append((time.monotonic(), count))
+        return count >= COUNTED_TO
+
+    flink_client.wait_for(passed, 600, f"job {job} to score {COUNTED_TO} clicks")
+    (began, first), (ended, last) = marks[0], marks[-1]
+    return (last - first) / (ended - began)
+
+
+def _scored(stack: LocalStack, job: str) -> int:
+    """The job's counter `scored`, as Prometheus would read it."""
+    pattern = re.compile(rf'^\w+_intent_scored\{{.*job_id="{job}".*\}} (\S+)$', re.MULTILINE)
+    return sum(
+        int(float(value))
+        for task_manager in stack.task_managers()
+        for value in pattern.findall(_metrics(task_manager.ports["metrics"]))
+    )
+
+
+def _metrics(port: int) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+class _Score(msgspec.Struct):
+    event_time: int
+
+
+def _latencies(bootstrap_servers: str, topics, rate: int, seconds: int) -> np.ndarray:
+    """Producer to consumer, in ms, of the clicks that a process of its own sends; the first seconds are left out."""
+    times: list[tuple[int, float]] = []  # sent and received, in ms
+
+    def take(_topic: str, value: bytes, now: float) -> None:
+        times.append((msgspec.json.decode(value, type=_Score).event_time, now * 1000))
+
+    watcher = TopicWatcher(bootstrap_servers, [topics.scores], take, from_beginning=False)
+    watcher.start()
+    sent = _in_a_process(_send_steadily, bootstrap_servers, topics.clicks, rate, seconds)
+    flink_client.wait_for(lambda: len(times) >= sent, 60, f"the scores of {sent} clicks")
+    watcher.stop()
+    sent_ms, received_ms = np.array(times).T
+    return (received_ms - sent_ms)[sent_ms >= sent_ms.min() + SETTLE_SECONDS * 1000]
+
+
+def _send_steadily(bootstrap_servers: str, topic: str, rate: int, seconds: int) -> int:
+    """Send clicks stamped with the time at which they are sent; returns how many."""
+    producer = KafkaProducer(bootstrap_servers=bootstrap_servers, **FOR_LATENCY)
+    clicks = list(islice(simulate(Simulation(USERS, HOURS)).clicks(), rate * seconds))
+
+    def stamped() -> Iterator[Record]:
+        for click in at_rate(clicks, rate):
+            click["event_time"] = time.time_ns() // 1_000_000
+            yield click["user_id"].encode(), msgspec.json.encode(click), None
+
+    sent = send(producer, topic, stamped())
+    producer.close()
+    return sent.delivered
+
+
+def _table(figures: dict) -> Table:
+    table = Table("what", "figure", title=f"{figures['features']} features, {figures['trees']} trees")
+    for name, rates in figures["throughput"].items():
+        for parallelism, rate in rates.items():
+            ratio = rate / figures["bare_loop"]
+            table.add_row(f"state on {name}, {parallelism}", f"{rate} events/s, {ratio:.2f} of the bare loop")
+    table.add_row("bare loop, one process", f"{figures['bare_loop']} events/s")
+    for rate, latency in figures["latency_ms"].items():
+        table.add_row(f"latency at {rate} events/s", f"p50 {latency['p50']} ms, p99 {latency['p99']} ms")
+    table.add_row("state a user", f"{figures['state_bytes_per_user']} bytes")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""The whole loop on this machine: broker, cluster, model, job, clicks, scores; then what came of it.
+
+    make demo            # or: python -m jobs.demo [--keep]
+
+A simulated shop's half day is played in fast motion: first a backlog as fast as possible, which warms the JVM up, then
+clicks at a steady rate, for which latency is measured. The same figures go to build/demo.json.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+from kafka import KafkaProducer
+from rich.console import Console
+from rich.live import Live
+
+from jobs import flink_client
+from jobs.demo_outcome import Outcome, report, report_table
+from jobs.local_stack import DEFAULT_DIRECTORY, PROJECT, LocalStack, StackError
+from jobs.processes import ProcessError, is_running
+from jobs.replay_send import FOR_LATENCY, FOR_THROUGHPUT, Sent, at_rate, send
+from jobs.replay_sources import Record, profile_records
+from jobs.settings import Settings, load_settings
+from jobs.topics import create_topics
+from jobs.watch_scores import TopicWatcher
+from training.bundle import write_bundle
+from training.simulate import Clickstream, Simulation, simulate, with_broken
+from training.train import Training, simulated_data, summary, train_model
+
+CONF = PROJECT / "conf" / "local.yaml"
+REPORT = PROJECT / "build" / "demo.json"
+
+HOURS = 12
+TRAINING_USERS, TRAINING_SEED = 3_000, 1
+DEMO_USERS, DEMO_SEED = 2_000, 2
+BROKEN_SHARE = 0.005
+RATE = 500  # clicks a second
+LIVE_SECONDS = 40
+DRAIN_SECONDS = 60
+
+console = Console(highlight=False)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="jobs.demo", description="The whole loop on this machine.")
+    parser.add_argument("--keep", action="store_true", help="leave broker, cluster and job running, in build/local")
+    keep = parser.parse_args(arguments).keep
+    directory = DEFAULT_DIRECTORY if keep else Path(tempfile.mkdtemp(prefix="demo-", dir=PROJECT / "build"))
+    stack = LocalStack(directory, prefer_default_ports=keep, report=console.print)
+    try:
+        if any(map(is_running, stack.processes.values())):
+            raise StackError(f"{directory}: a stack runs there already; end it with `make down`")
+        try:
+            settings = _demonstrate(stack)
+        except BaseException:
+            stack.stop()
+            raise
+        if keep:
+            _explain_what_runs(stack, settings)
+        else:
+            step("Stopping everything")
+            stack.stop()
+    except (StackError, ProcessError, flink_client.JobError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("demo: interrupted; everything is stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def step(what: str) -> None:
+    console.print(f"[bold]==> {what}[/bold]")
+
+
+def _demonstrate(stack: LocalStack) -> Settings:
+    step(f"Starting Kafka and Flink (logs in {stack.directory.relative_to(PROJECT)}/log)")
+    stack.start()
+
+    step(f"Training a model on {TRAINING_USERS} simulated users")
+    bundle = _train(stack.directory / "models")
+
+    overrides = [f"model.bundle={bundle}", "source.start=latest"]
+    settings = load_settings(CONF, [*overrides, f"kafka.bootstrap.servers={stack.bootstrap_servers}"])
+    create_topics(settings, partitions=4, replication=1)
+    stream = simulate(_half_day(DEMO_USERS, DEMO_SEED))
+    producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, **FOR_THROUGHPUT)
+    _check(send(producer, settings.topics.profiles, profile_records(stream.profiles)))
+    producer.close()
+
+    step(f"Submitting the job: flink run -pym jobs.score_clicks -pyfs dist/*.whl --conf {CONF.relative_to(PROJECT)}")
+    job = flink_client.submit(stack, CONF, overrides)
+    flink_client.wait_until_running(stack, job)
+    console.print(f"    job {job} runs")
+
+    outcome = Outcome()
+    topics = [settings.topics.scores, settings.topics.dead_letters]
+    watcher = TopicWatcher(stack.bootstrap_servers, topics, outcome.received)
+    watcher.start()
+    try:
+        _play(stack, settings, stream, outcome)
+    finally:
+        watcher.stop()
+    figures = report(stream, outcome)
+    REPORT.write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
+    console.print(report_table(figures))
+    console.print(f"wrote {REPORT.relative_to(PROJECT)}")
+    return settings
+
+
+def _train(models: Path) -> Path:
+    """Train on a simulated half day; returns the bundle's directory."""
+    version = f"demo-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    clicks, updates = simulated_data(simulate(_half_day(TRAINING_USERS, TRAINING_SEED)))
+    console.print(f"    {len(clicks.records)} clicks")
+    trained = train_model(clicks, updates, Training(), version=version)
+    write_bundle(models / version, trained.manifest, trained.model)
+    for line in summary(trained.manifest).splitlines():
+        console.print(f"    {line}")
+    return models / version
+
+
+def _half_day(users: int, seed: int) -> Simulation:
+    """Simulated hours that end now, so that the job's bounds on event times hold for them."""
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=HOURS)
+    return Simulation(users, HOURS, seed, start, late_share=0.02)
+
+
+def _play(stack: LocalStack, settings: Settings, stream: Clickstream, outcome: Outcome) -> None:
+    """Send everything and wait for the answers."""
+    records = list(_records(stream))
+    backlog = max(len(records) - RATE * LIVE_SECONDS, 0)
+    producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, max_request_size=4_000_000, **FOR_LATENCY)
+    try:
+        step(f"Replaying a backlog of {backlog} clicks as fast as possible, which warms the JVM up")
+        with _shown(outcome, backlog) as noted:
+            _check(send(producer, settings.topics.clicks, noted(records[:backlog])))
+            _await_answers(outcome)
+        step(f"Replaying {len(records) - backlog} clicks live, {RATE} a second")
+        outcome.begin_live()
+        with _shown(outcome, len(records)) as noted:
+            _check(send(producer, settings.topics.clicks, noted(at_rate(records[backlog:], RATE))))
+            _await_answers(outcome)
+    finally:
+        producer.close()
+
+
+class _Named(msgspec.Struct):
+    user_id: str
+
+
+def _records(stream: Clickstream) -> Iterator[Record]:
+    """The clicks, some broken copies between them, in order of arrival; Kafka stamps them as they are sent."""
+    key = None
+    for value, reason in with_broken(stream.clicks(), BROKEN_SHARE):
+        if reason is None:
+            key = msgspec.json.decode(value, type=_Named).user_id.encode()
+        yield key, value, None
+
+
+@contextmanager
+def _shown(outcome: Outcome, total: int):
+    """Gives a wrapper that notes records as they are sent; shows what came of them meanwhile."""
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4, get_renderable=lambda: f"    {outcome.progress(total)}"):
+            yield outcome.noted
+        return
+
+    def printing(records: Iterable[Record]) -> Iterator[Record]:
+        for number, record in enumerate(outcome.noted(records)):
+            if number % (10 * RATE) == 0:
+                console.print(f"    {outcome.progress(total)}")
+            yield record
+
+    yield printing
+    console.print(f"    {outcome.progress(total)}")
+
+
+def _check(sent: Sent) -> None:
+    if sent.interrupted:
+        raise KeyboardInterrupt
+    if sent.failures:
+        raise StackError(f"Kafka took {sent.delivered} records and refused {sent.failed}: {dict(sent.failures)}")
+
+
+def _await_answers(outcome: Outcome) -> None:
+    what = f"an answer to each of {outcome.sent} clicks; see the job's exceptions in the Flink log"
+    flink_client.wait_for(lambda: outcome.answered >= outcome.sent, DRAIN_SECONDS, what)
+
+
+def _explain_what_runs(stack: LocalStack, settings: Settings) -> None:
+    topics = settings.topics
+    step("Left running (make status shows it, make down ends it)")
+    console.print(f"    Flink          {stack.rest_url}")
+    console.print(f"    Kafka          {stack.bootstrap_servers}")
+    console.print(
+        f"    more clicks    .venv/bin/python -m jobs.replay --bootstrap-servers {stack.bootstrap_servers}"
+        f" --simulate users=500,hours=2,seed=3 --times shift --rate {RATE}"
+    )
+    for topic in (topics.scores, topics.dead_letters):
+        console.print(
+            f"    follow {topic:7} java -cp 'build/jars/kafka/*' org.apache.kafka.tools.consumer.ConsoleConsumer"
+            f" --bootstrap-server {stack.bootstrap_servers} --topic {topic}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
