@@ -148,6 +148,7 @@ def _steady_rate(stack: LocalStack, job: str) -> float:
         count = _scored(stack, job)
         if count >= COUNTED_FROM and (not marks or count > marks[-1][1]):
             marks.append((time.monotonic(), count))
+        time.sleep(2)
         return count >= COUNTED_TO
 
     flink_client.wait_for(passed, 600, f"job {job} to score {COUNTED_TO} clicks")

@@ -29,6 +29,9 @@ def cluster_options(
     stock = yaml.safe_load((flink_home() / "conf" / "config.yaml").read_text())
     return {
         "env.java.opts.all": stock["env"]["java"]["opts"]["all"],  # what Flink needs opened in JDK 17
+        # These two run for seconds, or do little: the optimising compiler would only take cores from the job.
+        "env.java.opts.client": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "env.java.opts.jobmanager": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "jobmanager.bind-host": "127.0.0.1",
         "jobmanager.rpc.address": "127.0.0.1",
         "jobmanager.rpc.port": rpc_port,
@@ -85,6 +88,11 @@ appender.console.layout.pattern = %d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %-60c %x - %m
 """
 
 
+#: Python workers inherit this from their TaskManager. A batch is megabytes, which glibc would take from the system and
+#: give back each time, and each time the kernel would clear the pages.
+WORKER_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+
+
 def flink_environment(directory: Path) -> dict[str, str]:
     """The environment in which Flink's scripts, `flink` among them, belong to the cluster under `directory`.
 
@@ -96,6 +104,7 @@ def flink_environment(directory: Path) -> dict[str, str]:
         "FLINK_LIB_DIR": str(directory / "lib"),
         "FLINK_LOG_DIR": str(directory / "log"),
         "FLINK_PID_DIR": str(directory / "tmp"),
+        **WORKER_MEMORY,
     }
 
 

@@ -3,15 +3,15 @@
 Windows and the session all end at the scored event. So one set of running totals serves them all: whenever the pass
 leaves a window, or the session, the totals so far are that window's features.
 
-Importing this module compiles the kernel, which takes seconds. It is not cached on disk: numba would not notice that
-the registry, another file, has changed, and would store features in the wrong columns.
+Importing this module compiles the kernel, which takes seconds, or finds it compiled: see udfs/kernel_cache.py.
 """
 
 from enum import IntEnum
 
 import numpy as np
-from numba import from_dtype, njit, types
+from numba import config, from_dtype, njit, types
 
+from udfs import kernel_cache
 from udfs.features import FEATURE_NAMES, SESSION_GAP_MS, WINDOWS_MS, Need
 from udfs.history import DEVICES, EVENT, EVENT_KINDS, NO_ID, PAGE_TYPES
 from udfs.profiles import AGE_BANDS, MEMBERSHIP_TIERS, NO_DAY, PROFILE
@@ -306,6 +306,7 @@ def longest_slice(starts, ends, record_count):
     return longest
 
 
+config.CACHE_LOCATOR_CLASSES = "udfs.kernel_cache.KernelCacheLocator"
 _per_row = types.Array(types.int64, 1, "A", readonly=True)
 
 
@@ -324,6 +325,7 @@ _per_row = types.Array(types.int64, 1, "A", readonly=True)
     ),
     error_model="numpy",
     nogil=True,
+    cache=kernel_cache.is_usable(),
 )
 def compute_rows(
     records, starts, ends, lifetime_events, first_seen_ms, profiles, history_length, needs, columns, matrix

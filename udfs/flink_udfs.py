@@ -6,7 +6,10 @@ import time
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from apache_beam.runners.worker import statesampler
 from pyflink.table import DataTypes
+from pyflink.table.types import DataType, to_arrow_type
 from pyflink.table.udf import FunctionContext, ScalarFunction
 
 from udfs.events import ClickDecoder, ClickLimits
@@ -64,6 +67,23 @@ class LatencyMetric:
         self.observe(np.array([latency_ms]))
 
 
+def _row_series(row_type: DataType, columns: dict[str, list | np.ndarray]) -> pd.Series:
+    """A series of rows, backed by Arrow; None and NaN become null.
+
+    A DataFrame would do, but PyFlink searches each of its columns for nulls and converts them one by one, which takes
+    longer than decoding. It does the same to a series, unless that is Arrow's already and asks for no mask.
+    """
+    fields = list(to_arrow_type(row_type))
+    arrays = [pa.array(columns[field.name], field.type, from_pandas=True) for field in fields]
+    series = pd.Series(pd.arrays.ArrowExtensionArray(pa.StructArray.from_arrays(arrays, fields=fields)))
+    series.isnull = _no_mask
+    return series
+
+
+def _no_mask() -> None:
+    """Nulls are in the fields of the rows."""
+
+
 class DecodeClicks(ScalarFunction):
     """Decodes click records; a rejected one has a reason, a message and its original bytes, and nothing else."""
 
@@ -71,12 +91,13 @@ class DecodeClicks(ScalarFunction):
         self._limits = limits
 
     def open(self, context: FunctionContext) -> None:
+        _stop_state_sampling()
         self._decoder = ClickDecoder(self._limits)
         group = context.get_metric_group().add_group("intent")
         self._rejected = RejectedMetric(group, "clicks")
         self._latency = LatencyMetric(group, "decode_ms")
 
-    def eval(self, payload: pd.Series, record_time: pd.Series) -> pd.DataFrame:
+    def eval(self, payload: pd.Series, record_time: pd.Series) -> pd.Series:
         started = time.perf_counter()
         payloads = payload.tolist()
         record_ms = _milliseconds(record_time)
@@ -85,12 +106,12 @@ class DecodeClicks(ScalarFunction):
             "user_id": clicks.user_ids,
             "event": clicks.events,
             "event_id": clicks.event_ids,
-            "event_time": clicks.event_times_ms,
+            "event_time": np.array(clicks.event_times_ms, np.int64),
             "record_ms": record_ms,
             **self._rejected.columns(payloads, clicks.reasons, clicks.messages),
         }
         self._latency.observe_one((time.perf_counter() - started) * 1000)
-        return pd.DataFrame(columns)
+        return _row_series(DECODED_CLICK, columns)
 
 
 def _milliseconds(times: pd.Series) -> np.ndarray:
@@ -107,16 +128,17 @@ class DecodeProfiles(ScalarFunction):
         self._decoder = ProfileDecoder(self._max_record_bytes)
         self._rejected = RejectedMetric(context.get_metric_group().add_group("intent"), "profiles")
 
-    def eval(self, key: pd.Series, payload: pd.Series, record_time: pd.Series) -> pd.DataFrame:
+    def eval(self, key: pd.Series, payload: pd.Series, record_time: pd.Series) -> pd.Series:
         payloads = payload.tolist()
         profiles = self._decoder.decode(key.tolist(), payloads)
-        return pd.DataFrame(
+        return _row_series(
+            DECODED_PROFILE,
             {
                 "user_id": profiles.user_ids,
                 "profile": profiles.profiles,
                 "record_ms": _milliseconds(record_time),
                 **self._rejected.columns(payloads, profiles.reasons, profiles.messages),
-            }
+            },
         )
 
 
@@ -163,16 +185,16 @@ class Score(ScalarFunction):
         group.gauge("batch_size", lambda: self._batch_size)
         group.add_group("version", self._version).gauge("model", lambda: 1)
 
-    def eval(self, user_id, is_event, history, lifetime_events, first_seen_ms, profile, record_ms) -> pd.DataFrame:
+    def eval(self, user_id, is_event, history, lifetime_events, first_seen_ms, profile, record_ms) -> pd.Series:
         """A row that is no event (a profile update) comes back with nothing but nulls."""
         started = time.perf_counter()
         size = len(is_event)
         columns = {
             "score": np.full(size, np.nan, np.float32),
             "decision": np.zeros(size, bool),
-            "model_version": [self._version] * size,
+            "model_version": np.full(size, self._version, object),
             "scored_at": np.zeros(size, np.int64),
-            "features": [None] * size,
+            "features": np.full(size, None, object),
         }
         rows = np.flatnonzero(is_event.to_numpy())
         if rows.size:
@@ -189,9 +211,9 @@ class Score(ScalarFunction):
             if self._user_share > 0:
                 self._log_features(columns["features"], user_id, rows, features)
             self._count(scored_at - record_ms.to_numpy()[rows], (time.perf_counter() - started) * 1000)
-        return pd.DataFrame(columns)
+        return _row_series(SCORED, columns)
 
-    def _log_features(self, logged: list, user_id: pd.Series, rows: np.ndarray, features: np.ndarray) -> None:
+    def _log_features(self, logged: np.ndarray, user_id: pd.Series, rows: np.ndarray, features: np.ndarray) -> None:
         users = user_id.to_numpy()
         for position, row in enumerate(rows):
             if self._in_sample(users[row], self._user_share):
@@ -209,3 +231,12 @@ def _restore_print() -> None:
     worker = sys.modules.get("pyflink.fn_execution.beam.beam_sdk_worker_main")
     if worker is not None and not hasattr(worker, "print"):
         worker.print = builtins.print
+
+
+def _stop_state_sampling() -> None:
+    """Keep Beam from profiling each bundle, for a metric that Flink does not show.
+
+    A thread samples what the worker does and sleeps in between, for a sixth of the bundle's time so far and at least
+    2 ms; the end of a bundle waits for the end of that sleep.
+    """
+    statesampler.StateSampler.start = statesampler.set_current_tracker

@@ -3,7 +3,7 @@
 import numpy as np
 
 #: Upper bounds of the latency buckets, milliseconds.
-LATENCY_BOUNDS_MS = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1_000, 2_000, 5_000, 10_000, 60_000)
+LATENCY_BOUNDS_MS = (5, 10, 20, 50, 100, 200, 500, 1_000, 10_000)
 
 
 def cumulative_counts(latencies_ms: np.ndarray, bounds_ms: tuple[int, ...] = LATENCY_BOUNDS_MS) -> np.ndarray:

@@ -1,0 +1,59 @@
+"""Where numba keeps the compiled kernel, so that a worker starts in a second instead of six.
+
+numba files a function by the path and time of its source file. Here both are wrong: Flink unpacks the wheel to a new
+path for each job, and the kernel depends on the registry and the layouts, which are other files. So it is filed by the
+content of all of them.
+"""
+
+import os
+from hashlib import sha256
+from pathlib import Path
+from typing import Self
+
+SOURCES = ("feature_kernel.py", "features.py", "history.py", "profiles.py")
+
+
+class KernelCacheLocator:
+    """A cache locator, as numba's option CACHE_LOCATOR_CLASSES takes it by name."""
+
+    def __init__(self, function):
+        self._line = function.__code__.co_firstlineno
+
+    @classmethod
+    def from_function(cls, function, _source_path: str) -> Self:
+        return cls(function)
+
+    def ensure_cache_path(self) -> None:
+        cache_directory().mkdir(parents=True, exist_ok=True)
+
+    def get_cache_path(self) -> str:
+        return str(cache_directory())
+
+    def get_source_stamp(self) -> str:
+        return content_hash()
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+
+def content_hash() -> str:
+    """SHA-256, in hex, of the sources that decide what the kernel computes."""
+    digest = sha256()
+    for name in SOURCES:
+        digest.update((Path(__file__).parent / name).read_bytes())
+    return digest.hexdigest()
+
+
+def cache_directory() -> Path:
+    """The user's own cache: what is in it gets executed, so it is not a place that others can write to."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(base) / "purchase-intent" / content_hash()[:16]
+
+
+def is_usable() -> bool:
+    """Whether the cache can be written; where it can't, the kernel is compiled anew each time."""
+    try:
+        cache_directory().mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: no home directory
+        return False
+    return os.access(cache_directory(), os.W_OK)
