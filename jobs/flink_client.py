@@ -3,7 +3,7 @@
 import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -85,13 +85,13 @@ def failure(stack: LocalStack, job: str) -> str:
     return entries[0]["stacktrace"] if entries else "no exception is recorded"
 
 
-def wait_for(condition, timeout_seconds: float, what: str) -> None:
+def wait_for(condition: Callable[[], bool], timeout_seconds: float, what: str, poll_seconds: float = 0.2) -> None:
     """Poll until the condition holds; raise JobError when the time is up."""
     deadline = time.monotonic() + timeout_seconds
     while not condition():
         if time.monotonic() > deadline:
             raise JobError(f"waited {timeout_seconds:.0f} s in vain for {what}")
-        time.sleep(0.2)
+        time.sleep(poll_seconds)
 
 
 def _flink(stack: LocalStack, arguments: Sequence[str], expected: str) -> re.Match:

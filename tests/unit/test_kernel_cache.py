@@ -1,0 +1,42 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from udfs import kernel_cache
+
+SOURCES = Path(kernel_cache.__file__).parent
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """The sources at another path, as Flink unpacks a wheel."""
+    for name in kernel_cache.SOURCES:
+        shutil.copy(SOURCES / name, tmp_path)
+    monkeypatch.setattr(kernel_cache, "__file__", str(tmp_path / "kernel_cache.py"))
+    return tmp_path
+
+
+def test_the_same_sources_at_another_path_find_the_same_kernel(elsewhere):
+    before = kernel_cache.content_hash()
+    (elsewhere / "unrelated.py").write_text("")
+    assert kernel_cache.content_hash() == before
+
+
+@pytest.mark.parametrize("name", kernel_cache.SOURCES)
+def test_a_change_in_any_source_finds_another_kernel(elsewhere, name):
+    before = kernel_cache.cache_directory()
+    (elsewhere / name).write_text((elsewhere / name).read_text() + "\n# changed")
+    assert kernel_cache.cache_directory() != before
+
+
+def test_everything_that_the_kernel_imports_of_ours_is_among_the_sources():
+    kernel = (SOURCES / "feature_kernel.py").read_text()
+    imported = {line.split()[1] for line in kernel.splitlines() if line.startswith("from udfs.")}
+    assert {f"{module.removeprefix('udfs.')}.py" for module in imported} <= set(kernel_cache.SOURCES)
+
+
+def test_a_cache_that_can_not_be_made_is_not_used(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert not kernel_cache.is_usable()
