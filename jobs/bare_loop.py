@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from udfs.events import LATEST_TIME_MS, ClickDecoder, ClickLimits
+from training.dataset import ANY_TIME
+from udfs.events import ClickDecoder
 from udfs.history import EVENT
 from udfs.model import Bundle
 from udfs.scores import BatchScorer
-
-ANY_TIME = ClickLimits(max_behind_ms=LATEST_TIME_MS, max_ahead_ms=LATEST_TIME_MS)
 
 
 def bare_loop_rate(payloads: Sequence[bytes], bundle: Bundle, batch: int, skip: int) -> float:

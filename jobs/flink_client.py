@@ -55,18 +55,6 @@ def wait_until_running(stack: LocalStack, job: str, timeout_seconds: float = 120
     wait_for(runs, timeout_seconds, f"job {job} to run")
 
 
-def wait_until_finished(stack: LocalStack, job: str, timeout_seconds: float) -> None:
-    """Wait until a job over bounded topics is through. Raises JobError when it fails."""
-
-    def finished() -> bool:
-        state = stack.rest(f"/jobs/{job}")["state"]
-        if state in ("FAILED", "CANCELED"):
-            raise JobError(f"job {job} {state}: {failure(stack, job)}")
-        return state == "FINISHED"
-
-    wait_for(finished, timeout_seconds, f"job {job} to finish")
-
-
 def stop_with_savepoint(stack: LocalStack, job: str) -> Path:
     """Stop the job; returns the savepoint's directory."""
     found = _flink(stack, ["stop", job], r"Savepoint completed. Path: (\S+)")
