@@ -48,6 +48,7 @@ def cluster_options(
         # A TaskManager that is gone is noticed by two refused heartbeats, not by the 50 s of silence that a busy
         # machine may well cause.
         "heartbeat.interval": "3 s",
+        "pekko.ask.timeout": "60 s",  # also how long a TaskManager may take to set up its actors, on a busy machine too
         # The JARs of the job are in lib/: resolved there first, their classes are loaded once however often a job is
         # submitted, and Python's thread mode finds its native library loaded once.
         "classloader.resolve-order": "parent-first",

@@ -14,7 +14,7 @@ from time import monotonic, sleep
 
 import psutil
 
-MARKER = "INTENT_LOCAL_PROCESS"
+MARKER = "LOCAL_STACK_PROCESS"  # not INTENT_..., which would be read as a setting
 GRACE_SECONDS = 15.0
 POLL_SECONDS = 0.1
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from jobs import flink_client
 from jobs.local_stack import LocalStack
 from jobs.settings import load_settings
 from jobs.topics import create_topics
@@ -11,8 +10,8 @@ from tests.e2e.pipeline import CONF, Pipeline
 
 @pytest.fixture(scope="session")
 def stack(run_directory):
-    """A spare TaskManager, so that one may die."""
-    with LocalStack(run_directory / "stack", task_managers=2, slots=2) as stack:
+    """One TaskManager with room for two jobs."""
+    with LocalStack(run_directory / "stack", task_managers=1, slots=4) as stack:
         yield stack
 
 
@@ -29,6 +28,7 @@ def pipeline(stack, bundle_directory, request):
             f"model.bundle={bundle_directory}",
             "checkpoints.interval=2 s",
             "decode.max_behind=36500 d",
+            "flink.restart-strategy.exponential-delay.max-backoff=3 s",
             f"kafka.bootstrap.servers={stack.bootstrap_servers}",
             *(
                 f"topics.{role}={name}-{role}"
@@ -43,5 +43,4 @@ def pipeline(stack, bundle_directory, request):
 
     yield make
     for pipeline in made:
-        if pipeline.job is not None:
-            flink_client.cancel(stack, pipeline.job)
+        pipeline.close()

@@ -4,7 +4,7 @@ import json
 import time
 from base64 import b64decode
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -27,6 +27,7 @@ class Pipeline:
     settings: Settings
     overrides: list[str]
     job: str | None = None
+    _readers: dict[str, "TopicReader"] = field(default_factory=dict)
 
     def start(self, *overrides: str, savepoint: Path | None = None, wheel: Path | None = None) -> None:
         """Submit the job, and wait until it runs."""
@@ -51,23 +52,17 @@ class Pipeline:
         assert not sent.failures
         return sent.delivered
 
-    def read(self, role: str, at_least: int = 0, committed: bool = True, seconds: float = READ_SECONDS) -> list[dict]:
-        """All values of a topic, decoded; waits until there are `at_least` so many, then fails."""
-        found = self._read(role, committed)
-        deadline = time.monotonic() + seconds
-        while len(found) < at_least:
-            assert time.monotonic() < deadline, f"{role}: {len(found)} of {at_least} records after {seconds} s"
-            time.sleep(0.5)
-            found = self._read(role, committed)
-        return [json.loads(record.value) for record in found]
+    def read(self, role: str, at_least: int = 0) -> list[dict]:
+        """All committed values of a topic, decoded; waits until there are `at_least` so many, then fails."""
+        return [json.loads(record.value) for record in self._read(role, at_least)]
 
     def read_records(self, role: str) -> list:
         """All records of a topic, in the order of their partitions and offsets."""
-        return sorted(self._read(role, True), key=lambda record: (record.partition, record.offset))
+        return sorted(self._read(role), key=lambda record: (record.partition, record.offset))
 
     def wait_for_more_scores(self, count: int = 1_000) -> None:
         """Wait until there are so many more scores than now."""
-        self.read("scores", at_least=len(self._read("scores", True)) + count)
+        self._read("scores", len(self._read("scores")) + count)
 
     def wait_until_consumed(self, role: str) -> None:
         """Wait until a checkpoint says that the job has read all of a topic."""
@@ -88,27 +83,52 @@ class Pipeline:
         finally:
             with_group.close()
 
-    def _read(self, role: str, committed: bool) -> list:
-        consumer = KafkaConsumer(
-            bootstrap_servers=self.stack.bootstrap_servers,
-            isolation_level="read_committed" if committed else "read_uncommitted",
+    def close(self) -> None:
+        """Cancel the job, and stop reading."""
+        for reader in self._readers.values():
+            reader.close()
+        if self.job is not None:
+            flink_client.cancel(self.stack, self.job)
+
+    def _read(self, role: str, at_least: int = 0) -> list:
+        if role not in self._readers:
+            self._readers[role] = TopicReader(self.stack.bootstrap_servers, getattr(self.settings.topics, role))
+        return self._readers[role].read(at_least)
+
+
+class TopicReader:
+    """All committed records of a topic so far; each is fetched once."""
+
+    def __init__(self, bootstrap_servers: str, topic: str):
+        self._topic = topic
+        self._consumer = KafkaConsumer(
+            bootstrap_servers=bootstrap_servers,
+            isolation_level="read_committed",
             enable_auto_commit=False,
             max_partition_fetch_bytes=8_000_000,
         )
-        try:
-            topic = getattr(self.settings.topics, role)
-            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
-            consumer.assign(partitions)
-            consumer.seek_to_beginning(*partitions)
-            ends = consumer.end_offsets(partitions)
-            records, idle = [], 0
-            while any(consumer.position(partition) < ends[partition] for partition in partitions) and idle < 5:
-                polled = [record for batch in consumer.poll(timeout_ms=500).values() for record in batch]
-                idle = 0 if polled else idle + 1  # an open transaction keeps read_committed from the end
-                records += polled
-            return records
-        finally:
-            consumer.close()
+        self._partitions = [TopicPartition(topic, number) for number in self._consumer.partitions_for_topic(topic)]
+        self._consumer.assign(self._partitions)
+        self._consumer.seek_to_beginning(*self._partitions)
+        self._records = []
+
+    def read(self, at_least: int) -> list:
+        """What there is now; waits until there are `at_least` so many records."""
+        ends = self._consumer.end_offsets(self._partitions)
+        deadline = time.monotonic() + READ_SECONDS
+        idle = 0
+        while len(self._records) < at_least or (idle < 2 and self._is_behind(ends)):
+            assert time.monotonic() < deadline, f"{self._topic}: {len(self._records)} of {at_least} records"
+            polled = [record for batch in self._consumer.poll(timeout_ms=500).values() for record in batch]
+            idle = 0 if polled else idle + 1  # an open transaction keeps read_committed from the end
+            self._records += polled
+        return list(self._records)
+
+    def _is_behind(self, ends: dict[TopicPartition, int]) -> bool:
+        return any(self._consumer.position(partition) < ends[partition] for partition in self._partitions)
+
+    def close(self) -> None:
+        self._consumer.close()
 
 
 def original(dead_letter: dict) -> bytes | None:

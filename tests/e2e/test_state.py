@@ -85,14 +85,14 @@ def run_python(directory: Path, *module_and_arguments: str) -> None:
 
 
 def test_the_state_of_idle_users_is_gone_after_its_time_to_live(pipeline, stack):
-    pipe = pipeline("state.ttl=4 s", "state.backend=hashmap", "feature_log.user_share=1.0", partitions=1)
+    pipe = pipeline("state.ttl=15 s", "state.backend=hashmap", "feature_log.user_share=1.0", partitions=1)
     pipe.start()
     pipe.send("clicks", [click(f"u{number}") for number in range(5_000) for _ in range(4)])
     pipe.wait_until_consumed("clicks")
     full = checkpointed_bytes(stack, pipe)
     assert full > 5_000 * 4 * 32
 
-    time.sleep(6)
+    time.sleep(16)
     pipe.send("clicks", [click("u7")])
     newest = logged_features(pipe, 20_001, FEATURE_NAMES)[-1]
     assert (newest["lifetime_events"], newest["history_events"]) == (1, 1)

@@ -39,6 +39,19 @@ def environment(settings) -> TableEnvironment:
     return tables
 
 
+@pytest.fixture(scope="package", autouse=True)
+def workers_of_their_own():
+    """Python workers as processes, as on a cluster.
+
+    By default a mini cluster runs them inside the process of the client, here of the tests, and changes its environment
+    variables, working directory and logging for good.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("_python_worker_execution_mode", "process")
+        patch.setenv("PYTHONPATH", str(PROJECT))
+        yield
+
+
 @pytest.fixture
 def explain(bundle_directory) -> Callable[..., str]:
     """The optimised execution plan of the job as it runs on Kafka."""
