@@ -43,7 +43,7 @@ RATE = 500  # clicks a second
 LIVE_SECONDS = 40
 DRAIN_SECONDS = 60
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> int:

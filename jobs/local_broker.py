@@ -49,7 +49,8 @@ def format_storage(jars: Path, properties: Mapping[str, object], file: Path) -> 
     if (Path(str(properties["log.dirs"])) / "meta.properties").exists():
         return
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    command = [*_kafka(jars), "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(file)]
+    # In one word: an id may begin with a hyphen, and would be taken for an option.
+    command = [*_kafka(jars), "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(file)]
     formatted = subprocess.run(command, capture_output=True, text=True, check=False)
     if formatted.returncode != 0:
         raise ProcessError(f"Kafka can't format {properties['log.dirs']}\n{formatted.stdout}{formatted.stderr}")

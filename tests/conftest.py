@@ -4,10 +4,15 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from training.bundle import write_bundle
 from training.simulate import Simulation, simulate
 from training.train import Training, simulated_data, train_model
+
+# How fast this machine is just now is no property of the code.
+settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-speed")
 
 BUILD = Path(__file__).parents[1] / "build"
 

@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import psutil
 import pytest
 import yaml
 
-from jobs import local_stack
-from jobs.local_broker import broker_properties, java
+from jobs import local_broker, local_stack
+from jobs.local_broker import broker_properties, format_storage, java
 from jobs.local_cluster import cluster_options, flink_environment, prepare_cluster
 from jobs.local_stack import LocalStack, StackError
 from jobs.processes import Process, ProcessError, is_running, kill, start, stop, wait_until
@@ -232,3 +233,16 @@ def test_the_command_runs_as_a_module(tmp_path):
     command = [sys.executable, "-m", "jobs.local_stack", "status", "--dir", str(tmp_path)]
     done = subprocess.run(command, cwd=local_stack.PROJECT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_cluster_id_that_begins_with_a_hyphen_is_not_taken_for_an_option(tmp_path, monkeypatch):
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(local_broker.uuid, "uuid4", lambda: uuid.UUID(bytes=b"\xfb" * 16))
+    monkeypatch.setattr(local_broker.subprocess, "run", run)
+    format_storage(tmp_path, {"log.dirs": tmp_path / "data"}, tmp_path / "server.properties")
+    assert any(word.startswith("--cluster-id=-") for word in commands[0])
