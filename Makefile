@@ -15,7 +15,7 @@ JARS := build/jars/complete
 PREREQUISITES := build/prerequisites
 BUILT := $(VENV) $(WHEEL) $(JARS)
 
-.PHONY: help demo test bench up down status venv wheel jars lint features doctor pins clean
+.PHONY: help demo test bench up down status venv wheel jars lint train features doctor pins clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -48,6 +48,12 @@ lint: $(VENV) ## Style, formatting and the import rules
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/lint-imports --cache-dir build/import-linter
+
+train: $(VENV) ## Train a model: DATA=clicks OUT=models/first, LABEL=, PROFILES=, MAPPING=, CONF=
+	@: $(if $(DATA),,$(error make train: DATA is missing; give a file or directory of clicks, for example DATA=clicks.jsonl))
+	@: $(if $(OUT),,$(error make train: OUT is missing; name the directory for the model, for example OUT=models/first))
+	@$(PYTHON) -m training.train --clicks '$(DATA)' --out '$(OUT)' --conf '$(or $(CONF),conf/training.yaml)' \
+		$(if $(LABEL),--label '$(LABEL)') $(if $(PROFILES),--profiles '$(PROFILES)') $(if $(MAPPING),--mapping '$(MAPPING)')
 
 features: $(VENV) ## Print the table of features
 	@$(PYTHON) -m udfs.features

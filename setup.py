@@ -19,11 +19,18 @@ setup(
     python_requires="~=3.11.0",
     install_requires=[
         "apache-flink==2.2.1",
+        "Jinja2",
         "joblib<1.6",
         "kafka-python>=3,<4",
         "crc32c",  # kafka-python is several times slower without
+        "lightgbm",
+        "matplotlib",
         "msgspec",
         "numba",
+        "onnx<1.19",
+        "onnxmltools",
+        "onnxruntime",
+        "optuna",
         "numpy<2.2",  # apache-beam 2.61, which apache-flink 2.2 pins
         "pandas",
         "psutil",

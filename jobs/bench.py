@@ -26,13 +26,13 @@ from jobs.bare_loop import bare_loop_rate
 from jobs.local_stack import PROJECT, LocalStack, StackError
 from jobs.processes import ProcessError
 from jobs.replay_send import FOR_LATENCY, FOR_THROUGHPUT, at_rate, send
-from jobs.replay_sources import Record, click_records
 from jobs.settings import load_settings
 from jobs.topics import create_topics
 from jobs.watch_scores import TopicWatcher
 from training.bundle import write_bundle
+from training.records import Record, click_records
 from training.simulate import Simulation, simulate
-from training.train import Training, simulated_data, train_model
+from training.trainer import Training, simulated_examples, train_model
 from udfs.model import load_bundle
 
 CONF = PROJECT / "conf" / "local.yaml"
@@ -41,6 +41,9 @@ REPORT = PROJECT / "build" / "bench.json"
 EVENTS, USERS, HOURS = 1_000_000, 20_000, 48
 COUNTED_FROM, COUNTED_TO = 200_000, 950_000  # the end is left out: partitions do not end together
 POLL_SECONDS = 2  # serving the metrics costs the TaskManager work that the job then lacks
+ALL_TREES = Training(
+    rounds=200, patience=200, folds=2, prune=False, compare=(), parameters={"learning_rate": 0.02, "max_depth": 4}
+)
 BACKENDS = {"heap": "hashmap", "rocksdb": "rocksdb"}
 PARALLELISMS = (1, 2, 4)
 FOR_RATE = ("execution.bundle_size=5000", "execution.bundle_time=100 ms", "execution.buffer_timeout=50 ms")
@@ -72,10 +75,8 @@ def step(what: str) -> None:
 def _measure(directory: Path) -> dict:
     step("Training a model of all features, 200 trees")
     bundle = directory / "model"
-    trained = train_model(
-        *simulated_data(simulate(Simulation(3_000, 24))), Training(rounds=200, patience=200, learning_rate=0.02)
-    )
-    write_bundle(bundle, trained.manifest, trained.model)
+    trained = train_model(simulated_examples(simulate(Simulation(3_000, 24))), ALL_TREES)
+    write_bundle(bundle, trained.manifest, trained.files)
     figures = {"trees": int(trained.manifest.metrics["rounds"]), "features": len(trained.manifest.features)}
 
     step(f"Simulating {EVENTS} clicks of {USERS} users")

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 from rich.console import Group
 from rich.table import Table
+from sklearn.metrics import roc_auc_score
 
-from jobs.replay_sources import Record
-from training.labels import eligible, purchase_within, roc_auc
+from training.records import Record
 from training.simulate import Clickstream, best_auc
 
 HOT_USERS, HOT_EVENTS = 5, 6
@@ -96,8 +96,7 @@ def report(stream: Clickstream, outcome: Outcome) -> dict:
     p50, p95, p99 = np.percentile(outcome.latencies_ms, [50, 95, 99]).round(1).tolist()
     clicks = list(stream.clicks())
     scores = np.array([outcome.scores[click["event_id"]] for click in clicks])
-    label, matured = purchase_within(stream.events["user"], stream.events["time_ms"], stream.kind)
-    rows = eligible(stream.kind, matured)
+    labels, rows = stream.labels()
     return {
         "events": outcome.sent,
         "scores": len(outcome.scores),
@@ -105,7 +104,7 @@ def report(stream: Clickstream, outcome: Outcome) -> dict:
         "dead_letters_by_reason": dict(outcome.dead_letters.most_common()),
         "live_rate": round(outcome.live_rate, 1),
         "latency_ms": {"p50": p50, "p95": p95, "p99": p99},
-        "auc": round(roc_auc(label[rows], scores[rows]), 4),
+        "auc": round(roc_auc_score(labels[rows], scores[rows]), 4),
         "best_possible_auc": round(best_auc(stream), 4),
         "hottest_users": _hottest_users(clicks, scores),
     }

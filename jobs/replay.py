@@ -24,11 +24,11 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from rich.console import Console
 
-from jobs.mapping import MappingError, load_mapping
 from jobs.replay_options import OptionError, kafka_options, simulation
 from jobs.replay_progress import Total, shown_progress
 from jobs.replay_send import FOR_LATENCY, FOR_THROUGHPUT, Sent, at_rate, at_recorded_speed, send
-from jobs.replay_sources import (
+from training.mapping import MappingError, load_mapping
+from training.records import (
     Record,
     SourceError,
     UnfitReporter,

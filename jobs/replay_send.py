@@ -11,7 +11,7 @@ from kafka.errors import KafkaError
 from kafka.partitioner.default import murmur2
 from kafka.producer.future import FutureRecordMetadata
 
-from jobs.replay_sources import Record
+from training.records import Record
 
 #: A paced replay looks at the clock so often: steady for a consumer, and few calls of sleep.
 STEP_SECONDS = 0.002

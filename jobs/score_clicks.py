@@ -16,9 +16,10 @@ from pyflink.common import Configuration
 from pyflink.table import EnvironmentSettings, StatementSet, TableEnvironment
 from pyflink.table.udf import udf
 
-from jobs.settings import ConfigError, Settings, duration_ms, load_settings
+from jobs.settings import ConfigError, Settings, load_settings
 from jobs.tables import kafka_tables
 from jobs.topics import TopicError, check_topics
+from udfs.durations import duration_ms
 from udfs.events import ClickLimits
 from udfs.flink_udfs import DECODED_CLICK, DECODED_PROFILE, SCORED, DecodeClicks, DecodeProfiles, Score
 from udfs.model import Bundle, BundleError, load_bundle

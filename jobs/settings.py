@@ -10,6 +10,8 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from udfs.durations import Duration, duration_ms
+
 ENVIRONMENT_PREFIX = "INTENT_"
 OPEN_SECTIONS = (
     "kafka",
@@ -20,8 +22,6 @@ Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 Option = str | int | float | bool
-#: A number and a unit, as Flink writes them: 500 ms, 10 s, 5 min, 12 h, 90 d.
-Duration = Annotated[str, Meta(pattern=r"^\d+ ?(ms|s|min|h|d)$")]
 
 
 class ConfigError(ValueError):
@@ -136,12 +136,6 @@ def load_settings(path: Path, overrides: Sequence[str] = (), environment: Mappin
         raise ConfigError(f"{path}: {_in_words(str(error))}") from None
     _check_together(settings, path)
     return settings
-
-
-def duration_ms(duration: str) -> int:
-    """Milliseconds of a Duration."""
-    number, unit = re.fullmatch(r"(\d+) ?(\w+)", duration).groups()
-    return int(number) * {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}[unit]
 
 
 def is_secret(key: str) -> bool:

@@ -1,6 +1,7 @@
 """The tables at the job's edges: Kafka topics as Flink SQL sees them."""
 
-from jobs.settings import Settings, duration_ms
+from jobs.settings import Settings
+from udfs.durations import duration_ms
 
 CLICKS_COLUMNS = """
     payload BYTES,

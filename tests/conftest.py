@@ -8,12 +8,13 @@ from hypothesis import HealthCheck, settings
 
 from training.bundle import write_bundle
 from training.simulate import Simulation, simulate
-from training.train import Training, simulated_data, train_model
+from training.trainer import Training, simulated_examples, train_model
 
 # How fast this machine is just now is no property of the code.
 settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-speed")
 
+QUICK = Training(rounds=20, folds=2, prune=False, compare=())
 BUILD = Path(__file__).parents[1] / "build"
 
 
@@ -28,7 +29,7 @@ def run_directory() -> Path:
 def bundle_directory(run_directory) -> Path:
     """A model of all features, trained for a few seconds."""
     stream = simulate(Simulation(users=1_000, hours=12, seed=5))
-    trained = train_model(*simulated_data(stream), Training(rounds=20, max_depth=4), version="test-model")
+    trained = train_model(simulated_examples(stream), QUICK, version="test-model")
     directory = run_directory / "bundle"
-    write_bundle(directory, trained.manifest, trained.model)
+    write_bundle(directory, trained.manifest, trained.files)
     return directory

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import msgspec
 
@@ -27,35 +28,36 @@ VERSION = re.compile(VERSION_PATTERN)
 
 
 def describe_model(
-    model: bytes,
+    files: Mapping[str, bytes],
     features: Sequence[str],
     history_length: int,
     label: str,
     training_window: TrainingWindow,
     metrics: Mapping[str, float],
     version: str | None = None,
+    **more: Any,
 ) -> Manifest:
-    """The manifest of a model (UBJSON) that was trained just now.
+    """The manifest of a bundle's files, MODEL_FILE among them, that were made just now; `more` are its other fields.
 
-    The version is by default the time and the first digits of the model's hash.
+    The version is by default the end of the training window and the first digits of the model's hash.
     """
-    now = datetime.now(UTC).replace(microsecond=0)
-    digest = sha256(model).hexdigest()
+    digests = {name: sha256(content).hexdigest() for name, content in files.items()}
     return Manifest(
         format=FORMAT,
-        version=version or f"{now:%Y%m%dT%H%M%SZ}-{digest[:8]}",
-        created_at=now,
+        version=version or f"{training_window.end:%Y%m%dT%H%M%SZ}-{digests[MODEL_FILE][:8]}",
+        created_at=datetime.now(UTC).replace(microsecond=0),
         features=tuple(features),
         feature_schema_hash=schema_hash(features, history_length),
         history_length=history_length,
         label=label,
         training_window=training_window,
         metrics=dict(metrics),
-        files={MODEL_FILE: digest},
+        files=digests,
+        **more,
     )
 
 
-def write_bundle(directory: Path, manifest: Manifest, model: bytes) -> None:
+def write_bundle(directory: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
     """Write a bundle that `load_bundle` accepts, in one step as seen from outside.
 
     Raises BundleError when the directory exists already or the bundle would be refused, OSError when it can't be
@@ -66,7 +68,8 @@ def write_bundle(directory: Path, manifest: Manifest, model: bytes) -> None:
     unfinished = Path(mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         unfinished.chmod(0o755)
-        _write(unfinished / MODEL_FILE, model)
+        for name, content in files.items():
+            _write(unfinished / name, content)
         _write(unfinished / MANIFEST_FILE, msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
         load_bundle(unfinished, manifest.history_length)
         refuse_existing(directory)

@@ -6,7 +6,7 @@ copied, and nothing that arrived later can be seen.
 
 import gzip
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -117,19 +117,27 @@ class _Stamp(msgspec.Struct):
 
 def read_profiles(payloads: Iterable[bytes]) -> ProfileUpdates:
     """Decode profile records; `updated_at`, in milliseconds, says since when one holds: 0 (always) by default."""
-    decode, stamp = ProfileDecoder().decode, msgspec.json.Decoder(_Stamp).decode
+    payloads = list(payloads)
+    return read_profile_batch([None] * len(payloads), payloads)
+
+
+def read_profile_batch(
+    keys: Sequence[bytes | None], payloads: Sequence[bytes | None], arrival_ms: np.ndarray | None = None
+) -> ProfileUpdates:
+    """Decode profile records as the job does; they hold since `arrival_ms` int64, without it since `updated_at`."""
+    stamp = msgspec.json.Decoder(_Stamp).decode
+    decoded = ProfileDecoder().decode(keys, payloads)
     user_ids, updated_ms, profiles, rejected = [], [], [], Counter()
-    for payload in payloads:
-        decoded = decode([None], [payload])
-        reason = decoded.reasons[0]
+    for row, (user_id, profile, reason) in enumerate(zip(decoded.user_ids, decoded.profiles, decoded.reasons)):
         if reason is None:
             try:
-                updated_ms.append(stamp(payload).updated_at)
+                since = arrival_ms[row] if arrival_ms is not None else stamp(payloads[row] or b"{}").updated_at
             except msgspec.ValidationError as error:
-                reason = explain(payload, error).reason.value
+                reason = explain(payloads[row], error).reason.value
         if reason is None:
-            user_ids.append(decoded.user_ids[0])
-            profiles.append(decoded.profiles[0])
+            user_ids.append(user_id)
+            updated_ms.append(since)
+            profiles.append(profile)
         else:
             rejected[reason] += 1
     packed = np.frombuffer(b"".join(profiles), PROFILE)

@@ -1,55 +1,149 @@
-"""What the model is to predict, and how well scores predict it.
+"""What a model is to predict: labels of events by what the same user does within a horizon after them.
 
-The label of an event: the same user buys within the horizon after it, by event time. Two kinds of rows are not for
-training or evaluation, see `eligible`: purchases themselves (a score then comes too late to act on, and what follows
-is mostly the decision already taken), and rows whose horizon had not passed when the data ended, whether
-positive or not: keeping only the positives among them would overstate the rate.
+Two kinds of rows are not for training or evaluation: events that are the outcome themselves (a score then comes too
+late to act on), and rows whose horizon had not passed when the data ended, positive or not: keeping only the
+positives among them would overstate the rate.
 """
 
+import re
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
 import numpy as np
+import yaml
+from msgspec import Meta
 
-from udfs.history import EVENT_KINDS
+from udfs.durations import Duration, duration_ms
+from udfs.history import EVENT, EVENT_KINDS
 
-HORIZON_MS = 30 * 60_000
-PURCHASE = EVENT_KINDS.index("purchase")
+LABELS_FILE = Path(__file__).parents[1] / "conf" / "labels.yaml"
+DECISECONDS = 10  # in a second: the unit of EVENT's engagement time
+_PAGE_VIEW = EVENT_KINDS.index("page_view")
+
+Kinds = Annotated[tuple[str, ...], Meta(min_length=1)]
 
 
-def purchase_within(
-    user: np.ndarray, time_ms: np.ndarray, kind: np.ndarray, horizon_ms: int = HORIZON_MS
+class LabelError(ValueError):
+    """A label that can't be used; the message is one line that names the label, the rule and the value."""
+
+
+class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When an event is positive; conf/labels.yaml says what each key means."""
+
+    horizon: Duration
+    events: Kinds | None = None
+    absent: bool = False
+    engagement_s: Annotated[float, Meta(gt=0)] | None = None
+    page_views: Annotated[int, Meta(ge=1)] | None = None
+    rows: Kinds | None = None
+
+    @property
+    def horizon_ms(self) -> int:
+        return duration_ms(self.horizon)
+
+    def __str__(self) -> str:
+        if self.events is not None:
+            outcome = f"{'no ' if self.absent else 'a '}{' or '.join(self.events)}"
+        elif self.engagement_s is not None:
+            outcome = f"{self.engagement_s:g} s of engagement or more"
+        else:
+            outcome = f"{self.page_views} page views or more"
+        scored = f"after {' or '.join(self.rows)}" if self.rows else "after the event"
+        return f"{outcome} by the same user within {self.horizon} {scored}"
+
+
+CONVERTED = Label(events=("purchase",), horizon="30 min")
+
+
+def find_label(text: str, path: Path = LABELS_FILE) -> Label:
+    """The label of that name in a YAML file, or the one that "EVENT within DURATION" describes. Raises LabelError."""
+    described = re.fullmatch(r"(\w+) within (\d+ ?\w+)", text.strip())
+    if described:
+        return _checked({"events": [described[1]], "horizon": described[2]}, f"label {text!r}")
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise LabelError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(entries, dict) or text not in entries:
+        names = ", ".join(entries) if isinstance(entries, dict) else "no labels"
+        raise LabelError(f'label {text!r}: not in {path.name} ({names}), nor "EVENT within DURATION"')
+    return _checked(entries[text], f"{path}: key {text}")
+
+
+def _checked(content: object, origin: str) -> Label:
+    try:
+        label = msgspec.convert(content, Label)
+    except msgspec.ValidationError as error:
+        raise LabelError(f"{origin}: {error}") from None
+    for kind in (*(label.events or ()), *(label.rows or ())):
+        if kind not in EVENT_KINDS:
+            raise LabelError(f"{origin}: {kind!r} is not an event: want one of {', '.join(EVENT_KINDS)}")
+    outcomes = [name for name in ("events", "engagement_s", "page_views") if getattr(label, name) is not None]
+    if len(outcomes) != 1:
+        raise LabelError(f"{origin}: want one of events, engagement_s and page_views, got {outcomes or 'none'}")
+    if label.absent and label.events is None:
+        raise LabelError(f"{origin}: absent: needs events, of which none may follow")
+    if label.horizon_ms == 0:
+        raise LabelError(f"{origin}: horizon: must be more than 0")
+    return label
+
+
+def label_events(
+    label: Label, user: np.ndarray, records: np.ndarray, data_end_ms: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Label n events, in any order, given as user code int[n], event time int64[n] and index into EVENT_KINDS [n].
+    """Label n events, in any order, given as user code int[n] and EVENT[n].
 
-    Returns whether the user has a purchase in (time, time + horizon], bool[n], and whether that horizon ends no later
-    than the newest event of all, bool[n].
+    Returns whether each is positive, bool[n], and whether it is a row to train on and evaluate, bool[n]: of a kind that
+    is scored, its horizon passed by `data_end_ms`, by default the time of the newest event.
     """
-    matured = time_ms + horizon_ms <= time_ms.max(initial=0)
-    # Times as ranks, so that user and time make one integer that can't overflow.
-    moments, rank = np.unique(time_ms, return_inverse=True)
-    key = user.astype(np.int64) * len(moments) + rank
-    bought = np.sort(key[kind == PURCHASE])
-    if not bought.size:
-        return np.zeros(len(key), bool), matured
-    following = bought[np.minimum(np.searchsorted(bought, key, side="right"), len(bought) - 1)]
-    next_user, next_rank = np.divmod(following, len(moments))
-    wait_ms = moments[next_rank] - time_ms
-    return (next_user == user) & (wait_ms > 0) & (wait_ms <= horizon_ms), matured
+    time_ms, kind = records["time_ms"], records["kind"]
+    end_ms = time_ms.max(initial=0) if data_end_ms is None else data_end_ms
+    if label.events is not None:
+        outcome = np.isin(kind, _codes(label.events))
+        positive = (sum_after(user, time_ms, outcome, label.horizon_ms) > 0) != label.absent
+    elif label.engagement_s is not None:
+        engagement = sum_after(user, time_ms, records["engagement_ds"], label.horizon_ms)
+        positive = engagement >= label.engagement_s * DECISECONDS
+    else:
+        positive = sum_after(user, time_ms, kind == _PAGE_VIEW, label.horizon_ms) >= label.page_views
+    scored = np.isin(kind, _codes(label.rows or label.events or ()), invert=label.rows is None)
+    return positive, scored & (time_ms + label.horizon_ms <= end_ms)
 
 
-def eligible(kind: np.ndarray, matured: np.ndarray) -> np.ndarray:
-    """Which rows to train on and evaluate, bool[n]: matured and not themselves purchases."""
-    return matured & (kind != PURCHASE)
+def label_clicks(label: Label, user: np.ndarray, time_ms: np.ndarray, kind: np.ndarray):
+    """`label_events` for events of which only user, time and kind are known, each [n]."""
+    records = np.zeros(len(time_ms), EVENT)
+    records["time_ms"], records["kind"] = time_ms, kind
+    return label_events(label, user, records)
 
 
-def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
+def sum_after(user: np.ndarray, time_ms: np.ndarray, amount: np.ndarray, horizon_ms: int) -> np.ndarray:
+    """The sum of the same user's amounts in (time, time + horizon], int64[n], for n events in any order."""
+    order = np.lexsort((time_ms, user))
+    sorted_user, sorted_time = user[order], time_ms[order]
+    total = np.concatenate([[0], np.cumsum(amount[order], dtype=np.int64)])
+    # Searched within each user alone: one axis of time for all users could overflow.
+    first = np.flatnonzero(np.diff(sorted_user, prepend=-1))
+    group = np.cumsum(np.diff(sorted_user, prepend=-1) != 0) - 1
+    start, end = first[group], np.append(first[1:], len(order))[group]
+    after = _bisect_right(sorted_time, sorted_time, start, end)
+    until = _bisect_right(sorted_time, sorted_time + horizon_ms, start, end)
+    sums = np.empty(len(order), np.int64)
+    sums[order] = total[until] - total[after]
+    return sums
 
-    The Mann-Whitney statistic from average ranks. Raises ValueError unless both classes are present.
-    """
-    labels = labels.astype(bool)
-    positives = int(labels.sum())
-    negatives = len(labels) - positives
-    if not positives or not negatives:
-        raise ValueError(f"AUC needs both classes: got {positives} positive and {negatives} negative labels")
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    average_rank = np.cumsum(counts) - (counts - 1) / 2
-    return float((average_rank[place][labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+def _bisect_right(values: np.ndarray, wanted: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """For each k the first position in the sorted values[low[k]:high[k]] of a value above wanted[k], else high[k]."""
+    low, high = low.copy(), high.copy()
+    while (searching := low < high).any():
+        middle = (low + high) // 2
+        goes_up = searching & (values[np.minimum(middle, len(values) - 1)] <= wanted)
+        low = np.where(goes_up, middle + 1, low)
+        high = np.where(searching & ~goes_up, middle, high)
+    return low
+
+
+def _codes(kinds: tuple[str, ...]) -> list[int]:
+    return [EVENT_KINDS.index(kind) for kind in kinds]

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from training.broken import with_broken
-from training.labels import HORIZON_MS, eligible, purchase_within, roc_auc
+from training.labels import CONVERTED, label_clicks
 from training.people import draw_people
 from training.shop import ACTION_CODES, ACTIONS, purchase_propensity
 from training.visits import HOUR_MS, crawl, draw_prices, shop
@@ -66,7 +67,7 @@ class Clickstream:
 
     events: np.ndarray  # STEP[n]
     arrival_ms: np.ndarray  # int64[n], never decreasing
-    propensity: np.ndarray  # float64[n]: P(the user buys within HORIZON_MS), given all that the simulator knows
+    propensity: np.ndarray  # float64[n]: P(the label CONVERTED), given all that the simulator knows
     profiles: list[dict]  # Profile records with `updated_at` in milliseconds, oldest first
     people: list[dict]  # what every click of a user carries, by user code
     seed: int
@@ -78,6 +79,10 @@ class Clickstream:
     def kind(self) -> np.ndarray:
         """Index into EVENT_KINDS, uint8[n]."""
         return _KINDS[self.events["action"]]
+
+    def labels(self) -> tuple[np.ndarray, np.ndarray]:
+        """The label CONVERTED of each event, and which events to use, both bool[n]; see `label_events`."""
+        return label_clicks(CONVERTED, self.events["user"], self.events["time_ms"], self.kind)
 
     def clicks(self) -> Iterator[dict]:
         """The events as records of the clicks contract."""
@@ -154,19 +159,15 @@ def simulate(config: Simulation) -> Clickstream:
     order = np.lexsort((steps["user"], steps["time_ms"], arrival_ms))
     steps = steps[order]
 
-    propensity = purchase_propensity(steps["context"], steps["cart"], steps["intent"], HORIZON_MS // 1000)
+    propensity = purchase_propensity(steps["context"], steps["cart"], steps["intent"], CONVERTED.horizon_ms // 1000)
     propensity[people.is_bot[steps["user"]]] = 0.0
     return Clickstream(steps, arrival_ms[order], propensity, people.updates, people.traits, config.seed)
 
 
 def best_auc(stream: Clickstream) -> float:
-    """The AUC of ranking by the true propensity, which no model can beat but by luck, over eligible rows.
-
-    Raises ValueError when the stream holds no positive or no negative label.
-    """
-    labels, matured = purchase_within(stream.events["user"], stream.events["time_ms"], stream.kind, HORIZON_MS)
-    rows = eligible(stream.kind, matured)
-    return roc_auc(labels[rows], stream.propensity[rows])
+    """The AUC of ranking by the true propensity, which no model can beat but by luck, over the rows to use."""
+    labels, rows = stream.labels()
+    return roc_auc_score(labels[rows], stream.propensity[rows])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -36,7 +36,7 @@ class TrainingWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     end: Time
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is to be known of a model."""
 
     format: Annotated[int, Meta(description="of the bundle: 1")]
@@ -48,6 +48,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     label: Annotated[str, Meta(description="what a score is the probability of")]
     training_window: TrainingWindow
     metrics: dict[str, float]
+    rows: Annotated[dict[str, int], Meta(description="how many events each part of the data had")] = {}
+    seed: int | None = None
+    libraries: Annotated[dict[str, str], Meta(description="their versions at training")] = {}
+    git_commit: str | None = None
+    export: Annotated[dict[str, float], Meta(description="certificate of model.onnx, see training/onnx_export.py")] = {}
     files: Annotated[dict[str, Sha256], Meta(description="SHA-256 of each file of the bundle but this one")]
 
 

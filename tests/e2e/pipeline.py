@@ -12,8 +12,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from jobs import flink_client
 from jobs.local_stack import LocalStack
 from jobs.replay_send import FOR_THROUGHPUT, send
-from jobs.replay_sources import Record
 from jobs.settings import Settings
+from training.records import Record
 
 CONF = Path(__file__).parents[2] / "conf" / "local.yaml"
 READ_SECONDS = 120

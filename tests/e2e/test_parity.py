@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from jobs.mapping import load_mapping
-from jobs.replay_sources import Record, click_records, file_records, profile_records
 from training.dataset import ProfileUpdates, arrange, read_clicks, read_profiles
+from training.mapping import load_mapping
+from training.records import Record, click_records, file_records, profile_records
 from training.simulate import Simulation, simulate
 from udfs.features import FeatureComputer
 from udfs.model import Scorer, load_bundle

@@ -66,7 +66,18 @@ def release_with_a_new_feature(directory: Path) -> tuple[Path, Path]:
         "    row[Column.saturated] = ",
         f"    row[Column.{NEW_FEATURE}] = kept * 32\n",
     )
-    train = ["training.train", "--simulate", "--users", "1000", "--hours", "12", "--rounds", "5"]
+    train = [
+        "training.train",
+        "--simulate",
+        "--users",
+        "1000",
+        "--hours",
+        "12",
+        "--set",
+        "rounds=5",
+        "--set",
+        "prune=false",
+    ]
     run_python(directory, *train, "--version", "new-release", "--out", "bundle")
     run_python(directory, "build", "--wheel", "--no-isolation", "--outdir", "dist", ".")
     return next((directory / "dist").glob("*.whl")), directory / "bundle"

@@ -3,85 +3,111 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.labels import HORIZON_MS, PURCHASE, eligible, purchase_within, roc_auc
-from udfs.history import EVENT_KINDS
+from training.labels import CONVERTED, Label, LabelError, find_label, label_clicks, label_events, sum_after
+from udfs.history import EVENT, EVENT_KINDS
 
-VIEW = EVENT_KINDS.index("view_item")
+VIEW, CART, PURCHASE, PAGE = (EVENT_KINDS.index(kind) for kind in ("view_item", "add_to_cart", "purchase", "page_view"))
+HORIZON_MS = CONVERTED.horizon_ms
 
 
-def label(*events: tuple[int, int, int]) -> list[bool]:
+def labels(*events: tuple[int, int, int], label: Label = CONVERTED) -> list[bool]:
     """Labels of (user, time in ms, kind) triples."""
-    user, time_ms, kind = np.array(events, np.int64).T
-    return purchase_within(user, time_ms, kind)[0].tolist()
+    return label_clicks(label, *np.array(events, np.int64).T)[0].tolist()
 
 
 def test_an_event_before_a_purchase_is_positive_and_the_purchase_itself_is_not():
-    assert label((1, 0, VIEW), (1, 1_000, PURCHASE)) == [True, False]
+    assert labels((1, 0, VIEW), (1, 1_000, PURCHASE)) == [True, False]
 
 
-def test_a_purchase_at_the_end_of_the_horizon_is_a_label():
-    assert label((1, 0, VIEW), (1, HORIZON_MS, PURCHASE)) == [True, False]
+def test_a_purchase_at_the_end_of_the_horizon_counts_and_one_after_it_does_not():
+    assert labels((1, 0, VIEW), (1, HORIZON_MS, PURCHASE)) == [True, False]
+    assert labels((1, 0, VIEW), (1, HORIZON_MS + 1, PURCHASE)) == [False, False]
 
 
-def test_a_purchase_outside_the_horizon_is_no_label():
-    assert label((1, 0, VIEW), (1, HORIZON_MS + 1, PURCHASE)) == [False, False]
+def test_purchases_before_at_the_same_moment_and_of_others_do_not_count():
+    assert labels((1, 5, VIEW), (1, 5, PURCHASE), (1, 0, PURCHASE), (2, 6, PURCHASE))[0] is False
 
 
-def test_a_purchase_at_the_same_moment_is_no_label():
-    assert label((1, 5_000, VIEW), (1, 5_000, PURCHASE)) == [False, False]
+def test_a_row_is_used_when_its_horizon_has_passed_and_it_is_no_outcome_itself():
+    time_ms, kind = np.array([0, 1, 0, HORIZON_MS]), np.array([VIEW, VIEW, PURCHASE, VIEW])
+    assert label_clicks(CONVERTED, np.array([1, 1, 1, 2]), time_ms, kind)[1].tolist() == [True, False, False, False]
 
 
-def test_a_purchase_of_another_user_is_no_label():
-    assert label((1, 0, VIEW), (2, 1_000, PURCHASE)) == [False, False]
-
-
-def test_a_purchase_before_is_no_label():
-    assert label((1, 1_000, VIEW), (1, 0, PURCHASE)) == [False, False]
-
-
-def test_a_second_purchase_labels_the_first():
-    assert label((1, 0, PURCHASE), (1, 1_000, PURCHASE)) == [True, False]
-
-
-def test_a_row_matures_when_its_horizon_has_passed_before_the_newest_event():
-    time_ms = np.array([0, 1, HORIZON_MS])
-    _, matured = purchase_within(np.array([1, 1, 2]), time_ms, np.full(3, VIEW))
-    assert matured.tolist() == [True, False, False]
+def test_the_end_of_the_data_may_be_later_than_its_newest_event():
+    records = np.zeros(1, EVENT)
+    assert label_events(CONVERTED, np.zeros(1, int), records, HORIZON_MS)[1].tolist() == [True]
 
 
 def test_no_events_have_no_labels():
-    labels, matured = purchase_within(*np.empty((3, 0), np.int64))
-    assert labels.shape == matured.shape == (0,)
+    positive, usable = label_clicks(CONVERTED, *np.empty((3, 0), np.int64))
+    assert positive.shape == usable.shape == (0,)
 
 
-def test_only_matured_rows_that_are_no_purchases_are_eligible():
-    kind = np.array([VIEW, VIEW, PURCHASE, PURCHASE])
-    assert eligible(kind, np.array([True, False, True, False])).tolist() == [True, False, False, False]
+def test_abandoned_scores_cart_adds_only_and_is_positive_without_a_purchase():
+    label = find_label("abandoned")
+    user, time_ms = np.array([1, 1, 2, 3]), np.array([0, 1, 0, label.horizon_ms])
+    positive, usable = label_clicks(label, user, time_ms, np.array([CART, PURCHASE, CART, VIEW]))
+    assert positive.tolist()[:3] == [False, True, True]
+    assert usable.tolist() == [True, False, True, False]
 
 
-event = st.tuples(st.integers(0, 3), st.integers(0, 12), st.sampled_from([VIEW, PURCHASE]))
+def test_engaged_sums_the_engagement_time_that_follows():
+    records = np.zeros(3, EVENT)
+    records["time_ms"] = 0, 1, 2
+    records["engagement_ds"] = 9_999, 700, 500
+    assert label_events(find_label("engaged"), np.zeros(3, int), records)[0].tolist() == [True, False, False]
+
+
+def test_a_deep_visit_counts_page_views():
+    events = [(1, second, PAGE) for second in range(6)]
+    assert labels(*events, label=find_label("deep_visit")) == [True] + [False] * 5
+
+
+def test_any_event_within_a_time_is_a_label():
+    label = find_label("add_to_cart within 1 h")
+    assert (label.events, label.horizon_ms) == (("add_to_cart",), 3_600_000)
+    assert str(label) == "a add_to_cart by the same user within 1 h after the event"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bought", "label 'bought': not in labels.yaml (converted, abandoned, engaged, deep_visit), nor"),
+        ("shopping within 1 h", "'shopping' is not an event"),
+        ("purchase within 0 h", "horizon: must be more than 0"),
+        ("purchase within 3 weeks", "label 'purchase within 3 weeks': Expected `str` matching regex"),
+    ],
+)
+def test_a_label_that_cannot_be_used_is_refused(text, message):
+    with pytest.raises(LabelError) as error:
+        find_label(text)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("x: {horizon: 1 h}", "want one of events, engagement_s and page_views, got none"),
+        ("x: {horizon: 1 h, page_views: 3, absent: true}", "absent: needs events"),
+        ("x: {horizon: 1 h, page_view: 3}", "unknown field"),
+        ("x: [", "cannot be read"),
+    ],
+)
+def test_an_entry_that_breaks_a_rule_is_refused_by_name(tmp_path, content, message):
+    file = tmp_path / "labels.yaml"
+    file.write_text(content)
+    with pytest.raises(LabelError, match=message):
+        find_label("x", file)
+
+
+event = st.tuples(st.integers(0, 3), st.integers(0, 12), st.integers(0, 5))
 
 
 @given(st.lists(event, min_size=1, max_size=25), st.integers(1, 6))
-def test_labels_are_what_the_definition_says_in_any_order_of_events(triples, horizon_ms):
-    user, time_ms, kind = np.array(triples, np.int64).T
-    labels, matured = purchase_within(user, time_ms, kind, horizon_ms)
-    newest = max(time for _, time, _ in triples)
-    for (who, time, _), is_positive, is_mature in zip(triples, labels, matured):
-        assert is_positive == any(
-            other == who and kind == PURCHASE and time < bought <= time + horizon_ms for other, bought, kind in triples
-        )
-        assert is_mature == (time + horizon_ms <= newest)
-
-
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=30))
-def test_auc_is_the_share_of_pairs_in_the_right_order_with_ties_as_half(pairs):
-    positives = [score for positive, score in pairs if positive]
-    negatives = [score for positive, score in pairs if not positive]
-    labels, scores = (np.array(column) for column in zip(*pairs))
-    if not positives or not negatives:
-        with pytest.raises(ValueError, match=f"got {len(positives)} positive and {len(negatives)} negative"):
-            roc_auc(labels, scores)
-        return
-    wins = sum((high > low) + 0.5 * (high == low) for high in positives for low in negatives)
-    assert roc_auc(labels, scores) == pytest.approx(wins / len(positives) / len(negatives))
+def test_sums_after_are_what_the_definition_says_in_any_order_of_events(triples, horizon_ms):
+    user, time_ms, amount = np.array(triples, np.int64).T
+    expected = [
+        sum(much for other, when, much in triples if other == who and time < when <= time + horizon_ms)
+        for who, time, _ in triples
+    ]
+    assert sum_after(user, time_ms, amount, horizon_ms).tolist() == expected

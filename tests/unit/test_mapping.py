@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from jobs.mapping import ClickMapping, MappingError, RowError, check_columns, click_adapter, load_mapping, same_names
+from training.mapping import (
+    ClickMapping,
+    MappingError,
+    RowError,
+    check_columns,
+    click_adapter,
+    load_mapping,
+    same_names,
+)
 
 MAPPINGS = Path(__file__).parents[2] / "conf" / "mappings"
 REQUIRED = "columns: {user_id: who, event_name: what, event_time: at}\n"

@@ -10,7 +10,7 @@ import xgboost
 
 from training.bundle import describe_model, write_bundle
 from udfs.features import FEATURE_NAMES, schema_hash
-from udfs.model import BundleError, Scorer, TrainingWindow, load_bundle
+from udfs.model import MODEL_FILE, BundleError, Scorer, TrainingWindow, load_bundle
 
 NAMES = FEATURE_NAMES[:3]
 WINDOW = TrainingWindow(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))
@@ -28,12 +28,12 @@ MODEL = train(names=list(NAMES))
 
 
 def manifest_of(model: bytes):
-    return describe_model(model, NAMES, 64, "bought", WINDOW, {"test_auc": 0.9}, version="v1")
+    return describe_model({MODEL_FILE: model}, NAMES, 64, "bought", WINDOW, {"test_auc": 0.9}, version="v1")
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    write_bundle(tmp_path / "bundle", manifest_of(MODEL), MODEL)
+    write_bundle(tmp_path / "bundle", manifest_of(MODEL), {MODEL_FILE: MODEL})
     return tmp_path / "bundle"
 
 
@@ -58,25 +58,25 @@ def refusal(bundle: Path, history_length: int = 64) -> str:
 
 def test_a_bundle_comes_back_as_it_was_written(tmp_path):
     manifest = manifest_of(MODEL)
-    write_bundle(tmp_path / "models" / "bundle", manifest, MODEL)
+    write_bundle(tmp_path / "models" / "bundle", manifest, {MODEL_FILE: MODEL})
     loaded = load_bundle(tmp_path / "models" / "bundle", history_length=64)
     assert (loaded.manifest, loaded.model) == (manifest, MODEL)
 
 
-def test_a_model_without_a_version_is_named_by_its_time_and_hash():
-    manifest = describe_model(MODEL, NAMES, 64, "bought", WINDOW, {})
-    assert manifest.version == f"{manifest.created_at:%Y%m%dT%H%M%SZ}-{sha256(MODEL).hexdigest()[:8]}"
+def test_a_model_without_a_version_is_named_by_the_end_of_its_data_and_its_hash():
+    manifest = describe_model({MODEL_FILE: MODEL}, NAMES, 64, "bought", WINDOW, {})
+    assert manifest.version == f"{WINDOW.end:%Y%m%dT%H%M%SZ}-{sha256(MODEL).hexdigest()[:8]}"
 
 
 def test_a_bundle_is_not_written_over(bundle):
     with pytest.raises(BundleError, match="exists already"):
-        write_bundle(bundle, manifest_of(MODEL), MODEL)
+        write_bundle(bundle, manifest_of(MODEL), {MODEL_FILE: MODEL})
     assert load_bundle(bundle, 64).model == MODEL
 
 
 def test_a_bundle_that_would_be_refused_leaves_nothing_behind(tmp_path):
     with pytest.raises(BundleError, match="sha256"):
-        write_bundle(tmp_path / "bundle", manifest_of(MODEL), train(max_depth=3))
+        write_bundle(tmp_path / "bundle", manifest_of(MODEL), {MODEL_FILE: train(max_depth=3)})
     assert not list(tmp_path.iterdir())
 
 

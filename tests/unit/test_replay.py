@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.mapping import ClickMapping, MappingError, load_mapping
 from jobs.replay import main
 from jobs.replay_options import OptionError, kafka_options, simulation
 from jobs.replay_send import BURST_SECONDS, CATCH_UP, STEP_SECONDS, at_rate, at_recorded_speed
-from jobs.replay_sources import (
+from training.mapping import ClickMapping, MappingError, load_mapping
+from training.records import (
     WEEK_MS,
     Record,
     SourceError,

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.settings import ConfigError, duration_ms, load_settings, printable
+from jobs.settings import ConfigError, load_settings, printable
+from udfs.durations import duration_ms
 
 CONF = Path(__file__).parents[2] / "conf"
 LOCAL = CONF / "local.yaml"

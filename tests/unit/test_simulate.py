@@ -4,9 +4,9 @@ from datetime import datetime
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from training.broken import BREAK, with_broken
-from training.labels import eligible, purchase_within, roc_auc
 from training.shop import (
     BUY,
     LEAVE,
@@ -38,8 +38,8 @@ def encode(records) -> list[bytes]:
 
 
 def eligible_labels(stream) -> tuple[np.ndarray, np.ndarray]:
-    labels, matured = purchase_within(stream.events["user"], stream.events["time_ms"], stream.kind)
-    rows = np.flatnonzero(eligible(stream.kind, matured))
+    labels, rows = stream.labels()
+    rows = np.flatnonzero(rows)
     return rows, labels[rows]
 
 
@@ -99,9 +99,9 @@ def test_the_base_rate_and_the_best_auc_are_those_of_a_plausible_shop(stream):
 def test_best_auc_ranks_by_propensity_and_a_blurred_propensity_ranks_worse(stream):
     rows, labels = eligible_labels(stream)
     propensity = stream.propensity[rows]
-    assert best_auc(stream) == roc_auc(labels, propensity)
+    assert best_auc(stream) == roc_auc_score(labels, propensity)
     blurred = propensity * np.random.default_rng(0).lognormal(0, 1, len(rows))
-    assert roc_auc(labels, blurred) < best_auc(stream) - 0.01
+    assert roc_auc_score(labels, blurred) < best_auc(stream) - 0.01
 
 
 def calibration_errors(stream, propensity: np.ndarray) -> list[float]:
@@ -110,12 +110,12 @@ def calibration_errors(stream, propensity: np.ndarray) -> list[float]:
     Labels within a session hang together, so only the first event of each session in a bin counts. These are
     independent given their propensities, as no label reaches into the next session.
     """
-    labels, matured = purchase_within(stream.events["user"], stream.events["time_ms"], stream.kind)
+    labels, usable = stream.labels()
     order = np.lexsort((stream.events["time_ms"], stream.events["user"]))
     user, time_ms = stream.events["user"][order], stream.events["time_ms"][order]
     begins = (np.diff(user, prepend=-1) != 0) | (np.diff(time_ms, prepend=0) > SESSION_GAP_MS)
     session = np.cumsum(begins)
-    rows = eligible(stream.kind, matured)[order]
+    rows = usable[order]
     session, labels, propensity = session[rows], labels[order][rows], propensity[order][rows]
     bins = np.digitize(propensity, [0.001, 0.01, 0.02, 0.05, 0.15, 0.4])
     errors = []

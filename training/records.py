@@ -14,7 +14,7 @@ import msgspec
 import pyarrow
 import pyarrow.parquet
 
-from jobs.mapping import ClickMapping, RowError, check_columns, click_adapter, same_names
+from training.mapping import ClickMapping, RowError, check_columns, click_adapter, same_names
 from udfs.events import LATEST_TIME_MS
 
 WEEK_MS = 7 * 86_400_000

@@ -1,0 +1,145 @@
+"""Examples made on disk, bucket by bucket, against the same made in memory; and data that is not as it should be."""
+
+import json
+import math
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from training.archive import find_parts
+from training.examples import load_examples
+from training.labels import CONVERTED
+from training.prepare import _EVENTS as EVENTS
+from training.prepare import _UPDATES as UPDATES
+from training.prepare import Preparation, PrepareError, build_bucket, prepare
+from training.records import SourceError
+from training.simulate import Simulation, simulate
+from training.trainer import simulated_examples
+from udfs.events import ClickLimits
+from udfs.history import EVENT
+
+QUICK = Preparation(CONVERTED, workers=2, bucket_events=1_000, limits=ClickLimits(max_behind_ms=10**13))
+
+
+@pytest.fixture(scope="module")
+def stream():
+    return simulate(Simulation(users=150, hours=12, seed=8, late_share=0.1))
+
+
+def archive(path, clicks: list[dict], arrival_ms, partitions: int = 3) -> None:
+    """Clicks as the job's archive has them, a partition after the other."""
+    payloads = [json.dumps(click).encode() for click in clicks]
+    partition = np.array([sum(click["user_id"].encode()) % partitions for click in clicks])
+    offset = np.array([int((partition[:row] == partition[row]).sum()) for row in range(len(clicks))])
+    order = np.argsort(partition, kind="stable")
+    times = [datetime.fromtimestamp(int(arrival_ms[row]) / 1000, UTC) for row in order]
+    table = pa.table(
+        {
+            "payload": [payloads[row] for row in order],
+            "record_time": pa.array(times, pa.timestamp("ms", tz="UTC")),
+            "source_partition": pa.array(partition[order], pa.int32()),
+            "source_offset": pa.array(offset[order], pa.int64()),
+        }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=500)
+
+
+def by_time(examples):
+    """Features and labels in an order that does not depend on how they were made."""
+    order = np.lexsort((examples.user_ids[examples.user], examples.time_ms))
+    return examples.features[order], examples.labels[order]
+
+
+def test_an_archive_in_any_order_gives_the_examples_that_memory_gives(tmp_path, stream):
+    archive(tmp_path / "clicks" / "day=2026-01-05" / "part-0.parquet", list(stream.clicks()), stream.arrival_ms)
+    (tmp_path / "clicks" / "_SUCCESS").touch()
+    profiles = tmp_path / "profiles.jsonl"
+    profiles.write_text("".join(json.dumps(profile) + "\n" for profile in stream.profiles))
+    directories, summary = prepare(tmp_path / "clicks", tmp_path / "out", QUICK, profiles)
+    assert len(directories) > 1
+    assert summary.read == summary.accepted == len(stream)
+    features, labels = by_time(load_examples(directories))
+    expected, expected_labels = by_time(simulated_examples(stream))
+    assert labels.tolist() == expected_labels.tolist()
+    assert features.tobytes() == expected.tobytes()
+
+
+def packed(*events: tuple[str, int, int]) -> pa.Table:
+    """A bucket of (user, minute, offset) events, in one partition."""
+    records = np.zeros(len(events), EVENT)
+    records["time_ms"] = [minute * 60_000 for _, minute, _ in events]
+    columns = {
+        "user_id": [user for user, _, _ in events],
+        "packed": [record.tobytes() for record in records],
+        "arrival_ms": [0] * len(events),
+        "partition": [0] * len(events),
+        "offset": [offset for _, _, offset in events],
+    }
+    return pa.table(columns, EVENTS)
+
+
+NO_UPDATES = UPDATES.empty_table()
+
+
+def test_what_comes_later_changes_no_feature_of_an_event():
+    early = [("a", 0, 1), ("a", 1, 2), ("b", 1, 3)]
+    later = [("a", 5, 10), ("b", 2, 11), ("a", 40, 12)]
+    update = pa.table({"user_id": ["a"], "packed": [bytes(16)], "arrival_ms": [10]}, UPDATES)
+    end = 10**9
+    alone, _ = build_bucket(packed(*early), NO_UPDATES, QUICK, end, 1)
+    followed, _ = build_bucket(packed(*later, *early), update, QUICK, end, 1)
+    kept = np.isin(followed.offset, [1, 2, 3])
+    assert followed.features[kept].tobytes() == alone.features.tobytes()
+
+
+def test_a_record_that_was_read_twice_counts_once_and_a_copy_is_told():
+    examples, summary = build_bucket(packed(("a", 0, 1), ("a", 0, 1), ("a", 0, 2)), NO_UPDATES, QUICK, 10**9, 1)
+    assert (len(examples), summary.duplicates, summary.copies) == (2, 1, 1)
+
+
+def test_left_out_negatives_are_weighed_by_those_that_stay():
+    events = packed(*((f"u{number}", 0, number) for number in range(4_000)))
+    sampled = Preparation(CONVERTED, negative_share=0.25)
+    examples, _ = build_bucket(events, NO_UPDATES, sampled, 10**9, 1)
+    assert 800 < len(examples) < 1_200
+    assert math.isclose(examples.weight.sum(), 4 * len(examples))
+
+
+def test_clicks_that_are_all_rejected_are_an_error_with_the_reasons(tmp_path):
+    (tmp_path / "clicks.jsonl").write_text('{"user_id": ""}\n[]\n')
+    with pytest.raises(PrepareError, match="no click accepted of 2 records: 1 empty_field, 1 not_an_object"):
+        prepare(tmp_path / "clicks.jsonl", tmp_path / "out", QUICK)
+
+
+def test_a_horizon_longer_than_the_data_is_an_error(tmp_path):
+    click = {"user_id": "a", "event_name": "scroll", "event_time": 0}
+    lines = [json.dumps(click | {"event_time": minute * 60_000}) for minute in (0, 20)]
+    (tmp_path / "clicks.jsonl").write_text("\n".join(lines))
+    with pytest.raises(PrepareError, match="the clicks span 20 minutes, and a label is known only 30 min after"):
+        prepare(tmp_path / "clicks.jsonl", tmp_path / "out", QUICK)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.parquet", b"PAR1 broken", "x.parquet: not a Parquet file"),
+        ("x.txt", b"", "x.txt: unknown format"),
+        (".hidden", b"", "no file in it"),
+    ],
+)
+def test_a_directory_that_cannot_be_read_is_refused_by_name(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=message):
+        find_parts(tmp_path)
+
+
+def test_an_empty_partition_of_an_archive_is_no_error(tmp_path, stream):
+    clicks = list(stream.clicks())
+    archive(tmp_path / "a" / "1.parquet", clicks, stream.arrival_ms)
+    pq.write_table(pq.read_table(tmp_path / "a" / "1.parquet").slice(0, 0), tmp_path / "a" / "2.parquet")
+    _, summary = prepare(tmp_path / "a", tmp_path / "out", QUICK)
+    assert summary.accepted == len(clicks)

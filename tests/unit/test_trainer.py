@@ -1,0 +1,173 @@
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from tests.conftest import QUICK
+from training.examples import Examples
+from training.labels import CONVERTED
+from training.models import Calibration, XGBoostModel, fold_in
+from training.onnx_export import ExportError, OnnxScorer, certify, split_values
+from training.report import alarms, report_html, verdict
+from training.simulate import Simulation, simulate
+from training.split import SplitError, split_by_time, split_by_user, user_folds
+from training.trainer import ONNX_FILE, TrainingError, load_training, simulated_examples, train_model
+from udfs.features import FEATURE_NAMES
+from udfs.model import Bundle, Scorer
+
+
+@pytest.fixture(scope="module")
+def stream():
+    return simulate(Simulation(users=700, seed=4))
+
+
+@pytest.fixture(scope="module")
+def examples(stream):
+    return simulated_examples(stream)
+
+
+@pytest.fixture(scope="module")
+def trained(stream, examples):
+    settings = replace(QUICK, compare=("logistic", "lightgbm"))
+    return train_model(examples, settings, propensity=stream.propensity[examples.offset], version="v1")
+
+
+def with_features(examples: Examples, features: np.ndarray) -> Examples:
+    return Examples(**{**vars(examples), "features": features})
+
+
+def test_the_model_ranks_unseen_users_well_but_not_better_than_is_possible(trained):
+    metrics = trained.manifest.metrics
+    assert 0.75 < metrics["test_roc_auc"] < metrics["best_possible_test_auc"] + 0.02
+    assert metrics["test_roc_auc_low"] < metrics["test_roc_auc"] < metrics["test_roc_auc_high"]
+
+
+def test_scores_are_probabilities_on_average(trained):
+    found = trained.evaluation.metrics
+    assert found["mean_probability"].value == pytest.approx(found["positive_rate"].value, rel=0.4)
+
+
+def test_equal_settings_and_data_give_equal_files_and_another_seed_others(examples, trained):
+    again = train_model(examples, QUICK, version="v1")
+    assert again.files == trained.files
+    assert train_model(examples, replace(QUICK, seed=2)).model != trained.model
+
+
+def test_pruning_leaves_out_features_and_hardly_loses(examples):
+    pruned = train_model(examples, replace(QUICK, prune=True))
+    assert len(pruned.manifest.features) < len(FEATURE_NAMES)
+    accepted = [step for step in pruned.evaluation.pruning if step.accepted]
+    assert min(step.features for step in accepted) == len(pruned.manifest.features)
+
+
+def test_a_monotone_feature_never_lowers_the_score(examples):
+    settings = replace(QUICK, monotone={"cart_adds_30m": "up"})
+    model = train_model(examples, settings)
+    scorer = Scorer(Bundle(model.manifest, model.model))
+    rows = np.repeat(examples.features[:200, None], 6, 1)
+    rows[:, :, FEATURE_NAMES.index("cart_adds_30m")] = np.arange(6)
+    scores = scorer.predict(rows.reshape(-1, len(FEATURE_NAMES))).reshape(200, 6)
+    assert (np.diff(scores, axis=1) >= 0).all()
+
+
+def test_the_search_stays_within_its_bounds_and_is_reported(examples):
+    lines = []
+    found = train_model(examples, replace(QUICK, trials=2, rounds=5), report=lines.append)
+    assert sum("trial" in line for line in lines) == 3
+    assert 2 <= found.evaluation.parameters["max_depth"] <= 6
+
+
+def test_every_user_is_on_one_side_of_each_split(examples):
+    rows, holdout = split_by_user(examples, 0.2, seed=1)
+    assert not set(examples.user[rows]) & set(examples.user[holdout])
+    assert len(rows) + len(holdout) == len(examples)
+    fold = user_folds(examples, rows, 5, seed=1)
+    per_user = {(user, number) for user, number in zip(examples.user[rows].tolist(), fold.tolist())}
+    assert len(per_user) == len({user for user, _ in per_user})
+
+
+def test_no_training_label_reaches_into_a_holdout_by_time(examples):
+    rows, holdout = split_by_time(examples, 0.2, CONVERTED.horizon_ms)
+    assert examples.time_ms[rows].max() + CONVERTED.horizon_ms < examples.time_ms[holdout].min()
+    assert train_model(examples, replace(QUICK, holdout="time")).manifest.metrics["test_roc_auc"] > 0.7
+
+
+def test_examples_without_positives_are_an_error(examples):
+    none = Examples(**{**vars(examples), "labels": np.zeros(len(examples), bool)})
+    with pytest.raises(SplitError, match="has 0 positive labels among .* both classes are needed"):
+        train_model(none, QUICK)
+
+
+def test_a_fold_with_one_class_is_an_error(examples):
+    few = examples.user < 6
+    labels = examples.labels[few] & (examples.user[few] == 0)
+    labels[np.flatnonzero(examples.user[few] == 0)[:1]] = True
+    some = Examples(**{**vars(examples.take(np.flatnonzero(few))), "labels": labels})
+    with pytest.raises(SplitError, match="too few for|both classes are needed"):
+        train_model(some, QUICK)
+
+
+def test_features_without_information_are_named_and_do_no_harm(examples):
+    features = examples.features.copy()
+    features[:, 0], features[:, 1] = np.nan, 7
+    found = train_model(with_features(examples, features), QUICK)
+    assert set(FEATURE_NAMES[:2]) <= set(found.evaluation.unused)
+
+
+def test_a_feature_that_knows_the_label_raises_an_alarm(examples, trained):
+    features = examples.features.copy()
+    features[:, 0] = examples.labels
+    leaking = train_model(with_features(examples, features), replace(QUICK, parameters={"colsample_bynode": 1.0}))
+    assert any("too good" in alarm for alarm in alarms(leaking))
+    assert any(f"{FEATURE_NAMES[0]} alone carries the model" in alarm for alarm in alarms(leaking))
+    assert verdict(leaking).startswith("Do not ship this model before its alarm is explained.")
+    assert not alarms(trained)
+
+
+def test_the_export_scores_what_the_job_scores_and_its_certificate_says_so(trained, examples):
+    scorer, runtime = Scorer(Bundle(trained.manifest, trained.model)), OnnxScorer(trained.files[ONNX_FILE])
+    largest = np.abs(scorer.predict(examples.features) - runtime.predict(examples.features)).max()
+    assert largest <= trained.manifest.export["limit"]
+    assert trained.manifest.export["largest_difference"] <= trained.manifest.export["limit"]
+
+
+def test_an_export_of_another_model_is_refused(trained, examples):
+    other = train_model(examples, replace(QUICK, seed=3))
+    mine = Scorer(Bundle(trained.manifest, trained.model))
+    with pytest.raises(ExportError, match="differ from the model's by up to"):
+        certify(mine.predict, other.files[ONNX_FILE], examples.features[:500], [()] * len(FEATURE_NAMES))
+
+
+def test_a_calibration_folded_into_the_trees_is_the_calibration(trained, examples):
+    booster = Scorer(Bundle(trained.manifest, trained.model))._booster
+    calibration = Calibration(0.7, -0.4)
+    plain, folded = XGBoostModel(booster), XGBoostModel(fold_in(booster, calibration))
+    rows = examples.features[:1_000]
+    assert folded.predict(rows) == pytest.approx(calibration(plain.predict(rows)), abs=1e-6)
+    assert len(split_values(booster, len(FEATURE_NAMES))) == len(FEATURE_NAMES)
+
+
+def test_the_report_stands_alone_and_opens_with_the_verdict(trained):
+    page = report_html(trained).decode()
+    assert verdict(trained) in page.replace("&#39;", "'")
+    assert page.index('class="verdict"') < page.index("<table>")
+    assert "<script" not in page
+    assert not any(f'{attribute}="http' in page for attribute in ("src", "href"))
+    for heading in ("Gain and lift", "Thresholds", "Most confident mistakes", "Provenance", "Bias or variance"):
+        assert heading in page
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("folds=1", "Expected `int` >= 2 - at `$.folds`"),
+        ("fold=3", "unknown field `fold`"),
+        ("features=[nothing]", "feature 'nothing' is unknown"),
+        ("monotone={nothing: up}", "feature 'nothing' is unknown"),
+        ("parameters={depth: 3}", "key parameters: depth is unknown, want max_depth"),
+        ("folds", "--set folds: want KEY=VALUE"),
+    ],
+)
+def test_a_setting_that_breaks_a_rule_is_refused_by_name(override, message):
+    with pytest.raises(TrainingError) as error:
+        load_training(None, [override])
+    assert message in str(error.value)

@@ -1,0 +1,208 @@
+"""From examples to a model: cross-validation by user, search, pruning, calibration. None of it sees the holdout."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import optuna
+from sklearn.metrics import roc_auc_score
+
+from training.evaluate import Estimate, Scored, difference
+from training.examples import Examples
+from training.models import Calibration, Family, Fitting, Model, Sample, fit_calibration
+
+PRUNED_SIZES = (64, 48, 32, 24, 16, 12, 8)
+SEARCH_ROWS = 200_000
+IMPORTANCE_ROWS = 50_000
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """What the folds' models say of the rows that they did not see."""
+
+    probability: np.ndarray  # float64[n]
+    rounds: int  # the median of the folds
+    models: list[Model]
+    training_auc: float  # of the rows that the models did see
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows to train with, in a few arrays: features float32[n, k] and the fold of each row, int64[n]."""
+
+    features: np.ndarray
+    labels: np.ndarray
+    weight: np.ndarray
+    user: np.ndarray
+    fold: np.ndarray
+    balance: float
+
+    @classmethod
+    def of(cls, examples: Examples, rows: np.ndarray, fold: np.ndarray, balance: float) -> "Data":
+        return cls(
+            examples.features[rows], examples.labels[rows], examples.weight[rows], examples.user[rows], fold, balance
+        )
+
+    def columns(self, columns: Sequence[int]) -> "Data":
+        return replace(self, features=np.ascontiguousarray(self.features[:, columns]))
+
+    def rows(self, rows: np.ndarray) -> "Data":
+        names = ("features", "labels", "weight", "user", "fold")
+        return Data(*(getattr(self, name)[rows] for name in names), self.balance)
+
+    def sample(self, rows: np.ndarray | slice = slice(None), balanced: bool = True) -> Sample:
+        weight = self.weight[rows]
+        if balanced:
+            weight = weight * balanced_weight(self.user[rows], weight, self.balance)
+        return Sample(self.features[rows], self.labels[rows], weight)
+
+    def auc(self, rows: np.ndarray, model: Model) -> float:
+        """The model's AUC on some of the rows."""
+        return roc_auc_score(self.labels[rows], model.predict(self.features[rows]), sample_weight=self.weight[rows])
+
+
+def balanced_weight(user: np.ndarray, weight: np.ndarray, balance: float) -> np.ndarray:
+    """Factors, 1 on average, by which a user with a total weight n counts as n to the power of 1 - balance."""
+    _, code = np.unique(user, return_inverse=True)
+    total = np.bincount(code, weight)[code]
+    factor = total**-balance
+    return factor / np.average(factor, weights=weight)
+
+
+def cross_validate(family: Family, data: Data, fitting: Fitting) -> CrossValidated:
+    """Fit a model on all folds but one, for each of them; it stops early by the one left out."""
+    probability = np.empty(len(data.labels))
+    models, seen = [], []
+    for number in np.unique(data.fold):
+        out = np.flatnonzero(data.fold == number)
+        rest = np.flatnonzero(data.fold != number)
+        model = family.fit(data.sample(rest), fitting, data.sample(out, balanced=False))
+        probability[out] = model.predict(data.features[out])
+        seen.append(data.auc(rest, model))
+        models.append(model)
+    rounds = int(np.median([model.rounds for model in models]))
+    return CrossValidated(probability, rounds, models, float(np.mean(seen)))
+
+
+def scored(data: Data, probability: np.ndarray) -> Scored:
+    return Scored(data.labels, probability, data.weight, data.user)
+
+
+def search(family: Family, data: Data, fitting: Fitting, trials: int, seed: int, report: Report) -> Mapping[str, float]:
+    """The parameters with the least log loss on held-out users, of the defaults and so many trials."""
+    if len(data.labels) > SEARCH_ROWS:
+        data = data.rows(np.sort(np.random.default_rng(seed).choice(len(data.labels), SEARCH_ROWS, replace=False)))
+
+    def loss(trial: optuna.Trial) -> float:
+        tried = cross_validate(family, data, replace(fitting, parameters=family.suggest(trial)))
+        measured = scored(data, tried.probability)
+        found = measured.log_loss(measured.weight)
+        report(f"    trial {trial.number + 1} of {trials}: log loss {found:.5f}")
+        return found
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    study.optimize(loss, n_trials=trials)
+    base = scored(data, cross_validate(family, data, fitting).probability)
+    report(f"    defaults: log loss {base.log_loss(base.weight):.5f}")
+    return study.best_params if study.best_value < base.log_loss(base.weight) else fitting.parameters
+
+
+def permutation_importance(data: Data, crossed: CrossValidated, seed: int) -> np.ndarray:
+    """How much AUC is lost on held-out rows when a feature's values are shuffled among them: float64[k].
+
+    The mean over the folds (Breiman, Random forests, 2001, section 10).
+    """
+    rng = np.random.default_rng(seed)
+    lost = np.zeros(data.features.shape[1])
+    for number, model in zip(np.unique(data.fold), crossed.models):
+        rows = np.flatnonzero(data.fold == number)
+        if len(rows) > IMPORTANCE_ROWS:
+            rows = np.sort(rng.choice(rows, IMPORTANCE_ROWS, replace=False))
+        features, labels, weight = data.features[rows], data.labels[rows], data.weight[rows]
+        if labels.all() or not labels.any():
+            continue
+        whole = roc_auc_score(labels, model.predict(features), sample_weight=weight)
+        for column in range(features.shape[1]):
+            kept = features[:, column].copy()
+            features[:, column] = rng.permutation(kept)
+            lost[column] += whole - roc_auc_score(labels, model.predict(features), sample_weight=weight)
+            features[:, column] = kept
+    return lost / len(crossed.models)
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """A number of features that was tried, and how its model differs from the best one, on held-out users."""
+
+    features: int
+    auc: Estimate
+    average_precision: Estimate
+    accepted: bool
+
+
+def prune(
+    family: Family, data: Data, fitting: Fitting, whole: CrossValidated, importance: np.ndarray, report: Report
+) -> tuple[list[int], CrossValidated, list[Pruning]]:
+    """The fewest features, by importance, whose model is within a standard error of the best one tried.
+
+    The rule of one standard error (Breiman and others, Classification and regression trees, 1984, section 3.4.3), here
+    of the difference on the same held-out users, in AUC and in average precision. Returns the columns, in the order of
+    the features, what cross-validation says of them, and what was tried.
+    """
+    ranked = np.argsort(-importance, kind="stable")
+    tried = {len(importance): (list(range(len(importance))), whole)}
+    for size in (size for size in PRUNED_SIZES if size < len(importance)):
+        kept = sorted(ranked[:size].tolist())
+        narrowed = replace(
+            fitting,
+            names=[fitting.names[column] for column in kept],
+            monotone=[fitting.monotone[column] for column in kept] if fitting.monotone else (),
+        )
+        tried[size] = kept, cross_validate(family, data.columns(kept), narrowed)
+        report(f"    {size} features: AUC {scored(data, tried[size][1].probability).roc_auc_of_all():.4f}")
+    best = max(tried.values(), key=lambda entry: scored(data, entry[1].probability).roc_auc_of_all())[1]
+    steps = []
+    for size, (_, crossed) in tried.items():
+        change = difference(data.labels, crossed.probability, best.probability, data.weight, data.user)
+        accepted = all(estimate.value >= -estimate.standard_error for estimate in change.values())
+        steps.append(Pruning(size, change["roc_auc"], change["average_precision"], accepted))
+    columns, chosen = tried[min(step.features for step in steps if step.accepted)]
+    return columns, chosen, steps
+
+
+def choose_calibration(data: Data, crossed: CrossValidated, seed: int) -> tuple[Calibration, Estimate]:
+    """A calibration, if users that it was not fitted to gain by it, and the log loss that it saves them."""
+    corrected = np.empty(len(crossed.probability))
+    for number in np.unique(data.fold):
+        out, rest = data.fold == number, data.fold != number
+        fitted = fit_calibration(crossed.probability[rest], data.labels[rest], data.weight[rest])
+        corrected[out] = fitted(crossed.probability[out])
+    before, after = scored(data, crossed.probability), scored(data, corrected)
+    draws = [
+        before.log_loss(old) - after.log_loss(new)
+        for old, new in zip(before.redrawn(seed), after.redrawn(seed))
+    ]  # fmt: skip
+    value = before.log_loss(before.weight) - after.log_loss(after.weight)
+    saved = Estimate(value, *np.percentile(draws, [2.5, 97.5]).tolist())
+    fitted = fit_calibration(crossed.probability, data.labels, data.weight)
+    return (fitted if saved.value > 0 else Calibration()), saved
+
+
+def learning_curve(family: Family, data: Data, fitting: Fitting, seed: int, shares=(0.25, 0.5, 1.0)) -> list[dict]:
+    """AUC on seen and on held-out users, by the share of the training users: the first fold is held out."""
+    out = np.flatnonzero(data.fold == data.fold[0])
+    rest = np.flatnonzero(data.fold != data.fold[0])
+    place = np.random.default_rng(seed).random(int(data.user.max()) + 1)[data.user[rest]]
+    points = []
+    for share in shares:
+        some = rest[place < share]
+        if data.labels[some].all() or not data.labels[some].any():
+            continue
+        model = family.fit(data.sample(some), fitting, data.sample(out, balanced=False))
+        points.append(
+            {"share": share, "rows": len(some), "seen": data.auc(some, model), "held_out": data.auc(out, model)}
+        )
+    return points

@@ -1,0 +1,112 @@
+"""Models as ONNX, and the certificate that ONNX Runtime gives the same scores as the model's own library."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import lightgbm
+import numpy as np
+import onnxruntime
+import xgboost
+from onnxmltools import convert_lightgbm, convert_xgboost
+from onnxmltools.convert.common.data_types import FloatTensorType
+
+#: The largest difference of a probability that an export may show. float32 has a relative precision of 6e-8; the two
+#: libraries add up hundreds of leaves in different orders.
+LIMIT = 1e-5
+OPSET = 15
+_EDGE_ROWS = 2_000
+
+
+class ExportError(ValueError):
+    """An export that does not do what the model does; the message says by how much."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was compared: rows of the holdout, rows with missing values, rows on the edges of splits."""
+
+    rows: int
+    edge_rows: int
+    largest_difference: float
+    limit: float
+
+
+def export_xgboost(model: bytes, features: int) -> bytes:
+    """The ONNX model of an XGBoost model in UBJSON: input float32[n, features], outputs `label` and `probabilities`."""
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(model))
+    booster.feature_names = None  # the converter wants its own: f0, f1, ...
+    return _bytes(convert_xgboost(booster, initial_types=_input(features), target_opset=OPSET))
+
+
+def export_lightgbm(model: lightgbm.Booster, features: int) -> bytes:
+    return _bytes(convert_lightgbm(model, initial_types=_input(features), target_opset=OPSET, zipmap=False))
+
+
+def _input(features: int) -> list:
+    return [("features", FloatTensorType([None, features]))]
+
+
+def _bytes(converted) -> bytes:
+    converted.graph.name = "purchase_intent"  # by default a random one: equal models are to be equal bytes
+    return converted.SerializeToString()
+
+
+class OnnxScorer:
+    """An ONNX model in ONNX Runtime."""
+
+    def __init__(self, model: bytes, threads: int = 1):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+        self._output = self._session.get_outputs()[-1].name
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """The probability of the label, float32[n]."""
+        if not len(features):
+            return np.empty(0, np.float32)
+        return self._session.run([self._output], {self._input: features})[0][:, 1]
+
+
+def certify(
+    predict, exported: bytes, holdout: np.ndarray, thresholds: Sequence[np.ndarray], limit: float = LIMIT, seed: int = 1
+) -> Certificate:
+    """Compare an export with the model on the holdout float32[n, k] and on rows made to be hard.
+
+    `predict` gives the model's own probabilities; `thresholds` are the values that the model splits each feature at.
+    Raises ExportError when a difference is above the limit.
+    """
+    edges = edge_rows(holdout, thresholds, seed)
+    runtime = OnnxScorer(exported)
+    largest = max(
+        float(np.abs(predict(rows).astype(np.float64) - runtime.predict(rows)).max(initial=0.0))
+        for rows in (holdout, edges)
+    )
+    if not largest <= limit:
+        raise ExportError(f"ONNX Runtime's scores differ from the model's by up to {largest:.2e}: at most {limit:.0e}")
+    return Certificate(len(holdout), len(edges), largest, limit)
+
+
+def edge_rows(rows: np.ndarray, thresholds: Sequence[np.ndarray], seed: int) -> np.ndarray:
+    """Rows with missing values, and with values at, just below and just above the splits: float32[_EDGE_ROWS, k]."""
+    rng = np.random.default_rng(seed)
+    made = rows[rng.integers(0, len(rows), _EDGE_ROWS)].copy()
+    for column, splits in enumerate(thresholds):
+        if len(splits):
+            at = rng.choice(splits, _EDGE_ROWS).astype(np.float32)
+            side = rng.integers(-1, 2, _EDGE_ROWS)
+            value = np.where(side < 0, np.nextafter(at, np.float32(-np.inf)), at)
+            value = np.where(side > 0, np.nextafter(at, np.float32(np.inf)), value)
+            hit = rng.random(_EDGE_ROWS) < 0.7
+            made[hit, column] = value[hit]
+    made[rng.random(made.shape) < 0.1] = np.nan
+    return made
+
+
+def split_values(booster: xgboost.Booster, features: int) -> list[np.ndarray]:
+    """For each feature the values that an XGBoost model splits at, float32."""
+    names = booster.feature_names or [f"f{column}" for column in range(features)]
+    table = booster.trees_to_dataframe()
+    table = table[table["Feature"] != "Leaf"]
+    return [np.unique(table.loc[table["Feature"] == name, "Split"].dropna().to_numpy(np.float32)) for name in names]

@@ -1,0 +1,360 @@
+"""From raw records to examples on disk, for data larger than memory: two passes by all cores.
+
+1. Scatter: each worker reads parts of the data, decodes the records as the job does, and writes the events by bucket, a
+   hash of the user: so all of a user is in one bucket.
+2. Build: each worker takes a bucket into memory, orders it by arrival, labels it and computes the features.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from training.archive import Part, find_parts, read_part
+from training.dataset import ANY_TIME, Clicks, ProfileUpdates, arrange, read_profile_batch
+from training.examples import Examples, make_examples, save_examples
+from training.labels import Label
+from training.mapping import ClickMapping
+from udfs.events import ClickDecoder, ClickLimits
+from udfs.features import FEATURE_NAMES, FeatureComputer
+from udfs.history import EVENT
+from udfs.profiles import PROFILE
+
+BUCKET_EVENTS = 200_000
+FLUSH_EVENTS = 200_000
+UNKNOWN_MS = -1  # arrival of an event whose file does not tell
+
+_EVENTS = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("packed", pa.binary(EVENT.itemsize)),
+        ("arrival_ms", pa.int64()),
+        ("partition", pa.int64()),
+        ("offset", pa.int64()),
+    ]
+)
+_UPDATES = pa.schema(
+    [("user_id", pa.string()), ("packed", pa.binary(PROFILE.itemsize)), ("arrival_ms", pa.int64())]
+)  # fmt: skip
+
+
+class PrepareError(ValueError):
+    """Data that no examples can be made from. The message is one line and says what to do."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How to make examples. Raises ValueError when a value is out of range."""
+
+    label: Label
+    features: Sequence[str] = FEATURE_NAMES
+    history_length: int = 64
+    negative_share: float = 1.0
+    limits: ClickLimits = ClickLimits()  # for records of which the arrival is known
+    seed: int = 1
+    workers: int = 2
+    bucket_events: int = BUCKET_EVENTS
+
+    def __post_init__(self):
+        if not 0 < self.negative_share <= 1:
+            raise ValueError(f"negative_share is {self.negative_share}: want a number above 0, at most 1")
+        for name in ("workers", "bucket_events", "history_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: want at least 1")
+
+
+@dataclass
+class Summary:
+    """What was read, and what became of it."""
+
+    read: int = 0
+    rejected: Counter = field(default_factory=Counter)  # clicks, by reason
+    rejected_profiles: Counter = field(default_factory=Counter)
+    duplicates: int = 0  # records read twice: same partition and offset
+    copies: int = 0  # events equal in all to another one of the same user
+    examples: int = 0
+    positives: float = 0
+    first_ms: int = 2**62
+    last_ms: int = -1
+    last_arrival_ms: int = UNKNOWN_MS
+
+    def __iadd__(self, other: "Summary") -> "Summary":
+        for name in ("read", "rejected", "rejected_profiles", "duplicates", "copies", "examples", "positives"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.first_ms = min(self.first_ms, other.first_ms)
+        self.last_ms = max(self.last_ms, other.last_ms)
+        self.last_arrival_ms = max(self.last_arrival_ms, other.last_arrival_ms)
+        return self
+
+    @property
+    def accepted(self) -> int:
+        return self.read - self.rejected.total()
+
+    @property
+    def data_end_ms(self) -> int:
+        """When the data ended: its last arrival, or else its newest event."""
+        return self.last_ms if self.last_arrival_ms == UNKNOWN_MS else self.last_arrival_ms
+
+
+#: Told of progress: what is done, how many of how many parts, events so far.
+Progress = Callable[[str, int, int, int], None]
+
+
+def prepare(
+    clicks: Path,
+    out: Path,
+    preparation: Preparation,
+    profiles: Path | None = None,
+    mapping: ClickMapping | None = None,
+    progress: Progress = lambda *_: None,
+) -> tuple[list[Path], Summary]:
+    """Make examples of recorded clicks; returns the directories that `load_examples` takes.
+
+    Raises SourceError for data that can't be read, PrepareError for data without a usable event.
+    """
+    parts = find_parts(clicks, mapping)
+    profile_parts = [] if profiles is None else find_parts(profiles)
+    spill = out / "spill"
+    spill.mkdir(parents=True)
+    buckets = max(1, _estimated_events(parts) // preparation.bucket_events)
+    summary = Summary()
+    context = get_context("spawn")
+    with ProcessPoolExecutor(preparation.workers, context) as pool:
+        tasks = [partial(_scatter, part, n, buckets, spill, preparation.limits) for n, part in enumerate(parts)]
+        tasks += [partial(_scatter_profiles, part, n, buckets, spill) for n, part in enumerate(profile_parts)]
+        for done, found in enumerate(_run_all(pool, tasks), 1):
+            summary += found
+            progress("read", done, len(tasks), summary.read)
+        if not summary.accepted:
+            raise PrepareError(f"{clicks}: no click accepted of {summary.read} records: {_reasons(summary.rejected)}")
+        tasks = [partial(_build, n, spill, out, preparation, summary.data_end_ms) for n in range(buckets)]
+        for done, found in enumerate(_run_all(pool, tasks), 1):
+            summary += found
+            progress("computed", done, buckets, summary.examples)
+    shutil.rmtree(spill)
+    if not summary.examples:
+        minutes = (summary.last_ms - summary.first_ms) / 60_000
+        raise PrepareError(
+            f"{clicks}: no event to train on: the clicks span {minutes:.0f} minutes, and a label is known only "
+            f"{preparation.label.horizon} after its event: use more data or a shorter horizon"
+        )
+    return [directory for n in range(buckets) if (directory := _bucket_directory(out, n)).exists()], summary
+
+
+def _run_all(pool: ProcessPoolExecutor, tasks: list[Callable]) -> Iterator:
+    """Results in order of the tasks; the first error ends it."""
+    futures = [pool.submit(task) for task in tasks]
+    try:
+        for future in futures:
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _estimated_events(parts: list[Part]) -> int:
+    """Enough to size buckets by: a compressed click takes some 20 bytes or more."""
+    return sum(path.stat().st_size for path in {part.path for part in parts}) // 20
+
+
+def _reasons(rejected: Counter) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in rejected.most_common()) or "there are none"
+
+
+def _bucket_directory(out: Path, bucket: int) -> Path:
+    return out / f"{bucket:05d}"
+
+
+def _scatter(part: Part, number: int, buckets: int, spill: Path, limits: ClickLimits) -> Summary:
+    """Decode a part into files of one Arrow batch a bucket."""
+    summary = Summary()
+    with _Spill(spill / f"events-{number:06d}", buckets, _EVENTS) as files:
+        for batch in read_part(part):
+            known = batch.arrival_ms is not None
+            decoder = ClickDecoder(limits if known else ANY_TIME)
+            arrival = batch.arrival_ms if known else np.zeros(len(batch.payloads), np.int64)
+            decoded = decoder.decode(batch.payloads, arrival.tolist())
+            accepted = [row for row, reason in enumerate(decoded.reasons) if reason is None]
+            summary.read += len(batch.payloads)
+            summary.rejected.update(reason for reason in decoded.reasons if reason is not None)
+            if accepted:
+                times = np.array(decoded.event_times_ms, np.int64)[accepted]
+                summary.first_ms = min(summary.first_ms, int(times.min()))
+                summary.last_ms = max(summary.last_ms, int(times.max()))
+                if known:
+                    summary.last_arrival_ms = max(summary.last_arrival_ms, int(arrival[accepted].max()))
+                users = [decoded.user_ids[row] for row in accepted]
+                files.add(
+                    users,
+                    [decoded.events[row] for row in accepted],
+                    arrival[accepted] if known else np.full(len(accepted), UNKNOWN_MS),
+                    batch.partition[accepted],
+                    batch.offset[accepted],
+                )
+    return summary
+
+
+def _scatter_profiles(part: Part, number: int, buckets: int, spill: Path) -> Summary:
+    summary = Summary()
+    with _Spill(spill / f"profiles-{number:06d}", buckets, _UPDATES) as files:
+        for batch in read_part(part):
+            updates = read_profile_batch(batch.keys, batch.payloads, batch.arrival_ms)
+            summary.rejected_profiles.update(updates.rejected)
+            packed = [profile.tobytes() for profile in updates.profiles]
+            if packed:
+                files.add(updates.user_ids, packed, updates.updated_ms)
+    return summary
+
+
+class _Spill:
+    """Rows scattered over buckets into Arrow files: batch k of a file is bucket k's."""
+
+    def __init__(self, prefix: Path, buckets: int, schema: pa.Schema):
+        self._prefix, self._buckets, self._schema = prefix, buckets, schema
+        self._pending: list[pa.RecordBatch] = []
+        self._rows = 0
+        self._files = 0
+
+    def __enter__(self) -> "_Spill":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._flush()
+
+    def add(self, user_ids: list[str], *columns: Sequence) -> None:
+        arrays = [pa.array(column, kind.type) for column, kind in zip((user_ids, *columns), self._schema)]
+        self._pending.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._rows += len(user_ids)
+        if self._rows >= FLUSH_EVENTS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        table = pa.Table.from_batches(self._pending)
+        hashes = np.fromiter(
+            (crc32(user.encode()) for user in table.column("user_id").to_pylist()), np.uint32, table.num_rows
+        )
+        bucket = hashes % self._buckets
+        order = np.argsort(bucket, kind="stable")
+        table = table.take(order).combine_chunks()
+        bounds = np.searchsorted(bucket[order], np.arange(self._buckets + 1))
+        with (
+            pa.OSFile(f"{self._prefix}-{self._files:04d}.arrow", "wb") as sink,
+            pa.ipc.new_file(sink, self._schema) as writer,
+        ):
+            for start, end in zip(bounds[:-1], bounds[1:]):
+                batches = table.slice(start, end - start).to_batches()
+                writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], self._schema))
+        self._pending, self._rows = [], 0
+        self._files += 1
+
+
+def _gather(spill: Path, kind: str, bucket: int, schema: pa.Schema) -> pa.Table:
+    """All rows of a bucket."""
+    batches = []
+    for file in sorted(spill.glob(f"{kind}-*.arrow")):
+        with pa.memory_map(str(file)) as source:
+            batches.append(pa.ipc.open_file(source).get_batch(bucket))
+    return pa.Table.from_batches(batches, schema).combine_chunks()
+
+
+def _build(bucket: int, spill: Path, out: Path, preparation: Preparation, data_end_ms: int) -> Summary:
+    examples, summary = build_bucket(
+        _gather(spill, "events", bucket, _EVENTS),
+        _gather(spill, "profiles", bucket, _UPDATES),
+        preparation,
+        data_end_ms,
+        seed=preparation.seed + bucket,
+    )
+    if len(examples):
+        save_examples(examples, _bucket_directory(out, bucket))
+    return summary
+
+
+def build_bucket(
+    events: pa.Table, updates: pa.Table, preparation: Preparation, data_end_ms: int, seed: int
+) -> tuple[Examples, Summary]:
+    """The examples of a bucket's events and profile updates, given in any order."""
+    clicks, partition, offset, duplicates = _in_order_of_arrival(events)
+    data = arrange(clicks, _profile_updates(updates), preparation.history_length)
+    computer = FeatureComputer(preparation.features, preparation.history_length)
+    examples = make_examples(
+        data, preparation.label, computer, partition, offset, data_end_ms, preparation.negative_share, seed
+    )
+    rows = np.rec.fromarrays([clicks.user, clicks.records.view("V32")])
+    summary = Summary(
+        duplicates=duplicates,
+        copies=len(rows) - len(np.unique(rows.view(f"V{rows.dtype.itemsize}"))),
+        examples=len(examples),
+        positives=float(examples.weight[examples.labels].sum()),
+    )
+    return examples, summary
+
+
+def _in_order_of_arrival(events: pa.Table) -> tuple[Clicks, np.ndarray, np.ndarray, int]:
+    """The clicks, their partitions and offsets, and how many records were dropped as read twice.
+
+    A partition keeps order by offset. A user is in one partition, until their number changes; then the partition where
+    the user was seen first comes first.
+    """
+    codes = pc.dictionary_encode(events.column("user_id")).combine_chunks()
+    codes = codes if isinstance(codes, pa.DictionaryArray) else pc.dictionary_encode(pa.array([], pa.string()))
+    user = codes.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    arrival, partition, offset = (
+        events.column(name).to_numpy().astype(np.int64) for name in ("arrival_ms", "partition", "offset")
+    )
+    records = _unpack(events.column("packed"), EVENT)
+    begins = np.zeros(len(user), np.int64)
+    if len(np.unique(partition)) > 1:
+        pairs, place = np.unique(np.stack([user, partition], 1), axis=0, return_inverse=True)
+        earliest = np.full(len(pairs), np.iinfo(np.int64).max)
+        np.minimum.at(earliest, place.ravel(), arrival)
+        begins = earliest[place.ravel()]
+    order = np.lexsort((offset, partition, begins, user))
+    user, arrival, partition, offset, records = (
+        column[order] for column in (user, arrival, partition, offset, records)
+    )
+    again = np.zeros(len(user), bool)
+    again[1:] = (np.diff(user) == 0) & (np.diff(partition) == 0) & (np.diff(offset) == 0)
+    user, arrival, partition, offset, records = (
+        column[~again] for column in (user, arrival, partition, offset, records)
+    )
+    if len(arrival) and arrival.min() == UNKNOWN_MS:
+        arrival = _largest_so_far(user, records["time_ms"])
+    user_ids = codes.dictionary.to_pylist()
+    return (
+        Clicks(user_ids, user, records, arrival, np.arange(len(user)), Counter()),
+        partition,
+        offset,
+        int(again.sum()),
+    )
+
+
+def _largest_so_far(group: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The running maximum within each group; groups are numbered upwards."""
+    distinct, rank = np.unique(values, return_inverse=True)
+    ceiling = group * len(distinct)
+    return distinct[np.maximum.accumulate(ceiling + rank) - ceiling]
+
+
+def _profile_updates(updates: pa.Table) -> ProfileUpdates:
+    return ProfileUpdates(
+        updates.column("user_id").to_pylist(),
+        updates.column("arrival_ms").to_numpy().astype(np.int64),
+        _unpack(updates.column("packed"), PROFILE),
+        Counter(),
+    )
+
+
+def _unpack(column: pa.ChunkedArray, dtype: np.dtype) -> np.ndarray:
+    return np.frombuffer(b"".join(column.to_pylist()), dtype)

@@ -1,0 +1,284 @@
+"""The report of a training: one HTML file for people, metrics.json for programs."""
+
+import io
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import matplotlib as mpl
+import msgspec
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from matplotlib.figure import Figure
+
+from training.evaluate import METRICS, Estimate, Scored, estimate
+from training.trainer import TrainedModel
+from udfs.features import FEATURE_NAMES
+from udfs.history import DEVICES, EVENT_KINDS
+
+TEMPLATE = "report.html"
+TOO_GOOD_AUC = 0.95
+ONE_FEATURE_SHARE = 0.8  # of what the AUC is above chance, lost without a single feature
+WIDE_GAP = 0.05  # between the AUC on seen and on held-out users
+SMALLEST_SEGMENT = 30  # positives; with fewer, chance rules
+MISTAKES, MISTAKE_EVENTS, MISTAKE_REASONS = 5, 8, 5
+
+mpl.rcParams["svg.hashsalt"] = "purchase-intent"  # equal figures are to be equal bytes
+
+
+def alarms(trained: TrainedModel) -> list[str]:
+    """Signs that a feature knows the label: too good to be true, or one feature carrying everything."""
+    evaluation = trained.evaluation
+    auc = evaluation.metrics["roc_auc"].value
+    found = []
+    if auc >= TOO_GOOD_AUC:
+        found.append(
+            f"The AUC of {auc:.3f} is too good: people are not that predictable. Look for a leak of the label."
+        )
+    name, lost = evaluation.importance[0]
+    if lost >= ONE_FEATURE_SHARE * (evaluation.cross_validated_auc - 0.5) > 0:
+        found.append(f"{name} alone carries the model: without it the AUC falls by {lost:.3f}. Does it know the label?")
+    return found
+
+
+def verdict(trained: TrainedModel) -> str:
+    """One paragraph that says whether to ship the model, and why."""
+    evaluation = trained.evaluation
+    auc = evaluation.metrics["roc_auc"]
+    found = alarms(trained)
+    told = (
+        f"On {evaluation.rows['holdout']} events of {evaluation.users['holdout']} users that nothing before had looked "
+        f"at, it ranks with an AUC of {auc}."
+    )
+    if found:
+        return f"Do not ship this model before its alarm is explained. {' '.join(found)} {told}"
+    if not auc.low > 0.5:
+        return f"Do not ship: this model can't be told from chance. {told} Use more data, or another label."
+    for name, gains in evaluation.differences.items():
+        gain = gains["roc_auc"]
+        if gain.high < 0:
+            return f"Do not ship: {name} is better, by {-gain.value:.4f} of AUC. {told}"
+    unclear = [name for name, gains in evaluation.differences.items() if gains["roc_auc"].low <= 0]
+    if unclear:
+        gain = evaluation.differences[unclear[0]]["roc_auc"]
+        return (
+            f"Ship only beside what serves today, in shadow or an A/B test: the model is not clearly better than "
+            f"{unclear[0]} (AUC {gain.value:+.4f}, {gain.low:+.4f} to {gain.high:+.4f}). {told}"
+        )
+    return f"Ship it, in shadow first. {told} {_against(evaluation.differences)}"
+
+
+def _against(differences: dict) -> str:
+    return " ".join(
+        f"It beats {name} by {gains['roc_auc'].value:.4f} of AUC ({gains['roc_auc'].low:.4f} to "
+        f"{gains['roc_auc'].high:.4f})."
+        for name, gains in differences.items()
+    )
+
+
+def bias_or_variance(trained: TrainedModel) -> str:
+    """What the learning curve says, in words."""
+    evaluation = trained.evaluation
+    gap = evaluation.training_auc - evaluation.cross_validated_auc
+    words = (
+        f"On users that it has seen the AUC is {evaluation.training_auc:.3f}, on held-out ones "
+        f"{evaluation.cross_validated_auc:.3f}. "
+    )
+    if gap > WIDE_GAP:
+        words += "The gap says variance: the model learns its users by heart; more users or fewer features would help."
+    else:
+        words += "The small gap says bias, if anything: other features or a larger model would help, more users hardly."
+    points = evaluation.learning_curve
+    if len(points) > 1:
+        gained = points[-1]["held_out"] - points[-2]["held_out"]
+        words += f" The last doubling of users brought {gained:+.3f} of AUC."
+    return words
+
+
+def segments(trained: TrainedModel) -> list[dict]:
+    """The model's figures on parts of the holdout, with too few positives none."""
+    holdout, probability = trained.evaluation.holdout, trained.evaluation.probability
+
+    def column(name: str) -> np.ndarray:
+        return holdout.features[:, FEATURE_NAMES.index(name)]
+
+    parts: dict[str, np.ndarray] = {
+        "user: in the first visit": column("first_visit") == 1,
+        "user: returning": column("first_visit") != 1,
+    }
+    for code, device in enumerate(DEVICES):
+        parts[f"device: {device}"] = column("device") == code
+    countries, counts = np.unique(column("country"), return_counts=True)
+    for country in countries[np.argsort(-counts)][:6]:
+        parts[f"country: {_country(int(country))}"] = column("country") == country
+    parts |= _bins("history", "events", column("history_events"), (4, 16, 64))
+    parts |= _bins("session age", "s", column("session_duration_s"), (60, 600))
+    rows = []
+    for name, mask in parts.items():
+        labels = holdout.labels[mask]
+        if not len(labels):
+            continue
+        row = {"name": name, "rows": len(labels), "positives": int(labels.sum()), "metrics": None}
+        if SMALLEST_SEGMENT <= labels.sum() < len(labels):
+            measured = Scored(labels, probability[mask], holdout.weight[mask], holdout.user[mask])
+            row["metrics"] = estimate(measured, {name: METRICS[name] for name in _SEGMENT_METRICS})
+        rows.append(row)
+    return rows
+
+
+_SEGMENT_METRICS = ("roc_auc", "average_precision", "positive_rate", "mean_probability")
+
+
+def _bins(name: str, unit: str, values: np.ndarray, edges: tuple[int, ...]) -> dict[str, np.ndarray]:
+    bounds = [-np.inf, *edges, np.inf]
+    texts = [f"below {edges[0]}", *(f"{low} to {high - 1}" for low, high in zip(edges, edges[1:])), f"{edges[-1]} on"]
+    return {
+        f"{name}: {text} {unit}": (values >= low) & (values < high)
+        for text, low, high in zip(texts, bounds, bounds[1:])
+    }
+
+
+def _country(code: int) -> str:
+    if not code:
+        return "unknown"
+    first, second = divmod(code - 1, 26)
+    return chr(ord("A") + first) + chr(ord("A") + second)
+
+
+def mistakes(trained: TrainedModel) -> list[dict]:
+    """The rows that the model was most sure of and wrong about, one a user, with the events before and the reasons."""
+    evaluation = trained.evaluation
+    holdout, names = evaluation.holdout, trained.manifest.features
+    found = []
+    for positive, order in (
+        (False, np.argsort(-evaluation.probability, kind="stable")),
+        (True, np.argsort(evaluation.probability, kind="stable")),
+    ):
+        users = set()
+        for row in order[holdout.labels[order] == positive]:
+            if len(users) == MISTAKES:
+                break
+            if holdout.user[row] in users:
+                continue
+            users.add(holdout.user[row])
+            history = holdout.events[holdout.starts[row] : holdout.ends[row]][-MISTAKE_EVENTS:]
+            kinds = [EVENT_KINDS[kind] if kind < len(EVENT_KINDS) else "other" for kind in history["kind"]]
+            added = evaluation.contributions[row, :-1]
+            strongest = np.argsort(-np.abs(added), kind="stable")[:MISTAKE_REASONS]
+            found.append(
+                {
+                    "user": str(holdout.user_ids[holdout.user[row]]),
+                    "label": positive,
+                    "probability": float(evaluation.probability[row]),
+                    "events": kinds,
+                    "reasons": [(names[at], float(added[at])) for at in strongest],
+                }
+            )
+    return found
+
+
+def metrics_json(trained: TrainedModel) -> bytes:
+    """What the report tells, for programs."""
+    evaluation = trained.evaluation
+    return (
+        msgspec.json.format(
+            msgspec.json.encode(
+                {
+                    "verdict": verdict(trained),
+                    "alarms": alarms(trained),
+                    "label": evaluation.label,
+                    "rows": evaluation.rows,
+                    "users": evaluation.users,
+                    "metrics": _plain(evaluation.metrics),
+                    "best_possible_auc": evaluation.best_possible_auc,
+                    "cross_validated_auc": evaluation.cross_validated_auc,
+                    "training_auc": evaluation.training_auc,
+                    "compared": {name: _plain(found) for name, found in evaluation.compared.items()},
+                    "differences": {name: _plain(found) for name, found in evaluation.differences.items()},
+                    "gains": [_plain(row) for row in evaluation.gains],
+                    "calibration": [_plain(row) for row in evaluation.calibration],
+                    "thresholds": [_plain(row) for row in evaluation.thresholds],
+                    "importance": dict(evaluation.importance),
+                    "pruning": [asdict(step) for step in evaluation.pruning],
+                    "learning_curve": evaluation.learning_curve,
+                    "parameters": evaluation.parameters,
+                    "features": list(trained.manifest.features),
+                }
+            )
+        )
+        + b"\n"
+    )
+
+
+def _plain(row: dict) -> dict:
+    return {name: asdict(value) if isinstance(value, Estimate) else value for name, value in row.items()}
+
+
+def report_html(trained: TrainedModel) -> bytes:
+    """The report, without any reference to the outside."""
+    evaluation = trained.evaluation
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    plots = {
+        "gains": _plot(_draw_gains, trained),
+        "calibration": _plot(_draw_calibration, trained),
+        "learning": _plot(_draw_learning, trained),
+        "importance": _plot(_draw_importance, trained),
+    }
+    page = environment.get_template(TEMPLATE).render(
+        manifest=trained.manifest,
+        evaluation=evaluation,
+        verdict=verdict(trained),
+        bias_or_variance=bias_or_variance(trained),
+        segments=segments(trained),
+        mistakes=mistakes(trained),
+        plots=plots,
+    )
+    return page.encode()
+
+
+def _plot(draw: Callable, trained: TrainedModel) -> str:
+    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+    draw(figure.subplots(), trained.evaluation)
+    svg = io.StringIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    text = svg.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _draw_gains(axes, evaluation) -> None:
+    shares = [0, *(row["share"] for row in evaluation.gains)]
+    gains = [Estimate(0, 0, 0), *(row["gain"] for row in evaluation.gains)]
+    axes.plot(shares, [gain.value for gain in gains], marker="o")
+    axes.fill_between(shares, [gain.low for gain in gains], [gain.high for gain in gains], alpha=0.2)
+    axes.plot([0, 1], [0, 1], linestyle=":", color="gray")
+    axes.set(xlabel="share of events acted on", ylabel="share of positives reached", title="Gain")
+
+
+def _draw_calibration(axes, evaluation) -> None:
+    predicted = [row["predicted"] for row in evaluation.calibration]
+    seen = [row["seen"] for row in evaluation.calibration]
+    axes.vlines(predicted, [found.low for found in seen], [found.high for found in seen])
+    axes.plot(predicted, [found.value for found in seen], marker="o")
+    top = max([*predicted, *(found.high for found in seen)])
+    axes.plot([0, top], [0, top], linestyle=":", color="gray")
+    axes.set(xlabel="predicted", ylabel="seen", title="Calibration")
+
+
+def _draw_learning(axes, evaluation) -> None:
+    rows = [point["rows"] for point in evaluation.learning_curve]
+    for name, text in (("seen", "users seen"), ("held_out", "held-out users")):
+        axes.plot(rows, [point[name] for point in evaluation.learning_curve], marker="o", label=text)
+    axes.legend()
+    axes.set(xlabel="training events", ylabel="AUC", title="Learning curve")
+
+
+def _draw_importance(axes, evaluation) -> None:
+    top = evaluation.importance[:15][::-1]
+    axes.barh([name for name, _ in top], [lost for _, lost in top])
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set(xlabel="AUC lost when shuffled", title="Permutation importance")
