@@ -14,7 +14,7 @@ from training.trainer import Training, simulated_examples, train_model
 settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-speed")
 
-QUICK = Training(rounds=20, folds=2, prune=False, compare=())
+QUICK = Training(rounds=20, folds=2, prune=False, compare=(), threads=1)
 BUILD = Path(__file__).parents[1] / "build"
 
 

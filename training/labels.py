@@ -44,7 +44,7 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     def __str__(self) -> str:
         if self.events is not None:
-            outcome = f"{'no ' if self.absent else 'a '}{' or '.join(self.events)}"
+            outcome = f"{'no ' if self.absent else ''}{' or '.join(self.events)}"
         elif self.engagement_s is not None:
             outcome = f"{self.engagement_s:g} s of engagement or more"
         else:
@@ -111,7 +111,9 @@ def label_events(
     return positive, scored & (time_ms + label.horizon_ms <= end_ms)
 
 
-def label_clicks(label: Label, user: np.ndarray, time_ms: np.ndarray, kind: np.ndarray):
+def label_clicks(
+    label: Label, user: np.ndarray, time_ms: np.ndarray, kind: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """`label_events` for events of which only user, time and kind are known, each [n]."""
     records = np.zeros(len(time_ms), EVENT)
     records["time_ms"], records["kind"] = time_ms, kind

@@ -58,6 +58,7 @@ class Family(Protocol):
     """A kind of model."""
 
     name: str
+    boosts: bool  # in rounds, of which there can be too many
     defaults: Mapping[str, float]
 
     def suggest(self, trial: optuna.Trial) -> dict[str, float]:
@@ -98,6 +99,7 @@ class XGBoostFamily:
     the number of rows says."""
 
     name = "xgboost"
+    boosts = True
     defaults = {
         "max_depth": 3,
         "learning_rate": 0.05,
@@ -163,6 +165,7 @@ class LightGBMModel:
 
 class LightGBMFamily:
     name = "lightgbm"
+    boosts = True
     defaults = {
         "num_leaves": 8,
         "learning_rate": 0.05,
@@ -226,6 +229,7 @@ class LogisticFamily:
     """Features on a signed log scale, as most are times, counts and money; a missing one is its median, and a flag."""
 
     name = "logistic"
+    boosts = False
     defaults = {"C": 0.01}
 
     def suggest(self, trial: optuna.Trial) -> dict[str, float]:

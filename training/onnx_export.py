@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import lightgbm
 import numpy as np
 import onnxruntime
 import xgboost
-from onnxmltools import convert_lightgbm, convert_xgboost
+from onnxmltools import convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 
 #: The largest difference of a probability that an export may show. float32 has a relative precision of 6e-8; the two
@@ -36,18 +35,8 @@ def export_xgboost(model: bytes, features: int) -> bytes:
     booster = xgboost.Booster()
     booster.load_model(bytearray(model))
     booster.feature_names = None  # the converter wants its own: f0, f1, ...
-    return _bytes(convert_xgboost(booster, initial_types=_input(features), target_opset=OPSET))
-
-
-def export_lightgbm(model: lightgbm.Booster, features: int) -> bytes:
-    return _bytes(convert_lightgbm(model, initial_types=_input(features), target_opset=OPSET, zipmap=False))
-
-
-def _input(features: int) -> list:
-    return [("features", FloatTensorType([None, features]))]
-
-
-def _bytes(converted) -> bytes:
+    inputs = [("features", FloatTensorType([None, features]))]
+    converted = convert_xgboost(booster, initial_types=inputs, target_opset=OPSET)
     converted.graph.name = "purchase_intent"  # by default a random one: equal models are to be equal bytes
     return converted.SerializeToString()
 

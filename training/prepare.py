@@ -33,7 +33,7 @@ BUCKET_EVENTS = 200_000
 FLUSH_EVENTS = 200_000
 UNKNOWN_MS = -1  # arrival of an event whose file does not tell
 
-_EVENTS = pa.schema(
+EVENT_ROWS = pa.schema(
     [
         ("user_id", pa.string()),
         ("packed", pa.binary(EVENT.itemsize)),
@@ -42,7 +42,7 @@ _EVENTS = pa.schema(
         ("offset", pa.int64()),
     ]
 )
-_UPDATES = pa.schema(
+UPDATE_ROWS = pa.schema(
     [("user_id", pa.string()), ("packed", pa.binary(PROFILE.itemsize)), ("arrival_ms", pa.int64())]
 )  # fmt: skip
 
@@ -177,7 +177,7 @@ def _bucket_directory(out: Path, bucket: int) -> Path:
 def _scatter(part: Part, number: int, buckets: int, spill: Path, limits: ClickLimits) -> Summary:
     """Decode a part into files of one Arrow batch a bucket."""
     summary = Summary()
-    with _Spill(spill / f"events-{number:06d}", buckets, _EVENTS) as files:
+    with _Spill(spill / f"events-{number:06d}", buckets, EVENT_ROWS) as files:
         for batch in read_part(part):
             known = batch.arrival_ms is not None
             decoder = ClickDecoder(limits if known else ANY_TIME)
@@ -205,7 +205,7 @@ def _scatter(part: Part, number: int, buckets: int, spill: Path, limits: ClickLi
 
 def _scatter_profiles(part: Part, number: int, buckets: int, spill: Path) -> Summary:
     summary = Summary()
-    with _Spill(spill / f"profiles-{number:06d}", buckets, _UPDATES) as files:
+    with _Spill(spill / f"profiles-{number:06d}", buckets, UPDATE_ROWS) as files:
         for batch in read_part(part):
             updates = read_profile_batch(batch.keys, batch.payloads, batch.arrival_ms)
             summary.rejected_profiles.update(updates.rejected)
@@ -270,8 +270,8 @@ def _gather(spill: Path, kind: str, bucket: int, schema: pa.Schema) -> pa.Table:
 
 def _build(bucket: int, spill: Path, out: Path, preparation: Preparation, data_end_ms: int) -> Summary:
     examples, summary = build_bucket(
-        _gather(spill, "events", bucket, _EVENTS),
-        _gather(spill, "profiles", bucket, _UPDATES),
+        _gather(spill, "events", bucket, EVENT_ROWS),
+        _gather(spill, "profiles", bucket, UPDATE_ROWS),
         preparation,
         data_end_ms,
         seed=preparation.seed + bucket,

@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -39,7 +39,7 @@ from training.fitting import (
     search,
 )
 from training.labels import CONVERTED, Label
-from training.models import FAMILIES, Calibration, Fitting, XGBoostModel, fold_in
+from training.models import FAMILIES, Calibration, Fitting, Model, XGBoostModel, fold_in
 from training.onnx_export import certify, export_xgboost, split_values
 from training.reference import reference_distributions, warm_up_rows
 from training.simulate import Clickstream
@@ -178,110 +178,31 @@ def train_model(
     `propensity` float64[examples] is the true chance of the label, where it is known; then the best AUC that was
     possible is told. `report` is told of progress, a line at a time. Raises SplitError when a part lacks a class.
     """
-    family = FAMILIES["xgboost"]
-    if training.holdout == "user":
-        rows, holdout = split_by_user(examples, training.holdout_share, training.seed)
-    else:
-        rows, holdout = split_by_time(examples, training.holdout_share, label.horizon_ms)
+    rows, holdout = _split(examples, training, label, report)
     fold = user_folds(examples, rows, training.folds, training.seed)
     for number in range(training.folds):
         checked(examples, rows[fold == number], f"fold {number + 1} of {training.folds}")
-    for name, part in (("training", rows), ("holdout", holdout)):
-        rate = np.average(examples.labels[part], weights=examples.weight[part])
-        report(f"{name}: {len(part)} events, {rate:.2%} positive, of {_buyers(examples, part)} users with a positive")
-
-    columns = find_columns(training.names)
-    data = Data.of(examples, rows, fold, training.balance).columns(columns)
-    fitting = Fitting(
-        names=training.names,
-        parameters={**family.defaults, **training.parameters},
-        rounds=training.rounds,
-        patience=training.patience,
-        monotone=[{"up": 1, "down": -1}.get(training.monotone.get(name), 0) for name in training.names],
-        seed=training.seed,
-        threads=training.threads,
-    )
-    if training.trials:
-        report(f"searching parameters: {training.trials} trials of {training.folds} folds")
-        found = search(family, data, fitting, training.trials, training.seed, report)
-        fitting = _with(fitting, parameters={**found, **training.parameters})
-    report(f"cross-validating {len(columns)} features in {training.folds} folds")
-    whole = cross_validate(family, data, fitting)
-    report(f"    AUC {_auc(data, whole):.4f} with {whole.rounds} trees")
-    importance = permutation_importance(data, whole, training.seed)
-    crossed, tried = whole, []
-    if training.prune:
-        report("pruning features")
-        kept, crossed, tried = prune(family, data, fitting, whole, importance, report)
-        fitting = _with(
-            fitting, names=[fitting.names[at] for at in kept], monotone=[fitting.monotone[at] for at in kept]
-        )
-        columns, data = [columns[at] for at in kept], data.columns(kept)
-    calibration, gain = Calibration(), None
-    if training.calibrate:
-        calibration, gain = choose_calibration(data, crossed, training.seed)
-
-    report(f"fitting {crossed.rounds} trees of {len(columns)} features")
-    fitted = family.fit(data.sample(), _with(fitting, rounds=crossed.rounds))
-    model = XGBoostModel(fold_in(fitted.booster, calibration))
-    model.booster.feature_names = list(fitting.names)
-    left = examples.take(holdout)
-    matrix = np.ascontiguousarray(left.features[:, columns])
-    probability = model.predict(matrix)
-    measured = Scored(left.labels, probability, left.weight, left.user)
-    report("measuring on the holdout")
-    compared, differences = {}, {}
     everything = Data.of(examples, rows, fold, training.balance)
-    for name in training.compare:
-        other = FAMILIES[name]
-        rounds = 1
-        if name != "logistic":
-            others = cross_validate(other, everything, _of_all(other, training))
-            rounds = others.rounds
-        rival = other.fit(everything.sample(), _with(_of_all(other, training), rounds=rounds)).predict(left.features)
-        compared[name] = estimate(Scored(left.labels, rival, left.weight, left.user))
-        differences[name] = difference(left.labels, probability, rival, left.weight, left.user)
+    fit = _fit(everything, training, report)
 
-    content = bytes(model.booster.save_raw("ubj"))
-    exported = export_xgboost(content, len(columns))
-    certificate = certify(model.predict, exported, matrix, split_values(model.booster, len(columns)))
+    report("measuring on the holdout")
+    left = examples.take(holdout)
+    best_possible = None if propensity is None else _scored(left, propensity[holdout]).roc_auc_of_all()
+    evaluation = _evaluate(fit, everything, left, training, label, best_possible)
+    matrix = fit.matrix(left)
+    model = bytes(fit.model.booster.save_raw("ubj"))
+    exported = export_xgboost(model, len(fit.columns))
+    certificate = certify(fit.model.predict, exported, matrix, split_values(fit.model.booster, len(fit.columns)))
+    names = fit.fitting.names
     files = {
-        MODEL_FILE: content,
+        MODEL_FILE: model,
         ONNX_FILE: exported,
-        REFERENCE_FILE: reference_distributions(fitting.names, data.features, model.predict(data.features)),
-        WARM_UP_FILE: warm_up_rows(fitting.names, matrix, probability, training.seed),
+        REFERENCE_FILE: reference_distributions(names, fit.data.features, fit.model.predict(fit.data.features)),
+        WARM_UP_FILE: warm_up_rows(names, matrix, evaluation.probability, training.seed),
     }
-    metrics = estimate(measured)
-    evaluation = Evaluation(
-        label=str(label),
-        rows={"training": len(rows), "holdout": len(holdout)},
-        users={"training": len(np.unique(examples.user[rows])), "holdout": len(np.unique(left.user))},
-        metrics=metrics,
-        best_possible_auc=None
-        if propensity is None
-        else Scored(left.labels, propensity[holdout], left.weight, left.user).roc_auc_of_all(),
-        cross_validated_auc=_auc(data, crossed),
-        training_auc=crossed.training_auc,
-        compared=compared,
-        differences=differences,
-        gains=gain_table(measured),
-        calibration=calibration_table(measured),
-        calibration_gain=gain,
-        calibrated_by=calibration,
-        thresholds=threshold_table(measured, training.benefit, training.cost),
-        importance=sorted(zip(training.names, importance.tolist()), key=lambda entry: -entry[1]),
-        pruning=tried,
-        learning_curve=learning_curve(family, data, fitting, training.seed),
-        parameters=dict(fitting.parameters),
-        rounds=model.rounds,
-        unused=_unused(everything.features),
-        holdout=left,
-        probability=probability,
-        contributions=model.contributions(matrix),
-    )
     manifest = describe_model(
         files,
-        fitting.names,
+        names,
         training.history_length,
         str(label),
         _window(examples.time_ms[rows]),
@@ -296,15 +217,126 @@ def train_model(
     return TrainedModel(manifest, files, evaluation)
 
 
-def _with(fitting: Fitting, **changes) -> Fitting:
-    return Fitting(**{**vars(fitting), **changes})
+def _split(
+    examples: Examples, training: Training, label: Label, report: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train with, and rows of the holdout."""
+    if training.holdout == "user":
+        rows, holdout = split_by_user(examples, training.holdout_share, training.seed)
+    else:
+        rows, holdout = split_by_time(examples, training.holdout_share, label.horizon_ms)
+    for name, part in (("training", rows), ("holdout", holdout)):
+        rate = np.average(examples.labels[part], weights=examples.weight[part])
+        report(f"{name}: {len(part)} events, {rate:.2%} positive, of {_buyers(examples, part)} users with a positive")
+    return rows, holdout
 
 
-def _of_all(family, training: Training) -> Fitting:
-    """How a model to compare with is fitted: all features, the defaults of its kind."""
-    return Fitting(
+@dataclass(frozen=True)
+class _Fit:
+    """A fitted model, and how it came about."""
+
+    model: XGBoostModel
+    columns: list[int]  # of all features
+    data: Data  # of these columns
+    fitting: Fitting
+    crossed: CrossValidated
+    importance: np.ndarray  # of the features before pruning
+    pruning: list[Pruning]
+    calibration: Calibration
+    calibration_gain: Estimate | None
+
+    def matrix(self, examples: Examples) -> np.ndarray:
+        return np.ascontiguousarray(examples.features[:, self.columns])
+
+
+def _fit(everything: Data, training: Training, report: Callable[[str], None]) -> _Fit:
+    """Search, cross-validate, prune, calibrate, and fit what came of it on all rows."""
+    family, columns = FAMILIES["xgboost"], find_columns(training.names)
+    data = everything.columns(columns)
+    fitting = Fitting(
+        names=training.names,
+        parameters={**family.defaults, **training.parameters},
+        rounds=training.rounds,
+        patience=training.patience,
+        monotone=[{"up": 1, "down": -1}.get(training.monotone.get(name), 0) for name in training.names],
+        seed=training.seed,
+        threads=training.threads,
+    )
+    if training.trials:
+        report(f"searching parameters: {training.trials} trials of {training.folds} folds")
+        found = search(family, data, fitting, training.trials, training.seed, report)
+        fitting = replace(fitting, parameters={**found, **training.parameters})
+    report(f"cross-validating {len(columns)} features in {training.folds} folds")
+    crossed = cross_validate(family, data, fitting)
+    report(f"    AUC {_auc(data, crossed):.4f} with {crossed.rounds} trees")
+    importance = permutation_importance(data, crossed, training.seed)
+    tried: list[Pruning] = []
+    if training.prune:
+        report("pruning features")
+        kept, crossed, tried = prune(family, data, fitting, crossed, importance, report)
+        names, monotone = ([of_all[at] for at in kept] for of_all in (fitting.names, fitting.monotone))
+        fitting = replace(fitting, names=names, monotone=monotone)
+        columns, data = [columns[at] for at in kept], data.columns(kept)
+    calibration, gain = Calibration(), None
+    if training.calibrate:
+        calibration, gain = choose_calibration(data, crossed, training.seed)
+    report(f"fitting {crossed.rounds} trees of {len(columns)} features")
+    fitted = family.fit(data.sample(), replace(fitting, rounds=crossed.rounds))
+    model = XGBoostModel(fold_in(fitted.booster, calibration))
+    model.booster.feature_names = list(fitting.names)
+    return _Fit(model, columns, data, fitting, crossed, importance, tried, calibration, gain)
+
+
+def _evaluate(
+    fit: _Fit, everything: Data, left: Examples, training: Training, label: Label, best_possible_auc: float | None
+) -> Evaluation:
+    """Measure the model, and those to compare it with, on the holdout."""
+    matrix = fit.matrix(left)
+    probability = fit.model.predict(matrix)
+    measured = _scored(left, probability)
+    rivals = {name: _rival(name, everything, training).predict(left.features) for name in training.compare}
+    return Evaluation(
+        label=str(label),
+        rows={"training": len(everything.labels), "holdout": len(left)},
+        users={"training": len(np.unique(everything.user)), "holdout": len(np.unique(left.user))},
+        metrics=estimate(measured),
+        best_possible_auc=best_possible_auc,
+        cross_validated_auc=_auc(fit.data, fit.crossed),
+        training_auc=fit.crossed.training_auc,
+        compared={name: estimate(_scored(left, rival)) for name, rival in rivals.items()},
+        differences={
+            name: difference(left.labels, probability, rival, left.weight, left.user) for name, rival in rivals.items()
+        },
+        gains=gain_table(measured),
+        calibration=calibration_table(measured),
+        calibration_gain=fit.calibration_gain,
+        calibrated_by=fit.calibration,
+        thresholds=threshold_table(measured, training.benefit, training.cost),
+        importance=sorted(zip(training.names, fit.importance.tolist()), key=lambda entry: -entry[1]),
+        pruning=fit.pruning,
+        learning_curve=learning_curve(FAMILIES["xgboost"], fit.data, fit.fitting, training.seed),
+        parameters=dict(fit.fitting.parameters),
+        rounds=fit.model.rounds,
+        unused=_unused(everything.features),
+        holdout=left,
+        probability=probability,
+        contributions=fit.model.contributions(matrix),
+    )
+
+
+def _rival(name: str, everything: Data, training: Training) -> Model:
+    """A model to compare with: all features, the defaults of its kind, as many rounds as cross-validation says."""
+    family = FAMILIES[name]
+    fitting = Fitting(
         FEATURE_NAMES, family.defaults, training.rounds, training.patience, seed=training.seed, threads=training.threads
     )
+    if family.boosts:
+        fitting = replace(fitting, rounds=cross_validate(family, everything, fitting).rounds)
+    return family.fit(everything.sample(), fitting)
+
+
+def _scored(examples: Examples, probability: np.ndarray) -> Scored:
+    return Scored(examples.labels, probability, examples.weight, examples.user)
 
 
 def _auc(data: Data, crossed: CrossValidated) -> float:

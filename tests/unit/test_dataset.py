@@ -3,6 +3,7 @@ import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,6 @@ from hypothesis import strategies as st
 from training.broken import with_broken
 from training.dataset import NO_UPDATES, arrange, read_clicks, read_lines, read_profiles
 from training.simulate import Simulation, simulate
-from training.train import simulated_data
 from udfs.events import ClickLimits
 from udfs.features import FeatureComputer
 from udfs.history import EVENT, read_histories
@@ -109,7 +109,8 @@ def test_what_comes_later_changes_no_bit_of_earlier_rows(computer, past, future,
 
 def test_the_simulated_shop_is_laid_out_by_user_in_order_of_arrival():
     stream = simulate(Simulation(users=60, seed=1, late_share=0.2))
-    data = arrange(*simulated_data(stream))
+    clicks = read_clicks(map(msgspec.json.encode, stream.clicks()), stream.arrival_ms)
+    data = arrange(clicks, read_profiles(map(msgspec.json.encode, stream.profiles)))
     assert [data.user_ids[code] for code in data.user] == [f"u{user}" for user in stream.events["user"][data.positions]]
     same_user = data.user[1:] == data.user[:-1]
     assert (data.positions[1:] > data.positions[:-1])[same_user].all()

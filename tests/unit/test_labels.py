@@ -66,7 +66,7 @@ def test_a_deep_visit_counts_page_views():
 def test_any_event_within_a_time_is_a_label():
     label = find_label("add_to_cart within 1 h")
     assert (label.events, label.horizon_ms) == (("add_to_cart",), 3_600_000)
-    assert str(label) == "a add_to_cart by the same user within 1 h after the event"
+    assert str(label) == "add_to_cart by the same user within 1 h after the event"
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,7 @@ import pytest
 from training.archive import find_parts
 from training.examples import load_examples
 from training.labels import CONVERTED
-from training.prepare import _EVENTS as EVENTS
-from training.prepare import _UPDATES as UPDATES
-from training.prepare import Preparation, PrepareError, build_bucket, prepare
+from training.prepare import EVENT_ROWS, UPDATE_ROWS, Preparation, PrepareError, build_bucket, prepare
 from training.records import SourceError
 from training.simulate import Simulation, simulate
 from training.trainer import simulated_examples
@@ -79,16 +77,16 @@ def packed(*events: tuple[str, int, int]) -> pa.Table:
         "partition": [0] * len(events),
         "offset": [offset for _, _, offset in events],
     }
-    return pa.table(columns, EVENTS)
+    return pa.table(columns, EVENT_ROWS)
 
 
-NO_UPDATES = UPDATES.empty_table()
+NO_UPDATES = UPDATE_ROWS.empty_table()
 
 
 def test_what_comes_later_changes_no_feature_of_an_event():
     early = [("a", 0, 1), ("a", 1, 2), ("b", 1, 3)]
     later = [("a", 5, 10), ("b", 2, 11), ("a", 40, 12)]
-    update = pa.table({"user_id": ["a"], "packed": [bytes(16)], "arrival_ms": [10]}, UPDATES)
+    update = pa.table({"user_id": ["a"], "packed": [bytes(16)], "arrival_ms": [10]}, UPDATE_ROWS)
     end = 10**9
     alone, _ = build_bucket(packed(*early), NO_UPDATES, QUICK, end, 1)
     followed, _ = build_bucket(packed(*later, *early), update, QUICK, end, 1)

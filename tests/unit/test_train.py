@@ -9,7 +9,7 @@ from training.simulate import Simulation, simulate
 from training.train import main
 from udfs.model import load_bundle
 
-QUICK = ["--set", "rounds=5", "--set", "folds=2", "--set", "prune=false", "--set", "compare=[]"]
+QUICK = ["--set", "rounds=5", "--set", "folds=2", "--set", "prune=false", "--set", "compare=[]", "--set", "threads=1"]
 
 
 def write_lines(path: Path, records) -> Path:
