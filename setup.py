@@ -27,11 +27,11 @@ setup(
         "matplotlib",
         "msgspec",
         "numba",
+        "numpy<2.2",  # apache-beam 2.61, which apache-flink 2.2 pins
         "onnx<1.19",
         "onnxmltools",
         "onnxruntime",
         "optuna",
-        "numpy<2.2",  # apache-beam 2.61, which apache-flink 2.2 pins
         "pandas",
         "psutil",
         "pyarrow<17",  # apache-beam 2.61

@@ -37,7 +37,7 @@ from training.records import (
     file_records,
     format_of,
     ignore_unfit,
-    parquet_row_count,
+    parquet_metadata,
     profile_records,
     weeks_to_shift,
 )
@@ -186,7 +186,7 @@ def _from_file(options: argparse.Namespace, resources: ExitStack) -> Source:
     def total(sent: int) -> float | None:
         return sent * size / file.tell() if file.tell() else None
 
-    rows = parquet_row_count(file) if file_format == ".parquet" else None
+    rows = parquet_metadata(file, file.name).num_rows if file_format == ".parquet" else None
     return Source(
         str(options.source), records, total if rows is None else lambda _sent: rows, _profiles(options, resources)
     )

@@ -11,6 +11,7 @@ import yaml
 from msgspec import Meta
 
 from udfs.durations import Duration, duration_ms
+from udfs.overrides import parse_value, split_override
 
 ENVIRONMENT_PREFIX = "INTENT_"
 OPEN_SECTIONS = (
@@ -116,17 +117,15 @@ def load_settings(path: Path, overrides: Sequence[str] = (), environment: Mappin
     _refuse_written_secrets(merged, str(path))
     for name, value in sorted(environment.items()):
         if name.startswith(ENVIRONMENT_PREFIX):
-            _override(merged, _environment_key(name), _parse_value(value, name), name)
+            _override(merged, _environment_key(name), parse_value(value, name, ConfigError), name)
     for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {override}: want KEY=VALUE, for example state.ttl=30d")
+        key, value = split_override(override, "state.ttl=30d", ConfigError)
         if is_secret(key) and not _VARIABLE.search(value):
             raise ConfigError(f"--set {key}: a secret on the command line shows in the process list; {_SECRET_ADVICE}")
         _override(
             merged,
             tuple(key.split(".", 1) if key.split(".")[0] in OPEN_SECTIONS else key.split(".")),
-            _parse_value(value, f"--set {key}"),
+            parse_value(value, f"--set {key}", ConfigError),
             f"--set {key}",
         )
     expanded = _expand_variables(merged, str(path), environment)
@@ -190,13 +189,6 @@ def _override(merged: dict, key: tuple[str, ...], value: Any, origin: str) -> No
     if not isinstance(section, dict):
         raise ConfigError(f"{origin}: {key[0]} is not a section")
     section[key[1]] = value
-
-
-def _parse_value(text: str, origin: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{origin}: not a YAML value: {' '.join(str(error).split())}") from None
 
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")

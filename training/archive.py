@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.mapping import ClickMapping, MappingError
-from training.records import FORMATS, SourceError, file_records
+from training.mapping import ClickMapping
+from training.records import SourceError, file_records, format_of, parquet_metadata
 
 BATCH_ROWS = 10_000
 ROW_GROUPS_IN_PART = 8
@@ -33,6 +33,10 @@ class Part:
     number: int  # of the file, in order of arrival
     row_groups: tuple[int, ...] | None = None  # of an archive's file; None: a file that is no archive
     mapping: ClickMapping | None = None
+
+    @property
+    def is_archive(self) -> bool:
+        return self.row_groups is not None
 
 
 class Batch(NamedTuple):
@@ -59,8 +63,7 @@ def find_parts(data: Path, mapping: ClickMapping | None = None) -> list[Part]:
     for number, file in enumerate(files):
         groups = _archive_row_groups(file)
         if groups is None:
-            if not file.name.endswith(FORMATS):
-                raise SourceError(f"{file}: unknown format; the name must end in {', '.join(FORMATS)}")
+            format_of(str(file))  # refuses an unknown one
             parts.append(Part(file, number, None, mapping))
         else:
             chosen = range(0, groups, ROW_GROUPS_IN_PART)
@@ -76,16 +79,13 @@ def _archive_row_groups(file: Path) -> int | None:
     """How many row groups a file of an archive has; None for another file."""
     if file.suffix not in (".parquet", ""):  # Flink names its files without a suffix
         return None
-    try:
-        metadata = pq.read_metadata(file)
-    except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{file}: not a Parquet file: {' '.join(str(error).split())}") from None
+    metadata = parquet_metadata(file, str(file))
     return metadata.num_row_groups if set(_COLUMNS) <= set(metadata.schema.to_arrow_schema().names) else None
 
 
 def read_part(part: Part) -> Iterator[Batch]:
-    """The records of a part. Raises SourceError naming the file."""
-    return _file_batches(part) if part.row_groups is None else _archive_batches(part)
+    """The records of a part. Raises SourceError, MappingError or OSError naming the file."""
+    return _archive_batches(part) if part.is_archive else _file_batches(part)
 
 
 def _archive_batches(part: Part) -> Iterator[Batch]:
@@ -112,13 +112,10 @@ def _integers(column: pa.Array) -> np.ndarray:
 
 
 def _file_batches(part: Part) -> Iterator[Batch]:
-    try:
-        with part.path.open("rb") as file:
-            records, offset = file_records(file, part.mapping), part.number * OFFSETS_OF_FILE
-            while batch := list(islice(records, BATCH_ROWS)):
-                offsets = np.arange(offset, offset + len(batch), dtype=np.int64)
-                keys, payloads, _ = zip(*batch)
-                yield Batch(list(keys), list(payloads), np.zeros(len(batch), np.int64), offsets, None)
-                offset += len(batch)
-    except (OSError, MappingError) as error:
-        raise SourceError(f"{part.path}: {error}") from None
+    with part.path.open("rb") as file:
+        records, offset = file_records(file, part.mapping), part.number * OFFSETS_OF_FILE
+        while batch := list(islice(records, BATCH_ROWS)):
+            offsets = np.arange(offset, offset + len(batch), dtype=np.int64)
+            keys, payloads, _ = zip(*batch)
+            yield Batch(list(keys), list(payloads), np.zeros(len(batch), np.int64), offsets, None)
+            offset += len(batch)

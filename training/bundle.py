@@ -27,6 +27,11 @@ from udfs.model import (
 VERSION = re.compile(VERSION_PATTERN)
 
 
+def file_digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    """The SHA-256 of each file, in hex, as a manifest lists them."""
+    return {name: sha256(content).hexdigest() for name, content in files.items()}
+
+
 def describe_model(
     files: Mapping[str, bytes],
     features: Sequence[str],
@@ -41,7 +46,7 @@ def describe_model(
 
     The version is by default the end of the training window and the first digits of the model's hash.
     """
-    digests = {name: sha256(content).hexdigest() for name, content in files.items()}
+    digests = file_digests(files)
     return Manifest(
         format=FORMAT,
         version=version or f"{training_window.end:%Y%m%dT%H%M%SZ}-{digests[MODEL_FILE][:8]}",

@@ -4,12 +4,10 @@ Clicks are laid out by user and, within a user, in order of arrival. A row is th
 copied, and nothing that arrived later can be seen.
 """
 
-import gzip
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -71,13 +69,6 @@ class Dataset:
             self.first_seen_ms[rows],
             self.profiles[rows],
         )
-
-
-def read_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file, plain or .gz, without their ends. Raises OSError."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-        for line in lines:
-            yield line.rstrip(b"\r\n")
 
 
 def read_clicks(
@@ -162,13 +153,13 @@ def arrange(clicks: Clicks, updates: ProfileUpdates = NO_UPDATES, history_length
         starts=np.maximum(first, index + 1 - history_length),
         ends=index + 1,
         lifetime_events=index + 1 - first,
-        first_seen_ms=_smallest_so_far(user, records["time_ms"]),
+        first_seen_ms=smallest_so_far(user, records["time_ms"]),
         profiles=known[newest + 1],
         positions=clicks.positions[order],
     )
 
 
-def _smallest_so_far(group: np.ndarray, values: np.ndarray) -> np.ndarray:
+def smallest_so_far(group: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The running minimum within each group; groups are numbered upwards."""
     distinct, rank = np.unique(values, return_inverse=True)
     # Every group's numbers lie below the ones of the group before, so that the minimum starts anew with it.

@@ -4,8 +4,9 @@ Intervals are percentiles of a Poisson bootstrap by user (Efron and Tibshirani, 
 chapter 13; Hanley and MacGibbon, Creating non-parametric bootstrap samples using Poisson frequencies, 2006).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +106,9 @@ class Scored:
                 yield weight
 
 
-METRICS: Mapping[str, Callable[[Scored, np.ndarray], float]] = {
+Measure = Callable[[Scored, np.ndarray], float]
+
+METRICS: Mapping[str, Measure] = {
     "roc_auc": Scored.roc_auc,
     "average_precision": Scored.average_precision,
     "log_loss": Scored.log_loss,
@@ -113,33 +116,35 @@ METRICS: Mapping[str, Callable[[Scored, np.ndarray], float]] = {
     "positive_rate": Scored.rate,
     "mean_probability": Scored.mean_probability,
 }
+RANKING = {name: METRICS[name] for name in ("roc_auc", "average_precision")}
 
 
-def estimate(
-    scored: Scored, measures: Mapping[str, Callable[[Scored, np.ndarray], float]] = METRICS, seed: int = 1
-) -> dict[str, Estimate]:
+def estimate(scored: Scored, measures: Mapping[str, Measure] = METRICS, seed: int = 1) -> dict[str, Estimate]:
     """Each measure with its interval."""
-    draws = [[measure(scored, weight) for measure in measures.values()] for weight in scored.redrawn(seed)]
-    return {
-        name: _interval(measure(scored, scored.weight), np.array([draw[column] for draw in draws]))
-        for column, (name, measure) in enumerate(measures.items())
-    }
+    found = _with_intervals(
+        lambda weight: [measure(scored, weight) for measure in measures.values()], scored.weight, scored.redrawn(seed)
+    )
+    return dict(zip(measures, found))
 
 
 def difference(
-    labels: np.ndarray, first: np.ndarray, second: np.ndarray, weight: np.ndarray, user: np.ndarray, seed: int = 1
+    first: Scored, second: Scored, measures: Mapping[str, Measure] = RANKING, seed: int = 1
 ) -> dict[str, Estimate]:
-    """How much better `first` is than `second` on the same rows, for AUC and average precision; paired by user."""
-    one, other = Scored(labels, first, weight, user), Scored(labels, second, weight, user)
-    result = {}
-    for name in ("roc_auc", "average_precision"):
-        measure = METRICS[name]
+    """By how much each measure of `first` is above that of `second`, on the same rows; paired by user."""
+    found = _with_intervals(
+        lambda weights: [measure(first, weights[0]) - measure(second, weights[1]) for measure in measures.values()],
+        (first.weight, second.weight),
         # The same seed draws the same users: both number them alike, from np.unique.
-        draws = [
-            measure(one, mine) - measure(other, others) for mine, others in zip(one.redrawn(seed), other.redrawn(seed))
-        ]
-        result[name] = _interval(measure(one, one.weight) - measure(other, other.weight), np.array(draws))
-    return result
+        zip(first.redrawn(seed), second.redrawn(seed)),
+    )
+    return dict(zip(measures, found))
+
+
+def _with_intervals(measure: Callable[[Any], Sequence[float]], own: Any, redrawn: Iterable) -> list[Estimate]:
+    """What is measured under the rows' own weights, with intervals from those redrawn, one replicate at a time."""
+    values = measure(own)
+    draws = np.array([measure(weight) for weight in redrawn]).reshape(-1, len(values))
+    return [_interval(float(value), column) for value, column in zip(values, draws.T)]
 
 
 def _interval(value: float, draws: np.ndarray) -> Estimate:
@@ -152,12 +157,9 @@ def _interval(value: float, draws: np.ndarray) -> Estimate:
 
 def gain_table(scored: Scored, seed: int = 1) -> list[dict]:
     """By decile of score, highest first: the share of positives reached so far, and the lift over chance."""
-    gains = scored.gains(scored.weight)
-    draws = np.array([scored.gains(weight) for weight in scored.redrawn(seed)])
     rows = []
-    for decile in range(DECILES):
-        share = (decile + 1) / DECILES
-        gain = _interval(float(gains[decile]), draws[:, decile])
+    for decile, gain in enumerate(_with_intervals(scored.gains, scored.weight, scored.redrawn(seed)), 1):
+        share = decile / DECILES
         rows.append(
             {"share": share, "gain": gain, "lift": Estimate(gain.value / share, gain.low / share, gain.high / share)}
         )
@@ -167,16 +169,17 @@ def gain_table(scored: Scored, seed: int = 1) -> list[dict]:
 def calibration_table(scored: Scored, seed: int = 1, bins: int = CALIBRATION_BINS) -> list[dict]:
     """Bins of equally many rows: the mean probability, and the rate of positives that was seen."""
     edges = np.linspace(0, len(scored.labels), bins + 1).astype(int)
-    weights = list(scored.redrawn(seed))
-    rows = []
-    for start, end in zip(edges[:-1], edges[1:]):
-        part = slice(start, end)
-        if start == end or not scored.weight[part].any():
-            continue
-        draws = [np.average(scored.labels[part], weights=w[part]) for w in weights if w[part].any()]
-        seen = float(np.average(scored.labels[part], weights=scored.weight[part]))
-        predicted = float(np.average(scored.probability[part], weights=scored.weight[part]))
-        rows.append({"predicted": predicted, "seen": _interval(seen, np.array(draws))})
+    parts = [slice(start, end) for start, end in zip(edges[:-1], edges[1:])]
+    parts = [part for part in parts if scored.weight[part].any()]
+    seen = _with_intervals(
+        lambda weight: [_mean(scored.labels[part], weight[part]) for part in parts],
+        scored.weight,
+        scored.redrawn(seed),
+    )
+    rows = [
+        {"predicted": _mean(scored.probability[part], scored.weight[part]), "seen": rate}
+        for part, rate in zip(parts, seen)
+    ]
     return rows[::-1]
 
 
@@ -185,23 +188,29 @@ def threshold_table(scored: Scored, benefit: float, cost: float, thresholds=THRE
 
     `benefit` is what a positive acted on is worth, `cost` what each action takes, in the same currency.
     """
-    weights = list(scored.redrawn(seed))
-    rows = []
-    for threshold in thresholds:
-        acts = scored.probability >= threshold
+    worth = scored.labels * benefit - cost
 
-        def value(weight, acts=acts):
-            return float(1000 * np.average(acts * (scored.labels * benefit - cost), weights=weight))
+    def measured(weight: np.ndarray) -> list[float]:
+        figures = []
+        for acts in decisions:
+            precision, recall = _mean(scored.labels[acts], weight[acts]), _mean(acts, weight * scored.labels)
+            figures += [precision, recall, 1000 * _mean(acts * worth, weight)]
+        return figures
 
-        def precision(weight, acts=acts):
-            return float(np.average(scored.labels[acts], weights=weight[acts])) if weight[acts].any() else float("nan")
+    decisions = [scored.probability >= threshold for threshold in thresholds]
+    found = iter(_with_intervals(measured, scored.weight, scored.redrawn(seed)))
+    return [
+        {
+            "threshold": threshold,
+            "acted_on": _mean(acts, scored.weight),
+            "precision": next(found),
+            "recall": next(found),
+            "value": next(found),
+        }
+        for threshold, acts in zip(thresholds, decisions)
+    ]
 
-        def recall(weight, acts=acts):
-            hits = weight * scored.labels
-            return float(hits[acts].sum() / hits.sum()) if hits.any() else float("nan")
 
-        row = {"threshold": threshold, "acted_on": float(np.average(acts, weights=scored.weight))}
-        for name, measure in (("precision", precision), ("recall", recall), ("value", value)):
-            row[name] = _interval(measure(scored.weight), np.array([measure(weight) for weight in weights]))
-        rows.append(row)
-    return rows
+def _mean(values: np.ndarray, weight: np.ndarray) -> float:
+    """The weighted mean, NaN where nothing has weight."""
+    return float(np.average(values, weights=weight)) if weight.any() else float("nan")

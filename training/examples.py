@@ -1,6 +1,6 @@
 """Labelled events with their features: what a model is trained on and evaluated by."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,6 @@ import numpy as np
 from training.dataset import Dataset
 from training.labels import Label, label_events
 from udfs.features import FeatureComputer
-from udfs.history import EVENT
 
 BLOCK_ROWS = 50_000
 
@@ -34,13 +33,22 @@ class Examples:
 
     def take(self, rows: np.ndarray) -> "Examples":
         """Only some rows; events and users stay."""
-        whole = ("events", "user_ids")
-        return Examples(
-            **{
-                field.name: getattr(self, field.name) if field.name in whole else getattr(self, field.name)[rows]
-                for field in fields(self)
-            }
-        )
+        return replace(self, **{name: getattr(self, name)[rows] for name in ROW_FIELDS})
+
+
+SHARED_FIELDS = ("events", "user_ids")
+ROW_FIELDS = tuple(field.name for field in fields(Examples) if field.name not in SHARED_FIELDS)
+
+
+def thinned(labels: np.ndarray, weight: np.ndarray, negative_share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to keep, all positives and by chance a share of the negatives, and the weights of those rows.
+
+    A negative then weighs as much as those that it stands for, so that rates and probabilities stay right.
+    """
+    drawn = np.random.default_rng(seed).random(len(labels)) < negative_share
+    rows = np.flatnonzero(labels | drawn)
+    kept = np.where(labels[rows], weight[rows], weight[rows] / negative_share)
+    return rows, kept.astype(np.float32)
 
 
 def make_examples(
@@ -50,17 +58,13 @@ def make_examples(
     partition: np.ndarray,
     offset: np.ndarray,
     data_end_ms: int | None = None,
-    negative_share: float = 1.0,
-    seed: int = 1,
 ) -> Examples:
     """Label the events of a dataset and compute the features of those to use.
 
-    `partition` and `offset` int64[payloads] say where each payload came from. Of the negatives only a share is kept,
-    by chance; each then weighs as much as those that it stands for, so that rates and probabilities stay right.
+    `partition` and `offset` int64[payloads] say where each payload came from.
     """
     labels, usable = label_events(label, data.user, data.records, data_end_ms)
-    drawn = np.random.default_rng(seed).random(len(labels)) < negative_share
-    rows = np.flatnonzero(usable & (labels | drawn))
+    rows = np.flatnonzero(usable)
     matrix = np.empty((len(rows), len(computer.names)), np.float32)
     for start in range(0, len(rows), BLOCK_ROWS):
         block = rows[start : start + BLOCK_ROWS]
@@ -68,7 +72,7 @@ def make_examples(
     return Examples(
         features=matrix,
         labels=labels[rows],
-        weight=np.where(labels[rows], 1, 1 / negative_share).astype(np.float32),
+        weight=np.ones(len(rows), np.float32),
         user=data.user[rows],
         time_ms=data.records["time_ms"][rows],
         partition=partition[data.positions[rows]],
@@ -87,26 +91,41 @@ def save_examples(examples: Examples, directory: Path) -> None:
         np.save(directory / f"{field.name}.npy", getattr(examples, field.name))
 
 
-def load_examples(directories: list[Path]) -> Examples:
-    """The examples of several directories as one, of different users. Features are read straight into their place."""
-    columns = {
-        name: [np.load(directory / f"{name}.npy", mmap_mode="r") for directory in directories]
-        for name in (field.name for field in fields(Examples))
-    }
+def load_examples(directories: list[Path], negative_share: float = 1.0, seed: int = 1) -> Examples:
+    """The examples of several directories as one, of different users, with a share of the negatives (see `thinned`).
+
+    Only what is kept is read, and the features go straight into their place.
+    """
     if not directories:
         raise ValueError("no examples to load")
-    joined = {name: np.concatenate(pieces) for name, pieces in columns.items() if name != "features"}
-    sizes = [len(piece) for piece in columns["labels"]]
-    joined["features"] = np.empty((sum(sizes), columns["features"][0].shape[1]), np.float32)
+    pieces = [_Saved(directory, negative_share, seed + number) for number, directory in enumerate(directories)]
+    joined = {name: np.concatenate([piece.whole(name) for piece in pieces]) for name in SHARED_FIELDS}
+    names = [name for name in ROW_FIELDS if name not in ("features", "weight")]
+    joined |= {name: np.concatenate([piece.kept(name) for piece in pieces]) for name in names}
+    joined["weight"] = np.concatenate([piece.weight for piece in pieces])
+    joined["features"] = np.empty((len(joined["labels"]), pieces[0].whole("features").shape[1]), np.float32)
     row, users, events = 0, 0, 0
-    for number, size in enumerate(sizes):
-        block = slice(row, row + size)
-        joined["features"][block] = columns["features"][number]
+    for piece in pieces:
+        block = slice(row, row + len(piece.rows))
+        joined["features"][block] = piece.kept("features")
         joined["user"][block] += users
         joined["starts"][block] += events
         joined["ends"][block] += events
-        row += size
-        users += len(columns["user_ids"][number])
-        events += len(columns["events"][number])
-    joined["events"] = joined["events"].astype(EVENT, copy=False)
+        row = block.stop
+        users += len(piece.whole("user_ids"))
+        events += len(piece.whole("events"))
     return Examples(**joined)
+
+
+class _Saved:
+    """The examples in a directory, and which of them to keep."""
+
+    def __init__(self, directory: Path, negative_share: float, seed: int):
+        self._directory = directory
+        self.rows, self.weight = thinned(self.whole("labels"), self.whole("weight"), negative_share, seed)
+
+    def whole(self, name: str) -> np.ndarray:
+        return np.load(self._directory / f"{name}.npy", mmap_mode="r")
+
+    def kept(self, name: str) -> np.ndarray:
+        return self.whole(name)[self.rows]

@@ -7,7 +7,7 @@ import numpy as np
 import optuna
 from sklearn.metrics import roc_auc_score
 
-from training.evaluate import Estimate, Scored, difference
+from training.evaluate import METRICS, Estimate, Scored, difference
 from training.examples import Examples
 from training.models import Calibration, Family, Fitting, Model, Sample, fit_calibration
 
@@ -50,7 +50,7 @@ class Data:
 
     def rows(self, rows: np.ndarray) -> "Data":
         names = ("features", "labels", "weight", "user", "fold")
-        return Data(*(getattr(self, name)[rows] for name in names), self.balance)
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def sample(self, rows: np.ndarray | slice = slice(None), balanced: bool = True) -> Sample:
         weight = self.weight[rows]
@@ -86,8 +86,9 @@ def cross_validate(family: Family, data: Data, fitting: Fitting) -> CrossValidat
     return CrossValidated(probability, rounds, models, float(np.mean(seen)))
 
 
-def scored(data: Data, probability: np.ndarray) -> Scored:
-    return Scored(data.labels, probability, data.weight, data.user)
+def scored(rows: Data | Examples, probability: np.ndarray) -> Scored:
+    """The rows and their probabilities float[n], to be measured."""
+    return Scored(rows.labels, probability, rows.weight, rows.user)
 
 
 def search(family: Family, data: Data, fitting: Fitting, trials: int, seed: int, report: Report) -> Mapping[str, float]:
@@ -95,19 +96,19 @@ def search(family: Family, data: Data, fitting: Fitting, trials: int, seed: int,
     if len(data.labels) > SEARCH_ROWS:
         data = data.rows(np.sort(np.random.default_rng(seed).choice(len(data.labels), SEARCH_ROWS, replace=False)))
 
-    def loss(trial: optuna.Trial) -> float:
-        tried = cross_validate(family, data, replace(fitting, parameters=family.suggest(trial)))
-        measured = scored(data, tried.probability)
+    def loss(name: str, parameters: Mapping[str, float]) -> float:
+        measured = scored(data, cross_validate(family, data, replace(fitting, parameters=parameters)).probability)
         found = measured.log_loss(measured.weight)
-        report(f"    trial {trial.number + 1} of {trials}: log loss {found:.5f}")
+        report(f"    {name}: log loss {found:.5f}")
         return found
+
+    def try_out(trial: optuna.Trial) -> float:
+        return loss(f"trial {trial.number + 1} of {trials}", family.suggest(trial))
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
-    study.optimize(loss, n_trials=trials)
-    base = scored(data, cross_validate(family, data, fitting).probability)
-    report(f"    defaults: log loss {base.log_loss(base.weight):.5f}")
-    return study.best_params if study.best_value < base.log_loss(base.weight) else fitting.parameters
+    study.optimize(try_out, n_trials=trials)
+    return study.best_params if study.best_value < loss("defaults", fitting.parameters) else fitting.parameters
 
 
 def permutation_importance(data: Data, crossed: CrossValidated, seed: int) -> np.ndarray:
@@ -154,6 +155,7 @@ def prune(
     """
     ranked = np.argsort(-importance, kind="stable")
     tried = {len(importance): (list(range(len(importance))), whole)}
+    measured = {len(importance): scored(data, whole.probability)}
     for size in (size for size in PRUNED_SIZES if size < len(importance)):
         kept = sorted(ranked[:size].tolist())
         narrowed = replace(
@@ -162,11 +164,12 @@ def prune(
             monotone=[fitting.monotone[column] for column in kept] if fitting.monotone else (),
         )
         tried[size] = kept, cross_validate(family, data.columns(kept), narrowed)
-        report(f"    {size} features: AUC {scored(data, tried[size][1].probability).roc_auc_of_all():.4f}")
-    best = max(tried.values(), key=lambda entry: scored(data, entry[1].probability).roc_auc_of_all())[1]
+        measured[size] = scored(data, tried[size][1].probability)
+        report(f"    {size} features: AUC {measured[size].roc_auc_of_all():.4f}")
+    best = max(measured.values(), key=Scored.roc_auc_of_all)
     steps = []
-    for size, (_, crossed) in tried.items():
-        change = difference(data.labels, crossed.probability, best.probability, data.weight, data.user)
+    for size, found in measured.items():
+        change = difference(found, best)
         accepted = all(estimate.value >= -estimate.standard_error for estimate in change.values())
         steps.append(Pruning(size, change["roc_auc"], change["average_precision"], accepted))
     columns, chosen = tried[min(step.features for step in steps if step.accepted)]
@@ -180,13 +183,8 @@ def choose_calibration(data: Data, crossed: CrossValidated, seed: int) -> tuple[
         out, rest = data.fold == number, data.fold != number
         fitted = fit_calibration(crossed.probability[rest], data.labels[rest], data.weight[rest])
         corrected[out] = fitted(crossed.probability[out])
-    before, after = scored(data, crossed.probability), scored(data, corrected)
-    draws = [
-        before.log_loss(old) - after.log_loss(new)
-        for old, new in zip(before.redrawn(seed), after.redrawn(seed))
-    ]  # fmt: skip
-    value = before.log_loss(before.weight) - after.log_loss(after.weight)
-    saved = Estimate(value, *np.percentile(draws, [2.5, 97.5]).tolist())
+    log_loss = {"log_loss": METRICS["log_loss"]}
+    saved = difference(scored(data, crossed.probability), scored(data, corrected), log_loss, seed)["log_loss"]
     fitted = fit_calibration(crossed.probability, data.labels, data.weight)
     return (fitted if saved.value > 0 else Calibration()), saved
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.archive import Part, find_parts, read_part
-from training.dataset import ANY_TIME, Clicks, ProfileUpdates, arrange, read_profile_batch
+from training.dataset import ANY_TIME, Clicks, ProfileUpdates, arrange, read_profile_batch, smallest_so_far
 from training.examples import Examples, make_examples, save_examples
 from training.labels import Label
 from training.mapping import ClickMapping
@@ -58,15 +58,11 @@ class Preparation:
     label: Label
     features: Sequence[str] = FEATURE_NAMES
     history_length: int = 64
-    negative_share: float = 1.0
     limits: ClickLimits = ClickLimits()  # for records of which the arrival is known
-    seed: int = 1
     workers: int = 2
     bucket_events: int = BUCKET_EVENTS
 
     def __post_init__(self):
-        if not 0 < self.negative_share <= 1:
-            raise ValueError(f"negative_share is {self.negative_share}: want a number above 0, at most 1")
         for name in ("workers", "bucket_events", "history_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: want at least 1")
@@ -82,7 +78,7 @@ class Summary:
     duplicates: int = 0  # records read twice: same partition and offset
     copies: int = 0  # events equal in all to another one of the same user
     examples: int = 0
-    positives: float = 0
+    positives: int = 0
     first_ms: int = 2**62
     last_ms: int = -1
     last_arrival_ms: int = UNKNOWN_MS
@@ -135,7 +131,7 @@ def prepare(
             summary += found
             progress("read", done, len(tasks), summary.read)
         if not summary.accepted:
-            raise PrepareError(f"{clicks}: no click accepted of {summary.read} records: {_reasons(summary.rejected)}")
+            raise PrepareError(f"{clicks}: no click accepted of {summary.read} records: {in_words(summary.rejected)}")
         tasks = [partial(_build, n, spill, out, preparation, summary.data_end_ms) for n in range(buckets)]
         for done, found in enumerate(_run_all(pool, tasks), 1):
             summary += found
@@ -166,7 +162,8 @@ def _estimated_events(parts: list[Part]) -> int:
     return sum(path.stat().st_size for path in {part.path for part in parts}) // 20
 
 
-def _reasons(rejected: Counter) -> str:
+def in_words(rejected: Counter) -> str:
+    """How many records were rejected for which reason, the most frequent first."""
     return ", ".join(f"{count} {reason}" for reason, count in rejected.most_common()) or "there are none"
 
 
@@ -177,10 +174,10 @@ def _bucket_directory(out: Path, bucket: int) -> Path:
 def _scatter(part: Part, number: int, buckets: int, spill: Path, limits: ClickLimits) -> Summary:
     """Decode a part into files of one Arrow batch a bucket."""
     summary = Summary()
+    known = part.is_archive
+    decoder = ClickDecoder(limits if known else ANY_TIME)
     with _Spill(spill / f"events-{number:06d}", buckets, EVENT_ROWS) as files:
         for batch in read_part(part):
-            known = batch.arrival_ms is not None
-            decoder = ClickDecoder(limits if known else ANY_TIME)
             arrival = batch.arrival_ms if known else np.zeros(len(batch.payloads), np.int64)
             decoded = decoder.decode(batch.payloads, arrival.tolist())
             accepted = [row for row, reason in enumerate(decoded.reasons) if reason is None]
@@ -221,7 +218,7 @@ class _Spill:
     def __init__(self, prefix: Path, buckets: int, schema: pa.Schema):
         self._prefix, self._buckets, self._schema = prefix, buckets, schema
         self._pending: list[pa.RecordBatch] = []
-        self._rows = 0
+        self._bucket_of: list[int] = []  # each pending row's
         self._files = 0
 
     def __enter__(self) -> "_Spill":
@@ -233,20 +230,16 @@ class _Spill:
     def add(self, user_ids: list[str], *columns: Sequence) -> None:
         arrays = [pa.array(column, kind.type) for column, kind in zip((user_ids, *columns), self._schema)]
         self._pending.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-        self._rows += len(user_ids)
-        if self._rows >= FLUSH_EVENTS:
+        self._bucket_of += [crc32(user_id.encode()) % self._buckets for user_id in user_ids]
+        if len(self._bucket_of) >= FLUSH_EVENTS:
             self._flush()
 
     def _flush(self) -> None:
         if not self._pending:
             return
-        table = pa.Table.from_batches(self._pending)
-        hashes = np.fromiter(
-            (crc32(user.encode()) for user in table.column("user_id").to_pylist()), np.uint32, table.num_rows
-        )
-        bucket = hashes % self._buckets
+        bucket = np.array(self._bucket_of)
         order = np.argsort(bucket, kind="stable")
-        table = table.take(order).combine_chunks()
+        table = pa.Table.from_batches(self._pending).take(order).combine_chunks()
         bounds = np.searchsorted(bucket[order], np.arange(self._buckets + 1))
         with (
             pa.OSFile(f"{self._prefix}-{self._files:04d}.arrow", "wb") as sink,
@@ -255,7 +248,7 @@ class _Spill:
             for start, end in zip(bounds[:-1], bounds[1:]):
                 batches = table.slice(start, end - start).to_batches()
                 writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], self._schema))
-        self._pending, self._rows = [], 0
+        self._pending, self._bucket_of = [], []
         self._files += 1
 
 
@@ -274,7 +267,6 @@ def _build(bucket: int, spill: Path, out: Path, preparation: Preparation, data_e
         _gather(spill, "profiles", bucket, UPDATE_ROWS),
         preparation,
         data_end_ms,
-        seed=preparation.seed + bucket,
     )
     if len(examples):
         save_examples(examples, _bucket_directory(out, bucket))
@@ -282,21 +274,19 @@ def _build(bucket: int, spill: Path, out: Path, preparation: Preparation, data_e
 
 
 def build_bucket(
-    events: pa.Table, updates: pa.Table, preparation: Preparation, data_end_ms: int, seed: int
+    events: pa.Table, updates: pa.Table, preparation: Preparation, data_end_ms: int
 ) -> tuple[Examples, Summary]:
     """The examples of a bucket's events and profile updates, given in any order."""
     clicks, partition, offset, duplicates = _in_order_of_arrival(events)
     data = arrange(clicks, _profile_updates(updates), preparation.history_length)
     computer = FeatureComputer(preparation.features, preparation.history_length)
-    examples = make_examples(
-        data, preparation.label, computer, partition, offset, data_end_ms, preparation.negative_share, seed
-    )
+    examples = make_examples(data, preparation.label, computer, partition, offset, data_end_ms)
     rows = np.rec.fromarrays([clicks.user, clicks.records.view("V32")])
     summary = Summary(
         duplicates=duplicates,
         copies=len(rows) - len(np.unique(rows.view(f"V{rows.dtype.itemsize}"))),
         examples=len(examples),
-        positives=float(examples.weight[examples.labels].sum()),
+        positives=int(examples.labels.sum()),
     )
     return examples, summary
 
@@ -330,7 +320,7 @@ def _in_order_of_arrival(events: pa.Table) -> tuple[Clicks, np.ndarray, np.ndarr
         column[~again] for column in (user, arrival, partition, offset, records)
     )
     if len(arrival) and arrival.min() == UNKNOWN_MS:
-        arrival = _largest_so_far(user, records["time_ms"])
+        arrival = -smallest_so_far(user, -records["time_ms"])  # each user's newest event time so far
     user_ids = codes.dictionary.to_pylist()
     return (
         Clicks(user_ids, user, records, arrival, np.arange(len(user)), Counter()),
@@ -338,13 +328,6 @@ def _in_order_of_arrival(events: pa.Table) -> tuple[Clicks, np.ndarray, np.ndarr
         offset,
         int(again.sum()),
     )
-
-
-def _largest_so_far(group: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The running maximum within each group; groups are numbered upwards."""
-    distinct, rank = np.unique(values, return_inverse=True)
-    ceiling = group * len(distinct)
-    return distinct[np.maximum.accumulate(ceiling + rank) - ceiling]
 
 
 def _profile_updates(updates: pa.Table) -> ProfileUpdates:

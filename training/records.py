@@ -105,12 +105,12 @@ def weeks_to_shift(last_ms: int, now_ms: int) -> int:
     return (now_ms - last_ms) // WEEK_MS * WEEK_MS
 
 
-def parquet_row_count(file: BinaryIO) -> int:
-    """The number of rows of an open Parquet file. Raises SourceError."""
+def parquet_metadata(file: BinaryIO | Path, name: str) -> pyarrow.parquet.FileMetaData:
+    """What a Parquet file says of itself. Raises SourceError naming it by `name`."""
     try:
-        return pyarrow.parquet.read_metadata(file).num_rows
+        return pyarrow.parquet.read_metadata(file)
     except (OSError, pyarrow.ArrowException) as error:
-        raise SourceError(f"{file.name}: not a Parquet file: {error}") from None
+        raise SourceError(f"{name}: not a Parquet file: {' '.join(str(error).split())}") from None
 
 
 def format_of(name: str) -> str:

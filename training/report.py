@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib as mpl
@@ -15,6 +14,7 @@ from training.evaluate import METRICS, Estimate, Scored, estimate
 from training.trainer import TrainedModel
 from udfs.features import FEATURE_NAMES
 from udfs.history import DEVICES, EVENT_KINDS
+from udfs.profiles import country_of
 
 TEMPLATE = "report.html"
 TOO_GOOD_AUC = 0.95
@@ -110,7 +110,7 @@ def segments(trained: TrainedModel) -> list[dict]:
         parts[f"device: {device}"] = column("device") == code
     countries, counts = np.unique(column("country"), return_counts=True)
     for country in countries[np.argsort(-counts)][:6]:
-        parts[f"country: {_country(int(country))}"] = column("country") == country
+        parts[f"country: {country_of(int(country))}"] = column("country") == country
     parts |= _bins("history", "events", column("history_events"), (4, 16, 64))
     parts |= _bins("session age", "s", column("session_duration_s"), (60, 600))
     rows = []
@@ -136,13 +136,6 @@ def _bins(name: str, unit: str, values: np.ndarray, edges: tuple[int, ...]) -> d
         f"{name}: {text} {unit}": (values >= low) & (values < high)
         for text, low, high in zip(texts, bounds, bounds[1:])
     }
-
-
-def _country(code: int) -> str:
-    if not code:
-        return "unknown"
-    first, second = divmod(code - 1, 26)
-    return chr(ord("A") + first) + chr(ord("A") + second)
 
 
 def mistakes(trained: TrainedModel) -> list[dict]:
@@ -180,38 +173,28 @@ def mistakes(trained: TrainedModel) -> list[dict]:
 def metrics_json(trained: TrainedModel) -> bytes:
     """What the report tells, for programs."""
     evaluation = trained.evaluation
-    return (
-        msgspec.json.format(
-            msgspec.json.encode(
-                {
-                    "verdict": verdict(trained),
-                    "alarms": alarms(trained),
-                    "label": evaluation.label,
-                    "rows": evaluation.rows,
-                    "users": evaluation.users,
-                    "metrics": _plain(evaluation.metrics),
-                    "best_possible_auc": evaluation.best_possible_auc,
-                    "cross_validated_auc": evaluation.cross_validated_auc,
-                    "training_auc": evaluation.training_auc,
-                    "compared": {name: _plain(found) for name, found in evaluation.compared.items()},
-                    "differences": {name: _plain(found) for name, found in evaluation.differences.items()},
-                    "gains": [_plain(row) for row in evaluation.gains],
-                    "calibration": [_plain(row) for row in evaluation.calibration],
-                    "thresholds": [_plain(row) for row in evaluation.thresholds],
-                    "importance": dict(evaluation.importance),
-                    "pruning": [asdict(step) for step in evaluation.pruning],
-                    "learning_curve": evaluation.learning_curve,
-                    "parameters": evaluation.parameters,
-                    "features": list(trained.manifest.features),
-                }
-            )
-        )
-        + b"\n"
-    )
-
-
-def _plain(row: dict) -> dict:
-    return {name: asdict(value) if isinstance(value, Estimate) else value for name, value in row.items()}
+    told = {
+        "verdict": verdict(trained),
+        "alarms": alarms(trained),
+        "label": evaluation.label,
+        "rows": evaluation.rows,
+        "users": evaluation.users,
+        "metrics": evaluation.metrics,
+        "best_possible_auc": evaluation.best_possible_auc,
+        "cross_validated_auc": evaluation.cross_validated_auc,
+        "training_auc": evaluation.training_auc,
+        "compared": evaluation.compared,
+        "differences": evaluation.differences,
+        "gains": evaluation.gains,
+        "calibration": evaluation.calibration,
+        "thresholds": evaluation.thresholds,
+        "importance": dict(evaluation.importance),
+        "pruning": evaluation.pruning,
+        "learning_curve": evaluation.learning_curve,
+        "parameters": evaluation.parameters,
+        "features": trained.manifest.features,
+    }
+    return msgspec.json.format(msgspec.json.encode(told)) + b"\n"
 
 
 def report_html(trained: TrainedModel) -> bytes:

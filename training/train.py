@@ -4,7 +4,6 @@ import argparse
 import shutil
 import sys
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -13,11 +12,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.bundle import check_version, refuse_existing, write_bundle
+from training.bundle import check_version, file_digests, refuse_existing, write_bundle
 from training.examples import Examples, load_examples
 from training.labels import Label, find_label
 from training.mapping import load_mapping
-from training.prepare import Preparation, Summary, prepare
+from training.prepare import Preparation, Summary, in_words, prepare
 from training.report import metrics_json, report_html, verdict
 from training.simulate import Simulation, simulate
 from training.trainer import TrainedModel, Training, load_training, simulated_examples, train_model
@@ -60,8 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
 def with_report(trained: TrainedModel) -> TrainedModel:
     """The model with its report among the bundle's files."""
     files = {**trained.files, METRICS_FILE: metrics_json(trained), REPORT_FILE: report_html(trained)}
-    digests = {name: sha256(content).hexdigest() for name, content in files.items()}
-    return replace(trained, files=files, manifest=msgspec.structs.replace(trained.manifest, files=digests))
+    manifest = msgspec.structs.replace(trained.manifest, files=file_digests(files))
+    return replace(trained, files=files, manifest=manifest)
 
 
 def summary(manifest: Manifest) -> str:
@@ -95,18 +94,19 @@ def _read_data(
         examples = simulated_examples(stream, label, training.history_length)
         print(f"{len(stream)} clicks of {options.users} users")
         return examples, stream.propensity[examples.offset] if options.label == DEFAULT_LABEL else None
-    mapping = load_mapping(options.mapping) if options.mapping else None
-    directories, found = _prepare(options, training, label, mapping, directory, training.negative_share)
-    if found.examples > training.max_rows and found.positives < training.max_rows:
-        share = (training.max_rows - found.positives) / (found.examples - found.positives) * training.negative_share
-        print(f"more than {training.max_rows} events: training with {share:.1%} of the negatives")
-        shutil.rmtree(directory)
-        directories, found = _prepare(options, training, label, mapping, directory, share)
+    directories, found = _prepare(options, training, label, directory)
     _tell(options, found)
-    return load_examples(directories), None
+    share, negatives = training.negative_share, found.examples - found.positives
+    if found.positives < training.max_rows < found.positives + share * negatives:
+        share = (training.max_rows - found.positives) / negatives
+        print(f"more than {training.max_rows} events: training with {share:.1%} of the negatives")
+    return load_examples(directories, share, training.seed), None
 
 
-def _prepare(options, training: Training, label: Label, mapping, directory: Path, negative_share: float):
+def _prepare(
+    options: argparse.Namespace, training: Training, label: Label, directory: Path
+) -> tuple[list[Path], Summary]:
+    mapping = load_mapping(options.mapping) if options.mapping else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -117,13 +117,7 @@ def _prepare(options, training: Training, label: Label, mapping, directory: Path
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done, description=f"{what} {events} events")
 
-        preparation = Preparation(
-            label,
-            history_length=training.history_length,
-            negative_share=negative_share,
-            seed=training.seed,
-            workers=training.threads,
-        )
+        preparation = Preparation(label, history_length=training.history_length, workers=training.threads)
         return prepare(options.clicks, directory, preparation, options.profiles, mapping, progress)
 
 
@@ -134,8 +128,8 @@ def _tell(options: argparse.Namespace, found: Summary) -> None:
         ("profiles", options.profiles, found.rejected_profiles),
     ):
         if rejected:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.most_common())
-            print(f"train: {path}: {rejected.total()} {what} rejected, as the job would: {reasons}", file=sys.stderr)
+            told = f"{rejected.total()} {what} rejected, as the job would: {in_words(rejected)}"
+            print(f"train: {path}: {told}", file=sys.stderr)
     if found.duplicates:
         print(
             f"train: {found.duplicates} records were there twice (partition and offset) and count once", file=sys.stderr

@@ -18,7 +18,6 @@ from training.dataset import arrange, read_clicks, read_profiles
 from training.evaluate import (
     METRICS,
     Estimate,
-    Scored,
     calibration_table,
     difference,
     estimate,
@@ -46,6 +45,7 @@ from training.simulate import Clickstream
 from training.split import checked, split_by_time, split_by_user, user_folds
 from udfs.features import FEATURE_NAMES, FeatureComputer, find_columns
 from udfs.model import MODEL_FILE, Manifest, TrainingWindow
+from udfs.overrides import parse_value, split_override
 
 ONNX_FILE = "model.onnx"
 REFERENCE_FILE = "reference.json"
@@ -101,10 +101,8 @@ def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
         if not isinstance(content, dict):
             raise TrainingError(f"{path}: want keys such as folds:, got {type(content).__name__}")
     for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise TrainingError(f"--set {override}: want KEY=VALUE, for example folds=3")
-        content[key] = yaml.safe_load(value)
+        key, value = split_override(override, "folds=3", TrainingError)
+        content[key] = parse_value(value, f"--set {key}", TrainingError)
     try:
         training = msgspec.convert(content, Training)
         find_columns((*training.features, *(name for name in training.monotone if name not in training.features)))
@@ -187,9 +185,9 @@ def train_model(
 
     report("measuring on the holdout")
     left = examples.take(holdout)
-    best_possible = None if propensity is None else _scored(left, propensity[holdout]).roc_auc_of_all()
-    evaluation = _evaluate(fit, everything, left, training, label, best_possible)
-    matrix = fit.matrix(left)
+    matrix = np.ascontiguousarray(left.features[:, fit.columns])
+    best_possible = None if propensity is None else scored(left, propensity[holdout]).roc_auc_of_all()
+    evaluation = _evaluate(fit, everything, left, matrix, training, label, best_possible)
     model = bytes(fit.model.booster.save_raw("ubj"))
     exported = export_xgboost(model, len(fit.columns))
     certificate = certify(fit.model.predict, exported, matrix, split_values(fit.model.booster, len(fit.columns)))
@@ -245,9 +243,6 @@ class _Fit:
     calibration: Calibration
     calibration_gain: Estimate | None
 
-    def matrix(self, examples: Examples) -> np.ndarray:
-        return np.ascontiguousarray(examples.features[:, self.columns])
-
 
 def _fit(everything: Data, training: Training, report: Callable[[str], None]) -> _Fit:
     """Search, cross-validate, prune, calibrate, and fit what came of it on all rows."""
@@ -288,13 +283,20 @@ def _fit(everything: Data, training: Training, report: Callable[[str], None]) ->
 
 
 def _evaluate(
-    fit: _Fit, everything: Data, left: Examples, training: Training, label: Label, best_possible_auc: float | None
+    fit: _Fit,
+    everything: Data,
+    left: Examples,
+    matrix: np.ndarray,
+    training: Training,
+    label: Label,
+    best_possible_auc: float | None,
 ) -> Evaluation:
-    """Measure the model, and those to compare it with, on the holdout."""
-    matrix = fit.matrix(left)
+    """Measure the model on the holdout, which is `matrix` in its columns, and others to compare it with."""
     probability = fit.model.predict(matrix)
-    measured = _scored(left, probability)
-    rivals = {name: _rival(name, everything, training).predict(left.features) for name in training.compare}
+    measured = scored(left, probability)
+    rivals = {
+        name: scored(left, _rival(name, everything, training).predict(left.features)) for name in training.compare
+    }
     return Evaluation(
         label=str(label),
         rows={"training": len(everything.labels), "holdout": len(left)},
@@ -303,10 +305,8 @@ def _evaluate(
         best_possible_auc=best_possible_auc,
         cross_validated_auc=_auc(fit.data, fit.crossed),
         training_auc=fit.crossed.training_auc,
-        compared={name: estimate(_scored(left, rival)) for name, rival in rivals.items()},
-        differences={
-            name: difference(left.labels, probability, rival, left.weight, left.user) for name, rival in rivals.items()
-        },
+        compared={name: estimate(rival) for name, rival in rivals.items()},
+        differences={name: difference(measured, rival) for name, rival in rivals.items()},
         gains=gain_table(measured),
         calibration=calibration_table(measured),
         calibration_gain=fit.calibration_gain,
@@ -333,10 +333,6 @@ def _rival(name: str, everything: Data, training: Training) -> Model:
     if family.boosts:
         fitting = replace(fitting, rounds=cross_validate(family, everything, fitting).rounds)
     return family.fit(everything.sample(), fitting)
-
-
-def _scored(examples: Examples, probability: np.ndarray) -> Scored:
-    return Scored(examples.labels, probability, examples.weight, examples.user)
 
 
 def _auc(data: Data, crossed: CrossValidated) -> float:

@@ -119,6 +119,14 @@ def country_code(country: str | None) -> int:
     return 1 + 26 * first + second
 
 
+def country_of(code: int) -> str:
+    """The ISO 3166-1 alpha-2 code that `country_code` made the number of, "unknown" of 0."""
+    if not code:
+        return "unknown"
+    first, second = divmod(code - 1, 26)
+    return chr(ord("A") + first) + chr(ord("A") + second)
+
+
 def profile_schema() -> dict:
     """The JSON Schema of a profile record."""
     return msgspec.json.schema(Profile)

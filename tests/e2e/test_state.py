@@ -19,6 +19,7 @@ pytestmark = pytest.mark.e2e
 
 PROJECT = Path(__file__).parents[2]
 NEW_FEATURE = "history_bytes"
+TTL_SECONDS = 15
 
 
 def click(user: str) -> tuple[bytes, bytes, None]:
@@ -96,14 +97,14 @@ def run_python(directory: Path, *module_and_arguments: str) -> None:
 
 
 def test_the_state_of_idle_users_is_gone_after_its_time_to_live(pipeline, stack):
-    pipe = pipeline("state.ttl=15 s", "state.backend=hashmap", "feature_log.user_share=1.0", partitions=1)
+    pipe = pipeline(f"state.ttl={TTL_SECONDS} s", "state.backend=hashmap", "feature_log.user_share=1.0", partitions=1)
     pipe.start()
     pipe.send("clicks", [click(f"u{number}") for number in range(5_000) for _ in range(4)])
     pipe.wait_until_consumed("clicks")
     full = checkpointed_bytes(stack, pipe)
     assert full > 5_000 * 4 * 32
 
-    time.sleep(16)
+    time.sleep(TTL_SECONDS + 1)  # nothing tells of an expiry: state is there, but not looked at
     pipe.send("clicks", [click("u7")])
     newest = logged_features(pipe, 20_001, FEATURE_NAMES)[-1]
     assert (newest["lifetime_events"], newest["history_events"]) == (1, 1)

@@ -1,7 +1,5 @@
-import gzip
 import json
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -10,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.broken import with_broken
-from training.dataset import NO_UPDATES, arrange, read_clicks, read_lines, read_profiles
+from training.dataset import NO_UPDATES, arrange, read_clicks, read_profiles
 from training.simulate import Simulation, simulate
 from udfs.events import ClickLimits
 from udfs.features import FeatureComputer
@@ -173,10 +171,3 @@ def test_rejected_profiles_are_counted_by_reason():
 def test_no_clicks_make_an_empty_dataset(computer):
     data = arrange(read_clicks([]))
     assert data.features(computer).shape == (0, len(computer.names))
-
-
-def test_lines_are_read_plain_and_compressed(tmp_path: Path):
-    plain, compressed = tmp_path / "clicks.jsonl", tmp_path / "clicks.jsonl.gz"
-    plain.write_bytes(b"one\r\ntwo\n")
-    compressed.write_bytes(gzip.compress(b"one\ntwo"))
-    assert list(read_lines(plain)) == list(read_lines(compressed)) == [b"one", b"two"]

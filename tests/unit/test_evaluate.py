@@ -51,8 +51,8 @@ def test_a_class_that_is_missing_leaves_a_figure_undefined():
 
 def test_a_better_score_is_better_by_an_interval_above_zero():
     noisy = np.random.default_rng(2).random(N)
-    assert difference(LABELS, PROBABILITY, noisy, WEIGHT, USER)["roc_auc"].low > 0
-    same = difference(LABELS, PROBABILITY, PROBABILITY, WEIGHT, USER)["roc_auc"]
+    assert difference(SCORED, Scored(LABELS, noisy, WEIGHT, USER))["roc_auc"].low > 0
+    same = difference(SCORED, SCORED)["roc_auc"]
     assert (same.low, same.value, same.high) == (0, 0, 0)
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from training.archive import find_parts
-from training.examples import load_examples
+from training.examples import load_examples, save_examples
 from training.labels import CONVERTED
 from training.prepare import EVENT_ROWS, UPDATE_ROWS, Preparation, PrepareError, build_bucket, prepare
 from training.records import SourceError
@@ -88,21 +88,21 @@ def test_what_comes_later_changes_no_feature_of_an_event():
     later = [("a", 5, 10), ("b", 2, 11), ("a", 40, 12)]
     update = pa.table({"user_id": ["a"], "packed": [bytes(16)], "arrival_ms": [10]}, UPDATE_ROWS)
     end = 10**9
-    alone, _ = build_bucket(packed(*early), NO_UPDATES, QUICK, end, 1)
-    followed, _ = build_bucket(packed(*later, *early), update, QUICK, end, 1)
+    alone, _ = build_bucket(packed(*early), NO_UPDATES, QUICK, end)
+    followed, _ = build_bucket(packed(*later, *early), update, QUICK, end)
     kept = np.isin(followed.offset, [1, 2, 3])
     assert followed.features[kept].tobytes() == alone.features.tobytes()
 
 
 def test_a_record_that_was_read_twice_counts_once_and_a_copy_is_told():
-    examples, summary = build_bucket(packed(("a", 0, 1), ("a", 0, 1), ("a", 0, 2)), NO_UPDATES, QUICK, 10**9, 1)
+    examples, summary = build_bucket(packed(("a", 0, 1), ("a", 0, 1), ("a", 0, 2)), NO_UPDATES, QUICK, 10**9)
     assert (len(examples), summary.duplicates, summary.copies) == (2, 1, 1)
 
 
-def test_left_out_negatives_are_weighed_by_those_that_stay():
+def test_left_out_negatives_are_weighed_by_those_that_stay(tmp_path):
     events = packed(*((f"u{number}", 0, number) for number in range(4_000)))
-    sampled = Preparation(CONVERTED, negative_share=0.25)
-    examples, _ = build_bucket(events, NO_UPDATES, sampled, 10**9, 1)
+    save_examples(build_bucket(events, NO_UPDATES, QUICK, 10**9)[0], tmp_path / "0")
+    examples = load_examples([tmp_path / "0"], negative_share=0.25)
     assert 800 < len(examples) < 1_200
     assert math.isclose(examples.weight.sum(), 4 * len(examples))
 

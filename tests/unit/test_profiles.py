@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udfs.profiles import AGE_BANDS, MEMBERSHIP_TIERS, NO_DAY, NO_PROFILE, PROFILE, ProfileDecoder, country_code
+from udfs.profiles import (
+    AGE_BANDS,
+    MEMBERSHIP_TIERS,
+    NO_DAY,
+    NO_PROFILE,
+    PROFILE,
+    ProfileDecoder,
+    country_code,
+    country_of,
+)
 from udfs.rejects import Reason
 
 
@@ -68,3 +77,9 @@ def test_a_bad_profile_is_rejected_with_its_reason(payload, key, reason):
 def test_no_bytes_stop_the_decoder(payload, key):
     decoded = decode(payload, key)
     assert decoded.reasons[0] is None or Reason(decoded.reasons[0])
+
+
+@pytest.mark.parametrize("country", ["AA", "DE", "ZZ"])
+def test_a_country_comes_back_from_its_number(country):
+    assert country_of(country_code(country)) == country
+    assert country_of(country_code(None)) == "unknown"
