@@ -19,6 +19,7 @@ setup(
     python_requires="~=3.11.0",
     install_requires=[
         "apache-flink==2.2.1",
+        "async-timeout",  # redis of apache-beam needs it before Python 3.11.3: pinned for every 3.11, whichever pins it
         "Jinja2",
         "joblib<1.6",
         "kafka-python>=3,<4",
