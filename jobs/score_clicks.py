@@ -7,21 +7,19 @@ clicks ── decode ─┬─ rejected ─────────────�
 profiles ── decode ────────────┴▶ history of the user ──▶ features, score ──▶ scores, feature_log
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pyflink.common import Configuration
-from pyflink.table import EnvironmentSettings, StatementSet, TableEnvironment
+from pyflink.table import StatementSet, TableEnvironment
 from pyflink.table.udf import udf
 
+from jobs.decoding import register_decoders
 from jobs.settings import ConfigError, Settings, load_settings
+from jobs.submission import parse_arguments, submit, table_environment
 from jobs.tables import kafka_tables
 from jobs.topics import TopicError, check_topics
-from udfs.durations import duration_ms
-from udfs.events import ClickLimits
-from udfs.flink_udfs import DECODED_CLICK, DECODED_PROFILE, SCORED, DecodeClicks, DecodeProfiles, Score
+from udfs.flink_udfs import SCORED, Score
 from udfs.model import Bundle, BundleError, load_bundle
 
 # The accepted and the rejected rows select the same columns beside the decoded row, or the planner would decode twice:
@@ -119,72 +117,15 @@ def score_clicks(tables: TableEnvironment, settings: Settings, bundle: Bundle) -
 
 def register_functions(tables: TableEnvironment, settings: Settings, bundle: Bundle) -> None:
     """Make the functions known to SQL: three in Python, one in Java."""
-    limits = ClickLimits(
-        settings.decode.max_record_bytes,
-        duration_ms(settings.decode.max_behind),
-        duration_ms(settings.decode.max_ahead),
-    )
+    register_decoders(tables, settings)
     score = Score(bundle, settings.model.threshold, settings.model.threads, settings.feature_log.user_share)
-    functions = {
-        "decode_clicks": (DecodeClicks(limits), DECODED_CLICK),
-        "decode_profiles": (DecodeProfiles(settings.decode.max_record_bytes), DECODED_PROFILE),
-        "score_click": (score, SCORED),
-    }
-    for name, (function, result) in functions.items():
-        tables.create_temporary_system_function(name, udf(function, result_type=result, func_type="pandas"))
+    tables.create_temporary_system_function("score_click", udf(score, result_type=SCORED, func_type="pandas"))
     tables.execute_sql("CREATE TEMPORARY SYSTEM FUNCTION user_history AS 'intent.UserHistory' LANGUAGE JAVA")
-
-
-def flink_options(settings: Settings) -> dict[str, str]:
-    """Flink's options as the settings have them; those under `flink:` win."""
-    execution, checkpoints = settings.execution, settings.checkpoints
-    options = {
-        "pipeline.name": settings.job.name,
-        "parallelism.default": settings.job.parallelism,
-        "state.backend.type": settings.state.backend,
-        "table.exec.state.ttl": settings.state.ttl,
-        "execution.checkpointing.interval": checkpoints.interval,
-        "execution.checkpointing.timeout": checkpoints.timeout,
-        "execution.checkpointing.mode": "EXACTLY_ONCE",
-        "execution.buffer-timeout.interval": execution.buffer_timeout,
-        "python.fn-execution.bundle.size": execution.bundle_size,
-        "python.fn-execution.bundle.time": duration_ms(execution.bundle_time),
-        "python.fn-execution.arrow.batch.size": execution.bundle_size,
-        "python.executable": sys.executable,
-        "python.client.executable": sys.executable,
-    }
-    if checkpoints.dir:
-        options["execution.checkpointing.dir"] = checkpoints.dir
-    options |= settings.flink
-    return {
-        key: str(value).lower() if isinstance(value, bool) else str(value)
-        for key, value in options.items()
-        if value is not None
-    }
-
-
-def table_environment(settings: Settings) -> TableEnvironment:
-    """A streaming environment with the job's options."""
-    configuration = Configuration()
-    for key, value in flink_options(settings).items():
-        configuration.set_string(key, value)
-    return TableEnvironment.create(
-        EnvironmentSettings.new_instance().in_streaming_mode().with_configuration(configuration).build()
-    )
-
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="jobs.score_clicks", description="Submit the scoring job.")
-    parser.add_argument("--conf", type=Path, required=True, help="YAML file, for example conf/local.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. state.ttl=30d")
-    parser.add_argument("--skip-topic-check", action="store_true", help="where this host can't reach the brokers")
-    parser.add_argument("--explain", action="store_true", help="print the optimised plan and submit nothing")
-    return parser.parse_args(arguments)
 
 
 def run(tables_of: Callable[[Settings], list[str]], arguments: list[str] | None = None) -> None:
     """Check settings, model and topics, then submit the job over the tables that `tables_of` declares."""
-    options = parse_arguments(arguments)
+    options = parse_arguments("score_clicks", "Submit the scoring job.", arguments)
     try:
         settings = load_settings(options.conf, options.set)
         bundle = load_bundle(Path(settings.model.bundle), settings.state.history_length)
@@ -195,13 +136,10 @@ def run(tables_of: Callable[[Settings], list[str]], arguments: list[str] | None 
     tables = table_environment(settings)
     for statement in tables_of(settings):
         tables.execute_sql(statement)
-    job = score_clicks(tables, settings, bundle)
-    if options.explain:
-        print(job.explain())
-        return
-    submitted = job.execute()
-    print(
-        f"submitted {settings.job.name}: model {bundle.manifest.version}, job {submitted.get_job_client().get_job_id()}"
+    submit(
+        score_clicks(tables, settings, bundle),
+        options.explain,
+        f"{settings.job.name}: model {bundle.manifest.version}",
     )
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from pyflink.table import TableEnvironment
 
-from jobs.score_clicks import score_clicks, table_environment
+from jobs.score_clicks import score_clicks
 from jobs.settings import load_settings
+from jobs.submission import table_environment
 from jobs.tables import (
     CLICKS_COLUMNS,
     DEAD_LETTERS_COLUMNS,

@@ -1,0 +1,69 @@
+"""What every job does on its way to Flink: its command line, its settings as Flink's options, its environment."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyflink.common import Configuration
+from pyflink.table import EnvironmentSettings, StatementSet, TableEnvironment
+
+from jobs.settings import Settings
+from udfs.durations import duration_ms
+
+
+def parse_arguments(name: str, description: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments that all jobs take: conf, set, skip_topic_check, explain."""
+    parser = argparse.ArgumentParser(prog=f"jobs.{name}", description=description)
+    parser.add_argument("--conf", type=Path, required=True, help="YAML file, for example conf/local.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. state.ttl=30d")
+    parser.add_argument("--skip-topic-check", action="store_true", help="where this host can't reach the brokers")
+    parser.add_argument("--explain", action="store_true", help="print the optimised plan and submit nothing")
+    return parser.parse_args(arguments)
+
+
+def flink_options(settings: Settings) -> dict[str, str]:
+    """Flink's options as the settings have them; those under `flink:` win."""
+    execution, checkpoints = settings.execution, settings.checkpoints
+    options = {
+        "pipeline.name": settings.job.name,
+        "parallelism.default": settings.job.parallelism,
+        "state.backend.type": settings.state.backend,
+        "table.exec.state.ttl": settings.state.ttl,
+        "execution.checkpointing.interval": checkpoints.interval,
+        "execution.checkpointing.timeout": checkpoints.timeout,
+        "execution.checkpointing.mode": "EXACTLY_ONCE",
+        "execution.buffer-timeout.interval": execution.buffer_timeout,
+        "python.fn-execution.bundle.size": execution.bundle_size,
+        "python.fn-execution.bundle.time": duration_ms(execution.bundle_time),
+        "python.fn-execution.arrow.batch.size": execution.bundle_size,
+        "python.executable": sys.executable,
+        "python.client.executable": sys.executable,
+    }
+    if checkpoints.dir:
+        options["execution.checkpointing.dir"] = checkpoints.dir
+    options |= settings.flink
+    return {
+        key: str(value).lower() if isinstance(value, bool) else str(value)
+        for key, value in options.items()
+        if value is not None
+    }
+
+
+def table_environment(settings: Settings) -> TableEnvironment:
+    """A streaming environment with the job's options."""
+    configuration = Configuration()
+    for key, value in flink_options(settings).items():
+        configuration.set_string(key, value)
+    return TableEnvironment.create(
+        EnvironmentSettings.new_instance().in_streaming_mode().with_configuration(configuration).build()
+    )
+
+
+def submit(job: StatementSet, explain: bool, name: str) -> None:
+    """Submit the job and say so, or print its plan."""
+    if explain:
+        print(job.explain())
+        return
+    submitted = job.execute()
+    print(f"submitted {name}: job {submitted.get_job_client().get_job_id()}")
