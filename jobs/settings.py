@@ -91,6 +91,13 @@ class FeatureLog(Section):
     user_share: Share
 
 
+class Archive(Section):
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
+    interval: Duration
+    parallelism: Positive
+    dir: str | None = None
+
+
 class Settings(Section):
     """Everything a data engineer tunes; conf/base.yaml describes each key."""
 
@@ -104,6 +111,7 @@ class Settings(Section):
     delivery: Delivery
     model: Model
     feature_log: FeatureLog
+    archive: Archive
     kafka: dict[str, Option | None]
     flink: dict[str, Option | None]
 
@@ -135,6 +143,20 @@ def load_settings(path: Path, overrides: Sequence[str] = (), environment: Mappin
         raise ConfigError(f"{path}: {_in_words(str(error))}") from None
     _check_together(settings, path)
     return settings
+
+
+def archive_settings(settings: Settings) -> Settings:
+    """The settings as the archive's job has them: its own name, group, parallelism and interval. Raises ConfigError."""
+    archive = settings.archive
+    if not re.match(r"[a-z0-9+.-]+:/", archive.dir or ""):
+        raise ConfigError(f"key archive.dir: want a URI such as s3://bucket/archive or file:///data, got {archive.dir}")
+    replace = msgspec.structs.replace
+    return replace(
+        settings,
+        job=replace(settings.job, name=archive.name, parallelism=archive.parallelism),
+        source=replace(settings.source, group_id=archive.name),
+        checkpoints=replace(settings.checkpoints, interval=archive.interval),
+    )
 
 
 def is_secret(key: str) -> bool:
@@ -247,7 +269,13 @@ def _check_together(settings: Settings, path: Path) -> None:
             raise ConfigError(
                 f"{path}: key topics.{name}: {topic} is also topics.{twin}; each needs a topic of its own"
             )
-    for key in ("execution.bundle_time", "checkpoints.interval", "checkpoints.timeout", "state.ttl"):
+    for key in (
+        "execution.bundle_time",
+        "checkpoints.interval",
+        "checkpoints.timeout",
+        "state.ttl",
+        "archive.interval",
+    ):
         section, name = key.split(".")
         if duration_ms(getattr(getattr(settings, section), name)) == 0:
             raise ConfigError(f"{path}: key {key}: must be more than 0")

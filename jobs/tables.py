@@ -58,10 +58,11 @@ FEATURE_LOG_COLUMNS = """
 """
 
 
-def create_table(name: str, columns: str, options: dict[str, object]) -> str:
+def create_table(name: str, columns: str, options: dict[str, object], partitioned_by: str = "") -> str:
     """The CREATE TABLE statement."""
     written = ",\n    ".join(f"{_quote(key)} = {_quote(value)}" for key, value in options.items())
-    return f"CREATE TEMPORARY TABLE {name} ({columns}) WITH (\n    {written}\n)"
+    partitions = f" PARTITIONED BY ({partitioned_by})" if partitioned_by else ""
+    return f"CREATE TEMPORARY TABLE {name} ({columns}){partitions} WITH (\n    {written}\n)"
 
 
 def source_tables(settings: Settings) -> list[str]:
@@ -79,6 +80,16 @@ def source_tables(settings: Settings) -> list[str]:
         create_table("clicks", CLICKS_COLUMNS.format(**KAFKA_METADATA), clicks),
         create_table("profiles", PROFILES_COLUMNS.format(**KAFKA_METADATA), profiles),
     ]
+
+
+def feature_log_source(settings: Settings) -> str:
+    """CREATE TABLE statement of the feature log, to be read."""
+    options = _source(settings, settings.topics.feature_log) | {
+        "properties.isolation.level": "read_committed",
+        "format": "json",
+    }
+    columns = f"{FEATURE_LOG_COLUMNS.rstrip()},\n    record_time TIMESTAMP_LTZ(3) {KAFKA_METADATA['timestamp']}\n"
+    return create_table("feature_log", columns, options)
 
 
 def kafka_tables(settings: Settings) -> list[str]:

@@ -16,7 +16,7 @@ def stack(run_directory):
 
 
 @pytest.fixture
-def pipeline(stack, bundle_directory, request):
+def pipeline(stack, bundle_directory, run_directory, request):
     """A factory of pipelines; their jobs are cancelled at the end of the test."""
     made: list[Pipeline] = []
 
@@ -26,6 +26,9 @@ def pipeline(stack, bundle_directory, request):
             f"job.name={name}",
             f"source.group_id={name}",
             f"model.bundle={bundle_directory}",
+            f"archive.name={name}-archive",
+            f"archive.dir={(run_directory / name).as_uri()}",
+            "archive.interval=2 s",
             "checkpoints.interval=2 s",
             "decode.max_behind=36500 d",
             "flink.restart-strategy.exponential-delay.max-backoff=3 s",

@@ -6,6 +6,7 @@ from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlparse
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
@@ -27,12 +28,22 @@ class Pipeline:
     settings: Settings
     overrides: list[str]
     job: str | None = None
+    archive_job: str | None = None
     _readers: dict[str, "TopicReader"] = field(default_factory=dict)
 
     def start(self, *overrides: str, savepoint: Path | None = None, wheel: Path | None = None) -> None:
         """Submit the job, and wait until it runs."""
         self.job = flink_client.submit(self.stack, CONF, [*self.overrides, *overrides], savepoint, wheel)
         flink_client.wait_until_running(self.stack, self.job)
+
+    def start_archive(self) -> None:
+        """Submit the job that archives this one's topics to `archive.dir`, and wait until it runs."""
+        self.archive_job = flink_client.submit(self.stack, CONF, self.overrides, module="jobs.archive_clicks")
+        flink_client.wait_until_running(self.stack, self.archive_job)
+
+    @property
+    def archive_directory(self) -> Path:
+        return Path(urlparse(self.settings.archive.dir).path)
 
     def stop(self) -> Path:
         """End the job with a savepoint."""
@@ -66,11 +77,16 @@ class Pipeline:
 
     def wait_until_consumed(self, role: str) -> None:
         """Wait until a checkpoint says that the job has read all of a topic."""
+        self._wait_until_consumed(role, self.settings.source.group_id)
+
+    def wait_until_archived(self, role: str) -> None:
+        """Wait until a checkpoint says that the archive holds all of a topic."""
+        self._wait_until_consumed(role, self.settings.archive.name)
+
+    def _wait_until_consumed(self, role: str, group_id: str) -> None:
         topic = getattr(self.settings.topics, role)
         with_group = KafkaConsumer(
-            bootstrap_servers=self.stack.bootstrap_servers,
-            group_id=self.settings.source.group_id,
-            enable_auto_commit=False,
+            bootstrap_servers=self.stack.bootstrap_servers, group_id=group_id, enable_auto_commit=False
         )
         try:
             partitions = [TopicPartition(topic, number) for number in with_group.partitions_for_topic(topic)]
@@ -84,11 +100,12 @@ class Pipeline:
             with_group.close()
 
     def close(self) -> None:
-        """Cancel the job, and stop reading."""
+        """Cancel the jobs, and stop reading."""
         for reader in self._readers.values():
             reader.close()
-        if self.job is not None:
-            flink_client.cancel(self.stack, self.job)
+        for job in (self.job, self.archive_job):
+            if job is not None:
+                flink_client.cancel(self.stack, job)
 
     def _read(self, role: str, at_least: int = 0) -> list:
         if role not in self._readers:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from jobs.processes import Process
 from jobs.replay_send import at_rate
 from tests.e2e.pipeline import Pipeline, positions
+from training.archive import find_parts, read_part
 
 pytestmark = pytest.mark.e2e
 
@@ -60,13 +62,14 @@ def flowing():
 
 
 def test_the_scores_are_complete_whichever_part_dies(pipeline, stack, flowing):
-    """Under both guarantees at the same time: two jobs, and the same faults for both."""
+    """Under both guarantees at the same time, and in the archive: three jobs, and the same faults for all."""
     pipes = {
         guarantee: pipeline(f"delivery.guarantee={guarantee}", f"job.parallelism={parallelism}")
         for guarantee, parallelism in (("exactly-once", 2), ("at-least-once", 1))
     }
     for pipe in pipes.values():
         pipe.start()
+    pipes["exactly-once"].start_archive()
     clicks = {guarantee: flowing(pipe) for guarantee, pipe in pipes.items()}
     wait_for_more_scores(pipes)
 
@@ -92,6 +95,18 @@ def test_the_scores_are_complete_whichever_part_dies(pipeline, stack, flowing):
         assert len(accepted) >= clicks[guarantee].delivered > 0
         if guarantee == "exactly-once":
             assert set(scored.values()) == {1}
+            pipe.wait_until_archived("clicks")
+            assert Counter(archived(pipe.archive_directory / "topic=clicks")) == Counter(accepted)
+
+
+def archived(directory: Path) -> list[tuple[int, int]]:
+    """Partition and offset of all records under a directory of the archive."""
+    return [
+        position
+        for part in find_parts(directory)
+        for batch in read_part(part)
+        for position in zip(batch.partition.tolist(), batch.offset.tolist())
+    ]
 
 
 def wait_for_more_scores(pipes: dict[str, Pipeline]) -> None:

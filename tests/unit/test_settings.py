@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.settings import ConfigError, load_settings, printable
+from jobs.settings import ConfigError, archive_settings, load_settings, printable
 from udfs.durations import duration_ms
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -128,3 +128,17 @@ def test_exactly_once_needs_transactions_that_outlive_a_checkpoint():
 )
 def test_durations_are_milliseconds(text, milliseconds):
     assert duration_ms(text) == milliseconds
+
+
+def test_the_archive_job_has_its_own_name_group_and_interval():
+    settings = load("archive.dir=file:///data", "archive.interval=5 min", "job.parallelism=9")
+    archive = archive_settings(settings)
+    assert (archive.job.name, archive.source.group_id) == ("archive-clicks", "archive-clicks")
+    assert (archive.checkpoints.interval, archive.job.parallelism) == ("5 min", 1)
+    assert archive.topics == settings.topics
+
+
+@pytest.mark.parametrize("directory", ["null", "build/archive", "/data"])
+def test_the_archive_needs_a_directory_that_every_task_manager_knows(directory):
+    with pytest.raises(ConfigError, match=r"key archive.dir: want a URI such as .*, got"):
+        archive_settings(load(f"archive.dir={directory}"))

@@ -1,0 +1,64 @@
+"""What the archive's job wrote is what was accepted, and training computes from it what the score job logged."""
+
+from base64 import b64decode
+from pathlib import Path
+
+import pytest
+
+from training.archive import find_parts, read_part
+from training.examples import load_examples
+from training.labels import find_label
+from training.prepare import Preparation, prepare
+from training.records import click_records, profile_records
+from training.simulate import Simulation, simulate
+from udfs.events import ClickLimits
+
+pytestmark = pytest.mark.e2e
+
+BROKEN_CLICKS = [(b"ada", b"{", None), (b"ada", None, None)]
+BROKEN_PROFILE = (b"ada", b"[]", None)
+DELETED_PROFILE = (b"ada", None, None)
+BEFORE_ALL_CLICKS_MS = 1
+CENTURY_MS = 36_500 * 86_400_000
+
+
+def archived(directory: Path) -> list[tuple]:
+    """Partition, offset, value and timestamp of all records under a directory of the archive."""
+    return [
+        record
+        for part in find_parts(directory)
+        for batch in read_part(part)
+        for record in zip(batch.partition.tolist(), batch.offset.tolist(), batch.payloads, batch.arrival_ms.tolist())
+    ]
+
+
+def test_the_archive_holds_what_was_accepted_and_training_reads_it(pipeline, tmp_path):
+    stream = simulate(Simulation(users=200, hours=6, seed=4))
+    pipe = pipeline("feature_log.user_share=1.0")
+    profiles = [*profile_records(stream.profiles), DELETED_PROFILE, BROKEN_PROFILE]
+    pipe.send("profiles", [(key, value, BEFORE_ALL_CLICKS_MS) for key, value, _ in profiles])
+    pipe.start()
+    pipe.wait_until_consumed("profiles")
+    pipe.start_archive()
+    pipe.send("clicks", [*click_records(stream.clicks()), *BROKEN_CLICKS])
+    logged = pipe.read("feature_log", at_least=len(stream))
+    for role in ("profiles", "clicks", "feature_log"):
+        pipe.wait_until_archived(role)
+
+    directory = pipe.archive_directory
+    broken = {"clicks": {value for _, value, _ in BROKEN_CLICKS}, "profiles": {BROKEN_PROFILE[1]}}
+    for role, rejected in broken.items():
+        accepted = [record for record in pipe.read_records(role) if record.value not in rejected]
+        assert sorted(archived(directory / f"topic={role}")) == [
+            (record.partition, record.offset, record.value, record.timestamp) for record in accepted
+        ]
+
+    preparation = Preparation(find_label("purchase within 30 min"), limits=ClickLimits(CENTURY_MS), workers=1)
+    directories, _ = prepare(
+        directory / "topic=clicks", tmp_path / "examples", preparation, directory / "topic=profiles"
+    )
+    examples = load_examples(directories)
+    features_of = {(entry["source_partition"], entry["source_offset"]): entry["features"] for entry in logged}
+    assert len(examples)
+    for partition, offset, features in zip(examples.partition.tolist(), examples.offset.tolist(), examples.features):
+        assert b64decode(features_of[partition, offset]) == features.tobytes()
