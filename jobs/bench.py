@@ -8,6 +8,7 @@ shipped settings. The bare loop does the same work in one plain process.
 import http.client
 import multiprocessing
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ from rich.table import Table
 
 from jobs import flink_client
 from jobs.bare_loop import bare_loop_rate
+from jobs.bench_preparation import preparation_figures
 from jobs.local_stack import PROJECT, LocalStack, StackError
 from jobs.processes import ProcessError
 from jobs.replay_send import FOR_LATENCY, FOR_THROUGHPUT, at_rate, send
@@ -40,6 +42,7 @@ REPORT = PROJECT / "build" / "bench.json"
 
 EVENTS, USERS, HOURS = 1_000_000, 20_000, 48
 COUNTED_FROM, COUNTED_TO = 200_000, 950_000  # the end is left out: partitions do not end together
+COPIES = 10  # of the clicks, for training's examples
 POLL_SECONDS = 2  # serving the metrics costs the TaskManager work that the job then lacks
 ALL_TREES = Training(
     rounds=200, patience=200, folds=2, prune=False, compare=(), parameters={"learning_rate": 0.02, "max_depth": 4}
@@ -87,6 +90,10 @@ def _measure(directory: Path) -> dict:
     step("The bare loop")
     figures["bare_loop"] = _in_a_process(_bare_loop, [value for _, value, _ in records], bundle)
     console.print(f"    {figures['bare_loop']:.0f} events/s")
+
+    step(f"Preparing examples of {COPIES * EVENTS} archived clicks")
+    figures["preparation"] = preparation_figures(records, COPIES, directory / "preparation")
+    shutil.rmtree(directory / "preparation")
 
     with LocalStack(
         directory / "stack", task_managers=1, slots=4, task_manager_memory="6g", report=console.print
@@ -221,6 +228,12 @@ def _table(figures: dict) -> Table:
     table.add_row("bare loop, one process", f"{figures['bare_loop']} events/s")
     for rate, latency in figures["latency_ms"].items():
         table.add_row(f"latency at {rate} events/s", f"p50 {latency['p50']} ms, p99 {latency['p99']} ms")
+    made = figures["preparation"]
+    table.add_row(
+        f"examples of {made['events']} clicks",
+        f"{made['events_per_s']} events/s, {made['seconds']} s, {made['peak_mib']} MiB at most, "
+        f"{made['events_per_s'] / made['pandas_events_per_s']:.2f} of pandas with 5 features",
+    )
     table.add_row("state a user", f"{figures['state_bytes_per_user']} bytes")
     return table
 

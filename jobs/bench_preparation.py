@@ -1,0 +1,116 @@
+"""How fast and in how little memory training's examples are made, and how a plain pandas group-by compares."""
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from training.labels import find_label
+from training.prepare import Preparation, prepare
+from training.records import Record
+from udfs.events import LATEST_TIME_MS, ClickLimits
+
+ROWS_IN_FILE = 250_000
+ARCHIVE = pa.schema(
+    [
+        ("payload", pa.binary()),
+        ("record_time", pa.timestamp("ms")),
+        ("source_partition", pa.int32()),
+        ("source_offset", pa.int64()),
+    ]
+)
+SAMPLE_SECONDS = 0.5
+
+
+def preparation_figures(records: Sequence[Record], copies: int, directory: Path) -> dict[str, float]:
+    """Events a second and peak memory of preparing an archive of the records, each `copies` times as another user's.
+
+    pandas computes five of the features on the records, once and parsed already: its rate is that of the group-by.
+    """
+    archive = directory / "archive"
+    _write_archive(records, copies, archive)
+    process = multiprocessing.get_context("spawn").Process(target=_prepare, args=(archive, directory / "examples"))
+    started = time.perf_counter()
+    process.start()
+    peak = _peak_memory(process)
+    seconds = time.perf_counter() - started
+    if process.exitcode:
+        raise RuntimeError(f"preparing {archive} ended with exit code {process.exitcode}")
+    rate, pandas_rate = copies * len(records) / seconds, _pandas_rate(records)
+    return {
+        "events": copies * len(records),
+        "seconds": round(seconds, 1),
+        "events_per_s": round(rate),
+        "peak_mib": round(peak / 2**20),
+        "pandas_events_per_s": round(pandas_rate),
+    }
+
+
+def _write_archive(records: Sequence[Record], copies: int, directory: Path) -> None:
+    directory.mkdir(parents=True)
+    for copy in range(copies):
+        for start in range(0, len(records), ROWS_IN_FILE):
+            some = records[start : start + ROWS_IN_FILE]
+            payloads = [value.replace(b'"user_id":"', b'"user_id":"%d-' % copy, 1) for _, value, _ in some]
+            offsets = range(copy * len(records) + start, copy * len(records) + start + len(some))
+            columns = [payloads, [time_ms for _, _, time_ms in some], [0] * len(some), offsets]
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, ARCHIVE)]
+            pq.write_table(pa.table(arrays, ARCHIVE), directory / f"part-{copy}-{start}.parquet", compression="zstd")
+
+
+def _prepare(archive: Path, out: Path) -> None:
+    limits = ClickLimits(max_behind_ms=LATEST_TIME_MS, max_ahead_ms=LATEST_TIME_MS)
+    prepare(archive, out, Preparation(find_label("purchase within 30 min"), limits=limits))
+
+
+def _peak_memory(process: multiprocessing.Process) -> int:
+    """The most bytes that the process and its children hold together until it ends; what they share counts once."""
+    peak, root = 0, psutil.Process(process.pid)
+    while process.is_alive():
+        try:
+            tree = [root, *root.children(recursive=True)]
+            peak = max(peak, sum(member.memory_full_info().pss for member in tree))
+        except psutil.NoSuchProcess:
+            continue  # one ended while it was looked at
+        process.join(SAMPLE_SECONDS)
+    return peak
+
+
+class _Fields(msgspec.Struct):
+    user_id: str
+    event_name: str
+    event_time: int
+    value: float | None = None
+    price: float | None = None
+
+
+def _pandas_rate(records: Sequence[Record]) -> float:
+    """Events a second of: lifetime_events, since_previous_event_s, events_30m, cart_adds_30m, value_viewed_30m."""
+    read = msgspec.json.Decoder(_Fields).decode
+    clicks = [read(value) for _, value, _ in records]
+    frame = pd.DataFrame(
+        {
+            "user": [click.user_id for click in clicks],
+            "time": pd.to_datetime([click.event_time for click in clicks], unit="ms"),
+            "is_cart_add": [click.event_name == "add_to_cart" for click in clicks],
+            "viewed": [
+                (click.value or click.price or 0.0) if click.event_name == "view_item" else 0.0 for click in clicks
+            ],
+        }
+    )
+    started = time.perf_counter()
+    frame = frame.sort_values(["user", "time"], kind="stable")
+    by_user = frame.groupby("user", sort=False)
+    frame["lifetime_events"] = by_user.cumcount() + 1
+    frame["since_previous_event_s"] = by_user["time"].diff().dt.total_seconds()
+    windows = frame.assign(one=np.ones(len(frame))).groupby("user", sort=False).rolling("30min", on="time")
+    for name, column in (("events_30m", "one"), ("cart_adds_30m", "is_cart_add"), ("value_viewed_30m", "viewed")):
+        frame[name] = windows[column].sum().to_numpy()
+    return len(frame) / (time.perf_counter() - started)
