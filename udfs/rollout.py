@@ -1,0 +1,281 @@
+"""Who gets which model: the rollout, read and checked, and the arm of each user.
+
+A user's place in [0, 1) is a hash of salt and user id. Control and each challenger have a region of [0, 1) to
+themselves, as wide as the largest share they may ever get (`at_most`), and fill it from its start up to their share.
+The champion has the rest. So a user whose arm's share grows stays in it, and no arm's users depend on another arm.
+"""
+
+import re
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import numpy as np
+import yaml
+from msgspec import Meta
+
+from udfs.features import FEATURES
+from udfs.model import VERSION_PATTERN
+from udfs.rules import Rule, RuleError, check_rule, matches, rule_features
+
+Version = Annotated[str, Meta(pattern=VERSION_PATTERN)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+#: What may decide on eligibility: what a user is, not what a user does, or users would change arm from click to click.
+ELIGIBILITY_FEATURES = (*(feature.name for feature in FEATURES if feature.group == "profile"), "device", "first_visit")
+
+#: Regions meet without a gap; decimal fractions do not add up exactly.
+_TOLERANCE = 1e-9
+
+
+class RolloutError(ValueError):
+    """A rollout that can't be used; the message is one line that names the file, the key, the rule and the value."""
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Control(_Part):
+    """Users for whom the rule decides and no model acts."""
+
+    share: Share = 0.0
+    at_most: Share = 0.0
+
+
+class Challenger(_Part):
+    """A model that acts for a share of the users; `start` is where its region of [0, 1) begins."""
+
+    version: Version
+    share: Share
+    at_most: Annotated[float, Meta(gt=0, le=1)]
+    start: Share | None = None
+
+
+class Step(_Part):
+    """A share to ramp to, and by how much of the champion's value each KPI may be worse before the next step."""
+
+    share: Annotated[float, Meta(gt=0, le=1)]
+    guardrails: dict[str, Share] = {}
+
+
+class Rollout(_Part):
+    """Who serves; conf/rollout.yaml says what each key means."""
+
+    salt: Version
+    champion: Version
+    control: Control = Control()
+    challengers: tuple[Challenger, ...] = ()
+    shadows: tuple[Version, ...] = ()
+    eligible: Rule | None = None
+    rule: Rule | None = None
+    steps: Annotated[tuple[Step, ...], Meta(min_length=1)] = tuple(
+        Step(share=share) for share in (0.01, 0.05, 0.25, 0.5, 1.0)
+    )
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """All models that score: the champion, challengers, shadows."""
+        return (self.champion, *(challenger.version for challenger in self.challengers), *self.shadows)
+
+
+class Arm(NamedTuple):
+    """What a user can be assigned to, and the model whose score counts there; in control the rule decides."""
+
+    name: str
+    version: str
+    start: float  # of [0, 1), as far as it is filled
+    end: float
+
+
+CHAMPION, NOT_ELIGIBLE, CONTROL = range(3)  # positions in `arms`; challengers follow
+
+
+def arms(rollout: Rollout) -> tuple[Arm, ...]:
+    """Champion, users who are not eligible (the champion's model acts), control, and each challenger."""
+    fixed = (
+        Arm("champion", rollout.champion, 0.0, 1.0),
+        Arm("not_eligible", rollout.champion, 0.0, 1.0),
+        Arm("control", rollout.champion, 0.0, rollout.control.share),
+    )
+    return fixed + tuple(
+        Arm("challenger", challenger.version, challenger.start, challenger.start + challenger.share)
+        for challenger in rollout.challengers
+    )
+
+
+def assign(rollout: Rollout, user_ids: Sequence[str], eligible: np.ndarray) -> np.ndarray:
+    """The arm of each of n users, as position in `arms(rollout)`, int64[n], given who is eligible, bool[n]."""
+    place = positions(rollout.salt, user_ids)
+    arm = np.full(len(place), CHAMPION)
+    for number, (_, _, start, end) in enumerate(arms(rollout)[CONTROL:], CONTROL):
+        arm[(start <= place) & (place < end)] = number
+    return np.where(eligible, arm, NOT_ELIGIBLE)
+
+
+def positions(salt: str, user_ids: Sequence[str]) -> np.ndarray:
+    """The place in [0, 1) of each of n users, float64[n]: uniform, and independent between salts.
+
+    The first 53 of 64 bits of BLAKE2b; a salt can't hold the byte that parts it from the user.
+    """
+    salted = blake2b(salt.encode() + b"\0", digest_size=8)
+    digests = []
+    for user_id in user_ids:
+        digest = salted.copy()
+        digest.update(user_id.encode())
+        digests.append(digest.digest())
+    return (np.frombuffer(b"".join(digests), "<u8") >> np.uint64(11)) * 2.0**-53
+
+
+def eligible_rows(rollout: Rollout, names: Sequence[str], features: np.ndarray) -> np.ndarray:
+    """Whose user is eligible, bool[n], given features float32[n, k] and their k names."""
+    if rollout.eligible is None:
+        return np.ones(len(features), bool)
+    return matches(rollout.eligible, names, features)
+
+
+def rollout_features(rollout: Rollout) -> tuple[str, ...]:
+    """The features that the rule and eligibility look at, beside those of the models; each once."""
+    rules = (rule for rule in (rollout.eligible, rollout.rule) if rule is not None)
+    return tuple(dict.fromkeys(name for rule in rules for name in rule_features(rule)))
+
+
+def load_rollout(path: Path, under: Rollout | None = None) -> Rollout:
+    """Read a rollout from YAML or JSON; a key that the file leaves out stays as it is in `under`. Raises RolloutError.
+
+    A challenger without `start` keeps the region that it has in `under`, or gets the first one that is free.
+    """
+    content = _read(path)
+    regions = {part.version: part.start for part in under.challengers} if under else {}
+    if under is not None:
+        content = msgspec.to_builtins(under) | content
+    rollout = _convert(content, Rollout, str(path))
+    challengers = [
+        part if part.start is not None else msgspec.structs.replace(part, start=regions.get(part.version))
+        for part in rollout.challengers
+    ]
+    placed = msgspec.structs.replace(rollout, challengers=tuple(part for part in challengers if part.start is not None))
+    try:
+        for challenger in challengers:
+            if challenger.start is None:
+                placed = add_challenger(placed, challenger)
+        check_rollout(placed)
+    except RolloutError as error:
+        raise RolloutError(f"{path}: {error}") from None
+    return placed
+
+
+def load_rule(path: Path) -> Rule:
+    """The rule of a rollout file: a baseline to compare models with. Raises RolloutError."""
+    rule = _convert(_read(path).get("rule"), Rule, str(path), "rule")
+    try:
+        _check_rule("rule", rule)
+    except RolloutError as error:
+        raise RolloutError(f"{path}: {error}") from None
+    return rule
+
+
+def add_challenger(rollout: Rollout, challenger: Challenger) -> Rollout:
+    """The rollout with another challenger, in the first region that is free. Raises RolloutError when none is."""
+    for _, _, free_from in _regions(rollout):
+        placed = msgspec.structs.replace(challenger, start=free_from)
+        found = msgspec.structs.replace(rollout, challengers=(*rollout.challengers, placed))
+        if _overlap(found) is None:
+            return found
+    free = 1 - sum(end - start for _, start, end in _regions(rollout))
+    raise RolloutError(
+        f"key challengers: {challenger.version}: at_most {challenger.at_most:g} finds no room: {free:g} is left"
+        " beside the other at_most, not always in one piece"
+    )
+
+
+def check_rollout(rollout: Rollout) -> None:
+    """Rules that need more than one key. Raises RolloutError naming key, rule and value."""
+    seen = set()
+    for version in rollout.versions:
+        if version in seen:
+            raise RolloutError(f"key champion, challengers, shadows: {version} is named twice: want one role a version")
+        seen.add(version)
+    parts = [("control", rollout.control), *((f"challengers: {part.version}", part) for part in rollout.challengers)]
+    for key, part in parts:
+        if part.share > part.at_most:
+            raise RolloutError(f"key {key}: share is {part.share:g}: want at most its at_most, {part.at_most:g}")
+    for challenger in rollout.challengers:
+        if challenger.start is None:
+            raise RolloutError(f"key challengers: {challenger.version}: start is missing")
+    total = sum(part.at_most for _, part in parts)
+    if total > 1 + _TOLERANCE:
+        raise RolloutError(f"key control, challengers: the sum of at_most is {total:g}: want at most 1")
+    overlap = _overlap(rollout)
+    if overlap is not None:
+        raise RolloutError(f"key control, challengers: {overlap}")
+    shares = [step.share for step in rollout.steps]
+    if shares != sorted(set(shares)):
+        raise RolloutError(f"key steps: want shares that grow, got {', '.join(f'{share:g}' for share in shares)}")
+    if rollout.control.at_most and rollout.rule is None:
+        raise RolloutError("key rule: missing; it decides in control, which has at_most above 0")
+    for key, rule in (("rule", rollout.rule), ("eligible", rollout.eligible)):
+        if rule is not None:
+            _check_rule(key, rule)
+    for name in rule_features(rollout.eligible) if rollout.eligible else ():
+        if name not in ELIGIBILITY_FEATURES:
+            raise RolloutError(
+                f"key eligible: {name} changes as a user clicks: want one of {', '.join(ELIGIBILITY_FEATURES)}"
+            )
+
+
+def _check_rule(key: str, rule: Rule) -> None:
+    try:
+        check_rule(rule)
+    except RuleError as error:
+        raise RolloutError(f"key {key}: {error}") from None
+
+
+def _regions(rollout: Rollout) -> list[tuple[str, float, float]]:
+    """Of control and each challenger: name, start, end; in order."""
+    regions = [("control", 0.0, rollout.control.at_most)]
+    regions += [(part.version, part.start, part.start + part.at_most) for part in rollout.challengers]
+    return sorted(regions, key=lambda region: region[1:])
+
+
+def _overlap(rollout: Rollout) -> str | None:
+    """What is wrong with the regions, None when nothing is."""
+    regions = _regions(rollout)
+    for (left, _, end), (right, start, _) in zip(regions, regions[1:]):
+        if start < end - _TOLERANCE:
+            return f"the region of {left} ends at {end:g}, that of {right} starts at {start:g}: want no overlap"
+    name, _, end = regions[-1]
+    return None if end <= 1 + _TOLERANCE else f"the region of {name} ends at {end:g}: want at most 1"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RolloutError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise RolloutError(f"{path}: want keys such as champion:, got {type(content).__name__}")
+    return content
+
+
+def _convert(content: Any, kind: type, origin: str, key: str = "") -> Any:
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        rule, _, where = str(error).partition(" - at `$")
+        key += where.rstrip("`")
+        named = re.fullmatch(r"Object (contains unknown|missing required) field `(.*)`", rule)
+        if named:
+            key, rule = f"{key}.{named[2]}", "unknown key" if named[1] == "contains unknown" else "missing"
+        else:
+            rule += _got(content, where)
+        raise RolloutError(f"{origin}: key {key.lstrip('.')}: {rule}") from None
+
+
+def _got(content: Any, where: str) -> str:
+    """The value at msgspec's path, as the end of a message."""
+    for name, number in re.findall(r"\.(\w+)|\[(\d+)\]", where):
+        content = content[name] if name else content[int(number)]
+    return "" if isinstance(content, dict | list) else f", got {content!r}"

@@ -1,0 +1,168 @@
+"""Rules over features, written by hand: who is eligible, and what to do where no model acts.
+
+A rule is YAML: `all` or `any` of a list of conditions and further rules. A condition is text, FEATURE OPERATOR VALUE:
+
+    any:
+      - cart_adds_30m >= 1
+      - all:
+          - session_funnel_step >= 2
+          - device in [mobile, tablet]
+
+`python -m udfs.features` lists the features. Of those that are codes the value is a name: `membership_tier >= silver`.
+A missing value matches no condition; the code for unknown is one, unless `==` or `in` asks for `unknown` by name.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from udfs.features import FEATURE_NAMES
+from udfs.history import DEVICES, EVENT_KINDS, PAGE_TYPES
+from udfs.profiles import AGE_BANDS, MEMBERSHIP_TIERS, country_code
+
+#: The vocabularies of features that are codes, `country` apart.
+VOCABULARIES = {
+    "event_kind": EVENT_KINDS,
+    "page_type": PAGE_TYPES,
+    "device": DEVICES,
+    "age_band": AGE_BANDS,
+    "membership_tier": MEMBERSHIP_TIERS,
+}
+_ORDERED = {"age_band", "membership_tier"}
+_COMPARISONS = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
+_LISTS = ("in", "not in")
+_CONDITION = re.compile(r"(\w+)\s*(<=|>=|==|!=|<|>|\bnot in\b|\bin\b)\s*(\S.*)")
+
+
+class RuleError(ValueError):
+    """A rule that can't be used; the message is one line that names the condition, what is wrong and the value."""
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Holds when all of `all`, or any of `any`, do; it has one of the two."""
+
+    all: Annotated[tuple["Rule | str", ...], Meta(min_length=1)] | None = None
+    any: Annotated[tuple["Rule | str", ...], Meta(min_length=1)] | None = None
+
+
+@dataclass(frozen=True)
+class Condition:
+    """FEATURE OPERATOR VALUE, read."""
+
+    feature: str
+    operator: str
+    values: tuple[float, ...]
+    zero_is_missing: bool
+
+
+def matches(rule: Rule, names: Sequence[str], features: np.ndarray) -> np.ndarray:
+    """Which rows a rule holds for, bool[n], given features float32[n, k] with NaN for missing, and their k names.
+
+    As a score of 0 or 1 it is a baseline for models. Raises RuleError for a rule that `check_rule` refuses or a feature
+    that is not among the names.
+    """
+    columns = {name: column for column, name in enumerate(names)}
+    return _matches(rule, columns, features)
+
+
+def check_rule(rule: Rule) -> None:
+    """Raises RuleError when a rule has both or none of `all` and `any`, or a condition can't be read."""
+    for _ in _conditions(rule):
+        pass
+
+
+def rule_features(rule: Rule) -> tuple[str, ...]:
+    """The features that a rule looks at, each once, in the rule's order."""
+    return tuple(dict.fromkeys(condition.feature for condition in _conditions(rule)))
+
+
+@lru_cache(maxsize=1024)
+def read_condition(text: str) -> Condition:
+    """Read FEATURE OPERATOR VALUE. Raises RuleError.
+
+    >>> read_condition("cart_adds_30m >= 1")
+    Condition(feature='cart_adds_30m', operator='>=', values=(1.0,), zero_is_missing=False)
+    """
+    found = _CONDITION.fullmatch(text.strip())
+    if not found:
+        raise RuleError(f"condition {text!r}: want FEATURE OPERATOR VALUE, for example cart_adds_30m >= 1")
+    feature, operator, value = found.groups()
+    if feature not in FEATURE_NAMES:
+        raise RuleError(f"condition {text!r}: no feature is named {feature}: `python -m udfs.features` lists them")
+    if operator in _COMPARISONS and feature in (VOCABULARIES.keys() | {"country"}) - _ORDERED:
+        raise RuleError(f"condition {text!r}: {feature} has no order: want ==, !=, in or not in, got {operator}")
+    if operator in _LISTS:
+        if not re.fullmatch(r"\[.*\]", value):
+            raise RuleError(f"condition {text!r}: {operator} wants a list such as [1, 2], got {value}")
+        written = [part.strip() for part in value[1:-1].split(",")]
+    else:
+        written = [value]
+    values = tuple(_value(feature, part, text) for part in written)
+    if operator not in ("==", "in") and _zero_is_unknown(feature) and 0 in values:
+        raise RuleError(f"condition {text!r}: unknown can only be asked for by == and in, got {operator}")
+    return Condition(feature, operator, values, _zero_is_unknown(feature))
+
+
+def _matches(rule: Rule, columns: dict[str, int], features: np.ndarray) -> np.ndarray:
+    found = [
+        _matches(part, columns, features) if isinstance(part, Rule) else _holds(read_condition(part), columns, features)
+        for part in _parts(rule)
+    ]
+    return (np.logical_and if rule.any is None else np.logical_or).reduce(found)
+
+
+def _holds(condition: Condition, columns: dict[str, int], features: np.ndarray) -> np.ndarray:
+    if condition.feature not in columns:
+        raise RuleError(f"feature {condition.feature} is not among the {len(columns)} that were computed")
+    column = features[:, columns[condition.feature]]
+    wanted = np.array(condition.values, np.float32)
+    if condition.operator in ("==", "in"):
+        return np.isin(column, wanted)
+    known = column != 0 if condition.zero_is_missing else ~np.isnan(column)
+    if condition.operator in ("!=", "not in"):
+        return known & ~np.isin(column, wanted)
+    return known & _COMPARISONS[condition.operator](column, wanted[0])
+
+
+def _conditions(rule: Rule) -> Iterator[Condition]:
+    for part in _parts(rule):
+        if isinstance(part, Rule):
+            yield from _conditions(part)
+        else:
+            yield read_condition(part)
+
+
+def _parts(rule: Rule) -> tuple[Rule | str, ...]:
+    if (rule.all is None) == (rule.any is None):
+        raise RuleError(f"want one of all and any, got {'none' if rule.all is None else 'both'}")
+    return rule.any if rule.all is None else rule.all
+
+
+def _value(feature: str, written: str, text: str) -> float:
+    """The number that the feature has for what is written."""
+    if feature == "country":
+        if written != "unknown" and not re.fullmatch("[A-Z]{2}", written):
+            raise RuleError(f"condition {text!r}: want two capital letters (ISO 3166) or unknown, got {written}")
+        return float(country_code(None if written == "unknown" else written))
+    if feature in VOCABULARIES:
+        if written not in VOCABULARIES[feature]:
+            raise RuleError(f"condition {text!r}: want one of {', '.join(VOCABULARIES[feature])}, got {written}")
+        return float(VOCABULARIES[feature].index(written))
+    try:
+        number = float(written)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise RuleError(f"condition {text!r}: want a number, got {written}")
+    return number
+
+
+def _zero_is_unknown(feature: str) -> bool:
+    return feature == "country" or VOCABULARIES.get(feature, ("",))[0] == "unknown"
