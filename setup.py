@@ -20,6 +20,7 @@ setup(
     install_requires=[
         "apache-flink==2.2.1",
         "async-timeout",  # redis of apache-beam needs it before Python 3.11.3: pinned for every 3.11, whichever pins it
+        "fsspec",
         "Jinja2",
         "joblib<1.6",
         "kafka-python>=3,<4",

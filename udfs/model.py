@@ -1,11 +1,12 @@
-"""A model as it is kept, checked, shipped and asked: a bundle directory of `model.ubj` and `manifest.json`.
+"""A model as it is kept, checked, shipped and asked: a bundle of `model.ubj`, `manifest.json` and more.
 
-Everything that can be wrong with a bundle is found in `load_bundle`, on the client, before a job starts. What comes out
-of it is plain data that travels to the workers, where a `Scorer` puts it to use.
+Everything that can be wrong with a bundle's files is found when it is read, before it serves. What comes out of it is
+plain data that travels to the workers, where a `Scorer` puts it to use.
 """
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -22,8 +23,13 @@ from udfs.features import FeatureComputer, find_columns, schema_hash
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.ubj"
+EXPORT_FILE = "model.onnx"
+WARM_UP_FILE = "warm_up.json"
 OBJECTIVE = "binary:logistic"  # a score is a probability
 VERSION_PATTERN = "^[A-Za-z0-9._-]{1,64}$"
+
+#: How far a model's own scores of its warm-up rows may be off: equal but for the last digit of another machine's `exp`.
+OWN_TOLERANCE = 1e-6
 
 Time = Annotated[datetime, Meta(tz=True)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -60,26 +66,78 @@ class BundleError(ValueError):
     """A bundle that must not be used. The message is one line: file, rule and value."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class WarmUp:
+    """Rows to warm up with, float32[m, k], and the scores that the model has to give them, float32[m]."""
+
+    features: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Bundle:
     """A checked model, as data: cheap to pickle, holds nothing of XGBoost."""
 
     manifest: Manifest
     model: bytes  # an XGBoost model in UBJSON
+    export: bytes | None = None  # the same model as ONNX
+    warm_up: WarmUp | None = None
+
+    @property
+    def certified_limit(self) -> float | None:
+        """By how much the export's scores may differ from the model's; None when the export has no certificate."""
+        return self.manifest.export.get("limit")
 
 
-def load_bundle(directory: Path, history_length: int) -> Bundle:
-    """Read a bundle and check it against this code and the job's history length.
+def load_bundle(directory: Path, history_length: int | None) -> Bundle:
+    """Read a bundle from a directory and check it against this code and the job's history length, None for any.
 
     Raises BundleError naming file, rule and value when the bundle is incomplete, damaged, or made for other features.
     """
-    manifest = _read_manifest(directory)
-    files = {name: _read_file(directory, name, digest) for name, digest in manifest.files.items()}
+    if not directory.is_dir():
+        raise BundleError(f"{directory}: want a bundle directory, there is none; `python -m training.train` makes one")
+    return read_bundle(lambda name: (directory / name).read_bytes(), str(directory), history_length)
+
+
+def read_bundle(read: Callable[[str], bytes], origin: str, history_length: int | None) -> Bundle:
+    """`load_bundle` for files that lie anywhere: `read` gives the content of a file by its name, or raises OSError.
+
+    Messages call the bundle `origin`.
+    """
+    manifest = read_manifest(read, origin)
+    files = {name: _read_file(read, origin, name, digest) for name, digest in manifest.files.items()}
     if MODEL_FILE not in files:
-        raise BundleError(f"{directory / MANIFEST_FILE}: files must list {MODEL_FILE}, got {sorted(files)}")
-    _check_features(manifest, directory / MANIFEST_FILE, history_length)
-    _check_model(files[MODEL_FILE], manifest, directory / MODEL_FILE)
-    return Bundle(manifest, files[MODEL_FILE])
+        raise BundleError(f"{origin}/{MANIFEST_FILE}: files must list {MODEL_FILE}, got {sorted(files)}")
+    _check_features(manifest, f"{origin}/{MANIFEST_FILE}", history_length or manifest.history_length)
+    _check_model(files[MODEL_FILE], manifest, f"{origin}/{MODEL_FILE}")
+    warm_up = _read_warm_up(files[WARM_UP_FILE], manifest, origin) if WARM_UP_FILE in files else None
+    return Bundle(manifest, files[MODEL_FILE], files.get(EXPORT_FILE), warm_up)
+
+
+def read_manifest(read: Callable[[str], bytes], origin: str) -> Manifest:
+    """The manifest of a bundle, its files as in `read_bundle`. Raises BundleError naming file, rule and value."""
+    content, path = _read(read, origin, MANIFEST_FILE), f"{origin}/{MANIFEST_FILE}"
+    try:
+        found = msgspec.json.decode(content, type=_AnyFormat).format
+        if found != FORMAT:
+            raise BundleError(f"{path}: format is {found}, this code reads {FORMAT}: train again or use matching code")
+        return msgspec.json.decode(content, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: not a valid manifest: {error}") from error
+
+
+def check_scores(bundle: Bundle, scores: np.ndarray, tolerance: float, scorer: str = MODEL_FILE) -> None:
+    """Raises BundleError when the scores float32[m] of the warm-up rows are not the expected ones within a tolerance.
+
+    `scorer` is what gave them.
+    """
+    off = np.abs(scores.astype(np.float64) - bundle.warm_up.scores)
+    row = int(off.argmax())  # NaN counts as the largest
+    if not off[row] <= tolerance:
+        raise BundleError(
+            f"{bundle.manifest.version}: {scorer} scores row {row} of {WARM_UP_FILE} {scores[row]:.9g}, want "
+            f"{bundle.warm_up.scores[row]:.9g} within {tolerance:.0e}: it does not do here what it did at training"
+        )
 
 
 class Scorer:
@@ -101,38 +159,46 @@ class _AnyFormat(msgspec.Struct):
     format: int
 
 
-def _read_manifest(directory: Path) -> Manifest:
-    if not directory.is_dir():
-        raise BundleError(f"{directory}: want a bundle directory, there is none; `python -m training.train` makes one")
-    path = directory / MANIFEST_FILE
-    content = _read(path)
-    try:
-        found = msgspec.json.decode(content, type=_AnyFormat).format
-        if found != FORMAT:
-            raise BundleError(f"{path}: format is {found}, this code reads {FORMAT}: train again or use matching code")
-        return msgspec.json.decode(content, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path}: not a valid manifest: {error}") from error
+class _WarmUpFile(msgspec.Struct):
+    features: tuple[str, ...]
+    rows: list[list[float | None]]
+    scores: list[float]
 
 
-def _read_file(directory: Path, name: str, digest: str) -> bytes:
+def _read_file(read: Callable[[str], bytes], origin: str, name: str, digest: str) -> bytes:
     if Path(name).name != name:
-        raise BundleError(f"{directory / MANIFEST_FILE}: files must be plain names in the bundle, got {name!r}")
-    content = _read(directory / name)
+        raise BundleError(f"{origin}/{MANIFEST_FILE}: files must be plain names in the bundle, got {name!r}")
+    content = _read(read, origin, name)
     found = sha256(content).hexdigest()
     if found != digest:
-        raise BundleError(f"{directory / name}: sha256 is {found}, the manifest says {digest}: the file was changed")
+        raise BundleError(f"{origin}/{name}: sha256 is {found}, the manifest says {digest}: the file was changed")
     return content
 
 
-def _read(path: Path) -> bytes:
+def _read(read: Callable[[str], bytes], origin: str, name: str) -> bytes:
     try:
-        return path.read_bytes()
+        return read(name)
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+        raise BundleError(f"{origin}/{name}: cannot be read: {error.strerror or type(error).__name__}") from error
 
 
-def _check_features(manifest: Manifest, path: Path, history_length: int) -> None:
+def _read_warm_up(content: bytes, manifest: Manifest, origin: str) -> WarmUp:
+    path = f"{origin}/{WARM_UP_FILE}"
+    try:
+        found = msgspec.json.decode(content, type=_WarmUpFile)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: not valid warm-up rows: {error}") from error
+    if found.features != manifest.features:
+        raise BundleError(f"{path}: the features are not the manifest's, in its order")
+    if not found.rows or len(found.rows) != len(found.scores):
+        raise BundleError(f"{path}: {len(found.rows)} rows and {len(found.scores)} scores: want as many, at least one")
+    width = len(manifest.features)
+    if any(len(row) != width for row in found.rows):
+        raise BundleError(f"{path}: a row does not have {width} values, one for each feature")
+    return WarmUp(np.array(found.rows, np.float32), np.array(found.scores, np.float32))
+
+
+def _check_features(manifest: Manifest, path: str, history_length: int) -> None:
     try:
         find_columns(manifest.features)
     except ValueError as error:
@@ -150,7 +216,7 @@ def _check_features(manifest: Manifest, path: Path, history_length: int) -> None
         )
 
 
-def _check_model(model: bytes, manifest: Manifest, path: Path) -> None:
+def _check_model(model: bytes, manifest: Manifest, path: str) -> None:
     if not model:  # XGBoost would end the process
         raise BundleError(f"{path}: not an XGBoost model: the file is empty")
     try:

@@ -1,0 +1,43 @@
+"""Bundles that may serve, made in a moment."""
+
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import xgboost
+
+from training.bundle import describe_model, write_bundle
+from training.onnx_export import LIMIT, export_xgboost
+from training.reference import warm_up_rows
+from udfs.features import FEATURE_NAMES
+from udfs.model import EXPORT_FILE, MODEL_FILE, WARM_UP_FILE, Manifest, TrainingWindow
+
+NAMES = FEATURE_NAMES[:3]
+WINDOW = TrainingWindow(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))
+CERTIFICATE = {"rows": 200.0, "edge_rows": 2000.0, "largest_difference": 1e-7, "limit": LIMIT}
+
+
+@cache
+def files_of(seed: int) -> dict[str, bytes]:
+    """Model, export and warm-up rows."""
+    matrix = np.random.default_rng(seed).random((200, len(NAMES)), np.float32)
+    matrix[::9, 1] = np.nan
+    data = xgboost.DMatrix(matrix, matrix[:, 0] > 0.5, feature_names=list(NAMES))
+    booster = xgboost.train({"objective": "binary:logistic", "max_depth": 2, "nthread": 1, "seed": seed}, data, 5)
+    model = bytes(booster.save_raw("ubj"))
+    warm_up = warm_up_rows(NAMES, matrix, booster.predict(data), seed)
+    return {MODEL_FILE: model, EXPORT_FILE: export_xgboost(model, len(NAMES)), WARM_UP_FILE: warm_up}
+
+
+def manifest_of(version: str, files: dict[str, bytes], auc: float = 0.8, **fields) -> Manifest:
+    metrics = {"test_roc_auc": auc, "test_roc_auc_low": auc - 0.02, "test_roc_auc_high": auc + 0.02}
+    fields = {"history_length": 64, "label": "bought", "metrics": metrics, "export": CERTIFICATE} | fields
+    return describe_model(files, NAMES, training_window=WINDOW, version=version, **fields)
+
+
+def make_bundle(directory: Path, version: str, auc: float = 0.8, changes: dict | None = None, **fields) -> Path:
+    """A bundle in directory/version; `changes` are files by name, None leaves one out; `fields` are the manifest's."""
+    files = {name: content for name, content in (files_of(1) | (changes or {})).items() if content is not None}
+    write_bundle(directory / version, manifest_of(version, files, auc, **fields), files)
+    return directory / version

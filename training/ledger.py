@@ -1,0 +1,108 @@
+"""Writing the registry: bundles, and the ledger of who serves. udfs/registry.py reads it and describes its layout.
+
+A change is written as one new file under the next number, which only one writer can create. On a local file system the
+file appears whole (it is written beside and then linked); object stores create objects whole; elsewhere a reader knows
+by the checksum that an entry is not complete yet, and a writer that fails half-way uses up a number, no more.
+"""
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import msgspec
+from fsspec.implementations.local import LocalFileSystem
+
+from udfs.model import MANIFEST_FILE, Bundle, BundleError
+from udfs.registry import ENTRY_FORMAT, Entry, Registry, RegistryError, entry_file, seal
+from udfs.rollout import Rollout
+
+
+class LostRace(RegistryError):
+    """Somebody else has changed the registry meanwhile."""
+
+
+def next_entry(registry: Registry) -> int:
+    """The number of the next change. Ask for it before reading what serves: a change in between is then noticed."""
+    return max(registry.numbers(), default=0) + 1
+
+
+def append(
+    registry: Registry,
+    number: int,
+    rollout: Rollout,
+    *,
+    by: str,
+    command: Sequence[str],
+    why: str,
+    forced: bool = False,
+    restores: int | None = None,
+) -> Entry:
+    """Let a rollout serve, as entry `number` of the ledger. Raises LostRace when that number is taken."""
+    entry = Entry(
+        format=ENTRY_FORMAT,
+        number=number,
+        at=datetime.now(UTC).replace(microsecond=0),
+        by=by,
+        command=tuple(command),
+        why=why,
+        forced=forced,
+        restores=restores,
+        rollout=rollout,
+    )
+    try:
+        _create(registry, ("ledger", entry_file(number)), seal(msgspec.json.encode(entry)))
+    except FileExistsError:
+        raise LostRace(
+            f"{registry.uri}: somebody else wrote entry {number} meanwhile: look at it with `show`, then repeat"
+        ) from None
+    return entry
+
+
+def upload_bundle(registry: Registry, directory: Path, bundle: Bundle) -> bool:
+    """Copy a checked bundle from a directory, its manifest last; False when it was there already.
+
+    Raises BundleError when the version is taken by another bundle, or what arrived is not what was sent.
+    """
+    version = bundle.manifest.version
+    if version not in registry.versions():
+        for name in bundle.manifest.files:
+            _make_directory(registry, ("bundles", version))
+            registry.files.pipe_file(registry.path("bundles", version, name), (directory / name).read_bytes())
+        try:
+            _create(registry, ("bundles", version, MANIFEST_FILE), (directory / MANIFEST_FILE).read_bytes())
+        except FileExistsError:
+            raise LostRace(f"{registry.uri}: somebody else staged {version} meanwhile: repeat") from None
+        registry.bundle(version)
+        return True
+    if registry.manifest(version) != bundle.manifest:
+        raise BundleError(
+            f"{registry.uri}: version {version} is staged, and is another bundle: want a version of its own"
+        )
+    return False
+
+
+def _create(registry: Registry, names: Sequence[str], content: bytes) -> None:
+    """Create a file, or raise FileExistsError."""
+    _make_directory(registry, names[:-1])
+    path = registry.path(*names)
+    if not isinstance(registry.files, LocalFileSystem):
+        with registry.files.open(path, "xb") as file:
+            file.write(content)
+        return
+    with NamedTemporaryFile(dir=Path(path).parent, prefix=".", suffix=".unfinished") as file:
+        file.write(content)
+        file.flush()
+        os.fchmod(file.fileno(), 0o644)
+        os.fsync(file.fileno())
+        os.link(file.name, path)
+    directory = os.open(Path(path).parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _make_directory(registry: Registry, names: Sequence[str]) -> None:
+    registry.files.makedirs(registry.path(*names), exist_ok=True)

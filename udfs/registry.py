@@ -1,0 +1,189 @@
+"""The registry of models: which there are, and which of them serve. Reading it, without side effects.
+
+    bundles/<version>/...       immutable; without its manifest.json, which is uploaded last, a bundle is not there
+    ledger/<8 digits>.json      one file for each change of who serves; the newest whole one says who does
+
+It lies on any file system that fsspec knows. training/ledger.py writes it.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from hashlib import sha256
+from typing import Annotated, Any
+
+import msgspec
+from fsspec.core import url_to_fs
+from msgspec import Meta
+
+from udfs.model import MANIFEST_FILE, VERSION_PATTERN, Bundle, BundleError, Manifest, read_bundle, read_manifest
+from udfs.rollout import Rollout, RolloutError, check_rollout
+
+ENTRY_FORMAT = 1
+
+
+class RegistryError(ValueError):
+    """A registry that can't be read or has nothing that serves; what served before had better go on."""
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """A change of who serves: who made it, when, by which command, why; and the whole rollout after it."""
+
+    format: int
+    number: Annotated[int, Meta(ge=1)]
+    at: Annotated[datetime, Meta(tz=True)]
+    by: str
+    command: tuple[str, ...]
+    why: str
+    forced: bool = False  # the comparison with the champion on the holdout was overridden
+    restores: int | None = None  # the entry whose rollout a rollback brought back
+    rollout: Rollout
+
+
+class Registry:
+    """A registry at a path or an fsspec URL, such as s3://bucket/models; polling it lists one directory."""
+
+    def __init__(self, uri: str):
+        """Raises RegistryError when no installed file system can read such a URL."""
+        self.uri = uri.rstrip("/")
+        try:
+            # A listing that is kept would hide what others write.
+            self.files, self._root = url_to_fs(self.uri, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise RegistryError(f"{uri}: {error}") from None
+        self._newest: Entry | None = None
+
+    def rollout(self) -> tuple[int, Rollout]:
+        """The number of the ledger's entry that serves, and what it says; raises like `newest`."""
+        newest = self.newest()
+        return newest.number, newest.rollout
+
+    def newest(self) -> Entry:
+        """The ledger's newest entry that is whole, which is the one that serves.
+
+        Raises RegistryError when there is none, when this code can't use it, and when the one that served is gone.
+        """
+        newest, numbers = self._newest, self.numbers()
+        for number in reversed(numbers):
+            if newest is not None and number <= newest.number:
+                break
+            entry = self.entry(number)
+            if entry is not None:
+                self._newest = entry
+                return entry
+        if newest is None:
+            raise RegistryError(f"{self.uri}/ledger: no entry: `python -m training.promote start` makes a champion")
+        if newest.number not in numbers:
+            raise RegistryError(f"{self.uri}/ledger: entry {newest.number}, which serves, is gone")
+        return newest
+
+    def bundle(self, version: str, history_length: int | None = None) -> Bundle:
+        """A staged bundle, checked like `udfs.model.load_bundle` does.
+
+        Raises BundleError for one that must not serve, RegistryError when the registry can't be read just now.
+        """
+        manifest = self.manifest(version)
+        origin = self._origin(version)
+        if manifest.version != version:
+            raise BundleError(f"{origin}/{MANIFEST_FILE}: version is {manifest.version!r}, want {version!r}")
+        return read_bundle(lambda name: self._read("bundles", version, name), origin, history_length)
+
+    def manifest(self, version: str) -> Manifest:
+        """What a staged bundle says of itself, its other files unread. Raises like `bundle`."""
+        if not re.fullmatch(VERSION_PATTERN, version):
+            raise BundleError(f"version is {version!r}: want 1 to 64 letters, digits, dots, underscores or hyphens")
+        if not self._is_staged(version):
+            raise BundleError(f"{self._origin(version)}: no such bundle is staged")
+        return read_manifest(lambda name: self._read("bundles", version, name), self._origin(version))
+
+    def versions(self) -> list[str]:
+        """The staged bundles."""
+        return [name for name in self._list("bundles") if self._is_staged(name)]
+
+    def numbers(self) -> list[int]:
+        """The ledger's entries, in order, whole or not."""
+        return [int(name[:8]) for name in self._list("ledger") if re.fullmatch(r"\d{8}\.json", name)]
+
+    def entry(self, number: int) -> Entry | None:
+        """An entry of the ledger; None when it is not whole: not completely written, or changed since.
+
+        Raises RegistryError for one that is whole, and that this code can't use.
+        """
+        name = entry_file(number)
+        try:
+            content = unseal(self._read("ledger", name))
+        except FileNotFoundError:
+            raise RegistryError(f"{self.uri}/ledger/{name}: no such entry") from None
+        if content is None:
+            return None
+        try:
+            found = msgspec.json.decode(content, type=_AnyFormat).format
+            if found != ENTRY_FORMAT:
+                raise RolloutError(f"format is {found}, this code reads {ENTRY_FORMAT}")
+            entry = msgspec.json.decode(content, type=Entry)
+            if entry.number != number:
+                raise RolloutError(f"number is {entry.number}, want {number}")
+            check_rollout(entry.rollout)
+        except (msgspec.DecodeError, UnicodeDecodeError, RolloutError) as error:
+            raise RegistryError(f"{self.uri}/ledger/{name}: {error}") from None
+        return entry
+
+    def path(self, *names: str) -> str:
+        """Where something is, as the file system calls it."""
+        return "/".join((self._root, *names))
+
+    def _origin(self, version: str) -> str:
+        return f"{self.uri}/bundles/{version}"
+
+    def _is_staged(self, version: str) -> bool:
+        return self._try(self.files.exists, self.path("bundles", version, MANIFEST_FILE))
+
+    def _list(self, directory: str) -> list[str]:
+        """The names in a directory, sorted; none when it does not exist."""
+        try:
+            paths = self._try(self.files.ls, self.path(directory), detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
+
+    def _read(self, *names: str) -> bytes:
+        return self._try(self.files.cat_file, self.path(*names))
+
+    def _try(self, operation: Callable, path: str, **options) -> Any:
+        """What an operation on a path gives; FileNotFoundError when there is nothing, RegistryError when it fails."""
+        try:
+            return operation(path, **options)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each file system has its own
+            told = " ".join(str(error).split()) or type(error).__name__
+            raise RegistryError(f"{self.uri}: {path} cannot be read: {told}") from error
+
+
+def entry_file(number: int) -> str:
+    """The name of an entry's file in the ledger."""
+    return f"{number:08d}.json"
+
+
+def seal(content: bytes) -> bytes:
+    """JSON content with its own SHA-256, so that a part of it is not taken for the whole."""
+    return b'{"sha256": "%s", "entry": %s}\n' % (sha256(content).hexdigest().encode(), content)
+
+
+def unseal(sealed: bytes) -> bytes | None:
+    """The content that `seal` was given, byte for byte; None when it is not whole."""
+    try:
+        found = msgspec.json.decode(sealed, type=_Sealed)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    content = bytes(found.entry)
+    return content if sha256(content).hexdigest() == found.sha256 else None
+
+
+class _Sealed(msgspec.Struct):
+    sha256: str
+    entry: msgspec.Raw
+
+
+class _AnyFormat(msgspec.Struct):
+    format: int
