@@ -1,0 +1,97 @@
+"""What a model has to show before it may serve."""
+
+import numpy as np
+
+from training.onnx_export import LIMIT, OnnxScorer
+from udfs.model import EXPORT_FILE, OWN_TOLERANCE, WARM_UP_FILE, Bundle, BundleError, Manifest, Scorer, check_scores
+from udfs.registry import Registry
+from udfs.rollout import Rollout
+
+METRIC = "test_roc_auc"
+
+
+class HoldoutError(ValueError):
+    """A model whose holdout says that it is worse than the champion, or does not say; `--force` overrides it."""
+
+
+def check_bundle(bundle: Bundle) -> None:
+    """Raises BundleError when a bundle has no valid certificate, or does not score its warm-up rows as it should."""
+    version, certificate = bundle.manifest.version, bundle.manifest.export
+    if bundle.export is None:
+        raise BundleError(f"{version}: {EXPORT_FILE} is missing")
+    if not certificate.get("rows") or not {"limit", "largest_difference"} <= certificate.keys():
+        raise BundleError(f"{version}: {EXPORT_FILE} has no certificate: train again")
+    difference, limit = certificate["largest_difference"], certificate["limit"]
+    if not difference <= limit <= LIMIT:
+        raise BundleError(
+            f"{version}: {EXPORT_FILE} is certified to differ by {difference:.2e} within {limit:.2e}: want a "
+            f"difference within the limit, and a limit of at most {LIMIT:.0e}"
+        )
+    if bundle.warm_up is None:
+        raise BundleError(f"{version}: {WARM_UP_FILE} is missing")
+    check_scores(bundle, Scorer(bundle).predict(bundle.warm_up.features), OWN_TOLERANCE)
+    check_scores(bundle, _export_scores(bundle), limit, EXPORT_FILE)
+
+
+def check_holdout(candidate: Manifest, champion: Manifest) -> None:
+    """Raises HoldoutError when the candidate's AUC is below what chance leaves of the champion's.
+
+    Below the lower end of the champion's 95 % interval, that is. The candidate's own interval does not help it, or a
+    model that was hardly tested would pass; equal models are seldom refused (8 % for holdouts of one size).
+    """
+    version = candidate.version
+    if candidate.label != champion.label:
+        raise HoldoutError(
+            f"{version} predicts {candidate.label!r}, the champion {champion.label!r}: no metric compares the two"
+        )
+    found = candidate.metrics.get(METRIC, np.nan)
+    best, bound = (champion.metrics.get(name, np.nan) for name in (METRIC, f"{METRIC}_low"))
+    if not found >= bound:
+        raise HoldoutError(
+            f"{version}: {METRIC} is {found:.4f}: want at least {bound:.4f}, where the interval of the champion's "
+            f"{best:.4f} begins"
+        )
+
+
+def gaining(old: Rollout | None, new: Rollout) -> list[str]:
+    """The versions that a change lets score, or decide for more users than before."""
+    before = _weights(old) if old is not None else {}
+    return [version for version, weight in _weights(new).items() if weight > before.get(version, (0, 0.0))]
+
+
+def newcomers(old: Rollout | None, new: Rollout) -> list[tuple[str, str]]:
+    """The versions that are to act and did not, each with the champion that they are to be compared with."""
+    if old is None:
+        return []
+    acted = {old.champion, *(part.version for part in old.challengers)}
+    pairs = [(new.champion, old.champion), *((part.version, new.champion) for part in new.challengers)]
+    return [(version, champion) for version, champion in pairs if version not in acted]
+
+
+def check_models(registry: Registry, old: Rollout | None, new: Rollout) -> None:
+    """Raises BundleError when a model that gains by a change must not serve, or not beside the others."""
+    for version in gaining(old, new):
+        check_bundle(registry.bundle(version, registry.manifest(new.champion).history_length))
+
+
+def check_newcomers(registry: Registry, old: Rollout | None, new: Rollout) -> None:
+    """Raises HoldoutError when a model that is to act now has not shown to be good enough."""
+    for version, champion in newcomers(old, new):
+        check_holdout(registry.manifest(version), registry.manifest(champion))
+
+
+def _weights(rollout: Rollout) -> dict[str, tuple[int, float]]:
+    """Rank and share of each version: a shadow below a challenger below the champion."""
+    return {
+        **dict.fromkeys(rollout.shadows, (1, 0.0)),
+        **{part.version: (2, part.share) for part in rollout.challengers},
+        rollout.champion: (3, 1.0),
+    }
+
+
+def _export_scores(bundle: Bundle) -> np.ndarray:
+    try:
+        return OnnxScorer(bundle.export).predict(bundle.warm_up.features)
+    except Exception as error:  # ONNX Runtime's have no common class
+        told = " ".join(str(error).split())
+        raise BundleError(f"{bundle.manifest.version}: {EXPORT_FILE} is not an ONNX model: {told}") from error

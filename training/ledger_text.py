@@ -1,0 +1,96 @@
+"""The registry as text: what serves, which bundles there are, the ledger."""
+
+import shlex
+
+import msgspec
+
+from training.admission import METRIC
+from udfs.model import BundleError
+from udfs.registry import Entry, Registry, RegistryError
+from udfs.rollout import Rollout
+from udfs.rules import Rule
+
+SHOWN = {METRIC: "AUC", "test_average_precision": "average precision", "test_log_loss": "log loss"}
+
+
+def serving_lines(registry: Registry) -> list[str]:
+    """What serves now: the arms, what is known of their models, and what comes next."""
+    entry = registry.newest()
+    rollout = entry.rollout
+    control, steps = rollout.control, rollout.steps
+    rest = 1 - control.share - sum(part.share for part in rollout.challengers)
+    lines = [entry_line(entry)]
+    lines.append(f"champion    {rest:7.2%}  {rollout.champion}")
+    if control.at_most:
+        lines.append(f"control     {control.share:7.2%}  the rule decides; at most {control.at_most:g}")
+    for part in rollout.challengers:
+        step = next((step for step in steps if step.share > part.share), None)
+        planned = f", next {min(step.share, part.at_most):g}" if step and part.share < part.at_most else ""
+        lines.append(f"challenger  {part.share:7.2%}  {part.version}; at most {part.at_most:g}{planned}")
+        lines += _guardrails(rollout, part.share)
+    lines += [f"shadow               {version}" for version in rollout.shadows]
+    lines += ["", *(f"{version}: {_metrics(registry, version)}" for version in rollout.versions)]
+    return [*lines, *_settings(rollout)]
+
+
+def bundle_lines(registry: Registry) -> list[str]:
+    """A line for each staged bundle."""
+    lines = [f"{version}: {_metrics(registry, version)}" for version in registry.versions()]
+    return lines or ["no bundle is staged: `stage DIR` does"]
+
+
+def ledger_lines(registry: Registry) -> list[str]:
+    """A line for each entry, the newest last."""
+    lines = []
+    for number in registry.numbers():
+        try:
+            entry = registry.entry(number)
+            lines.append(f"{number}  not whole, passed over" if entry is None else entry_line(entry))
+        except RegistryError as error:
+            lines.append(f"{number}  {error}")
+    return lines or ["the ledger is empty: `start VERSION --champion` begins it"]
+
+
+def entry_line(entry: Entry) -> str:
+    """Who, when, what, why."""
+    notes = [f"restores {entry.restores}"] if entry.restores else []
+    notes += ["forced"] if entry.forced else []
+    told = f" ({', '.join(notes)})" if notes else ""
+    when = f"{entry.at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{entry.number}  {when}  {entry.by}: {shlex.join(entry.command)}{told}: {entry.why}"
+
+
+def _guardrails(rollout: Rollout, share: float) -> list[str]:
+    """What must hold at the step that a share has reached."""
+    reached = [step.guardrails for step in rollout.steps if step.share <= share]
+    held = ", ".join(f"{kpi} {worse:.1%}" for kpi, worse in reached[-1].items()) if reached else ""
+    return [f"{'':21}may be worse than the champion by: {held}"] if held else []
+
+
+def _metrics(registry: Registry, version: str) -> str:
+    try:
+        manifest = registry.manifest(version)
+    except (BundleError, RegistryError) as error:
+        return f"must not serve: {error}"
+    metrics = manifest.metrics
+    told = []
+    for name, title in SHOWN.items():
+        if name in metrics:
+            interval = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
+            told.append(
+                f"{title} {metrics[name]:.4f}" + ("" if None in interval else " ({:.4f} to {:.4f})".format(*interval))
+            )
+    return f"{', '.join(told) or 'no metrics'}; {manifest.label}; made {manifest.created_at:%Y-%m-%d %H:%M}"
+
+
+def _in_json(rule: Rule | None) -> str:
+    return "none" if rule is None else msgspec.json.encode(rule).decode()
+
+
+def _settings(rollout: Rollout) -> list[str]:
+    return [
+        "",
+        f"salt {rollout.salt}; steps {', '.join(f'{step.share:g}' for step in rollout.steps)}",
+        f"rule {_in_json(rollout.rule)}",
+        f"eligible {_in_json(rollout.eligible)}",
+    ]
