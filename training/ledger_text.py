@@ -13,14 +13,14 @@ from udfs.rules import Rule
 SHOWN = {METRIC: "AUC", "test_average_precision": "average precision", "test_log_loss": "log loss"}
 
 
-def serving_lines(registry: Registry) -> list[str]:
-    """What serves now: the arms, what is known of their models, and what comes next."""
-    entry = registry.newest()
+def serving_lines(registry: Registry, entry: Entry) -> list[str]:
+    """What an entry lets serve: the arms, what is known of their models, and what comes next."""
     rollout = entry.rollout
     control, steps = rollout.control, rollout.steps
     rest = 1 - control.share - sum(part.share for part in rollout.challengers)
     lines = [entry_line(entry)]
-    lines.append(f"champion    {rest:7.2%}  {rollout.champion}")
+    others = "" if rollout.eligible is None else "; and all who are not eligible"
+    lines.append(f"champion    {rest:7.2%}  {rollout.champion}{others}")
     if control.at_most:
         lines.append(f"control     {control.share:7.2%}  the rule decides; at most {control.at_most:g}")
     for part in rollout.challengers:
@@ -83,14 +83,14 @@ def _metrics(registry: Registry, version: str) -> str:
     return f"{', '.join(told) or 'no metrics'}; {manifest.label}; made {manifest.created_at:%Y-%m-%d %H:%M}"
 
 
-def _in_json(rule: Rule | None) -> str:
-    return "none" if rule is None else msgspec.json.encode(rule).decode()
+def _in_json(rule: Rule) -> str:
+    return msgspec.json.encode(rule).decode()
 
 
 def _settings(rollout: Rollout) -> list[str]:
     return [
         "",
         f"salt {rollout.salt}; steps {', '.join(f'{step.share:g}' for step in rollout.steps)}",
-        f"rule {_in_json(rollout.rule)}",
-        f"eligible {_in_json(rollout.eligible)}",
+        f"rule {'none' if rollout.rule is None else _in_json(rollout.rule)}",
+        f"eligible {'everybody' if rollout.eligible is None else _in_json(rollout.eligible)}",
     ]

@@ -38,7 +38,7 @@ def _list(registry: Registry, options: argparse.Namespace) -> list[str]:
 
 
 def _show(registry: Registry, options: argparse.Namespace) -> list[str]:
-    return serving_lines(registry)
+    return serving_lines(registry, registry.newest())
 
 
 def _stage(registry: Registry, options: argparse.Namespace) -> list[str]:
@@ -58,7 +58,7 @@ def _start(registry: Registry, options: argparse.Namespace) -> list[str]:
             registry, options, lambda rollout: start(rollout, options.version, options.share, options.at_most)
         )
     number = next_entry(registry)
-    if number > 1:
+    if _has_begun(registry):
         raise ChangeError(
             "start --champion: the ledger has begun; a challenger becomes champion by `ramp --to-champion`"
         )
@@ -77,7 +77,7 @@ def _stop(registry: Registry, options: argparse.Namespace) -> list[str]:
 
 def _apply(registry: Registry, options: argparse.Namespace) -> list[str]:
     number = next_entry(registry)
-    if number == 1:
+    if not _has_begun(registry):
         return _write(registry, options, number, None, load_rollout(options.file))
     old = registry.newest().rollout
     new = load_rollout(options.file, old)
@@ -130,7 +130,12 @@ def _write(
         forced=forced,
         restores=None if restored is None else restored.restores or restored.number,
     )
-    return [*lines, f"entry {entry.number} serves", *serving_lines(registry)]
+    return [*lines, f"entry {entry.number} serves", *serving_lines(registry, entry)]
+
+
+def _has_begun(registry: Registry) -> bool:
+    """Whether the ledger has a whole entry: a first one that is half-written is none."""
+    return any(registry.entry(number) is not None for number in reversed(registry.numbers()))
 
 
 def _whoami() -> str:

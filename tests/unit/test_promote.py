@@ -349,6 +349,19 @@ def test_a_registry_can_begin_with_a_file(tmp_path, capsys):
     assert shop.rollout == Rollout(salt="s", champion="v1")
 
 
+@pytest.mark.parametrize("begin", ["start", "apply"])
+def test_a_registry_whose_very_first_change_was_half_written_can_still_begin(tmp_path, capsys, begin):
+    shop = Shop(tmp_path, capsys)
+    shop.stage("v1")
+    (shop.registry / "ledger").mkdir()
+    (shop.registry / "ledger" / "00000001.json").write_text('{"sha256"')
+    if begin == "start":
+        shop.do("start", "v1", "--champion")
+    else:
+        shop.apply(salt="s", champion="v1")
+    assert (shop.entry.number, shop.rollout.champion) == (2, "v1")
+
+
 def test_the_models_of_a_file_have_to_show_the_same(shop):
     shop.stage("worse", auc=0.6)
     assert "no such bundle" in shop.refused("apply", shop.write(champion="v9"))
