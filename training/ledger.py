@@ -15,7 +15,7 @@ import msgspec
 from fsspec.implementations.local import LocalFileSystem
 
 from udfs.model import MANIFEST_FILE, Bundle, BundleError
-from udfs.registry import ENTRY_FORMAT, Entry, Registry, RegistryError, entry_file, seal
+from udfs.registry import ENTRY_FORMAT, Entry, Registry, RegistryError, decode_entry, entry_file, seal
 from udfs.rollout import Rollout
 
 
@@ -39,7 +39,10 @@ def append(
     forced: bool = False,
     restores: int | None = None,
 ) -> Entry:
-    """Let a rollout serve, as entry `number` of the ledger. Raises LostRace when that number is taken."""
+    """Let a rollout serve, as entry `number` of the ledger.
+
+    Raises RolloutError for a rollout that readers would refuse, LostRace when the number is taken.
+    """
     entry = Entry(
         format=ENTRY_FORMAT,
         number=number,
@@ -51,8 +54,10 @@ def append(
         restores=restores,
         rollout=rollout,
     )
+    content = msgspec.json.encode(entry)
+    decode_entry(content, number)
     try:
-        _create(registry, ("ledger", entry_file(number)), seal(msgspec.json.encode(entry)))
+        _create(registry, ("ledger", entry_file(number)), seal(content))
     except FileExistsError:
         raise LostRace(
             f"{registry.uri}: somebody else wrote entry {number} meanwhile: look at it with `show`, then repeat"

@@ -117,16 +117,9 @@ class Registry:
         if content is None:
             return None
         try:
-            found = msgspec.json.decode(content, type=_AnyFormat).format
-            if found != ENTRY_FORMAT:
-                raise RolloutError(f"format is {found}, this code reads {ENTRY_FORMAT}")
-            entry = msgspec.json.decode(content, type=Entry)
-            if entry.number != number:
-                raise RolloutError(f"number is {entry.number}, want {number}")
-            check_rollout(entry.rollout)
-        except (msgspec.DecodeError, UnicodeDecodeError, RolloutError) as error:
+            return decode_entry(content, number)
+        except RolloutError as error:
             raise RegistryError(f"{self.uri}/ledger/{name}: {error}") from None
-        return entry
 
     def path(self, *names: str) -> str:
         """Where something is, as the file system calls it."""
@@ -163,6 +156,21 @@ class Registry:
 def entry_file(number: int) -> str:
     """The name of an entry's file in the ledger."""
     return f"{number:08d}.json"
+
+
+def decode_entry(content: bytes, number: int) -> Entry:
+    """An entry from its JSON. Raises RolloutError for one that this code can't use."""
+    try:
+        found = msgspec.json.decode(content, type=_AnyFormat).format
+        if found != ENTRY_FORMAT:
+            raise RolloutError(f"format is {found}, this code reads {ENTRY_FORMAT}")
+        entry = msgspec.json.decode(content, type=Entry)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RolloutError(str(error)) from None
+    if entry.number != number:
+        raise RolloutError(f"number is {entry.number}, want {number}")
+    check_rollout(entry.rollout)
+    return entry
 
 
 def seal(content: bytes) -> bytes:

@@ -169,7 +169,10 @@ def load_rollout(path: Path, under: Rollout | None = None) -> Rollout:
 
 def load_rule(path: Path) -> Rule:
     """The rule of a rollout file: a baseline to compare models with. Raises RolloutError."""
-    rule = _convert(_read(path).get("rule"), Rule, str(path), "rule")
+    content = _read(path)
+    if "rule" not in content:
+        raise RolloutError(f"{path}: key rule: missing")
+    rule = _convert(content["rule"], Rule, str(path), "rule")
     try:
         _check_rule("rule", rule)
     except RolloutError as error:

@@ -142,6 +142,17 @@ def test_two_challengers_may_not_reserve_more_than_there_is(shop):
     assert "v3: at_most 0.4 finds no room: 0.3 is left" in shop.refused("start", "v3", "--at-most", "0.4")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--share", "0.5", "--at-most", "0.1"], "key challengers: v2: share is 0.5: want at most its at_most, 0.1"),
+        (["--at-most", "0"], "Expected `float` > 0.0 - at `$.rollout.challengers[0].at_most`"),
+    ],
+)
+def test_shares_that_readers_would_refuse_are_not_written(shop, options, message):
+    assert shop.refused("start", "v2", *options) == message
+
+
 def test_a_registry_without_a_champion_says_how_to_begin(tmp_path, capsys):
     shop = Shop(tmp_path, capsys)
     assert "`python -m training.promote start` makes a champion" in shop.refused("ramp", "v1")

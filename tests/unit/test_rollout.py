@@ -309,5 +309,10 @@ def test_a_file_that_is_not_there_is_refused_by_name(tmp_path):
         load_rule(tmp_path / "none.yaml")
 
 
+def test_a_file_without_a_rule_has_no_baseline(tmp_path):
+    with pytest.raises(RolloutError, match=r"rollout\.yaml: key rule: missing"):
+        load_rule(written(tmp_path))
+
+
 def test_eligibility_may_look_at_country_tier_device_and_whether_a_user_is_new():
     assert {"country", "membership_tier", "device", "first_visit"} <= set(ELIGIBILITY_FEATURES)
