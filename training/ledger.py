@@ -72,8 +72,8 @@ def upload_bundle(registry: Registry, directory: Path, bundle: Bundle) -> bool:
     """
     version = bundle.manifest.version
     if version not in registry.versions():
+        _make_directory(registry, ("bundles", version))
         for name in bundle.manifest.files:
-            _make_directory(registry, ("bundles", version))
             registry.files.pipe_file(registry.path("bundles", version, name), (directory / name).read_bytes())
         try:
             _create(registry, ("bundles", version, MANIFEST_FILE), (directory / MANIFEST_FILE).read_bytes())
