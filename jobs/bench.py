@@ -32,9 +32,11 @@ from jobs.settings import load_settings
 from jobs.topics import create_topics
 from jobs.watch_scores import TopicWatcher
 from training.bundle import write_bundle
+from training.examples import simulated_examples
 from training.records import Record, click_records
+from training.settings import Training
 from training.simulate import Simulation, simulate
-from training.trainer import Training, simulated_examples, train_model
+from training.trainer import train_model
 from udfs.model import load_bundle
 
 CONF = PROJECT / "conf" / "local.yaml"

@@ -28,10 +28,12 @@ from jobs.settings import Settings, load_settings
 from jobs.topics import create_topics
 from jobs.watch_scores import TopicWatcher
 from training.bundle import write_bundle
+from training.examples import simulated_examples
 from training.records import Record, profile_records
+from training.settings import Training
 from training.simulate import Clickstream, Simulation, simulate, with_broken
 from training.train import summary
-from training.trainer import Training, simulated_examples, train_model
+from training.trainer import train_model
 
 CONF = PROJECT / "conf" / "local.yaml"
 REPORT = PROJECT / "build" / "demo.json"

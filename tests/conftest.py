@@ -7,8 +7,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from training.bundle import write_bundle
+from training.examples import simulated_examples
+from training.settings import Training
 from training.simulate import Simulation, simulate
-from training.trainer import Training, simulated_examples, train_model
+from training.trainer import train_model
 
 # How fast this machine is just now is no property of the code.
 settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from training.bundle import check_version, file_digests, refuse_existing, write_bundle
-from training.examples import Examples, load_examples
+from training.examples import Examples, load_examples, simulated_examples
 from training.labels import Label, find_label
 from training.mapping import load_mapping
 from training.prepare import Preparation, Summary, in_words, prepare
 from training.report import metrics_json, report_html, verdict
+from training.settings import Training, load_training
 from training.simulate import Simulation, simulate
-from training.trainer import TrainedModel, Training, load_training, simulated_examples, train_model
+from training.trainer import TrainedModel, train_model
 from udfs.model import Manifest
 
 REPORT_FILE = "report.html"

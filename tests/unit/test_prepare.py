@@ -10,12 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from training.archive import find_parts
-from training.examples import load_examples, save_examples
+from training.examples import load_examples, save_examples, simulated_examples
 from training.labels import CONVERTED
 from training.prepare import EVENT_ROWS, UPDATE_ROWS, Preparation, PrepareError, build_bucket, prepare
 from training.records import SourceError
 from training.simulate import Simulation, simulate
-from training.trainer import simulated_examples
 from udfs.events import ClickLimits
 from udfs.history import EVENT
 

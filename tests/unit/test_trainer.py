@@ -3,14 +3,15 @@ import pytest
 from msgspec.structs import replace
 
 from tests.conftest import QUICK
-from training.examples import Examples
+from training.examples import Examples, simulated_examples
 from training.labels import CONVERTED
 from training.models import Calibration, XGBoostModel, fold_in
 from training.onnx_export import ExportError, OnnxScorer, certify, split_values
 from training.report import alarms, report_html, verdict
+from training.settings import TrainingError, load_training
 from training.simulate import Simulation, simulate
 from training.split import SplitError, split_by_time, split_by_user, user_folds
-from training.trainer import ONNX_FILE, TrainingError, load_training, simulated_examples, train_model
+from training.trainer import ONNX_FILE, train_model
 from udfs.features import FEATURE_NAMES
 from udfs.model import Bundle, Scorer
 

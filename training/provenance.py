@@ -1,0 +1,34 @@
+"""Where a model comes from: the time of its data, the code and the libraries that made it."""
+
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version as installed
+from pathlib import Path
+
+import numpy as np
+
+from udfs.model import TrainingWindow
+
+LIBRARIES = ("xgboost-cpu", "onnx", "onnxruntime", "numpy", "scikit-learn")
+
+
+def window_of(time_ms: np.ndarray) -> TrainingWindow:
+    """From the first to the last of the event times, int64[n]."""
+    start, end = (datetime.fromtimestamp(int(time) / 1000, UTC) for time in (time_ms.min(), time_ms.max()))
+    return TrainingWindow(start, end)
+
+
+def git_commit() -> str | None:
+    """The commit of the code, None outside a checkout."""
+    try:
+        ran = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return ran.stdout.strip() if ran.returncode == 0 else None
+
+
+def library_versions() -> dict[str, str]:
+    """Of the libraries that a model's bytes depend on."""
+    return {name: installed(name) for name in LIBRARIES}

@@ -1,0 +1,83 @@
+"""From the training rows to one fitted model: the steps of training/fitting.py in their order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from training.evaluate import Estimate
+from training.fitting import (
+    CrossValidated,
+    Data,
+    Pruning,
+    choose_calibration,
+    cross_validate,
+    permutation_importance,
+    prune,
+    scored,
+    search,
+)
+from training.models import FAMILIES, Calibration, Fitting, XGBoostModel, fold_in
+from training.settings import Training
+from udfs.features import find_columns
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted model, and how it came about."""
+
+    model: XGBoostModel
+    columns: list[int]  # of all features
+    data: Data  # of these columns
+    fitting: Fitting
+    crossed: CrossValidated
+    importance: np.ndarray  # of the features before pruning
+    pruning: list[Pruning]
+    calibration: Calibration
+    calibration_gain: Estimate | None
+
+    @property
+    def cross_validated_auc(self) -> float:
+        return _auc(self.data, self.crossed)
+
+
+def select_and_fit(everything: Data, training: Training, report: Callable[[str], None]) -> Fit:
+    """Search, cross-validate, prune, calibrate, and fit what came of it on all rows."""
+    family, columns = FAMILIES["xgboost"], find_columns(training.names)
+    data = everything.columns(columns)
+    fitting = Fitting(
+        names=training.names,
+        parameters={**family.defaults, **training.parameters},
+        rounds=training.rounds,
+        patience=training.patience,
+        monotone=[{"up": 1, "down": -1}.get(training.monotone.get(name), 0) for name in training.names],
+        seed=training.seed,
+        threads=training.threads,
+    )
+    if training.trials:
+        report(f"searching parameters: {training.trials} trials of {training.folds} folds")
+        found = search(family, data, fitting, training.trials, training.seed, report)
+        fitting = replace(fitting, parameters={**found, **training.parameters})
+    report(f"cross-validating {len(columns)} features in {training.folds} folds")
+    crossed = cross_validate(family, data, fitting)
+    report(f"    AUC {_auc(data, crossed):.4f} with {crossed.rounds} trees")
+    importance = permutation_importance(data, crossed, training.seed)
+    tried: list[Pruning] = []
+    if training.prune:
+        report("pruning features")
+        kept, crossed, tried = prune(family, data, fitting, crossed, importance, report)
+        names, monotone = ([of_all[at] for at in kept] for of_all in (fitting.names, fitting.monotone))
+        fitting = replace(fitting, names=names, monotone=monotone)
+        columns, data = [columns[at] for at in kept], data.columns(kept)
+    calibration, gain = Calibration(), None
+    if training.calibrate:
+        calibration, gain = choose_calibration(data, crossed, training.seed)
+    report(f"fitting {crossed.rounds} trees of {len(columns)} features")
+    fitted = family.fit(data.sample(), replace(fitting, rounds=crossed.rounds))
+    model = XGBoostModel(fold_in(fitted.booster, calibration))
+    model.booster.feature_names = list(fitting.names)
+    return Fit(model, columns, data, fitting, crossed, importance, tried, calibration, gain)
+
+
+def _auc(data: Data, crossed: CrossValidated) -> float:
+    return scored(data, crossed.probability).roc_auc_of_all()

@@ -1,0 +1,78 @@
+"""The settings of a training: conf/training.yaml, checked as a whole."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from training.models import FAMILIES
+from udfs.features import FEATURE_NAMES, find_columns
+from udfs.overrides import parse_value, split_override
+
+Positive = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(gt=0, lt=1)]
+
+
+class TrainingError(ValueError):
+    """Settings or data that no model can be trained with. The message is one line and says what to do."""
+
+
+class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How to train; conf/training.yaml says what each key means. Equal settings and data give equal models."""
+
+    compare: tuple[Literal["logistic", "lightgbm"], ...] = ("logistic",)
+    features: tuple[str, ...] = ()
+    history_length: Positive = 64
+    monotone: dict[str, Literal["up", "down"]] = {}
+    holdout: Literal["user", "time"] = "user"
+    holdout_share: Share = 0.2
+    folds: Annotated[int, Meta(ge=2, le=20)] = 5
+    balance: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    rounds: Positive = 400
+    patience: Positive = 40
+    parameters: dict[str, float] = {}
+    trials: Annotated[int, Meta(ge=0, le=1000)] = 0
+    prune: bool = True
+    calibrate: bool = True
+    negative_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    max_rows: Positive = 1_000_000
+    seed: Annotated[int, Meta(ge=0)] = 1
+    threads: Positive = 2
+    benefit: Annotated[float, Meta(gt=0)] = 1.0
+    cost: Annotated[float, Meta(ge=0)] = 0.1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.features or FEATURE_NAMES
+
+
+def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
+    """Read a YAML file and lay KEY=VALUE overrides over it. Raises TrainingError naming file, key and rule."""
+    content, origin = {}, "settings"
+    if path is not None:
+        origin = str(path)
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise TrainingError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+        if not isinstance(content, dict):
+            raise TrainingError(f"{path}: want keys such as folds:, got {type(content).__name__}")
+    for override in overrides:
+        key, value = split_override(override, "folds=3", TrainingError)
+        content[key] = parse_value(value, f"--set {key}", TrainingError)
+    try:
+        training = msgspec.convert(content, Training)
+        find_columns((*training.features, *(name for name in training.monotone if name not in training.features)))
+    except (msgspec.ValidationError, ValueError) as error:
+        raise TrainingError(f"{origin}: {error}") from None
+    for name in training.monotone:
+        if name not in training.names:
+            raise TrainingError(f"{origin}: key monotone: {name} is not among the features")
+    unknown = set(training.parameters) - set(FAMILIES["xgboost"].defaults)
+    if unknown:
+        known = ", ".join(FAMILIES["xgboost"].defaults)
+        raise TrainingError(f"{origin}: key parameters: {min(unknown)} is unknown, want {known}")
+    return training
