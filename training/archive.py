@@ -51,6 +51,19 @@ class Batch(NamedTuple):
 
 def find_parts(data: Path, mapping: ClickMapping | None = None) -> list[Part]:
     """The parts of a file, or of all files under a directory, by name. Raises SourceError."""
+    parts = []
+    for number, file in enumerate(find_files(data)):
+        groups = _archive_row_groups(file)
+        if groups is None:
+            format_of(str(file))  # refuses an unknown one
+            parts.append(Part(file, number, None, mapping))
+        else:
+            parts += row_group_parts(file, number, groups)
+    return parts
+
+
+def find_files(data: Path) -> list[Path]:
+    """The file, or all files under the directory but hidden ones, by name. Raises SourceError when there is none."""
     if not data.exists():
         raise SourceError(f"{data}: no such file or directory")
     hidden = (".", "_")  # what Flink and Spark have not finished, or keep beside the data
@@ -59,20 +72,15 @@ def find_parts(data: Path, mapping: ClickMapping | None = None) -> list[Part]:
         for file in data.rglob("*")
         if file.is_file() and not any(name.startswith(hidden) for name in file.relative_to(data).parts)
     )  # fmt: skip
-    parts = []
-    for number, file in enumerate(files):
-        groups = _archive_row_groups(file)
-        if groups is None:
-            format_of(str(file))  # refuses an unknown one
-            parts.append(Part(file, number, None, mapping))
-        else:
-            chosen = range(0, groups, ROW_GROUPS_IN_PART)
-            parts += [
-                Part(file, number, tuple(range(first, min(first + ROW_GROUPS_IN_PART, groups)))) for first in chosen
-            ]
     if not files:
         raise SourceError(f"{data}: no file in it")
-    return parts
+    return files
+
+
+def row_group_parts(file: Path, number: int, groups: int) -> list[Part]:
+    """A Parquet file with so many row groups, cut into parts."""
+    firsts = range(0, groups, ROW_GROUPS_IN_PART)
+    return [Part(file, number, tuple(range(first, min(first + ROW_GROUPS_IN_PART, groups)))) for first in firsts]
 
 
 def _archive_row_groups(file: Path) -> int | None:

@@ -1,5 +1,6 @@
 """Labelled events with their features: what a model is trained on and evaluated by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ BLOCK_ROWS = 50_000
 class Examples:
     """n labelled events, by user and arrival, with the m events of their users' histories."""
 
+    names: tuple[str, ...]  # of the k features
     features: np.ndarray  # float32[n, k]
     labels: np.ndarray  # bool[n]
     weight: np.ndarray  # float32[n]: how many events a row stands for, above 1 where others like it were left out
@@ -39,7 +41,7 @@ class Examples:
 
 
 SHARED_FIELDS = ("events", "user_ids")
-ROW_FIELDS = tuple(field.name for field in fields(Examples) if field.name not in SHARED_FIELDS)
+ROW_FIELDS = tuple(field.name for field in fields(Examples) if field.name not in ("names", *SHARED_FIELDS))
 
 
 def thinned(labels: np.ndarray, weight: np.ndarray, negative_share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -71,9 +73,23 @@ def make_examples(
     for start in range(0, len(rows), BLOCK_ROWS):
         block = rows[start : start + BLOCK_ROWS]
         matrix[start : start + len(block)] = data.features(computer, block)
+    return examples_of(data, rows, labels[rows], computer.names, matrix, partition, offset)
+
+
+def examples_of(
+    data: Dataset,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    features: np.ndarray,
+    partition: np.ndarray,
+    offset: np.ndarray,
+) -> Examples:
+    """The k chosen rows of a dataset, with labels bool[k] and features float32[k, names]."""
     return Examples(
-        features=matrix,
-        labels=labels[rows],
+        names=tuple(names),
+        features=features,
+        labels=labels,
         weight=np.ones(len(rows), np.float32),
         user=data.user[rows],
         time_ms=data.records["time_ms"][rows],
@@ -102,10 +118,11 @@ def load_examples(directories: list[Path], negative_share: float = 1.0, seed: in
         raise ValueError("no examples to load")
     pieces = [_Saved(directory, negative_share, seed + number) for number, directory in enumerate(directories)]
     joined = {name: np.concatenate([piece.whole(name) for piece in pieces]) for name in SHARED_FIELDS}
-    names = [name for name in ROW_FIELDS if name not in ("features", "weight")]
-    joined |= {name: np.concatenate([piece.kept(name) for piece in pieces]) for name in names}
+    plain = [name for name in ROW_FIELDS if name not in ("features", "weight")]
+    joined |= {name: np.concatenate([piece.kept(name) for piece in pieces]) for name in plain}
+    joined["names"] = tuple(pieces[0].whole("names").tolist())
     joined["weight"] = np.concatenate([piece.weight for piece in pieces])
-    joined["features"] = np.empty((len(joined["labels"]), pieces[0].whole("features").shape[1]), np.float32)
+    joined["features"] = np.empty((len(joined["labels"]), len(joined["names"])), np.float32)
     row, users, events = 0, 0, 0
     for piece in pieces:
         block = slice(row, row + len(piece.rows))

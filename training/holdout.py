@@ -1,5 +1,6 @@
 """What the report tells of a fitted model: measured on the holdout, and beside other kinds of models."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,6 @@ from training.labels import Label
 from training.models import FAMILIES, Calibration, Fitting, Model
 from training.selection import Fit
 from training.settings import Training
-from udfs.features import FEATURE_NAMES
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def evaluate(
     probability = fit.model.predict(matrix)
     measured = scored(left, probability)
     rivals = {
-        name: scored(left, _rival(name, everything, training).predict(left.features)) for name in training.compare
+        name: scored(left, _rival(name, everything, left.names, training).predict(left.features))
+        for name in training.compare
     }
     return Evaluation(
         label=str(label),
@@ -86,32 +87,32 @@ def evaluate(
         learning_curve=learning_curve(FAMILIES["xgboost"], fit.data, fit.fitting, training.seed),
         parameters=dict(fit.fitting.parameters),
         rounds=fit.model.rounds,
-        unused=_unused(everything.features),
+        unused=_unused(everything.features, left.names),
         holdout=left,
         probability=probability,
         contributions=fit.model.contributions(matrix),
     )
 
 
-def _rival(name: str, everything: Data, training: Training) -> Model:
+def _rival(name: str, everything: Data, features: Sequence[str], training: Training) -> Model:
     """A model to compare with: all features, the defaults of its kind, as many rounds as cross-validation says."""
     family = FAMILIES[name]
     fitting = Fitting(
-        FEATURE_NAMES, family.defaults, training.rounds, training.patience, seed=training.seed, threads=training.threads
+        features, family.defaults, training.rounds, training.patience, seed=training.seed, threads=training.threads
     )
     if family.boosts:
         fitting = replace(fitting, rounds=cross_validate(family, everything, fitting).rounds)
     return family.fit(everything.sample(), fitting)
 
 
-def _unused(features: np.ndarray) -> list[str]:
+def _unused(features: np.ndarray, of_all: Sequence[str]) -> list[str]:
     """The features that have one value, or none."""
     names = []
-    for column, name in enumerate(FEATURE_NAMES):
+    for column, name in enumerate(of_all):
         values = features[:, column]
         values = values[~np.isnan(values)]
         if not len(values) or values.min() == values.max():
-            names.append(name)
+            names.append(str(name))
     return names
 
 

@@ -2,7 +2,8 @@
 
 1. Scatter: each worker reads parts of the data, decodes the records as the job does, and writes the events by bucket, a
    hash of the user: so all of a user is in one bucket.
-2. Build: each worker takes a bucket into memory, orders it by arrival, labels it and computes the features.
+2. Build: each worker takes a bucket into memory, orders it by arrival, labels it and computes the features, or takes
+   them from an archived feature_log.
 """
 
 import shutil
@@ -13,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -22,15 +22,16 @@ import pyarrow.compute as pc
 from training.archive import Part, find_parts, read_part
 from training.dataset import ANY_TIME, Clicks, ProfileUpdates, arrange, read_profile_batch, smallest_so_far
 from training.examples import Examples, make_examples, save_examples
+from training.feature_log import LOG_ROWS, FeatureLog, find_log_parts, logged_examples, read_log_part
 from training.labels import Label
 from training.mapping import ClickMapping
+from training.spill import Spill, gather
 from udfs.events import ClickDecoder, ClickLimits
 from udfs.features import FEATURE_NAMES, FeatureComputer
 from udfs.history import EVENT
 from udfs.profiles import PROFILE
 
 BUCKET_EVENTS = 200_000
-FLUSH_EVENTS = 200_000
 UNKNOWN_MS = -1  # arrival of an event whose file does not tell
 
 EVENT_ROWS = pa.schema(
@@ -61,6 +62,7 @@ class Preparation:
     limits: ClickLimits = ClickLimits()  # for records of which the arrival is known
     workers: int = 2
     bucket_events: int = BUCKET_EVENTS
+    log: FeatureLog | None = None  # where the features are taken from, instead of being computed
 
     def __post_init__(self):
         for name in ("workers", "bucket_events", "history_length"):
@@ -79,12 +81,14 @@ class Summary:
     copies: int = 0  # events equal in all to another one of the same user
     examples: int = 0
     positives: int = 0
+    logged: Counter = field(default_factory=Counter)  # rows of the feature log, by what became of them
+    other_schemas: Counter = field(default_factory=Counter)  # rows of the log that were left out, by schema hash
     first_ms: int = 2**62
     last_ms: int = -1
     last_arrival_ms: int = UNKNOWN_MS
 
     def __iadd__(self, other: "Summary") -> "Summary":
-        for name in ("read", "rejected", "rejected_profiles", "duplicates", "copies", "examples", "positives"):
+        for name in _ADDED_UP:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.first_ms = min(self.first_ms, other.first_ms)
         self.last_ms = max(self.last_ms, other.last_ms)
@@ -100,6 +104,10 @@ class Summary:
         """When the data ended: its last arrival, or else its newest event."""
         return self.last_ms if self.last_arrival_ms == UNKNOWN_MS else self.last_arrival_ms
 
+
+_ADDED_UP = (
+    "read", "rejected", "rejected_profiles", "duplicates", "copies", "examples", "positives", "logged", "other_schemas",
+)  # fmt: skip
 
 #: Told of progress: what is done, how many of how many parts, events so far.
 Progress = Callable[[str, int, int, int], None]
@@ -119,6 +127,8 @@ def prepare(
     """
     parts = find_parts(clicks, mapping)
     profile_parts = [] if profiles is None else find_parts(profiles)
+    log = preparation.log
+    log_parts = [] if log is None else _log_parts(log, parts)
     spill = out / "spill"
     spill.mkdir(parents=True)
     buckets = max(1, _estimated_events(parts) // preparation.bucket_events)
@@ -127,16 +137,27 @@ def prepare(
     with ProcessPoolExecutor(preparation.workers, context) as pool:
         tasks = [partial(_scatter, part, n, buckets, spill, preparation.limits) for n, part in enumerate(parts)]
         tasks += [partial(_scatter_profiles, part, n, buckets, spill) for n, part in enumerate(profile_parts)]
+        tasks += [partial(_scatter_log, part, n, buckets, spill, log) for n, part in enumerate(log_parts)]
         for done, found in enumerate(_run_all(pool, tasks), 1):
             summary += found
             progress("read", done, len(tasks), summary.read)
         if not summary.accepted:
             raise PrepareError(f"{clicks}: no click accepted of {summary.read} records: {in_words(summary.rejected)}")
+        if log is not None and not summary.logged["rows"]:
+            raise PrepareError(
+                f"{log.path}: no row with the feature_schema_hash {log.schema_hash} of the logging bundle: rows have "
+                f"{in_words(summary.other_schemas)}"
+            )
         tasks = [partial(_build, n, spill, out, preparation, summary.data_end_ms) for n in range(buckets)]
         for done, found in enumerate(_run_all(pool, tasks), 1):
             summary += found
             progress("computed", done, buckets, summary.examples)
     shutil.rmtree(spill)
+    if log is not None and not summary.logged["found"]:
+        raise PrepareError(
+            f"{log.path}: none of its {summary.logged['rows']} rows is of a click in {clicks}, by user, time, partition"
+            " and offset: give the clicks that the logging job read"
+        )
     if not summary.examples:
         minutes = (summary.last_ms - summary.first_ms) / 60_000
         raise PrepareError(
@@ -176,7 +197,7 @@ def _scatter(part: Part, number: int, buckets: int, spill: Path, limits: ClickLi
     summary = Summary()
     known = part.is_archive
     decoder = ClickDecoder(limits if known else ANY_TIME)
-    with _Spill(spill / f"events-{number:06d}", buckets, EVENT_ROWS) as files:
+    with Spill(spill / f"events-{number:06d}", buckets, EVENT_ROWS) as files:
         for batch in read_part(part):
             arrival = batch.arrival_ms if known else np.zeros(len(batch.payloads), np.int64)
             decoded = decoder.decode(batch.payloads, arrival.tolist())
@@ -200,9 +221,29 @@ def _scatter(part: Part, number: int, buckets: int, spill: Path, limits: ClickLi
     return summary
 
 
+def _log_parts(log: FeatureLog, parts: list[Part]) -> list[Part]:
+    for part in parts:
+        if not part.is_archive:
+            raise PrepareError(
+                f"{part.path}: not an archive: --feature-log needs the clicks' source_partition and source_offset"
+            )
+    return find_log_parts(log.path)
+
+
+def _scatter_log(part: Part, number: int, buckets: int, spill: Path, log: FeatureLog) -> Summary:
+    summary = Summary()
+    with Spill(spill / f"log-{number:06d}", buckets, LOG_ROWS) as files:
+        for batch, others in read_log_part(part, log):
+            summary.logged["rows"] += batch.num_rows
+            summary.other_schemas += others
+            if batch.num_rows:
+                files.add(batch.column("user_id").to_pylist(), *batch.columns[1:])
+    return summary
+
+
 def _scatter_profiles(part: Part, number: int, buckets: int, spill: Path) -> Summary:
     summary = Summary()
-    with _Spill(spill / f"profiles-{number:06d}", buckets, UPDATE_ROWS) as files:
+    with Spill(spill / f"profiles-{number:06d}", buckets, UPDATE_ROWS) as files:
         for batch in read_part(part):
             updates = read_profile_batch(batch.keys, batch.payloads, batch.arrival_ms)
             summary.rejected_profiles.update(updates.rejected)
@@ -212,61 +253,13 @@ def _scatter_profiles(part: Part, number: int, buckets: int, spill: Path) -> Sum
     return summary
 
 
-class _Spill:
-    """Rows scattered over buckets into Arrow files: batch k of a file is bucket k's."""
-
-    def __init__(self, prefix: Path, buckets: int, schema: pa.Schema):
-        self._prefix, self._buckets, self._schema = prefix, buckets, schema
-        self._pending: list[pa.RecordBatch] = []
-        self._bucket_of: list[int] = []  # each pending row's
-        self._files = 0
-
-    def __enter__(self) -> "_Spill":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._flush()
-
-    def add(self, user_ids: list[str], *columns: Sequence) -> None:
-        arrays = [pa.array(column, kind.type) for column, kind in zip((user_ids, *columns), self._schema)]
-        self._pending.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-        self._bucket_of += [crc32(user_id.encode()) % self._buckets for user_id in user_ids]
-        if len(self._bucket_of) >= FLUSH_EVENTS:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._pending:
-            return
-        bucket = np.array(self._bucket_of)
-        order = np.argsort(bucket, kind="stable")
-        table = pa.Table.from_batches(self._pending).take(order).combine_chunks()
-        bounds = np.searchsorted(bucket[order], np.arange(self._buckets + 1))
-        with (
-            pa.OSFile(f"{self._prefix}-{self._files:04d}.arrow", "wb") as sink,
-            pa.ipc.new_file(sink, self._schema) as writer,
-        ):
-            for start, end in zip(bounds[:-1], bounds[1:]):
-                batches = table.slice(start, end - start).to_batches()
-                writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], self._schema))
-        self._pending, self._bucket_of = [], []
-        self._files += 1
-
-
-def _gather(spill: Path, kind: str, bucket: int, schema: pa.Schema) -> pa.Table:
-    """All rows of a bucket."""
-    batches = []
-    for file in sorted(spill.glob(f"{kind}-*.arrow")):
-        with pa.memory_map(str(file)) as source:
-            batches.append(pa.ipc.open_file(source).get_batch(bucket))
-    return pa.Table.from_batches(batches, schema).combine_chunks()
-
-
 def _build(bucket: int, spill: Path, out: Path, preparation: Preparation, data_end_ms: int) -> Summary:
     examples, summary = build_bucket(
-        _gather(spill, "events", bucket, EVENT_ROWS),
-        _gather(spill, "profiles", bucket, UPDATE_ROWS),
+        gather(spill, "events", bucket, EVENT_ROWS),
+        gather(spill, "profiles", bucket, UPDATE_ROWS),
         preparation,
         data_end_ms,
+        None if preparation.log is None else gather(spill, "log", bucket, LOG_ROWS),
     )
     if len(examples):
         save_examples(examples, _bucket_directory(out, bucket))
@@ -274,19 +267,25 @@ def _build(bucket: int, spill: Path, out: Path, preparation: Preparation, data_e
 
 
 def build_bucket(
-    events: pa.Table, updates: pa.Table, preparation: Preparation, data_end_ms: int
+    events: pa.Table, updates: pa.Table, preparation: Preparation, data_end_ms: int, log: pa.Table | None = None
 ) -> tuple[Examples, Summary]:
-    """The examples of a bucket's events and profile updates, given in any order."""
+    """The examples of a bucket's events, profile updates and rows of the feature log, given in any order."""
     clicks, partition, offset, duplicates = _in_order_of_arrival(events)
     data = arrange(clicks, _profile_updates(updates), preparation.history_length)
-    computer = FeatureComputer(preparation.features, preparation.history_length)
-    examples = make_examples(data, preparation.label, computer, partition, offset, data_end_ms)
-    rows = np.rec.fromarrays([clicks.user, clicks.records.view("V32")])
+    label, counts = preparation.label, Counter()
+    if log is None:
+        computer = FeatureComputer(preparation.features, preparation.history_length)
+        examples = make_examples(data, label, computer, partition, offset, data_end_ms)
+    else:
+        names = preparation.log.names
+        examples, counts = logged_examples(log, names, data, label, partition, offset, data_end_ms)
+    packed = np.rec.fromarrays([clicks.user, clicks.records.view("V32")])
     summary = Summary(
         duplicates=duplicates,
-        copies=len(rows) - len(np.unique(rows.view(f"V{rows.dtype.itemsize}"))),
+        copies=len(packed) - len(np.unique(packed.view(f"V{packed.dtype.itemsize}"))),
         examples=len(examples),
         positives=int(examples.labels.sum()),
+        logged=counts,
     )
     return examples, summary
 

@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.figure import Figure
 
 from training.evaluate import METRICS, Estimate, Scored, estimate
+from training.examples import Examples
 from training.trainer import TrainedModel
-from udfs.features import FEATURE_NAMES
 from udfs.history import DEVICES, EVENT_KINDS
 from udfs.profiles import country_of
 
@@ -98,23 +98,8 @@ def bias_or_variance(trained: TrainedModel) -> str:
 def segments(trained: TrainedModel) -> list[dict]:
     """The model's figures on parts of the holdout, with too few positives none."""
     holdout, probability = trained.evaluation.holdout, trained.evaluation.probability
-
-    def column(name: str) -> np.ndarray:
-        return holdout.features[:, FEATURE_NAMES.index(name)]
-
-    parts: dict[str, np.ndarray] = {
-        "user: in the first visit": column("first_visit") == 1,
-        "user: returning": column("first_visit") != 1,
-    }
-    for code, device in enumerate(DEVICES):
-        parts[f"device: {device}"] = column("device") == code
-    countries, counts = np.unique(column("country"), return_counts=True)
-    for country in countries[np.argsort(-counts)][:6]:
-        parts[f"country: {country_of(int(country))}"] = column("country") == country
-    parts |= _bins("history", "events", column("history_events"), (4, 16, 64))
-    parts |= _bins("session age", "s", column("session_duration_s"), (60, 600))
     rows = []
-    for name, mask in parts.items():
+    for name, mask in _parts(holdout).items():
         labels = holdout.labels[mask]
         if not len(labels):
             continue
@@ -124,6 +109,24 @@ def segments(trained: TrainedModel) -> list[dict]:
             row["metrics"] = estimate(measured, {name: METRICS[name] for name in _SEGMENT_METRICS})
         rows.append(row)
     return rows
+
+
+def _parts(examples: Examples) -> dict[str, np.ndarray]:
+    """Masks bool[n] of the segments, as far as the features that tell them are there: not all of them are logged."""
+    columns = dict(zip(examples.names, examples.features.T))
+    parts: dict[str, np.ndarray] = {}
+    if (first_visit := columns.get("first_visit")) is not None:
+        parts |= {"user: in the first visit": first_visit == 1, "user: returning": first_visit != 1}
+    if (devices := columns.get("device")) is not None:
+        parts |= {f"device: {device}": devices == code for code, device in enumerate(DEVICES)}
+    if (countries := columns.get("country")) is not None:
+        codes, counts = np.unique(countries, return_counts=True)
+        frequent = codes[np.argsort(-counts)][:6]
+        parts |= {f"country: {country_of(int(code))}": countries == code for code in frequent}
+    parts |= _bins("history", "events", examples.ends - examples.starts, (4, 16, 64))
+    if (age_s := columns.get("session_duration_s")) is not None:
+        parts |= _bins("session age", "s", age_s, (60, 600))
+    return parts
 
 
 _SEGMENT_METRICS = ("roc_auc", "average_precision", "positive_rate", "mean_probability")

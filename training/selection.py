@@ -1,6 +1,6 @@
 """From the training rows to one fitted model: the steps of training/fitting.py in their order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,6 @@ from training.fitting import (
 )
 from training.models import FAMILIES, Calibration, Fitting, XGBoostModel, fold_in
 from training.settings import Training
-from udfs.features import find_columns
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,9 @@ class Fit:
         return _auc(self.data, self.crossed)
 
 
-def select_and_fit(everything: Data, training: Training, report: Callable[[str], None]) -> Fit:
-    """Search, cross-validate, prune, calibrate, and fit what came of it on all rows."""
-    family, columns = FAMILIES["xgboost"], find_columns(training.names)
+def select_and_fit(everything: Data, names: Sequence[str], training: Training, report: Callable[[str], None]) -> Fit:
+    """Search, cross-validate, prune, calibrate, and fit what came of it on all rows; `names` are of their features."""
+    family, columns = FAMILIES["xgboost"], [list(names).index(name) for name in training.names]
     data = everything.columns(columns)
     fitting = Fitting(
         names=training.names,
@@ -66,8 +65,8 @@ def select_and_fit(everything: Data, training: Training, report: Callable[[str],
     if training.prune:
         report("pruning features")
         kept, crossed, tried = prune(family, data, fitting, crossed, importance, report)
-        names, monotone = ([of_all[at] for at in kept] for of_all in (fitting.names, fitting.monotone))
-        fitting = replace(fitting, names=names, monotone=monotone)
+        chosen, monotone = ([of_all[at] for at in kept] for of_all in (fitting.names, fitting.monotone))
+        fitting = replace(fitting, names=chosen, monotone=monotone)
         columns, data = [columns[at] for at in kept], data.columns(kept)
     calibration, gain = Calibration(), None
     if training.calibrate:

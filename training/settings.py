@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 import yaml
 from msgspec import Meta
+from msgspec.structs import replace
 
 from training.models import FAMILIES
 from udfs.features import FEATURE_NAMES, find_columns
@@ -76,3 +77,11 @@ def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
         known = ", ".join(FAMILIES["xgboost"].defaults)
         raise TrainingError(f"{origin}: key parameters: {min(unknown)} is unknown, want {known}")
     return training
+
+
+def for_logged(training: Training, names: Sequence[str], history_length: int) -> Training:
+    """The settings for features that were logged: no others can be had. Raises TrainingError for one that was not."""
+    for name in (*training.features, *training.monotone):
+        if name not in names:
+            raise TrainingError(f"feature {name} is not among the {len(names)} that were logged")
+    return replace(training, features=training.features or tuple(names), history_length=history_length)

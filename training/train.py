@@ -14,14 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from training.bundle import check_version, file_digests, refuse_existing, write_bundle
 from training.examples import Examples, load_examples, simulated_examples
+from training.feature_log import FeatureLog
 from training.labels import Label, find_label
 from training.mapping import load_mapping
 from training.prepare import Preparation, Summary, in_words, prepare
 from training.report import metrics_json, report_html, verdict
-from training.settings import Training, load_training
+from training.settings import Training, TrainingError, for_logged, load_training
 from training.simulate import Simulation, simulate
 from training.trainer import TrainedModel, train_model
-from udfs.model import Manifest
+from udfs.model import Manifest, load_bundle
 
 REPORT_FILE = "report.html"
 METRICS_FILE = "metrics.json"
@@ -38,10 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         refuse_existing(options.out)
         check_version(options.version)
-        training = load_training(options.conf, options.set)
+        training, log = _feature_log(options, load_training(options.conf, options.set))
         label = find_label(options.label)
         workspace = Path(mkdtemp(prefix="training-", dir=_existing_parent(options.out)))
-        examples, propensity = _read_data(options, training, label, workspace / "examples")
+        examples, propensity = _read_data(options, training, log, label, workspace / "examples")
         trained = train_model(examples, training, label, propensity, options.version, print)
         trained = with_report(trained)
         write_bundle(options.out, trained.manifest, trained.files)
@@ -86,8 +87,21 @@ def _existing_parent(path: Path) -> Path:
     return path.parent
 
 
+def _feature_log(options: argparse.Namespace, training: Training) -> tuple[Training, FeatureLog | None]:
+    """The log to take features from, if any, and the settings that it leaves possible."""
+    if options.feature_log is None and options.logged_by is None:
+        return training, None
+    if options.feature_log is None or options.logged_by is None:
+        raise TrainingError("--feature-log and --logged-by go together: the bundle names what is in the log")
+    if options.simulate or options.profiles:
+        raise TrainingError("--feature-log goes with --clicks alone: the log has what the job knew of profiles")
+    manifest = load_bundle(options.logged_by, None).manifest
+    log = FeatureLog(options.feature_log, manifest.feature_schema_hash, manifest.features)
+    return for_logged(training, manifest.features, manifest.history_length), log
+
+
 def _read_data(
-    options: argparse.Namespace, training: Training, label: Label, directory: Path
+    options: argparse.Namespace, training: Training, log: FeatureLog | None, label: Label, directory: Path
 ) -> tuple[Examples, np.ndarray | None]:
     """The examples and, where it is known, their true propensity."""
     if options.simulate:
@@ -95,7 +109,7 @@ def _read_data(
         examples = simulated_examples(stream, label, training.history_length)
         print(f"{len(stream)} clicks of {options.users} users")
         return examples, stream.propensity[examples.offset] if options.label == DEFAULT_LABEL else None
-    directories, found = _prepare(options, training, label, directory)
+    directories, found = _prepare(options, training, log, label, directory)
     _tell(options, found)
     share, negatives = training.negative_share, found.examples - found.positives
     if found.positives < training.max_rows < found.positives + share * negatives:
@@ -105,7 +119,7 @@ def _read_data(
 
 
 def _prepare(
-    options: argparse.Namespace, training: Training, label: Label, directory: Path
+    options: argparse.Namespace, training: Training, log: FeatureLog | None, label: Label, directory: Path
 ) -> tuple[list[Path], Summary]:
     mapping = load_mapping(options.mapping) if options.mapping else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -118,7 +132,7 @@ def _prepare(
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done, description=f"{what} {events} events")
 
-        preparation = Preparation(label, history_length=training.history_length, workers=training.threads)
+        preparation = Preparation(label, history_length=training.history_length, workers=training.threads, log=log)
         return prepare(options.clicks, directory, preparation, options.profiles, mapping, progress)
 
 
@@ -131,6 +145,8 @@ def _tell(options: argparse.Namespace, found: Summary) -> None:
         if rejected:
             told = f"{rejected.total()} {what} rejected, as the job would: {in_words(rejected)}"
             print(f"train: {path}: {told}", file=sys.stderr)
+    if options.feature_log:
+        _tell_of_log(options.feature_log, found)
     if found.duplicates:
         print(
             f"train: {found.duplicates} records were there twice (partition and offset) and count once", file=sys.stderr
@@ -143,6 +159,18 @@ def _tell(options: argparse.Namespace, found: Summary) -> None:
         )
 
 
+def _tell_of_log(path: Path, found: Summary) -> None:
+    logged, others = found.logged, found.other_schemas
+    print(f"{logged['rows']} rows of the feature log, {logged['repeated']} repeated, tell of {logged['found']} clicks")
+    for count, what in (
+        (others.total(), f"rows have another feature_schema_hash and are left out: {in_words(others)}"),
+        (logged["absent"], "rows are of no click that was read and are left out"),
+        (logged["differing"], "rows differ from an earlier one of the same event, which counts"),
+    ):
+        if count:
+            print(f"train: {path}: {count} {what}", file=sys.stderr)
+
+
 def _parser() -> argparse.ArgumentParser:
     simulation = Simulation()
     parser = argparse.ArgumentParser(prog="python -m training.train", description=main.__doc__)
@@ -153,6 +181,12 @@ def _parser() -> argparse.ArgumentParser:
         "--profiles", type=Path, help="an archive, or JSON Lines; there `updated_at` (ms) says since when"
     )
     parser.add_argument("--mapping", type=Path, help="YAML that adapts foreign columns, as of jobs.replay")
+    parser.add_argument(
+        "--feature-log",
+        type=Path,
+        help="the job's archived feature_log: features as they were scored",
+    )
+    parser.add_argument("--logged-by", type=Path, help="the bundle that scored them, which names them")
     parser.add_argument("--label", default=DEFAULT_LABEL, help="of conf/labels.yaml, or 'EVENT within DURATION'")
     parser.add_argument("--out", type=Path, required=True, help="the bundle's directory, which must not exist yet")
     parser.add_argument("--version", help="of the model; by default the end of its data and its hash")

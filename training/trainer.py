@@ -47,7 +47,7 @@ def train_model(
     version: str | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> TrainedModel:
-    """Train on some of the examples, whose features are all of `udfs.features`, and evaluate on the others.
+    """Train on some of the examples, whose features include those of the settings, and evaluate on the others.
 
     `propensity` float64[examples] is the true chance of the label, where it is known; then the best AUC that was
     possible is told. `report` is told of progress, a line at a time. Raises SplitError when a part lacks a class.
@@ -57,7 +57,7 @@ def train_model(
     for number in range(training.folds):
         checked(examples, rows[fold == number], f"fold {number + 1} of {training.folds}")
     everything = Data.of(examples, rows, fold, training.balance)
-    fit = select_and_fit(everything, training, report)
+    fit = select_and_fit(everything, examples.names, training, report)
 
     report("measuring on the holdout")
     left = examples.take(holdout)

@@ -1,0 +1,134 @@
+"""Log and wait: vectors that the job scored, from the archived feature_log, become examples once labels are known.
+
+The vectors are used as they are, bit for bit. What the logging model did not use is not in them.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from training.archive import BATCH_ROWS, Part, find_files, row_group_parts
+from training.dataset import Dataset
+from training.examples import Examples, examples_of
+from training.labels import Label, label_events
+from training.records import SourceError, parquet_metadata
+
+_COLUMNS = ["user_id", "event_time", "feature_schema_hash", "features", "source_partition", "source_offset"]
+#: What names an event. Offsets begin anew with a topic, so that partition and offset alone could meet another event.
+_KEY = ["user", "time_ms", "partition", "offset"]
+
+LOG_ROWS = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("time_ms", pa.int64()),
+        ("partition", pa.int64()),
+        ("offset", pa.int64()),
+        ("features", pa.binary()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class FeatureLog:
+    """An archived feature_log, and which rows of it are wanted: those with a hash that stands for these columns."""
+
+    path: Path
+    schema_hash: str
+    names: Sequence[str]
+
+
+def find_log_parts(path: Path) -> list[Part]:
+    """What workers read, file by file. Raises SourceError for a file that is not of a feature_log."""
+    parts = []
+    for number, file in enumerate(find_files(path)):
+        metadata = parquet_metadata(file, str(file))
+        missing = [name for name in _COLUMNS if name not in metadata.schema.to_arrow_schema().names]
+        if missing:
+            raise SourceError(f"{file}: not of a feature_log: column {missing[0]} is missing")
+        parts += row_group_parts(file, number, metadata.num_row_groups)
+    return parts
+
+
+def read_log_part(part: Part, log: FeatureLog) -> Iterator[tuple[pa.RecordBatch, Counter]]:
+    """LOG_ROWS of a part, and how many other rows there were, by their schema hash. Raises SourceError."""
+    try:
+        file = pq.ParquetFile(part.path)
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=list(part.row_groups), columns=_COLUMNS):
+            for name in _COLUMNS:
+                if batch.column(name).null_count:
+                    raise SourceError(f"{part.path}: column {name}: a row has no value")
+            hashes = batch.column("feature_schema_hash")
+            wanted = batch.filter(pc.equal(hashes, log.schema_hash))
+            _check_lengths(wanted, log, part.path)
+            others = Counter(pc.filter(hashes, pc.not_equal(hashes, log.schema_hash)).to_pylist())
+            names = ["user_id", "event_time", "source_partition", "source_offset", "features"]
+            columns = [wanted.column(name).cast(kind.type) for name, kind in zip(names, LOG_ROWS)]
+            yield pa.RecordBatch.from_arrays(columns, schema=LOG_ROWS), others
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{part.path}: cannot be read further: {' '.join(str(error).split())}") from None
+
+
+def _check_lengths(rows: pa.RecordBatch, log: FeatureLog, path: Path) -> None:
+    lengths = pc.binary_length(rows.column("features")).to_numpy(zero_copy_only=False)
+    broken = np.flatnonzero(lengths != 4 * len(log.names))
+    if broken.size:
+        row = rows.slice(int(broken[0]), 1).to_pylist()[0]
+        raise SourceError(
+            f"{path}: partition {row['source_partition']}, offset {row['source_offset']}: features has "
+            f"{lengths[broken[0]]} bytes, want 4 for each of the {len(log.names)} features of this schema"
+        )
+
+
+def logged_examples(
+    log: pa.Table,
+    names: Sequence[str],
+    data: Dataset,
+    label: Label,
+    partition: np.ndarray,
+    offset: np.ndarray,
+    data_end_ms: int,
+) -> tuple[Examples, Counter]:
+    """As `make_examples`, but only of the events in LOG_ROWS, with the logged vectors.
+
+    Also returns what became of the rows: found or absent among the clicks, repeated, and differing from an earlier row
+    of the same event, which counts. Delivery at least once repeats rows; they differ when a job that came back from a
+    failure saw the event and a profile in another order.
+    """
+    labels, usable = label_events(label, data.user, data.records, data_end_ms)
+    found, counts = _find(log, data, partition, offset)
+    found = found[usable[found["row"]]]
+    rows = found["row"].to_numpy(np.int64)
+    features = np.frombuffer(b"".join(found["features"]), "<f4").astype(np.float32, copy=False)
+    examples = examples_of(data, rows, labels[rows], names, features.reshape(-1, len(names)), partition, offset)
+    return examples, counts
+
+
+def _find(log: pa.Table, data: Dataset, partition: np.ndarray, offset: np.ndarray) -> tuple[pd.DataFrame, Counter]:
+    """The log's rows with the `row` of the dataset that each one is of, in its order, each event once."""
+    events = pd.DataFrame(
+        {
+            "user": data.user,
+            "time_ms": data.records["time_ms"],
+            "partition": partition[data.positions],
+            "offset": offset[data.positions],
+            "row": np.arange(len(data.user)),
+        }
+    )
+    logged = log.to_pandas()
+    logged["user"] = pd.Index(data.user_ids, dtype=object).get_indexer(logged["user_id"])
+    distinct = logged.drop_duplicates([*_KEY, "features"])
+    first = distinct.drop_duplicates(_KEY)
+    found = first.merge(events, on=_KEY).sort_values("row")
+    return found, Counter(
+        found=len(found),
+        absent=len(first) - len(found),
+        repeated=len(logged) - len(distinct),
+        differing=len(distinct) - len(first),
+    )
