@@ -10,7 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,13 +26,13 @@ from training.feature_log import LOG_ROWS, FeatureLog, find_log_parts, logged_ex
 from training.labels import Label
 from training.mapping import ClickMapping
 from training.spill import Spill, gather
+from training.summary import UNKNOWN_MS, Summary, in_words, skew
 from udfs.events import ClickDecoder, ClickLimits
 from udfs.features import FEATURE_NAMES, FeatureComputer
 from udfs.history import EVENT
 from udfs.profiles import PROFILE
 
 BUCKET_EVENTS = 200_000
-UNKNOWN_MS = -1  # arrival of an event whose file does not tell
 
 EVENT_ROWS = pa.schema(
     [
@@ -69,45 +69,6 @@ class Preparation:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: want at least 1")
 
-
-@dataclass
-class Summary:
-    """What was read, and what became of it."""
-
-    read: int = 0
-    rejected: Counter = field(default_factory=Counter)  # clicks, by reason
-    rejected_profiles: Counter = field(default_factory=Counter)
-    duplicates: int = 0  # records read twice: same partition and offset
-    copies: int = 0  # events equal in all to another one of the same user
-    examples: int = 0
-    positives: int = 0
-    logged: Counter = field(default_factory=Counter)  # rows of the feature log, by what became of them
-    other_schemas: Counter = field(default_factory=Counter)  # rows of the log that were left out, by schema hash
-    first_ms: int = 2**62
-    last_ms: int = -1
-    last_arrival_ms: int = UNKNOWN_MS
-
-    def __iadd__(self, other: "Summary") -> "Summary":
-        for name in _ADDED_UP:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.first_ms = min(self.first_ms, other.first_ms)
-        self.last_ms = max(self.last_ms, other.last_ms)
-        self.last_arrival_ms = max(self.last_arrival_ms, other.last_arrival_ms)
-        return self
-
-    @property
-    def accepted(self) -> int:
-        return self.read - self.rejected.total()
-
-    @property
-    def data_end_ms(self) -> int:
-        """When the data ended: its last arrival, or else its newest event."""
-        return self.last_ms if self.last_arrival_ms == UNKNOWN_MS else self.last_arrival_ms
-
-
-_ADDED_UP = (
-    "read", "rejected", "rejected_profiles", "duplicates", "copies", "examples", "positives", "logged", "other_schemas",
-)  # fmt: skip
 
 #: Told of progress: what is done, how many of how many parts, events so far.
 Progress = Callable[[str, int, int, int], None]
@@ -181,11 +142,6 @@ def _run_all(pool: ProcessPoolExecutor, tasks: list[Callable]) -> Iterator:
 def _estimated_events(parts: list[Part]) -> int:
     """Enough to size buckets by: a compressed click takes some 20 bytes or more."""
     return sum(path.stat().st_size for path in {part.path for part in parts}) // 20
-
-
-def in_words(rejected: Counter) -> str:
-    """How many records were rejected for which reason, the most frequent first."""
-    return ", ".join(f"{count} {reason}" for reason, count in rejected.most_common()) or "there are none"
 
 
 def _bucket_directory(out: Path, bucket: int) -> Path:
@@ -287,6 +243,7 @@ def build_bucket(
         positives=int(examples.labels.sum()),
         logged=counts,
     )
+    summary += skew(clicks.user, clicks.records["time_ms"])
     return examples, summary
 
 

@@ -72,7 +72,7 @@ def file_records(
             check_columns(mapping, columns, mapping_name, file.name)
         yield from _adapted_records(rows, mapping, shift_ms, on_unfit)
     except (OSError, EOFError, zlib.error, csv.Error, pyarrow.ArrowException) as error:
-        raise SourceError(f"{file.name}: cannot be read further: {error}") from None
+        raise SourceError(f"{file.name}: cannot be read further: {' '.join(str(error).split())}") from None
 
 
 def click_records(clicks: Iterable[dict[str, Any]], shift_ms: int = 0) -> Iterator[Record]:

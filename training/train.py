@@ -17,10 +17,11 @@ from training.examples import Examples, load_examples, simulated_examples
 from training.feature_log import FeatureLog
 from training.labels import Label, find_label
 from training.mapping import load_mapping
-from training.prepare import Preparation, Summary, in_words, prepare
+from training.prepare import Preparation, prepare
 from training.report import metrics_json, report_html, verdict
 from training.settings import Training, TrainingError, for_logged, load_training
 from training.simulate import Simulation, simulate
+from training.summary import Summary, overview, warnings
 from training.trainer import TrainedModel, train_model
 from udfs.model import Manifest, load_bundle
 
@@ -110,7 +111,9 @@ def _read_data(
         print(f"{len(stream)} clicks of {options.users} users")
         return examples, stream.propensity[examples.offset] if options.label == DEFAULT_LABEL else None
     directories, found = _prepare(options, training, log, label, directory)
-    _tell(options, found)
+    print(overview(found))
+    for line in warnings(found, options.clicks, options.profiles, options.feature_log):
+        print(f"train: {line}", file=sys.stderr)
     share, negatives = training.negative_share, found.examples - found.positives
     if found.positives < training.max_rows < found.positives + share * negatives:
         share = (training.max_rows - found.positives) / negatives
@@ -134,41 +137,6 @@ def _prepare(
 
         preparation = Preparation(label, history_length=training.history_length, workers=training.threads, log=log)
         return prepare(options.clicks, directory, preparation, options.profiles, mapping, progress)
-
-
-def _tell(options: argparse.Namespace, found: Summary) -> None:
-    print(f"{found.accepted} clicks accepted of {found.read}, {found.examples} events to train on and test")
-    for what, path, rejected in (
-        ("clicks", options.clicks, found.rejected),
-        ("profiles", options.profiles, found.rejected_profiles),
-    ):
-        if rejected:
-            told = f"{rejected.total()} {what} rejected, as the job would: {in_words(rejected)}"
-            print(f"train: {path}: {told}", file=sys.stderr)
-    if options.feature_log:
-        _tell_of_log(options.feature_log, found)
-    if found.duplicates:
-        print(
-            f"train: {found.duplicates} records were there twice (partition and offset) and count once", file=sys.stderr
-        )
-    if found.copies:
-        print(
-            f"train: {found.copies} events equal another one of the same user in everything; they are kept, as the job "
-            "scores them too",
-            file=sys.stderr,
-        )
-
-
-def _tell_of_log(path: Path, found: Summary) -> None:
-    logged, others = found.logged, found.other_schemas
-    print(f"{logged['rows']} rows of the feature log, {logged['repeated']} repeated, tell of {logged['found']} clicks")
-    for count, what in (
-        (others.total(), f"rows have another feature_schema_hash and are left out: {in_words(others)}"),
-        (logged["absent"], "rows are of no click that was read and are left out"),
-        (logged["differing"], "rows differ from an earlier one of the same event, which counts"),
-    ):
-        if count:
-            print(f"train: {path}: {count} {what}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

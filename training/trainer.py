@@ -64,6 +64,8 @@ def train_model(
     matrix = np.ascontiguousarray(left.features[:, fit.columns])
     best_possible = None if propensity is None else scored(left, propensity[holdout]).roc_auc_of_all()
     evaluation = evaluate(fit, everything, left, matrix, training, label, best_possible)
+    if evaluation.unused:
+        report(f"{len(evaluation.unused)} features have one value or none in this data: the report names them")
     model = bytes(fit.model.booster.save_raw("ubj"))
     exported = export_xgboost(model, len(fit.columns))
     certificate = certify(fit.model.predict, exported, matrix, split_values(fit.model.booster, len(fit.columns)))

@@ -3,8 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from tests.unit.test_prepare import archive
 from training.simulate import Simulation, simulate
 from training.train import main
 from udfs.model import load_bundle
@@ -40,6 +44,15 @@ def test_the_command_trains_on_files_and_tells_of_rejected_records(tmp_path, cap
     assert "best possible" not in output.out
 
 
+def archive_file(path: Path, clicks: list[dict], broken: bool = False) -> Path:
+    archive(path, clicks, np.array([one["event_time"] for one in clicks]), partitions=1)
+    if broken:
+        content = bytearray(path.read_bytes())
+        content[4:200] = b"\xff" * 196
+        path.write_bytes(content)
+    return path
+
+
 def refusal(capsys, *arguments) -> str:
     assert main([str(argument) for argument in arguments]) == 2
     message = capsys.readouterr().err
@@ -63,6 +76,95 @@ def test_the_command_refuses_a_missing_file(tmp_path, capsys):
 def test_the_command_refuses_to_write_over_a_bundle_before_it_trains(tmp_path, capsys):
     message = refusal(capsys, "--simulate", "--out", tmp_path)
     assert message == f"train: {tmp_path}: exists already, a bundle is never written over: name another directory\n"
+
+
+MINUTE_MS = 60_000
+
+
+def click(user: int, minute: int, name: str = "page_view", **more) -> dict:
+    return {"user_id": f"u{user}", "event_name": name, "event_time": minute * MINUTE_MS, **more}
+
+
+def visits(users: int, buyers: int, hours: int = 2) -> list[dict]:
+    """Each user views a page every quarter of an hour; the first users buy in the second one."""
+    views = [click(user, minute) for minute in range(0, 60 * hours, 15) for user in range(users)]
+    return [*views, *(click(user, 20, "purchase") for user in range(buyers))]
+
+
+@pytest.mark.parametrize(
+    ("clicks", "options", "message"),
+    [
+        (
+            visits(40, buyers=0),
+            [],
+            "the training part has 0 positive labels among 192 events of 32 users: both",
+        ),
+        (visits(40, buyers=1), [], "part has 0 positive labels among"),
+        (visits(3, buyers=2), ["--set", "folds=3"], "are too few for"),
+        (
+            visits(40, buyers=20),
+            ["--label", "purchase within 3 h"],
+            "the clicks span 105 minutes, and a label is",
+        ),
+    ],
+)
+def test_data_that_no_model_can_be_trained_on_is_refused_in_one_line(tmp_path, capsys, clicks, options, message):
+    path = write_lines(tmp_path / "clicks.jsonl", sorted(clicks, key=lambda one: one["event_time"]))
+    assert message in refusal(capsys, "--clicks", path, *QUICK, *options, "--out", tmp_path / "bundle")
+    assert [path.name for path in tmp_path.iterdir()] == ["clicks.jsonl"]
+
+
+def test_data_without_any_information_gives_a_model_that_is_not_to_be_shipped(tmp_path, capsys):
+    path = write_lines(tmp_path / "clicks.jsonl", visits(60, buyers=30))
+    useless = ["--set", "features=[country, value]"]
+    assert main(["--clicks", str(path), *QUICK, *useless, "--out", str(tmp_path / "bundle")]) == 0
+    told = capsys.readouterr().out
+    assert "features have one value or none in this data: the report names them" in told
+    assert "Do not ship: this model can't be told from chance." in told
+
+
+def test_duplicates_and_clocks_that_are_off_are_told_in_a_line_each(tmp_path, capsys):
+    clicks = sorted(visits(60, buyers=30), key=lambda one: one["event_time"])
+    path = write_lines(tmp_path / "clicks.jsonl", [click(0, 60 * 49), *clicks, clicks[-1]])
+    assert main(["--clicks", str(path), *QUICK, "--out", str(tmp_path / "bundle")]) == 0
+    told = capsys.readouterr().err
+    assert f"{path}: 1 events equal another one of the same user in everything; they are kept" in told
+    assert f"{path}: 9 events of 1 users are dated more than 30 min before an earlier one of the same user, by" in told
+    assert "by up to 2.0 days" in told
+    assert told.count("\n") == 2
+
+
+def parquet(path: Path, clicks: list[dict], broken: bool = False) -> Path:
+    """A file of plain columns; broken in a page of data, while the footer is whole."""
+    pq.write_table(pa.Table.from_pylist(clicks), path, compression="none", use_dictionary=False)
+    if broken:
+        content = bytearray(path.read_bytes())
+        content[4:200] = b"\xff" * 196
+        path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("make", [parquet, archive_file], ids=["plain", "archive"])
+def test_a_parquet_file_that_breaks_off_is_refused_by_name(tmp_path, capsys, make):
+    path = make(tmp_path / "clicks.parquet", visits(20, buyers=5), broken=True)
+    message = refusal(capsys, "--clicks", path, *QUICK, "--out", tmp_path / "bundle")
+    assert message.startswith(f"train: {path}: cannot be read further: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["clicks.parquet"]
+
+
+@pytest.mark.parametrize("make", [parquet, archive_file], ids=["plain", "archive"])
+def test_an_empty_parquet_file_is_refused_alone_and_no_matter_beside_others(tmp_path, capsys, make):
+    clicks = visits(60, buyers=30)
+    for day, found in (("day=1", clicks[:0]), ("day=2", clicks), ("day=3", clicks[:0])):
+        (tmp_path / "data" / day).mkdir(parents=True)
+        make(tmp_path / "data" / day / "part.parquet", clicks)
+        table = pq.read_table(tmp_path / "data" / day / "part.parquet")
+        pq.write_table(table.slice(0, len(found)), tmp_path / "data" / day / "part.parquet")
+    empty = tmp_path / "data" / "day=1"
+    message = refusal(capsys, "--clicks", empty, *QUICK, "--out", tmp_path / "bundle")
+    assert message == f"train: {empty}: no click accepted of 0 records: there are none\n"
+    assert main(["--clicks", str(tmp_path / "data"), *QUICK, "--out", str(tmp_path / "bundle")]) == 0
+    assert f"{len(clicks)} clicks accepted of {len(clicks)}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
