@@ -32,6 +32,7 @@ class Fit:
     crossed: CrossValidated
     importance: np.ndarray  # of the features before pruning
     pruning: list[Pruning]
+    unpruned: XGBoostModel | None  # a fold's model of all features, where some were pruned
     calibration: Calibration
     calibration_gain: Estimate | None
 
@@ -62,9 +63,13 @@ def select_and_fit(everything: Data, names: Sequence[str], training: Training, r
     report(f"    AUC {_auc(data, crossed):.4f} with {crossed.rounds} trees")
     importance = permutation_importance(data, crossed, training.seed)
     tried: list[Pruning] = []
+    unpruned = None
     if training.prune:
         report("pruning features")
-        kept, crossed, tried = prune(family, data, fitting, crossed, importance, report)
+        whole = crossed
+        kept, crossed, tried = prune(family, data, fitting, whole, importance, report)
+        if len(kept) < len(columns):
+            unpruned = sorted(whole.models, key=lambda model: model.rounds)[len(whole.models) // 2]
         chosen, monotone = ([of_all[at] for at in kept] for of_all in (fitting.names, fitting.monotone))
         fitting = replace(fitting, names=chosen, monotone=monotone)
         columns, data = [columns[at] for at in kept], data.columns(kept)
@@ -75,7 +80,7 @@ def select_and_fit(everything: Data, names: Sequence[str], training: Training, r
     fitted = family.fit(data.sample(), replace(fitting, rounds=crossed.rounds))
     model = XGBoostModel(fold_in(fitted.booster, calibration))
     model.booster.feature_names = list(fitting.names)
-    return Fit(model, columns, data, fitting, crossed, importance, tried, calibration, gain)
+    return Fit(model, columns, data, fitting, crossed, importance, tried, unpruned, calibration, gain)
 
 
 def _auc(data: Data, crossed: CrossValidated) -> float:

@@ -19,6 +19,7 @@ from training.labels import Label, find_label
 from training.mapping import load_mapping
 from training.prepare import Preparation, prepare
 from training.report import metrics_json, report_html, verdict
+from training.serving_cost import saving
 from training.settings import Training, TrainingError, for_logged, load_training
 from training.simulate import Simulation, simulate
 from training.summary import Summary, overview, warnings
@@ -54,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         if workspace is not None:
             shutil.rmtree(workspace)
     print(summary(trained.manifest))
+    if saved := saving(trained):
+        print(saved)
     print(verdict(trained))
     print(f"wrote {options.out}; read {options.out / REPORT_FILE}")
     return 0

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+import xgboost
 
 from training.bundle import describe_model
 from training.examples import Examples
@@ -30,6 +31,7 @@ class TrainedModel:
     manifest: Manifest
     files: dict[str, bytes]
     evaluation: Evaluation = field(repr=False)
+    unpruned: xgboost.Booster | None = field(default=None, repr=False)  # with all features, of one fold
 
     @property
     def model(self) -> bytes:
@@ -90,7 +92,7 @@ def train_model(
         git_commit=git_commit(),
         export={name: float(value) for name, value in asdict(certificate).items()},
     )
-    return TrainedModel(manifest, files, evaluation)
+    return TrainedModel(manifest, files, evaluation, fit.unpruned and fit.unpruned.booster)
 
 
 def _split(

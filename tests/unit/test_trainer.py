@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -8,6 +10,7 @@ from training.labels import CONVERTED
 from training.models import Calibration, XGBoostModel, fold_in
 from training.onnx_export import ExportError, OnnxScorer, certify, split_values
 from training.report import alarms, report_html, verdict
+from training.serving_cost import saving
 from training.settings import TrainingError, load_training
 from training.simulate import Simulation, simulate
 from training.split import SplitError, split_by_time, split_by_user, user_folds
@@ -58,6 +61,13 @@ def test_pruning_leaves_out_features_and_hardly_loses(examples):
     assert len(pruned.manifest.features) < len(FEATURE_NAMES)
     accepted = [step for step in pruned.evaluation.pruning if step.accepted]
     assert min(step.features for step in accepted) == len(pruned.manifest.features)
+    kept, everything = re.findall(r"([\d.]+) us of features .*? \((\d+), \d+ trees\)", saving(pruned))
+    assert [int(kept[1]), int(everything[1])] == [len(pruned.manifest.features), len(FEATURE_NAMES)]
+    assert min(float(kept[0]), float(everything[0])) > 0
+
+
+def test_a_model_of_all_features_has_no_saving_to_tell(trained):
+    assert saving(trained) is None
 
 
 def test_a_monotone_feature_never_lowers_the_score(examples):
