@@ -11,6 +11,8 @@ from setuptools import find_packages, setup
 BUILD = Path("build/wheel")
 BUILD.mkdir(parents=True, exist_ok=True)
 
+TRACKING = ["mlflow-skinny>=3,<4"]
+
 setup(
     name="purchase-intent",
     version="0.1.0",
@@ -43,6 +45,9 @@ setup(
         "scipy",
         "xgboost-cpu==3.2.0",
     ],
-    extras_require={"dev": ["build", "hypothesis", "import-linter", "pytest", "ruff", "setuptools>=70.1"]},
+    extras_require={
+        "tracking": TRACKING,
+        "dev": [*TRACKING, "build", "hypothesis", "import-linter", "pytest", "ruff", "setuptools>=70.1"],
+    },
     options={"build": {"build_base": str(BUILD)}, "egg_info": {"egg_base": str(BUILD)}},
 )

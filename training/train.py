@@ -23,6 +23,7 @@ from training.serving_cost import saving
 from training.settings import Training, TrainingError, for_logged, load_training
 from training.simulate import Simulation, simulate
 from training.summary import Summary, overview, warnings
+from training.tracking import TrackingError, check_tracking, is_tracked, track
 from training.trainer import TrainedModel, train_model
 from udfs.model import Manifest, load_bundle
 
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         refuse_existing(options.out)
         check_version(options.version)
+        check_tracking()
         training, log = _feature_log(options, load_training(options.conf, options.set))
         label = find_label(options.label)
         workspace = Path(mkdtemp(prefix="training-", dir=_existing_parent(options.out)))
@@ -48,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         trained = train_model(examples, training, label, propensity, options.version, print)
         trained = with_report(trained)
         write_bundle(options.out, trained.manifest, trained.files)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, TrackingError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
     finally:
@@ -59,6 +61,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(saved)
     print(verdict(trained))
     print(f"wrote {options.out}; read {options.out / REPORT_FILE}")
+    try:
+        if is_tracked():
+            print(track(options.out, trained, training))
+    except TrackingError as error:
+        print(f"train: {error}; {options.out} is complete all the same", file=sys.stderr)
+        return 1
     return 0
 
 

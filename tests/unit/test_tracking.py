@@ -1,0 +1,85 @@
+"""A training as a run in MLflow, in a database of its own; and what is left when it can't be recorded."""
+
+from importlib.util import find_spec
+
+import pytest
+
+from tests.conftest import QUICK
+from training import tracking
+from training.bundle import write_bundle
+from training.examples import simulated_examples
+from training.simulate import Simulation, simulate
+from training.tracking import TrackingError, check_tracking, is_tracked, track
+from training.train import main
+from training.trainer import train_model
+from udfs.model import load_bundle
+
+needs_mlflow = pytest.mark.skipif(find_spec("mlflow") is None, reason="MLflow is not installed")
+
+
+@pytest.fixture
+def plain_environment(monkeypatch, tmp_path):
+    """A working directory for what MLflow puts beside a database, and no patience with a server that is not there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return train_model(simulated_examples(simulate(Simulation(users=700, seed=4))), QUICK, version="v1")
+
+
+@needs_mlflow
+@pytest.mark.usefixtures("plain_environment")
+@pytest.mark.parametrize("experiment", [None, "another"])
+def test_a_training_is_a_run_with_its_settings_metrics_and_files(tmp_path, monkeypatch, trained, experiment):
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'runs.db'}")
+    if experiment:
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", experiment)
+    write_bundle(tmp_path / "bundle", trained.manifest, trained.files)
+    told = track(tmp_path / "bundle", trained, QUICK)
+    client = mlflow.MlflowClient()
+    found = client.get_experiment_by_name(experiment or "purchase-intent")
+    (run,) = client.search_runs([found.experiment_id])
+    assert told == f"MLflow run {run.info.run_id} of experiment {found.name}"
+    assert (run.info.run_name, run.info.status, run.data.tags["version"]) == ("v1", "FINISHED", "v1")
+    assert run.data.metrics == trained.manifest.metrics
+    assert (run.data.params["folds"], run.data.params["label"]) == ("2", trained.manifest.label)
+    assert float(run.data.params["model.max_depth"]) == trained.evaluation.parameters["max_depth"]
+    kept = client.download_artifacts(run.info.run_id, "bundle", str(tmp_path))
+    assert load_bundle(tmp_path / kept, 64).manifest == trained.manifest
+
+
+@needs_mlflow
+@pytest.mark.usefixtures("plain_environment")
+def test_a_server_that_does_not_answer_costs_the_run_and_not_the_bundle(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    quick = ["rounds=5", "folds=2", "prune=false", "compare=[]", "threads=1"]
+    settings = [part for setting in quick for part in ("--set", setting)]
+    bundle = tmp_path / "bundle"
+    assert main(["--simulate", "--users", "700", *settings, "--out", str(bundle)]) == 1
+    (told,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("train: "))
+    assert told.startswith("train: MLflow: MlflowException: ")
+    assert told.endswith(f"; {bundle} is complete all the same")
+    assert load_bundle(bundle, 64)
+
+
+@pytest.mark.usefixtures("plain_environment")
+def test_without_the_library_a_wanted_run_is_refused_before_the_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    check_tracking()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(TrackingError, match="MLFLOW_TRACKING_URI is set, but MLflow is not installed"):
+        check_tracking()
+    assert main(["--simulate", "--out", str(tmp_path / "bundle")]) == 2
+    assert capsys.readouterr().out == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("plain_environment")
+def test_nothing_is_tracked_unless_it_is_wanted():
+    assert not is_tracked()

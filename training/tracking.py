@@ -1,0 +1,54 @@
+"""A training as a run in MLflow, when MLFLOW_TRACKING_URI is set."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+from training.settings import Training
+from training.trainer import TrainedModel
+
+EXPERIMENT = "purchase-intent"
+
+
+class TrackingError(RuntimeError):
+    """A run that could not be recorded. The message is one line."""
+
+
+def is_tracked() -> bool:
+    return bool(os.environ.get("MLFLOW_TRACKING_URI"))
+
+
+def check_tracking() -> None:
+    """To be called before the work. Raises TrackingError when a run is wanted that nothing here can record."""
+    if is_tracked() and find_spec("mlflow") is None:
+        raise TrackingError(
+            "MLFLOW_TRACKING_URI is set, but MLflow is not installed: pip install 'mlflow-skinny>=3,<4', or unset it"
+        )
+
+
+def track(bundle: Path, trained: TrainedModel, training: Training) -> str:
+    """Record settings, metrics and the bundle's files as a run; says which. Raises TrackingError for whatever fails."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # or MLflow tells its makers of each call
+    import mlflow
+
+    manifest = trained.manifest
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    try:
+        mlflow.set_experiment(experiment)
+        with mlflow.start_run(run_name=manifest.version) as run:
+            mlflow.set_tags({"label": manifest.label, "version": manifest.version})
+            mlflow.log_params(_parameters(trained, training))
+            mlflow.log_metrics(manifest.metrics)
+            mlflow.log_artifacts(str(bundle), "bundle")
+    except Exception as error:  # of MLflow, or of the library of whatever store it was told to use
+        raise TrackingError(f"MLflow: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    return f"MLflow run {run.info.run_id} of experiment {experiment}"
+
+
+def _parameters(trained: TrainedModel, training: Training) -> dict[str, object]:
+    """The settings, and as model.* the parameters that came of them."""
+    settings = {name: value for name, value in msgspec.to_builtins(training).items() if name != "parameters"}
+    found = trained.evaluation.parameters
+    return {**settings, **{f"model.{name}": value for name, value in found.items()}, "label": trained.manifest.label}
