@@ -124,11 +124,15 @@ def _train(models: Path) -> Path:
     version = f"demo-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     stream = simulate(_half_day(TRAINING_USERS, TRAINING_SEED))
     console.print(f"    {len(stream)} clicks")
-    trained = train_model(simulated_examples(stream), QUICK_TRAINING, version=version)
+    trained = train_model(simulated_examples(stream), QUICK_TRAINING, version=version, report=_indented)
     write_bundle(models / version, trained.manifest, trained.files)
     for line in summary(trained.manifest).splitlines():
-        console.print(f"    {line}")
+        _indented(line)
     return models / version
+
+
+def _indented(line: str) -> None:
+    console.print(f"    {line}")
 
 
 def _half_day(users: int, seed: int) -> Simulation:
