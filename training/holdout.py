@@ -40,6 +40,8 @@ class Evaluation:
     calibration_gain: Estimate | None
     calibrated_by: Calibration
     thresholds: list[dict]
+    benefit: float  # of acting on a positive
+    cost: float  # of acting
     importance: list[tuple[str, float]]
     pruning: list[Pruning]
     learning_curve: list[dict]
@@ -82,6 +84,8 @@ def evaluate(
         calibration_gain=fit.calibration_gain,
         calibrated_by=fit.calibration,
         thresholds=threshold_table(measured, training.benefit, training.cost),
+        benefit=training.benefit,
+        cost=training.cost,
         importance=sorted(zip(training.names, fit.importance.tolist()), key=lambda entry: -entry[1]),
         pruning=fit.pruning,
         learning_curve=learning_curve(FAMILIES["xgboost"], fit.data, fit.fitting, training.seed),

@@ -13,86 +13,15 @@ from matplotlib.figure import Figure
 from training.evaluate import METRICS, Estimate, Scored, estimate
 from training.examples import Examples
 from training.trainer import TrainedModel
+from training.verdict import NAMES, alarms, bias_or_variance, verdict
 from udfs.history import DEVICES, EVENT_KINDS
 from udfs.profiles import country_of
 
 TEMPLATE = "report.html"
-TOO_GOOD_AUC = 0.95
-ONE_FEATURE_SHARE = 0.8  # of what the AUC is above chance, lost without a single feature
-WIDE_GAP = 0.05  # between the AUC on seen and on held-out users
 SMALLEST_SEGMENT = 30  # positives; with fewer, chance rules
 MISTAKES, MISTAKE_EVENTS, MISTAKE_REASONS = 5, 8, 5
 
 mpl.rcParams["svg.hashsalt"] = "purchase-intent"  # equal figures are to be equal bytes
-
-
-def alarms(trained: TrainedModel) -> list[str]:
-    """Signs that a feature knows the label: too good to be true, or one feature carrying everything."""
-    evaluation = trained.evaluation
-    auc = evaluation.metrics["roc_auc"].value
-    found = []
-    if auc >= TOO_GOOD_AUC:
-        found.append(
-            f"The AUC of {auc:.3f} is too good: people are not that predictable. Look for a leak of the label."
-        )
-    name, lost = evaluation.importance[0]
-    if lost >= ONE_FEATURE_SHARE * (evaluation.cross_validated_auc - 0.5) > 0:
-        found.append(f"{name} alone carries the model: without it the AUC falls by {lost:.3f}. Does it know the label?")
-    return found
-
-
-def verdict(trained: TrainedModel) -> str:
-    """One paragraph that says whether to ship the model, and why."""
-    evaluation = trained.evaluation
-    auc = evaluation.metrics["roc_auc"]
-    found = alarms(trained)
-    told = (
-        f"On {evaluation.rows['holdout']} events of {evaluation.users['holdout']} users that nothing before had looked "
-        f"at, it ranks with an AUC of {auc}."
-    )
-    if found:
-        return f"Do not ship this model before its alarm is explained. {' '.join(found)} {told}"
-    if not auc.low > 0.5:
-        return f"Do not ship: this model can't be told from chance. {told} Use more data, or another label."
-    for name, gains in evaluation.differences.items():
-        gain = gains["roc_auc"]
-        if gain.high < 0:
-            return f"Do not ship: {name} is better, by {-gain.value:.4f} of AUC. {told}"
-    unclear = [name for name, gains in evaluation.differences.items() if gains["roc_auc"].low <= 0]
-    if unclear:
-        gain = evaluation.differences[unclear[0]]["roc_auc"]
-        return (
-            f"Ship only beside what serves today, in shadow or an A/B test: the model is not clearly better than "
-            f"{unclear[0]} (AUC {gain.value:+.4f}, {gain.low:+.4f} to {gain.high:+.4f}). {told}"
-        )
-    return f"Ship it, in shadow first. {told} {_against(evaluation.differences)}"
-
-
-def _against(differences: dict) -> str:
-    return " ".join(
-        f"It beats {name} by {gains['roc_auc'].value:.4f} of AUC ({gains['roc_auc'].low:.4f} to "
-        f"{gains['roc_auc'].high:.4f})."
-        for name, gains in differences.items()
-    )
-
-
-def bias_or_variance(trained: TrainedModel) -> str:
-    """What the learning curve says, in words."""
-    evaluation = trained.evaluation
-    gap = evaluation.training_auc - evaluation.cross_validated_auc
-    words = (
-        f"On users that it has seen the AUC is {evaluation.training_auc:.3f}, on held-out ones "
-        f"{evaluation.cross_validated_auc:.3f}. "
-    )
-    if gap > WIDE_GAP:
-        words += "The gap says variance: the model learns its users by heart; more users or fewer features would help."
-    else:
-        words += "The small gap says bias, if anything: other features or a larger model would help, more users hardly."
-    points = evaluation.learning_curve
-    if len(points) > 1:
-        gained = points[-1]["held_out"] - points[-2]["held_out"]
-        words += f" The last doubling of users brought {gained:+.3f} of AUC."
-    return words
 
 
 def segments(trained: TrainedModel) -> list[dict]:
@@ -101,7 +30,7 @@ def segments(trained: TrainedModel) -> list[dict]:
     rows = []
     for name, mask in _parts(holdout).items():
         labels = holdout.labels[mask]
-        if not len(labels):
+        if len(labels) in (0, len(holdout)):
             continue
         row = {"name": name, "rows": len(labels), "positives": int(labels.sum()), "metrics": None}
         if SMALLEST_SEGMENT <= labels.sum() < len(labels):
@@ -134,11 +63,12 @@ _SEGMENT_METRICS = ("roc_auc", "average_precision", "positive_rate", "mean_proba
 
 def _bins(name: str, unit: str, values: np.ndarray, edges: tuple[int, ...]) -> dict[str, np.ndarray]:
     bounds = [-np.inf, *edges, np.inf]
-    texts = [f"below {edges[0]}", *(f"{low} to {high - 1}" for low, high in zip(edges, edges[1:])), f"{edges[-1]} on"]
-    return {
-        f"{name}: {text} {unit}": (values >= low) & (values < high)
-        for text, low, high in zip(texts, bounds, bounds[1:])
-    }
+    texts = [
+        f"below {edges[0]} {unit}",
+        *(f"{low} to {high - 1} {unit}" for low, high in zip(edges, edges[1:])),
+        f"{edges[-1]} {unit} or more",
+    ]
+    return {f"{name}: {text}": (values >= low) & (values < high) for text, low, high in zip(texts, bounds, bounds[1:])}
 
 
 def mistakes(trained: TrainedModel) -> list[dict]:
@@ -200,6 +130,19 @@ def metrics_json(trained: TrainedModel) -> bytes:
     return msgspec.json.format(msgspec.json.encode(told)) + b"\n"
 
 
+_MEANINGS = {
+    "roc_auc": ("ROC-AUC", "how often a positive scores above a negative; 0.5 is chance, 1 is perfect"),
+    "average_precision": (
+        "average precision",
+        "precision over all thresholds; the positive rate is chance, 1 is perfect",
+    ),
+    "log_loss": ("log loss", "error of the probabilities; lower is better"),
+    "brier": ("Brier score", "mean squared error of the probabilities; lower is better"),
+    "positive_rate": ("positive rate", "share of events with a positive label"),
+    "mean_probability": ("mean score", "should be close to the positive rate"),
+}
+
+
 def report_html(trained: TrainedModel) -> bytes:
     """The report, without any reference to the outside."""
     evaluation = trained.evaluation
@@ -219,6 +162,9 @@ def report_html(trained: TrainedModel) -> bytes:
         manifest=trained.manifest,
         evaluation=evaluation,
         verdict=verdict(trained),
+        names=NAMES,
+        meanings=_MEANINGS,
+        best_threshold=max(evaluation.thresholds, key=lambda row: row["value"].value),
         bias_or_variance=bias_or_variance(trained),
         segments=segments(trained),
         mistakes=mistakes(trained),

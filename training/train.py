@@ -18,21 +18,19 @@ from training.feature_log import FeatureLog
 from training.labels import Label, find_label
 from training.mapping import load_mapping
 from training.prepare import Preparation, prepare
-from training.report import metrics_json, report_html, verdict
+from training.report import metrics_json, report_html
 from training.serving_cost import saving
 from training.settings import Training, TrainingError, for_logged, load_training
 from training.simulate import Simulation, simulate
 from training.summary import Summary, overview, warnings
 from training.tracking import TrackingError, check_tracking, is_tracked, track
 from training.trainer import TrainedModel, train_model
+from training.verdict import RELIABLE_USERS, verdict
 from udfs.model import Manifest, load_bundle
 
 REPORT_FILE = "report.html"
 METRICS_FILE = "metrics.json"
 DEFAULT_LABEL = "purchase within 30 min"
-
-#: With fewer buyers among the test users, chance moves the test AUC by several hundredths.
-RELIABLE_USERS = 50
 
 
 def main(arguments: list[str] | None = None) -> int:

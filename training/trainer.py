@@ -67,7 +67,7 @@ def train_model(
     best_possible = None if propensity is None else scored(left, propensity[holdout]).roc_auc_of_all()
     evaluation = evaluate(fit, everything, left, matrix, training, label, best_possible)
     if evaluation.unused:
-        report(f"{len(evaluation.unused)} features have one value or none in this data: the report names them")
+        report(f"features with one value or none in this data: {len(evaluation.unused)}, named in the report")
     model = bytes(fit.model.booster.save_raw("ubj"))
     exported = export_xgboost(model, len(fit.columns))
     certificate = certify(fit.model.predict, exported, matrix, split_values(fit.model.booster, len(fit.columns)))

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import numpy as np
@@ -5,16 +6,18 @@ import pytest
 from msgspec.structs import replace
 
 from tests.conftest import QUICK
+from training.evaluate import Estimate
 from training.examples import Examples, simulated_examples
 from training.labels import CONVERTED
 from training.models import Calibration, XGBoostModel, fold_in
 from training.onnx_export import ExportError, OnnxScorer, certify, split_values
-from training.report import alarms, report_html, verdict
+from training.report import report_html
 from training.serving_cost import saving
 from training.settings import TrainingError, load_training
 from training.simulate import Simulation, simulate
 from training.split import SplitError, split_by_time, split_by_user, user_folds
-from training.trainer import ONNX_FILE, train_model
+from training.trainer import ONNX_FILE, TrainedModel, train_model
+from training.verdict import alarms, verdict
 from udfs.features import FEATURE_NAMES
 from udfs.model import Bundle, Scorer
 
@@ -160,11 +163,37 @@ def test_a_calibration_folded_into_the_trees_is_the_calibration(trained, example
 def test_the_report_stands_alone_and_opens_with_the_verdict(trained):
     page = report_html(trained).decode()
     assert verdict(trained) in page.replace("&#39;", "'")
-    assert page.index('class="verdict"') < page.index("<table>")
+    assert page.index('<p class="verdict') < page.index("<table>")
     assert "<script" not in page
     assert not any(f'{attribute}="http' in page for attribute in ("src", "href"))
     for heading in ("Gain and lift", "Thresholds", "Most confident mistakes", "Provenance", "Bias or variance"):
         assert heading in page
+
+
+@pytest.mark.parametrize(
+    ("auc", "gain", "opening"),
+    [
+        (Estimate(0.8, 0.75, 0.85), Estimate(0.02, 0.01, 0.03), "Ship it, in shadow first. It ranks better"),
+        (Estimate(0.8, 0.75, 0.85), Estimate(0.02, -0.01, 0.05), "Ship only beside what serves today"),
+        (Estimate(0.8, 0.75, 0.85), Estimate(-0.02, -0.03, -0.01), "Do not ship: logistic regression, trained on"),
+        (Estimate(0.6, 0.45, 0.75), Estimate(0.02, 0.01, 0.03), "Do not ship: this model can't be told from chance."),
+    ],
+)
+def test_the_verdict_follows_from_chance_and_the_comparison(trained, auc, gain, opening):
+    evaluation = dataclasses.replace(
+        trained.evaluation,
+        metrics={**trained.evaluation.metrics, "roc_auc": auc},
+        differences={"logistic": {"roc_auc": gain}},
+    )
+    assert verdict(dataclasses.replace(with_buyers(trained, 50), evaluation=evaluation)).startswith(opening)
+    rough = verdict(dataclasses.replace(with_buyers(trained, 49), evaluation=evaluation))
+    assert not rough.startswith("Ship it")
+    assert "Only 49 of these users have a positive: too few" in rough
+
+
+def with_buyers(trained: TrainedModel, users: int) -> TrainedModel:
+    metrics = {**trained.manifest.metrics, "test_positive_users": users}
+    return dataclasses.replace(trained, manifest=replace(trained.manifest, metrics=metrics))
 
 
 @pytest.mark.parametrize(
