@@ -43,6 +43,7 @@ setup(
         "rich",
         "scikit-learn",
         "scipy",
+        "threadpoolctl",
         "xgboost-cpu==3.2.0",
     ],
     extras_require={

@@ -116,7 +116,7 @@ def _unused(features: np.ndarray, of_all: Sequence[str]) -> list[str]:
         values = features[:, column]
         values = values[~np.isnan(values)]
         if not len(values) or values.min() == values.max():
-            names.append(str(name))
+            names.append(name)
     return names
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import xgboost
+from threadpoolctl import threadpool_limits
 
 from training.bundle import describe_model
 from training.examples import Examples
@@ -54,6 +55,19 @@ def train_model(
     `propensity` float64[examples] is the true chance of the label, where it is known; then the best AUC that was
     possible is told. `report` is told of progress, a line at a time. Raises SplitError when a part lacks a class.
     """
+    # With another number of threads a sum is added up in another order, and the bytes would depend on the machine.
+    with threadpool_limits(training.threads):
+        return _train(examples, training, label, propensity, version, report)
+
+
+def _train(
+    examples: Examples,
+    training: Training,
+    label: Label,
+    propensity: np.ndarray | None,
+    version: str | None,
+    report: Callable[[str], None],
+) -> TrainedModel:
     rows, holdout = _split(examples, training, label, report)
     fold = user_folds(examples, rows, training.folds, training.seed)
     for number in range(training.folds):

@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from threadpoolctl import threadpool_limits
 
 from tests.conftest import QUICK
 from training.evaluate import Estimate
@@ -11,7 +12,7 @@ from training.examples import Examples, simulated_examples
 from training.labels import CONVERTED
 from training.models import Calibration, XGBoostModel, fold_in
 from training.onnx_export import ExportError, OnnxScorer, certify, split_values
-from training.report import report_html
+from training.report import metrics_json, report_html
 from training.serving_cost import saving
 from training.settings import TrainingError, load_training
 from training.simulate import Simulation, simulate
@@ -57,6 +58,16 @@ def test_equal_settings_and_data_give_equal_files_and_another_seed_others(exampl
     again = train_model(examples, QUICK, version="v1")
     assert again.files == trained.files
     assert train_model(examples, replace(QUICK, seed=2)).model != trained.model
+
+
+def test_the_files_do_not_depend_on_the_threads_of_the_machine(examples):
+    settings = replace(QUICK, compare=("logistic",))
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            trained = train_model(examples, settings, version="v1")
+            found.append((trained.files, metrics_json(trained)))
+    assert found[0] == found[1]
 
 
 def test_pruning_leaves_out_features_and_hardly_loses(examples):
