@@ -10,7 +10,7 @@ from tests.conftest import QUICK
 from training.evaluate import Estimate
 from training.examples import Examples, simulated_examples
 from training.labels import CONVERTED
-from training.models import Calibration, XGBoostModel, fold_in
+from training.models import FAMILIES, Calibration, Fitting, Sample, XGBoostModel, fold_in, taught_labels
 from training.onnx_export import ExportError, OnnxScorer, certify, split_values
 from training.report import metrics_json, report_html
 from training.serving_cost import saving
@@ -92,6 +92,34 @@ def test_a_monotone_feature_never_lowers_the_score(examples):
     rows[:, :, FEATURE_NAMES.index("cart_adds_30m")] = np.arange(6)
     scores = scorer.predict(rows.reshape(-1, len(FEATURE_NAMES))).reshape(200, 6)
     assert (np.diff(scores, axis=1) >= 0).all()
+
+
+def teaching(examples: Examples, share: float) -> tuple[Sample, Fitting]:
+    parameters = {**FAMILIES["xgboost"].defaults, "teacher_share": share}
+    sample = Sample(examples.features, examples.labels, examples.weight)
+    return sample, Fitting(FEATURE_NAMES, parameters, rounds=200, threads=1)
+
+
+def test_taught_labels_are_the_labels_mixed_with_what_logistic_regression_says(examples):
+    sample, half = teaching(examples, 0.5)
+    _, all_of_it = teaching(examples, 1.0)
+    _, none = teaching(examples, 0.0)
+    teacher = FAMILIES["logistic"].fit(sample, Fitting(FEATURE_NAMES, FAMILIES["logistic"].defaults))
+    said = teacher.predict(sample.features)
+    assert taught_labels(sample, all_of_it) == pytest.approx(said)
+    assert taught_labels(sample, half) == pytest.approx((sample.labels + said) / 2)
+    assert (taught_labels(sample, none) == sample.labels).all()
+
+
+def test_the_more_it_is_taught_the_nearer_the_model_comes_to_logistic_regression(examples):
+    sample, _ = teaching(examples, 0.0)
+    teacher = FAMILIES["logistic"].fit(sample, Fitting(FEATURE_NAMES, FAMILIES["logistic"].defaults))
+    said = teacher.predict(sample.features)
+    apart = []
+    for share in (0.0, 0.5, 1.0):
+        model = FAMILIES["xgboost"].fit(*teaching(examples, share))
+        apart.append(np.abs(model.predict(sample.features) - said).mean())
+    assert apart[0] > apart[1] > apart[2]
 
 
 def test_the_search_stays_within_its_bounds_and_is_reported(examples):
