@@ -1,17 +1,20 @@
 """What the archive's job wrote is what was accepted, and training computes from it what the score job logged."""
 
-from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from training.archive import find_parts, read_part
 from training.examples import load_examples
+from training.feature_log import FeatureLog
 from training.labels import find_label
 from training.prepare import Preparation, prepare
 from training.records import click_records, profile_records
 from training.simulate import Simulation, simulate
 from udfs.events import ClickLimits
+from udfs.model import load_bundle
 
 pytestmark = pytest.mark.e2e
 
@@ -32,7 +35,7 @@ def archived(directory: Path) -> list[tuple]:
     ]
 
 
-def test_the_archive_holds_what_was_accepted_and_training_reads_it(pipeline, tmp_path):
+def test_the_archive_holds_what_was_accepted_and_training_reads_it(pipeline, bundle_directory, tmp_path):
     stream = simulate(Simulation(users=200, hours=6, seed=4))
     pipe = pipeline("feature_log.user_share=1.0")
     profiles = [*profile_records(stream.profiles), DELETED_PROFILE, BROKEN_PROFILE]
@@ -41,7 +44,7 @@ def test_the_archive_holds_what_was_accepted_and_training_reads_it(pipeline, tmp
     pipe.wait_until_consumed("profiles")
     pipe.start_archive()
     pipe.send("clicks", [*click_records(stream.clicks()), *BROKEN_CLICKS])
-    logged = pipe.read("feature_log", at_least=len(stream))
+    pipe.read("feature_log", at_least=len(stream))
     for role in ("profiles", "clicks", "feature_log"):
         pipe.wait_until_archived(role)
 
@@ -54,11 +57,12 @@ def test_the_archive_holds_what_was_accepted_and_training_reads_it(pipeline, tmp
         ]
 
     preparation = Preparation(find_label("purchase within 30 min"), limits=ClickLimits(CENTURY_MS), workers=1)
-    directories, _ = prepare(
-        directory / "topic=clicks", tmp_path / "examples", preparation, directory / "topic=profiles"
-    )
-    examples = load_examples(directories)
-    features_of = {(entry["source_partition"], entry["source_offset"]): entry["features"] for entry in logged}
-    assert len(examples)
-    for partition, offset, features in zip(examples.partition.tolist(), examples.offset.tolist(), examples.features):
-        assert b64decode(features_of[partition, offset]) == features.tobytes()
+    manifest = load_bundle(bundle_directory, 64).manifest
+    log = FeatureLog(directory / "topic=feature_log", manifest.feature_schema_hash, manifest.features)
+    clicks, profiles = directory / "topic=clicks", directory / "topic=profiles"
+    computed = load_examples(prepare(clicks, tmp_path / "computed", preparation, profiles)[0])
+    logged = load_examples(prepare(clicks, tmp_path / "logged", replace(preparation, log=log))[0])
+    assert len(computed)
+    for name in ("partition", "offset", "labels"):
+        assert np.array_equal(getattr(computed, name), getattr(logged, name))
+    assert computed.features.tobytes() == logged.features.tobytes()
