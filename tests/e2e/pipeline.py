@@ -123,6 +123,7 @@ class TopicReader:
             isolation_level="read_committed",
             enable_auto_commit=False,
             max_partition_fetch_bytes=8_000_000,
+            reconnect_backoff_max_ms=1_000,  # it grows while a test keeps the broker down, to 30 s by default
         )
         self._partitions = [TopicPartition(topic, number) for number in self._consumer.partitions_for_topic(topic)]
         self._consumer.assign(self._partitions)
