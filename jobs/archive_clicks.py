@@ -17,14 +17,13 @@ from pyflink.table import StatementSet, TableEnvironment
 
 from jobs.decoding import register_decoders
 from jobs.settings import ConfigError, Settings, archive_settings, load_settings
-from jobs.submission import parse_arguments, submit, table_environment
-from jobs.tables import create_table, feature_log_source, source_tables
+from jobs.submission import parse_arguments, submit
+from jobs.tables import FEATURE_LOG_COLUMNS, create_table, feature_log_source, source_tables
 from jobs.topics import TopicError, check_topics
 
 RECORD_FILES = """record_key BYTES, payload BYTES, record_time TIMESTAMP_LTZ(3), source_partition INT,
     source_offset BIGINT, topic STRING, `day` STRING"""
-FEATURE_FILES = """user_id STRING, event_id STRING, event_time BIGINT, score FLOAT, model_version STRING,
-    feature_schema_hash STRING, features BYTES, source_partition INT, source_offset BIGINT, `day` STRING"""
+FEATURE_FILES = f"{FEATURE_LOG_COLUMNS.rstrip()}, `day` STRING"
 
 # Both topics go into one sink, so that a failure restarts both: they share a Python worker, and Flink would restart but
 # the half that noticed its end, with the worker that has ended.
@@ -100,13 +99,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             check_topics(settings)
     except (ConfigError, TopicError) as error:
         sys.exit(f"archive_clicks: {error}")
-    tables = table_environment(settings)
     sources = source_tables(settings)
     if settings.feature_log.user_share > 0:
         sources.append(feature_log_source(settings))
-    for statement in (*sources, *file_tables(settings)):
-        tables.execute_sql(statement)
-    submit(archive_clicks(tables, settings), options.explain, f"{settings.job.name}: to {settings.archive.dir}")
+    submit(
+        settings,
+        [*sources, *file_tables(settings)],
+        lambda tables: archive_clicks(tables, settings),
+        options.explain,
+        f"to {settings.archive.dir}",
+    )
 
 
 if __name__ == "__main__":

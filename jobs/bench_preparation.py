@@ -12,10 +12,10 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.labels import find_label
+from training.dataset import ANY_TIME
+from training.labels import CONVERTED
 from training.prepare import Preparation, prepare
 from training.records import Record
-from udfs.events import LATEST_TIME_MS, ClickLimits
 
 ROWS_IN_FILE = 250_000
 ARCHIVE = pa.schema(
@@ -66,8 +66,7 @@ def _write_archive(records: Sequence[Record], copies: int, directory: Path) -> N
 
 
 def _prepare(archive: Path, out: Path) -> None:
-    limits = ClickLimits(max_behind_ms=LATEST_TIME_MS, max_ahead_ms=LATEST_TIME_MS)
-    prepare(archive, out, Preparation(find_label("purchase within 30 min"), limits=limits))
+    prepare(archive, out, Preparation(CONVERTED, limits=ANY_TIME))
 
 
 def _peak_memory(process: multiprocessing.Process) -> int:

@@ -16,7 +16,7 @@ from pyflink.table.udf import udf
 
 from jobs.decoding import register_decoders
 from jobs.settings import ConfigError, Settings, load_settings
-from jobs.submission import parse_arguments, submit, table_environment
+from jobs.submission import parse_arguments, submit
 from jobs.tables import kafka_tables
 from jobs.topics import TopicError, check_topics
 from udfs.flink_udfs import SCORED, Score
@@ -133,13 +133,12 @@ def run(tables_of: Callable[[Settings], list[str]], arguments: list[str] | None 
             check_topics(settings)
     except (ConfigError, BundleError, TopicError) as error:
         sys.exit(f"score_clicks: {error}")
-    tables = table_environment(settings)
-    for statement in tables_of(settings):
-        tables.execute_sql(statement)
     submit(
-        score_clicks(tables, settings, bundle),
+        settings,
+        tables_of(settings),
+        lambda tables: score_clicks(tables, settings, bundle),
         options.explain,
-        f"{settings.job.name}: model {bundle.manifest.version}",
+        f"model {bundle.manifest.version}",
     )
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pyflink.common import Configuration
@@ -60,10 +60,20 @@ def table_environment(settings: Settings) -> TableEnvironment:
     )
 
 
-def submit(job: StatementSet, explain: bool, name: str) -> None:
-    """Submit the job and say so, or print its plan."""
+def submit(
+    settings: Settings,
+    declarations: Sequence[str],
+    build: Callable[[TableEnvironment], StatementSet],
+    explain: bool,
+    what: str,
+) -> None:
+    """Submit the job that `build` makes over the declared tables, and say so with `what` of it; or print its plan."""
+    tables = table_environment(settings)
+    for declaration in declarations:
+        tables.execute_sql(declaration)
+    job = build(tables)
     if explain:
         print(job.explain())
         return
     submitted = job.execute()
-    print(f"submitted {name}: job {submitted.get_job_client().get_job_id()}")
+    print(f"submitted {settings.job.name}: {what}, job {submitted.get_job_client().get_job_id()}")
