@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from udfs.durations import Duration, duration_ms
 from udfs.overrides import parse_value, split_override
+from udfs.yaml_files import key_and_rule
 
 ENVIRONMENT_PREFIX = "INTENT_"
 OPEN_SECTIONS = (
@@ -21,6 +22,7 @@ OPEN_SECTIONS = (
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+JobName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
 TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 Option = str | int | float | bool
 
@@ -34,7 +36,7 @@ class Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
 
 
 class Job(Section):
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
+    name: JobName
     parallelism: Positive
 
 
@@ -92,7 +94,7 @@ class FeatureLog(Section):
 
 
 class Archive(Section):
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
+    name: JobName
     interval: Duration
     parallelism: Positive
     dir: str | None = None
@@ -140,7 +142,7 @@ def load_settings(path: Path, overrides: Sequence[str] = (), environment: Mappin
     try:
         settings = msgspec.convert(expanded, Settings)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {_in_words(str(error))}") from None
+        raise ConfigError(f"{path}: {_in_words(error)}") from None
     _check_together(settings, path)
     return settings
 
@@ -243,16 +245,10 @@ def _expand_variables(value: Any, origin: str, environment: Mapping[str, str], k
     return _VARIABLE.sub(look_up, value)
 
 
-def _in_words(message: str) -> str:
+def _in_words(error: msgspec.ValidationError) -> str:
     """msgspec's message with the key first: `$.state.ttl` becomes `key state.ttl`."""
-    rule, _, path = message.partition(" - at `$")
-    key = path.strip("`.").replace("[...]", "")
-    unknown = re.match(r"Object contains unknown field `(.*)`", rule)
-    if unknown:
-        return f"key {f'{key}.{unknown[1]}'.lstrip('.')}: unknown key"
-    missing = re.match(r"Object missing required field `(.*)`", rule)
-    if missing:
-        return f"key {f'{key}.{missing[1]}'.lstrip('.')}: missing"
+    key, rule = key_and_rule(error)
+    key = key.replace("[...]", "")
     if "regex" in rule and "ms|s|min" in rule:
         rule = "want a number and a unit of ms, s, min, h or d, such as 10 s"
     return f"key {key}: {rule}" if key else rule

@@ -11,11 +11,11 @@ from typing import Annotated
 
 import msgspec
 import numpy as np
-import yaml
 from msgspec import Meta
 
 from udfs.durations import Duration, duration_ms
 from udfs.history import EVENT, EVENT_KINDS
+from udfs.yaml_files import read_yaml
 
 LABELS_FILE = Path(__file__).parents[1] / "conf" / "labels.yaml"
 DECISECONDS = 10  # in a second: the unit of EVENT's engagement time
@@ -61,10 +61,7 @@ def find_label(text: str, path: Path = LABELS_FILE) -> Label:
     described = re.fullmatch(r"(\w+) within (\d+ ?\w+)", text.strip())
     if described:
         return _checked({"events": [described[1]], "horizon": described[2]}, f"label {text!r}")
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LabelError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    entries = read_yaml(path, LabelError)
     if not isinstance(entries, dict) or text not in entries:
         names = ", ".join(entries) if isinstance(entries, dict) else "no labels"
         raise LabelError(f'label {text!r}: not in {path.name} ({names}), nor "EVENT within DURATION"')

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-import yaml
 from msgspec import Meta
 from msgspec.structs import replace
 
 from training.models import FAMILIES
 from udfs.features import FEATURE_NAMES, find_columns
 from udfs.overrides import parse_value, split_override
+from udfs.yaml_files import read_yaml
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
@@ -55,10 +55,7 @@ def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
     content, origin = {}, "settings"
     if path is not None:
         origin = str(path)
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise TrainingError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+        content = read_yaml(path, TrainingError) or {}
         if not isinstance(content, dict):
             raise TrainingError(f"{path}: want keys such as folds:, got {type(content).__name__}")
     for override in overrides:

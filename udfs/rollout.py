@@ -13,12 +13,12 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
-import yaml
 from msgspec import Meta
 
 from udfs.features import FEATURES
 from udfs.model import VERSION_PATTERN
 from udfs.rules import Rule, RuleError, check_rule, matches, rule_features
+from udfs.yaml_files import MISSING_KEY, UNKNOWN_KEY, key_and_rule, read_yaml
 
 Version = Annotated[str, Meta(pattern=VERSION_PATTERN)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -254,10 +254,7 @@ def _overlap(rollout: Rollout) -> str | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RolloutError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    content = read_yaml(path, RolloutError)
     if not isinstance(content, dict):
         raise RolloutError(f"{path}: want keys such as champion:, got {type(content).__name__}")
     return content
@@ -267,18 +264,14 @@ def _convert(content: Any, kind: type, origin: str, key: str = "") -> Any:
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
-        rule, _, where = str(error).partition(" - at `$")
-        key += where.rstrip("`")
-        named = re.fullmatch(r"Object (contains unknown|missing required) field `(.*)`", rule)
-        if named:
-            key, rule = f"{key}.{named[2]}", "unknown key" if named[1] == "contains unknown" else "missing"
-        else:
-            rule += _got(content, where)
-        raise RolloutError(f"{origin}: key {key.lstrip('.')}: {rule}") from None
+        found, rule = key_and_rule(error)
+        if rule not in (UNKNOWN_KEY, MISSING_KEY):
+            rule += _got(content, found)
+        raise RolloutError(f"{origin}: key {'.'.join(filter(None, (key, found)))}: {rule}") from None
 
 
-def _got(content: Any, where: str) -> str:
-    """The value at msgspec's path, as the end of a message."""
-    for name, number in re.findall(r"\.(\w+)|\[(\d+)\]", where):
+def _got(content: Any, key: str) -> str:
+    """The value at a key, as the end of a message."""
+    for name, number in re.findall(r"([A-Za-z_]\w*)|\[(\d+)\]", key):
         content = content[name] if name else content[int(number)]
     return "" if isinstance(content, dict | list) else f", got {content!r}"

@@ -1,0 +1,32 @@
+"""YAML files that people write: read, and what is wrong with them in words."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+UNKNOWN_KEY, MISSING_KEY = "unknown key", "missing"
+
+
+def read_yaml(path: Path, error: type[ValueError]) -> Any:
+    """What a file holds; raises `error` naming it when it can't be read or is not YAML."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+        raise error(f"{path}: cannot be read: {' '.join(str(problem).split())}") from None
+
+
+def key_and_rule(error: msgspec.ValidationError) -> tuple[str, str]:
+    """The dotted key that a value of msgspec's is wrong at, "" for the whole, and the rule that it breaks.
+
+    >>> key_and_rule(msgspec.ValidationError("Object missing required field `ttl` - at `$.state`"))
+    ('state.ttl', 'missing')
+    """
+    rule, _, path = str(error).partition(" - at `$")
+    key = path.strip("`.")
+    named = re.fullmatch(r"Object (contains unknown|missing required) field `(.*)`", rule)
+    if named is None:
+        return key, rule
+    return f"{key}.{named[2]}".lstrip("."), UNKNOWN_KEY if named[1] == "contains unknown" else MISSING_KEY
