@@ -6,6 +6,7 @@ partition.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -96,8 +97,17 @@ def read_part(part: Part) -> Iterator[Batch]:
     return _archive_batches(part) if part.is_archive else _file_batches(part)
 
 
-def _archive_batches(part: Part) -> Iterator[Batch]:
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what Parquet raises for a broken file into SourceError, a line that names it."""
     try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise SourceError(f"{path}: cannot be read further: {' '.join(str(error).split())}") from None
+
+
+def _archive_batches(part: Part) -> Iterator[Batch]:
+    with reading(part.path):
         file = pq.ParquetFile(part.path)
         names = [*_COLUMNS, *({"record_key"} & set(file.schema_arrow.names))]
         for batch in file.iter_batches(BATCH_ROWS, row_groups=list(part.row_groups), columns=names):
@@ -111,8 +121,6 @@ def _archive_batches(part: Part) -> Iterator[Batch]:
                 _integers(batch.column("source_offset")),
                 times.to_numpy(zero_copy_only=False),
             )
-    except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{part.path}: cannot be read further: {' '.join(str(error).split())}") from None
 
 
 def _integers(column: pa.Array) -> np.ndarray:

@@ -159,6 +159,11 @@ def arrange(clicks: Clicks, updates: ProfileUpdates = NO_UPDATES, history_length
     )
 
 
+def largest_so_far(group: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The running maximum within each group; groups are numbered upwards."""
+    return -smallest_so_far(group, -values)
+
+
 def smallest_so_far(group: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The running minimum within each group; groups are numbered upwards."""
     distinct, rank = np.unique(values, return_inverse=True)

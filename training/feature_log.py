@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from training.archive import BATCH_ROWS, Part, find_files, row_group_parts
+from training.archive import BATCH_ROWS, Part, find_files, reading, row_group_parts
 from training.dataset import Dataset
 from training.examples import Examples, examples_of
 from training.labels import Label, label_events
@@ -58,7 +58,7 @@ def find_log_parts(path: Path) -> list[Part]:
 
 def read_log_part(part: Part, log: FeatureLog) -> Iterator[tuple[pa.RecordBatch, Counter]]:
     """LOG_ROWS of a part, and how many other rows there were, by their schema hash. Raises SourceError."""
-    try:
+    with reading(part.path):
         file = pq.ParquetFile(part.path)
         for batch in file.iter_batches(BATCH_ROWS, row_groups=list(part.row_groups), columns=_COLUMNS):
             for name in _COLUMNS:
@@ -71,8 +71,6 @@ def read_log_part(part: Part, log: FeatureLog) -> Iterator[tuple[pa.RecordBatch,
             names = ["user_id", "event_time", "source_partition", "source_offset", "features"]
             columns = [wanted.column(name).cast(kind.type) for name, kind in zip(names, LOG_ROWS)]
             yield pa.RecordBatch.from_arrays(columns, schema=LOG_ROWS), others
-    except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{part.path}: cannot be read further: {' '.join(str(error).split())}") from None
 
 
 def _check_lengths(rows: pa.RecordBatch, log: FeatureLog, path: Path) -> None:

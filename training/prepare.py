@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.archive import Part, find_parts, read_part
-from training.dataset import ANY_TIME, Clicks, ProfileUpdates, arrange, read_profile_batch, smallest_so_far
+from training.dataset import ANY_TIME, Clicks, ProfileUpdates, arrange, largest_so_far, read_profile_batch
 from training.examples import Examples, make_examples, save_examples
 from training.feature_log import LOG_ROWS, FeatureLog, find_log_parts, logged_examples, read_log_part
 from training.labels import Label
@@ -276,7 +276,7 @@ def _in_order_of_arrival(events: pa.Table) -> tuple[Clicks, np.ndarray, np.ndarr
         column[~again] for column in (user, arrival, partition, offset, records)
     )
     if len(arrival) and arrival.min() == UNKNOWN_MS:
-        arrival = -smallest_so_far(user, -records["time_ms"])  # each user's newest event time so far
+        arrival = largest_so_far(user, records["time_ms"])
     user_ids = codes.dictionary.to_pylist()
     return (
         Clicks(user_ids, user, records, arrival, np.arange(len(user)), Counter()),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.dataset import smallest_so_far
+from training.dataset import largest_so_far
 from udfs.features import SESSION_GAP_MS
 
 UNKNOWN_MS = -1  # arrival of an event whose file does not tell
@@ -57,7 +57,7 @@ class Summary:
 
 def skew(user: np.ndarray, time_ms: np.ndarray) -> Summary:
     """How many of n events, by user and in order of arrival, are dated long before an earlier one of the same user."""
-    behind_ms = -smallest_so_far(user, -time_ms) - time_ms
+    behind_ms = largest_so_far(user, time_ms) - time_ms
     skewed = behind_ms > SKEW_MS
     return Summary(
         skewed=int(skewed.sum()),

@@ -18,11 +18,9 @@ from training.reference import reference_distributions, warm_up_rows
 from training.selection import select_and_fit
 from training.settings import Training
 from training.split import checked, split_by_time, split_by_user, user_folds
-from udfs.model import MODEL_FILE, Manifest
+from udfs.model import EXPORT_FILE, MODEL_FILE, WARM_UP_FILE, Manifest
 
-ONNX_FILE = "model.onnx"
 REFERENCE_FILE = "reference.json"
-WARM_UP_FILE = "warm_up.json"
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def _train(
     names = fit.fitting.names
     files = {
         MODEL_FILE: model,
-        ONNX_FILE: exported,
+        EXPORT_FILE: exported,
         REFERENCE_FILE: reference_distributions(names, fit.data.features, fit.model.predict(fit.data.features)),
         WARM_UP_FILE: warm_up_rows(names, matrix, evaluation.probability, training.seed),
     }

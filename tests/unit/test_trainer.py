@@ -17,10 +17,10 @@ from training.serving_cost import saving
 from training.settings import TrainingError, load_training
 from training.simulate import Simulation, simulate
 from training.split import SplitError, split_by_time, split_by_user, user_folds
-from training.trainer import ONNX_FILE, TrainedModel, train_model
+from training.trainer import TrainedModel, train_model
 from training.verdict import alarms, verdict
 from udfs.features import FEATURE_NAMES
-from udfs.model import Bundle, Scorer
+from udfs.model import EXPORT_FILE, Bundle, Scorer
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_a_feature_that_knows_the_label_raises_an_alarm(examples, trained):
 
 
 def test_the_export_scores_what_the_job_scores_and_its_certificate_says_so(trained, examples):
-    scorer, runtime = Scorer(Bundle(trained.manifest, trained.model)), OnnxScorer(trained.files[ONNX_FILE])
+    scorer, runtime = Scorer(Bundle(trained.manifest, trained.model)), OnnxScorer(trained.files[EXPORT_FILE])
     largest = np.abs(scorer.predict(examples.features) - runtime.predict(examples.features)).max()
     assert largest <= trained.manifest.export["limit"]
     assert trained.manifest.export["largest_difference"] <= trained.manifest.export["limit"]
@@ -187,7 +187,7 @@ def test_an_export_of_another_model_is_refused(trained, examples):
     other = train_model(examples, replace(QUICK, seed=3))
     mine = Scorer(Bundle(trained.manifest, trained.model))
     with pytest.raises(ExportError, match="differ from the model's by up to"):
-        certify(mine.predict, other.files[ONNX_FILE], examples.features[:500], [()] * len(FEATURE_NAMES))
+        certify(mine.predict, other.files[EXPORT_FILE], examples.features[:500], [()] * len(FEATURE_NAMES))
 
 
 def test_a_calibration_folded_into_the_trees_is_the_calibration(trained, examples):
