@@ -14,6 +14,7 @@ from jobs import flink_client
 from jobs.local_stack import LocalStack
 from jobs.replay_send import FOR_THROUGHPUT, send
 from jobs.settings import Settings
+from training.archive import find_parts, read_part
 from training.records import Record
 
 CONF = Path(__file__).parents[2] / "conf" / "local.yaml"
@@ -41,9 +42,20 @@ class Pipeline:
         self.archive_job = flink_client.submit(self.stack, CONF, self.overrides, module="jobs.archive_clicks")
         flink_client.wait_until_running(self.stack, self.archive_job)
 
-    @property
-    def archive_directory(self) -> Path:
-        return Path(urlparse(self.settings.archive.dir).path)
+    def archive_of(self, role: str) -> Path:
+        """The directory in which the archive has a topic."""
+        return Path(urlparse(self.settings.archive.dir).path) / f"topic={role}"
+
+    def archived(self, role: str) -> list[tuple[int, int, bytes | None, int]]:
+        """Partition, offset, value and timestamp of all records that the archive has of a topic."""
+        batches = (batch for part in find_parts(self.archive_of(role)) for batch in read_part(part))
+        return [
+            record
+            for batch in batches
+            for record in zip(
+                batch.partition.tolist(), batch.offset.tolist(), batch.payloads, batch.arrival_ms.tolist()
+            )
+        ]
 
     def stop(self) -> Path:
         """End the job with a savepoint."""

@@ -1,12 +1,10 @@
 """What the archive's job wrote is what was accepted, and training computes from it what the score job logged."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from training.archive import find_parts, read_part
 from training.examples import load_examples
 from training.feature_log import FeatureLog
 from training.labels import find_label
@@ -25,16 +23,6 @@ BEFORE_ALL_CLICKS_MS = 1
 CENTURY_MS = 36_500 * 86_400_000
 
 
-def archived(directory: Path) -> list[tuple]:
-    """Partition, offset, value and timestamp of all records under a directory of the archive."""
-    return [
-        record
-        for part in find_parts(directory)
-        for batch in read_part(part)
-        for record in zip(batch.partition.tolist(), batch.offset.tolist(), batch.payloads, batch.arrival_ms.tolist())
-    ]
-
-
 def test_the_archive_holds_what_was_accepted_and_training_reads_it(pipeline, bundle_directory, tmp_path):
     stream = simulate(Simulation(users=200, hours=6, seed=4))
     pipe = pipeline("feature_log.user_share=1.0")
@@ -48,18 +36,17 @@ def test_the_archive_holds_what_was_accepted_and_training_reads_it(pipeline, bun
     for role in ("profiles", "clicks", "feature_log"):
         pipe.wait_until_archived(role)
 
-    directory = pipe.archive_directory
     broken = {"clicks": {value for _, value, _ in BROKEN_CLICKS}, "profiles": {BROKEN_PROFILE[1]}}
     for role, rejected in broken.items():
         accepted = [record for record in pipe.read_records(role) if record.value not in rejected]
-        assert sorted(archived(directory / f"topic={role}")) == [
+        assert sorted(pipe.archived(role)) == [
             (record.partition, record.offset, record.value, record.timestamp) for record in accepted
         ]
 
     preparation = Preparation(find_label("purchase within 30 min"), limits=ClickLimits(CENTURY_MS), workers=1)
     manifest = load_bundle(bundle_directory, 64).manifest
-    log = FeatureLog(directory / "topic=feature_log", manifest.feature_schema_hash, manifest.features)
-    clicks, profiles = directory / "topic=clicks", directory / "topic=profiles"
+    log = FeatureLog(pipe.archive_of("feature_log"), manifest.feature_schema_hash, manifest.features)
+    clicks, profiles = pipe.archive_of("clicks"), pipe.archive_of("profiles")
     computed = load_examples(prepare(clicks, tmp_path / "computed", preparation, profiles)[0])
     logged = load_examples(prepare(clicks, tmp_path / "logged", replace(preparation, log=log))[0])
     assert len(computed)
