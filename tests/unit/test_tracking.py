@@ -1,5 +1,8 @@
 """A training as a run in MLflow, in a database of its own; and what is left when it can't be recorded."""
 
+import os
+from unittest.mock import patch
+
 import pytest
 
 from tests.conftest import QUICK
@@ -17,10 +20,12 @@ from udfs.model import load_bundle
 def plain_environment(monkeypatch, tmp_path):
     """A working directory for what MLflow puts beside a database, and no patience with a server that is not there."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")  # before it is imported, which the tests do themselves
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
+    with patch.dict(os.environ):  # MLflow writes into it, and workers of other tests would inherit that
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+            os.environ.pop(name, None)
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before it is imported, which the tests do themselves
+        yield
 
 
 @pytest.fixture(scope="module")
