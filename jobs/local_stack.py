@@ -93,7 +93,7 @@ class LocalStack:
         self._forget(*self.processes)
 
     def start_broker(self) -> None:
-        """Start the broker; after stop_broker or kill_broker on the same port and data."""
+        """Start the broker; after kill_broker on the same port and data."""
         before = self.processes.get("broker")
         if before and is_running(before):
             raise StackError(f"{self.directory}: the broker runs already, as pid {before.pid}")
@@ -107,10 +107,6 @@ class LocalStack:
         broker = local_broker.start_broker(JARS / "kafka", file, self.directory / "log" / "broker.log", ports)
         self._remember(broker)
         self._await("Kafka broker", broker, lambda: _accepts(ports["kafka"]))
-
-    def stop_broker(self) -> None:
-        """Shut the broker down in order."""
-        stop([self._get("broker")])
 
     def kill_broker(self) -> None:
         """End the broker as a crash would."""

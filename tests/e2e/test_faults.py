@@ -81,7 +81,9 @@ def test_the_scores_are_complete_whichever_part_dies(pipeline, stack, flowing):
             worker.kill()
         wait_for_more_scores(pipes)
 
-    stack.stop_broker()
+    # Killed, not stopped: a broker that shuts down in order hands its partitions over, here to nobody, and Kafka then
+    # drops the marker of a transaction that commits just now. Another broker would write it.
+    stack.kill_broker()
     time.sleep(BROKER_DOWN_SECONDS)
     stack.start_broker()
     wait_for_more_scores(pipes)
