@@ -9,15 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from training.dataset import ANY_TIME
+from udfs.deployment import Options
 from udfs.events import ClickDecoder
 from udfs.history import EVENT
 from udfs.model import Bundle
-from udfs.scores import BatchScorer
+from udfs.serving import follow, serving_bundle
 
 
 def bare_loop_rate(payloads: Sequence[bytes], bundle: Bundle, batch: int, skip: int) -> float:
     """Events a second, after the first `skip` have filled the histories."""
-    decode, scorer = ClickDecoder(ANY_TIME).decode, BatchScorer(bundle)
+    decode, scorer = ClickDecoder(ANY_TIME).decode, follow(serving_bundle(bundle, Options())).current
     kept = (bundle.manifest.history_length - 1) * EVENT.itemsize
     histories: dict[str, bytes] = {}
     counters: dict[str, tuple[int, int]] = {}
@@ -27,7 +28,7 @@ def bare_loop_rate(payloads: Sequence[bytes], bundle: Bundle, batch: int, skip: 
             started = time.perf_counter()
         chunk = payloads[position : position + batch]
         decoded = decode(chunk, [0] * len(chunk))
-        ragged, lifetime, first_seen = [], [], []
+        users, ragged, lifetime, first_seen = [], [], [], []
         for user, event, time_ms in zip(decoded.user_ids, decoded.events, decoded.event_times_ms):
             if user is None:
                 continue
@@ -35,8 +36,9 @@ def bare_loop_rate(payloads: Sequence[bytes], bundle: Bundle, batch: int, skip: 
             count, first = counters.get(user, (0, time_ms))
             histories[user] = history
             counters[user] = entry = (count + 1, min(first, time_ms))
+            users.append(user)
             ragged.append(history)
             lifetime.append(entry[0])
             first_seen.append(entry[1])
-        scorer.score(ragged, np.array(lifetime), np.array(first_seen), [None] * len(ragged))
+        scorer.score(users, ragged, np.array(lifetime), np.array(first_seen), [None] * len(ragged))
     return (len(payloads) - skip) / (time.perf_counter() - started)

@@ -19,8 +19,12 @@ from jobs.settings import ConfigError, Settings, load_settings
 from jobs.submission import parse_arguments, submit
 from jobs.tables import kafka_tables
 from jobs.topics import TopicError, check_topics
+from udfs.deployment import Options
+from udfs.durations import duration_ms
 from udfs.flink_udfs import SCORED, Score
-from udfs.model import Bundle, BundleError, load_bundle
+from udfs.model import BundleError, load_bundle
+from udfs.registry import RegistryError
+from udfs.serving import Serving, serving_bundle, serving_registry
 
 # The accepted and the rejected rows select the same columns beside the decoded row, or the planner would decode twice:
 # so what only dead letters need (time, original bytes) travels inside that row.
@@ -70,8 +74,8 @@ WINDOW by_user AS (PARTITION BY user_id ORDER BY arrival)
 # each sink's own one, find two different inputs and score twice.
 SCORED_CLICKS = """
 CREATE TEMPORARY VIEW scored_clicks AS
-SELECT user_id, event_id, event_time, s.score, s.decision, s.model_version, s.scored_at, s.features,
-    source_partition, source_offset
+SELECT user_id, event_id, event_time, s.score, s.decision, s.arm, s.model_version, s.scored_at, s.features,
+    s.feature_schema_hash, s.shadow_versions, s.shadow_scores, source_partition, source_offset
 FROM (
     SELECT user_id, event_id, event_time, source_partition, source_offset,
         score_click(user_id, is_event, history, lifetime_events, first_seen_ms, profile, record_ms) AS s
@@ -82,14 +86,22 @@ WHERE s.score IS NOT NULL
 
 SCORES = """
 INSERT INTO scores
-SELECT user_id, event_id, event_time, score, decision, model_version, scored_at, source_partition, source_offset
+SELECT user_id, event_id, event_time, score, decision, arm, model_version, scored_at, source_partition, source_offset
 FROM scored_clicks
 """
 
 FEATURE_LOG = """
 INSERT INTO feature_log
-SELECT user_id, event_id, event_time, score, model_version, '{schema_hash}', features, source_partition, source_offset
+SELECT user_id, event_id, event_time, score, model_version, feature_schema_hash, features, source_partition,
+    source_offset
 FROM scored_clicks WHERE features IS NOT NULL
+"""
+
+SHADOW_SCORES = """
+INSERT INTO shadow_scores
+SELECT user_id, event_id, event_time, model_version, score, shadow_versions, shadow_scores, scored_at,
+    source_partition, source_offset
+FROM scored_clicks WHERE shadow_versions IS NOT NULL
 """
 
 DEAD_LETTERS = """
@@ -102,25 +114,37 @@ FROM decoded_profiles WHERE reason IS NOT NULL
 """
 
 
-def score_clicks(tables: TableEnvironment, settings: Settings, bundle: Bundle) -> StatementSet:
-    """The whole job, over tables that exist: `clicks`, `profiles`, `scores`, `dead_letters` and maybe `feature_log`."""
-    register_functions(tables, settings, bundle)
+def score_clicks(tables: TableEnvironment, settings: Settings, serving: Serving) -> StatementSet:
+    """The whole job, over tables that exist: `clicks`, `profiles`, `scores`, `dead_letters`; `feature_log` where it is
+    wanted, and `shadow_scores` where a registry is followed."""
+    register_functions(tables, settings, serving)
     for view in (DECODED_CLICKS, DECODED_PROFILES, USER_STATES, SCORED_CLICKS):
         tables.execute_sql(view.format(history_length=settings.state.history_length))
     statements = tables.create_statement_set()
     statements.add_insert_sql(SCORES)
     statements.add_insert_sql(DEAD_LETTERS.format(clicks=settings.topics.clicks, profiles=settings.topics.profiles))
     if settings.feature_log.user_share > 0:
-        statements.add_insert_sql(FEATURE_LOG.format(schema_hash=bundle.manifest.feature_schema_hash))
+        statements.add_insert_sql(FEATURE_LOG)
+    if settings.model.registry:
+        statements.add_insert_sql(SHADOW_SCORES)
     return statements
 
 
-def register_functions(tables: TableEnvironment, settings: Settings, bundle: Bundle) -> None:
+def register_functions(tables: TableEnvironment, settings: Settings, serving: Serving) -> None:
     """Make the functions known to SQL: three in Python, one in Java."""
     register_decoders(tables, settings)
-    score = Score(bundle, settings.model.threshold, settings.model.threads, settings.feature_log.user_share)
+    score = Score(serving, settings.feature_log.user_share)
     tables.create_temporary_system_function("score_click", udf(score, result_type=SCORED, func_type="pandas"))
     tables.execute_sql("CREATE TEMPORARY SYSTEM FUNCTION user_history AS 'intent.UserHistory' LANGUAGE JAVA")
+
+
+def find_serving(settings: Settings) -> Serving:
+    """What the job serves: what the registry's ledger says, or else one bundle. Raises BundleError, RegistryError."""
+    model, history_length = settings.model, settings.state.history_length
+    options = Options(model.threshold, model.engine, model.threads, duration_ms(model.shadow_budget) / 1000)
+    if model.registry:
+        return serving_registry(model.registry, history_length, options, duration_ms(model.poll) / 1000)
+    return serving_bundle(load_bundle(Path(model.bundle), history_length), options)
 
 
 def run(tables_of: Callable[[Settings], list[str]], arguments: list[str] | None = None) -> None:
@@ -128,17 +152,17 @@ def run(tables_of: Callable[[Settings], list[str]], arguments: list[str] | None 
     options = parse_arguments("score_clicks", "Submit the scoring job.", arguments)
     try:
         settings = load_settings(options.conf, options.set)
-        bundle = load_bundle(Path(settings.model.bundle), settings.state.history_length)
+        serving = find_serving(settings)
         if not options.skip_topic_check:
             check_topics(settings)
-    except (ConfigError, BundleError, TopicError) as error:
+    except (ConfigError, BundleError, RegistryError, TopicError) as error:
         sys.exit(f"score_clicks: {error}")
     submit(
         settings,
         tables_of(settings),
-        lambda tables: score_clicks(tables, settings, bundle),
+        lambda tables: score_clicks(tables, settings, serving),
         options.explain,
-        f"model {bundle.manifest.version}",
+        f"models {', '.join(serving.rollout.versions)}",
     )
 
 

@@ -46,6 +46,7 @@ class Topics(Section):
     scores: TopicName
     dead_letters: TopicName
     feature_log: TopicName
+    shadow_scores: TopicName
 
 
 class Source(Section):
@@ -87,6 +88,10 @@ class Model(Section):
     bundle: Annotated[str, Meta(min_length=1)]
     threshold: Share
     threads: Positive
+    engine: Literal["auto", "xgboost", "onnx"]
+    poll: Duration
+    shadow_budget: Duration
+    registry: str | None = None
 
 
 class FeatureLog(Section):
@@ -271,6 +276,7 @@ def _check_together(settings: Settings, path: Path) -> None:
         "checkpoints.timeout",
         "state.ttl",
         "archive.interval",
+        "model.poll",
     ):
         section, name = key.split(".")
         if duration_ms(getattr(getattr(settings, section), name)) == 0:

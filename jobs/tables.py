@@ -29,6 +29,7 @@ SCORES_COLUMNS = """
     event_time BIGINT,
     score FLOAT,
     decision BOOLEAN,
+    arm STRING,
     model_version STRING,
     scored_at BIGINT,
     source_partition INT,
@@ -43,6 +44,19 @@ DEAD_LETTERS_COLUMNS = """
     reason STRING,
     message STRING,
     original BYTES
+"""
+
+SHADOW_SCORES_COLUMNS = """
+    user_id STRING,
+    event_id STRING,
+    event_time BIGINT,
+    model_version STRING,
+    score FLOAT,
+    shadow_versions ARRAY<STRING>,
+    shadow_scores ARRAY<FLOAT>,
+    scored_at BIGINT,
+    source_partition INT,
+    source_offset BIGINT
 """
 
 FEATURE_LOG_COLUMNS = """
@@ -103,6 +117,9 @@ def kafka_tables(settings: Settings) -> list[str]:
     ]
     if settings.feature_log.user_share > 0:
         statements.append(create_table("feature_log", FEATURE_LOG_COLUMNS, _keyed_sink(settings, topics.feature_log)))
+    if settings.model.registry:
+        options = _keyed_sink(settings, topics.shadow_scores)
+        statements.append(create_table("shadow_scores", SHADOW_SCORES_COLUMNS, options))
     return statements
 
 

@@ -86,7 +86,11 @@ def topics_by_role(settings: Settings) -> dict[str, str]:
     """The names of the topics that the job uses, by their keys in the settings."""
     topics = settings.topics
     roles = {role: getattr(topics, role) for role in ("clicks", "profiles", "scores", "dead_letters")}
-    return roles | ({"feature_log": topics.feature_log} if settings.feature_log.user_share > 0 else {})
+    if settings.feature_log.user_share > 0:
+        roles["feature_log"] = topics.feature_log
+    if settings.model.registry:
+        roles["shadow_scores"] = topics.shadow_scores
+    return roles
 
 
 @contextmanager

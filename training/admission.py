@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from training.onnx_export import LIMIT, OnnxScorer
+from training.onnx_export import LIMIT
+from udfs.engines import OnnxScorer
 from udfs.model import EXPORT_FILE, OWN_TOLERANCE, WARM_UP_FILE, Bundle, BundleError, Manifest, Scorer, check_scores
 from udfs.registry import Registry
 from udfs.rollout import Rollout

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 import xgboost
 from onnxmltools import convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
+
+from udfs.engines import OnnxScorer
 
 #: The largest difference of a probability that an export may show. float32 has a relative precision of 6e-8; the two
 #: libraries add up hundreds of leaves in different orders.
@@ -39,23 +40,6 @@ def export_xgboost(model: bytes, features: int) -> bytes:
     converted = convert_xgboost(booster, initial_types=inputs, target_opset=OPSET)
     converted.graph.name = "purchase_intent"  # by default a random one: equal models are to be equal bytes
     return converted.SerializeToString()
-
-
-class OnnxScorer:
-    """An ONNX model in ONNX Runtime."""
-
-    def __init__(self, model: bytes, threads: int = 1):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
-        self._output = self._session.get_outputs()[-1].name
-
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """The probability of the label, float32[n]."""
-        if not len(features):
-            return np.empty(0, np.float32)
-        return self._session.run([self._output], {self._input: features})[0][:, 1]
 
 
 def certify(

@@ -12,11 +12,13 @@ from pyflink.table import DataTypes
 from pyflink.table.types import DataType, to_arrow_type
 from pyflink.table.udf import FunctionContext, ScalarFunction
 
+from udfs.deployment import Scored
 from udfs.events import ClickDecoder, ClickLimits
 from udfs.metrics import LATENCY_BOUNDS_MS, cumulative_counts
-from udfs.model import Bundle
 from udfs.profiles import ProfileDecoder
 from udfs.rejects import Reason
+from udfs.sampling import in_sample
+from udfs.serving import Serving, follow
 
 
 def _row(**fields):
@@ -44,9 +46,13 @@ DECODED_PROFILE = _row(
 SCORED = _row(
     score=DataTypes.FLOAT(),
     decision=DataTypes.BOOLEAN(),
+    arm=DataTypes.STRING(),
     model_version=DataTypes.STRING(),
     scored_at=DataTypes.BIGINT(),
     features=DataTypes.BYTES(),
+    feature_schema_hash=DataTypes.STRING(),
+    shadow_versions=DataTypes.ARRAY(DataTypes.STRING()),
+    shadow_scores=DataTypes.ARRAY(DataTypes.FLOAT()),
 )
 
 
@@ -162,62 +168,97 @@ class RejectedMetric:
 
 
 class Score(ScalarFunction):
-    """Features and score of each event, given its user's packed history (whose last record is the event)."""
+    """Arm, score and decision of each event, given its user's packed history (whose last record is the event)."""
 
-    def __init__(self, bundle: Bundle, threshold: float, threads: int, user_share: float):
-        self._bundle = bundle
-        self._version = bundle.manifest.version
-        self._threshold = np.float32(threshold)
-        self._threads = threads
+    def __init__(self, serving: Serving, user_share: float):
+        self._serving = serving
         self._user_share = user_share
 
     def open(self, context: FunctionContext) -> None:
-        _restore_print()
-        from udfs.scores import BatchScorer, in_sample  # imports numba, which has to come after _restore_print
-
-        self._scorer = BatchScorer(self._bundle, self._threads)
-        self._in_sample = in_sample
+        _restore_print()  # before numba is imported, for the first features
+        self._follower = follow(self._serving)
+        self._deployment = self._follower.current
         self._batch_size = 0
-        group = context.get_metric_group().add_group("intent")
-        self._scored = group.counter("scored")
-        self._event_to_score = LatencyMetric(group, "event_to_score_ms")
-        self._predict = LatencyMetric(group, "predict_ms")
-        group.gauge("batch_size", lambda: self._batch_size)
-        group.add_group("version", self._version).gauge("model", lambda: 1)
+        self._group = context.get_metric_group().add_group("intent")
+        self._scored = self._group.counter("scored")
+        self._event_to_score = LatencyMetric(self._group, "event_to_score_ms")
+        self._predict = LatencyMetric(self._group, "predict_ms")
+        self._group.gauge("batch_size", lambda: self._batch_size)
+        self._group.gauge("ledger_entry", lambda: self._follower.number)
+        self._group.gauge("models_refused", lambda: self._follower.refused)
+        self._group.gauge("shadow_batches_missed", lambda: self._deployment.shadow_batches_missed)
+        self._shown: set[str] = set()
+        self._show_models()
+
+    def close(self) -> None:
+        self._follower.stop()
 
     def eval(self, user_id, is_event, history, lifetime_events, first_seen_ms, profile, record_ms) -> pd.Series:
         """A row that is no event (a profile update) comes back with nothing but nulls."""
         started = time.perf_counter()
+        self._take_over()
         size = len(is_event)
-        columns = {
-            "score": np.full(size, np.nan, np.float32),
-            "decision": np.zeros(size, bool),
-            "model_version": np.full(size, self._version, object),
-            "scored_at": np.zeros(size, np.int64),
-            "features": np.full(size, None, object),
-        }
+        columns = {field.name: np.full(size, None, object) for field in SCORED}
+        columns["score"] = np.full(size, np.nan, np.float32)
+        columns["decision"] = np.zeros(size, bool)
+        columns["scored_at"] = np.zeros(size, np.int64)
         rows = np.flatnonzero(is_event.to_numpy())
         if rows.size:
-            scores, features = self._scorer.score(
+            users = user_id.to_numpy()[rows]
+            scored = self._deployment.score(
+                users.tolist(),
                 history.to_numpy()[rows].tolist(),
                 lifetime_events.to_numpy()[rows],
                 first_seen_ms.to_numpy()[rows],
                 profile.to_numpy()[rows].tolist(),
             )
             scored_at = time.time_ns() // 1_000_000
-            columns["score"][rows] = scores
-            columns["decision"][rows] = scores >= self._threshold
+            columns["score"][rows] = scored.score
+            columns["decision"][rows] = scored.decision
             columns["scored_at"][rows] = scored_at
+            self._describe(columns, rows, scored)
             if self._user_share > 0:
-                self._log_features(columns["features"], user_id, rows, features)
+                self._log_features(columns, rows, users, scored)
             self._count(scored_at - record_ms.to_numpy()[rows], (time.perf_counter() - started) * 1000)
         return _row_series(SCORED, columns)
 
-    def _log_features(self, logged: np.ndarray, user_id: pd.Series, rows: np.ndarray, features: np.ndarray) -> None:
-        users = user_id.to_numpy()
-        for position, row in enumerate(rows):
-            if self._in_sample(users[row], self._user_share):
-                logged[row] = features[position].tobytes()
+    def _take_over(self) -> None:
+        """Between two batches: what the follower has ready serves from here on."""
+        newest = self._follower.current
+        if newest is not self._deployment:
+            self._deployment.close()
+            self._deployment = newest
+            self._show_models()
+
+    def _show_models(self) -> None:
+        """A gauge for each model: 1 while it serves."""
+        for version in set(self._deployment.rollout.versions) - self._shown:
+            self._shown.add(version)
+            group = self._group.add_group("version", version)
+            group.gauge("model", lambda version=version: int(version in self._deployment.rollout.versions))
+
+    def _describe(self, columns: dict[str, np.ndarray], rows: np.ndarray, scored: Scored) -> None:
+        arms = self._deployment.arms
+        columns["arm"][rows] = np.array([arm.name for arm in arms], object)[scored.arm]
+        columns["model_version"][rows] = np.array([arm.version for arm in arms], object)[scored.arm]
+        if scored.shadows:
+            versions, scores = list(scored.shadows), np.stack(list(scored.shadows.values()), 1)
+            for position, row in enumerate(rows):
+                columns["shadow_versions"][row] = versions
+                columns["shadow_scores"][row] = scores[position]
+
+    def _log_features(
+        self, columns: dict[str, np.ndarray], rows: np.ndarray, users: np.ndarray, scored: Scored
+    ) -> None:
+        """The vectors that the models of the arms were given, of the users in the sample."""
+        sampled = np.array([in_sample(user, self._user_share) for user in users], bool)
+        for arm, manifest in enumerate(self._deployment.manifests):
+            chosen = np.flatnonzero(sampled & (scored.arm == arm))
+            if chosen.size:
+                vectors = self._deployment.vectors(manifest.version, scored.features[chosen])
+                for row, vector in zip(rows[chosen], vectors):
+                    columns["features"][row] = vector.tobytes()
+                columns["feature_schema_hash"][rows[chosen]] = manifest.feature_schema_hash
 
     def _count(self, latencies_ms: np.ndarray, predict_ms: float) -> None:
         self._batch_size = len(latencies_ms)

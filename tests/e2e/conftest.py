@@ -35,7 +35,7 @@ def pipeline(stack, bundle_directory, run_directory, request):
             f"kafka.bootstrap.servers={stack.bootstrap_servers}",
             *(
                 f"topics.{role}={name}-{role}"
-                for role in ("clicks", "profiles", "scores", "dead_letters", "feature_log")
+                for role in ("clicks", "profiles", "scores", "dead_letters", "feature_log", "shadow_scores")
             ),
             *overrides,
         ]

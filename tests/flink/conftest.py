@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pyflink.table import TableEnvironment
 
-from jobs.score_clicks import score_clicks
+from jobs.score_clicks import find_serving, score_clicks
 from jobs.settings import load_settings
 from jobs.submission import table_environment
 from jobs.tables import (
@@ -22,7 +22,6 @@ from jobs.tables import (
     create_table,
     kafka_tables,
 )
-from udfs.model import load_bundle
 
 PROJECT = Path(__file__).parents[2]
 JARS = PROJECT / "build" / "jars" / "job"
@@ -62,7 +61,7 @@ def explain(bundle_directory) -> Callable[..., str]:
         tables = environment(settings)
         for statement in kafka_tables(settings):
             tables.execute_sql(statement)
-        plan = score_clicks(tables, settings, load_bundle(bundle_directory, 64)).explain()
+        plan = score_clicks(tables, settings, find_serving(settings)).explain()
         return plan.split("== Optimized Execution Plan ==")[1]
 
     return explained
@@ -84,7 +83,7 @@ def run_job(bundle_directory, tmp_path) -> Callable[..., dict[str, list[dict]]]:
         sinks = {"scores": SCORES_COLUMNS, "dead_letters": DEAD_LETTERS_COLUMNS, "feature_log": FEATURE_LOG_COLUMNS}
         for name, columns in sinks.items():
             tables.execute_sql(create_table(name, columns, files(tmp_path / name)))
-        score_clicks(tables, settings, load_bundle(bundle_directory, 64)).execute().wait()
+        score_clicks(tables, settings, find_serving(settings)).execute().wait()
         return {name: read_json_lines(tmp_path / name) for name in sinks}
 
     return run

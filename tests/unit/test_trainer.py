@@ -11,7 +11,7 @@ from training.evaluate import Estimate
 from training.examples import Examples, simulated_examples
 from training.labels import CONVERTED
 from training.models import FAMILIES, Calibration, Fitting, Sample, XGBoostModel, fold_in, taught_labels
-from training.onnx_export import ExportError, OnnxScorer, certify, split_values
+from training.onnx_export import ExportError, certify, split_values
 from training.report import metrics_json, report_html
 from training.serving_cost import saving
 from training.settings import TrainingError, load_training
@@ -19,6 +19,7 @@ from training.simulate import Simulation, simulate
 from training.split import SplitError, split_by_time, split_by_user, user_folds
 from training.trainer import TrainedModel, train_model
 from training.verdict import alarms, verdict
+from udfs.engines import OnnxScorer
 from udfs.features import FEATURE_NAMES
 from udfs.model import EXPORT_FILE, Bundle, Scorer
 

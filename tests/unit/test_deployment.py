@@ -1,0 +1,184 @@
+"""What serves: arms and decisions of a batch, shadows that can't hold it up, changes followed between batches."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.unit.small_bundle import NAMES, make_bundle
+from training.changes import add_shadow, first, start
+from training.ledger import append
+from udfs.deployment import Deployment, Options, load_model
+from udfs.follower import Follower
+from udfs.model import Scorer, load_bundle
+from udfs.registry import Registry
+from udfs.rollout import CONTROL, Challenger, Control, Rollout, assign
+from udfs.rules import Rule
+from udfs.serving import Serving, follow, serving_registry
+from udfs.shadows import MISSED_BATCHES, PAUSE_S, Shadows
+
+OPTIONS = Options(engine="xgboost")
+USERS = [f"u{number}" for number in range(400)]
+CARTED = Rule(any=("lifetime_events >= 2",))
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> dict:
+    return {version: load_bundle(make_bundle(tmp_path, version), 64) for version in ("v1", "v2", "v3")}
+
+
+def deployment(bundles: dict, rollout: Rollout, options: Options = OPTIONS) -> Deployment:
+    return Deployment(rollout, {version: load_model(bundle, options) for version, bundle in bundles.items()}, options)
+
+
+def scored(serving: Deployment, lifetime_events: int = 1):
+    n = len(USERS)
+    return serving.score(USERS, [bytes(32)] * n, np.full(n, lifetime_events), np.zeros(n, np.int64), [None] * n)
+
+
+def test_everybody_has_the_champion_where_there_is_nobody_else(bundles):
+    serving = deployment(bundles, first("v1"))
+    found = scored(serving)
+    assert {serving.arms[arm].version for arm in found.arm} == {"v1"}
+    assert found.score.tobytes() == Scorer(bundles["v1"]).predict(serving.vectors("v1", found.features)).tobytes()
+    assert np.array_equal(found.decision, found.score >= 0.5)
+
+
+def test_each_user_is_scored_by_the_model_of_their_arm(bundles):
+    rollout = replace_rollout(challengers=(Challenger(version="v2", share=0.5, at_most=0.5, start=0.2),))
+    serving = deployment(bundles, rollout)
+    found = scored(serving)
+    assert np.array_equal(found.arm, assign(rollout, USERS, np.ones(len(USERS), bool)))
+    for arm in np.unique(found.arm):
+        rows = found.arm == arm
+        version = serving.arms[arm].version
+        expected = Scorer(bundles[version]).predict(serving.vectors(version, found.features[rows]))
+        assert found.score[rows].tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(("events", "decision"), [(1, False), (2, True)])
+def test_in_control_the_rule_decides(bundles, events, decision):
+    found = scored(deployment(bundles, replace_rollout()), events)
+    in_control = found.arm == CONTROL
+    assert in_control.any()
+    assert (found.decision[in_control] == decision).all()
+
+
+def replace_rollout(**changes) -> Rollout:
+    fields = {"salt": "s", "champion": "v1", "control": Control(share=0.2, at_most=0.2), "rule": CARTED} | changes
+    return Rollout(**fields)
+
+
+def test_shadows_score_the_same_vectors_and_decide_nothing(bundles):
+    alone = scored(deployment(bundles, first("v1")))
+    serving = deployment(bundles, add_shadow(first("v1"), "v2"), replace(OPTIONS, shadow_budget_s=5.0))
+    found = scored(serving)
+    assert found.score.tobytes() == alone.score.tobytes()
+    assert found.shadows["v2"].tobytes() == Scorer(bundles["v2"]).predict(found.features).tobytes()
+    serving.close()
+
+
+def test_a_slow_shadow_costs_a_batch_its_budget_and_the_next_one_nothing():
+    release = threading.Event()
+
+    def slow(features: np.ndarray) -> np.ndarray:
+        release.wait(10)
+        return features[:, 0]
+
+    shadows = Shadows({"slow": slow}, budget_s=0.01)
+    for _ in range(2):
+        shadows.begin(np.zeros((1, 3), np.float32))
+        assert shadows.scores() == {}
+    assert shadows.missed == 2
+    release.set()
+    shadows.close()
+
+
+def test_a_shadow_that_fails_again_and_again_is_paused_and_then_tried_again():
+    now, calls = [0.0], []
+
+    def failing(_features: np.ndarray) -> np.ndarray:
+        calls.append(now[0])
+        raise ValueError("no such column")
+
+    shadows = Shadows({"bad": failing}, budget_s=5.0, clock=lambda: now[0])
+    for _ in range(MISSED_BATCHES + 3):
+        shadows.begin(np.zeros((1, 3), np.float32))
+        assert shadows.scores() == {}
+    assert len(calls) == MISSED_BATCHES
+    now[0] = PAUSE_S
+    shadows.begin(np.zeros((1, 3), np.float32))
+    assert shadows.scores() == {}
+    assert calls[-1] == PAUSE_S
+    shadows.close()
+
+
+def test_what_cannot_be_built_is_refused_and_the_old_one_goes_on():
+    def build(wanted: str) -> str:
+        if wanted == "bad":
+            raise ValueError("sha256 differs")
+        return wanted.upper()
+
+    wanted = [(1, "good")]
+    follower = Follower(lambda: wanted[0], build, "GOOD", 1, interval_s=60)
+    wanted[0] = (2, "bad")
+    follower.look_once()
+    assert (follower.current, follower.number, follower.refused) == ("GOOD", 1, 1)
+    wanted[0] = (3, "better")
+    follower.look_once()
+    assert (follower.current, follower.number, follower.refused) == ("BETTER", 3, 1)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    """A registry with three staged bundles, of which v1 serves."""
+    for version in ("v1", "v2", "v3"):
+        make_bundle(tmp_path / "registry" / "bundles", version)
+    registry = Registry(str(tmp_path / "registry"))
+    enter(registry, 1, first("v1"))
+    return registry
+
+
+def enter(registry: Registry, number: int, rollout: Rollout) -> None:
+    append(registry, number, rollout, by="test", command=("test",), why="test")
+
+
+def test_a_worker_follows_the_registry_and_starts_with_what_is_newest(registry):
+    serving = serving_registry(registry.uri, 64, OPTIONS, poll_s=60)
+    enter(registry, 2, start(first("v1"), "v2", 0.5, 0.5))
+    follower = follow(serving)
+    assert follower.number == 2
+    assert follower.current.rollout.versions == ("v1", "v2")
+    enter(registry, 3, first("v3"))
+    follower.look_once()
+    assert follower.current.rollout.versions == ("v3",)
+    follower.stop()
+
+
+def test_a_worker_serves_what_it_was_sent_with_when_the_registry_is_gone(registry, tmp_path):
+    serving = serving_registry(registry.uri, 64, OPTIONS, poll_s=60)
+    (tmp_path / "registry").rename(tmp_path / "elsewhere")
+    follower = follow(serving)
+    assert (follower.number, follower.refused) == (1, 1)
+    assert follower.current.rollout.versions == ("v1",)
+    follower.stop()
+
+
+def test_a_bundle_that_was_changed_after_it_was_staged_is_refused(registry, tmp_path):
+    follower = follow(serving_registry(registry.uri, 64, OPTIONS, poll_s=60))
+    path = tmp_path / "registry" / "bundles" / "v2" / "model.ubj"
+    path.write_bytes(path.read_bytes()[:-10])
+    enter(registry, 2, add_shadow(first("v1"), "v2"))
+    follower.look_once()
+    assert (follower.number, follower.refused) == (1, 1)
+    follower.stop()
+
+
+def test_serving_can_be_pickled(bundles):
+    import pickle
+
+    serving = Serving(first("v1"), {"v1": bundles["v1"]}, OPTIONS)
+    assert pickle.loads(pickle.dumps(serving)).rollout == serving.rollout
+    assert bundles["v1"].manifest.features == NAMES

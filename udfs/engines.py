@@ -1,0 +1,86 @@
+"""A model's trees at work: in XGBoost, in ONNX Runtime, or in whichever is faster for a batch of that size.
+
+A call of XGBoost costs more than one of ONNX Runtime and a row may cost less, depending on model and machine: so the
+break-even is measured when the model is warmed up.
+"""
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+
+from udfs.model import EXPORT_FILE, OWN_TOLERANCE, Bundle, BundleError, Scorer, check_scores
+
+EngineName = Literal["auto", "xgboost", "onnx"]
+#: Batch sizes at which the engines are compared.
+SIZES = (1, 4, 16, 64, 256, 1024, 4096)
+_REPEATS = 11
+
+#: Probabilities float32[n] of feature rows float32[n, k], NaN for missing.
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+def build_engine(bundle: Bundle, engine: EngineName, threads: int = 1) -> Predict:
+    """Predictions of a bundle's model, warmed up and checked against its warm-up rows.
+
+    Raises BundleError when the bundle has no export for ONNX Runtime, and when a score is not the expected one.
+    """
+    rows = bundle.warm_up
+    native = Scorer(bundle, threads).predict
+    if rows is not None:
+        check_scores(bundle, native(rows.features), OWN_TOLERANCE)
+    if engine == "xgboost" or engine == "auto" and (bundle.export is None or rows is None):
+        return native
+    if bundle.export is None or rows is None or bundle.certified_limit is None:
+        raise BundleError(f"{bundle.manifest.version}: model.engine is onnx, the bundle has no certified {EXPORT_FILE}")
+    exported = OnnxScorer(bundle.export, threads).predict
+    check_scores(bundle, exported(rows.features), bundle.certified_limit, EXPORT_FILE)
+    if engine == "onnx":
+        return exported
+    return faster_by_size(exported, native, measure_break_even(exported, native, rows.features))
+
+
+class OnnxScorer:
+    """An ONNX model in ONNX Runtime."""
+
+    def __init__(self, model: bytes, threads: int = 1):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+        self._output = self._session.get_outputs()[-1].name
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """The probability of the label, float32[n]."""
+        if not len(features):
+            return np.empty(0, np.float32)
+        return self._session.run([self._output], {self._input: features})[0][:, 1]
+
+
+def faster_by_size(small: Predict, large: Predict, break_even: int) -> Predict:
+    """`small` for batches of fewer than `break_even` rows, `large` for the others."""
+    return lambda features: (small if len(features) < break_even else large)(features)
+
+
+def measure_break_even(small: Predict, large: Predict, rows: np.ndarray) -> int:
+    """The smallest of SIZES from which on `large` is faster than `small`, measured with these rows; else past the last.
+
+    The median of some alternating calls at each size: what else the machine does then weighs on both alike.
+    """
+    break_even = SIZES[-1] + 1
+    for size in reversed(SIZES):
+        batch = np.ascontiguousarray(np.resize(rows, (size, rows.shape[1])))
+        times = [(_seconds(small, batch), _seconds(large, batch)) for _ in range(_REPEATS)]
+        if median(taken for taken, _ in times) < median(taken for _, taken in times):
+            break
+        break_even = size
+    return break_even
+
+
+def _seconds(predict: Predict, batch: np.ndarray) -> float:
+    started = time.perf_counter()
+    predict(batch)
+    return time.perf_counter() - started

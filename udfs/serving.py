@@ -1,0 +1,57 @@
+"""What serves in a worker from its start on: what the job was submitted with, and then what the registry says."""
+
+from dataclasses import dataclass
+
+from udfs.deployment import Deployer, Deployment, Options
+from udfs.follower import Follower
+from udfs.model import Bundle
+from udfs.registry import Registry
+from udfs.rollout import Rollout
+
+#: The number of what serves where there is no ledger.
+NO_ENTRY = 0
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a job is submitted with: plain data that travels to the workers."""
+
+    rollout: Rollout
+    bundles: dict[str, Bundle]  # by version, all that the rollout names
+    options: Options
+    number: int = NO_ENTRY  # of the ledger's entry
+    registry: str | None = None  # to follow; without one nothing changes
+    poll_s: float = 10.0
+
+
+def serving_bundle(bundle: Bundle, options: Options) -> Serving:
+    """One model for everybody."""
+    version = bundle.manifest.version
+    return Serving(Rollout(salt="none", champion=version), {version: bundle}, options)
+
+
+def serving_registry(uri: str, history_length: int, options: Options, poll_s: float) -> Serving:
+    """What a registry's ledger says now. Raises RegistryError and BundleError."""
+    registry = Registry(uri)
+    number, rollout = registry.rollout()
+    bundles = {version: registry.bundle(version, history_length) for version in rollout.versions}
+    return Serving(rollout, bundles, options, number, uri, poll_s)
+
+
+def follow(serving: Serving) -> Follower[Rollout, Deployment]:
+    """A follower that serves already, and with a registry looks for what is newer, first of all now."""
+    history_length = serving.bundles[serving.rollout.champion].manifest.history_length
+    registry = None if serving.registry is None else Registry(serving.registry)
+
+    def find_bundle(version: str) -> Bundle:
+        known = serving.bundles.get(version)
+        return registry.bundle(version, history_length) if known is None else known
+
+    deploy = Deployer(find_bundle, serving.options)
+    current = deploy(serving.rollout)
+    if registry is None:
+        return Follower(lambda: (serving.number, serving.rollout), deploy, current, serving.number, serving.poll_s)
+    follower = Follower(registry.rollout, deploy, current, serving.number, serving.poll_s)
+    follower.look_once()
+    follower.start()
+    return follower

@@ -1,0 +1,76 @@
+"""Shadow models: they score what the serving model scores, on a thread of their own that no batch waits for long."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+#: So many batches without an answer in a row, and shadows get none for a while (a circuit breaker).
+MISSED_BATCHES = 3
+PAUSE_S = 30.0
+
+
+class Shadows:
+    """Scores of shadow models, batch by batch: `begin`, and when the serving model has its scores, `scores`.
+
+    A batch whose shadows are not done `budget_s` after its own scores goes without theirs, and so does the next one if
+    they are still at it.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+        budget_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._models = dict(models)
+        self._budget_s = budget_s
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(1, "shadows")
+        self._last: Future | None = None  # may still be at work for an earlier batch
+        self._current: Future | None = None
+        self._missed_in_a_row = 0
+        self._resume_at = 0.0
+        self.missed = 0  # batches that went without
+
+    def begin(self, features: np.ndarray) -> None:
+        """Start on a batch float32[n, k], which nobody may change meanwhile."""
+        self._current = None
+        is_free = self._last is None or self._last.done()
+        if is_free and self._clock() >= self._resume_at:
+            self._last = self._current = self._pool.submit(self._score, features)
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """By version the scores float32[n] of the batch begun last; empty when there are none in time."""
+        if self._current is None:
+            self.missed += 1
+            return {}
+        try:
+            found = self._current.result(self._budget_s)
+        except TimeoutError:
+            self._miss(f"not done {self._budget_s * 1000:.0f} ms after the batch's own scores")
+        except Exception as error:  # a shadow's failure is not the serving model's
+            self._miss(str(error))
+        else:
+            self._missed_in_a_row = 0
+            return found
+        return {}
+
+    def close(self) -> None:
+        """Let go of the thread; what it is at ends in its own time."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _score(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        return {version: predict(features) for version, predict in self._models.items()}
+
+    def _miss(self, reason: str) -> None:
+        self.missed += 1
+        self._missed_in_a_row += 1
+        if self._missed_in_a_row >= MISSED_BATCHES:
+            self._resume_at = self._clock() + PAUSE_S
+            self._missed_in_a_row = 0
+            log.warning("shadows %s pause for %.0f s: %s", ", ".join(self._models), PAUSE_S, reason)
