@@ -37,6 +37,7 @@ setup(
         "onnxruntime",
         "optuna",
         "pandas",
+        "prometheus-client",
         "psutil",
         "pyarrow<17",  # apache-beam 2.61
         "PyYAML",

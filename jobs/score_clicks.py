@@ -12,16 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pyflink.table import StatementSet, TableEnvironment
-from pyflink.table.udf import udf
 
-from jobs.decoding import register_decoders
+from jobs.decoding import profile_of, register_decoders
 from jobs.settings import ConfigError, Settings, load_settings
 from jobs.submission import parse_arguments, submit
 from jobs.tables import kafka_tables
 from jobs.topics import TopicError, check_topics
 from udfs.deployment import Options
 from udfs.durations import duration_ms
-from udfs.flink_udfs import SCORED, Score
+from udfs.flink_udfs import Score
 from udfs.model import BundleError, load_bundle
 from udfs.registry import RegistryError
 from udfs.serving import Serving, serving_bundle, serving_registry
@@ -81,7 +80,7 @@ FROM (
         score_click(user_id, is_event, history, lifetime_events, first_seen_ms, profile, record_ms) AS s
     FROM user_states
 )
-WHERE s.score IS NOT NULL
+WHERE s.model_version IS NOT NULL
 """
 
 SCORES = """
@@ -101,7 +100,7 @@ SHADOW_SCORES = """
 INSERT INTO shadow_scores
 SELECT user_id, event_id, event_time, model_version, score, shadow_versions, shadow_scores, scored_at,
     source_partition, source_offset
-FROM scored_clicks WHERE shadow_versions IS NOT NULL
+FROM scored_clicks WHERE CARDINALITY(shadow_versions) > 0
 """
 
 DEAD_LETTERS = """
@@ -133,8 +132,9 @@ def score_clicks(tables: TableEnvironment, settings: Settings, serving: Serving)
 def register_functions(tables: TableEnvironment, settings: Settings, serving: Serving) -> None:
     """Make the functions known to SQL: three in Python, one in Java."""
     register_decoders(tables, settings)
-    score = Score(serving, settings.feature_log.user_share)
-    tables.create_temporary_system_function("score_click", udf(score, result_type=SCORED, func_type="pandas"))
+    budget_ms = duration_ms(settings.execution.latency_budget)
+    score = Score(serving, settings.feature_log.user_share, budget_ms, profile_of(settings))
+    tables.create_temporary_system_function("score_click", score.as_udf())
     tables.execute_sql("CREATE TEMPORARY SYSTEM FUNCTION user_history AS 'intent.UserHistory' LANGUAGE JAVA")
 
 

@@ -74,6 +74,9 @@ class Checkpoints(Section):
 
 
 class Execution(Section):
+    profile: Literal["throughput", "latency"]
+    latency_budget: Duration
+    metrics_endpoint: Annotated[str, Meta(pattern=r"^[^:]+:\d{1,5}(-\d{1,5})?$")]
     bundle_size: Positive
     bundle_time: Duration
     buffer_timeout: Duration

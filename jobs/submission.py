@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import sysconfig
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -40,6 +41,9 @@ def flink_options(settings: Settings) -> dict[str, str]:
         "python.executable": sys.executable,
         "python.client.executable": sys.executable,
     }
+    if execution.profile == "latency":
+        options["python.execution-mode"] = "thread"
+        options["python.pythonpath"] = sysconfig.get_path("purelib")  # an interpreter inside the JVM has no venv
     if checkpoints.dir:
         options["execution.checkpointing.dir"] = checkpoints.dir
     options |= settings.flink

@@ -57,6 +57,8 @@ class Deployment:
         """`models` by version, all that the rollout names."""
         self.rollout = rollout
         self.arms = arms(rollout)
+        self.arm_names = np.array([arm.name for arm in self.arms], object)
+        self.arm_versions = np.array([arm.version for arm in self.arms], object)
         self.manifests = [models[arm.version].manifest for arm in self.arms]  # of each arm's model
         self._threshold = np.float32(options.threshold)
         needed = [*(models[version].manifest.features for version in rollout.versions), rollout_features(rollout)]

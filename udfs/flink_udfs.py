@@ -1,112 +1,52 @@
-"""The pure functions as Flink calls them: Arrow batches in, columns and metrics out. The only PyFlink file in udfs."""
+"""What jobs call from SQL: functions that decode clicks and profiles, and that score; with their metrics."""
 
 import builtins
 import sys
 import time
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 from apache_beam.runners.worker import statesampler
 from pyflink.table import DataTypes
-from pyflink.table.types import DataType, to_arrow_type
-from pyflink.table.udf import FunctionContext, ScalarFunction
+from pyflink.table.udf import FunctionContext
 
 from udfs.deployment import Scored
 from udfs.events import ClickDecoder, ClickLimits
-from udfs.metrics import LATENCY_BOUNDS_MS, cumulative_counts
+from udfs.flink_columns import Column, ColumnFunction, Profile, row_type
+from udfs.metrics import LatencyMetric, RejectedMetric
 from udfs.profiles import ProfileDecoder
-from udfs.rejects import Reason
 from udfs.sampling import in_sample
 from udfs.serving import Serving, follow
 
 
-def _row(**fields):
-    return DataTypes.ROW([DataTypes.FIELD(name, kind) for name, kind in fields.items()])
-
-
-DECODED_CLICK = _row(
-    user_id=DataTypes.STRING(),
-    event=DataTypes.BYTES(),
-    event_id=DataTypes.STRING(),
-    event_time=DataTypes.BIGINT(),
-    record_ms=DataTypes.BIGINT(),
-    reason=DataTypes.STRING(),
-    message=DataTypes.STRING(),
-    original=DataTypes.BYTES(),
-)
-DECODED_PROFILE = _row(
-    user_id=DataTypes.STRING(),
-    profile=DataTypes.BYTES(),
-    record_ms=DataTypes.BIGINT(),
-    reason=DataTypes.STRING(),
-    message=DataTypes.STRING(),
-    original=DataTypes.BYTES(),
-)
-SCORED = _row(
-    score=DataTypes.FLOAT(),
-    decision=DataTypes.BOOLEAN(),
-    arm=DataTypes.STRING(),
-    model_version=DataTypes.STRING(),
-    scored_at=DataTypes.BIGINT(),
-    features=DataTypes.BYTES(),
-    feature_schema_hash=DataTypes.STRING(),
-    shadow_versions=DataTypes.ARRAY(DataTypes.STRING()),
-    shadow_scores=DataTypes.ARRAY(DataTypes.FLOAT()),
-)
-
-
-class LatencyMetric:
-    """A cumulative latency histogram out of Flink counters `<name>_bucket{le=...}`."""
-
-    def __init__(self, group, name: str):
-        labels = [*map(str, LATENCY_BOUNDS_MS), "+Inf"]
-        self._buckets = [group.add_group("le", label).counter(f"{name}_bucket") for label in labels]
-        self._total = group.counter(f"{name}_sum")
-
-    def observe(self, latencies_ms: np.ndarray) -> None:
-        for bucket, count in zip(self._buckets, cumulative_counts(latencies_ms)):
-            bucket.inc(int(count))
-        self._total.inc(int(latencies_ms.sum()))
-
-    def observe_one(self, latency_ms: float) -> None:
-        self.observe(np.array([latency_ms]))
-
-
-def _row_series(row_type: DataType, columns: dict[str, list | np.ndarray]) -> pd.Series:
-    """A series of rows, backed by Arrow; None and NaN become null.
-
-    A DataFrame would do, but PyFlink searches each of its columns for nulls and converts them one by one, which takes
-    longer than decoding. It does the same to a series, unless that is Arrow's already and asks for no mask.
-    """
-    fields = list(to_arrow_type(row_type))
-    arrays = [pa.array(columns[field.name], field.type, from_pandas=True) for field in fields]
-    series = pd.Series(pd.arrays.ArrowExtensionArray(pa.StructArray.from_arrays(arrays, fields=fields)))
-    series.isnull = _no_mask
-    return series
-
-
-def _no_mask() -> None:
-    """Nulls are in the fields of the rows."""
-
-
-class DecodeClicks(ScalarFunction):
+class DecodeClicks(ColumnFunction):
     """Decodes click records; a rejected one has a reason, a message and its original bytes, and nothing else."""
 
-    def __init__(self, limits: ClickLimits):
+    result = row_type(
+        user_id=DataTypes.STRING(),
+        event=DataTypes.BYTES(),
+        event_id=DataTypes.STRING(),
+        event_time=DataTypes.BIGINT(),
+        record_ms=DataTypes.BIGINT(),
+        reason=DataTypes.STRING(),
+        message=DataTypes.STRING(),
+        original=DataTypes.BYTES(),
+    )
+
+    def __init__(self, limits: ClickLimits, profile: Profile):
+        super().__init__(profile)
         self._limits = limits
 
     def open(self, context: FunctionContext) -> None:
         _stop_state_sampling()
         self._decoder = ClickDecoder(self._limits)
-        group = context.get_metric_group().add_group("intent")
+        group = self.metric_group(context)
         self._rejected = RejectedMetric(group, "clicks")
-        self._latency = LatencyMetric(group, "decode_ms")
+        group = group.add_group("profile", self._profile.name)
+        self._decoding = LatencyMetric(group, "decode_ms")
+        self._event_to_decode = LatencyMetric(group, "event_to_decode_ms")
 
-    def eval(self, payload: pd.Series, record_time: pd.Series) -> pd.Series:
+    def columns(self, payloads: list, record_ms: np.ndarray) -> dict[str, Column]:
         started = time.perf_counter()
-        payloads = payload.tolist()
-        record_ms = _milliseconds(record_time)
         clicks = self._decoder.decode(payloads, record_ms.tolist())
         columns = {
             "user_id": clicks.user_ids,
@@ -116,111 +56,150 @@ class DecodeClicks(ScalarFunction):
             "record_ms": record_ms,
             **self._rejected.columns(payloads, clicks.reasons, clicks.messages),
         }
-        self._latency.observe_one((time.perf_counter() - started) * 1000)
-        return _row_series(DECODED_CLICK, columns)
+        self._decoding.observe((time.perf_counter() - started) * 1000)
+        self._event_to_decode.observe(*(_now_ms() - record_ms).tolist())
+        return columns
 
 
-def _milliseconds(times: pd.Series) -> np.ndarray:
-    return times.to_numpy("datetime64[ms]").astype(np.int64)
-
-
-class DecodeProfiles(ScalarFunction):
+class DecodeProfiles(ColumnFunction):
     """Decodes profile records, like DecodeClicks."""
 
-    def __init__(self, max_record_bytes: int):
+    result = row_type(
+        user_id=DataTypes.STRING(),
+        profile=DataTypes.BYTES(),
+        record_ms=DataTypes.BIGINT(),
+        reason=DataTypes.STRING(),
+        message=DataTypes.STRING(),
+        original=DataTypes.BYTES(),
+    )
+
+    def __init__(self, max_record_bytes: int, profile: Profile):
+        super().__init__(profile)
         self._max_record_bytes = max_record_bytes
 
     def open(self, context: FunctionContext) -> None:
         self._decoder = ProfileDecoder(self._max_record_bytes)
-        self._rejected = RejectedMetric(context.get_metric_group().add_group("intent"), "profiles")
+        self._rejected = RejectedMetric(self.metric_group(context), "profiles")
 
-    def eval(self, key: pd.Series, payload: pd.Series, record_time: pd.Series) -> pd.Series:
-        payloads = payload.tolist()
-        profiles = self._decoder.decode(key.tolist(), payloads)
-        return _row_series(
-            DECODED_PROFILE,
-            {
-                "user_id": profiles.user_ids,
-                "profile": profiles.profiles,
-                "record_ms": _milliseconds(record_time),
-                **self._rejected.columns(payloads, profiles.reasons, profiles.messages),
-            },
-        )
-
-
-class RejectedMetric:
-    """Counts rejects by reason, and lays out the columns that describe them."""
-
-    def __init__(self, group, topic: str):
-        group = group.add_group("topic", topic)
-        self._counters = {
-            reason.value: group.add_group("reason", reason.value).counter("rejected") for reason in Reason
+    def columns(self, keys: list, payloads: list, record_ms: np.ndarray) -> dict[str, Column]:
+        profiles = self._decoder.decode(keys, payloads)
+        return {
+            "user_id": profiles.user_ids,
+            "profile": profiles.profiles,
+            "record_ms": record_ms,
+            **self._rejected.columns(payloads, profiles.reasons, profiles.messages),
         }
 
-    def columns(self, payloads: list, reasons: list, messages: list) -> dict[str, list]:
-        """The reason, message and original columns: originals travel on only where they are dead letters."""
-        originals = [None] * len(payloads)
-        for row, reason in enumerate(reasons):
-            if reason is not None:
-                self._counters[reason].inc()
-                originals[row] = payloads[row]
-        return {"reason": reasons, "message": messages, "original": originals}
 
-
-class Score(ScalarFunction):
+class Score(ColumnFunction):
     """Arm, score and decision of each event, given its user's packed history (whose last record is the event)."""
 
-    def __init__(self, serving: Serving, user_share: float):
+    result = row_type(
+        score=DataTypes.FLOAT(),
+        decision=DataTypes.BOOLEAN(),
+        arm=DataTypes.STRING(),
+        model_version=DataTypes.STRING(),
+        scored_at=DataTypes.BIGINT(),
+        features=DataTypes.BYTES(),
+        feature_schema_hash=DataTypes.STRING(),
+        shadow_versions=DataTypes.ARRAY(DataTypes.STRING()),  # empty without shadows: thread mode fails on a null array
+        shadow_scores=DataTypes.ARRAY(DataTypes.FLOAT()),
+    )
+
+    def __init__(self, serving: Serving, user_share: float, budget_ms: int, profile: Profile):
+        super().__init__(profile)
         self._serving = serving
         self._user_share = user_share
+        self._budget_ms = budget_ms
 
     def open(self, context: FunctionContext) -> None:
         _restore_print()  # before numba is imported, for the first features
         self._follower = follow(self._serving)
         self._deployment = self._follower.current
         self._batch_size = 0
-        self._group = context.get_metric_group().add_group("intent")
-        self._scored = self._group.counter("scored")
-        self._event_to_score = LatencyMetric(self._group, "event_to_score_ms")
-        self._predict = LatencyMetric(self._group, "predict_ms")
-        self._group.gauge("batch_size", lambda: self._batch_size)
-        self._group.gauge("ledger_entry", lambda: self._follower.number)
-        self._group.gauge("models_refused", lambda: self._follower.refused)
-        self._group.gauge("shadow_batches_missed", lambda: self._deployment.shadow_batches_missed)
-        self._shown: set[str] = set()
+        self._group = group = self.metric_group(context)
+        self._scored = group.counter("scored")
+        group.gauge("batch_size", lambda: self._batch_size)
+        group.gauge("ledger_entry", lambda: self._follower.number)
+        group.gauge("models_refused", lambda: self._follower.refused)
+        group.gauge("shadow_batches_missed", lambda: self._deployment.shadow_batches_missed)
+        self._latency_group = group.add_group("profile", self._profile.name)
+        self._predicting = LatencyMetric(self._latency_group, "predict_ms")
+        self._event_to_score: dict[str, LatencyMetric] = {}  # by version
         self._show_models()
 
     def close(self) -> None:
         self._follower.stop()
+        self._deployment.close()
 
-    def eval(self, user_id, is_event, history, lifetime_events, first_seen_ms, profile, record_ms) -> pd.Series:
-        """A row that is no event (a profile update) comes back with nothing but nulls."""
-        started = time.perf_counter()
+    def columns(
+        self,
+        user_ids: list,
+        is_event: np.ndarray,
+        histories: list,
+        lifetime_events: np.ndarray,
+        first_seen_ms: np.ndarray,
+        profiles: list,
+        record_ms: np.ndarray,
+    ) -> dict[str, Column]:
+        """A row that is no event (a profile update) comes back without a model."""
         self._take_over()
-        size = len(is_event)
-        columns = {field.name: np.full(size, None, object) for field in SCORED}
-        columns["score"] = np.full(size, np.nan, np.float32)
-        columns["decision"] = np.zeros(size, bool)
-        columns["scored_at"] = np.zeros(size, np.int64)
-        rows = np.flatnonzero(is_event.to_numpy())
+        rows = np.flatnonzero(is_event)
+        if len(rows) == len(is_event):
+            return self._score(user_ids, histories, lifetime_events, first_seen_ms, profiles, record_ms)
+        columns: dict[str, Column] = {name: np.full(len(is_event), None) for name in self.result.names}
+        columns["score"] = np.zeros(len(is_event), np.float32)  # not null, where thread mode fails on a FLOAT
         if rows.size:
-            users = user_id.to_numpy()[rows]
-            scored = self._deployment.score(
-                users.tolist(),
-                history.to_numpy()[rows].tolist(),
-                lifetime_events.to_numpy()[rows],
-                first_seen_ms.to_numpy()[rows],
-                profile.to_numpy()[rows].tolist(),
+            scored = self._score(
+                [user_ids[row] for row in rows],
+                [histories[row] for row in rows],
+                lifetime_events[rows],
+                first_seen_ms[rows],
+                [profiles[row] for row in rows],
+                record_ms[rows],
             )
-            scored_at = time.time_ns() // 1_000_000
-            columns["score"][rows] = scored.score
-            columns["decision"][rows] = scored.decision
-            columns["scored_at"][rows] = scored_at
-            self._describe(columns, rows, scored)
-            if self._user_share > 0:
-                self._log_features(columns, rows, users, scored)
-            self._count(scored_at - record_ms.to_numpy()[rows], (time.perf_counter() - started) * 1000)
-        return _row_series(SCORED, columns)
+            for name, column in scored.items():
+                columns[name][rows] = np.fromiter(column, columns[name].dtype, len(rows))
+        return columns
+
+    def _score(
+        self,
+        user_ids: list,
+        histories: list,
+        lifetime_events: np.ndarray,
+        first_seen_ms: np.ndarray,
+        profiles: list,
+        record_ms: np.ndarray,
+    ) -> dict[str, Column]:
+        """The columns of n events."""
+        started = time.perf_counter()
+        deployment = self._deployment
+        scored = deployment.score(user_ids, histories, lifetime_events, first_seen_ms, profiles)
+        nothing = [None] * len(user_ids)
+        scored_at = _now_ms()
+        columns: dict[str, Column] = {
+            "score": scored.score,
+            "decision": scored.decision,
+            "arm": deployment.arm_names[scored.arm],
+            "model_version": deployment.arm_versions[scored.arm],
+            "scored_at": np.full(len(user_ids), scored_at),
+            "features": nothing,
+            "feature_schema_hash": nothing,
+            "shadow_versions": nothing,
+            "shadow_scores": nothing,
+        }
+        if scored.shadows:
+            columns["shadow_versions"] = [list(scored.shadows)] * len(user_ids)
+            columns["shadow_scores"] = np.stack(list(scored.shadows.values()), 1).tolist()
+        if self._user_share > 0:
+            columns |= self._logged(user_ids, scored)
+        self._scored.inc(len(user_ids))
+        self._batch_size = len(user_ids)
+        self._predicting.observe((time.perf_counter() - started) * 1000)
+        versions = columns["model_version"]
+        for version in dict.fromkeys(versions):
+            self._event_to_score[version].observe(*(scored_at - record_ms[versions == version]).tolist())
+        return columns
 
     def _take_over(self) -> None:
         """Between two batches: what the follower has ready serves from here on."""
@@ -231,40 +210,28 @@ class Score(ScalarFunction):
             self._show_models()
 
     def _show_models(self) -> None:
-        """A gauge for each model: 1 while it serves."""
-        for version in set(self._deployment.rollout.versions) - self._shown:
-            self._shown.add(version)
+        """For each model a gauge, 1 while it serves, and the latency of its scores."""
+        for version in set(self._deployment.rollout.versions) - self._event_to_score.keys():
             group = self._group.add_group("version", version)
             group.gauge("model", lambda version=version: int(version in self._deployment.rollout.versions))
+            group = self._latency_group.add_group("version", version)
+            self._event_to_score[version] = LatencyMetric(group, "event_to_score_ms", self._budget_ms)
 
-    def _describe(self, columns: dict[str, np.ndarray], rows: np.ndarray, scored: Scored) -> None:
-        arms = self._deployment.arms
-        columns["arm"][rows] = np.array([arm.name for arm in arms], object)[scored.arm]
-        columns["model_version"][rows] = np.array([arm.version for arm in arms], object)[scored.arm]
-        if scored.shadows:
-            versions, scores = list(scored.shadows), np.stack(list(scored.shadows.values()), 1)
-            for position, row in enumerate(rows):
-                columns["shadow_versions"][row] = versions
-                columns["shadow_scores"][row] = scores[position]
-
-    def _log_features(
-        self, columns: dict[str, np.ndarray], rows: np.ndarray, users: np.ndarray, scored: Scored
-    ) -> None:
-        """The vectors that the models of the arms were given, of the users in the sample."""
-        sampled = np.array([in_sample(user, self._user_share) for user in users], bool)
+    def _logged(self, user_ids: list, scored: Scored) -> dict[str, Column]:
+        """The vectors that the models of the arms were given, of the users in the sample, and what they are."""
+        sampled = np.array([in_sample(user, self._user_share) for user in user_ids], bool)
+        features, schemas = np.full(len(user_ids), None), np.full(len(user_ids), None)
         for arm, manifest in enumerate(self._deployment.manifests):
-            chosen = np.flatnonzero(sampled & (scored.arm == arm))
-            if chosen.size:
-                vectors = self._deployment.vectors(manifest.version, scored.features[chosen])
-                for row, vector in zip(rows[chosen], vectors):
-                    columns["features"][row] = vector.tobytes()
-                columns["feature_schema_hash"][rows[chosen]] = manifest.feature_schema_hash
+            rows = np.flatnonzero(sampled & (scored.arm == arm))
+            if rows.size:
+                vectors = self._deployment.vectors(manifest.version, scored.features[rows])
+                features[rows] = np.fromiter((vector.tobytes() for vector in vectors), object, len(rows))
+                schemas[rows] = manifest.feature_schema_hash
+        return {"features": features, "feature_schema_hash": schemas}
 
-    def _count(self, latencies_ms: np.ndarray, predict_ms: float) -> None:
-        self._batch_size = len(latencies_ms)
-        self._scored.inc(len(latencies_ms))
-        self._event_to_score.observe(latencies_ms)
-        self._predict.observe_one(predict_ms)
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _restore_print() -> None:

@@ -26,6 +26,8 @@ from jobs.tables import (
 PROJECT = Path(__file__).parents[2]
 JARS = PROJECT / "build" / "jars" / "job"
 CONF = PROJECT / "conf" / "local.yaml"
+#: A failure ends the job, and with it the test; the shipped settings would try again and again.
+ONE_TRY = ("job.parallelism=1", "feature_log.user_share=1.0", "flink.restart-strategy.type=none")
 
 
 def settings_of(bundle_directory: Path, *overrides: str):
@@ -72,7 +74,7 @@ def run_job(bundle_directory, tmp_path) -> Callable[..., dict[str, list[dict]]]:
     """Run the job over given (key, payload, timestamp in ms) clicks and profiles; returns what it wrote, by table."""
 
     def run(clicks: list, profiles: list = (), overrides: tuple[str, ...] = ()) -> dict[str, list[dict]]:
-        settings = settings_of(bundle_directory, "job.parallelism=1", "feature_log.user_share=1.0", *overrides)
+        settings = settings_of(bundle_directory, *ONE_TRY, *overrides)
         tables = environment(settings)
         sources = {"clicks": (CLICKS_COLUMNS, clicks), "profiles": (PROFILES_COLUMNS, profiles)}
         for name, (columns, records) in sources.items():

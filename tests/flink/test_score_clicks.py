@@ -13,6 +13,7 @@ from udfs.model import Scorer, load_bundle
 pytestmark = pytest.mark.flink
 
 NOW = 1_800_000_000_000
+PROFILES = ["execution.profile=throughput", "execution.profile=latency"]
 
 
 def click(user: str, number: int, **fields) -> tuple[bytes, bytes, int]:
@@ -34,12 +35,13 @@ def features_by_event(written: dict) -> dict[str, dict[str, float]]:
     }
 
 
-def test_every_accepted_click_is_scored_once_and_every_other_is_a_dead_letter(run_job, bundle_directory):
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_accepted_click_is_scored_once_and_every_other_is_a_dead_letter(run_job, profile):
     clicks = [click("ada", number, price=number) for number in range(100)] + [
         click("bob", number) for number in range(7)
     ]
     bad = [(b"k", b"{", NOW), (b"k", None, NOW), (b"k", b"\xff\x00", NOW)]
-    written = run_job(clicks + bad)
+    written = run_job(clicks + bad, overrides=(profile,))
 
     scores = written["scores"]
     assert sorted(score["source_offset"] for score in scores) == list(range(107))
@@ -57,11 +59,12 @@ def test_every_accepted_click_is_scored_once_and_every_other_is_a_dead_letter(ru
     assert all(letter["topic"] == "clicks" and letter["partition"] == 0 and letter["message"] for letter in letters)
 
 
-def test_the_job_scores_the_features_that_training_computes(run_job, bundle_directory):
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_job_scores_the_features_that_training_computes(run_job, bundle_directory, profile):
     payloads = [
         click(f"user{number % 3}", number, item_id=f"i{number % 5}", price=number / 3)[1] for number in range(200)
     ]
-    written = run_job([(None, payload, NOW) for payload in payloads], overrides=("model.engine=xgboost",))
+    written = run_job([(None, payload, NOW) for payload in payloads], overrides=("model.engine=xgboost", profile))
     bundle = load_bundle(bundle_directory, 64)
     data = arrange(read_clicks(payloads))
     expected = data.features(FeatureComputer(bundle.manifest.features, 64))
@@ -75,9 +78,10 @@ def test_the_job_scores_the_features_that_training_computes(run_job, bundle_dire
         assert entry["feature_schema_hash"] == bundle.manifest.feature_schema_hash
 
 
-def test_a_profile_changes_features_and_emits_no_score(run_job):
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_changes_features_and_emits_no_score(run_job, profile):
     profiles = [(b"ada", b'{"user_id": "ada", "country": "DE", "membership_tier": "gold"}', NOW)] * 3
-    written = run_job([click("ada", 1), click("bob", 1)], [*profiles, (b"x", b"[]", NOW)])
+    written = run_job([click("ada", 1), click("bob", 1)], [*profiles, (b"x", b"[]", NOW)], (profile,))
     assert len(written["scores"]) == 2
     assert [(letter["topic"], letter["reason"]) for letter in written["dead_letters"]] == [
         ("profiles", "not_an_object")
