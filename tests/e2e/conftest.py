@@ -5,6 +5,7 @@ import pytest
 from jobs.local_stack import LocalStack
 from jobs.settings import load_settings
 from jobs.topics import create_topics
+from tests.e2e.flowing import FlowingClicks
 from tests.e2e.pipeline import CONF, Pipeline
 
 
@@ -47,3 +48,18 @@ def pipeline(stack, bundle_directory, run_directory, request):
     yield make
     for pipeline in made:
         pipeline.close()
+
+
+@pytest.fixture
+def flowing():
+    """A factory of FlowingClicks, none of which flows on after the test."""
+    started = []
+
+    def start(*arguments) -> FlowingClicks:
+        started.append(FlowingClicks(*arguments))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for clicks in started:
+        clicks.stop()

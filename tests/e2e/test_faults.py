@@ -1,6 +1,5 @@
 """Processes die and come back while clicks flow: the job recovers by itself, and the scores are complete."""
 
-import json
 import threading
 import time
 from collections import Counter
@@ -12,53 +11,12 @@ import pytest
 
 from jobs.local_stack import LocalStack
 from jobs.processes import Process
-from jobs.replay_send import at_rate
 from tests.e2e.pipeline import Pipeline, positions
 
 pytestmark = pytest.mark.e2e
 
-RATE, USERS = 300, 300
+RATE, USERS = 300, [f"u{number}" for number in range(300)]
 BROKER_DOWN_SECONDS = 20
-
-
-class FlowingClicks(threading.Thread):
-    """Clicks at a steady rate, until `stop`."""
-
-    def __init__(self, pipe: Pipeline):
-        super().__init__()
-        self._pipe = pipe
-        self._enough = threading.Event()
-        self.delivered = 0
-
-    def run(self) -> None:
-        self.delivered = self._pipe.send("clicks", at_rate(self._clicks(), RATE))
-
-    def stop(self) -> None:
-        self._enough.set()
-        self.join()
-
-    def _clicks(self) -> Iterator[tuple[bytes, bytes, None]]:
-        number = 0
-        while not self._enough.is_set():
-            user = f"u{number % USERS}"
-            now = time.time_ns() // 1_000_000
-            yield user.encode(), json.dumps({"user_id": user, "event_name": "scroll", "event_time": now}).encode(), None
-            number += 1
-
-
-@pytest.fixture
-def flowing():
-    """A factory of FlowingClicks, none of which flows on after the test."""
-    started = []
-
-    def start(pipe: Pipeline) -> FlowingClicks:
-        started.append(FlowingClicks(pipe))
-        started[-1].start()
-        return started[-1]
-
-    yield start
-    for clicks in started:
-        clicks.stop()
 
 
 def test_the_scores_are_complete_whichever_part_dies(pipeline, stack, flowing):
@@ -70,7 +28,7 @@ def test_the_scores_are_complete_whichever_part_dies(pipeline, stack, flowing):
     for pipe in pipes.values():
         pipe.start()
     pipes["exactly-once"].start_archive()
-    clicks = {guarantee: flowing(pipe) for guarantee, pipe in pipes.items()}
+    clicks = {guarantee: flowing(pipe, RATE, USERS) for guarantee, pipe in pipes.items()}
     wait_for_more_scores(pipes)
 
     with supervised(stack):

@@ -1,0 +1,34 @@
+"""Clicks that keep flowing while a test does something to the job."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+
+from jobs.replay_send import at_rate
+from tests.e2e.pipeline import Pipeline
+
+
+class FlowingClicks(threading.Thread):
+    """Clicks of all `users` in turn at a steady rate, until `stop`."""
+
+    def __init__(self, pipe: Pipeline, rate: int, users: list[str]):
+        super().__init__()
+        self._pipe, self._rate, self._users = pipe, rate, users
+        self._enough = threading.Event()
+        self.delivered = 0
+
+    def run(self) -> None:
+        self.delivered = self._pipe.send("clicks", at_rate(self._clicks(), self._rate))
+
+    def stop(self) -> None:
+        self._enough.set()
+        self.join()
+
+    def _clicks(self) -> Iterator[tuple[bytes, bytes, None]]:
+        number = 0
+        while not self._enough.is_set():
+            user = self._users[number % len(self._users)]
+            now = time.time_ns() // 1_000_000
+            yield user.encode(), json.dumps({"user_id": user, "event_name": "scroll", "event_time": now}).encode(), None
+            number += 1
