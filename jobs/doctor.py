@@ -6,6 +6,7 @@ It needs nothing but Python's standard library, so it runs before anything is in
 """
 
 import argparse
+import http.client
 import json
 import os
 import re
@@ -21,6 +22,14 @@ PROJECT = Path(__file__).resolve().parent.parent
 JAVA_VERSION = 17
 #: Broker 1 GiB, JobManager 1 GiB, two TaskManagers of 3 GiB, their Python workers and the client.
 MEMORY_GIB = 10
+#: Names the shared library of this interpreter, and fails without it or without the package that loads it.
+EMBEDDING = """
+import ctypes, importlib.util, sysconfig
+library = sysconfig.get_config_var("INSTSONAME")
+ctypes.CDLL(library)
+assert importlib.util.find_spec("pemja")
+print(library)
+"""
 DEFAULT_PORTS = {8081: "Flink", 9092: "Kafka"}
 
 
@@ -55,7 +64,7 @@ def check_machine() -> Iterator[Finding]:
 
 def check_build() -> Iterator[Finding]:
     """What `make` has built, and whether the installed packages are the pinned ones."""
-    python = Path(sys.executable) if sys.prefix != sys.base_prefix else PROJECT / ".venv" / "bin" / "python"
+    python = venv_python()
     if python.exists():
         installed = output_of([str(python), "-m", "pip", "freeze", "--all"]) or ""
         yield check_pins((PROJECT / "requirements.txt").read_text(), installed)
@@ -69,6 +78,30 @@ def check_build() -> Iterator[Finding]:
     ):
         built = sorted(PROJECT.glob(pattern))
         yield Finding(subject, f"{len(built)} in {Path(pattern).parent}", "" if built else target)
+
+
+def check_latency_profile() -> Iterator[Finding]:
+    """What the profile latency needs: an interpreter that a JVM can load, and TaskManagers with one job each."""
+    python = venv_python()
+    if python.exists():
+        yield check_embedding(output_of([str(python), "-c", EMBEDDING]))
+    for process in recorded_processes(PROJECT / "build" / "local" / "stack.json"):
+        if "rest" in process["ports"] and is_bound(process["ports"]["rest"]):
+            yield from check_sharing(jobs_by_task_manager(process["ports"]["rest"]))
+
+
+def check_embedding(answer: str | None) -> Finding:
+    if answer is None:
+        return Finding("latency profile", "Python can't run inside a JVM here", "apt-get install libpython3.11")
+    return Finding("latency profile", f"Python can run inside a JVM, as {answer}")
+
+
+def check_sharing(jobs: dict[str, set[str]]) -> Iterator[Finding]:
+    """Judge the jobs of each TaskManager: those in the profile latency would share one interpreter and its lock."""
+    for task_manager, its_jobs in sorted(jobs.items()):
+        shared = len(its_jobs) > 1
+        remedy = "for the profile latency, a cluster for each job (application mode)" if shared else ""
+        yield Finding(task_manager, f"tasks of {len(its_jobs)} job{'s' if shared else ''}", remedy)
 
 
 def check_python(version: str | None) -> Finding:
@@ -136,6 +169,11 @@ def jdk_command(name: str) -> str:
     return f"{home}/bin/{name}" if home else name
 
 
+def venv_python() -> Path:
+    """The Python of the virtual environment: this one, or else that of `make venv`."""
+    return Path(sys.executable) if sys.prefix != sys.base_prefix else PROJECT / ".venv" / "bin" / "python"
+
+
 def output_of(command: list[str]) -> str | None:
     """What the command prints; None when it is not there or fails."""
     if shutil.which(command[0]) is None:
@@ -159,9 +197,32 @@ def is_bound(port: int) -> bool:
 
 def recorded_ports(record: Path) -> set[int]:
     """The ports of the stack that jobs.local_stack has recorded, empty when there is none."""
-    if not record.exists():
-        return set()
-    return {port for process in json.loads(record.read_text()) for port in process["ports"].values()}
+    return {port for process in recorded_processes(record) for port in process["ports"].values()}
+
+
+def recorded_processes(record: Path) -> list[dict]:
+    return json.loads(record.read_text()) if record.exists() else []
+
+
+def jobs_by_task_manager(rest_port: int) -> dict[str, set[str]]:
+    """The ids of the jobs with tasks in each TaskManager, as the cluster's REST API says; empty when it does not."""
+    try:
+        overview = rest(rest_port, "/taskmanagers")
+        return {
+            entry["id"]: {slot["jobId"] for slot in rest(rest_port, f"/taskmanagers/{entry['id']}")["allocatedSlots"]}
+            for entry in overview["taskmanagers"]
+        }
+    except (OSError, http.client.HTTPException):  # it is just starting, or just ending
+        return {}
+
+
+def rest(port: int, path: str) -> dict:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -170,7 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
     only_prerequisites = parser.parse_args(arguments).prerequisites
     findings = list(check_prerequisites())
     if not only_prerequisites:
-        findings += [*check_machine(), *check_build()]
+        findings += [*check_machine(), *check_build(), *check_latency_profile()]
     missing = [finding for finding in findings if finding.remedy]
     for finding in missing if only_prerequisites else findings:
         print(finding)

@@ -101,8 +101,8 @@ class Deployment:
         arm = self._assign(user_ids, features)
         score = self._score(arm, features)
         decision = score >= self._threshold
-        in_control = np.flatnonzero(arm == CONTROL)
-        if in_control.size:
+        if self.rollout.control.share:
+            in_control = np.flatnonzero(arm == CONTROL)
             decision[in_control] = matches(self.rollout.rule, self._names, features[in_control])
         return Scored(score, decision, arm, features, {} if self.shadows is None else self.shadows.scores())
 

@@ -144,9 +144,9 @@ class Score(ColumnFunction):
     ) -> dict[str, Column]:
         """A row that is no event (a profile update) comes back without a model."""
         self._take_over()
-        rows = np.flatnonzero(is_event)
-        if len(rows) == len(is_event):
+        if is_event.all():
             return self._score(user_ids, histories, lifetime_events, first_seen_ms, profiles, record_ms)
+        rows = np.flatnonzero(is_event)
         columns: dict[str, Column] = {name: np.full(len(is_event), None) for name in self.result.names}
         columns["score"] = np.zeros(len(is_event), np.float32)  # not null, where thread mode fails on a FLOAT
         if rows.size:
@@ -182,7 +182,7 @@ class Score(ColumnFunction):
             "decision": scored.decision,
             "arm": deployment.arm_names[scored.arm],
             "model_version": deployment.arm_versions[scored.arm],
-            "scored_at": np.full(len(user_ids), scored_at),
+            "scored_at": [scored_at] * len(user_ids),
             "features": nothing,
             "feature_schema_hash": nothing,
             "shadow_versions": nothing,
@@ -196,9 +196,9 @@ class Score(ColumnFunction):
         self._scored.inc(len(user_ids))
         self._batch_size = len(user_ids)
         self._predicting.observe((time.perf_counter() - started) * 1000)
-        versions = columns["model_version"]
-        for version in dict.fromkeys(versions):
-            self._event_to_score[version].observe(*(scored_at - record_ms[versions == version]).tolist())
+        latencies_ms, versions = scored_at - record_ms, columns["model_version"]
+        for version in set(versions):
+            self._event_to_score[version].observe(*latencies_ms[versions == version].tolist())
         return columns
 
     def _take_over(self) -> None:

@@ -76,11 +76,11 @@ def read_histories(histories: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.n
     Raises ValueError when a history is empty or not a whole number of records.
     """
     lengths = np.fromiter(map(len, histories), np.int64, len(histories))
-    broken = np.flatnonzero((lengths == 0) | (lengths % EVENT.itemsize != 0))
-    if broken.size:
+    records, rests = np.divmod(lengths, EVENT.itemsize)
+    if rests.any() or not records.all():
+        broken = int(np.argmax((rests > 0) | (records == 0)))
         raise ValueError(
-            f"history {broken[0]} has {lengths[broken[0]]} bytes: want one or more records of {EVENT.itemsize} bytes"
+            f"history {broken} has {lengths[broken]} bytes: want one or more records of {EVENT.itemsize} bytes"
         )
-    ends = np.cumsum(lengths // EVENT.itemsize)
-    records = np.frombuffer(b"".join(histories), EVENT)
-    return records, ends - lengths // EVENT.itemsize, ends
+    ends = records.cumsum()
+    return np.frombuffer(b"".join(histories), EVENT), ends - records, ends

@@ -109,3 +109,16 @@ def test_the_java_class_is_compiled_against_the_flink_that_is_installed():
     pom = (doctor.PROJECT / "pom.xml").read_text()
     pinned = doctor.pins((doctor.PROJECT / "requirements.txt").read_text().splitlines())
     assert re.search(r"<flink.version>(.*)</flink.version>", pom)[1] == pinned["apache-flink"]
+
+
+def test_two_jobs_in_a_task_manager_are_named_for_the_latency_profile():
+    alone, shared = doctor.check_sharing({"taskmanager-1": {"a"}, "taskmanager-2": {"a", "b"}})
+    assert not alone.remedy
+    assert "tasks of 2 jobs" in str(shared)
+    assert "application mode" in shared.remedy
+
+
+def test_a_python_that_no_jvm_can_load_is_named_with_its_package():
+    assert doctor.check_embedding(None).remedy == "apt-get install libpython3.11"
+    assert not doctor.check_embedding("libpython3.11.so.1.0").remedy
+    assert "libpython" in doctor.output_of([sys.executable, "-c", doctor.EMBEDDING])

@@ -1,0 +1,78 @@
+"""How long a batch takes while another model is taken over: what `make bench` says of a hot swap."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from training.bundle import write_bundle
+from training.changes import first
+from training.examples import Examples
+from training.ledger import append, next_entry, upload_bundle
+from udfs.deployment import Deployment, Options
+from udfs.model import load_bundle
+from udfs.registry import Registry
+from udfs.serving import follow, serving_registry
+
+POLL_SECONDS = 0.5
+SECONDS_BEFORE, SECONDS_AFTER = 3.0, 2.0
+
+
+def swap_figures(bundle: Path, examples: Examples, rows: int, directory: Path) -> dict[str, float]:
+    """Milliseconds of the median batch of so many rows, of the longest one of 3 s before a swap, and of the longest one
+    from the ledger's new entry until 2 s after the swap; and seconds from the entry to the swap.
+
+    Batches follow each other without a pause, as at full load. `directory` gets a registry.
+    """
+    registry = Registry(str(directory))
+    old = load_bundle(bundle, None)
+    version = f"{old.manifest.version}-again"
+    files = {name: (bundle / name).read_bytes() for name in old.manifest.files}
+    write_bundle(directory / "again", msgspec.structs.replace(old.manifest, version=version), files)
+    for staged in (bundle, directory / "again"):
+        upload_bundle(registry, staged, load_bundle(staged, None))
+    _enter(registry, old.manifest.version)
+    serving = serving_registry(registry.uri, old.manifest.history_length, Options(), POLL_SECONDS)
+    follower = follow(serving)
+    score = _scorer(examples, rows)
+    try:
+        before = _batch_times(lambda: score(follower.current), SECONDS_BEFORE)
+        _enter(registry, version)
+        entered = time.perf_counter()
+        during = []
+        while follower.number == serving.number:
+            during += _batch_times(lambda: score(follower.current), 0.0)
+        swapped = time.perf_counter() - entered
+        during += _batch_times(lambda: score(follower.current), SECONDS_AFTER)
+    finally:
+        follower.stop()
+    return {
+        "median_ms": round(sorted(before)[len(before) // 2] * 1000, 1),
+        "longest_before_ms": round(max(before) * 1000, 1),
+        "longest_during_ms": round(max(during) * 1000, 1),
+        "seconds_to_swap": round(swapped, 2),
+    }
+
+
+def _enter(registry: Registry, version: str) -> None:
+    append(registry, next_entry(registry), first(version), by="bench", command=("bench",), why="to measure it")
+
+
+def _scorer(examples: Examples, rows: int) -> Callable[[Deployment], None]:
+    starts, ends = examples.starts[:rows], examples.ends[:rows]
+    histories = [examples.events[start:end].tobytes() for start, end in zip(starts, ends)]
+    users, profiles = [f"u{row}" for row in range(len(starts))], [None] * len(starts)
+    first_seen_ms = examples.events["time_ms"][starts].astype("int64")
+    return lambda deployment: deployment.score(users, histories, ends - starts, first_seen_ms, profiles)
+
+
+def _batch_times(score: Callable[[], None], seconds: float) -> list[float]:
+    """Seconds of each batch; one at least."""
+    times = []
+    until = time.perf_counter() + seconds
+    while not times or time.perf_counter() < until:
+        started = time.perf_counter()
+        score()
+        times.append(time.perf_counter() - started)
+    return times
