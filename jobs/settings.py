@@ -91,7 +91,7 @@ class Model(Section):
     bundle: Annotated[str, Meta(min_length=1)]
     threshold: Share
     threads: Positive
-    engine: Literal["auto", "xgboost", "onnx"]
+    engine: Literal["auto", "native", "onnx"]
     poll: Duration
     shadow_budget: Duration
     registry: str | None = None

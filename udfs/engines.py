@@ -1,7 +1,7 @@
-"""A model's trees at work: in XGBoost, in ONNX Runtime, or in whichever is faster for a batch of that size.
+"""A model's trees at work: in their own library, in ONNX Runtime, or in whichever is faster for a batch of that size.
 
-A call of XGBoost costs more than one of ONNX Runtime and a row may cost less, depending on model and machine: so the
-break-even is measured when the model is warmed up.
+A call of XGBoost or LightGBM costs more than one of ONNX Runtime and a row may cost less, depending on model and
+machine: so the break-even is measured when the model is warmed up.
 """
 
 import time
@@ -14,7 +14,7 @@ import onnxruntime
 
 from udfs.model import EXPORT_FILE, OWN_TOLERANCE, Bundle, BundleError, Scorer, check_scores
 
-EngineName = Literal["auto", "xgboost", "onnx"]
+EngineName = Literal["auto", "native", "onnx"]
 #: Batch sizes at which the engines are compared.
 SIZES = (1, 4, 16, 64, 256, 1024, 4096)
 _REPEATS = 11
@@ -32,7 +32,7 @@ def build_engine(bundle: Bundle, engine: EngineName, threads: int = 1) -> Predic
     native = Scorer(bundle, threads).predict
     if rows is not None:
         check_scores(bundle, native(rows.features), OWN_TOLERANCE)
-    if engine == "xgboost" or engine == "auto" and (bundle.export is None or rows is None):
+    if engine == "native" or engine == "auto" and (bundle.export is None or rows is None):
         return native
     if bundle.export is None or rows is None or bundle.certified_limit is None:
         raise BundleError(f"{bundle.manifest.version}: model.engine is onnx, the bundle has no certified {EXPORT_FILE}")

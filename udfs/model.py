@@ -1,4 +1,4 @@
-"""A model as it is kept, checked, shipped and asked: a bundle of `model.ubj`, `manifest.json` and more.
+"""A model as it is kept, checked, shipped and asked: a bundle of `model.ubj` or `model.txt`, `manifest.json` and more.
 
 Everything that can be wrong with a bundle's files is found when it is read, before it serves. What comes out of it is
 plain data that travels to the workers, where a `Scorer` puts it to use.
@@ -6,7 +6,7 @@ plain data that travels to the workers, where a `Scorer` puts it to use.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -18,11 +18,15 @@ import numpy as np
 import xgboost
 from msgspec import Meta
 
+from udfs import lightgbm_text
 from udfs.features import FeatureComputer, find_columns, schema_hash
 
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"
-MODEL_FILE = "model.ubj"
+MODEL_FILE = "model.ubj"  # of XGBoost, in UBJSON
+LIGHTGBM_FILE = "model.txt"
+#: What can be a bundle's model; it has one of them.
+MODEL_FILES = (MODEL_FILE, LIGHTGBM_FILE)
 EXPORT_FILE = "model.onnx"
 WARM_UP_FILE = "warm_up.json"
 OBJECTIVE = "binary:logistic"  # a score is a probability
@@ -76,12 +80,17 @@ class WarmUp:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A checked model, as data: cheap to pickle, holds nothing of XGBoost."""
+    """A checked model, as data: cheap to pickle, holds nothing of the model's library."""
 
     manifest: Manifest
-    model: bytes  # an XGBoost model in UBJSON
+    model: bytes  # the content of `model_file`
     export: bytes | None = None  # the same model as ONNX
     warm_up: WarmUp | None = None
+
+    @property
+    def model_file(self) -> str:
+        """Which of MODEL_FILES the model is."""
+        return find_model_file(self.manifest.files)
 
     @property
     def certified_limit(self) -> float | None:
@@ -106,12 +115,15 @@ def read_bundle(read: Callable[[str], bytes], origin: str, history_length: int |
     """
     manifest = read_manifest(read, origin)
     files = {name: _read_file(read, origin, name, digest) for name, digest in manifest.files.items()}
-    if MODEL_FILE not in files:
-        raise BundleError(f"{origin}/{MANIFEST_FILE}: files must list {MODEL_FILE}, got {sorted(files)}")
+    try:
+        model_file = find_model_file(files)
+    except ValueError as error:
+        raise BundleError(f"{origin}/{MANIFEST_FILE}: {error}") from None
     _check_features(manifest, f"{origin}/{MANIFEST_FILE}", history_length or manifest.history_length)
-    _check_model(files[MODEL_FILE], manifest, f"{origin}/{MODEL_FILE}")
+    check_model = _check_lightgbm if model_file == LIGHTGBM_FILE else _check_xgboost
+    check_model(files[model_file], manifest, f"{origin}/{model_file}")
     warm_up = _read_warm_up(files[WARM_UP_FILE], manifest, origin) if WARM_UP_FILE in files else None
-    return Bundle(manifest, files[MODEL_FILE], files.get(EXPORT_FILE), warm_up)
+    return Bundle(manifest, files[model_file], files.get(EXPORT_FILE), warm_up)
 
 
 def read_manifest(read: Callable[[str], bytes], origin: str) -> Manifest:
@@ -126,17 +138,25 @@ def read_manifest(read: Callable[[str], bytes], origin: str) -> Manifest:
         raise BundleError(f"{path}: not a valid manifest: {error}") from error
 
 
-def check_scores(bundle: Bundle, scores: np.ndarray, tolerance: float, scorer: str = MODEL_FILE) -> None:
+def find_model_file(files: Collection[str]) -> str:
+    """The one of MODEL_FILES that is among a bundle's files. Raises ValueError when there is none, or more than one."""
+    found = [name for name in MODEL_FILES if name in files]
+    if len(found) != 1:
+        raise ValueError(f"files must list one of {', '.join(MODEL_FILES)}, got {sorted(files)}")
+    return found[0]
+
+
+def check_scores(bundle: Bundle, scores: np.ndarray, tolerance: float, scorer: str | None = None) -> None:
     """Raises BundleError when the scores float32[m] of the warm-up rows are not the expected ones within a tolerance.
 
-    `scorer` is what gave them.
+    `scorer` is the file that gave them, by default the model's own.
     """
     off = np.abs(scores.astype(np.float64) - bundle.warm_up.scores)
     row = int(off.argmax())  # NaN counts as the largest
     if not off[row] <= tolerance:
         raise BundleError(
-            f"{bundle.manifest.version}: {scorer} scores row {row} of {WARM_UP_FILE} {scores[row]:.9g}, want "
-            f"{bundle.warm_up.scores[row]:.9g} within {tolerance:.0e}: it does not do here what it did at training"
+            f"{bundle.manifest.version}: {scorer or bundle.model_file} scores row {row} of {WARM_UP_FILE} "
+            f"{scores[row]:.9g}, want {bundle.warm_up.scores[row]:.9g} within {tolerance:.0e}: it does not do here what it did at training"
         )
 
 
@@ -145,14 +165,23 @@ class Scorer:
 
     def __init__(self, bundle: Bundle, threads: int = 1):
         self.features = FeatureComputer(bundle.manifest.features, bundle.manifest.history_length)
-        self._booster = _load_booster(bundle.model)
-        self._booster.set_param({"nthread": threads})
+        self._predict = native_predict(bundle.model_file, bundle.model, threads)
 
     def predict(self, matrix: np.ndarray) -> np.ndarray:
         """The probability of the label, float32[n], from the feature matrix float32[n, k] with NaN for missing."""
         if not len(matrix):
             return np.empty(0, np.float32)
-        return self._booster.inplace_predict(matrix, missing=np.nan)
+        return self._predict(matrix)
+
+
+def native_predict(model_file: str, model: bytes, threads: int = 1) -> Callable[[np.ndarray], np.ndarray]:
+    """A model in its own library: probabilities float32[n] of n > 0 feature rows float32[n, k], NaN for missing."""
+    if model_file == LIGHTGBM_FILE:
+        text = lightgbm_text.load_text(model)
+        return lambda matrix: text.predict(matrix, num_threads=threads).astype(np.float32)
+    booster = _load_booster(model)
+    booster.set_param({"nthread": threads})
+    return lambda matrix: booster.inplace_predict(matrix, missing=np.nan)
 
 
 class _AnyFormat(msgspec.Struct):
@@ -216,24 +245,43 @@ def _check_features(manifest: Manifest, path: str, history_length: int) -> None:
         )
 
 
-def _check_model(model: bytes, manifest: Manifest, path: str) -> None:
+def _check_xgboost(model: bytes, manifest: Manifest, path: str) -> None:
     if not model:  # XGBoost would end the process
         raise BundleError(f"{path}: not an XGBoost model: the file is empty")
     try:
         booster = _load_booster(model)
     except xgboost.core.XGBoostError as error:
         raise BundleError(f"{path}: not an XGBoost model: {_essence(error)}") from error
-    if booster.num_features() != len(manifest.features):
-        raise BundleError(
-            f"{path}: the model has {booster.num_features()} features, the manifest names {len(manifest.features)}"
-        )
-    if booster.feature_names is not None and tuple(booster.feature_names) != manifest.features:
-        pairs = zip(booster.feature_names, manifest.features)
+    _check_names(booster.feature_names, booster.num_features(), manifest, path)
+    objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
+    _check_objective(objective, OBJECTIVE, path)
+
+
+def _check_lightgbm(model: bytes, manifest: Manifest, path: str) -> None:
+    try:
+        names, objective = lightgbm_text.check_text(model)
+    except ValueError as error:
+        raise BundleError(f"{path}: not a LightGBM model: {error}") from error
+    _check_names(names, len(names), manifest, path)
+    _check_objective(objective, lightgbm_text.OBJECTIVE, path)
+    try:
+        lightgbm_text.load_text(model)
+    except Exception as error:  # its own class can't be named without importing it
+        raise BundleError(f"{path}: LightGBM can't load it: {' '.join(str(error).split())}") from error
+
+
+def _check_names(names: Sequence[str] | None, count: int, manifest: Manifest, path: str) -> None:
+    if count != len(manifest.features):
+        raise BundleError(f"{path}: the model has {count} features, the manifest names {len(manifest.features)}")
+    if names is not None and tuple(names) != manifest.features:
+        pairs = zip(names, manifest.features)
         column, (found, listed) = next(entry for entry in enumerate(pairs) if entry[1][0] != entry[1][1])
         raise BundleError(f"{path}: feature {column} of the model is {found!r}, the manifest has {listed!r} there")
-    objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
-    if objective != OBJECTIVE:
-        raise BundleError(f"{path}: the model's objective is {objective!r}, want {OBJECTIVE!r}")
+
+
+def _check_objective(found: str, wanted: str, path: str) -> None:
+    if found != wanted:
+        raise BundleError(f"{path}: the model's objective is {found!r}, want {wanted!r}")
 
 
 def _load_booster(model: bytes) -> xgboost.Booster:

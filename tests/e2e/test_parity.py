@@ -46,7 +46,7 @@ def test_logged_features_and_scores_equal_the_offline_ones_bit_for_bit(pipeline,
     middle = len(clicks) // 2
     first_profiles, later_profiles = profiles[::2], profiles[1::2]
 
-    pipe = pipeline("job.parallelism=2", "feature_log.user_share=1.0", "model.engine=xgboost")
+    pipe = pipeline("job.parallelism=2", "feature_log.user_share=1.0", "model.engine=native")
     pipe.send("profiles", profile_records(first_profiles))
     pipe.start()
     pipe.wait_until_consumed("profiles")

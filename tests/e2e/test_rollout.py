@@ -94,7 +94,7 @@ def test_a_challenger_goes_from_shadow_to_half_of_the_users_and_back(
     (tmp_path / "rollout.yaml").write_text(ROLLOUT)
     pipe = pipeline(
         *("delivery.guarantee=exactly-once", "job.parallelism=2", "feature_log.user_share=1.0"),
-        *(f"model.registry={uri}", "model.poll=1 s", "model.engine=xgboost", "model.shadow_budget=5 s"),
+        *(f"model.registry={uri}", "model.poll=1 s", "model.engine=native", "model.shadow_budget=5 s"),
     )
     served = Served(uri, pipe)
     served.enter("apply", str(tmp_path / "rollout.yaml"), "--why", "the first one")

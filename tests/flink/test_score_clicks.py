@@ -64,7 +64,7 @@ def test_the_job_scores_the_features_that_training_computes(run_job, bundle_dire
     payloads = [
         click(f"user{number % 3}", number, item_id=f"i{number % 5}", price=number / 3)[1] for number in range(200)
     ]
-    written = run_job([(None, payload, NOW) for payload in payloads], overrides=("model.engine=xgboost", profile))
+    written = run_job([(None, payload, NOW) for payload in payloads], overrides=("model.engine=native", profile))
     bundle = load_bundle(bundle_directory, 64)
     data = arrange(read_clicks(payloads))
     expected = data.features(FeatureComputer(bundle.manifest.features, 64))

@@ -19,7 +19,7 @@ from udfs.rules import Rule
 from udfs.serving import Serving, follow, serving_registry
 from udfs.shadows import MISSED_BATCHES, PAUSE_S, Shadows
 
-OPTIONS = Options(engine="xgboost")
+OPTIONS = Options(engine="native")
 USERS = [f"u{number}" for number in range(400)]
 CARTED = Rule(any=("lifetime_events >= 2",))
 
