@@ -16,11 +16,11 @@ from udfs.features import schema_hash
 from udfs.model import (
     FORMAT,
     MANIFEST_FILE,
-    MODEL_FILE,
     VERSION_PATTERN,
     BundleError,
     Manifest,
     TrainingWindow,
+    find_model_file,
     load_bundle,
 )
 
@@ -42,14 +42,14 @@ def describe_model(
     version: str | None = None,
     **more: Any,
 ) -> Manifest:
-    """The manifest of a bundle's files, MODEL_FILE among them, that were made just now; `more` are its other fields.
+    """The manifest of a bundle's files, a model's among them, that were made just now; `more` are its other fields.
 
     The version is by default the end of the training window and the first digits of the model's hash.
     """
     digests = file_digests(files)
     return Manifest(
         format=FORMAT,
-        version=version or f"{training_window.end:%Y%m%dT%H%M%SZ}-{digests[MODEL_FILE][:8]}",
+        version=version or f"{training_window.end:%Y%m%dT%H%M%SZ}-{digests[find_model_file(files)][:8]}",
         created_at=datetime.now(UTC).replace(microsecond=0),
         features=tuple(features),
         feature_schema_hash=schema_hash(features, history_length),

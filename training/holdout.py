@@ -15,9 +15,10 @@ from training.evaluate import (
     threshold_table,
 )
 from training.examples import Examples
+from training.family import Calibration, Fitting, Model
 from training.fitting import Data, Pruning, cross_validate, learning_curve, scored
 from training.labels import Label
-from training.models import FAMILIES, Calibration, Fitting, Model
+from training.models import FAMILIES
 from training.selection import Fit
 from training.settings import Training
 
@@ -26,6 +27,7 @@ from training.settings import Training
 class Evaluation:
     """All that the report tells."""
 
+    model: str  # its kind, of FAMILIES
     label: str
     rows: dict[str, int]
     users: dict[str, int]
@@ -50,7 +52,7 @@ class Evaluation:
     unused: list[str]  # features with one value, or none
     holdout: Examples
     probability: np.ndarray  # float64[holdout rows]
-    contributions: np.ndarray  # float32[holdout rows, features + 1], in logits; the last one is the base
+    contributions: np.ndarray  # float[holdout rows, features + 1], in logits; the last one is the base
 
 
 def evaluate(
@@ -70,6 +72,7 @@ def evaluate(
         for name in training.compare
     }
     return Evaluation(
+        model=training.model,
         label=str(label),
         rows={"training": len(everything.labels), "holdout": len(left)},
         users={"training": len(np.unique(everything.user)), "holdout": len(np.unique(left.user))},
@@ -88,7 +91,7 @@ def evaluate(
         cost=training.cost,
         importance=sorted(zip(training.names, fit.importance.tolist()), key=lambda entry: -entry[1]),
         pruning=fit.pruning,
-        learning_curve=learning_curve(FAMILIES["xgboost"], fit.data, fit.fitting, training.seed),
+        learning_curve=learning_curve(FAMILIES[training.model], fit.data, fit.fitting, training.seed),
         parameters=dict(fit.fitting.parameters),
         rounds=fit.model.rounds,
         unused=_unused(everything.features, left.names),

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import lightgbm
 import numpy as np
 import xgboost
-from onnxmltools import convert_xgboost
+from onnxmltools import convert_lightgbm, convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 
 from udfs.engines import OnnxScorer
+from udfs.model import LIGHTGBM_FILE
 
 #: The largest difference of a probability that an export may show. float32 has a relative precision of 6e-8; the two
 #: libraries add up hundreds of leaves in different orders.
@@ -31,13 +33,19 @@ class Certificate:
     limit: float
 
 
-def export_xgboost(model: bytes, features: int) -> bytes:
-    """The ONNX model of an XGBoost model in UBJSON: input float32[n, features], outputs `label` and `probabilities`."""
-    booster = xgboost.Booster()
-    booster.load_model(bytearray(model))
-    booster.feature_names = None  # the converter wants its own: f0, f1, ...
+def export(model_file: str, model: bytes, features: int) -> bytes:
+    """The ONNX model of a bundle's: input float32[n, features], outputs `label` and `probabilities`."""
     inputs = [("features", FloatTensorType([None, features]))]
-    converted = convert_xgboost(booster, initial_types=inputs, target_opset=OPSET)
+    if model_file == LIGHTGBM_FILE:
+        booster = lightgbm.Booster(model_str=model.decode())
+        converted = convert_lightgbm(booster, initial_types=inputs, target_opset=OPSET, zipmap=False)
+        # The converter says that there is one label, and ONNX Runtime warns of each batch that has more.
+        converted.graph.output[0].type.tensor_type.shape.dim[0].Clear()
+    else:
+        booster = xgboost.Booster()
+        booster.load_model(bytearray(model))
+        booster.feature_names = None  # the converter wants its own: f0, f1, ...
+        converted = convert_xgboost(booster, initial_types=inputs, target_opset=OPSET)
     converted.graph.name = "purchase_intent"  # by default a random one: equal models are to be equal bytes
     return converted.SerializeToString()
 
@@ -69,17 +77,10 @@ def edge_rows(rows: np.ndarray, thresholds: Sequence[np.ndarray], seed: int) -> 
         if len(splits):
             at = rng.choice(splits, _EDGE_ROWS).astype(np.float32)
             side = rng.integers(-1, 2, _EDGE_ROWS)
-            value = np.where(side < 0, np.nextafter(at, np.float32(-np.inf)), at)
-            value = np.where(side > 0, np.nextafter(at, np.float32(np.inf)), value)
+            with np.errstate(over="ignore"):  # LightGBM parts missing values from all others by a split at the end
+                value = np.where(side < 0, np.nextafter(at, np.float32(-np.inf)), at)
+                value = np.where(side > 0, np.nextafter(at, np.float32(np.inf)), value)
             hit = rng.random(_EDGE_ROWS) < 0.7
             made[hit, column] = value[hit]
     made[rng.random(made.shape) < 0.1] = np.nan
     return made
-
-
-def split_values(booster: xgboost.Booster, features: int) -> list[np.ndarray]:
-    """For each feature the values that an XGBoost model splits at, float32."""
-    names = booster.feature_names or [f"f{column}" for column in range(features)]
-    table = booster.trees_to_dataframe()
-    table = table[table["Feature"] != "Leaf"]
-    return [np.unique(table.loc[table["Feature"] == name, "Split"].dropna().to_numpy(np.float32)) for name in names]

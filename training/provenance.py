@@ -9,7 +9,7 @@ import numpy as np
 
 from udfs.model import TrainingWindow
 
-LIBRARIES = ("xgboost-cpu", "onnx", "onnxruntime", "numpy", "scikit-learn")
+LIBRARIES = ("xgboost-cpu", "lightgbm", "onnx", "onnxruntime", "numpy", "scikit-learn")
 
 
 def window_of(time_ms: np.ndarray) -> TrainingWindow:

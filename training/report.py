@@ -109,6 +109,7 @@ def metrics_json(trained: TrainedModel) -> bytes:
     told = {
         "verdict": verdict(trained),
         "alarms": alarms(trained),
+        "model": evaluation.model,
         "label": evaluation.label,
         "rows": evaluation.rows,
         "users": evaluation.users,

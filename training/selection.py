@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from training.evaluate import Estimate
+from training.family import Calibration, Fitting, ServedModel
 from training.fitting import (
     CrossValidated,
     Data,
@@ -17,7 +18,7 @@ from training.fitting import (
     scored,
     search,
 )
-from training.models import FAMILIES, Calibration, Fitting, XGBoostModel, fold_in
+from training.models import FAMILIES
 from training.settings import Training
 
 
@@ -25,14 +26,14 @@ from training.settings import Training
 class Fit:
     """A fitted model, and how it came about."""
 
-    model: XGBoostModel
+    model: ServedModel
     columns: list[int]  # of all features
     data: Data  # of these columns
     fitting: Fitting
     crossed: CrossValidated
     importance: np.ndarray  # of the features before pruning
     pruning: list[Pruning]
-    unpruned: XGBoostModel | None  # a fold's model of all features, where some were pruned
+    unpruned: ServedModel | None  # a fold's model of all features, where some were pruned
     calibration: Calibration
     calibration_gain: Estimate | None
 
@@ -43,7 +44,7 @@ class Fit:
 
 def select_and_fit(everything: Data, names: Sequence[str], training: Training, report: Callable[[str], None]) -> Fit:
     """Search, cross-validate, prune, calibrate, and fit what came of it on all rows; `names` are of their features."""
-    family, columns = FAMILIES["xgboost"], [list(names).index(name) for name in training.names]
+    family, columns = FAMILIES[training.model], [list(names).index(name) for name in training.names]
     data = everything.columns(columns)
     fitting = Fitting(
         names=training.names,
@@ -77,9 +78,7 @@ def select_and_fit(everything: Data, names: Sequence[str], training: Training, r
     if training.calibrate:
         calibration, gain = choose_calibration(data, crossed, training.seed)
     report(f"fitting {crossed.rounds} trees of {len(columns)} features")
-    fitted = family.fit(data.sample(), replace(fitting, rounds=crossed.rounds))
-    model = XGBoostModel(fold_in(fitted.booster, calibration))
-    model.booster.feature_names = list(fitting.names)
+    model = family.fit(data.sample(), replace(fitting, rounds=crossed.rounds)).calibrated(calibration)
     return Fit(model, columns, data, fitting, crossed, importance, tried, unpruned, calibration, gain)
 
 

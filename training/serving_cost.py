@@ -3,15 +3,15 @@
 It is measured here and now, so it belongs on a console and into no file.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import numpy as np
-import xgboost
 
 from training.examples import Examples
 from training.trainer import TrainedModel
 from udfs.features import FeatureComputer
+from udfs.model import find_model_file, native_predict
 from udfs.profiles import NO_PROFILE, PROFILE
 
 BATCH_ROWS, BATCHES = 500, 40
@@ -24,26 +24,29 @@ def saving(trained: TrainedModel) -> str | None:
     """
     if trained.unpruned is None:
         return None
-    kept = xgboost.Booster()
-    kept.load_model(bytearray(trained.model))
-    models = {"the features kept": kept, "all features": trained.unpruned.copy()}
-    holdout = trained.evaluation.holdout
-    servers = [_server(model, holdout, trained.manifest.history_length) for model in models.values()]
+    manifest, whole, holdout = trained.manifest, trained.unpruned, trained.evaluation.holdout
+    kept = native_predict(find_model_file(trained.files), trained.model)
+    models = [
+        ("the features kept", manifest.features, trained.evaluation.rounds, kept),
+        ("all features", whole.names, whole.rounds, native_predict(whole.file, whole.content())),
+    ]
+    servers = [_server(names, predict, holdout, manifest.history_length) for _, names, _, predict in models]
     told = [
         f"{features:.1f} us of features and {prediction:.1f} us of prediction with {what} "
-        f"({model.num_features()}, {model.num_boosted_rounds()} trees)"
-        for (what, model), (features, prediction) in zip(models.items(), _costs_us(servers, len(holdout)))
+        f"({len(names)}, {rounds} trees)"
+        for (what, names, rounds, _), (features, prediction) in zip(models, _costs_us(servers, len(holdout)))
     ]
     return f"an event costs {', '.join(told)}: batches of {BATCH_ROWS}, one thread, this machine"
 
 
-def _server(model: xgboost.Booster, examples: Examples, history_length: int) -> Callable[[np.ndarray], list[float]]:
+def _server(
+    names: Sequence[str], predict: Callable[[np.ndarray], np.ndarray], examples: Examples, history_length: int
+) -> Callable[[np.ndarray], list[float]]:
     """Scores rows as the job does and says when it began, had the features, and had the scores, in seconds.
 
     Lifetime and profile are not in the examples; their values make no difference to the cost.
     """
-    computer = FeatureComputer(model.feature_names, history_length)
-    model.set_param({"nthread": 1})
+    computer = FeatureComputer(names, history_length)
     profiles = np.frombuffer(NO_PROFILE * BATCH_ROWS, PROFILE)
 
     def serve(rows: np.ndarray) -> list[float]:
@@ -52,7 +55,7 @@ def _server(model: xgboost.Booster, examples: Examples, history_length: int) -> 
         times = [perf_counter()]
         features = computer.compute(examples.events, starts, ends, ends - starts, first_seen_ms, profiles)
         times.append(perf_counter())
-        model.inplace_predict(features, missing=np.nan)
+        predict(features)
         return [*times, perf_counter()]
 
     return serve

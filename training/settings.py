@@ -24,7 +24,8 @@ class TrainingError(ValueError):
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How to train; conf/training.yaml says what each key means. Equal settings and data give equal models."""
 
-    compare: tuple[Literal["logistic", "lightgbm"], ...] = ("logistic",)
+    model: Literal["xgboost", "lightgbm"] = "xgboost"
+    compare: tuple[Literal["logistic", "lightgbm", "xgboost"], ...] = ("logistic",)
     features: tuple[str, ...] = ()
     history_length: Positive = 64
     monotone: dict[str, Literal["up", "down"]] = {}
@@ -69,10 +70,11 @@ def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
     for name in training.monotone:
         if name not in training.names:
             raise TrainingError(f"{origin}: key monotone: {name} is not among the features")
-    unknown = set(training.parameters) - set(FAMILIES["xgboost"].defaults)
-    if unknown:
-        known = ", ".join(FAMILIES["xgboost"].defaults)
-        raise TrainingError(f"{origin}: key parameters: {min(unknown)} is unknown, want {known}")
+    known = FAMILIES[training.model].defaults
+    if unknown := set(training.parameters) - set(known):
+        raise TrainingError(f"{origin}: key parameters: {min(unknown)} is unknown, want {', '.join(known)}")
+    if training.model in training.compare:
+        raise TrainingError(f"{origin}: key compare: {training.model} is the model itself: name other kinds")
     return training
 
 

@@ -4,21 +4,21 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-import xgboost
 from threadpoolctl import threadpool_limits
 
 from training.bundle import describe_model
 from training.examples import Examples
+from training.family import ServedModel
 from training.fitting import Data, scored
 from training.holdout import Evaluation, evaluate, manifest_metrics
 from training.labels import CONVERTED, Label
-from training.onnx_export import certify, export_xgboost, split_values
+from training.onnx_export import certify, export
 from training.provenance import git_commit, library_versions, window_of
 from training.reference import reference_distributions, warm_up_rows
 from training.selection import select_and_fit
 from training.settings import Training
 from training.split import checked, split_by_time, split_by_user, user_folds
-from udfs.model import EXPORT_FILE, MODEL_FILE, WARM_UP_FILE, Manifest
+from udfs.model import EXPORT_FILE, WARM_UP_FILE, Manifest, find_model_file
 
 REFERENCE_FILE = "reference.json"
 
@@ -30,11 +30,11 @@ class TrainedModel:
     manifest: Manifest
     files: dict[str, bytes]
     evaluation: Evaluation = field(repr=False)
-    unpruned: xgboost.Booster | None = field(default=None, repr=False)  # with all features, of one fold
+    unpruned: ServedModel | None = field(default=None, repr=False)  # with all features, of one fold
 
     @property
     def model(self) -> bytes:
-        return self.files[MODEL_FILE]
+        return self.files[find_model_file(self.files)]
 
 
 DEFAULTS = Training()
@@ -80,12 +80,12 @@ def _train(
     evaluation = evaluate(fit, everything, left, matrix, training, label, best_possible)
     if evaluation.unused:
         report(f"features with one value or none in this data: {len(evaluation.unused)}, named in the report")
-    model = bytes(fit.model.booster.save_raw("ubj"))
-    exported = export_xgboost(model, len(fit.columns))
-    certificate = certify(fit.model.predict, exported, matrix, split_values(fit.model.booster, len(fit.columns)))
+    model = fit.model.content()
+    exported = export(fit.model.file, model, len(fit.columns))
+    certificate = certify(fit.model.predict, exported, matrix, fit.model.splits())
     names = fit.fitting.names
     files = {
-        MODEL_FILE: model,
+        fit.model.file: model,
         EXPORT_FILE: exported,
         REFERENCE_FILE: reference_distributions(names, fit.data.features, fit.model.predict(fit.data.features)),
         WARM_UP_FILE: warm_up_rows(names, matrix, evaluation.probability, training.seed),
@@ -104,7 +104,7 @@ def _train(
         git_commit=git_commit(),
         export={name: float(value) for name, value in asdict(certificate).items()},
     )
-    return TrainedModel(manifest, files, evaluation, fit.unpruned and fit.unpruned.booster)
+    return TrainedModel(manifest, files, evaluation, fit.unpruned)
 
 
 def _split(

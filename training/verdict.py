@@ -7,7 +7,7 @@ ONE_FEATURE_SHARE = 0.8  # of what the AUC is above chance, lost without a singl
 WIDE_GAP = 0.05  # between the AUC on seen and on held-out users
 #: With fewer users who have a positive label, chance moves the AUC by several hundredths.
 RELIABLE_USERS = 50
-NAMES = {"logistic": "logistic regression", "lightgbm": "LightGBM"}
+NAMES = {"xgboost": "XGBoost", "logistic": "logistic regression", "lightgbm": "LightGBM"}
 
 
 def alarms(trained: TrainedModel) -> list[str]:

@@ -156,7 +156,8 @@ def check_scores(bundle: Bundle, scores: np.ndarray, tolerance: float, scorer: s
     if not off[row] <= tolerance:
         raise BundleError(
             f"{bundle.manifest.version}: {scorer or bundle.model_file} scores row {row} of {WARM_UP_FILE} "
-            f"{scores[row]:.9g}, want {bundle.warm_up.scores[row]:.9g} within {tolerance:.0e}: it does not do here what it did at training"
+            f"{scores[row]:.9g}, want {bundle.warm_up.scores[row]:.9g} within {tolerance:.0e}: it does not do here "
+            "what it did at training"
         )
 
 

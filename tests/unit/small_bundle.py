@@ -8,7 +8,7 @@ import numpy as np
 import xgboost
 
 from training.bundle import describe_model, write_bundle
-from training.onnx_export import LIMIT, export_xgboost
+from training.onnx_export import LIMIT, export
 from training.reference import warm_up_rows
 from udfs.features import FEATURE_NAMES
 from udfs.model import EXPORT_FILE, MODEL_FILE, WARM_UP_FILE, Manifest, TrainingWindow
@@ -27,7 +27,7 @@ def files_of(seed: int) -> dict[str, bytes]:
     booster = xgboost.train({"objective": "binary:logistic", "max_depth": 2, "nthread": 1, "seed": seed}, data, 5)
     model = bytes(booster.save_raw("ubj"))
     warm_up = warm_up_rows(NAMES, matrix, booster.predict(data), seed)
-    return {MODEL_FILE: model, EXPORT_FILE: export_xgboost(model, len(NAMES)), WARM_UP_FILE: warm_up}
+    return {MODEL_FILE: model, EXPORT_FILE: export(MODEL_FILE, model, len(NAMES)), WARM_UP_FILE: warm_up}
 
 
 def manifest_of(version: str, files: dict[str, bytes], auc: float = 0.8, **fields) -> Manifest:

@@ -4,14 +4,16 @@ import re
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from scipy.special import logit
 from threadpoolctl import threadpool_limits
 
 from tests.conftest import QUICK
 from training.evaluate import Estimate
 from training.examples import Examples, simulated_examples
+from training.family import Calibration, Fitting, Sample
 from training.labels import CONVERTED
-from training.models import FAMILIES, Calibration, Fitting, Sample, XGBoostModel, fold_in, taught_labels
-from training.onnx_export import ExportError, certify, split_values
+from training.models import FAMILIES, taught_labels
+from training.onnx_export import ExportError, certify
 from training.report import metrics_json, report_html
 from training.serving_cost import saving
 from training.settings import TrainingError, load_training
@@ -191,13 +193,16 @@ def test_an_export_of_another_model_is_refused(trained, examples):
         certify(mine.predict, other.files[EXPORT_FILE], examples.features[:500], [()] * len(FEATURE_NAMES))
 
 
-def test_a_calibration_folded_into_the_trees_is_the_calibration(trained, examples):
-    booster = Scorer(Bundle(trained.manifest, trained.model))._booster
+@pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
+def test_a_calibration_folded_into_the_trees_is_the_calibration(examples, kind):
     calibration = Calibration(0.7, -0.4)
-    plain, folded = XGBoostModel(booster), XGBoostModel(fold_in(booster, calibration))
+    sample = Sample(examples.features, examples.labels, examples.weight)
+    plain = FAMILIES[kind].fit(sample, Fitting(FEATURE_NAMES, FAMILIES[kind].defaults, rounds=10, threads=1))
     rows = examples.features[:1_000]
+    folded = plain.calibrated(calibration)
     assert folded.predict(rows) == pytest.approx(calibration(plain.predict(rows)), abs=1e-6)
-    assert len(split_values(booster, len(FEATURE_NAMES))) == len(FEATURE_NAMES)
+    added = folded.contributions(rows).sum(axis=1)
+    assert added == pytest.approx(logit(folded.predict(rows)), abs=1e-4)
 
 
 def test_the_report_stands_alone_and_opens_with_the_verdict(trained):
@@ -245,6 +250,8 @@ def with_buyers(trained: TrainedModel, users: int) -> TrainedModel:
         ("monotone={nothing: up}", "feature 'nothing' is unknown"),
         ("parameters={depth: 3}", "key parameters: depth is unknown, want max_depth"),
         ("folds", "--set folds: want KEY=VALUE"),
+        ("model=logistic", "Invalid enum value 'logistic' - at `$.model`"),
+        ("compare=[xgboost]", "key compare: xgboost is the model itself: name other kinds"),
     ],
 )
 def test_a_setting_that_breaks_a_rule_is_refused_by_name(override, message):

@@ -1,0 +1,127 @@
+"""LightGBM, fitted so that its export can be exact: its thresholds are float32."""
+
+import re
+
+import lightgbm
+import numpy as np
+import optuna
+
+from training.family import Calibration, Fitting, Sample, information, library_parameters, split_values
+from udfs.model import LIGHTGBM_FILE
+
+_ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold
+
+
+class LightGBMModel:
+    file = LIGHTGBM_FILE
+
+    def __init__(self, booster: lightgbm.Booster, threads: int):
+        self.booster = booster
+        self.rounds = booster.num_trees()
+        self.names = tuple(booster.feature_name())
+        self._threads = threads
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        return self.booster.predict(features, num_threads=self._threads)
+
+    def contributions(self, features: np.ndarray) -> np.ndarray:
+        return self.booster.predict(features, num_threads=self._threads, pred_contrib=True)
+
+    def calibrated(self, calibration: Calibration) -> "LightGBMModel":
+        """The margin is the sum of the leaves: all are scaled, and those of the first tree are shifted too."""
+        if calibration == Calibration():
+            return self
+        booster = lightgbm.Booster(model_str=self.booster.model_to_string())
+        for number, tree in enumerate(booster.dump_model()["tree_info"]):
+            for leaf in range(tree["num_leaves"]):
+                scaled = calibration.slope * booster.get_leaf_output(number, leaf)
+                booster.set_leaf_output(number, leaf, scaled + (calibration.shift if number == 0 else 0.0))
+        return LightGBMModel(booster, self._threads)
+
+    def content(self) -> bytes:
+        return self.booster.model_to_string().encode()
+
+    def splits(self) -> list[np.ndarray]:
+        table = self.booster.trees_to_dataframe()
+        return split_values(table[table["left_child"].notna()], "split_feature", "threshold", self.names)
+
+
+class LightGBMFamily:
+    name = "lightgbm"
+    boosts = True
+    defaults = {
+        "num_leaves": 8,
+        "learning_rate": 0.05,
+        "min_child_share": 0.012,
+        "bagging_fraction": 0.8,
+        "feature_fraction_bynode": 0.15,
+        "lambda_l2": 20.0,
+    }
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, float]:
+        return {
+            "num_leaves": trial.suggest_int("num_leaves", 4, 64, log=True),
+            "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.15, log=True),
+            "min_child_share": trial.suggest_float("min_child_share", 0.0005, 0.1, log=True),
+            "bagging_fraction": trial.suggest_float("bagging_fraction", 0.4, 0.9),
+            "feature_fraction_bynode": trial.suggest_float("feature_fraction_bynode", 0.05, 0.5, log=True),
+            "lambda_l2": trial.suggest_float("lambda_l2", 1, 100, log=True),
+        }
+
+    def fit(self, train: Sample, fitting: Fitting, stop_by: Sample | None = None) -> LightGBMModel:
+        parameters = {
+            **library_parameters(fitting.parameters),
+            "min_sum_hessian_in_leaf": fitting.parameters["min_child_share"] * information(train),
+            "objective": "binary",
+            "metric": "binary_logloss",
+            "bagging_freq": 1,
+            "seed": fitting.seed,
+            "num_threads": fitting.threads,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+        }
+        if any(fitting.monotone):
+            parameters["monotone_constraints"] = list(fitting.monotone)
+        data = lightgbm.Dataset(train.features, train.labels, weight=train.weight, feature_name=list(fitting.names))
+        if stop_by is None:
+            return LightGBMModel(exact_in_float32(lightgbm.train(parameters, data, fitting.rounds)), fitting.threads)
+        held_out = data.create_valid(stop_by.features, stop_by.labels, weight=stop_by.weight)
+        booster = lightgbm.train(
+            parameters,
+            data,
+            fitting.rounds,
+            valid_sets=[held_out],
+            callbacks=[lightgbm.early_stopping(fitting.patience, verbose=False)],
+        )
+        return LightGBMModel(exact_in_float32(booster), fitting.threads)
+
+
+def float32_threshold(threshold: float) -> np.float32:
+    """The t float32 with x <= t for the same x float32 for which LightGBM goes left at a threshold.
+
+    That is the largest float32 that is not above it; but LightGBM takes values from -_ZERO to _ZERO for 0.
+    """
+    if abs(threshold) <= float(_ZERO):
+        return _ZERO if threshold >= 0 else np.nextafter(-_ZERO, np.float32(-np.inf))
+    limits = np.finfo(np.float32)
+    nearest = np.float32(np.clip(threshold, limits.min, limits.max))
+    if float(nearest) <= threshold:  # not as float32: beside one NumPy takes a Python number for one, too
+        return nearest
+    with np.errstate(over="ignore"):
+        return np.nextafter(nearest, np.float32(-np.inf))
+
+
+def exact_in_float32(booster: lightgbm.Booster) -> lightgbm.Booster:
+    """The booster up to its best iteration, with thresholds that are float32, and the same predictions of float32 rows.
+
+    LightGBM's own are float64, of which an export has the nearest float32, above it or below.
+    """
+
+    def rounded(found: re.Match) -> str:
+        return "threshold=" + " ".join(repr(float(float32_threshold(float(value)))) for value in found[1].split())
+
+    text = booster.model_to_string(num_iteration=booster.best_iteration)
+    text = re.sub("^threshold=(.*)$", rounded, text, flags=re.MULTILINE)
+    # Without the sizes in bytes, which are others now, LightGBM looks for where trees begin.
+    return lightgbm.Booster(model_str=re.sub("^tree_sizes=.*\n", "", text, flags=re.MULTILINE))
