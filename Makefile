@@ -49,12 +49,12 @@ lint: $(VENV) ## Style, formatting and the import rules
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/lint-imports --cache-dir build/import-linter
 
-train: $(VENV) ## Train a model: DATA=clicks OUT=models/first, LABEL=, PROFILES=, MAPPING=, CONF=, FEATURE_LOG=, LOGGED_BY=
+train: $(VENV) ## Train a model: DATA=clicks OUT=models/first, LABEL=, PROFILES=, MAPPING=, CONF=, RULE=, FEATURE_LOG=, LOGGED_BY=
 	@: $(if $(DATA),,$(error make train: DATA is missing; give a file or directory of clicks, for example DATA=clicks.jsonl))
 	@: $(if $(OUT),,$(error make train: OUT is missing; name the directory for the model, for example OUT=models/first))
 	@$(PYTHON) -m training.train --clicks '$(DATA)' --out '$(OUT)' --conf '$(or $(CONF),conf/training.yaml)' \
 		$(if $(LABEL),--label '$(LABEL)') $(if $(PROFILES),--profiles '$(PROFILES)') $(if $(MAPPING),--mapping '$(MAPPING)') \
-		$(if $(FEATURE_LOG),--feature-log '$(FEATURE_LOG)') $(if $(LOGGED_BY),--logged-by '$(LOGGED_BY)')
+		$(if $(RULE),--set 'rule=$(RULE)') $(if $(FEATURE_LOG),--feature-log '$(FEATURE_LOG)') $(if $(LOGGED_BY),--logged-by '$(LOGGED_BY)')
 
 features: $(VENV) ## Print the table of features
 	@$(PYTHON) -m udfs.features

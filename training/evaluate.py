@@ -87,10 +87,15 @@ class Scored:
 
     def gains(self, weight: np.ndarray) -> np.ndarray:
         """The share of all positives among the highest-scored 10 %, 20 %, ... 100 % of rows: float[DECILES]."""
+        return self.recall(weight, np.arange(1, DECILES + 1) / DECILES)
+
+    def recall(self, weight: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """The share of all positives among the highest-scored shares of rows, float[shares]; ties are drawn from."""
         hits, misses = self._curve(weight)
+        if not hits[-1]:
+            return np.full(len(shares), np.nan)
         taken = np.append(0, hits + misses)
-        wanted = np.arange(1, DECILES + 1) / DECILES * taken[-1]
-        return np.interp(wanted, taken, np.append(0, hits)) / hits[-1] if hits[-1] else np.full(DECILES, np.nan)
+        return np.interp(shares * taken[-1], taken, np.append(0, hits)) / hits[-1]
 
     def _curve(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         hits = np.cumsum(np.where(self.labels, weight, 0.0))[self._steps]
@@ -121,7 +126,7 @@ RANKING = {name: METRICS[name] for name in ("roc_auc", "average_precision")}
 
 def estimate(scored: Scored, measures: Mapping[str, Measure] = METRICS, seed: int = 1) -> dict[str, Estimate]:
     """Each measure with its interval."""
-    found = _with_intervals(
+    found = with_intervals(
         lambda weight: [measure(scored, weight) for measure in measures.values()], scored.weight, scored.redrawn(seed)
     )
     return dict(zip(measures, found))
@@ -131,7 +136,7 @@ def difference(
     first: Scored, second: Scored, measures: Mapping[str, Measure] = RANKING, seed: int = 1
 ) -> dict[str, Estimate]:
     """By how much each measure of `first` is above that of `second`, on the same rows; paired by user."""
-    found = _with_intervals(
+    found = with_intervals(
         lambda weights: [measure(first, weights[0]) - measure(second, weights[1]) for measure in measures.values()],
         (first.weight, second.weight),
         # The same seed draws the same users: both number them alike, from np.unique.
@@ -140,7 +145,7 @@ def difference(
     return dict(zip(measures, found))
 
 
-def _with_intervals(measure: Callable[[Any], Sequence[float]], own: Any, redrawn: Iterable) -> list[Estimate]:
+def with_intervals(measure: Callable[[Any], Sequence[float]], own: Any, redrawn: Iterable) -> list[Estimate]:
     """What is measured under the rows' own weights, with intervals from those redrawn, one replicate at a time."""
     values = measure(own)
     draws = np.array([measure(weight) for weight in redrawn]).reshape(-1, len(values))
@@ -158,7 +163,7 @@ def _interval(value: float, draws: np.ndarray) -> Estimate:
 def gain_table(scored: Scored, seed: int = 1) -> list[dict]:
     """By decile of score, highest first: the share of positives reached so far, and the lift over chance."""
     rows = []
-    for decile, gain in enumerate(_with_intervals(scored.gains, scored.weight, scored.redrawn(seed)), 1):
+    for decile, gain in enumerate(with_intervals(scored.gains, scored.weight, scored.redrawn(seed)), 1):
         share = decile / DECILES
         rows.append(
             {"share": share, "gain": gain, "lift": Estimate(gain.value / share, gain.low / share, gain.high / share)}
@@ -171,7 +176,7 @@ def calibration_table(scored: Scored, seed: int = 1, bins: int = CALIBRATION_BIN
     edges = np.linspace(0, len(scored.labels), bins + 1).astype(int)
     parts = [slice(start, end) for start, end in zip(edges[:-1], edges[1:])]
     parts = [part for part in parts if scored.weight[part].any()]
-    seen = _with_intervals(
+    seen = with_intervals(
         lambda weight: [_mean(scored.labels[part], weight[part]) for part in parts],
         scored.weight,
         scored.redrawn(seed),
@@ -198,7 +203,7 @@ def threshold_table(scored: Scored, benefit: float, cost: float, thresholds=THRE
         return figures
 
     decisions = [scored.probability >= threshold for threshold in thresholds]
-    found = iter(_with_intervals(measured, scored.weight, scored.redrawn(seed)))
+    found = iter(with_intervals(measured, scored.weight, scored.redrawn(seed)))
     return [
         {
             "threshold": threshold,

@@ -19,6 +19,7 @@ from training.family import Calibration, Fitting, Model
 from training.fitting import Data, Pruning, cross_validate, learning_curve, scored
 from training.labels import Label
 from training.models import FAMILIES
+from training.rule_baseline import RuleBaseline, measure_rule
 from training.selection import Fit
 from training.settings import Training
 
@@ -37,6 +38,7 @@ class Evaluation:
     training_auc: float
     compared: dict[str, dict[str, Estimate]]  # metrics of the other kinds of models, on the holdout
     differences: dict[str, dict[str, Estimate]]  # by which the model is better than those
+    rule: RuleBaseline | None
     gains: list[dict]
     calibration: list[dict]
     calibration_gain: Estimate | None
@@ -82,6 +84,7 @@ def evaluate(
         training_auc=fit.crossed.training_auc,
         compared={name: estimate(rival) for name, rival in rivals.items()},
         differences={name: difference(measured, rival) for name, rival in rivals.items()},
+        rule=None if training.rule is None else measure_rule(training.rule, left, measured),
         gains=gain_table(measured),
         calibration=calibration_table(measured),
         calibration_gain=fit.calibration_gain,

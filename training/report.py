@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from training.evaluate import METRICS, Estimate, Scored, estimate
 from training.examples import Examples
+from training.rule_baseline import describe_rule
 from training.trainer import TrainedModel
 from training.verdict import NAMES, alarms, bias_or_variance, verdict
 from udfs.history import DEVICES, EVENT_KINDS
@@ -119,6 +120,7 @@ def metrics_json(trained: TrainedModel) -> bytes:
         "training_auc": evaluation.training_auc,
         "compared": evaluation.compared,
         "differences": evaluation.differences,
+        "rule": evaluation.rule,
         "gains": evaluation.gains,
         "calibration": evaluation.calibration,
         "thresholds": evaluation.thresholds,
@@ -164,6 +166,7 @@ def report_html(trained: TrainedModel) -> bytes:
         evaluation=evaluation,
         verdict=verdict(trained),
         names=NAMES,
+        rule=evaluation.rule and describe_rule(evaluation.rule.rule),
         meanings=_MEANINGS,
         best_threshold=max(evaluation.thresholds, key=lambda row: row["value"].value),
         bias_or_variance=bias_or_variance(trained),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from training.models import FAMILIES
 from udfs.features import FEATURE_NAMES, find_columns
 from udfs.overrides import parse_value, split_override
+from udfs.rollout import RolloutError, load_rule
+from udfs.rules import Rule, rule_features
 from udfs.yaml_files import read_yaml
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -41,6 +43,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     calibrate: bool = True
     negative_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
     max_rows: Positive = 1_000_000
+    rule: Rule | None = None
     seed: Annotated[int, Meta(ge=0)] = 1
     threads: Positive = 2
     benefit: Annotated[float, Meta(gt=0)] = 1.0
@@ -53,15 +56,20 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
     """Read a YAML file and lay KEY=VALUE overrides over it. Raises TrainingError naming file, key and rule."""
-    content, origin = {}, "settings"
+    content, origin, beside = {}, "settings", Path()
     if path is not None:
         origin = str(path)
         content = read_yaml(path, TrainingError) or {}
         if not isinstance(content, dict):
             raise TrainingError(f"{path}: want keys such as folds:, got {type(content).__name__}")
+        beside = path.parent
     for override in overrides:
         key, value = split_override(override, "folds=3", TrainingError)
         content[key] = parse_value(value, f"--set {key}", TrainingError)
+        if key == "rule":
+            beside = Path()
+    if content.get("rule") is not None:
+        content["rule"] = msgspec.to_builtins(_read_rule(content["rule"], beside, origin))
     try:
         training = msgspec.convert(content, Training)
         find_columns((*training.features, *(name for name in training.monotone if name not in training.features)))
@@ -78,9 +86,24 @@ def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
     return training
 
 
+def _read_rule(written: Any, beside: Path, origin: str) -> Rule:
+    """The rule of the rollout file that the settings name."""
+    if not isinstance(written, str):
+        raise TrainingError(f"{origin}: key rule: want the path of a rollout file, got {written!r}")
+    try:
+        return load_rule(beside / written)
+    except RolloutError as error:
+        raise TrainingError(f"{origin}: key rule: {error}") from None
+
+
 def for_logged(training: Training, names: Sequence[str], history_length: int) -> Training:
     """The settings for features that were logged: no others can be had. Raises TrainingError for one that was not."""
     for name in (*training.features, *training.monotone):
         if name not in names:
             raise TrainingError(f"feature {name} is not among the {len(names)} that were logged")
+    for name in rule_features(training.rule) if training.rule else ():
+        if name not in names:
+            raise TrainingError(
+                f"key rule: feature {name} is not among the {len(names)} that were logged: --set rule=null goes without"
+            )
     return replace(training, features=training.features or tuple(names), history_length=history_length)

@@ -1,5 +1,6 @@
 """What to conclude from an evaluation, in words: whether to ship the model, and what would make it better."""
 
+from training.rule_baseline import RuleBaseline
 from training.trainer import TrainedModel
 
 TOO_GOOD_AUC = 0.95
@@ -34,6 +35,9 @@ def verdict(trained: TrainedModel) -> str:
         return f"Do not ship this model before its alarm is explained. {' '.join(found)} {told}"
     if not auc.low > 0.5:
         return f"Do not ship: this model can't be told from chance. {told} Use more data, or another label."
+    rule = evaluation.rule if evaluation.rule and evaluation.rule.chooses else None
+    if rule and not rule.differences["recall"].value > 0:
+        return f"Do not ship: the rule finds no less than this model. {_beside_rule(rule)} {told}"
     gains = {NAMES[name]: found["roc_auc"] for name, found in evaluation.differences.items()}
     for name, gain in gains.items():
         if gain.high < 0:
@@ -42,20 +46,31 @@ def verdict(trained: TrainedModel) -> str:
                 f"{-gain.value:.3f} of AUC ({-gain.high:.3f} to {-gain.low:.3f}). {told} More users, or a search for "
                 "parameters, may change that."
             )
+    in_doubt = "Ship only beside what serves today, in shadow or an A/B test: the model is not clearly better than "
+    if rule and not rule.differences["recall"].low > 0:
+        return f"{in_doubt}the rule. {_beside_rule(rule)} {told}"
     for name, gain in gains.items():
         if gain.low <= 0:
-            return (
-                f"Ship only beside what serves today, in shadow or an A/B test: the model is not clearly better than "
-                f"{name} (AUC {gain.value:+.3f}, {gain.low:+.3f} to {gain.high:+.3f}). {told}"
-            )
-    beaten = " ".join(
+            return f"{in_doubt}{name} (AUC {gain.value:+.3f}, {gain.low:+.3f} to {gain.high:+.3f}). {told}"
+    beaten = [
         f"It ranks better than {name}, by {gain.value:.3f} of AUC ({gain.low:.3f} to {gain.high:.3f})."
         for name, gain in gains.items()
-    )
+    ]
+    if rule:
+        beaten.append(_beside_rule(rule))
     opening = "Ship it, in shadow first."
     if _buyers(trained) < RELIABLE_USERS:
         opening = "Ship only beside what serves today, in shadow: there were too few users to be sure."
-    return " ".join(filter(None, [opening, beaten, told]))
+    return " ".join([opening, *beaten, told])
+
+
+def _beside_rule(rule: RuleBaseline) -> str:
+    """What both find when they act on as many events."""
+    gain = rule.differences["recall"]
+    return (
+        f"Acting on as many events as the rule, {rule.acted_on.value:.1%}, it reaches {rule.model_recall.value:.0%} of "
+        f"the positives and the rule {rule.recall.value:.0%} ({gain.value:+.1%}, {gain.low:+.1%} to {gain.high:+.1%})."
+    )
 
 
 def _evidence(trained: TrainedModel) -> str:
@@ -69,6 +84,8 @@ def _evidence(trained: TrainedModel) -> str:
         f"{metrics['roc_auc'].value:.0%} of the time (AUC {metrics['roc_auc']}); scores say "
         f"{metrics['mean_probability'].value:.2%} on average, {metrics['positive_rate'].value:.2%} came true."
     )
+    if evaluation.rule and not evaluation.rule.chooses:
+        told += " The rule acts on all or none of these events, so it says nothing of the model."
     if _buyers(trained) < RELIABLE_USERS:
         told += (
             f" Only {_buyers(trained):.0f} of these users have a positive: too few to rely on any of this, want "

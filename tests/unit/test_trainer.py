@@ -15,6 +15,7 @@ from training.labels import CONVERTED
 from training.models import FAMILIES, taught_labels
 from training.onnx_export import ExportError, certify
 from training.report import metrics_json, report_html
+from training.rule_baseline import RuleBaseline
 from training.serving_cost import saving
 from training.settings import TrainingError, load_training
 from training.simulate import Simulation, simulate
@@ -24,6 +25,7 @@ from training.verdict import alarms, verdict
 from udfs.engines import OnnxScorer
 from udfs.features import FEATURE_NAMES
 from udfs.model import EXPORT_FILE, Bundle, Scorer
+from udfs.rules import Rule
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +236,45 @@ def test_the_verdict_follows_from_chance_and_the_comparison(trained, auc, gain, 
     rough = verdict(dataclasses.replace(with_buyers(trained, 49), evaluation=evaluation))
     assert not rough.startswith("Ship it")
     assert "Only 49 of these users have a positive: too few" in rough
+
+
+@pytest.mark.parametrize(
+    ("gain", "opening"),
+    [
+        (Estimate(0.1, 0.05, 0.15), "Ship it, in shadow first. It ranks better than logistic regression, by 0.020"),
+        (Estimate(0.1, -0.05, 0.15), "Ship only beside what serves today, in shadow or an A/B test: the model is not"),
+        (Estimate(0.0, -0.05, 0.05), "Do not ship: the rule finds no less than this model. Acting on as many events"),
+        (Estimate(-0.1, -0.2, 0.05), "Do not ship: the rule finds no less than this model."),
+    ],
+)
+def test_a_model_that_does_not_beat_the_rule_is_not_to_be_shipped(trained, gain, opening):
+    found = dataclasses.replace(
+        trained.evaluation,
+        differences={"logistic": {"roc_auc": Estimate(0.02, 0.01, 0.03)}},
+        rule=rule_figures(gain, acted_on=0.1),
+    )
+    assert verdict(dataclasses.replace(with_buyers(trained, 50), evaluation=found)).startswith(opening)
+
+
+def test_a_rule_that_acts_on_nothing_is_no_comparison(trained):
+    found = dataclasses.replace(trained.evaluation, rule=rule_figures(Estimate(0, 0, 0), acted_on=0.0))
+    told = verdict(dataclasses.replace(trained, evaluation=found))
+    assert told.startswith(verdict(trained).split(":")[0])
+    assert "The rule acts on all or none of these events, so it says nothing of the model." in told
+
+
+def rule_figures(gain: Estimate, acted_on: float) -> RuleBaseline:
+    some = Estimate(0.3, 0.2, 0.4)
+    return RuleBaseline(
+        rule=Rule(all=("cart_adds_30m >= 1",)),
+        metrics={"roc_auc": some, "average_precision": some},
+        acted_on=Estimate(acted_on, acted_on, acted_on),
+        precision=some,
+        recall=some,
+        model_precision=some,
+        model_recall=some,
+        differences={"roc_auc": some, "average_precision": some, "precision": gain, "recall": gain},
+    )
 
 
 def with_buyers(trained: TrainedModel, users: int) -> TrainedModel:
