@@ -45,6 +45,7 @@ setup(
         "scikit-learn",
         "scipy",
         "threadpoolctl",
+        "urllib3",
         "xgboost-cpu==3.2.0",
     ],
     extras_require={

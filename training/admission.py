@@ -3,6 +3,7 @@
 import numpy as np
 
 from training.onnx_export import LIMIT
+from udfs import remote
 from udfs.engines import OnnxScorer
 from udfs.model import EXPORT_FILE, OWN_TOLERANCE, WARM_UP_FILE, Bundle, BundleError, Manifest, Scorer, check_scores
 from udfs.registry import Registry
@@ -16,8 +17,14 @@ class HoldoutError(ValueError):
 
 
 def check_bundle(bundle: Bundle) -> None:
-    """Raises BundleError when a bundle has no valid certificate, or does not score its warm-up rows as it should."""
+    """Raises BundleError when a bundle has no valid certificate, or does not score its warm-up rows as it should.
+
+    A remote model has no export to certify; RemoteError when it does not answer.
+    """
     version, certificate = bundle.manifest.version, bundle.manifest.export
+    if bundle.manifest.is_remote:
+        check_scores(bundle, Scorer(bundle).predict(bundle.warm_up.features), remote.TOLERANCE)
+        return
     if bundle.export is None:
         raise BundleError(f"{version}: {EXPORT_FILE} is missing")
     if not certificate.get("rows") or not {"limit", "largest_difference"} <= certificate.keys():
@@ -71,6 +78,11 @@ def newcomers(old: Rollout | None, new: Rollout) -> list[tuple[str, str]]:
 
 def check_models(registry: Registry, old: Rollout | None, new: Rollout) -> None:
     """Raises BundleError when a model that gains by a change must not serve, or not beside the others."""
+    acting = [new.champion, *(part.version for part in new.challengers)]
+    remote_ones = [version for version in acting if registry.manifest(version).is_remote]
+    is_local = not registry.manifest(new.champion).is_remote
+    if remote_ones and not is_local and (old is None or registry.local_champion() is None):
+        raise BundleError(f"{remote_ones[0]} is remote: want a local champion before it, which stands in when it fails")
     for version in gaining(old, new):
         check_bundle(registry.bundle(version, registry.manifest(new.champion).history_length))
 

@@ -1,18 +1,23 @@
 """What serves at a moment: the models of a rollout, which user gets which, and the scores of a batch."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from udfs.breaker import PAUSE_S, Breaker
 from udfs.engines import EngineName, Predict, build_engine
 from udfs.features import FeatureComputer
 from udfs.history import read_histories
-from udfs.model import Bundle, Manifest
+from udfs.model import Bundle, BundleError, Manifest, Scorer
 from udfs.profiles import NO_PROFILE, PROFILE
+from udfs.remote import RemoteError
 from udfs.rollout import CHAMPION, CONTROL, Rollout, arms, assign, eligible_rows, rollout_features
 from udfs.rules import matches
 from udfs.shadows import Shadows
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,21 @@ class Model:
 
     manifest: Manifest
     predict: Predict
+    breaker: Breaker = field(default_factory=Breaker)  # of a remote one
 
 
-def load_model(bundle: Bundle, options: Options) -> Model:
-    """Raises BundleError when the model doesn't give the scores that it has to."""
-    return Model(bundle.manifest, build_engine(bundle, options.engine, options.threads))
+def load_model(bundle: Bundle, options: Options, must_answer: bool = True) -> Model:
+    """Raises BundleError when the model doesn't give the scores that it has to.
+
+    A remote one that can't be reached raises RemoteError, or is taken unchecked where it need not answer.
+    """
+    try:
+        return Model(bundle.manifest, build_engine(bundle, options.engine, options.threads))
+    except RemoteError as error:
+        if must_answer:
+            raise
+        log.warning("not checked: %s", error)
+        return Model(bundle.manifest, Scorer(bundle).predict)
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,7 @@ class Scored:
     score: np.ndarray  # float32[n]
     decision: np.ndarray  # bool[n]: in control the rule's, elsewhere the score's
     arm: np.ndarray  # int64[n], position in the deployment's `arms`
+    version: np.ndarray  # object[n], of the model whose score it is: the arm's, or the one that stood in for it
     features: np.ndarray  # float32[n, all that any model or rule needs]
     shadows: dict[str, np.ndarray] = field(default_factory=dict)  # float32[n] by version
 
@@ -53,19 +69,26 @@ class Deployment:
     """The models of a rollout, loaded and warmed up. A row depends on its own arguments only, whatever batch it is in
     (but for the last digits of a score, where `auto` takes the faster engine for a batch's size)."""
 
-    def __init__(self, rollout: Rollout, models: Mapping[str, Model], options: Options = Options()):
-        """`models` by version, all that the rollout names."""
+    def __init__(
+        self,
+        rollout: Rollout,
+        models: Mapping[str, Model],
+        options: Options = Options(),
+        fallback: str | None = None,
+    ):
+        """`models` by version, all that the rollout names; and the local `fallback`, for remote ones that fail."""
         self.rollout = rollout
+        self.fallback = fallback
+        self.fallbacks = 0  # events that it has scored
+        self._models = models
         self.arms = arms(rollout)
         self.arm_names = np.array([arm.name for arm in self.arms], object)
         self.arm_versions = np.array([arm.version for arm in self.arms], object)
-        self.manifests = [models[arm.version].manifest for arm in self.arms]  # of each arm's model
         self._threshold = np.float32(options.threshold)
-        needed = [*(models[version].manifest.features for version in rollout.versions), rollout_features(rollout)]
+        needed = [*(model.manifest.features for model in models.values()), rollout_features(rollout)]
         self._names = tuple(dict.fromkeys(name for names in needed for name in names))
         self._features = FeatureComputer(self._names, models[rollout.champion].manifest.history_length)
-        self._columns = {version: self._columns_of(models[version].manifest) for version in rollout.versions}
-        self._predict = {version: models[version].predict for version in rollout.versions}
+        self._columns = {version: self._columns_of(model.manifest) for version, model in models.items()}
         self.shadows = None
         if rollout.shadows:
             self.shadows = Shadows(
@@ -99,12 +122,17 @@ class Deployment:
         if self.shadows is not None:
             self.shadows.begin(features)
         arm = self._assign(user_ids, features)
-        score = self._score(arm, features)
+        score, version = self._score(arm, features)
         decision = score >= self._threshold
         if self.rollout.control.share:
             in_control = np.flatnonzero(arm == CONTROL)
             decision[in_control] = matches(self.rollout.rule, self._names, features[in_control])
-        return Scored(score, decision, arm, features, {} if self.shadows is None else self.shadows.scores())
+        return Scored(score, decision, arm, version, features, {} if self.shadows is None else self.shadows.scores())
+
+    @property
+    def versions(self) -> set[str]:
+        """All models that are loaded, a fallback among them."""
+        return set(self._models)
 
     @property
     def shadow_batches_missed(self) -> int:
@@ -121,39 +149,73 @@ class Deployment:
         columns = np.array([self._names.index(name) for name in manifest.features])
         return None if np.array_equal(columns, np.arange(len(self._names))) else columns
 
+    def manifest(self, version: str) -> Manifest:
+        return self._models[version].manifest
+
     def _scorer(self, version: str) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda features: self._predict[version](self.vectors(version, features))
+        return lambda features: self._models[version].predict(self.vectors(version, features))
 
     def _assign(self, user_ids: Sequence[str], features: np.ndarray) -> np.ndarray:
         if not self.rollout.challengers and not self.rollout.control.share:
             return np.full(len(user_ids), CHAMPION)
         return assign(self.rollout, user_ids, eligible_rows(self.rollout, self._names, features))
 
-    def _score(self, arm: np.ndarray, features: np.ndarray) -> np.ndarray:
+    def _score(self, arm: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Score and version of each row."""
+        version = self.arm_versions[arm]
         if not self.rollout.challengers:
-            return self._scorer(self.rollout.champion)(features)
+            return self._score_by(self.rollout.champion, features, version, slice(None)), version
         score = np.empty(len(arm), np.float32)
-        versions = list(self._predict)
-        version = np.array([versions.index(one.version) for one in self.arms])[arm]
-        for number in np.unique(version):
-            rows = np.flatnonzero(version == number)
-            score[rows] = self._scorer(versions[number])(features[rows])
-        return score
+        for one in set(version):
+            rows = np.flatnonzero(version == one)
+            score[rows] = self._score_by(one, features[rows], version, rows)
+        return score, version
+
+    def _score_by(self, name: str, features: np.ndarray, version: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+        """Scores by a model, or by the fallback, whose version is then written into these rows."""
+        model = self._models[name]
+        if not model.manifest.is_remote:
+            return self._scorer(name)(features)
+        if model.breaker.is_closed:
+            try:
+                scores = self._scorer(name)(features)
+            except RemoteError as error:
+                if model.breaker.failed():
+                    log.warning("%s pauses for %.0f s, %s stands in: %s", name, PAUSE_S, self.fallback, error)
+            else:
+                model.breaker.succeeded()
+                return scores
+        version[rows] = self.fallback
+        self.fallbacks += len(features)
+        return self._scorer(self.fallback)(features)
 
 
 class Deployer:
     """Makes the deployment of a rollout; models that serve already are taken over as they are."""
 
-    def __init__(self, find_bundle: Callable[[str], Bundle], options: Options):
-        self._find_bundle, self._options = find_bundle, options
+    def __init__(
+        self,
+        find_bundle: Callable[[str], Bundle],
+        find_fallback: Callable[[Rollout], str | None],
+        options: Options,
+    ):
+        """`find_fallback` names the local model that is to stand in for remote ones."""
+        self._find_bundle, self._find_fallback, self._options = find_bundle, find_fallback, options
         self._models: dict[str, Model] = {}
 
-    def __call__(self, rollout: Rollout) -> Deployment:
-        """Raises what `find_bundle` raises, and BundleError."""
-        models = {
-            version: self._models.get(version) or load_model(self._find_bundle(version), self._options)
-            for version in rollout.versions
-        }
-        deployment = Deployment(rollout, models, self._options)
+    def __call__(self, rollout: Rollout, must_answer: bool = True) -> Deployment:
+        """Raises what `find_bundle` raises, BundleError, and RemoteError where remote models must answer."""
+        models = {version: self._load(version, must_answer) for version in rollout.versions}
+        acting = {arm.version for arm in arms(rollout)}
+        fallback = None
+        if any(models[version].manifest.is_remote for version in acting):
+            fallback = self._find_fallback(rollout)
+            if fallback is None:
+                raise BundleError(f"{', '.join(sorted(acting))}: a remote model needs a local one to stand in for it")
+            models[fallback] = models.get(fallback) or self._load(fallback, must_answer)
+        deployment = Deployment(rollout, models, self._options, fallback)
         self._models = models
         return deployment
+
+    def _load(self, version: str, must_answer: bool) -> Model:
+        return self._models.get(version) or load_model(self._find_bundle(version), self._options, must_answer)

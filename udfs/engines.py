@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import onnxruntime
 
+from udfs import remote
 from udfs.model import EXPORT_FILE, OWN_TOLERANCE, Bundle, BundleError, Scorer, check_scores
 
 EngineName = Literal["auto", "native", "onnx"]
@@ -26,10 +27,14 @@ Predict = Callable[[np.ndarray], np.ndarray]
 def build_engine(bundle: Bundle, engine: EngineName, threads: int = 1) -> Predict:
     """Predictions of a bundle's model, warmed up and checked against its warm-up rows.
 
+    A remote model raises RemoteError while it can not be reached.
     Raises BundleError when the bundle has no export for ONNX Runtime, and when a score is not the expected one.
     """
     rows = bundle.warm_up
     native = Scorer(bundle, threads).predict
+    if bundle.manifest.is_remote:
+        check_scores(bundle, native(rows.features), remote.TOLERANCE)
+        return native
     if rows is not None:
         check_scores(bundle, native(rows.features), OWN_TOLERANCE)
     if engine == "native" or engine == "auto" and (bundle.export is None or rows is None):

@@ -123,6 +123,7 @@ class Score(ColumnFunction):
         group.gauge("ledger_entry", lambda: self._follower.number)
         group.gauge("models_refused", lambda: self._follower.refused)
         group.gauge("shadow_batches_missed", lambda: self._deployment.shadow_batches_missed)
+        group.gauge("remote_fallbacks", lambda: self._deployment.fallbacks)
         self._latency_group = group.add_group("profile", self._profile.name)
         self._predicting = LatencyMetric(self._latency_group, "predict_ms")
         self._event_to_score: dict[str, LatencyMetric] = {}  # by version
@@ -181,7 +182,7 @@ class Score(ColumnFunction):
             "score": scored.score,
             "decision": scored.decision,
             "arm": deployment.arm_names[scored.arm],
-            "model_version": deployment.arm_versions[scored.arm],
+            "model_version": scored.version,
             "scored_at": [scored_at] * len(user_ids),
             "features": nothing,
             "feature_schema_hash": nothing,
@@ -196,9 +197,9 @@ class Score(ColumnFunction):
         self._scored.inc(len(user_ids))
         self._batch_size = len(user_ids)
         self._predicting.observe((time.perf_counter() - started) * 1000)
-        latencies_ms, versions = scored_at - record_ms, columns["model_version"]
-        for version in set(versions):
-            self._event_to_score[version].observe(*latencies_ms[versions == version].tolist())
+        latencies_ms = scored_at - record_ms
+        for version in set(scored.version):
+            self._event_to_score[version].observe(*latencies_ms[scored.version == version].tolist())
         return columns
 
     def _take_over(self) -> None:
@@ -211,22 +212,21 @@ class Score(ColumnFunction):
 
     def _show_models(self) -> None:
         """For each model a gauge, 1 while it serves, and the latency of its scores."""
-        for version in set(self._deployment.rollout.versions) - self._event_to_score.keys():
+        for version in self._deployment.versions - self._event_to_score.keys():
             group = self._group.add_group("version", version)
-            group.gauge("model", lambda version=version: int(version in self._deployment.rollout.versions))
+            group.gauge("model", lambda version=version: int(version in self._deployment.versions))
             group = self._latency_group.add_group("version", version)
             self._event_to_score[version] = LatencyMetric(group, "event_to_score_ms", self._budget_ms)
 
     def _logged(self, user_ids: list, scored: Scored) -> dict[str, Column]:
-        """The vectors that the models of the arms were given, of the users in the sample, and what they are."""
+        """The vectors that the models were given, of the users in the sample, and what they are."""
         sampled = np.array([in_sample(user, self._user_share) for user in user_ids], bool)
         features, schemas = np.full(len(user_ids), None), np.full(len(user_ids), None)
-        for arm, manifest in enumerate(self._deployment.manifests):
-            rows = np.flatnonzero(sampled & (scored.arm == arm))
-            if rows.size:
-                vectors = self._deployment.vectors(manifest.version, scored.features[rows])
-                features[rows] = np.fromiter((vector.tobytes() for vector in vectors), object, len(rows))
-                schemas[rows] = manifest.feature_schema_hash
+        for version in set(scored.version):
+            rows = np.flatnonzero(sampled & (scored.version == version))
+            vectors = self._deployment.vectors(version, scored.features[rows])
+            features[rows] = np.fromiter((vector.tobytes() for vector in vectors), object, len(rows))
+            schemas[rows] = self._deployment.manifest(version).feature_schema_hash
         return {"features": features, "feature_schema_hash": schemas}
 
 

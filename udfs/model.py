@@ -1,4 +1,4 @@
-"""A model as it is kept, checked, shipped and asked: a bundle of `model.ubj` or `model.txt`, `manifest.json` and more.
+"""A model as it is kept, checked, shipped and asked: a bundle of a model, `manifest.json` and more.
 
 Everything that can be wrong with a bundle's files is found when it is read, before it serves. What comes out of it is
 plain data that travels to the workers, where a `Scorer` puts it to use.
@@ -20,13 +20,15 @@ from msgspec import Meta
 
 from udfs import lightgbm_text
 from udfs.features import FeatureComputer, find_columns, schema_hash
+from udfs.remote import Endpoint, RemoteScorer
 
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.ubj"  # of XGBoost, in UBJSON
 LIGHTGBM_FILE = "model.txt"
+ENDPOINT_FILE = "endpoint.json"  # of a model that another process serves
 #: What can be a bundle's model; it has one of them.
-MODEL_FILES = (MODEL_FILE, LIGHTGBM_FILE)
+MODEL_FILES = (MODEL_FILE, LIGHTGBM_FILE, ENDPOINT_FILE)
 EXPORT_FILE = "model.onnx"
 WARM_UP_FILE = "warm_up.json"
 OBJECTIVE = "binary:logistic"  # a score is a probability
@@ -64,6 +66,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     git_commit: str | None = None
     export: Annotated[dict[str, float], Meta(description="certificate of model.onnx, see training/onnx_export.py")] = {}
     files: Annotated[dict[str, Sha256], Meta(description="SHA-256 of each file of the bundle but this one")]
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether another process serves the model."""
+        return ENDPOINT_FILE in self.files
 
 
 class BundleError(ValueError):
@@ -120,8 +127,7 @@ def read_bundle(read: Callable[[str], bytes], origin: str, history_length: int |
     except ValueError as error:
         raise BundleError(f"{origin}/{MANIFEST_FILE}: {error}") from None
     _check_features(manifest, f"{origin}/{MANIFEST_FILE}", history_length or manifest.history_length)
-    check_model = _check_lightgbm if model_file == LIGHTGBM_FILE else _check_xgboost
-    check_model(files[model_file], manifest, f"{origin}/{model_file}")
+    _CHECKS[model_file](files[model_file], manifest, f"{origin}/{model_file}")
     warm_up = _read_warm_up(files[WARM_UP_FILE], manifest, origin) if WARM_UP_FILE in files else None
     return Bundle(manifest, files[model_file], files.get(EXPORT_FILE), warm_up)
 
@@ -176,10 +182,15 @@ class Scorer:
 
 
 def native_predict(model_file: str, model: bytes, threads: int = 1) -> Callable[[np.ndarray], np.ndarray]:
-    """A model in its own library: probabilities float32[n] of n > 0 feature rows float32[n, k], NaN for missing."""
+    """A model in its own library: probabilities float32[n] of n > 0 feature rows float32[n, k], NaN for missing.
+
+    A model that another process serves raises RemoteError when it has none.
+    """
     if model_file == LIGHTGBM_FILE:
         text = lightgbm_text.load_text(model)
         return lambda matrix: text.predict(matrix, num_threads=threads).astype(np.float32)
+    if model_file == ENDPOINT_FILE:
+        return RemoteScorer(msgspec.json.decode(model, type=Endpoint)).predict
     booster = _load_booster(model)
     booster.set_param({"nthread": threads})
     return lambda matrix: booster.inplace_predict(matrix, missing=np.nan)
@@ -269,6 +280,18 @@ def _check_lightgbm(model: bytes, manifest: Manifest, path: str) -> None:
         lightgbm_text.load_text(model)
     except Exception as error:  # its own class can't be named without importing it
         raise BundleError(f"{path}: LightGBM can't load it: {' '.join(str(error).split())}") from error
+
+
+def _check_endpoint(model: bytes, manifest: Manifest, path: str) -> None:
+    try:
+        msgspec.json.decode(model, type=Endpoint)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: not a valid endpoint: {error}") from error
+    if WARM_UP_FILE not in manifest.files:
+        raise BundleError(f"{path}: a remote model needs {WARM_UP_FILE}: nothing else says that it is the right one")
+
+
+_CHECKS = {MODEL_FILE: _check_xgboost, LIGHTGBM_FILE: _check_lightgbm, ENDPOINT_FILE: _check_endpoint}
 
 
 def _check_names(names: Sequence[str] | None, count: int, manifest: Manifest, path: str) -> None:

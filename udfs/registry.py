@@ -77,6 +77,15 @@ class Registry:
             raise RegistryError(f"{self.uri}/ledger: entry {newest.number}, which serves, is gone")
         return newest
 
+    def local_champion(self) -> str | None:
+        """The newest champion that is no remote model, the one that serves or one before it; raises like `newest`."""
+        newest = self.newest()
+        for number in reversed(self.numbers()):
+            entry = self.entry(number) if number <= newest.number else None
+            if entry is not None and not self.manifest(entry.rollout.champion).is_remote:
+                return entry.rollout.champion
+        return None
+
     def bundle(self, version: str, history_length: int | None = None) -> Bundle:
         """A staged bundle, checked like `udfs.model.load_bundle` does.
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from udfs.deployment import Deployer, Deployment, Options
 from udfs.follower import Follower
-from udfs.model import Bundle
+from udfs.model import Bundle, BundleError
 from udfs.registry import Registry
 from udfs.rollout import Rollout
 
@@ -22,10 +22,13 @@ class Serving:
     number: int = NO_ENTRY  # of the ledger's entry
     registry: str | None = None  # to follow; without one nothing changes
     poll_s: float = 10.0
+    fallback: str | None = None  # the version that stands in for remote models, one of the bundles
 
 
 def serving_bundle(bundle: Bundle, options: Options) -> Serving:
-    """One model for everybody."""
+    """One model for everybody. Raises BundleError for a remote one: nothing could stand in for it."""
+    if bundle.manifest.is_remote:
+        raise BundleError(f"{bundle.manifest.version}: a remote model needs a registry, with a local one to stand in")
     version = bundle.manifest.version
     return Serving(Rollout(salt="none", champion=version), {version: bundle}, options)
 
@@ -35,7 +38,12 @@ def serving_registry(uri: str, history_length: int, options: Options, poll_s: fl
     registry = Registry(uri)
     number, rollout = registry.rollout()
     bundles = {version: registry.bundle(version, history_length) for version in rollout.versions}
-    return Serving(rollout, bundles, options, number, uri, poll_s)
+    fallback = None
+    if any(bundle.manifest.is_remote for bundle in bundles.values()):
+        fallback = registry.local_champion()
+    if fallback is not None:
+        bundles[fallback] = registry.bundle(fallback, history_length)
+    return Serving(rollout, bundles, options, number, uri, poll_s, fallback)
 
 
 def follow(serving: Serving) -> Follower[Rollout, Deployment]:
@@ -47,8 +55,11 @@ def follow(serving: Serving) -> Follower[Rollout, Deployment]:
         known = serving.bundles.get(version)
         return registry.bundle(version, history_length) if known is None else known
 
-    deploy = Deployer(find_bundle, serving.options)
-    current = deploy(serving.rollout)
+    def find_fallback(rollout: Rollout) -> str | None:
+        return serving.fallback if rollout == serving.rollout else registry.local_champion()
+
+    deploy = Deployer(find_bundle, find_fallback, serving.options)
+    current = deploy(serving.rollout, must_answer=False)
     if registry is None:
         return Follower(lambda: (serving.number, serving.rollout), deploy, current, serving.number, serving.poll_s)
     follower = Follower(registry.rollout, deploy, current, serving.number, serving.poll_s)

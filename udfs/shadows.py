@@ -7,11 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 
 import numpy as np
 
-log = logging.getLogger(__name__)
+from udfs.breaker import PAUSE_S, Breaker
 
-#: So many batches without an answer in a row, and shadows get none for a while (a circuit breaker).
-MISSED_BATCHES = 3
-PAUSE_S = 30.0
+log = logging.getLogger(__name__)
 
 
 class Shadows:
@@ -29,19 +27,17 @@ class Shadows:
     ):
         self._models = dict(models)
         self._budget_s = budget_s
-        self._clock = clock
+        self._breaker = Breaker(clock)
         self._pool = ThreadPoolExecutor(1, "shadows")
         self._last: Future | None = None  # may still be at work for an earlier batch
         self._current: Future | None = None
-        self._missed_in_a_row = 0
-        self._resume_at = 0.0
         self.missed = 0  # batches that went without
 
     def begin(self, features: np.ndarray) -> None:
         """Start on a batch float32[n, k], which nobody may change meanwhile."""
         self._current = None
         is_free = self._last is None or self._last.done()
-        if is_free and self._clock() >= self._resume_at:
+        if is_free and self._breaker.is_closed:
             self._last = self._current = self._pool.submit(self._score, features)
 
     def scores(self) -> dict[str, np.ndarray]:
@@ -56,7 +52,7 @@ class Shadows:
         except Exception as error:  # a shadow's failure is not the serving model's
             self._miss(str(error))
         else:
-            self._missed_in_a_row = 0
+            self._breaker.succeeded()
             return found
         return {}
 
@@ -69,8 +65,5 @@ class Shadows:
 
     def _miss(self, reason: str) -> None:
         self.missed += 1
-        self._missed_in_a_row += 1
-        if self._missed_in_a_row >= MISSED_BATCHES:
-            self._resume_at = self._clock() + PAUSE_S
-            self._missed_in_a_row = 0
+        if self._breaker.failed():
             log.warning("shadows %s pause for %.0f s: %s", ", ".join(self._models), PAUSE_S, reason)

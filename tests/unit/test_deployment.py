@@ -10,6 +10,7 @@ import pytest
 from tests.unit.small_bundle import NAMES, make_bundle
 from training.changes import add_shadow, first, start
 from training.ledger import append
+from udfs.breaker import FAILURES, PAUSE_S
 from udfs.deployment import Deployment, Options, load_model
 from udfs.follower import Follower
 from udfs.model import Scorer, load_bundle
@@ -17,7 +18,7 @@ from udfs.registry import Registry
 from udfs.rollout import CONTROL, Challenger, Control, Rollout, assign
 from udfs.rules import Rule
 from udfs.serving import Serving, follow, serving_registry
-from udfs.shadows import MISSED_BATCHES, PAUSE_S, Shadows
+from udfs.shadows import Shadows
 
 OPTIONS = Options(engine="native")
 USERS = [f"u{number}" for number in range(400)]
@@ -104,10 +105,10 @@ def test_a_shadow_that_fails_again_and_again_is_paused_and_then_tried_again():
         raise ValueError("no such column")
 
     shadows = Shadows({"bad": failing}, budget_s=5.0, clock=lambda: now[0])
-    for _ in range(MISSED_BATCHES + 3):
+    for _ in range(FAILURES + 3):
         shadows.begin(np.zeros((1, 3), np.float32))
         assert shadows.scores() == {}
-    assert len(calls) == MISSED_BATCHES
+    assert len(calls) == FAILURES
     now[0] = PAUSE_S
     shadows.begin(np.zeros((1, 3), np.float32))
     assert shadows.scores() == {}

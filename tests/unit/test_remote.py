@@ -1,0 +1,221 @@
+"""Models behind the Open Inference Protocol, asked in a real process; and what stands in for them when they fail."""
+
+import http.client
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tests.unit.small_bundle import NAMES, files_of, make_bundle
+from training import promote, remote_bundle
+from udfs.breaker import FAILURES
+from udfs.deployment import Options
+from udfs.model import MODEL_FILE, WARM_UP_FILE, BundleError, Scorer, load_bundle
+from udfs.registry import Registry
+from udfs.remote import (
+    RETRIES_SAVED,
+    Endpoint,
+    RemoteError,
+    RemoteScorer,
+    RetryBudget,
+    decode_answer,
+    encode_request,
+)
+from udfs.serving import follow, serving_bundle, serving_registry
+
+ROWS = np.random.default_rng(1).random((25, len(NAMES)), np.float32)
+ROWS[::4, 1] = np.nan
+PATIENT_MS = 20_000
+
+
+class Server:
+    """The server's process."""
+
+    def __init__(self, model: Path):
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).parent / "oip_server.py"), str(model)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.port = int(self._process.stdout.readline())
+
+    def endpoint(self, model: str = "m", **fields) -> Endpoint:
+        fields = {"column": 1, "timeout_ms": PATIENT_MS} | fields
+        return Endpoint(url=f"http://127.0.0.1:{self.port}", model=model, **fields)
+
+    def seen(self) -> dict:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.request("GET", "/")
+        return json.loads(connection.getresponse().read())
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+@pytest.fixture
+def server(tmp_path) -> Iterator[Server]:
+    (tmp_path / "model.ubj").write_bytes(files_of(1)[MODEL_FILE])
+    running = Server(tmp_path / "model.ubj")
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def local(tmp_path) -> Path:
+    return make_bundle(tmp_path, "local")
+
+
+@pytest.mark.parametrize("model", ["m", "json"])
+def test_a_remote_model_gives_the_scores_that_it_gives_here(server, local, model):
+    expected = Scorer(load_bundle(local, 64)).predict(ROWS)
+    found = RemoteScorer(server.endpoint(model)).predict(ROWS)
+    assert found.tobytes() == expected.tobytes()
+
+
+def test_no_request_has_more_rows_than_the_endpoint_wants(server):
+    RemoteScorer(server.endpoint(max_batch=10)).predict(ROWS)
+    assert server.seen()["rows"] == [10, 10, 5]
+
+
+def test_a_busy_server_is_asked_again(server):
+    assert len(RemoteScorer(server.endpoint("busy")).predict(ROWS)) == len(ROWS)
+    assert server.seen()["requests"] == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "message"),
+    [
+        ("slow", {"timeout_ms": 50}, "within 50 ms"),
+        ("page", {}, "not an answer of the protocol (Expecting value: line 1 column 1 (char 0)): <html>login</html>"),
+        ("missing", {}, 'HTTP status 404: {"error": "no such model"}'),
+        ("m", {"column": None}, "output probabilities has shape [25, 2]: want `column` in endpoint.json to say which"),
+        ("m", {"column": 2}, "output probabilities has 2 columns: column is 2"),
+        ("nan", {}, "output probabilities has values outside [0, 1], such as [nan]"),
+        ("m", {"token_env": "NO_SUCH_TOKEN"}, "environment variable NO_SUCH_TOKEN, with its token, is not set"),
+    ],
+)
+def test_an_answer_that_cannot_be_used_is_an_error_that_names_the_endpoint(server, model, fields, message):
+    endpoint = server.endpoint(model, **fields)
+    with pytest.raises(RemoteError) as caught:
+        RemoteScorer(endpoint).predict(ROWS)
+    assert str(caught.value).startswith(f"{endpoint.address}: ")
+    assert message in str(caught.value)
+
+
+def test_retries_are_a_tenth_of_the_requests_after_those_that_were_saved_up():
+    budget = RetryBudget()
+    assert sum(budget.spend() for _ in range(100)) == RETRIES_SAVED
+    for _ in range(55):
+        budget.earn()
+    assert sum(budget.spend() for _ in range(100)) == 5
+
+
+@given(arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 4)), elements=st.floats(0, 1, width=32)))
+def test_what_is_encoded_is_decoded(rows):
+    endpoint = Endpoint(url="http://h", model="m", output="features", column=0)
+    header, tensor = encode_request(endpoint, rows)
+    answer = json.dumps({"outputs": json.loads(header)["inputs"]}).encode()
+    found = decode_answer(endpoint, answer + tensor, str(len(answer)), len(rows))
+    assert found.tobytes() == rows[:, 0].tobytes()
+
+
+def remote(server: Server, local: Path, directory: Path, model: str = "m") -> int:
+    arguments = ["--url", f"http://127.0.0.1:{server.port}", "--model", model, "--column", "1", "--version", "remote"]
+    return remote_bundle.main(
+        [*arguments, "--timeout-ms", str(PATIENT_MS), "--features-of", str(local), "--out", str(directory)]
+    )
+
+
+def run(registry: str, *arguments: str) -> int:
+    return promote.main([*arguments, "--registry", registry])
+
+
+@pytest.fixture
+def registry(server, local, tmp_path) -> str:
+    """A local champion, and a remote model staged."""
+    assert remote(server, local, tmp_path / "remote") == 0
+    uri = str(tmp_path / "registry")
+    for bundle in (local, tmp_path / "remote"):
+        assert run(uri, "stage", str(bundle)) == 0
+    return uri
+
+
+def score(deployment):
+    n = len(ROWS)
+    users = [f"u{number}" for number in range(n)]
+    return deployment.score(users, [bytes(32)] * n, np.ones(n, np.int64), np.zeros(n, np.int64), [None] * n)
+
+
+def promoted(registry: str) -> None:
+    assert run(registry, "start", "local", "--champion", "--why", "first") == 0
+    assert run(registry, "start", "remote", "--at-most", "1", "--share", "1", "--force", "--why", "larger") == 0
+    assert run(registry, "ramp", "remote", "--to-champion", "--why", "better") == 0
+
+
+def test_the_last_local_champion_stands_in_while_a_remote_one_fails(registry, server):
+    promoted(registry)
+    follower = follow(serving_registry(registry, 64, Options(), poll_s=60))
+    serving = follower.current
+    answered = score(serving)
+    assert set(answered.version) == {"remote"}
+    server.stop()
+    for batch in range(1, FAILURES + 2):
+        found = score(serving)
+        assert set(found.version) == {"local"}
+        assert found.score.tobytes() == answered.score.tobytes()  # it is the same model
+        assert serving.fallbacks == batch * len(ROWS)
+    follower.stop()
+
+
+def test_a_job_starts_while_its_remote_model_is_down(registry, server):
+    promoted(registry)
+    server.stop()
+    follower = follow(serving_registry(registry, 64, Options(), poll_s=60))
+    assert set(score(follower.current).version) == {"local"}
+    follower.stop()
+
+
+def test_a_remote_model_that_is_down_is_not_taken_over(registry, server):
+    assert run(registry, "start", "local", "--champion", "--why", "first") == 0
+    follower = follow(serving_registry(registry, 64, Options(), poll_s=60))
+    assert run(registry, "start", "remote", "--at-most", "1", "--share", "1", "--force", "--why", "larger") == 0
+    server.stop()
+    follower.look_once()
+    assert (follower.number, follower.refused) == (1, 1)
+    follower.stop()
+
+
+def test_a_remote_model_can_not_be_the_first_champion(registry, capsys):
+    assert run(registry, "start", "remote", "--champion", "--why", "first") == 2
+    assert "want a local champion before it" in capsys.readouterr().err
+    with pytest.raises(BundleError, match="a remote model needs a registry"):
+        serving_bundle(Registry(registry).bundle("remote"), Options())
+
+
+def test_a_remote_model_that_gives_other_scores_than_before_is_refused(registry, server, local, tmp_path, capsys):
+    assert run(registry, "start", "local", "--champion", "--why", "first") == 0
+    staged = tmp_path / "registry" / "bundles" / "remote"
+    manifest = json.loads((staged / "manifest.json").read_text())
+    endpoint = (staged / "endpoint.json").read_text().replace('"model": "m"', '"model": "wrong"')
+    (staged / "endpoint.json").write_text(endpoint)
+    manifest["files"]["endpoint.json"] = sha256(endpoint.encode()).hexdigest()
+    (staged / "manifest.json").write_text(json.dumps(manifest))
+    assert run(registry, "shadow", "remote", "--why", "to look at it") == 2
+    assert re.search(rf"endpoint.json scores row \d+ of {WARM_UP_FILE}", capsys.readouterr().err)
+
+
+def test_no_bundle_is_made_of_an_endpoint_that_gives_no_scores(server, local, tmp_path, capsys):
+    assert remote(server, local, tmp_path / "remote", "missing") == 2
+    assert "HTTP status 404" in capsys.readouterr().err
+    assert not (tmp_path / "remote").exists()

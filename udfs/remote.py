@@ -1,0 +1,190 @@
+"""A model that another process serves, over the Open Inference Protocol v2 (KServe, Triton, MLServer).
+
+The bundle of such a model has `endpoint.json` in place of a model. Feature vectors travel by the protocol's binary
+tensor data extension, because JSON has no NaN, which a missing feature is.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import urllib3
+from msgspec import Meta
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+#: By how much a remote model's scores of its warm-up rows may be off: it may run on another library and processor.
+TOLERANCE = 1e-5
+
+#: The share of requests that may be retried in the long run, and how many retries can be saved up: a retry budget, or
+#: retries would multiply the load on a server that can't keep up (Beyer et al., Site Reliability Engineering, 2016,
+#: chapter 21).
+RETRY_SHARE, RETRIES_SAVED = 0.1, 10.0
+_FIRST_PAUSE_S = 0.005
+_RETRIED = {429, 502, 503, 504}
+_DTYPES = {"FP32": "<f4", "FP64": "<f8"}
+
+Text = Annotated[str, Meta(min_length=1)]
+
+
+class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where a remote model is, and how it is asked; a secret is only named, as an environment variable."""
+
+    url: Annotated[str, Meta(pattern="^https?://[^/]+")]
+    model: Text
+    model_version: str | None = None
+    input: Text = "features"
+    output: Text = "probabilities"
+    column: Annotated[int, Meta(ge=0)] | None = None  # of a 2-D output, the one with the label's probability
+    timeout_ms: Annotated[int, Meta(ge=1)] = 100  # for a batch, retries included
+    max_batch: Annotated[int, Meta(ge=1)] = 1_000  # rows in a request
+    token_env: str | None = None  # the variable with a bearer token
+
+    @property
+    def address(self) -> str:
+        version = f"/versions/{self.model_version}" if self.model_version else ""
+        return f"{self.url.rstrip('/')}/v2/models/{self.model}{version}"
+
+
+class RemoteError(OSError):
+    """An endpoint that gave no scores, or none that can be used; one line with endpoint, rule and value."""
+
+
+class _Passing(Exception):
+    """What another try may get past."""
+
+
+class RetryBudget:
+    """Each request earns a part of a retry; a retry spends a whole one."""
+
+    def __init__(self):
+        self._saved = RETRIES_SAVED
+
+    def earn(self) -> None:
+        self._saved = min(RETRIES_SAVED, self._saved + RETRY_SHARE)
+
+    def spend(self) -> bool:
+        """Whether a retry is allowed, which is then spent."""
+        if self._saved < 1:
+            return False
+        self._saved -= 1
+        return True
+
+
+class RemoteScorer:
+    """Asks an endpoint for scores."""
+
+    def __init__(self, endpoint: Endpoint, clock: Callable[[], float] = time.monotonic):
+        self._endpoint = endpoint
+        self._clock = clock
+        self._pool = urllib3.PoolManager(retries=False)
+        self._budget = RetryBudget()
+
+    def predict(self, matrix: np.ndarray) -> np.ndarray:
+        """The probability of the label, float32[n], from feature rows float32[n, k], NaN for missing.
+
+        Raises RemoteError when the endpoint does not have all of them in time, or gives something else.
+        """
+        deadline = self._clock() + self._endpoint.timeout_ms / 1000
+        size = self._endpoint.max_batch
+        parts = [self._ask(matrix[start : start + size], deadline) for start in range(0, len(matrix), size)]
+        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+    def _ask(self, rows: np.ndarray, deadline: float) -> np.ndarray:
+        pause = _FIRST_PAUSE_S
+        self._budget.earn()
+        while True:
+            try:
+                return self._ask_once(rows, deadline - self._clock())
+            except _Passing as error:
+                if self._clock() + pause >= deadline or not self._budget.spend():
+                    raise RemoteError(f"{self._endpoint.address}: {error}") from None
+                time.sleep(pause)
+                pause *= 2
+
+    def _ask_once(self, rows: np.ndarray, seconds: float) -> np.ndarray:
+        endpoint = self._endpoint
+        if seconds <= 0:
+            raise RemoteError(f"{endpoint.address}: no answer within {endpoint.timeout_ms} ms")
+        header, tensor = encode_request(endpoint, rows)
+        headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(header))}
+        if endpoint.token_env:
+            headers["Authorization"] = f"Bearer {self._token()}"
+        try:
+            answer = self._pool.request(
+                "POST", f"{endpoint.address}/infer", body=header + tensor, headers=headers,
+                timeout=urllib3.Timeout(total=seconds), redirect=False,
+            )  # fmt: skip
+        except urllib3.exceptions.HTTPError as error:
+            raise _Passing(f"{type(error).__name__} within {endpoint.timeout_ms} ms") from None
+        if answer.status in _RETRIED:
+            raise _Passing(f"HTTP status {answer.status}")
+        if answer.status != 200:
+            raise RemoteError(f"{endpoint.address}: HTTP status {answer.status}: {_beginning(answer.data)}")
+        try:
+            return decode_answer(endpoint, answer.data, answer.headers.get(HEADER_LENGTH), len(rows))
+        except ValueError as error:
+            raise RemoteError(f"{endpoint.address}: {error}") from None
+
+    def _token(self) -> str:
+        name = self._endpoint.token_env
+        if not os.environ.get(name):
+            raise RemoteError(f"{self._endpoint.address}: environment variable {name}, with its token, is not set")
+        return os.environ[name]
+
+
+def encode_request(endpoint: Endpoint, rows: np.ndarray) -> tuple[bytes, bytes]:
+    """The JSON header and the binary tensor of an inference request for rows float32[n, k]."""
+    tensor = np.ascontiguousarray(rows, "<f4").tobytes()
+    parameters = {"binary_data_size": len(tensor)}
+    inputs = {"name": endpoint.input, "shape": list(rows.shape), "datatype": "FP32", "parameters": parameters}
+    outputs = {"name": endpoint.output, "parameters": {"binary_data": True}}
+    return json.dumps({"inputs": [inputs], "outputs": [outputs]}).encode(), tensor
+
+
+def decode_answer(endpoint: Endpoint, body: bytes, header_length: str | None, rows: int) -> np.ndarray:
+    """The scores float32[rows] of an answer, binary or JSON. Raises ValueError naming rule and value."""
+    split = len(body) if header_length is None else int(header_length)
+    try:
+        outputs = json.loads(body[:split])["outputs"]
+        output = next(one for one in outputs if one["name"] == endpoint.output)
+        values = _values(outputs, output, body[split:])
+        shape = [int(length) for length in output["shape"]]
+    except StopIteration:
+        names = ", ".join(one["name"] for one in outputs)
+        raise ValueError(f"no output is named {endpoint.output}, there are {names}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"not an answer of the protocol ({error}): {_beginning(body)}") from None
+    if len(shape) == 2 and shape[1] > 1 and endpoint.column is None:
+        raise ValueError(f"output {endpoint.output} has shape {shape}: want `column` in endpoint.json to say which")
+    if shape[:1] != [rows] or len(shape) > 2 or values.size != np.prod(shape, dtype=int):
+        raise ValueError(f"output {endpoint.output} has shape {shape} and {values.size} values for {rows} rows")
+    table = values.reshape(rows, -1)
+    column = endpoint.column or 0
+    if column >= table.shape[1]:
+        raise ValueError(f"output {endpoint.output} has {table.shape[1]} columns: column is {column}")
+    scores = table[:, column].astype(np.float32)
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError(f"output {endpoint.output} has values outside [0, 1], such as {scores[~(scores <= 1)][:1]}")
+    return scores
+
+
+def _values(outputs: list[dict[str, Any]], output: dict[str, Any], tensors: bytes) -> np.ndarray:
+    if output["datatype"] not in _DTYPES:
+        raise ValueError(f"datatype is {output['datatype']}, want one of {', '.join(_DTYPES)}")
+    if "data" in output:
+        return np.array(output["data"], np.float64).ravel()
+    start = 0  # binary tensors lie one behind the other, in the order of the outputs
+    for one in outputs:
+        size = one.get("parameters", {}).get("binary_data_size", 0)
+        if one is output:
+            return np.frombuffer(tensors[start : start + size], _DTYPES[output["datatype"]])
+        start += size
+    raise AssertionError("output is one of outputs")
+
+
+def _beginning(body: bytes) -> str:
+    return " ".join(body[:200].decode(errors="replace").split())
