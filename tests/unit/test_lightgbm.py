@@ -98,6 +98,13 @@ def test_a_model_with_rounded_thresholds_and_its_export_score_as_the_one_that_wa
     assert np.abs(rounded_export().predict(rows) - expected).max() < 1e-6
 
 
+def test_the_thresholds_in_the_file_are_float32():
+    table = load_text(rounded_model().content()).trees_to_dataframe()
+    thresholds = table["threshold"].dropna().to_numpy(float)
+    assert (thresholds.astype(np.float32) == thresholds).all()
+    assert len(np.unique(thresholds)) > 20
+
+
 @cache
 def rounded_export() -> OnnxScorer:
     return OnnxScorer(export(LIGHTGBM_FILE, rounded_model().content(), 3))
