@@ -130,6 +130,22 @@ class Deployment:
         return Scored(score, decision, arm, version, features, {} if self.shadows is None else self.shadows.scores())
 
     @property
+    def is_one_model(self) -> bool:
+        """Whether one local model scores and decides for everybody, and nothing else is asked."""
+        rollout = self.rollout
+        has_others = rollout.challengers or rollout.shadows or rollout.control.share or rollout.eligible
+        return not has_others and not self._models[rollout.champion].manifest.is_remote
+
+    def score_one(
+        self, history: bytes, lifetime_events: int, first_seen_ms: int, profile: bytes | None
+    ) -> tuple[float, bool]:
+        """Score and decision of the last event of a history, where `is_one_model`: `score` for a batch of one, in a
+        fraction of its time."""
+        features = self._features.compute_one(history, lifetime_events, first_seen_ms, profile or NO_PROFILE)
+        score = self._scorer(self.rollout.champion)(features)[0]
+        return float(score), bool(score >= self._threshold)
+
+    @property
     def versions(self) -> set[str]:
         """All models that are loaded, a fallback among them."""
         return set(self._models)

@@ -240,6 +240,29 @@ class FeatureComputer:
             )
         return matrix
 
+    def compute_one(self, history: bytes, lifetime_events: int, first_seen_ms: int, profile: bytes) -> np.ndarray:
+        """The feature vector float32[1, len(names)] of one packed history's last event, as `compute` has it.
+
+        Raises ValueError for a history that is empty or not a whole number of records.
+        """
+        if not history or len(history) % EVENT.itemsize:
+            raise ValueError(f"history has {len(history)} bytes: want one or more records of {EVENT.itemsize} bytes")
+        records = np.frombuffer(history, EVENT)
+        matrix = np.empty((1, len(self.names)), np.float32)
+        self._compute_rows(
+            records,
+            np.array([0]),
+            np.array([len(records)]),
+            np.array([lifetime_events]),
+            np.array([first_seen_ms]),
+            np.frombuffer(profile, PROFILE),
+            self.history_length,
+            self._needs,
+            self._columns,
+            matrix,
+        )
+        return matrix
+
 
 def find_columns(names: Sequence[str]) -> list[int]:
     """Where the named features are in FEATURES. Raises ValueError for an unknown or repeated name."""

@@ -69,8 +69,17 @@ class ColumnFunction(ScalarFunction):
     def eval(self, *arguments: Any) -> pd.Series | Row:
         if self._profile.name == "throughput":
             return _series_of_rows(self.result, self.columns(*map(_column_of_series, arguments)))
+        return self.row(*arguments)
+
+    def row(self, *arguments: Any) -> Row:
+        """The result for one row; by default that of columns of one value, which takes 0.1 ms longer than the work."""
         columns = self.columns(*map(_column_of_value, arguments))
         return Row(*(_plain(columns[name][0], null) for name, null in self._fields))
+
+
+def milliseconds(time: datetime) -> int:
+    """Milliseconds since 1970 of a time that Flink hands over, in UTC."""
+    return (time - _EPOCH) // _MILLISECOND
 
 
 def _column_of_series(series: pd.Series) -> Column:
@@ -81,7 +90,7 @@ def _column_of_series(series: pd.Series) -> Column:
 
 def _column_of_value(value: Any) -> Column:
     if isinstance(value, datetime):
-        return np.array([(value - _EPOCH) // _MILLISECOND])
+        return np.array([milliseconds(value)])
     return np.array([value]) if isinstance(value, int) else [value]
 
 

@@ -3,17 +3,20 @@
 import builtins
 import sys
 import time
+from datetime import datetime
 
 import numpy as np
 from apache_beam.runners.worker import statesampler
+from pyflink.common import Row
 from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
 from udfs.deployment import Scored
 from udfs.events import ClickDecoder, ClickLimits
-from udfs.flink_columns import Column, ColumnFunction, Profile, row_type
+from udfs.flink_columns import Column, ColumnFunction, Profile, milliseconds, row_type
 from udfs.metrics import LatencyMetric, RejectedMetric
 from udfs.profiles import ProfileDecoder
+from udfs.rollout import CHAMPION
 from udfs.sampling import in_sample
 from udfs.serving import Serving, follow
 
@@ -59,6 +62,22 @@ class DecodeClicks(ColumnFunction):
         self._decoding.observe((time.perf_counter() - started) * 1000)
         self._event_to_decode.observe(*(_now_ms() - record_ms).tolist())
         return columns
+
+    def row(self, payload: bytes | None, record_time: datetime) -> Row:
+        started = time.perf_counter()
+        record_ms = milliseconds(record_time)
+        clicks = self._decoder.decode([payload], [record_ms])
+        rejected = self._rejected.columns([payload], clicks.reasons, clicks.messages)
+        self._decoding.observe((time.perf_counter() - started) * 1000)
+        self._event_to_decode.observe(_now_ms() - record_ms)
+        return Row(
+            clicks.user_ids[0],
+            clicks.events[0],
+            clicks.event_ids[0],
+            clicks.event_times_ms[0],
+            record_ms,
+            *(column[0] for column in rejected.values()),
+        )
 
 
 class DecodeProfiles(ColumnFunction):
@@ -201,6 +220,30 @@ class Score(ColumnFunction):
         for version in set(scored.version):
             self._event_to_score[version].observe(*latencies_ms[scored.version == version].tolist())
         return columns
+
+    def row(
+        self,
+        user_id: str,
+        is_event: bool,
+        history: bytes,
+        lifetime_events: int,
+        first_seen_ms: int,
+        profile: bytes | None,
+        record_ms: int,
+    ) -> Row:
+        self._take_over()
+        deployment = self._deployment
+        if not is_event or not deployment.is_one_model or self._user_share > 0:
+            return super().row(user_id, is_event, history, lifetime_events, first_seen_ms, profile, record_ms)
+        started = time.perf_counter()
+        score, decision = deployment.score_one(history, lifetime_events, first_seen_ms, profile)
+        scored_at = _now_ms()
+        arm = deployment.arms[CHAMPION]
+        self._batch_size = 1
+        self._scored.inc()
+        self._predicting.observe((time.perf_counter() - started) * 1000)
+        self._event_to_score[arm.version].observe(scored_at - record_ms)
+        return Row(score, decision, arm.name, arm.version, scored_at, None, None, (), ())
 
     def _take_over(self) -> None:
         """Between two batches: what the follower has ready serves from here on."""

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.unit.small_bundle import NAMES, make_bundle
 from training.changes import add_shadow, first, start
@@ -14,6 +16,7 @@ from udfs.breaker import FAILURES, PAUSE_S
 from udfs.deployment import Deployment, Options, load_model
 from udfs.follower import Follower
 from udfs.model import Scorer, load_bundle
+from udfs.profiles import Profile, pack_profile
 from udfs.registry import Registry
 from udfs.rollout import CONTROL, Challenger, Control, Rollout, assign
 from udfs.rules import Rule
@@ -45,6 +48,33 @@ def test_everybody_has_the_champion_where_there_is_nobody_else(bundles):
     assert {serving.arms[arm].version for arm in found.arm} == {"v1"}
     assert found.score.tobytes() == Scorer(bundles["v1"]).predict(serving.vectors("v1", found.features)).tobytes()
     assert np.array_equal(found.decision, found.score >= 0.5)
+
+
+@given(st.binary(min_size=32, max_size=32 * 70), st.integers(1, 1_000), st.booleans())
+def test_one_event_is_scored_as_in_a_batch(one_model, content, lifetime_events, has_profile):
+    """Whatever is in the history: parity rests on it where rows come one by one."""
+    history = content[: len(content) // 32 * 32]
+    profile = pack_profile(Profile("u", country="DE", membership_tier="gold")) if has_profile else None
+    batch = one_model.score(["u"], [history], np.array([lifetime_events]), np.array([7]), [profile])
+    assert one_model.score_one(history, lifetime_events, 7, profile) == (batch.score[0], batch.decision[0])
+
+
+@pytest.fixture(scope="module")
+def one_model(tmp_path_factory) -> Deployment:
+    bundle = load_bundle(make_bundle(tmp_path_factory.mktemp("one"), "v1"), 64)
+    return Deployment(first("v1"), {"v1": load_model(bundle, OPTIONS)}, OPTIONS)
+
+
+def test_only_a_rollout_of_one_model_has_rows_scored_alone(bundles):
+    assert deployment(bundles, first("v1")).is_one_model
+    shadowed = deployment(bundles, add_shadow(first("v1"), "v2"))
+    shadowed.close()
+    for other in (
+        shadowed,
+        deployment(bundles, replace_rollout()),
+        deployment(bundles, start(first("v1"), "v2", 0, 1)),
+    ):
+        assert not other.is_one_model
 
 
 def test_each_user_is_scored_by_the_model_of_their_arm(bundles):
