@@ -25,10 +25,11 @@ from rich.table import Table
 from jobs import flink_client
 from jobs.bare_loop import bare_loop_rate
 from jobs.bench_preparation import preparation_figures
+from jobs.bench_swap import swap_figures
 from jobs.local_stack import PROJECT, LocalStack, StackError
 from jobs.processes import ProcessError
 from jobs.replay_send import FOR_LATENCY, FOR_THROUGHPUT, at_rate, send
-from jobs.settings import load_settings
+from jobs.settings import Topics, load_settings
 from jobs.topics import create_topics
 from jobs.watch_scores import TopicWatcher
 from training.bundle import write_bundle
@@ -44,6 +45,7 @@ REPORT = PROJECT / "build" / "bench.json"
 
 EVENTS, USERS, HOURS = 1_000_000, 20_000, 48
 COUNTED_FROM, COUNTED_TO = 200_000, 950_000  # the end is left out: partitions do not end together
+SWAP_ROWS = 1_000  # of a batch
 COPIES = 10  # of the clicks, for training's examples
 POLL_SECONDS = 2  # serving the metrics costs the TaskManager work that the job then lacks
 ALL_TREES = Training(
@@ -52,8 +54,16 @@ ALL_TREES = Training(
 BACKENDS = {"heap": "hashmap", "rocksdb": "rocksdb"}
 PARALLELISMS = (1, 2, 4)
 FOR_RATE = ("execution.bundle_size=5000", "execution.bundle_time=100 ms", "execution.buffer_timeout=50 ms")
-RATES = (500, 2_000, 10_000)
-WARM_UP_RATE, WARM_UP_SECONDS = 3_000, 40
+#: What each profile is submitted with, the rates that it is measured at, and the one that warms it up.
+PROFILES = {
+    "throughput": ((), (500, 2_000, 10_000), 3_000),
+    "latency": (
+        ("execution.profile=latency", "execution.buffer_timeout=1 ms", "job.parallelism=1"),
+        (500, 1_000, 2_000),
+        1_500,
+    ),
+}
+WARM_UP_SECONDS = 60
 SETTLE_SECONDS, MEASURED_SECONDS = 5, 20
 DRAIN_SECONDS = 300  # a rate that the job can't keep up with shows as latency, not as a failure
 
@@ -80,9 +90,15 @@ def step(what: str) -> None:
 def _measure(directory: Path) -> dict:
     step("Training a model of all features, 200 trees")
     bundle = directory / "model"
-    trained = train_model(simulated_examples(simulate(Simulation(3_000, 24))), ALL_TREES)
+    examples = simulated_examples(simulate(Simulation(3_000, 24)))
+    trained = train_model(examples, ALL_TREES)
     write_bundle(bundle, trained.manifest, trained.files)
     figures = {"trees": int(trained.manifest.metrics["rounds"]), "features": len(trained.manifest.features)}
+
+    step("A hot swap at full load")
+    figures["swap"] = swap_figures(bundle, examples, SWAP_ROWS, directory / "registry")
+    console.print(f"    {_swap_words(figures['swap'])}")
+    del examples
 
     step(f"Simulating {EVENTS} clicks of {USERS} users")
     stream = simulate(Simulation(USERS, HOURS))
@@ -125,20 +141,29 @@ def _measure(directory: Path) -> dict:
                 else:
                     flink_client.cancel(stack, job)
 
-        step("Latency: warming up")
-        job = flink_client.submit(stack, CONF, [*common, "source.start=latest"])
-        flink_client.wait_until_running(stack, job)
-        _latencies(stack.bootstrap_servers, settings.topics, WARM_UP_RATE, WARM_UP_SECONDS)
-        figures["latency_ms"] = {}
-        for rate in RATES:
-            step(f"Latency at {rate} events/s")
-            measured = _latencies(stack.bootstrap_servers, settings.topics, rate, SETTLE_SECONDS + MEASURED_SECONDS)
-            p50, p99 = np.percentile(measured, [50, 99]).round(1).tolist()
-            figures["latency_ms"][str(rate)] = {"p50": p50, "p99": p99}
-            console.print(f"    p50 {p50} ms, p99 {p99} ms of {len(measured)} events")
-        flink_client.cancel(stack, job)
+        figures["latency_ms"] = {
+            profile: _profile_latencies(stack, settings.topics, profile, common) for profile in PROFILES
+        }
     best = max(rate for rates in figures["throughput"].values() for rate in rates.values())
     figures["best_to_bare_loop"] = round(best / figures["bare_loop"], 3)
+    return figures
+
+
+def _profile_latencies(stack: LocalStack, topics: Topics, profile: str, overrides: list[str]) -> dict[str, dict]:
+    """By rate, p50 and p99 of a profile in ms, after a warm-up."""
+    of_profile, rates, warm_up_rate = PROFILES[profile]
+    step(f"Latency, profile {profile}: warming up")
+    job = flink_client.submit(stack, CONF, [*overrides, *of_profile, "source.start=latest"])
+    flink_client.wait_until_running(stack, job)
+    _latencies(stack.bootstrap_servers, topics, warm_up_rate, WARM_UP_SECONDS)
+    figures = {}
+    for rate in rates:
+        step(f"Latency, profile {profile}, at {rate} events/s")
+        measured = _latencies(stack.bootstrap_servers, topics, rate, SETTLE_SECONDS + MEASURED_SECONDS)
+        p50, p99 = np.percentile(measured, [50, 99]).round(1).tolist()
+        figures[str(rate)] = {"p50": p50, "p99": p99}
+        console.print(f"    p50 {p50} ms, p99 {p99} ms of {len(measured)} events")
+    flink_client.cancel(stack, job)
     return figures
 
 
@@ -190,7 +215,7 @@ class _Score(msgspec.Struct):
     event_time: int
 
 
-def _latencies(bootstrap_servers: str, topics, rate: int, seconds: int) -> np.ndarray:
+def _latencies(bootstrap_servers: str, topics: Topics, rate: int, seconds: int) -> np.ndarray:
     """Producer to consumer, in ms, of the clicks that a process of its own sends; the first seconds are left out."""
     times: list[tuple[int, float]] = []  # sent and received, in ms
 
@@ -228,8 +253,10 @@ def _table(figures: dict) -> Table:
             ratio = rate / figures["bare_loop"]
             table.add_row(f"state on {name}, {parallelism}", f"{rate} events/s, {ratio:.2f} of the bare loop")
     table.add_row("bare loop, one process", f"{figures['bare_loop']} events/s")
-    for rate, latency in figures["latency_ms"].items():
-        table.add_row(f"latency at {rate} events/s", f"p50 {latency['p50']} ms, p99 {latency['p99']} ms")
+    for profile, rates in figures["latency_ms"].items():
+        for rate, latency in rates.items():
+            table.add_row(f"profile {profile} at {rate} events/s", f"p50 {latency['p50']} ms, p99 {latency['p99']} ms")
+    table.add_row("hot swap", _swap_words(figures["swap"]))
     made = figures["preparation"]
     table.add_row(
         f"examples of {made['events']} clicks",
@@ -238,6 +265,13 @@ def _table(figures: dict) -> Table:
     )
     table.add_row("state a user", f"{figures['state_bytes_per_user']} bytes")
     return table
+
+
+def _swap_words(swap: dict[str, float]) -> str:
+    return (
+        f"longest batch of {SWAP_ROWS} {swap['longest_during_ms']} ms while another model is taken over, "
+        f"{swap['longest_before_ms']} ms before"
+    )
 
 
 if __name__ == "__main__":
