@@ -24,6 +24,7 @@ from rich.table import Table
 
 from jobs import flink_client
 from jobs.bare_loop import bare_loop_rate
+from jobs.bench_inference import inference_figures, inference_words
 from jobs.bench_preparation import preparation_figures
 from jobs.bench_swap import swap_figures
 from jobs.local_stack import PROJECT, LocalStack, StackError
@@ -94,6 +95,11 @@ def _measure(directory: Path) -> dict:
     trained = train_model(examples, ALL_TREES)
     write_bundle(bundle, trained.manifest, trained.files)
     figures = {"trees": int(trained.manifest.metrics["rounds"]), "features": len(trained.manifest.features)}
+
+    step("Engines by batch size, shadows")
+    figures["inference"] = inference_figures(load_bundle(bundle, 64), examples)
+    for words in inference_words(figures["inference"]).items():
+        console.print(f"    {': '.join(words)}")
 
     step("A hot swap at full load")
     figures["swap"] = swap_figures(bundle, examples, SWAP_ROWS, directory / "registry")
@@ -256,6 +262,8 @@ def _table(figures: dict) -> Table:
     for profile, rates in figures["latency_ms"].items():
         for rate, latency in rates.items():
             table.add_row(f"profile {profile} at {rate} events/s", f"p50 {latency['p50']} ms, p99 {latency['p99']} ms")
+    for what, words in inference_words(figures["inference"]).items():
+        table.add_row(what, words)
     table.add_row("hot swap", _swap_words(figures["swap"]))
     made = figures["preparation"]
     table.add_row(

@@ -35,7 +35,7 @@ def swap_figures(bundle: Path, examples: Examples, rows: int, directory: Path) -
     _enter(registry, old.manifest.version)
     serving = serving_registry(registry.uri, old.manifest.history_length, Options(), POLL_SECONDS)
     follower = follow(serving)
-    score = _scorer(examples, rows)
+    score = batch_scorer(examples, rows)
     try:
         before = _batch_times(lambda: score(follower.current), SECONDS_BEFORE)
         _enter(registry, version)
@@ -59,7 +59,8 @@ def _enter(registry: Registry, version: str) -> None:
     append(registry, next_entry(registry), first(version), by="bench", command=("bench",), why="to measure it")
 
 
-def _scorer(examples: Examples, rows: int) -> Callable[[Deployment], None]:
+def batch_scorer(examples: Examples, rows: int) -> Callable[[Deployment], None]:
+    """Scores the histories of the first rows of examples by a deployment."""
     starts, ends = examples.starts[:rows], examples.ends[:rows]
     histories = [examples.events[start:end].tobytes() for start, end in zip(starts, ends)]
     users, profiles = [f"u{row}" for row in range(len(starts))], [None] * len(starts)

@@ -1,0 +1,93 @@
+"""What a prediction costs by engine and batch size, and what shadows add: for `make bench`."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from statistics import median
+
+import msgspec
+import numpy as np
+
+from jobs.bench_swap import batch_scorer
+from training.changes import add_shadow, first
+from training.examples import Examples
+from udfs.deployment import Deployment, Model, Options, load_model
+from udfs.engines import measure_break_even
+from udfs.model import Bundle
+
+BATCHES = (1, 8, 64, 512)
+SHADOW_BATCHES = (64, 5_000)
+SECONDS = 0.5  # of each comparison, at least
+PAIRS = 7
+
+
+def inference_figures(bundle: Bundle, examples: Examples, seconds: float = SECONDS) -> dict:
+    """Microseconds a row by engine and batch size; the batch size from which the native engine is faster; and the time
+    of a batch with one and with two shadows, as a multiple of that without.
+
+    What is compared is run by turns, and each figure is the median of its turns. The bundle must have an export.
+    """
+    models = {engine: load_model(bundle, Options(engine=engine)) for engine in ("native", "onnx")}
+    engines = {engine: model.predict for engine, model in models.items()}
+    rows = np.ascontiguousarray(np.resize(bundle.warm_up.features, (max(BATCHES), len(bundle.manifest.features))))
+    us_per_row = {}
+    for size in BATCHES:
+        calls = {engine: partial(predict, rows[:size]) for engine, predict in engines.items()}
+        times = _times(calls, seconds)
+        us_per_row[str(size)] = {engine: round(taken / size * 1e6, 2) for engine, taken in times.items()}
+    return {
+        "us_per_row": us_per_row,
+        "native_from": measure_break_even(engines["onnx"], engines["native"], rows),
+        "shadows": {str(size): _shadow_cost(bundle, examples, size, seconds) for size in SHADOW_BATCHES},
+    }
+
+
+def inference_words(figures: dict) -> dict[str, str]:
+    """The rows of a table: what, and its figures."""
+    words = {
+        f"prediction, batch of {size}": ", ".join(f"{engine} {taken} us a row" for engine, taken in times.items())
+        for size, times in figures["us_per_row"].items()
+    }
+    for size, cost in figures["shadows"].items():
+        words[f"shadows, batch of {size}"] = ", ".join(f"{name} {ratio} times as long" for name, ratio in cost.items())
+    return words
+
+
+def _shadow_cost(bundle: Bundle, examples: Examples, rows: int, seconds: float) -> dict[str, float]:
+    """Time of a batch with shadows, as a multiple of that without; the batch waits for their scores, however long."""
+    options = Options(shadow_budget_s=60.0)
+    model = load_model(bundle, options)
+    version = bundle.manifest.version
+    one = add_shadow(first(version), f"{version}-a")
+    rollouts = {"none": first(version), "one": one, "two": add_shadow(one, f"{version}-b")}
+    deployments = {
+        name: Deployment(rollout, {known: _named(model, known) for known in rollout.versions}, options)
+        for name, rollout in rollouts.items()
+    }
+    score = batch_scorer(examples, rows)
+    try:
+        calls = {name: partial(score, serving) for name, serving in deployments.items()}
+        times = _times(calls, seconds)
+    finally:
+        for serving in deployments.values():
+            serving.close()
+    return {name: round(times[name] / times["none"], 2) for name in ("one", "two")}
+
+
+def _named(model: Model, version: str) -> Model:
+    return replace(model, manifest=msgspec.structs.replace(model.manifest, version=version))
+
+
+def _times(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+    """Seconds of each call: medians over turns, in each of which every call is repeated as often."""
+    repeats = max(1, int(seconds / PAIRS / sum(_seconds(call, 1) for call in calls.values())))
+    turns = [{name: _seconds(call, repeats) for name, call in calls.items()} for _ in range(PAIRS)]
+    return {name: median(turn[name] for turn in turns) for name in calls}
+
+
+def _seconds(call: Callable[[], object], repeats: int) -> float:
+    started = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - started) / repeats
