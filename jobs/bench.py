@@ -5,7 +5,6 @@ between the two marks below, after start-up. Latency: producer to consumer throu
 shipped settings. The bare loop does the same work in one plain process.
 """
 
-import http.client
 import multiprocessing
 import re
 import shutil
@@ -27,6 +26,7 @@ from jobs.bare_loop import bare_loop_rate
 from jobs.bench_inference import inference_figures, inference_words
 from jobs.bench_preparation import preparation_figures
 from jobs.bench_swap import swap_figures
+from jobs.local_http import get_text
 from jobs.local_stack import PROJECT, LocalStack, StackError
 from jobs.processes import ProcessError
 from jobs.replay_send import FOR_LATENCY, FOR_THROUGHPUT, at_rate, send
@@ -204,17 +204,8 @@ def _scored(stack: LocalStack, job: str) -> int:
     return sum(
         int(float(value))
         for task_manager in stack.task_managers()
-        for value in pattern.findall(_metrics(task_manager.ports["metrics"]))
+        for value in pattern.findall(get_text(task_manager.ports["metrics"], "/metrics"))
     )
-
-
-def _metrics(port: int) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request("GET", "/metrics")
-        return connection.getresponse().read().decode()
-    finally:
-        connection.close()
 
 
 class _Score(msgspec.Struct):

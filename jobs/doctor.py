@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.local_http import get_text
+
 PROJECT = Path(__file__).resolve().parent.parent
 JAVA_VERSION = 17
 #: Broker 1 GiB, JobManager 1 GiB, two TaskManagers of 3 GiB, their Python workers and the client.
@@ -207,22 +209,11 @@ def recorded_processes(record: Path) -> list[dict]:
 def jobs_by_task_manager(rest_port: int) -> dict[str, set[str]]:
     """The ids of the jobs with tasks in each TaskManager, as the cluster's REST API says; empty when it does not."""
     try:
-        overview = rest(rest_port, "/taskmanagers")
-        return {
-            entry["id"]: {slot["jobId"] for slot in rest(rest_port, f"/taskmanagers/{entry['id']}")["allocatedSlots"]}
-            for entry in overview["taskmanagers"]
-        }
+        overview = json.loads(get_text(rest_port, "/taskmanagers"))["taskmanagers"]
+        details = [json.loads(get_text(rest_port, f"/taskmanagers/{entry['id']}")) for entry in overview]
     except (OSError, http.client.HTTPException):  # it is just starting, or just ending
         return {}
-
-
-def rest(port: int, path: str) -> dict:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", path)
-        return json.loads(connection.getresponse().read())
-    finally:
-        connection.close()
+    return {found["id"]: {slot["jobId"] for slot in found["allocatedSlots"]} for found in details}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -21,6 +21,7 @@ from time import monotonic
 from typing import Any, Self
 
 from jobs import local_broker, local_cluster
+from jobs.local_http import get_text
 from jobs.processes import Process, ProcessError, is_running, kill, stop, wait_until
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -160,17 +161,7 @@ class LocalStack:
 
     def rest(self, path: str) -> Any:
         """The JSON that Flink's REST API answers at `path`, for example /jobs/overview. Raises OSError."""
-        # http.client, not urllib: a proxy of the environment has no business between two processes of this machine.
-        connection = http.client.HTTPConnection("127.0.0.1", self._get("jobmanager").ports["rest"], timeout=10)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            text = answer.read()
-        finally:
-            connection.close()
-        if answer.status >= 400:
-            raise OSError(f"{self.rest_url}{path}: {answer.status} {answer.reason}: {text.decode(errors='replace')}")
-        return json.loads(text)
+        return json.loads(get_text(self._get("jobmanager").ports["rest"], path))
 
     def _launch_task_manager(self) -> Process:
         number = 1 + sum(map(_is_task_manager, self.processes))

@@ -1,12 +1,13 @@
 """Metrics at an endpoint of the process's own, in the text format that Prometheus reads."""
 
-import http.client
 import socket
+from http.client import HTTPException
 
 import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from jobs.local_http import get_text
 from udfs import exposition
 from udfs.exposition import ExposedGroup, Exposition, process_group
 from udfs.metrics import LATENCY_BOUNDS_MS, LatencyMetric
@@ -70,11 +71,7 @@ def test_the_first_free_port_of_a_range_serves_the_whole_process(monkeypatch):
 
 
 def page_at(port: int) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("GET", "/metrics")
-        return connection.getresponse().read().decode(errors="replace")
-    except (OSError, http.client.HTTPException):
+        return get_text(port, "/metrics")
+    except (OSError, HTTPException):
         return ""
-    finally:
-        connection.close()

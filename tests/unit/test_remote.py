@@ -1,6 +1,5 @@
 """Models behind the Open Inference Protocol, asked in a real process; and what stands in for them when they fail."""
 
-import http.client
 import json
 import re
 import subprocess
@@ -15,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from jobs.local_http import get_text
 from tests.unit.small_bundle import NAMES, files_of, make_bundle
 from training import promote, remote_bundle
 from udfs.breaker import FAILURES
@@ -53,9 +53,7 @@ class Server:
         return Endpoint(url=f"http://127.0.0.1:{self.port}", model=model, **fields)
 
     def seen(self) -> dict:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        connection.request("GET", "/")
-        return json.loads(connection.getresponse().read())
+        return json.loads(get_text(self.port, "/"))
 
     def stop(self) -> None:
         self._process.kill()
