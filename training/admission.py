@@ -3,9 +3,8 @@
 import numpy as np
 
 from training.onnx_export import LIMIT
-from udfs import remote
 from udfs.engines import OnnxScorer
-from udfs.model import EXPORT_FILE, OWN_TOLERANCE, WARM_UP_FILE, Bundle, BundleError, Manifest, Scorer, check_scores
+from udfs.model import EXPORT_FILE, WARM_UP_FILE, Bundle, BundleError, Manifest, Scorer, check_scores
 from udfs.registry import Registry
 from udfs.rollout import Rollout
 
@@ -23,7 +22,7 @@ def check_bundle(bundle: Bundle) -> None:
     """
     version, certificate = bundle.manifest.version, bundle.manifest.export
     if bundle.manifest.is_remote:
-        check_scores(bundle, Scorer(bundle).predict(bundle.warm_up.features), remote.TOLERANCE)
+        check_scores(bundle, Scorer(bundle).predict(bundle.warm_up.features), bundle.own_tolerance)
         return
     if bundle.export is None:
         raise BundleError(f"{version}: {EXPORT_FILE} is missing")
@@ -37,7 +36,7 @@ def check_bundle(bundle: Bundle) -> None:
         )
     if bundle.warm_up is None:
         raise BundleError(f"{version}: {WARM_UP_FILE} is missing")
-    check_scores(bundle, Scorer(bundle).predict(bundle.warm_up.features), OWN_TOLERANCE)
+    check_scores(bundle, Scorer(bundle).predict(bundle.warm_up.features), bundle.own_tolerance)
     check_scores(bundle, _export_scores(bundle), limit, EXPORT_FILE)
 
 
@@ -78,11 +77,8 @@ def newcomers(old: Rollout | None, new: Rollout) -> list[tuple[str, str]]:
 
 def check_models(registry: Registry, old: Rollout | None, new: Rollout) -> None:
     """Raises BundleError when a model that gains by a change must not serve, or not beside the others."""
-    acting = [new.champion, *(part.version for part in new.challengers)]
-    remote_ones = [version for version in acting if registry.manifest(version).is_remote]
-    is_local = not registry.manifest(new.champion).is_remote
-    if remote_ones and not is_local and (old is None or registry.local_champion() is None):
-        raise BundleError(f"{remote_ones[0]} is remote: want a local champion before it, which stands in when it fails")
+    if registry.manifest(new.champion).is_remote and (old is None or registry.local_champion() is None):
+        raise BundleError(f"{new.champion} is remote: want a local champion before it, which stands in when it fails")
     for version in gaining(old, new):
         check_bundle(registry.bundle(version, registry.manifest(new.champion).history_length))
 

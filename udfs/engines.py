@@ -12,8 +12,7 @@ from typing import Literal
 import numpy as np
 import onnxruntime
 
-from udfs import remote
-from udfs.model import EXPORT_FILE, OWN_TOLERANCE, Bundle, BundleError, Scorer, check_scores
+from udfs.model import EXPORT_FILE, Bundle, BundleError, Scorer, check_scores
 
 EngineName = Literal["auto", "native", "onnx"]
 #: Batch sizes at which the engines are compared.
@@ -32,12 +31,9 @@ def build_engine(bundle: Bundle, engine: EngineName, threads: int = 1) -> Predic
     """
     rows = bundle.warm_up
     native = Scorer(bundle, threads).predict
-    if bundle.manifest.is_remote:
-        check_scores(bundle, native(rows.features), remote.TOLERANCE)
-        return native
     if rows is not None:
-        check_scores(bundle, native(rows.features), OWN_TOLERANCE)
-    if engine == "native" or engine == "auto" and (bundle.export is None or rows is None):
+        check_scores(bundle, native(rows.features), bundle.own_tolerance)
+    if engine == "native" or bundle.manifest.is_remote or engine == "auto" and (bundle.export is None or rows is None):
         return native
     if bundle.export is None or rows is None or bundle.certified_limit is None:
         raise BundleError(f"{bundle.manifest.version}: model.engine is onnx, the bundle has no certified {EXPORT_FILE}")

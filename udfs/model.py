@@ -18,9 +18,8 @@ import numpy as np
 import xgboost
 from msgspec import Meta
 
-from udfs import lightgbm_text
+from udfs import lightgbm_text, remote
 from udfs.features import FeatureComputer, find_columns, schema_hash
-from udfs.remote import Endpoint, RemoteScorer
 
 FORMAT = 1
 MANIFEST_FILE = "manifest.json"
@@ -98,6 +97,11 @@ class Bundle:
     def model_file(self) -> str:
         """Which of MODEL_FILES the model is."""
         return find_model_file(self.manifest.files)
+
+    @property
+    def own_tolerance(self) -> float:
+        """By how much the model's own scores of its warm-up rows may be off."""
+        return remote.TOLERANCE if self.manifest.is_remote else OWN_TOLERANCE
 
     @property
     def certified_limit(self) -> float | None:
@@ -190,7 +194,7 @@ def native_predict(model_file: str, model: bytes, threads: int = 1) -> Callable[
         text = lightgbm_text.load_text(model)
         return lambda matrix: text.predict(matrix, num_threads=threads).astype(np.float32)
     if model_file == ENDPOINT_FILE:
-        return RemoteScorer(msgspec.json.decode(model, type=Endpoint)).predict
+        return remote.RemoteScorer(msgspec.json.decode(model, type=remote.Endpoint)).predict
     booster = _load_booster(model)
     booster.set_param({"nthread": threads})
     return lambda matrix: booster.inplace_predict(matrix, missing=np.nan)
@@ -284,7 +288,7 @@ def _check_lightgbm(model: bytes, manifest: Manifest, path: str) -> None:
 
 def _check_endpoint(model: bytes, manifest: Manifest, path: str) -> None:
     try:
-        msgspec.json.decode(model, type=Endpoint)
+        msgspec.json.decode(model, type=remote.Endpoint)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: not a valid endpoint: {error}") from error
     if WARM_UP_FILE not in manifest.files:

@@ -156,7 +156,7 @@ def decode_answer(endpoint: Endpoint, body: bytes, header_length: str | None, ro
     except StopIteration:
         names = ", ".join(one["name"] for one in outputs)
         raise ValueError(f"no output is named {endpoint.output}, there are {names}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not an answer of the protocol ({error}): {_beginning(body)}") from None
     if len(shape) == 2 and shape[1] > 1 and endpoint.column is None:
         raise ValueError(f"output {endpoint.output} has shape {shape}: want `column` in endpoint.json to say which")
@@ -177,13 +177,11 @@ def _values(outputs: list[dict[str, Any]], output: dict[str, Any], tensors: byte
         raise ValueError(f"datatype is {output['datatype']}, want one of {', '.join(_DTYPES)}")
     if "data" in output:
         return np.array(output["data"], np.float64).ravel()
-    start = 0  # binary tensors lie one behind the other, in the order of the outputs
-    for one in outputs:
-        size = one.get("parameters", {}).get("binary_data_size", 0)
-        if one is output:
-            return np.frombuffer(tensors[start : start + size], _DTYPES[output["datatype"]])
-        start += size
-    raise AssertionError("output is one of outputs")
+    # Binary tensors lie one behind the other, in the order of the outputs.
+    sizes = [one.get("parameters", {}).get("binary_data_size", 0) for one in outputs]
+    number = outputs.index(output)
+    start = sum(sizes[:number])
+    return np.frombuffer(tensors[start : start + sizes[number]], _DTYPES[output["datatype"]])
 
 
 def _beginning(body: bytes) -> str:

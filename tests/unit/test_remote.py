@@ -128,6 +128,20 @@ def test_what_is_encoded_is_decoded(rows):
     assert found.tobytes() == rows[:, 0].tobytes()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"[]",
+        b'{"outputs": [1]}',
+        b'{"outputs": [{"name": "probabilities"}]}',
+        b'{"outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [1], "parameters": null}]}',
+    ],
+)
+def test_an_answer_of_another_form_is_no_answer_of_the_protocol(answer):
+    with pytest.raises(ValueError, match=r"^not an answer of the protocol"):
+        decode_answer(Endpoint(url="http://h", model="m"), answer, None, 1)
+
+
 def remote(server: Server, local: Path, directory: Path, model: str = "m") -> int:
     arguments = ["--url", f"http://127.0.0.1:{server.port}", "--model", model, "--column", "1", "--version", "remote"]
     return remote_bundle.main(
