@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from udfs.breaker import PAUSE_S, Breaker
 from udfs.engines import EngineName, Predict, build_engine
 from udfs.features import FeatureComputer
-from udfs.history import read_histories
+from udfs.history import read_histories, read_history
 from udfs.model import Bundle, BundleError, Manifest, Scorer
 from udfs.profiles import NO_PROFILE, PROFILE
 from udfs.remote import RemoteError
@@ -89,11 +90,13 @@ class Deployment:
         self._names = tuple(dict.fromkeys(name for names in needed for name in names))
         self._features = FeatureComputer(self._names, models[rollout.champion].manifest.history_length)
         self._columns = {version: self._columns_of(model.manifest) for version, model in models.items()}
+        has_others = rollout.challengers or rollout.shadows or rollout.control.share or rollout.eligible
+        #: Whether one local model scores and decides for everybody, and nothing else is asked.
+        self.is_one_model = not has_others and not models[rollout.champion].manifest.is_remote
         self.shadows = None
         if rollout.shadows:
-            self.shadows = Shadows(
-                {version: self._scorer(version) for version in rollout.shadows}, options.shadow_budget_s
-            )
+            shadows = {version: partial(self._predict, version) for version in rollout.shadows}
+            self.shadows = Shadows(shadows, options.shadow_budget_s)
         self.score(["anyone"], [bytes(32)], np.ones(1, np.int64), np.zeros(1, np.int64), [None])  # compile, warm up
 
     def vectors(self, version: str, features: np.ndarray) -> np.ndarray:
@@ -129,20 +132,14 @@ class Deployment:
             decision[in_control] = matches(self.rollout.rule, self._names, features[in_control])
         return Scored(score, decision, arm, version, features, {} if self.shadows is None else self.shadows.scores())
 
-    @property
-    def is_one_model(self) -> bool:
-        """Whether one local model scores and decides for everybody, and nothing else is asked."""
-        rollout = self.rollout
-        has_others = rollout.challengers or rollout.shadows or rollout.control.share or rollout.eligible
-        return not has_others and not self._models[rollout.champion].manifest.is_remote
-
     def score_one(
         self, history: bytes, lifetime_events: int, first_seen_ms: int, profile: bytes | None
     ) -> tuple[float, bool]:
         """Score and decision of the last event of a history, where `is_one_model`: `score` for a batch of one, in a
         fraction of its time."""
-        features = self._features.compute_one(history, lifetime_events, first_seen_ms, profile or NO_PROFILE)
-        score = self._scorer(self.rollout.champion)(features)[0]
+        records = read_history(history)
+        features = self._features.compute_one(records, lifetime_events, first_seen_ms, profile or NO_PROFILE)
+        score = self._predict(self.rollout.champion, features)[0]
         return float(score), bool(score >= self._threshold)
 
     @property
@@ -168,8 +165,8 @@ class Deployment:
     def manifest(self, version: str) -> Manifest:
         return self._models[version].manifest
 
-    def _scorer(self, version: str) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda features: self._models[version].predict(self.vectors(version, features))
+    def _predict(self, version: str, features: np.ndarray) -> np.ndarray:
+        return self._models[version].predict(self.vectors(version, features))
 
     def _assign(self, user_ids: Sequence[str], features: np.ndarray) -> np.ndarray:
         if not self.rollout.challengers and not self.rollout.control.share:
@@ -191,10 +188,10 @@ class Deployment:
         """Scores by a model, or by the fallback, whose version is then written into these rows."""
         model = self._models[name]
         if not model.manifest.is_remote:
-            return self._scorer(name)(features)
+            return self._predict(name, features)
         if model.breaker.is_closed:
             try:
-                scores = self._scorer(name)(features)
+                scores = self._predict(name, features)
             except RemoteError as error:
                 if model.breaker.failed():
                     log.warning("%s pauses for %.0f s, %s stands in: %s", name, PAUSE_S, self.fallback, error)
@@ -203,7 +200,7 @@ class Deployment:
                 return scores
         version[rows] = self.fallback
         self.fallbacks += len(features)
-        return self._scorer(self.fallback)(features)
+        return self._predict(self.fallback, features)
 
 
 class Deployer:

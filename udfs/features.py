@@ -220,18 +220,8 @@ class FeatureComputer:
         _check_array("lifetime_events", lifetime_events, _INT64, rows)
         _check_array("first_seen_ms", first_seen_ms, _INT64, rows)
         _check_array("profiles", profiles, PROFILE, rows)
-        matrix = np.empty((rows, len(self.names)), np.float32)
-        broken = self._compute_rows(
-            np.ascontiguousarray(records),
-            starts,
-            ends,
-            lifetime_events,
-            first_seen_ms,
-            np.ascontiguousarray(profiles),
-            self.history_length,
-            self._needs,
-            self._columns,
-            matrix,
+        matrix, broken = self._compute(
+            np.ascontiguousarray(records), starts, ends, lifetime_events, first_seen_ms, np.ascontiguousarray(profiles)
         )
         if broken >= 0:
             raise ValueError(
@@ -240,28 +230,23 @@ class FeatureComputer:
             )
         return matrix
 
-    def compute_one(self, history: bytes, lifetime_events: int, first_seen_ms: int, profile: bytes) -> np.ndarray:
-        """The feature vector float32[1, len(names)] of one packed history's last event, as `compute` has it.
-
-        Raises ValueError for a history that is empty or not a whole number of records.
-        """
-        if not history or len(history) % EVENT.itemsize:
-            raise ValueError(f"history has {len(history)} bytes: want one or more records of {EVENT.itemsize} bytes")
-        records = np.frombuffer(history, EVENT)
-        matrix = np.empty((1, len(self.names)), np.float32)
-        self._compute_rows(
+    def compute_one(self, records: np.ndarray, lifetime_events: int, first_seen_ms: int, profile: bytes) -> np.ndarray:
+        """The feature vector float32[1, len(names)] of the last of records EVENT[m], m > 0, as `compute` has it."""
+        matrix, _ = self._compute(
             records,
             np.array([0]),
             np.array([len(records)]),
             np.array([lifetime_events]),
             np.array([first_seen_ms]),
             np.frombuffer(profile, PROFILE),
-            self.history_length,
-            self._needs,
-            self._columns,
-            matrix,
         )
         return matrix
+
+    def _compute(self, records: np.ndarray, starts: np.ndarray, *of_rows: np.ndarray) -> tuple[np.ndarray, int]:
+        """The matrix, and the first row whose slice is broken, or -1; `of_rows` are further arguments of `compute`."""
+        matrix = np.empty((len(starts), len(self.names)), np.float32)
+        broken = self._compute_rows(records, starts, *of_rows, self.history_length, self._needs, self._columns, matrix)
+        return matrix, broken
 
 
 def find_columns(names: Sequence[str]) -> list[int]:

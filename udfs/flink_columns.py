@@ -4,6 +4,7 @@ In the profile `throughput` the function is in a process of its own and gets bat
 the TaskManager itself (Flink's thread mode), which spares the way to another process, and gets rows.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,9 @@ from udfs.exposition import process_group
 #: Values of a column: a list of strings, bytes or None, or an array of numbers; of a timestamp its int64 milliseconds.
 Column = Sequence | np.ndarray
 
+_EPOCH = datetime(1970, 1, 1)
+_MILLISECOND = timedelta(milliseconds=1)
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -30,10 +34,6 @@ class Profile:
 
     name: Literal["throughput", "latency"]
     metrics_endpoint: str
-
-
-_EPOCH = datetime(1970, 1, 1)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 def row_type(**fields: DataType) -> DataType:
@@ -51,9 +51,9 @@ class ColumnFunction(ScalarFunction):
         # Thread mode fails on an array that is null.
         self._fields = [(field.name, () if isinstance(field.data_type, ArrayType) else None) for field in self.result]
 
+    @abstractmethod
     def columns(self, *arguments: Column) -> Mapping[str, Column]:
-        """The columns of the result, by the names of its fields; NaN and None are null."""
-        raise NotImplementedError
+        """The columns of the result, by the names of its fields in their order; NaN and None are null."""
 
     def metric_group(self, context: FunctionContext):
         """The group `intent`, for metrics in Flink or, which thread mode has no way to, beside it."""

@@ -20,6 +20,14 @@ from udfs.rollout import CHAMPION
 from udfs.sampling import in_sample
 from udfs.serving import Serving, follow
 
+#: What a decoded row has beside what it decoded: its time, and of a rejected one why, and its bytes.
+_OF_RECORD = {
+    "record_ms": DataTypes.BIGINT(),
+    "reason": DataTypes.STRING(),
+    "message": DataTypes.STRING(),
+    "original": DataTypes.BYTES(),
+}
+
 
 class DecodeClicks(ColumnFunction):
     """Decodes click records; a rejected one has a reason, a message and its original bytes, and nothing else."""
@@ -29,10 +37,7 @@ class DecodeClicks(ColumnFunction):
         event=DataTypes.BYTES(),
         event_id=DataTypes.STRING(),
         event_time=DataTypes.BIGINT(),
-        record_ms=DataTypes.BIGINT(),
-        reason=DataTypes.STRING(),
-        message=DataTypes.STRING(),
-        original=DataTypes.BYTES(),
+        **_OF_RECORD,
     )
 
     def __init__(self, limits: ClickLimits, profile: Profile):
@@ -86,10 +91,7 @@ class DecodeProfiles(ColumnFunction):
     result = row_type(
         user_id=DataTypes.STRING(),
         profile=DataTypes.BYTES(),
-        record_ms=DataTypes.BIGINT(),
-        reason=DataTypes.STRING(),
-        message=DataTypes.STRING(),
-        original=DataTypes.BYTES(),
+        **_OF_RECORD,
     )
 
     def __init__(self, max_record_bytes: int, profile: Profile):
@@ -152,32 +154,16 @@ class Score(ColumnFunction):
         self._follower.stop()
         self._deployment.close()
 
-    def columns(
-        self,
-        user_ids: list,
-        is_event: np.ndarray,
-        histories: list,
-        lifetime_events: np.ndarray,
-        first_seen_ms: np.ndarray,
-        profiles: list,
-        record_ms: np.ndarray,
-    ) -> dict[str, Column]:
+    def columns(self, user_ids: list, is_event: np.ndarray, *of_users: Column) -> dict[str, Column]:
         """A row that is no event (a profile update) comes back without a model."""
         self._take_over()
         if is_event.all():
-            return self._score(user_ids, histories, lifetime_events, first_seen_ms, profiles, record_ms)
+            return self._score(user_ids, *of_users)
         rows = np.flatnonzero(is_event)
         columns: dict[str, Column] = {name: np.full(len(is_event), None) for name in self.result.names}
         columns["score"] = np.zeros(len(is_event), np.float32)  # not null, where thread mode fails on a FLOAT
         if rows.size:
-            scored = self._score(
-                [user_ids[row] for row in rows],
-                [histories[row] for row in rows],
-                lifetime_events[rows],
-                first_seen_ms[rows],
-                [profiles[row] for row in rows],
-                record_ms[rows],
-            )
+            scored = self._score(*(_at(column, rows) for column in (user_ids, *of_users)))
             for name, column in scored.items():
                 columns[name][rows] = np.fromiter(column, columns[name].dtype, len(rows))
         return columns
@@ -271,6 +257,10 @@ class Score(ColumnFunction):
             features[rows] = np.fromiter((vector.tobytes() for vector in vectors), object, len(rows))
             schemas[rows] = self._deployment.manifest(version).feature_schema_hash
         return {"features": features, "feature_schema_hash": schemas}
+
+
+def _at(column: Column, rows: np.ndarray) -> Column:
+    return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
 
 
 def _now_ms() -> int:

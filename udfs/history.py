@@ -69,6 +69,16 @@ EVENT = np.dtype(
 EVENT_FORMAT = "<qIIIfHBBBbBB"
 
 
+def read_history(history: bytes) -> np.ndarray:
+    """The records EVENT[m] of a packed history.
+
+    Raises ValueError when it is empty or not a whole number of records.
+    """
+    if not history or len(history) % EVENT.itemsize:
+        raise ValueError(f"a history has {len(history)} bytes: want one or more records of {EVENT.itemsize} bytes")
+    return np.frombuffer(history, EVENT)
+
+
 def read_histories(histories: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay packed histories end to end.
 
