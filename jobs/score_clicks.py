@@ -73,8 +73,8 @@ WINDOW by_user AS (PARTITION BY user_id ORDER BY arrival)
 # each sink's own one, find two different inputs and score twice.
 SCORED_CLICKS = """
 CREATE TEMPORARY VIEW scored_clicks AS
-SELECT user_id, event_id, event_time, s.score, s.decision, s.arm, s.model_version, s.scored_at, s.features,
-    s.feature_schema_hash, s.shadow_versions, s.shadow_scores, source_partition, source_offset
+SELECT user_id, event_id, s.event_name, event_time, s.score, s.decision, s.arm, s.model_version, s.scored_at,
+    s.features, s.feature_schema_hash, s.shadow_versions, s.shadow_scores, source_partition, source_offset
 FROM (
     SELECT user_id, event_id, event_time, source_partition, source_offset,
         score_click(user_id, is_event, history, lifetime_events, first_seen_ms, profile, record_ms) AS s
@@ -85,7 +85,8 @@ WHERE s.model_version IS NOT NULL
 
 SCORES = """
 INSERT INTO scores
-SELECT user_id, event_id, event_time, score, decision, arm, model_version, scored_at, source_partition, source_offset
+SELECT user_id, event_id, event_name, event_time, score, decision, arm, model_version, scored_at, source_partition,
+    source_offset
 FROM scored_clicks
 """
 

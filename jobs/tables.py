@@ -26,6 +26,7 @@ KAFKA_METADATA = {name: f"METADATA FROM '{name}' VIRTUAL" for name in ("timestam
 SCORES_COLUMNS = """
     user_id STRING,
     event_id STRING,
+    event_name STRING,
     event_time BIGINT,
     score FLOAT,
     decision BOOLEAN,
@@ -49,6 +50,7 @@ DEAD_LETTERS_COLUMNS = """
 SHADOW_SCORES_COLUMNS = """
     user_id STRING,
     event_id STRING,
+    event_name STRING,
     event_time BIGINT,
     model_version STRING,
     score FLOAT,
@@ -82,8 +84,8 @@ def create_table(name: str, columns: str, options: dict[str, object], partitione
 def source_tables(settings: Settings) -> list[str]:
     """CREATE TABLE statements of the topics that the job reads."""
     topics = settings.topics
-    clicks = _source(settings, topics.clicks) | {"format": "raw"}
-    profiles = _source(settings, topics.profiles) | {
+    clicks = kafka_source(settings, topics.clicks) | {"format": "raw"}
+    profiles = kafka_source(settings, topics.profiles) | {
         "scan.startup.mode": "earliest-offset",  # compacted: the newest profile of a user may be old
         "key.format": "raw",
         "key.fields": "record_key",
@@ -98,7 +100,7 @@ def source_tables(settings: Settings) -> list[str]:
 
 def feature_log_source(settings: Settings) -> str:
     """CREATE TABLE statement of the feature log, to be read."""
-    options = _source(settings, settings.topics.feature_log) | {
+    options = kafka_source(settings, settings.topics.feature_log) | {
         "properties.isolation.level": "read_committed",
         "format": "json",
     }
@@ -112,13 +114,13 @@ def kafka_tables(settings: Settings) -> list[str]:
     json = {"format": "json", "json.timestamp-format.standard": "ISO-8601"}
     statements = [
         *source_tables(settings),
-        create_table("scores", SCORES_COLUMNS, _keyed_sink(settings, topics.scores)),
-        create_table("dead_letters", DEAD_LETTERS_COLUMNS, _sink(settings, topics.dead_letters) | json),
+        create_table("scores", SCORES_COLUMNS, keyed_sink(settings, topics.scores)),
+        create_table("dead_letters", DEAD_LETTERS_COLUMNS, kafka_sink(settings, topics.dead_letters) | json),
     ]
     if settings.feature_log.user_share > 0:
-        statements.append(create_table("feature_log", FEATURE_LOG_COLUMNS, _keyed_sink(settings, topics.feature_log)))
+        statements.append(create_table("feature_log", FEATURE_LOG_COLUMNS, keyed_sink(settings, topics.feature_log)))
     if settings.model.registry:
-        options = _keyed_sink(settings, topics.shadow_scores)
+        options = keyed_sink(settings, topics.shadow_scores)
         statements.append(create_table("shadow_scores", SHADOW_SCORES_COLUMNS, options))
     return statements
 
@@ -127,7 +129,8 @@ def kafka_tables(settings: Settings) -> list[str]:
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
 
 
-def _source(settings: Settings, topic: str) -> dict[str, object]:
+def kafka_source(settings: Settings, topic: str) -> dict[str, object]:
+    """The connector's options to read a topic; the format is the caller's."""
     start = {"committed": "group-offsets", "earliest": "earliest-offset", "latest": "latest-offset"}
     options = {
         "connector": "kafka",
@@ -142,7 +145,8 @@ def _source(settings: Settings, topic: str) -> dict[str, object]:
     return options
 
 
-def _sink(settings: Settings, topic: str) -> dict[str, object]:
+def kafka_sink(settings: Settings, topic: str) -> dict[str, object]:
+    """The connector's options to write a topic; the format is the caller's."""
     options = {
         "connector": "kafka",
         "topic": topic,
@@ -157,8 +161,9 @@ def _sink(settings: Settings, topic: str) -> dict[str, object]:
     return options
 
 
-def _keyed_sink(settings: Settings, topic: str) -> dict[str, object]:
-    return {**_sink(settings, topic), "key.format": "raw", "key.fields": "user_id", "value.format": "json"}
+def keyed_sink(settings: Settings, topic: str) -> dict[str, object]:
+    """The connector's options to write records as JSON, keyed by user_id."""
+    return {**kafka_sink(settings, topic), "key.format": "raw", "key.fields": "user_id", "value.format": "json"}
 
 
 def _client_properties(settings: Settings) -> dict[str, object]:

@@ -14,6 +14,7 @@ from pyflink.table.udf import FunctionContext
 from udfs.deployment import Scored
 from udfs.events import ClickDecoder, ClickLimits
 from udfs.flink_columns import Column, ColumnFunction, Profile, milliseconds, row_type
+from udfs.history import last_event_name
 from udfs.metrics import LatencyMetric, RejectedMetric
 from udfs.profiles import ProfileDecoder
 from udfs.rollout import CHAMPION
@@ -116,6 +117,7 @@ class Score(ColumnFunction):
     """Arm, score and decision of each event, given its user's packed history (whose last record is the event)."""
 
     result = row_type(
+        event_name=DataTypes.STRING(),
         score=DataTypes.FLOAT(),
         decision=DataTypes.BOOLEAN(),
         arm=DataTypes.STRING(),
@@ -184,6 +186,7 @@ class Score(ColumnFunction):
         nothing = [None] * len(user_ids)
         scored_at = _now_ms()
         columns: dict[str, Column] = {
+            "event_name": list(map(last_event_name, histories)),
             "score": scored.score,
             "decision": scored.decision,
             "arm": deployment.arm_names[scored.arm],
@@ -229,7 +232,7 @@ class Score(ColumnFunction):
         self._scored.inc()
         self._predicting.observe((time.perf_counter() - started) * 1000)
         self._event_to_score[arm.version].observe(scored_at - record_ms)
-        return Row(score, decision, arm.name, arm.version, scored_at, None, None, (), ())
+        return Row(last_event_name(history), score, decision, arm.name, arm.version, scored_at, None, None, (), ())
 
     def _take_over(self) -> None:
         """Between two batches: what the follower has ready serves from here on."""

@@ -69,6 +69,15 @@ EVENT = np.dtype(
 EVENT_FORMAT = "<qIIIfHBBBbBB"
 
 
+_KIND_FROM_END = EVENT.fields["kind"][1] - EVENT.itemsize
+
+
+def last_event_name(history: bytes) -> str:
+    """The name of a packed history's last event."""
+    code = history[_KIND_FROM_END]
+    return EVENT_KINDS[code] if code < len(EVENT_KINDS) else EVENT_KINDS[0]
+
+
 def read_history(history: bytes) -> np.ndarray:
     """The records EVENT[m] of a packed history.
 
