@@ -14,14 +14,18 @@ def profile_of(settings: Settings) -> Profile:
     return Profile(settings.execution.profile, settings.execution.metrics_endpoint)
 
 
+def click_limits(settings: Settings) -> ClickLimits:
+    """The bounds on what is accepted."""
+    decode = settings.decode
+    return ClickLimits(decode.max_record_bytes, duration_ms(decode.max_behind), duration_ms(decode.max_ahead))
+
+
 def register_decoders(tables: TableEnvironment, settings: Settings) -> None:
     """Make `decode_clicks` and `decode_profiles` known, with the bounds that the settings give."""
-    decode = settings.decode
-    limits = ClickLimits(decode.max_record_bytes, duration_ms(decode.max_behind), duration_ms(decode.max_ahead))
     profile = profile_of(settings)
     functions = {
-        "decode_clicks": DecodeClicks(limits, profile),
-        "decode_profiles": DecodeProfiles(decode.max_record_bytes, profile),
+        "decode_clicks": DecodeClicks(click_limits(settings), profile),
+        "decode_profiles": DecodeProfiles(settings.decode.max_record_bytes, profile),
     }
     for name, function in functions.items():
         tables.create_temporary_system_function(name, function.as_udf())

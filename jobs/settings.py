@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import yaml
 from msgspec import Meta
+from msgspec.structs import replace
 
 from udfs.durations import Duration, duration_ms
 from udfs.overrides import parse_value, split_override
@@ -47,6 +48,10 @@ class Topics(Section):
     dead_letters: TopicName
     feature_log: TopicName
     shadow_scores: TopicName
+    outcomes: TopicName
+    model_quality: TopicName
+    sessions: TopicName
+    kpis: TopicName
 
 
 class Source(Section):
@@ -108,6 +113,22 @@ class Archive(Section):
     dir: str | None = None
 
 
+class EventTime(Section):
+    lateness: Duration
+    idle: Duration
+
+
+class Outcomes(Section):
+    name: JobName
+    parallelism: Positive
+    label: Annotated[str, Meta(min_length=1)]
+
+
+class Sessions(Section):
+    name: JobName
+    parallelism: Positive
+
+
 class Settings(Section):
     """Everything a data engineer tunes; conf/base.yaml describes each key."""
 
@@ -122,6 +143,9 @@ class Settings(Section):
     model: Model
     feature_log: FeatureLog
     archive: Archive
+    event_time: EventTime
+    outcomes: Outcomes
+    sessions: Sessions
     kafka: dict[str, Option | None]
     flink: dict[str, Option | None]
 
@@ -160,12 +184,30 @@ def archive_settings(settings: Settings) -> Settings:
     archive = settings.archive
     if not re.match(r"[a-z0-9+.-]+:/", archive.dir or ""):
         raise ConfigError(f"key archive.dir: want a URI such as s3://bucket/archive or file:///data, got {archive.dir}")
-    replace = msgspec.structs.replace
+    named = _named(settings, archive)
+    return replace(named, checkpoints=replace(settings.checkpoints, interval=archive.interval))
+
+
+def outcome_settings(settings: Settings) -> Settings:
+    """The settings as the job has them that measures outcomes."""
+    return _in_event_time(_named(settings, settings.outcomes))
+
+
+def session_settings(settings: Settings) -> Settings:
+    """The settings as the job has them that measures sessions."""
+    return _in_event_time(_named(settings, settings.sessions))
+
+
+def _in_event_time(settings: Settings) -> Settings:
+    return replace(settings, flink={"table.exec.source.idle-timeout": settings.event_time.idle, **settings.flink})
+
+
+def _named(settings: Settings, section: Archive | Outcomes | Sessions) -> Settings:
+    """With the name, group and parallelism of another job."""
     return replace(
         settings,
-        job=replace(settings.job, name=archive.name, parallelism=archive.parallelism),
-        source=replace(settings.source, group_id=archive.name),
-        checkpoints=replace(settings.checkpoints, interval=archive.interval),
+        job=replace(settings.job, name=section.name, parallelism=section.parallelism),
+        source=replace(settings.source, group_id=section.name),
     )
 
 
@@ -279,6 +321,7 @@ def _check_together(settings: Settings, path: Path) -> None:
         "checkpoints.timeout",
         "state.ttl",
         "archive.interval",
+        "event_time.idle",
         "model.poll",
     ):
         section, name = key.split(".")

@@ -6,7 +6,7 @@ python -m jobs.topics --conf conf/local.yaml
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def create_topics(settings: Settings, partitions: int, replication: int) -> list
                 "replication_factor": replication,
                 "configs": TOPIC_CONFIGS.get(role, {}),
             }
-            for role, topic in topics_by_role(settings).items()
+            for role, topic in all_topics(settings).items()
             if topic not in existing
         }
         if missing:
@@ -63,15 +63,20 @@ def create_topics(settings: Settings, partitions: int, replication: int) -> list
         return list(missing)
 
 
-def check_topics(settings: Settings) -> None:
-    """Raise TopicError unless the brokers answer, every topic exists and a dead letter can hold any click."""
-    wanted = topics_by_role(settings)
+def check_topics(settings: Settings, roles: Sequence[str] = ()) -> None:
+    """Raise TopicError unless the brokers answer, every topic exists and a dead letter can hold any click.
+
+    The topics are those of the score job, or those of `roles`.
+    """
+    wanted = {role: getattr(settings.topics, role) for role in roles} or topics_by_role(settings)
     with _admin(settings) as admin:
         missing = sorted(set(wanted.values()) - set(admin.list_topics()))
         if missing:
             raise TopicError(
                 f"missing topics: {', '.join(missing)}; create them with python -m jobs.topics --conf FILE"
             )
+        if "dead_letters" not in wanted:
+            return
         limits = {role: _max_message_bytes(admin, wanted[role]) for role in ("clicks", "profiles", "dead_letters")}
     largest = max(limits["clicks"], limits["profiles"])
     if limits["dead_letters"] < largest * GROWTH_OF_A_DEAD_LETTER:
@@ -83,7 +88,7 @@ def check_topics(settings: Settings) -> None:
 
 
 def topics_by_role(settings: Settings) -> dict[str, str]:
-    """The names of the topics that the job uses, by their keys in the settings."""
+    """The names of the topics that the score job uses, by their keys in the settings."""
     topics = settings.topics
     roles = {role: getattr(topics, role) for role in ("clicks", "profiles", "scores", "dead_letters")}
     if settings.feature_log.user_share > 0:
@@ -91,6 +96,13 @@ def topics_by_role(settings: Settings) -> dict[str, str]:
     if settings.model.registry:
         roles["shadow_scores"] = topics.shadow_scores
     return roles
+
+
+def all_topics(settings: Settings) -> dict[str, str]:
+    """The topics of the score job and of those that measure what comes of it."""
+    topics = settings.topics
+    measured = ("outcomes", "model_quality", "sessions", "kpis")
+    return topics_by_role(settings) | {role: getattr(topics, role) for role in measured}
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from udfs.yaml_files import read_yaml
 
 LABELS_FILE = Path(__file__).parents[1] / "conf" / "labels.yaml"
 DECISECONDS = 10  # in a second: the unit of EVENT's engagement time
-_PAGE_VIEW = EVENT_KINDS.index("page_view")
 
 Kinds = Annotated[tuple[str, ...], Meta(min_length=1)]
 
@@ -41,6 +40,26 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     @property
     def horizon_ms(self) -> int:
         return duration_ms(self.horizon)
+
+    def amounts(self, records: np.ndarray) -> np.ndarray:
+        """What each of n events EVENT[n] adds to the outcome of those before it, int64[n]."""
+        if self.engagement_s is not None:
+            return records["engagement_ds"].astype(np.int64)
+        return np.isin(records["kind"], _codes(self.events or ("page_view",))).astype(np.int64)
+
+    def is_positive(self, amount: np.ndarray) -> np.ndarray:
+        """Whether n events are positive, bool[n], whose amounts within the horizon sum up to int64[n]."""
+        return (amount >= self.least) != self.absent
+
+    @property
+    def least(self) -> float:
+        """The sum of amounts from which on there is an outcome."""
+        return self.page_views or 1 if self.engagement_s is None else self.engagement_s * DECISECONDS
+
+    @property
+    def scored_events(self) -> tuple[str, ...]:
+        """The names of events that are rows to train on and to evaluate: a score at the others comes too late."""
+        return self.rows or tuple(name for name in EVENT_KINDS if name not in (self.events or ()))
 
     def __str__(self) -> str:
         if self.events is not None:
@@ -96,15 +115,8 @@ def label_events(
     """
     time_ms, kind = records["time_ms"], records["kind"]
     end_ms = time_ms.max(initial=0) if data_end_ms is None else data_end_ms
-    if label.events is not None:
-        outcome = np.isin(kind, _codes(label.events))
-        positive = (sum_after(user, time_ms, outcome, label.horizon_ms) > 0) != label.absent
-    elif label.engagement_s is not None:
-        engagement = sum_after(user, time_ms, records["engagement_ds"], label.horizon_ms)
-        positive = engagement >= label.engagement_s * DECISECONDS
-    else:
-        positive = sum_after(user, time_ms, kind == _PAGE_VIEW, label.horizon_ms) >= label.page_views
-    scored = np.isin(kind, _codes(label.rows or label.events or ()), invert=label.rows is None)
+    positive = label.is_positive(sum_after(user, time_ms, label.amounts(records), label.horizon_ms))
+    scored = np.isin(kind, _codes(label.scored_events))
     return positive, scored & (time_ms + label.horizon_ms <= end_ms)
 
 

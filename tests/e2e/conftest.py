@@ -28,6 +28,7 @@ def pipeline(stack, bundle_directory, run_directory, request):
             f"source.group_id={name}",
             f"model.bundle={bundle_directory}",
             f"archive.name={name}-archive",
+            f"outcomes.name={name}-outcomes",
             f"archive.dir={(run_directory / name).as_uri()}",
             "archive.interval=2 s",
             "checkpoints.interval=2 s",
@@ -36,7 +37,16 @@ def pipeline(stack, bundle_directory, run_directory, request):
             f"kafka.bootstrap.servers={stack.bootstrap_servers}",
             *(
                 f"topics.{role}={name}-{role}"
-                for role in ("clicks", "profiles", "scores", "dead_letters", "feature_log", "shadow_scores")
+                for role in (
+                    "clicks",
+                    "profiles",
+                    "scores",
+                    "dead_letters",
+                    "feature_log",
+                    "shadow_scores",
+                    "outcomes",
+                    "model_quality",
+                )
             ),
             *overrides,
         ]

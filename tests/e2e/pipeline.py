@@ -29,7 +29,7 @@ class Pipeline:
     settings: Settings
     overrides: list[str]
     job: str | None = None
-    archive_job: str | None = None
+    other_jobs: list[str] = field(default_factory=list)
     _readers: dict[str, "TopicReader"] = field(default_factory=dict)
 
     def start(self, *overrides: str, savepoint: Path | None = None, wheel: Path | None = None) -> None:
@@ -37,10 +37,10 @@ class Pipeline:
         self.job = flink_client.submit(self.stack, CONF, [*self.overrides, *overrides], savepoint, wheel)
         flink_client.wait_until_running(self.stack, self.job)
 
-    def start_archive(self) -> None:
-        """Submit the job that archives this one's topics to `archive.dir`, and wait until it runs."""
-        self.archive_job = flink_client.submit(self.stack, CONF, self.overrides, module="jobs.archive_clicks")
-        flink_client.wait_until_running(self.stack, self.archive_job)
+    def start_other(self, module: str) -> None:
+        """Submit another job over this one's topics, and wait until it runs."""
+        self.other_jobs.append(flink_client.submit(self.stack, CONF, self.overrides, module=module))
+        flink_client.wait_until_running(self.stack, self.other_jobs[-1])
 
     def archive_of(self, role: str) -> Path:
         """The directory in which the archive has a topic."""
@@ -115,9 +115,8 @@ class Pipeline:
         """Cancel the jobs, and stop reading."""
         for reader in self._readers.values():
             reader.close()
-        for job in (self.job, self.archive_job):
-            if job is not None:
-                flink_client.cancel(self.stack, job)
+        for job in filter(None, (self.job, *self.other_jobs)):
+            flink_client.cancel(self.stack, job)
 
     def _read(self, role: str, at_least: int = 0) -> list:
         if role not in self._readers:

@@ -30,7 +30,7 @@ def test_the_archive_holds_what_was_accepted_and_training_reads_it(pipeline, bun
     pipe.send("profiles", [(key, value, BEFORE_ALL_CLICKS_MS) for key, value, _ in profiles])
     pipe.start()
     pipe.wait_until_consumed("profiles")
-    pipe.start_archive()
+    pipe.start_other("jobs.archive_clicks")
     pipe.send("clicks", [*click_records(stream.clicks()), *BROKEN_CLICKS])
     pipe.read("feature_log", at_least=len(stream))
     for role in ("profiles", "clicks", "feature_log"):

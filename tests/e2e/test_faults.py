@@ -27,7 +27,7 @@ def test_the_scores_are_complete_whichever_part_dies(pipeline, stack, flowing):
     }
     for pipe in pipes.values():
         pipe.start()
-    pipes["exactly-once"].start_archive()
+    pipes["exactly-once"].start_other("jobs.archive_clicks")
     clicks = {guarantee: flowing(pipe, RATE, USERS) for guarantee, pipe in pipes.items()}
     wait_for_more_scores(pipes)
 

@@ -1,0 +1,175 @@
+"""What came of each score: joined with what its user then did, and how good the models are, minute by minute.
+
+    flink run -pym jobs.measure_outcomes -pyfs dist/*.whl --conf conf/local.yaml
+
+scores ── due a horizon later ──────────────────────┐
+clicks ── decode ── what they add to an outcome ────┴▶ sum in (time, time + horizon] ──▶ outcomes, model_quality
+
+All of it is in event time: a score waits in state until its horizon has passed, and then one row tells what came of it.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from pyflink.table import StatementSet, TableEnvironment
+
+from jobs.decoding import click_limits, profile_of
+from jobs.event_time import MAX_INTERVAL_MS, click_columns, interval
+from jobs.settings import ConfigError, Settings, load_settings, outcome_settings
+from jobs.submission import parse_arguments, submit
+from jobs.tables import SCORES_COLUMNS, create_table, kafka_sink, kafka_source, keyed_sink
+from jobs.topics import TopicError, check_topics
+from training.labels import Label, LabelError, find_label
+from udfs.durations import duration_ms
+from udfs.flink_outcomes import ReadAmounts, quality_functions
+from udfs.quality import MEASURES
+
+LABELS_FILE = "labels.yaml"  # beside the configuration file
+
+# A score's row is at the end of its horizon, and the watermark that much behind it: that of the events' own times.
+DUE_SCORES = """{scores},
+    arrival AS PROCTIME(),
+    due AS TO_TIMESTAMP_LTZ(event_time + {horizon_ms}, 3),
+    WATERMARK FOR due AS due - {behind}
+"""
+
+OUTCOMES_COLUMNS = """
+    user_id STRING,
+    event_id STRING,
+    event_name STRING,
+    event_time BIGINT,
+    score FLOAT,
+    decision BOOLEAN,
+    arm STRING,
+    model_version STRING,
+    label BOOLEAN,
+    evaluated BOOLEAN,
+    matured_at BIGINT,
+    source_partition INT,
+    source_offset BIGINT
+"""
+
+QUALITY_COLUMNS = f"""
+    event_minute BIGINT,
+    model_version STRING,
+    arm STRING,
+    {", ".join(f"{name} DOUBLE" for name in MEASURES)}
+"""
+
+# The same click may be scored twice where delivery is at-least-once: its first score counts.
+# The window leaves out the moment of the score itself: (time, time + horizon], in milliseconds.
+MATURED_SCORES = """
+CREATE TEMPORARY VIEW matured_scores AS
+SELECT user_id, event_id, event_name, event_time, score, decision, arm, model_version, happened,
+    (COALESCE(amount, 0) >= {least}) <> {absent} AS label, event_name IN ({scored_events}) AS evaluated,
+    source_partition, source_offset
+FROM (
+    SELECT *, SUM(added) OVER (
+        PARTITION BY user_id ORDER BY happened RANGE BETWEEN {window} PRECEDING AND CURRENT ROW) AS amount
+    FROM (
+        SELECT user_id, happened, CAST(NULL AS BIGINT) AS added, event_id, event_name, event_time, score, decision,
+            arm, model_version, source_partition, source_offset
+        FROM (
+            SELECT user_id, due AS happened, event_id, event_name, event_time, score, decision, arm, model_version,
+                source_partition, source_offset, ROW_NUMBER() OVER (
+                    PARTITION BY user_id, source_partition, source_offset ORDER BY arrival) AS copy
+            FROM due_scores
+        )
+        WHERE copy = 1
+        UNION ALL
+        SELECT a.user_id, happened, a.amount, CAST(NULL AS STRING), CAST(NULL AS STRING), CAST(NULL AS BIGINT),
+            CAST(NULL AS FLOAT), CAST(NULL AS BOOLEAN), CAST(NULL AS STRING), CAST(NULL AS STRING),
+            CAST(NULL AS INT), CAST(NULL AS BIGINT)
+        FROM (SELECT read_amounts(payload, CAST(record_time AS TIMESTAMP(3))) AS a, happened FROM event_clicks)
+        WHERE a.amount > 0
+    )
+)
+WHERE model_version IS NOT NULL
+"""
+
+OUTCOMES = """
+INSERT INTO outcomes
+SELECT user_id, event_id, event_name, event_time, score, decision, arm, model_version, label, evaluated,
+    event_time + {horizon_ms}, source_partition, source_offset
+FROM matured_scores
+"""
+
+MODEL_QUALITY = """
+INSERT INTO model_quality
+SELECT EXTRACT(EPOCH FROM TUMBLE_START(happened, INTERVAL '1' MINUTE)) * 1000 - {horizon_ms}, model_version, arm,
+    {measures}
+FROM matured_scores WHERE evaluated
+GROUP BY TUMBLE(happened, INTERVAL '1' MINUTE), model_version, arm
+"""
+
+
+def measure_outcomes(tables: TableEnvironment, settings: Settings, label: Label) -> StatementSet:
+    """The whole job, over tables that exist: `due_scores`, `event_clicks`, `outcomes`, `model_quality`."""
+    reader = ReadAmounts(click_limits(settings), label.amounts, profile_of(settings))
+    tables.create_temporary_system_function("read_amounts", reader.as_udf())
+    for name, function in quality_functions().items():
+        tables.create_temporary_system_function(f"measure_{name}", function)
+    matured = MATURED_SCORES.format(
+        least=label.least,
+        absent=str(label.absent).upper(),
+        scored_events=", ".join(f"'{name}'" for name in label.scored_events),
+        window=interval(label.horizon_ms - 1),
+    )
+    tables.execute_sql(matured)
+    measures = ", ".join(f"measure_{name}(score, label)" for name in MEASURES)
+    statements = tables.create_statement_set()
+    statements.add_insert_sql(OUTCOMES.format(horizon_ms=label.horizon_ms))
+    statements.add_insert_sql(MODEL_QUALITY.format(horizon_ms=label.horizon_ms, measures=measures))
+    return statements
+
+
+def score_columns(settings: Settings, label: Label) -> str:
+    """The columns of `due_scores`, whose rowtime is when their horizon has passed."""
+    behind_ms = label.horizon_ms + duration_ms(settings.event_time.lateness)
+    scores = SCORES_COLUMNS.rstrip()
+    return DUE_SCORES.format(scores=scores, horizon_ms=label.horizon_ms, behind=interval(behind_ms))
+
+
+def kafka_tables(settings: Settings, label: Label) -> list[str]:
+    """CREATE TABLE statements of the topics that the job reads and writes."""
+    topics = settings.topics
+    scores = kafka_source(settings, topics.scores) | {
+        "format": "json",
+        "properties.isolation.level": "read_committed",
+    }
+    clicks = kafka_source(settings, topics.clicks) | {"format": "raw"}
+    quality = kafka_sink(settings, topics.model_quality) | {"format": "json"}
+    return [
+        create_table("due_scores", score_columns(settings, label), scores),
+        create_table("event_clicks", click_columns(settings), clicks),
+        create_table("outcomes", OUTCOMES_COLUMNS, keyed_sink(settings, topics.outcomes)),
+        create_table("model_quality", QUALITY_COLUMNS, quality),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Check settings, label and topics, then submit the job."""
+    options = parse_arguments("measure_outcomes", "Submit the job that tells what came of each score.", arguments)
+    try:
+        settings = outcome_settings(load_settings(options.conf, options.set))
+        label = find_label(settings.outcomes.label, options.conf.parent / LABELS_FILE)
+        if label.horizon_ms + duration_ms(settings.event_time.lateness) > MAX_INTERVAL_MS:
+            raise ConfigError(
+                f"key outcomes.label: the horizon of {label.horizon} and event_time.lateness "
+                f"({settings.event_time.lateness}) are more than 99 days together"
+            )
+        if not options.skip_topic_check:
+            check_topics(settings, ("clicks", "scores", "outcomes", "model_quality"))
+    except (ConfigError, LabelError, TopicError) as error:
+        sys.exit(f"measure_outcomes: {error}")
+    submit(
+        settings,
+        kafka_tables(settings, label),
+        lambda tables: measure_outcomes(tables, settings, label),
+        options.explain,
+        str(label),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""What came of each score, told by a job that crashes meanwhile, from clicks that come late."""
+
+import json
+import time
+
+import pytest
+
+from tests.e2e.pipeline import Pipeline
+from training.dataset import read_clicks
+from training.labels import find_label, label_events
+from training.records import Record, click_records
+from training.simulate import Simulation, simulate
+
+pytestmark = pytest.mark.e2e
+
+LABEL = "purchase within 10 min"
+DAY_MS = 86_400_000
+METRIC_SECONDS = 60
+
+
+def score_records(clicks: list[dict]) -> list[Record]:
+    """A score of each click, as the score job writes it."""
+    scores = (
+        {
+            **{name: click[name] for name in ("user_id", "event_id", "event_name", "event_time")},
+            "score": 0.5,
+            "decision": True,
+            "arm": "champion",
+            "model_version": "v1",
+            "scored_at": click["event_time"],
+            "source_partition": 0,
+            "source_offset": number,
+        }
+        for number, click in enumerate(clicks)
+    )
+    return [(score["user_id"].encode(), json.dumps(score).encode(), None) for score in scores]
+
+
+def test_outcomes_are_right_and_single_though_the_job_crashes_and_clicks_are_late(pipeline, stack):
+    label = find_label(LABEL)
+    stream = simulate(Simulation(users=200, hours=4, seed=6, late_share=0.05))
+    clicks = list(stream.clicks())
+    after_all_ms = int(stream.events["time_ms"].max()) + DAY_MS
+    much_later = {"user_id": "clock", "event_id": "clock", "event_name": "page_view", "event_time": after_all_ms}
+    payloads, scores = list(click_records(clicks)), score_records([*clicks, much_later])
+    half = len(clicks) // 2
+
+    pipe = pipeline(
+        "delivery.guarantee=exactly-once", f"outcomes.label={LABEL}", "event_time.lateness=5 min", "event_time.idle=3 s"
+    )
+    pipe.start_other("jobs.measure_outcomes")
+    pipe.send("clicks", payloads[:half])
+    pipe.send("scores", scores[:half])
+    pipe.read("outcomes", at_least=half // 2)
+    stack.kill_task_manager(stack.task_managers()[0])
+    stack.start_task_manager()
+    pipe.send("clicks", [*payloads[half:], *click_records([much_later])])
+    pipe.send("scores", scores[half:])
+    outcomes = pipe.read("outcomes", at_least=len(clicks))
+
+    data = read_clicks([value for _, value, _ in payloads])
+    positive, _ = label_events(label, data.user, data.records)
+    assert sorted(outcome["source_offset"] for outcome in outcomes) == list(range(len(clicks)))
+    assert positive.any()
+    assert {outcome["source_offset"]: outcome["label"] for outcome in outcomes} == dict(enumerate(positive.tolist()))
+    evaluated = sum(outcome["evaluated"] for outcome in outcomes)
+    assert sum(row["scores"] for row in pipe.read("model_quality", at_least=1)) == evaluated
+
+    assert late_records(pipe) == 0
+    pipe.send("clicks", click_records([clicks[0] | {"event_name": "purchase"}]))
+    deadline = time.monotonic() + METRIC_SECONDS
+    while late_records(pipe) != 1:
+        assert time.monotonic() < deadline, "what comes too late is counted"
+        time.sleep(1)
+
+
+def late_records(pipe: Pipeline) -> int:
+    """What Flink counts as too late in the job that measures outcomes."""
+    job = pipe.other_jobs[0]
+    late = 0
+    for vertex in pipe.stack.rest(f"/jobs/{job}")["vertices"]:
+        path = f"/jobs/{job}/vertices/{vertex['id']}/subtasks/metrics"
+        for name in (metric["id"] for metric in pipe.stack.rest(path)):
+            if name.endswith("numLateRecordsDropped"):
+                late += round(pipe.stack.rest(f"{path}?get={name}")[0]["sum"])
+    return late

@@ -1,0 +1,132 @@
+"""The job that measures outcomes, on a mini cluster: every score gets the label that training would give it."""
+
+import json
+from collections import defaultdict
+from dataclasses import replace
+from zlib import crc32
+
+import numpy as np
+import pytest
+
+from jobs.event_time import click_columns
+from jobs.measure_outcomes import OUTCOMES_COLUMNS, QUALITY_COLUMNS, measure_outcomes, score_columns
+from jobs.settings import outcome_settings
+from jobs.tables import KAFKA_METADATA, create_table
+from tests.flink.conftest import environment, files, json_line, read_json_lines, settings_of
+from training.dataset import read_clicks
+from training.labels import find_label, label_events
+from training.simulate import Simulation, simulate
+from udfs.history import EVENT_KINDS
+from udfs.quality import MEASURES
+
+pytestmark = pytest.mark.flink
+
+NOW = 1_800_000_000_000
+ONE_TRY = ("job.parallelism=1", "outcomes.parallelism=1", "flink.restart-strategy.type=none")
+
+
+@pytest.fixture
+def measure(bundle_directory, tmp_path):
+    """Run the job over given clicks and scores; returns what it wrote, by table."""
+
+    def run(clicks: list[dict], scores: list[dict], label, *overrides: str) -> dict[str, list[dict]]:
+        settings = outcome_settings(settings_of(bundle_directory, *ONE_TRY, "decode.max_behind=36500 d", *overrides))
+        tables = environment(settings)
+        sources = {
+            "event_clicks": (
+                click_columns(settings, dict.fromkeys(KAFKA_METADATA, "")),
+                [json_line(0, None, json.dumps(click).encode(), NOW) for click in clicks],
+            ),
+            "due_scores": (score_columns(settings, label), [json.dumps(score) + "\n" for score in scores]),
+        }
+        for name, (columns, lines) in sources.items():
+            (tmp_path / name).write_text("".join(lines))
+            tables.execute_sql(create_table(name, columns, files(tmp_path / name)))
+        sinks = {"outcomes": OUTCOMES_COLUMNS, "model_quality": QUALITY_COLUMNS}
+        for name, columns in sinks.items():
+            tables.execute_sql(create_table(name, columns, files(tmp_path / f"{name}.out")))
+        measure_outcomes(tables, settings, label).execute().wait()
+        return {name: read_json_lines(tmp_path / f"{name}.out") for name in sinks}
+
+    return run
+
+
+def score_of(click: dict, number: int) -> dict:
+    """A score as the topic has it, with a value that follows from the click."""
+    return {
+        "user_id": click["user_id"],
+        "event_id": click["event_id"],
+        "event_name": click["event_name"] if click["event_name"] in EVENT_KINDS else "other",
+        "event_time": click["event_time"],
+        "score": (crc32(click["event_id"].encode()) % 997) / 997,
+        "decision": number % 2 == 0,
+        "arm": ("champion", "challenger")[sum(map(ord, click["user_id"])) % 2],
+        "model_version": "v1",
+        "scored_at": click["event_time"],
+        "source_partition": 0,
+        "source_offset": number,
+    }
+
+
+@pytest.mark.parametrize("name", ["converted", "abandoned", "engaged", "deep_visit"])
+def test_every_score_gets_the_label_that_training_computes(measure, name):
+    label = find_label(name)
+    stream = simulate(replace(Simulation(users=60, hours=6, seed=3), late_share=0.05))
+    clicks = list(stream.clicks())
+    scores = [score_of(click, number) for number, click in enumerate(clicks)]
+    repeated = [*scores, *scores[::50]]  # as at-least-once delivery may
+    written = measure(clicks, repeated, label, "event_time.lateness=1 d")
+
+    data = read_clicks([json.dumps(click).encode() for click in clicks])
+    positive, _ = label_events(label, data.user, data.records)
+    found = {outcome["source_offset"]: outcome for outcome in written["outcomes"]}
+    assert len(written["outcomes"]) == len(found) == len(clicks)
+    assert [found[number]["label"] for number in range(len(clicks))] == positive.tolist()
+    assert all(
+        outcome["evaluated"] == (outcome["event_name"] in label.scored_events)
+        and outcome["matured_at"] == outcome["event_time"] + label.horizon_ms
+        for outcome in written["outcomes"]
+    )
+
+    expected = defaultdict(list)
+    for outcome in written["outcomes"]:
+        if outcome["evaluated"]:
+            minute = outcome["event_time"] // 60_000 * 60_000
+            expected[minute, outcome["model_version"], outcome["arm"]].append((outcome["score"], outcome["label"]))
+    assert len(written["model_quality"]) == len(expected)
+    for row in written["model_quality"]:
+        score, label_ = map(np.array, zip(*expected[row["event_minute"], row["model_version"], row["arm"]]))
+        for measure_name, function in MEASURES.items():
+            wanted = function(score.astype(np.float32).astype(float), label_)
+            assert row[measure_name] == (wanted if wanted is None else pytest.approx(wanted, rel=1e-9)), row
+
+
+def test_an_outcome_counts_in_the_last_millisecond_of_the_horizon_and_not_in_the_score_s_own(measure):
+    label = find_label("purchase within 10 min")
+    view = {"user_id": "ada", "event_name": "view_item", "event_time": NOW, "event_id": "view"}
+    times = {"same moment": NOW, "last": NOW + 600_000, "too late": NOW + 600_001}
+    clicks, scores = [], []
+    for number, (user, time_ms) in enumerate(times.items()):
+        clicks += [view | {"user_id": user}, view | {"user_id": user, "event_name": "purchase", "event_time": time_ms}]
+        scores.append(score_of(view | {"user_id": user}, number))
+    written = measure(clicks, scores, label)
+    assert {outcome["user_id"]: outcome["label"] for outcome in written["outcomes"]} == {
+        "same moment": False,
+        "last": True,
+        "too late": False,
+    }
+
+
+def test_a_click_that_the_score_job_rejects_is_no_outcome_and_moves_no_time(measure):
+    label = find_label("purchase within 10 min")
+    view = {"user_id": "ada", "event_name": "view_item", "event_time": NOW, "event_id": "view"}
+    purchase = view | {"event_name": "purchase", "event_time": NOW + 5_000}
+    broken = [
+        purchase | {"user_id": 7},
+        purchase | {"event_time": NOW + 10**15},
+        purchase | {"event_time": 10**300},
+        purchase | {"event_time": "soon"},
+        {"event_time": NOW + 86_400_000},
+    ]
+    written = measure([*broken, view, purchase], [score_of(view, 0)], label)
+    assert [outcome["label"] for outcome in written["outcomes"]] == [True]

@@ -1,0 +1,26 @@
+"""The measures of a window of labelled scores."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from udfs.quality import MEASURES
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 0.99), st.booleans()), min_size=1, max_size=40))
+def test_the_measures_are_what_their_definitions_say(rows):
+    score, label = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    measured = {name: function(score, label) for name, function in MEASURES.items()}
+    pairs = [(good, bad) for good in score[label] for bad in score[~label]]
+    wins = [1.0 if good > bad else 0.5 if good == bad else 0.0 for good, bad in pairs]
+    assert measured["roc_auc"] == (pytest.approx(np.mean(wins)) if pairs else None)
+    assert (measured["average_precision"] is None) == (not pairs)
+    assert measured["log_loss"] == pytest.approx(-np.mean(np.log(np.where(label, score, 1 - score))))
+    assert measured["scores"] == len(rows)
+    assert measured["positive_rate"] == pytest.approx(label.mean())
+    assert measured["mean_score"] == pytest.approx(score.mean())
+
+
+def test_certain_and_wrong_is_a_finite_loss():
+    assert np.isfinite(MEASURES["log_loss"](np.array([0.0, 1.0]), np.array([True, False])))
