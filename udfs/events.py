@@ -46,6 +46,9 @@ class Click(msgspec.Struct, gc=False):
     items: list[Item] | None = None
     page_location: Annotated[str, Meta(max_length=2048)] | None = None
     page_type: Annotated[str, Meta(max_length=64, description="one of " + ", ".join(PAGE_TYPES))] | None = None
+    creative_slot: (
+        Annotated[str, Meta(max_length=256, description="where on the page promoted content stood")] | None
+    ) = None
     percent_scrolled: Annotated[int, Meta(ge=0, le=100)] | None = None
     engagement_time_msec: Annotated[int, Meta(ge=0, le=86_400_000)] | None = None
     device_category: Annotated[str, Meta(max_length=64, description="one of " + ", ".join(DEVICES))] | None = None

@@ -1,0 +1,195 @@
+"""What users did in each session, in which arm; and from that the KPIs, minute by minute and hour by hour.
+
+    flink run -pym jobs.measure_sessions -pyfs dist/*.whl --conf conf/local.yaml
+
+scores ── arm ──────────────┐                                         ┌▶ sessions
+clicks ── decode ── action ─┴▶ session of the user, 30 min of silence ┴▶ sums by minute, hour and arm ──▶ kpis
+                               promotions by minute, hour, arm and placement ─────────────────────────▶ kpis
+
+All of it is in event time: a session closes when other users' events show that 30 minutes have passed.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from pyflink.table import StatementSet, TableEnvironment
+
+from jobs.decoding import click_limits, profile_of
+from jobs.event_time import click_columns, interval
+from jobs.settings import ConfigError, Settings, load_settings, session_settings
+from jobs.submission import parse_arguments, submit
+from jobs.tables import SCORES_COLUMNS, create_table, kafka_sink, kafka_source, keyed_sink
+from jobs.topics import TopicError, check_topics
+from udfs.durations import duration_ms
+from udfs.features import SESSION_GAP_MS
+from udfs.flink_sessions import ReadActions
+from udfs.kpis import COUNTED, Kpi, KpiError, load_kpis, sql_sum
+
+KPIS_FILE = "kpis.yaml"  # beside the configuration file
+
+TIMED_SCORES = """{scores},
+    happened AS TO_TIMESTAMP_LTZ(event_time, 3),
+    WATERMARK FOR happened AS happened - {lateness}
+"""
+
+SESSIONS_COLUMNS = f"""
+    user_id STRING,
+    arm STRING,
+    model_version STRING,
+    started_at BIGINT,
+    ended_at BIGINT,
+    events BIGINT,
+    pages BIGINT,
+    {", ".join(f"{name} BIGINT" for name in COUNTED)},
+    revenue DOUBLE
+"""
+
+KPIS_COLUMNS = """
+    window_start BIGINT,
+    `window` STRING,
+    arm STRING,
+    placement STRING,
+    kpi STRING,
+    numerator DOUBLE,
+    denominator DOUBLE,
+    `value` DOUBLE
+"""
+
+ACTIONS = """
+CREATE TEMPORARY VIEW actions AS
+SELECT a.user_id, a.event_name, a.event_time, a.page, a.revenue, a.placement, happened, source_partition, source_offset
+FROM (
+    SELECT read_actions(payload, CAST(record_time AS TIMESTAMP(3))) AS a, happened, source_partition, source_offset
+    FROM event_clicks
+)
+WHERE a.user_id IS NOT NULL
+"""
+
+# A session belongs to the arm of its first score: MIN finds it, behind the time in as many digits.
+CLOSED_SESSIONS = f"""
+CREATE TEMPORARY VIEW closed_sessions AS
+SELECT user_id, SPLIT_INDEX(MIN(served), '|', 1) AS arm, SPLIT_INDEX(MIN(served), '|', 2) AS model_version,
+    MIN(event_time) AS started_at, MAX(event_time) AS ended_at, COUNT(event_name) AS events,
+    COUNT(DISTINCT page) AS pages,
+    {", ".join(f"COUNT(CASE WHEN event_name = '{event}' THEN 1 END) AS {name}" for name, event in COUNTED.items())},
+    SUM(revenue) AS revenue, SESSION_ROWTIME(happened, {{gap}}) AS closed
+FROM (
+    SELECT user_id, happened, event_time, event_name, page, revenue, CAST(NULL AS STRING) AS served
+    FROM actions
+    UNION ALL
+    SELECT user_id, happened, event_time, CAST(NULL AS STRING), CAST(NULL AS BIGINT), CAST(0 AS DOUBLE),
+        LPAD(CAST(event_time AS STRING), 14, '0') || '|' || arm || '|' || model_version
+    FROM timed_scores
+)
+GROUP BY user_id, SESSION(happened, {{gap}})
+"""
+
+SESSIONS = f"""
+INSERT INTO sessions
+SELECT user_id, arm, model_version, started_at, ended_at, events, pages, {", ".join(COUNTED)}, revenue
+FROM closed_sessions
+"""
+
+# A session counts in the window in which it closes: when its silence has lasted for the gap.
+SESSION_SUMS = """
+SELECT EXTRACT(EPOCH FROM TUMBLE_START(closed, {size})) * 1000 AS window_start, '{window}' AS `window`, arm,
+    CAST(NULL AS STRING) AS placement, ARRAY[{sums}] AS sums
+FROM closed_sessions GROUP BY TUMBLE(closed, {size}), arm
+"""
+
+# A promotion's arm is that of its own score.
+PROMOTION_SUMS = """
+SELECT EXTRACT(EPOCH FROM TUMBLE_START(happened, {size})) * 1000 AS window_start, '{window}' AS `window`, arm,
+    placement, ARRAY[ROW('click_through_rate', {clicks}, {impressions})] AS sums
+FROM placed_promotions GROUP BY TUMBLE(happened, {size}), arm, placement
+"""
+
+PLACED_PROMOTIONS = """
+CREATE TEMPORARY VIEW placed_promotions AS
+SELECT a.happened, a.event_name, a.placement, s.arm
+FROM actions AS a JOIN timed_scores AS s
+ON a.user_id = s.user_id AND a.source_partition = s.source_partition AND a.source_offset = s.source_offset
+    AND s.happened BETWEEN a.happened AND a.happened
+WHERE a.placement IS NOT NULL
+"""
+
+KPIS = """
+INSERT INTO kpis
+SELECT window_start, `window`, arm, placement, kpi, numerator, denominator,
+    CASE WHEN denominator > 0 THEN numerator / denominator END
+FROM ({sums}) CROSS JOIN UNNEST(sums) AS of_kpi (kpi, numerator, denominator)
+"""
+
+WINDOWS = {"minute": "INTERVAL '1' MINUTE", "hour": "INTERVAL '1' HOUR"}
+
+
+def measure_sessions(tables: TableEnvironment, settings: Settings, kpis: dict[str, Kpi]) -> StatementSet:
+    """The whole job, over tables that exist: `event_clicks`, `timed_scores`, `sessions`, `kpis`."""
+    reader = ReadActions(click_limits(settings), profile_of(settings))
+    tables.create_temporary_system_function("read_actions", reader.as_udf())
+    for view in (ACTIONS, CLOSED_SESSIONS.format(gap=interval(SESSION_GAP_MS)), PLACED_PROMOTIONS):
+        tables.execute_sql(view)
+    sums = ", ".join(
+        f"ROW('{name}', {sql_sum(kpi.numerator)}, {sql_sum(kpi.denominator)})" for name, kpi in kpis.items()
+    )
+    placed = {
+        part: f"CAST(COUNT(CASE WHEN event_name = '{event}' THEN 1 END) AS DOUBLE)"
+        for part, event in (("clicks", "select_promotion"), ("impressions", "view_promotion"))
+    }
+    rows = [
+        part
+        for window, size in WINDOWS.items()
+        for part in (
+            SESSION_SUMS.format(window=window, size=size, sums=sums),
+            PROMOTION_SUMS.format(window=window, size=size, **placed),
+        )
+    ]
+    statements = tables.create_statement_set()
+    statements.add_insert_sql(SESSIONS)
+    statements.add_insert_sql(KPIS.format(sums=" UNION ALL ".join(rows)))
+    return statements
+
+
+def score_columns(settings: Settings) -> str:
+    """The columns of `timed_scores`, whose rowtime is that of the click."""
+    lateness = interval(duration_ms(settings.event_time.lateness))
+    return TIMED_SCORES.format(scores=SCORES_COLUMNS.rstrip(), lateness=lateness)
+
+
+def kafka_tables(settings: Settings) -> list[str]:
+    """CREATE TABLE statements of the topics that the job reads and writes."""
+    topics = settings.topics
+    scores = kafka_source(settings, topics.scores) | {
+        "format": "json",
+        "properties.isolation.level": "read_committed",
+    }
+    clicks = kafka_source(settings, topics.clicks) | {"format": "raw"}
+    return [
+        create_table("timed_scores", score_columns(settings), scores),
+        create_table("event_clicks", click_columns(settings), clicks),
+        create_table("sessions", SESSIONS_COLUMNS, keyed_sink(settings, topics.sessions)),
+        create_table("kpis", KPIS_COLUMNS, kafka_sink(settings, topics.kpis) | {"format": "json"}),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Check settings, KPIs and topics, then submit the job."""
+    options = parse_arguments("measure_sessions", "Submit the job that measures sessions and KPIs.", arguments)
+    try:
+        settings = session_settings(load_settings(options.conf, options.set))
+        kpis = load_kpis(options.conf.parent / KPIS_FILE)
+        if not options.skip_topic_check:
+            check_topics(settings, ("clicks", "scores", "sessions", "kpis"))
+    except (ConfigError, KpiError, TopicError) as error:
+        sys.exit(f"measure_sessions: {error}")
+    submit(
+        settings,
+        kafka_tables(settings),
+        lambda tables: measure_sessions(tables, settings, kpis),
+        options.explain,
+        f"KPIs {', '.join(kpis)}",
+    )
+
+
+if __name__ == "__main__":
+    main()

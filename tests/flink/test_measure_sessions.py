@@ -1,0 +1,143 @@
+"""The job that measures sessions, on a mini cluster: sessions and KPIs equal a slow, obvious computation."""
+
+import json
+from pathlib import Path
+from zlib import crc32
+
+import pandas as pd
+import pytest
+
+from jobs.event_time import click_columns
+from jobs.measure_sessions import KPIS_COLUMNS, SESSIONS_COLUMNS, measure_sessions, score_columns
+from jobs.settings import session_settings
+from jobs.tables import KAFKA_METADATA, create_table
+from tests.flink.conftest import environment, files, json_line, read_json_lines, settings_of
+from training.simulate import Simulation, simulate
+from udfs.kpis import COUNTED, load_kpis, values
+
+pytestmark = pytest.mark.flink
+
+NOW = 1_800_000_000_000
+GAP_MS, MINUTE_MS = 1_800_000, 60_000
+KPIS = load_kpis(Path(__file__).parents[2] / "conf" / "kpis.yaml")
+
+
+@pytest.fixture
+def measure(bundle_directory, tmp_path):
+    """Run the job over given clicks and scores; returns what it wrote, by table."""
+
+    def run(clicks: list[dict], scores: list[dict], *overrides: str) -> dict[str, list[dict]]:
+        one_try = ("sessions.parallelism=1", "flink.restart-strategy.type=none", "decode.max_behind=36500 d")
+        settings = session_settings(settings_of(bundle_directory, *one_try, *overrides))
+        tables = environment(settings)
+        lines = {
+            "event_clicks": [
+                json_line(number, None, json.dumps(click).encode(), NOW) for number, click in enumerate(clicks)
+            ],
+            "timed_scores": [json.dumps(score) + "\n" for score in scores],
+        }
+        columns = {
+            "event_clicks": click_columns(settings, dict.fromkeys(KAFKA_METADATA, "")),
+            "timed_scores": score_columns(settings),
+            "sessions": SESSIONS_COLUMNS,
+            "kpis": KPIS_COLUMNS,
+        }
+        for name, text in lines.items():
+            (tmp_path / name).write_text("".join(text))
+        for name, declared in columns.items():
+            tables.execute_sql(create_table(name, declared, files(tmp_path / name)))
+        measure_sessions(tables, settings, KPIS).execute().wait()
+        return {name: read_json_lines(tmp_path / name) for name in ("sessions", "kpis")}
+
+    return run
+
+
+def simulated_clicks() -> list[dict]:
+    stream = simulate(Simulation(users=80, hours=8, seed=9, late_share=0.05))
+    slots = ("top", "bottom", None)
+    return [
+        click | ({"creative_slot": slot} if (slot := slots[number % 3]) and "promotion" in click["event_name"] else {})
+        for number, click in enumerate(stream.clicks())
+    ]
+
+
+def arm_of(user: str) -> str:
+    return ("champion", "challenger", "control")[crc32(user.encode()) % 3]
+
+
+def scores_of(clicks: list[dict]) -> list[dict]:
+    return [
+        {
+            "user_id": click["user_id"],
+            "event_time": click["event_time"],
+            "arm": arm_of(click["user_id"]),
+            "model_version": "v1",
+            "score": 0.5,
+            "source_partition": 0,
+            "source_offset": number,
+        }
+        for number, click in enumerate(clicks)
+    ]
+
+
+def expected_sessions(clicks: list[dict]) -> pd.DataFrame:
+    """Sessions one after the other, as one would explain them."""
+    events = pd.DataFrame(clicks).sort_values(["user_id", "event_time"], kind="stable")
+    pause = events.groupby("user_id")["event_time"].diff()
+    events["session"] = (pause.isna() | (pause > GAP_MS)).cumsum()
+    rows = []
+    for _, session in events.groupby("session"):
+        names = session["event_name"]
+        bought = session[names == "purchase"]
+        rows.append(
+            {
+                "user_id": session["user_id"].iloc[0],
+                "arm": arm_of(session["user_id"].iloc[0]),
+                "started_at": session["event_time"].min(),
+                "ended_at": session["event_time"].max(),
+                "events": len(session),
+                "pages": session["page_location"].nunique(),
+                **{field: int((names == event).sum()) for field, event in COUNTED.items()},
+                "revenue": bought["value"].sum(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def test_sessions_and_kpis_equal_those_of_a_batch_computation(measure):
+    clicks = simulated_clicks()
+    broken = [{"user_id": 7, "event_name": "purchase", "event_time": clicks[0]["event_time"], "value": 5}]
+    written = measure([*clicks, *broken], scores_of(clicks), "event_time.lateness=1 d")
+    wanted = expected_sessions(clicks)
+
+    found = pd.DataFrame(written["sessions"])
+    assert set(found.pop("model_version")) == {"v1"}
+    order = ["user_id", "started_at"]
+    found = found[wanted.columns].sort_values(order).reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, wanted.sort_values(order).reset_index(drop=True), check_dtype=False, rtol=1e-6)
+
+    rows = {
+        (row["window"], row["window_start"], row["arm"], row["placement"], row["kpi"]): row for row in written["kpis"]
+    }
+    assert len(rows) == len(written["kpis"])
+    expected = {}
+    for window, size_ms in (("minute", MINUTE_MS), ("hour", 60 * MINUTE_MS)):
+        starts = (wanted["ended_at"] + GAP_MS - 1) // size_ms * size_ms
+        for (start, arm), sessions in wanted.groupby([starts, "arm"]):
+            for name, kpi in KPIS.items():
+                sums = values(kpi.numerator, sessions).sum(), values(kpi.denominator, sessions).sum()
+                expected[window, start, arm, None, name] = sums
+        placed = pd.DataFrame(click for click in clicks if "creative_slot" in click)
+        placed["arm"] = placed["user_id"].map(arm_of)
+        for (start, arm, slot), events in placed.groupby(
+            [placed["event_time"] // size_ms * size_ms, "arm", "creative_slot"]
+        ):
+            names = events["event_name"]
+            sums = (names == "select_promotion").sum(), (names == "view_promotion").sum()
+            expected[window, start, arm, slot, "click_through_rate"] = sums
+    assert rows.keys() == expected.keys()
+    for key, (numerator, denominator) in expected.items():
+        assert rows[key]["numerator"] == pytest.approx(numerator, rel=1e-6), key
+        assert rows[key]["denominator"] == pytest.approx(denominator), key
+        value = numerator / denominator if denominator else None
+        assert rows[key]["value"] == (value if value is None else pytest.approx(value, rel=1e-6)), key

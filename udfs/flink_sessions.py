@@ -1,0 +1,58 @@
+"""What the job that measures sessions calls from SQL: what each click does in its session."""
+
+import msgspec
+import numpy as np
+from pyflink.table import DataTypes
+
+from udfs.events import Click, ClickDecoder, ClickLimits
+from udfs.flink_columns import Column, ColumnFunction, Profile, row_type
+from udfs.history import EVENT, EVENT_KINDS, NO_ID
+
+_PURCHASE = EVENT_KINDS.index("purchase")
+_PROMOTIONS = tuple(EVENT_KINDS.index(name) for name in ("view_promotion", "select_promotion"))
+
+
+class ReadActions(ColumnFunction):
+    """User, event, time, page, revenue and placement of each click record; one that the score job rejects has no user.
+
+    A page is the hash of its location, or of the item where the shop sends no location.
+    """
+
+    result = row_type(
+        user_id=DataTypes.STRING(),
+        event_name=DataTypes.STRING(),
+        event_time=DataTypes.BIGINT(),
+        page=DataTypes.BIGINT(),
+        revenue=DataTypes.DOUBLE(),
+        placement=DataTypes.STRING(),
+    )
+
+    def __init__(self, limits: ClickLimits, profile: Profile):
+        super().__init__(profile)
+        self._limits = limits
+
+    def open(self, context) -> None:
+        self._decoder = ClickDecoder(self._limits)
+        self._parse = msgspec.json.Decoder(Click).decode
+
+    def columns(self, payloads: list, record_ms: np.ndarray) -> dict[str, Column]:
+        clicks = self._decoder.decode(payloads, record_ms.tolist())
+        names, pages, placements = ([None] * len(payloads) for _ in range(3))
+        revenue = np.zeros(len(payloads))
+        accepted = [row for row, event in enumerate(clicks.events) if event is not None]
+        events = np.frombuffer(b"".join(clicks.events[row] for row in accepted), EVENT)
+        page_ids = np.where(events["page"] == NO_ID, events["item"], events["page"]).tolist()
+        for row, kind, page in zip(accepted, events["kind"].tolist(), page_ids):
+            names[row] = EVENT_KINDS[kind]
+            pages[row] = None if page == NO_ID else page
+            if kind in _PROMOTIONS:
+                placements[row] = self._parse(payloads[row]).creative_slot
+        revenue[accepted] = np.where(events["kind"] == _PURCHASE, np.nan_to_num(events["value"]), 0.0)
+        return {
+            "user_id": clicks.user_ids,
+            "event_name": names,
+            "event_time": clicks.event_times_ms,
+            "page": pages,
+            "revenue": revenue,
+            "placement": placements,
+        }

@@ -1,0 +1,110 @@
+"""KPIs: ratios of sums over sessions, read from conf/kpis.yaml, for SQL and for data frames."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import pandas as pd
+from msgspec import Meta
+
+from udfs.yaml_files import key_and_rule, read_yaml
+
+#: Counts of events in a session, by the name that a session's record has for them.
+COUNTED = {
+    "view_promotions": "view_promotion",
+    "select_promotions": "select_promotion",
+    "add_to_carts": "add_to_cart",
+    "begin_checkouts": "begin_checkout",
+    "form_starts": "form_start",
+    "form_submits": "form_submit",
+    "purchases": "purchase",
+}
+FIELDS = ("events", "pages", *COUNTED, "revenue")
+_SESSIONS, _DURATION = "sessions", "duration_s"
+_COMPARED = re.compile(r"(\w+) (=|>|>=|<|<=) (\d+)")
+
+
+class KpiError(ValueError):
+    """KPIs that can't be used; the message is one line that names the file, the key, the rule and the value."""
+
+
+class Kpi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A ratio of two sums over sessions; conf/kpis.yaml says what each key means."""
+
+    formula: Annotated[str, Meta(min_length=1)]
+    numerator: str
+    denominator: str
+    direction: Literal["up", "down"]
+    guardrail: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+
+def load_kpis(path: Path) -> dict[str, Kpi]:
+    """The KPIs by name. Raises KpiError."""
+    content = read_yaml(path, KpiError)
+    if not isinstance(content, dict):
+        raise KpiError(f"{path}: want KPIs by name, got {type(content).__name__}")
+    return {name: _checked(name, entry, str(path)) for name, entry in content.items()}
+
+
+def _checked(name: str, entry: object, path: str) -> Kpi:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", str(name)):
+        raise KpiError(f"{path}: key {name}: want a name of a-z, 0-9 and _")
+    try:
+        kpi = msgspec.convert(entry, Kpi)
+    except msgspec.ValidationError as error:
+        key, rule = key_and_rule(error)
+        raise KpiError(f"{path}: key {'.'.join(filter(None, (name, key)))}: {rule}") from None
+    for part in ("numerator", "denominator"):
+        try:
+            _parse(getattr(kpi, part))
+        except KpiError as error:
+            raise KpiError(f"{path}: key {name}.{part}: {error}") from None
+    return kpi
+
+
+def sql_sum(term: str) -> str:
+    """The sum of a numerator or denominator over rows of sessions, as SQL.
+
+    >>> sql_sum("add_to_carts > 0 and purchases = 0")
+    'CAST(SUM(CASE WHEN add_to_carts > 0 AND purchases = 0 THEN 1 ELSE 0 END) AS DOUBLE)'
+    """
+    field, conditions = _parse(term)
+    if conditions:
+        met = " AND ".join(" ".join(condition) for condition in conditions)
+        value = f"CASE WHEN {met} THEN 1 ELSE 0 END"
+    else:
+        value = {_SESSIONS: "1", _DURATION: "(ended_at - started_at) / 1000.0"}.get(field, field)
+    return f"CAST(SUM({value}) AS DOUBLE)"
+
+
+def values(term: str, sessions: pd.DataFrame) -> pd.Series:
+    """What each of n sessions adds to a numerator or denominator, float64[n]."""
+    field, conditions = _parse(term)
+    if conditions:
+        met = pd.Series(True, sessions.index)
+        for name, operator, number in conditions:
+            met &= _OPERATORS[operator](sessions[name], int(number))
+        return met.astype(float)
+    if field == _SESSIONS:
+        return pd.Series(1.0, sessions.index)
+    if field == _DURATION:
+        return (sessions["ended_at"] - sessions["started_at"]) / 1000
+    return sessions[field].astype(float)
+
+
+_OPERATORS = {"=": pd.Series.eq, ">": pd.Series.gt, ">=": pd.Series.ge, "<": pd.Series.lt, "<=": pd.Series.le}
+
+
+def _parse(term: str) -> tuple[str | None, list[tuple[str, str, str]]]:
+    """A field and no conditions, or no field and some. Raises KpiError."""
+    if term in (*FIELDS, _SESSIONS, _DURATION):
+        return term, []
+    conditions = []
+    for text in term.split(" and "):
+        compared = _COMPARED.fullmatch(text.strip())
+        if compared is None or compared[1] not in FIELDS:
+            wanted = ", ".join((*FIELDS, _SESSIONS, _DURATION))
+            raise KpiError(f"want one of {wanted}, or conditions such as `purchases > 0 and pages = 1`, got {term!r}")
+        conditions.append(compared.groups())
+    return None, conditions
