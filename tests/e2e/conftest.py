@@ -29,6 +29,7 @@ def pipeline(stack, bundle_directory, run_directory, request):
             f"model.bundle={bundle_directory}",
             f"archive.name={name}-archive",
             f"outcomes.name={name}-outcomes",
+            f"sessions.name={name}-sessions",
             f"archive.dir={(run_directory / name).as_uri()}",
             "archive.interval=2 s",
             "checkpoints.interval=2 s",
@@ -46,6 +47,8 @@ def pipeline(stack, bundle_directory, run_directory, request):
                     "shadow_scores",
                     "outcomes",
                     "model_quality",
+                    "sessions",
+                    "kpis",
                 )
             ),
             *overrides,

@@ -1,11 +1,13 @@
-"""What came of each score, told by a job that crashes meanwhile, from clicks that come late."""
+"""What came of each score and what users did in sessions, told by jobs that crash meanwhile, from late clicks."""
 
 import json
-import time
 
+import pandas as pd
 import pytest
 
+from jobs.flink_client import wait_for
 from tests.e2e.pipeline import Pipeline
+from tests.session_oracle import expected_sessions
 from training.dataset import read_clicks
 from training.labels import find_label, label_events
 from training.records import Record, click_records
@@ -14,8 +16,8 @@ from training.simulate import Simulation, simulate
 pytestmark = pytest.mark.e2e
 
 LABEL = "purchase within 10 min"
-DAY_MS = 86_400_000
-METRIC_SECONDS = 60
+DAY_MS, MINUTE_MS = 86_400_000, 60_000
+WAIT_SECONDS = 60
 
 
 def score_records(clicks: list[dict]) -> list[Record]:
@@ -36,25 +38,27 @@ def score_records(clicks: list[dict]) -> list[Record]:
     return [(score["user_id"].encode(), json.dumps(score).encode(), None) for score in scores]
 
 
-def test_outcomes_are_right_and_single_though_the_job_crashes_and_clicks_are_late(pipeline, stack):
+def test_outcomes_and_sessions_are_right_and_single_though_jobs_crash_and_clicks_are_late(pipeline, stack):
     label = find_label(LABEL)
     stream = simulate(Simulation(users=200, hours=4, seed=6, late_share=0.05))
     clicks = list(stream.clicks())
     after_all_ms = int(stream.events["time_ms"].max()) + DAY_MS
-    much_later = {"user_id": "clock", "event_id": "clock", "event_name": "page_view", "event_time": after_all_ms}
-    payloads, scores = list(click_records(clicks)), score_records([*clicks, much_later])
+    clock = {"user_id": "clock", "event_id": "clock", "event_name": "purchase", "event_time": after_all_ms}
+    much_later = [clock, clock | {"event_name": "page_view", "event_time": after_all_ms + 8 * MINUTE_MS}]
+    payloads, scores = list(click_records(clicks)), score_records([*clicks, *much_later])
     half = len(clicks) // 2
 
     pipe = pipeline(
         "delivery.guarantee=exactly-once", f"outcomes.label={LABEL}", "event_time.lateness=5 min", "event_time.idle=3 s"
     )
-    pipe.start_other("jobs.measure_outcomes")
+    for job in ("jobs.measure_outcomes", "jobs.measure_sessions"):
+        pipe.start_other(job)
     pipe.send("clicks", payloads[:half])
     pipe.send("scores", scores[:half])
     pipe.read("outcomes", at_least=half // 2)
     stack.kill_task_manager(stack.task_managers()[0])
     stack.start_task_manager()
-    pipe.send("clicks", [*payloads[half:], *click_records([much_later])])
+    pipe.send("clicks", [*payloads[half:], *click_records(much_later)])
     pipe.send("scores", scores[half:])
     outcomes = pipe.read("outcomes", at_least=len(clicks))
 
@@ -64,14 +68,21 @@ def test_outcomes_are_right_and_single_though_the_job_crashes_and_clicks_are_lat
     assert positive.any()
     assert {outcome["source_offset"]: outcome["label"] for outcome in outcomes} == dict(enumerate(positive.tolist()))
     evaluated = sum(outcome["evaluated"] for outcome in outcomes)
-    assert sum(row["scores"] for row in pipe.read("model_quality", at_least=1)) == evaluated
+    wait_for(lambda: measured_scores(pipe) >= evaluated, WAIT_SECONDS, "the quality of all minutes")
+    assert measured_scores(pipe) == evaluated
+
+    sessions = expected_sessions(clicks, lambda _user: "champion")
+    found = pd.DataFrame(pipe.read("sessions", at_least=len(sessions)))[sessions.columns]
+    in_order = [frame.sort_values(["user_id", "started_at"], ignore_index=True) for frame in (found, sessions)]
+    pd.testing.assert_frame_equal(*in_order, check_dtype=False, rtol=1e-6)
 
     assert late_records(pipe) == 0
-    pipe.send("clicks", click_records([clicks[0] | {"event_name": "purchase"}]))
-    deadline = time.monotonic() + METRIC_SECONDS
-    while late_records(pipe) != 1:
-        assert time.monotonic() < deadline, "what comes too late is counted"
-        time.sleep(1)
+    pipe.send("clicks", click_records([clock | {"event_time": after_all_ms - MINUTE_MS}]))
+    wait_for(lambda: late_records(pipe) == 1, WAIT_SECONDS, "what comes too late to be counted")
+
+
+def measured_scores(pipe: Pipeline) -> float:
+    return sum(row["scores"] for row in pipe.read("model_quality"))
 
 
 def late_records(pipe: Pipeline) -> int:

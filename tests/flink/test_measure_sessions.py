@@ -12,13 +12,14 @@ from jobs.measure_sessions import KPIS_COLUMNS, SESSIONS_COLUMNS, measure_sessio
 from jobs.settings import session_settings
 from jobs.tables import KAFKA_METADATA, create_table
 from tests.flink.conftest import environment, files, json_line, read_json_lines, settings_of
+from tests.session_oracle import GAP_MS, expected_sessions
 from training.simulate import Simulation, simulate
-from udfs.kpis import COUNTED, load_kpis, values
+from udfs.kpis import load_kpis, values
 
 pytestmark = pytest.mark.flink
 
 NOW = 1_800_000_000_000
-GAP_MS, MINUTE_MS = 1_800_000, 60_000
+MINUTE_MS = 60_000
 KPIS = load_kpis(Path(__file__).parents[2] / "conf" / "kpis.yaml")
 
 
@@ -80,35 +81,11 @@ def scores_of(clicks: list[dict]) -> list[dict]:
     ]
 
 
-def expected_sessions(clicks: list[dict]) -> pd.DataFrame:
-    """Sessions one after the other, as one would explain them."""
-    events = pd.DataFrame(clicks).sort_values(["user_id", "event_time"], kind="stable")
-    pause = events.groupby("user_id")["event_time"].diff()
-    events["session"] = (pause.isna() | (pause > GAP_MS)).cumsum()
-    rows = []
-    for _, session in events.groupby("session"):
-        names = session["event_name"]
-        bought = session[names == "purchase"]
-        rows.append(
-            {
-                "user_id": session["user_id"].iloc[0],
-                "arm": arm_of(session["user_id"].iloc[0]),
-                "started_at": session["event_time"].min(),
-                "ended_at": session["event_time"].max(),
-                "events": len(session),
-                "pages": session["page_location"].nunique(),
-                **{field: int((names == event).sum()) for field, event in COUNTED.items()},
-                "revenue": bought["value"].sum(),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def test_sessions_and_kpis_equal_those_of_a_batch_computation(measure):
     clicks = simulated_clicks()
     broken = [{"user_id": 7, "event_name": "purchase", "event_time": clicks[0]["event_time"], "value": 5}]
     written = measure([*clicks, *broken], scores_of(clicks), "event_time.lateness=1 d")
-    wanted = expected_sessions(clicks)
+    wanted = expected_sessions(clicks, arm_of)
 
     found = pd.DataFrame(written["sessions"])
     assert set(found.pop("model_version")) == {"v1"}
