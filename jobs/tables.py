@@ -50,7 +50,6 @@ DEAD_LETTERS_COLUMNS = """
 SHADOW_SCORES_COLUMNS = """
     user_id STRING,
     event_id STRING,
-    event_name STRING,
     event_time BIGINT,
     model_version STRING,
     score FLOAT,
