@@ -52,6 +52,8 @@ class Topics(Section):
     model_quality: TopicName
     sessions: TopicName
     kpis: TopicName
+    experiments: TopicName
+    drift: TopicName
 
 
 class Source(Section):

@@ -4,7 +4,6 @@ python -m jobs.topics --conf conf/local.yaml
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from kafka.admin import ConfigResource, KafkaAdminClient
 from kafka.errors import KafkaError
 
 from jobs.settings import ConfigError, Settings, load_settings
+from training.kafka_source import client_options
+from training.records import SourceError
 
 #: What a topic needs besides the broker's defaults. A dead letter holds its original as base64, a third longer.
 TOPIC_CONFIGS = {
@@ -25,24 +26,6 @@ GROWTH_OF_A_DEAD_LETTER = 1.5
 
 class TopicError(RuntimeError):
     """The brokers or the topics don't fit the settings; the message is one line that says what to do."""
-
-
-def client_options(properties: dict) -> dict:
-    """kafka-python's options for the Kafka client properties that it knows; raises TopicError for a JKS trust store."""
-    options = {"bootstrap_servers": str(properties["bootstrap.servers"]).split(",")}
-    for key in ("security.protocol", "sasl.mechanism", "client.id"):
-        if key in properties:
-            options[key.replace(".", "_")] = str(properties[key])
-    for field in ("username", "password"):
-        found = re.search(rf'{field}="([^"]*)"', str(properties.get("sasl.jaas.config", "")))
-        if found:
-            options[f"sasl_plain_{field}"] = found[1]
-    if "ssl.truststore.location" in properties:
-        if properties.get("ssl.truststore.type") != "PEM":
-            raise TopicError("kafka.ssl.truststore.location: only ssl.truststore.type PEM can be checked from Python; "
-                             "use one, or --skip-topic-check")  # fmt: skip
-        options["ssl_cafile"] = properties["ssl.truststore.location"]
-    return options
 
 
 def create_topics(settings: Settings, partitions: int, replication: int) -> list[str]:
@@ -101,7 +84,7 @@ def topics_by_role(settings: Settings) -> dict[str, str]:
 def all_topics(settings: Settings) -> dict[str, str]:
     """The topics of the score job and of those that measure what comes of it."""
     topics = settings.topics
-    measured = ("outcomes", "model_quality", "sessions", "kpis")
+    measured = ("outcomes", "model_quality", "sessions", "kpis", "experiments", "drift")
     return topics_by_role(settings) | {role: getattr(topics, role) for role in measured}
 
 
@@ -109,6 +92,8 @@ def all_topics(settings: Settings) -> dict[str, str]:
 def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     try:
         admin = KafkaAdminClient(**client_options(settings.kafka), request_timeout_ms=10_000)
+    except SourceError as error:
+        raise TopicError(f"{error}; use one, or --skip-topic-check") from None
     except KafkaError as error:
         servers = settings.kafka["bootstrap.servers"]
         raise TopicError(f"kafka.bootstrap.servers: no broker answers at {servers}: {error}") from None

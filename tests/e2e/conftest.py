@@ -49,6 +49,8 @@ def pipeline(stack, bundle_directory, run_directory, request):
                     "model_quality",
                     "sessions",
                     "kpis",
+                    "experiments",
+                    "drift",
                 )
             ),
             *overrides,

@@ -1,0 +1,69 @@
+"""Topics read to their end: for commands that analyse what jobs have written."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from training.records import SourceError
+
+READ_TIMEOUT_MS = 30_000
+POLL_MS = 500
+
+
+def client_options(properties: Mapping[str, object]) -> dict[str, object]:
+    """kafka-python's options for the Kafka client properties that it knows; SourceError for a JKS trust store."""
+    options: dict[str, object] = {"bootstrap_servers": str(properties["bootstrap.servers"]).split(",")}
+    for key in ("security.protocol", "sasl.mechanism", "client.id"):
+        if key in properties:
+            options[key.replace(".", "_")] = str(properties[key])
+    for field in ("username", "password"):
+        found = re.search(rf'{field}="([^"]*)"', str(properties.get("sasl.jaas.config", "")))
+        if found:
+            options[f"sasl_plain_{field}"] = found[1]
+    if "ssl.truststore.location" in properties:
+        if properties.get("ssl.truststore.type") != "PEM":
+            raise SourceError("kafka.ssl.truststore.location: Python can read a trust store of type PEM only")
+        options["ssl_cafile"] = properties["ssl.truststore.location"]
+    return options
+
+
+def read_topic(properties: Mapping[str, object], topic: str, since_ms: int | None = None) -> Iterator[bytes]:
+    """The values of all committed records that a topic has now, or of those that Kafka has stamped since a time.
+
+    `properties` are Kafka client properties. Raises SourceError when the topic is missing or can't be read.
+    """
+    servers = properties["bootstrap.servers"]
+    try:
+        consumer = KafkaConsumer(
+            **client_options(properties), isolation_level="read_committed", enable_auto_commit=False
+        )
+    except KafkaError as error:
+        raise SourceError(f"no broker answers at {servers}: {error}") from None
+    try:
+        yield from _values(consumer, topic, since_ms)
+    except KafkaError as error:
+        raise SourceError(f"topic {topic} at {servers}: {error}") from None
+    finally:
+        consumer.close()
+
+
+def _values(consumer: KafkaConsumer, topic: str, since_ms: int | None) -> Iterator[bytes]:
+    partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+    if not partitions:
+        raise SourceError(f"topic {topic}: not there")
+    ends = consumer.end_offsets(partitions)
+    consumer.assign(partitions)
+    consumer.seek_to_beginning(*partitions)
+    if since_ms is not None:
+        for partition, found in consumer.offsets_for_times(dict.fromkeys(partitions, since_ms)).items():
+            consumer.seek(partition, ends[partition] if found is None else found.offset)
+    silent_ms = 0
+    while any(consumer.position(partition) < ends[partition] for partition in partitions):
+        batches = consumer.poll(timeout_ms=POLL_MS)
+        silent_ms = 0 if batches else silent_ms + POLL_MS
+        if silent_ms >= READ_TIMEOUT_MS:  # a transaction that stays open keeps read_committed from the end
+            raise SourceError(f"topic {topic}: no record for {READ_TIMEOUT_MS // 1000} s, and not at its end")
+        for partition, records in batches.items():
+            yield from (record.value for record in records if record.offset < ends[partition])
