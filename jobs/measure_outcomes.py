@@ -21,7 +21,7 @@ from jobs.tables import SCORES_COLUMNS, create_table, kafka_sink, kafka_source, 
 from jobs.topics import TopicError, check_topics
 from training.labels import Label, LabelError, find_label
 from udfs.durations import duration_ms
-from udfs.flink_outcomes import ReadAmounts, quality_functions
+from udfs.flink_outcomes import MeasureQuality, ReadAmounts
 from udfs.quality import MEASURES
 
 LABELS_FILE = "labels.yaml"  # beside the configuration file
@@ -96,10 +96,16 @@ FROM matured_scores
 
 MODEL_QUALITY = """
 INSERT INTO model_quality
-SELECT EXTRACT(EPOCH FROM TUMBLE_START(happened, INTERVAL '1' MINUTE)) * 1000 - {horizon_ms}, model_version, arm,
-    {measures}
-FROM matured_scores WHERE evaluated
-GROUP BY TUMBLE(happened, INTERVAL '1' MINUTE), model_version, arm
+SELECT EXTRACT(EPOCH FROM minute_start) * 1000 - {horizon_ms}, model_version, arm, {measures}
+FROM (
+    SELECT minute_start, model_version, arm, measure_quality(scores, labels) AS q
+    FROM (
+        SELECT TUMBLE_START(happened, INTERVAL '1' MINUTE) AS minute_start, model_version, arm,
+            ARRAY_AGG(score) AS scores, ARRAY_AGG(label) AS labels
+        FROM matured_scores WHERE evaluated
+        GROUP BY TUMBLE(happened, INTERVAL '1' MINUTE), model_version, arm
+    )
+)
 """
 
 
@@ -107,8 +113,7 @@ def measure_outcomes(tables: TableEnvironment, settings: Settings, label: Label)
     """The whole job, over tables that exist: `due_scores`, `event_clicks`, `outcomes`, `model_quality`."""
     reader = ReadAmounts(click_limits(settings), label.amounts, profile_of(settings))
     tables.create_temporary_system_function("read_amounts", reader.as_udf())
-    for name, function in quality_functions().items():
-        tables.create_temporary_system_function(f"measure_{name}", function)
+    tables.create_temporary_system_function("measure_quality", MeasureQuality(profile_of(settings)).as_udf())
     matured = MATURED_SCORES.format(
         least=label.least,
         absent=str(label.absent).upper(),
@@ -116,7 +121,7 @@ def measure_outcomes(tables: TableEnvironment, settings: Settings, label: Label)
         window=interval(label.horizon_ms - 1),
     )
     tables.execute_sql(matured)
-    measures = ", ".join(f"measure_{name}(score, label)" for name in MEASURES)
+    measures = ", ".join(f"q.{name}" for name in MEASURES)
     statements = tables.create_statement_set()
     statements.add_insert_sql(OUTCOMES.format(horizon_ms=label.horizon_ms))
     statements.add_insert_sql(MODEL_QUALITY.format(horizon_ms=label.horizon_ms, measures=measures))

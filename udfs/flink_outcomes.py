@@ -3,9 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 from pyflink.table import DataTypes
-from pyflink.table.udf import udaf
 
 from udfs.events import ClickDecoder, ClickLimits
 from udfs.flink_columns import Column, ColumnFunction, Profile, row_type
@@ -37,13 +35,14 @@ class ReadAmounts(ColumnFunction):
         return {"user_id": clicks.user_ids, "amount": amounts}
 
 
-def quality_functions() -> dict[str, object]:
-    """The measures as SQL's aggregate functions of (score, label), by name; where one has no value it is null."""
-    return {name: udaf(_measure(name), result_type=DataTypes.DOUBLE(), func_type="pandas") for name in MEASURES}
+class MeasureQuality(ColumnFunction):
+    """The measures of n windows, each given as an array of scores and one of labels; null where one has no value.
 
+    Flink collects the windows and keeps them in its state: a Python aggregate over a window lost rows at a recovery.
+    """
 
-def _measure(name: str) -> Callable[[pd.Series, pd.Series], float | None]:
-    def measured(score: pd.Series, label: pd.Series) -> float | None:
-        return MEASURES[name](score.to_numpy(np.float64), label.to_numpy(bool))
+    result = row_type(**{name: DataTypes.DOUBLE() for name in MEASURES})
 
-    return measured
+    def columns(self, scores: list, labels: list) -> dict[str, Column]:
+        windows = [(np.array(score, np.float64), np.array(label, bool)) for score, label in zip(scores, labels)]
+        return {name: [measure(*window) for window in windows] for name, measure in MEASURES.items()}

@@ -1,6 +1,7 @@
 """What came of each score and what users did in sessions, told by jobs that crash meanwhile, from late clicks."""
 
 import json
+from collections import Counter
 
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.e2e
 LABEL = "purchase within 10 min"
 DAY_MS, MINUTE_MS = 86_400_000, 60_000
 WAIT_SECONDS = 60
+CLOCKS = [f"clock {number}" for number in range(20)]  # so many that each partition has one, which moves its time on
 
 
 def score_records(clicks: list[dict]) -> list[Record]:
@@ -43,8 +45,12 @@ def test_outcomes_and_sessions_are_right_and_single_though_jobs_crash_and_clicks
     stream = simulate(Simulation(users=200, hours=4, seed=6, late_share=0.05))
     clicks = list(stream.clicks())
     after_all_ms = int(stream.events["time_ms"].max()) + DAY_MS
-    clock = {"user_id": "clock", "event_id": "clock", "event_name": "purchase", "event_time": after_all_ms}
-    much_later = [clock, clock | {"event_name": "page_view", "event_time": after_all_ms + 8 * MINUTE_MS}]
+    clock = {"user_id": "clock 0", "event_id": "clock", "event_name": "purchase", "event_time": after_all_ms}
+    much_later = [
+        clock | {"user_id": user, "event_name": name, "event_time": time_ms}
+        for name, time_ms in (("purchase", after_all_ms), ("page_view", after_all_ms + 8 * MINUTE_MS))
+        for user in CLOCKS
+    ]
     payloads, scores = list(click_records(clicks)), score_records([*clicks, *much_later])
     half = len(clicks) // 2
 
@@ -52,7 +58,6 @@ def test_outcomes_and_sessions_are_right_and_single_though_jobs_crash_and_clicks
         "delivery.guarantee=exactly-once",
         f"outcomes.label={LABEL}",
         "event_time.lateness=5 min",
-        "event_time.idle=20 s",
     )
     for job in ("jobs.measure_outcomes", "jobs.measure_sessions"):
         pipe.start_other(job)
@@ -70,6 +75,10 @@ def test_outcomes_and_sessions_are_right_and_single_though_jobs_crash_and_clicks
     assert sorted(outcome["source_offset"] for outcome in outcomes) == list(range(len(clicks)))
     assert positive.any()
     assert {outcome["source_offset"]: outcome["label"] for outcome in outcomes} == dict(enumerate(positive.tolist()))
+    minutes = Counter(outcome["event_time"] // MINUTE_MS * MINUTE_MS for outcome in outcomes if outcome["evaluated"])
+    quality = pipe.read("model_quality", at_least=len(minutes))
+    assert {row["event_minute"]: row["scores"] for row in quality} == minutes
+    assert len(quality) == len(minutes)
     sessions = expected_sessions(clicks, lambda _user: "champion")
     found = pd.DataFrame(pipe.read("sessions", at_least=len(sessions)))[sessions.columns]
     in_order = [frame.sort_values(["user_id", "started_at"], ignore_index=True) for frame in (found, sessions)]
