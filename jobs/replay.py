@@ -24,7 +24,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from rich.console import Console
 
-from jobs.replay_options import OptionError, kafka_options, simulation
+from jobs.replay_options import SIMULATION_OPTIONS, OptionError, kafka_options, simulation
 from jobs.replay_progress import Total, shown_progress
 from jobs.replay_send import FOR_LATENCY, FOR_THROUGHPUT, Sent, at_rate, at_recorded_speed, send
 from training.mapping import MappingError, load_mapping
@@ -47,6 +47,10 @@ from udfs.events import ClickLimits
 REASONS_SHOWN = 5
 EXIT_INTERRUPTED = 130
 SIMULATED = "simulated"  # instead of a file of profiles
+SIMULATE_HELP = (
+    f"simulated clicks; keys are {', '.join(SIMULATION_OPTIONS)}. At shift_at hours everybody begins to behave as in a "
+    "sale; from lift_at hours on, users at lift_start to lift_end of a rollout with the salt lift_salt buy more often"
+)
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("source", nargs="?", type=Path, help="a .csv, .jsonl (either also .gz) or .parquet file")
-    source.add_argument("--simulate", metavar="KEY=VALUE,...", help="simulated clicks: users, hours, seed, ...")
+    source.add_argument("--simulate", metavar="KEY=VALUE,...", help=SIMULATE_HELP)
     parser.add_argument("--mapping", type=Path, help="YAML file that says which column is which field (conf/mappings)")
     parser.add_argument("--profiles", metavar="FILE", help="a .jsonl file of profiles to send first, or: simulated")
     parser.add_argument("--limit", type=_count, metavar="N", help="send the first N events only")

@@ -9,6 +9,7 @@ from udfs.profiles import AGE_BANDS, MEMBERSHIP_TIERS
 
 UTC_OFFSETS = {"DE": 60, "FR": 60, "GB": 0, "US": -300, "BR": -180, "IN": 330, "JP": 540}  # minutes
 DEVICE_SHARES = {"mobile": 0.55, "desktop": 0.35, "tablet": 0.07, None: 0.03}
+TO_MOBILE_SHARE = 0.6  # of those at a desktop or tablet, in a visit that is shifted
 TIER_SHARES = (0.05, 0.35, 0.25, 0.2, 0.1, 0.05)
 TIER_INTENT = dict(zip(MEMBERSHIP_TIERS, (0.3, 0.0, 0.2, 0.7, 1.3, 2.0)))
 CONSENT_INTENT = 0.4
@@ -21,6 +22,7 @@ class People:
     """All users, by user code."""
 
     traits: list[dict]  # what every click of a user carries
+    device: np.ndarray  # int8[users, 2], index into DEVICE_SHARES: in usual visits, and in shifted ones
     updates: list[dict]  # Profile records with `updated_at` in milliseconds, oldest first
     is_bot: np.ndarray  # bool[users]
     utc_offset_ms: np.ndarray  # int64[users]
@@ -33,8 +35,10 @@ def draw_people(
 ) -> People:
     """Some profiles come only in mid-stream, some change then: a membership tier goes up."""
     countries = rng.choice(list(UTC_OFFSETS), users).tolist()
-    devices = rng.choice(len(DEVICE_SHARES), users, p=list(DEVICE_SHARES.values())).tolist()
-    traits = [_traits(user, country, device) for user, (country, device) in enumerate(zip(countries, devices))]
+    device = _draw_devices(users, rng)
+    traits = [
+        {"user_id": f"u{user}", "utc_offset_minutes": UTC_OFFSETS[country]} for user, country in enumerate(countries)
+    ]
 
     is_bot = rng.random(users) < bot_share
     has_profile = ~is_bot & (rng.random(users) < profile_share)
@@ -58,13 +62,16 @@ def draw_people(
             start_intent[user, 1] = _start_intent(promoted)
     updates.sort(key=lambda update: update["updated_at"])
     offsets_ms = np.array([UTC_OFFSETS[country] * 60_000 for country in countries])
-    return People(traits, updates, is_bot, offsets_ms, start_intent, change_ms)
+    return People(traits, device, updates, is_bot, offsets_ms, start_intent, change_ms)
 
 
-def _traits(user: int, country: str, device: int) -> dict:
-    traits = {"user_id": f"u{user}", "utc_offset_minutes": UTC_OFFSETS[country]}
-    name = list(DEVICE_SHARES)[device]
-    return traits if name is None else traits | {"device_category": name}
+def _draw_devices(users: int, rng: np.random.Generator) -> np.ndarray:
+    """Devices in usual and in shifted visits; the latter by a generator of its own, which leaves the draws of `rng`."""
+    names = list(DEVICE_SHARES)
+    usual = rng.choice(len(names), users, p=list(DEVICE_SHARES.values()))
+    moves = rng.spawn(1)[0].random(users) < TO_MOBILE_SHARE
+    shifted = np.where(moves & (usual != names.index(None)), names.index("mobile"), usual)
+    return np.stack([usual, shifted], axis=1).astype(np.int8)
 
 
 def _draw_profiles(countries: list[str], now: datetime, rng: np.random.Generator) -> list[dict]:

@@ -1,18 +1,16 @@
-"""How the simulated shop's users behave, and how likely each of them is to buy next: exactly known.
+"""How the simulated shop's users behave.
 
 A user in a session is in one of a few contexts, has some items in the cart and an intent. Intent is self-exciting: it
 decays with time and jumps by what the user does, so it follows from observable behaviour. After a random pause the user
-takes one of `ACTIONS`, chosen by context, cart and intent. That makes a Markov chain, whose chance of a purchase within
-a horizon `purchase_propensity` solves by backward recursion over the time left.
+takes one of `ACTIONS`, chosen by context, cart and intent. That makes a Markov chain; `training.propensity` solves it.
+A visit goes by one `Behaviour` from its first action to its last.
 """
 
-from enum import IntEnum
-from functools import cache
-from statistics import NormalDist
+from enum import IntEnum, IntFlag
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
 
 
 class Context(IntEnum):
@@ -39,6 +37,25 @@ class Action(NamedTuple):
     needs_cart: bool = False
 
 
+class Behaviour(IntFlag):
+    """What is different in a visit; nothing is in the usual one, 0."""
+
+    LIFTED = 1  # as if a better model chose what is promoted
+    SHIFTED = 2  # as in a sale
+
+
+class Change(NamedTuple):
+    """How a visit differs from the usual one: factors, by the name of an action where there are many."""
+
+    weights: dict[str, float]
+    slopes: dict[str, float] = {}
+    jumps: dict[str, float] = {}
+    pauses: float = 1.0
+    prices: float = 1.0
+    intent_kept: float = 1.0  # of the intent that the visit would start with
+    intent_added: float = 0.0  # to it
+
+
 HOME, LIST, PRODUCT, CART, CHECKOUT, FORM, PAYMENT = Context
 ACTIONS = {
     "go_home": Action("page_view", HOME, 0.0, 0.0, {HOME: 0.8, LIST: 0.4, PRODUCT: 0.3, CART: 0.4}),
@@ -46,6 +63,7 @@ ACTIONS = {
     "click_link": Action("click", None, 0.0, 0.0, {HOME: 0.5, LIST: 0.3}),
     "see_promotion": Action("view_promotion", None, 0.05, 0.0, {HOME: 1.2, LIST: 0.5}),
     "take_promotion": Action("select_promotion", LIST, 0.8, 0.3, {HOME: 0.3, LIST: 0.1}),
+    "follow_campaign": Action("page_view", LIST, 0.8, 0.0, {}),  # only as the first of a visit
     "list_category": Action("view_item_list", LIST, 0.05, 0.0, {HOME: 3.0, LIST: 1.5, PRODUCT: 1.2, CART: 0.6}),
     "search": Action("search", LIST, 0.1, 0.1, {HOME: 1.5, LIST: 0.8, PRODUCT: 0.4, CART: 0.2}),
     "view_item": Action("view_item", PRODUCT, 0.05, 0.1, {HOME: 0.5, LIST: 4.0, PRODUCT: 1.5, CART: 0.5}),
@@ -70,6 +88,32 @@ ACTIONS = {
 ACTION_CODES = {name: code for code, name in enumerate(ACTIONS)}
 BUY, LEAVE = ACTION_CODES["buy"], ACTION_CODES["leave"]
 
+#: A lift makes promotions better and visits longer. In a sale people are on the hunt: they come for offers, look around
+#: less, put things into the cart that they often leave there, and what they are otherwise like counts no more.
+CHANGES = {
+    Behaviour.LIFTED: Change({"take_promotion": 1.4, "leave": 0.85}, intent_added=0.1),
+    Behaviour.SHIFTED: Change(
+        {
+            "go_home": 0.4,
+            "read_article": 0.2,
+            "see_promotion": 1.5,
+            "take_promotion": 2.0,
+            "follow_campaign": 4.0,
+            "view_offer": 4.0,
+            "scroll": 0.5,
+            "engage": 0.5,
+            "add_to_cart": 6.0,
+            "begin_checkout": 0.4,
+        },
+        slopes={"add_to_cart": 0.3, "begin_checkout": 2.0},
+        jumps={"view_offer": 2.5, "read_to_end": 0.0, "return_to_item": -1.0, "add_to_cart": 0.0},
+        pauses=0.7,
+        prices=0.75,
+        intent_kept=0.0,
+        intent_added=0.5,
+    ),
+}
+
 CART_LIMIT = 3
 INTENT_LIMIT = 4.0
 INTENT_LIFETIME_S = 300.0  # intent falls to 1/e in this time
@@ -78,32 +122,54 @@ _PAUSE_MEDIAN_S = np.array([9.0, 10.0, 16.0, 14.0, 15.0, 30.0, 12.0])  # by cont
 _PAUSE_SIGMA = 0.9  # of the pause's logarithm
 
 _LEADS_TO = np.array([-1 if action.leads_to is None else action.leads_to for action in ACTIONS.values()])
-_JUMP = np.array([action.jump for action in ACTIONS.values()])
-_SLOPE = np.array([action.slope for action in ACTIONS.values()])
 _CART_CHANGE = np.array([action.cart_change for action in ACTIONS.values()])
 _CART_CHANGE[BUY] = -CART_LIMIT
 
 
+#: The changes of each behaviour, by its number.
+_CHANGES = [[CHANGES[flag] for flag in Behaviour if flag & number] for number in range(2 ** len(Behaviour))]
+
+
+def _changed(part: str) -> np.ndarray:
+    """The factor that a part of `Change` comes to in each behaviour, float64[behaviours]."""
+    return np.array([prod(getattr(change, part) for change in changes) for changes in _CHANGES])
+
+
+def _changed_actions(part: str) -> np.ndarray:
+    """The same for a part that has a factor for each action: float64[behaviours, actions]."""
+    factors = [[getattr(change, part) for change in changes] for changes in _CHANGES]
+    return np.array([[prod(factor.get(name, 1.0) for factor in of) for name in ACTIONS] for of in factors])
+
+
+_JUMP = np.array([action.jump for action in ACTIONS.values()]) * _changed_actions("jumps")
+_SLOPE = np.array([action.slope for action in ACTIONS.values()]) * _changed_actions("slopes")
+_PAUSES = _changed("pauses")
+PRICES = _changed("prices")
+ACTION_WEIGHTS = _changed_actions("weights")
+INTENT_KEPT = _changed("intent_kept")
+INTENT_ADDED = np.array([sum(change.intent_added for change in changes) for changes in _CHANGES])
+
+
 def _weights() -> np.ndarray:
-    """Of each action by context and cart: float64[contexts, CART_LIMIT + 1, actions]."""
+    """Of each action by behaviour, context and cart: float64[behaviours, contexts, CART_LIMIT + 1, actions]."""
     weights = np.zeros((len(Context), CART_LIMIT + 1, len(ACTIONS)))
     for code, action in enumerate(ACTIONS.values()):
         for context, weight in action.weights.items():
             weights[context, 1 if action.needs_cart else 0 :, code] = weight
-    return weights
+    return weights * ACTION_WEIGHTS[:, None, None]
 
 
 _WEIGHTS = _weights()
 
 
-def draw_pauses(context: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_pauses(context: np.ndarray, behaviour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Seconds until the next action, float64[n], for n users in the given contexts."""
-    return _pauses(context, rng.standard_normal(len(context)))
+    return pauses_of(context, behaviour, rng.standard_normal(len(context)))
 
 
-def _pauses(context: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """Log-normal seconds, from standard normal numbers."""
-    pauses = _PAUSE_MEDIAN_S[context] * np.exp(_PAUSE_SIGMA * normal)
+def pauses_of(context: np.ndarray, behaviour: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """Log-normal seconds, from standard normal numbers; arguments broadcast."""
+    pauses = _PAUSE_MEDIAN_S[context] * _PAUSES[behaviour] * np.exp(_PAUSE_SIGMA * normal)
     return pauses.clip(SHORTEST_PAUSE_S, LONGEST_PAUSE_S)
 
 
@@ -112,103 +178,30 @@ def decay(intent: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     return intent * np.exp(-seconds / INTENT_LIFETIME_S)
 
 
-def action_probabilities(context: np.ndarray, cart: np.ndarray, intent: np.ndarray) -> np.ndarray:
+def action_probabilities(
+    context: np.ndarray, cart: np.ndarray, intent: np.ndarray, behaviour: np.ndarray | int
+) -> np.ndarray:
     """How likely each action is, float64[..., actions], for states of any shape [...]: a softmax."""
-    weights = _WEIGHTS[context, cart] * np.exp(intent[..., None] * _SLOPE)
+    weights = _WEIGHTS[behaviour, context, cart] * np.exp(intent[..., None] * _SLOPE[behaviour])
     return weights / weights.sum(-1, keepdims=True)
 
 
-def draw_actions(context: np.ndarray, cart: np.ndarray, intent: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def draw_actions(
+    context: np.ndarray, cart: np.ndarray, intent: np.ndarray, behaviour: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Codes of the n actions taken, int64[n]."""
-    upper = action_probabilities(context, cart, intent).cumsum(-1)
+    upper = action_probabilities(context, cart, intent, behaviour).cumsum(-1)
     upper[:, -1] = 1.0  # else rounding may leave a draw above every bound
     return (rng.random(len(context))[:, None] >= upper).sum(-1)
 
 
-def state_after(context: np.ndarray, cart: np.ndarray, intent: np.ndarray, action: np.ndarray) -> tuple:
+def state_after(
+    context: np.ndarray, cart: np.ndarray, intent: np.ndarray, behaviour: np.ndarray | int, action: np.ndarray
+) -> tuple:
     """Context, cart and intent once the actions are taken; arguments broadcast."""
     leads_to = _LEADS_TO[action]
     return (
         np.where(leads_to < 0, context, leads_to),
         (cart + _CART_CHANGE[action]).clip(0, CART_LIMIT),
-        (intent + _JUMP[action]).clip(0.0, INTENT_LIMIT),
+        (intent + _JUMP[behaviour, action]).clip(0.0, INTENT_LIMIT),
     )
-
-
-def purchase_propensity(context: np.ndarray, cart: np.ndarray, intent: np.ndarray, horizon_s: int = 1800) -> np.ndarray:
-    """The probability that a user who has just come into these states buys within the horizon, float64[n].
-
-    Exact but for the numerics: time in steps of 5 s, pauses by their quantiles, linear interpolation in intent.
-    """
-    table = _propensity_table(horizon_s)
-    lower, share = _bracket(intent)
-    return (1 - share) * table[context, cart, lower] + share * table[context, cart, lower + 1]
-
-
-_STEP_S = 5
-_QUANTILES = 200
-_GRID = np.linspace(0.0, INTENT_LIMIT, 161)
-_SHAPE = (len(Context), CART_LIMIT + 1, len(_GRID))
-
-
-@cache
-def _propensity_table(horizon_s: int) -> np.ndarray:
-    """Purchase probability by context, cart and intent on the grid, float64[contexts, CART_LIMIT + 1, grid].
-
-    Bellman's recursion over the time left, with sparse matrices on states. `after[s]` is the probability with s steps
-    left when an action was just taken, `before[s]` when the pause is over and the next action is due:
-        after[s](state)  = mean over pauses p of before[s - p](state, intent decayed over p), 0 when p > s
-        before[s](state) = P(buy) + sum over other actions a of P(a) after[s](state after a)
-    """
-    buy, act = _action_operator()
-    pause, longest = _pause_operator()
-    steps = horizon_s // _STEP_S
-    before = np.zeros((longest + steps + 1, buy.size))  # the first rows stand for the time past the horizon
-    for row in range(longest, longest + steps + 1):
-        after = pause @ before[row - longest : row].ravel()
-        before[row] = buy + act @ after
-    return after.reshape(_SHAPE)
-
-
-def _action_operator() -> tuple[np.ndarray, csr_array]:
-    """P(buy) of each state, and the matrix from each state to those after the actions that go on."""
-    context, cart, grid = np.indices(_SHAPE)
-    probabilities = action_probabilities(context, cart, _GRID[grid])
-    buy = probabilities[..., BUY].copy()
-    probabilities[..., [BUY, LEAVE]] = 0.0
-    context, cart, grid = context[..., None], cart[..., None], grid[..., None]
-    after = state_after(context, cart, _GRID[grid], np.arange(len(ACTIONS)))
-    return buy.ravel(), _interpolation(*after, weight=probabilities, offset=0, columns=buy.size)
-
-
-def _pause_operator() -> tuple[csr_array, int]:
-    """The matrix from each state to the states at the pause's end, in a window of `longest` steps, oldest first."""
-    context, cart, grid = (index[..., None] for index in np.indices(_SHAPE))
-    normal = np.array([NormalDist().inv_cdf((quantile + 0.5) / _QUANTILES) for quantile in range(_QUANTILES)])
-    pauses = _pauses(context, normal)
-    steps = np.maximum(np.rint(pauses / _STEP_S).astype(np.int64), 1)
-    longest, states = int(steps.max()), int(np.prod(_SHAPE))
-    weight = np.full(steps.shape, 1 / _QUANTILES)
-    offset = (longest - steps) * states
-    operator = _interpolation(
-        context, cart, decay(_GRID[grid], pauses), weight=weight, offset=offset, columns=longest * states
-    )
-    return operator, longest
-
-
-def _interpolation(context, cart, intent, weight, offset, columns: int) -> csr_array:
-    """Row r of the matrix spreads weight[r, :] over the grid points around the r-th row of the states given."""
-    context, cart, intent, weight, offset = np.broadcast_arrays(context, cart, intent, weight, offset)
-    lower, share = _bracket(intent)
-    column = offset + np.ravel_multi_index((context, cart, lower), _SHAPE)
-    row = np.arange(weight.size) // weight.shape[-1]
-    entries = np.concatenate([((1 - share) * weight).ravel(), (share * weight).ravel()])
-    places = np.concatenate([row, row]), np.concatenate([column.ravel(), column.ravel() + 1])
-    return csr_array((entries, places), shape=(weight.size // weight.shape[-1], columns))
-
-
-def _bracket(intent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The grid point below each intent, and which share of the way to the next it lies."""
-    position = intent / INTENT_LIMIT * (len(_GRID) - 1)
-    lower = np.minimum(position.astype(np.int64), len(_GRID) - 2)
-    return lower, position - lower

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -15,10 +16,12 @@ import numpy as np
 
 from training.broken import with_broken
 from training.labels import CONVERTED, label_clicks
-from training.people import draw_people
-from training.shop import ACTION_CODES, ACTIONS, purchase_propensity
-from training.visits import HOUR_MS, crawl, draw_prices, shop
+from training.people import DEVICE_SHARES, draw_people
+from training.propensity import purchase_propensity
+from training.shop import ACTION_CODES, ACTIONS
+from training.visits import HOUR_MS, SLOTS, Changes, crawl, draw_prices, shop
 from udfs.history import EVENT_KINDS
+from udfs.rollout import positions
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Simulation:
     bot_share: float = 0.01  # of users
     profile_share: float = 0.85  # of users but bots
     late_share: float = 0.0  # of events, which then arrive some seconds after others that are newer
+    shift_at: float = inf  # hours after the start: visits that begin then or later are shifted, as in a sale
+    lift_at: float = 0.0  # hours after the start: visits of the users in a region of a rollout are lifted from then on
+    lift_start: float = 0.0  # the region of [0, 1), up to
+    lift_end: float = 0.0  # here
+    lift_salt: str = "rollout"  # of the rollout
 
     def __post_init__(self):
         if self.users < 1:
@@ -45,7 +53,10 @@ class Simulation:
         for name in ("hours", "visits_per_day"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}: want a number above 0")
-        for name in ("bot_share", "profile_share", "late_share"):
+        for name in ("shift_at", "lift_at"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: want a number of at least 0")
+        for name in ("bot_share", "profile_share", "late_share", "lift_start", "lift_end"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: want a number from 0 to 1")
         if self.start.tzinfo is None:
@@ -58,6 +69,10 @@ class Simulation:
     @property
     def end_ms(self) -> int:
         return self.start_ms + round(self.hours * HOUR_MS)
+
+    @property
+    def shift_ms(self) -> float:
+        return self.start_ms + self.shift_at * HOUR_MS
 
 
 @dataclass(frozen=True)
@@ -86,9 +101,10 @@ class Clickstream:
     def clicks(self) -> Iterator[dict]:
         """The events as records of the clicks contract."""
         for number, step in enumerate(zip(*(self.events[name].tolist() for name in _RECORDED))):
-            user, time_ms, action, context, item, category, price, quantity, value, scroll, engagement_ms = step
+            user, time_ms, device, action, context, item, category, price, quantity, value, scroll, engaged, slot = step
             click = {
                 **self.people[user],
+                **_DEVICES[device],
                 "event_id": f"e{self.seed}-{number}",
                 "event_name": _EVENT_NAMES[action],
                 "event_time": time_ms,
@@ -106,14 +122,17 @@ class Clickstream:
                 click["value"] = round(value, 2)
             if scroll:
                 click["percent_scrolled"] = scroll
-            if engagement_ms:
-                click["engagement_time_msec"] = engagement_ms
+            if engaged:
+                click["engagement_time_msec"] = engaged
+            if slot >= 0:
+                click["creative_slot"] = SLOTS[slot]
             yield click
 
 
 _RECORDED = [
     "user",
     "time_ms",
+    "device",
     "action",
     "context",
     "item",
@@ -123,7 +142,9 @@ _RECORDED = [
     "value",
     "scroll",
     "engagement_ms",
+    "slot",
 ]
+_DEVICES = [{"device_category": name} if name else {} for name in DEVICE_SHARES]
 _EVENT_NAMES = [action.event for action in ACTIONS.values()]
 _KINDS = np.array([EVENT_KINDS.index(name) if name else 0 for name in _EVENT_NAMES], np.uint8)
 _CONTEXT_PAGE_TYPES = ("home", "category", "product", "cart", "checkout", "checkout", "checkout")
@@ -150,7 +171,13 @@ def simulate(config: Simulation) -> Clickstream:
     span = config.start_ms, config.end_ms
     people = draw_people(config.users, config.bot_share, config.profile_share, *span, rng)
     prices = draw_prices(rng)
-    steps = np.concatenate([play(people, prices, config.visits_per_day, *span, rng) for play in (shop, crawl)])
+    changes = Changes(config.shift_ms, _lift_ms(config))
+    steps = np.concatenate(
+        [
+            shop(people, changes, prices, config.visits_per_day, *span, rng),
+            crawl(people, prices, config.visits_per_day, *span, rng),
+        ]
+    )
     steps = steps[steps["time_ms"] < config.end_ms]
 
     delay_ms = np.rint(rng.exponential(10_000, len(steps))).astype(np.int64)
@@ -158,9 +185,17 @@ def simulate(config: Simulation) -> Clickstream:
     order = np.lexsort((steps["user"], steps["time_ms"], arrival_ms))
     steps = steps[order]
 
-    propensity = purchase_propensity(steps["context"], steps["cart"], steps["intent"], CONVERTED.horizon_ms // 1000)
+    state = (steps[name] for name in ("context", "cart", "intent", "behaviour"))
+    propensity = purchase_propensity(*state, CONVERTED.horizon_ms // 1000)
     propensity[people.is_bot[steps["user"]]] = 0.0
     return Clickstream(steps, arrival_ms[order], propensity, people.updates, people.traits, config.seed)
+
+
+def _lift_ms(config: Simulation) -> np.ndarray:
+    """From when on each user's visits are lifted, float64[users]; never is infinite."""
+    place = positions(config.lift_salt, [f"u{user}" for user in range(config.users)])
+    is_lifted = (config.lift_start <= place) & (place < config.lift_end)
+    return np.where(is_lifted, config.start_ms + config.lift_at * HOUR_MS, inf)
 
 
 def best_auc(stream: Clickstream) -> float:
@@ -184,6 +219,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--bot-share", type=float, default=defaults.bot_share, help="of users")
     parser.add_argument("--profile-share", type=float, default=defaults.profile_share, help="of users but bots")
     parser.add_argument("--late-share", type=float, default=defaults.late_share, help="of events that arrive late")
+    parser.add_argument("--shift-at", type=float, default=defaults.shift_at, help="hours until behaviour changes")
+    parser.add_argument("--lift-at", type=float, default=defaults.lift_at, help="hours until some users buy more often")
+    parser.add_argument("--lift-start", type=float, default=defaults.lift_start, help="who: from here in a rollout")
+    parser.add_argument("--lift-end", type=float, default=defaults.lift_end, help="to here")
+    parser.add_argument("--lift-salt", default=defaults.lift_salt, help="the rollout's salt")
     parser.add_argument("--broken-share", type=float, default=0.0, help="of records that break the contract")
     options = vars(parser.parse_args(arguments))
     out, broken_share = options.pop("out"), options.pop("broken_share")

@@ -1,12 +1,19 @@
 """Visits to the simulated shop: people come, look around, fill a cart and leave, and bots crawl."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from training.people import People
 from training.shop import (
     ACTION_CODES,
+    ACTION_WEIGHTS,
     BUY,
+    INTENT_ADDED,
+    INTENT_KEPT,
     LEAVE,
+    PRICES,
+    Behaviour,
     Context,
     decay,
     draw_actions,
@@ -23,6 +30,8 @@ STEP = np.dtype(
     [
         ("user", "<i4"),
         ("time_ms", "<i8"),
+        ("behaviour", "i1"),  # of the visit
+        ("device", "i1"),  # index into DEVICE_SHARES
         ("action", "i1"),  # index into ACTIONS
         ("context", "i1"),  # after the action, as cart and intent
         ("cart", "i1"),
@@ -34,6 +43,7 @@ STEP = np.dtype(
         ("value", "<f8"),
         ("scroll", "i1"),
         ("engagement_ms", "<i4"),
+        ("slot", "i1"),  # index into SLOTS, -1 for none
     ]
 )
 
@@ -41,6 +51,8 @@ _SHOPPER = np.dtype(
     [
         ("time_ms", "<i8"),
         ("in_session", "?"),
+        ("behaviour", "i1"),
+        ("device", "i1"),
         ("context", "i1"),
         ("cart", "i1"),
         ("intent", "<f8"),
@@ -55,7 +67,12 @@ _SHOPPER = np.dtype(
 CATEGORIES, ITEMS_PER_CATEGORY = 40, 50
 _AWAY_MS = SESSION_GAP_MS + 1_000  # so that no label reaches from one session into the next
 _FULL_CART_INTENT = 0.3
-_LANDINGS = {"go_home": 0.45, "list_category": 0.15, "search": 0.15, "view_item": 0.15, "take_promotion": 0.1}
+_LANDINGS = {"go_home": 0.45, "list_category": 0.15, "search": 0.15, "view_item": 0.15, "follow_campaign": 0.1}
+
+#: Where promoted content stands, by the context that it is in: what sees it first, and what is clicked more often.
+SLOTS = ("home_hero", "home_recommendations", "list_banner", "list_recommendations")
+_SLOTS_OF = {Context.HOME: 0, Context.LIST: 2}
+_HERO_SHARE = {"see_promotion": 0.6, "take_promotion": 0.4}
 
 
 def _codes(*names: str) -> list[int]:
@@ -68,8 +85,9 @@ _SCROLL, _READ, _ENGAGE = _codes("scroll", "read_to_end", "engage")
 _LANDING_CODES = _codes(*_LANDINGS)
 _VIEWS = [_VIEW, _OFFER, _RETURN]
 _ABOUT_AN_ITEM = [*_VIEWS, _ADD, _REMOVE, _WISH]
-_ABOUT_A_CATEGORY = _codes("list_category", "search", "take_promotion")
+_ABOUT_A_CATEGORY = _codes("list_category", "search", "take_promotion", "follow_campaign")
 _ABOUT_THE_CART = _codes("begin_checkout", "buy")
+_PROMOTIONS = _codes(*_HERO_SHARE)
 
 
 def draw_prices(rng: np.random.Generator) -> np.ndarray:
@@ -78,8 +96,27 @@ def draw_prices(rng: np.random.Generator) -> np.ndarray:
     return (level[:, None] * rng.lognormal(0.0, 0.25, (CATEGORIES, ITEMS_PER_CATEGORY))).ravel()
 
 
+@dataclass(frozen=True)
+class Changes:
+    """From when on visits are not the usual ones; those that have begun go on as they were."""
+
+    shift_ms: float  # of everybody
+    lift_ms: np.ndarray  # float64[users]
+
+    def behaviour(self, who: np.ndarray, time_ms: np.ndarray) -> np.ndarray:
+        """Of the visits that these users begin then, int8[n]."""
+        lifted = np.where(time_ms >= self.lift_ms[who], Behaviour.LIFTED, 0)
+        return lifted + np.where(time_ms >= self.shift_ms, Behaviour.SHIFTED, 0)
+
+
 def shop(
-    people: People, prices: np.ndarray, visits_per_day: float, start_ms: int, end_ms: int, rng: np.random.Generator
+    people: People,
+    changes: Changes,
+    prices: np.ndarray,
+    visits_per_day: float,
+    start_ms: int,
+    end_ms: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """What all but bots do, STEP[n] in no particular order, some of it past the end."""
     shoppers = np.zeros(len(people.is_bot), _SHOPPER)
@@ -90,7 +127,7 @@ def shop(
     while who.size:
         in_session = shoppers["in_session"][who]
         steps.append(_go_on(shoppers, who[in_session], prices, rng))
-        steps.append(_come_back(shoppers, who[~in_session], people, prices, visits_per_day, rng))
+        steps.append(_come_back(shoppers, who[~in_session], people, changes, prices, visits_per_day, rng))
         who = who[shoppers["time_ms"][who] < end_ms]
     return np.concatenate(steps)
 
@@ -98,11 +135,11 @@ def shop(
 def _go_on(shoppers: np.ndarray, who: np.ndarray, prices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The next action of those in a session, or its end."""
     state = shoppers[who]
-    pauses = draw_pauses(state["context"], rng)
+    pauses = draw_pauses(state["context"], state["behaviour"], rng)
     pauses_ms = np.rint(pauses * 1000).astype(np.int64)
     state["time_ms"] += pauses_ms
     state["intent"] = decay(state["intent"], pauses)
-    actions = draw_actions(state["context"], state["cart"], state["intent"], rng)
+    actions = draw_actions(state["context"], state["cart"], state["intent"], state["behaviour"], rng)
     stays = actions != LEAVE
     state["in_session"] = stays
     shoppers[who] = state
@@ -113,6 +150,7 @@ def _come_back(
     shoppers: np.ndarray,
     who: np.ndarray,
     people: People,
+    changes: Changes,
     prices: np.ndarray,
     visits_per_day: float,
     rng: np.random.Generator,
@@ -128,11 +166,21 @@ def _come_back(
     has_changed = (state["time_ms"] >= people.change_ms[who]).astype(np.int64)
     state["in_session"] = comes
     state["context"] = Context.HOME
-    state["intent"] = people.start_intent[who, has_changed] + _FULL_CART_INTENT * (state["cart"] > 0)
+    state["behaviour"] = behaviour = changes.behaviour(who, state["time_ms"])
+    state["device"] = people.device[who, (behaviour & Behaviour.SHIFTED > 0).astype(np.int64)]
+    intent = people.start_intent[who, has_changed] * INTENT_KEPT[behaviour] + INTENT_ADDED[behaviour]
+    state["intent"] = intent + _FULL_CART_INTENT * (state["cart"] > 0)
     state["category"] = rng.integers(0, CATEGORIES, len(who))
     shoppers[who] = state
-    actions = rng.choice(_LANDING_CODES, int(comes.sum()), p=list(_LANDINGS.values()))
+    actions = _land(behaviour[comes], rng)
     return _act(shoppers, who[comes], actions, np.zeros(len(actions), np.int64), prices, rng)
+
+
+def _land(behaviour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The first actions of n visits, int64[n]."""
+    upper = (np.array(list(_LANDINGS.values())) * ACTION_WEIGHTS[:, _LANDING_CODES]).cumsum(-1)
+    upper /= upper[:, -1:]
+    return np.array(_LANDING_CODES)[(rng.random(len(behaviour))[:, None] >= upper[behaviour]).sum(-1)]
 
 
 def _act(
@@ -149,7 +197,8 @@ def _act(
     value = np.where(np.isin(actions, _ABOUT_THE_CART), state["cart_value"], 0.0)
     _browse(state, actions, prices, rng)
     _fill_cart(state, actions, quantity)
-    after = state_after(state["context"], state["cart"], state["intent"], actions)
+    slots = _slots(state["context"], actions, who, state["time_ms"])
+    after = state_after(state["context"], state["cart"], state["intent"], state["behaviour"], actions)
     state["context"], state["cart"], state["intent"] = after
     shoppers[who] = state
 
@@ -158,7 +207,8 @@ def _act(
     item = np.where(removes, state["cart_item"], state["items"][:, 0])
     is_about_item, is_about_category = np.isin(actions, _ABOUT_AN_ITEM), np.isin(actions, _ABOUT_A_CATEGORY)
     steps["user"], steps["action"], steps["quantity"], steps["value"] = who, actions, quantity, value
-    for name in ("time_ms", "context", "cart", "intent"):
+    steps["slot"] = slots
+    for name in ("time_ms", "behaviour", "device", "context", "cart", "intent"):
         steps[name] = state[name]
     steps["item"] = np.where(is_about_item, item, -1)
     steps["category"] = np.select(
@@ -178,7 +228,7 @@ def _browse(state: np.ndarray, actions: np.ndarray, prices: np.ndarray, rng: np.
     popular = (ITEMS_PER_CATEGORY * rng.random(n) ** 2).astype(np.int64)
     seen = state["items"][np.arange(n), rng.integers(0, 3, n)]
     item = np.where(actions == _RETURN, seen, state["category"] * ITEMS_PER_CATEGORY + popular)
-    price = prices[item] * np.where(actions == _OFFER, 0.6, 1.0)
+    price = prices[item] * np.where(actions == _OFFER, 0.6, 1.0) * PRICES[state["behaviour"]]
     views = np.isin(actions, _VIEWS)
     state["items"][views, 1:] = state["items"][views, :2]
     state["items"][views, 0] = item[views]
@@ -195,6 +245,15 @@ def _fill_cart(state: np.ndarray, actions: np.ndarray, quantity: np.ndarray) -> 
     state["cart_value"] = np.select(
         [adds, actions == _REMOVE, actions == BUY], [worth + state["price"] * quantity, left, 0.0], worth
     )
+
+
+def _slots(context: np.ndarray, actions: np.ndarray, who: np.ndarray, time_ms: np.ndarray) -> np.ndarray:
+    """Where the promotions stand that n actions are of, int8[n]: chosen by a hash, not drawn from the generator."""
+    mixed = (time_ms.astype(np.uint64) ^ (who.astype(np.uint64) << 44)) * np.uint64(0x9E37_79B9_7F4A_7C15)
+    place = (mixed >> 11) * 2.0**-53
+    hero = np.select([actions == code for code in _PROMOTIONS], list(_HERO_SHARE.values()))
+    first = np.select([context == of for of in _SLOTS_OF], list(_SLOTS_OF.values()))
+    return np.where(np.isin(actions, _PROMOTIONS), first + (place >= hero), -1)
 
 
 def crawl(
@@ -214,6 +273,8 @@ def crawl(
     item = (first_item[run] + number) % len(prices)
     steps = np.zeros(len(run), STEP)
     steps["user"] = user[run]
+    steps["device"] = people.device[user[run], 0]
+    steps["slot"] = -1
     steps["time_ms"] = started_ms[run] + number * pace_ms[run] + rng.integers(0, 50, len(run))
     steps["action"] = np.where(lists, _LIST, _VIEW)
     steps["context"] = np.where(lists, Context.LIST, Context.PRODUCT)

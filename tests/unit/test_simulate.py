@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime
 
@@ -6,21 +7,23 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from tests.unit.calibration import calibration_errors
 from training.broken import BREAK, with_broken
+from training.propensity import purchase_propensity
 from training.shop import (
     BUY,
     LEAVE,
+    Behaviour,
     Context,
     action_probabilities,
     decay,
     draw_actions,
     draw_pauses,
-    purchase_propensity,
     state_after,
 )
 from training.simulate import Simulation, best_auc, main, simulate
+from training.visits import SLOTS
 from udfs.events import ClickDecoder
-from udfs.features import SESSION_GAP_MS
 from udfs.history import EVENT_KINDS
 from udfs.profiles import ProfileDecoder
 from udfs.rejects import Reason
@@ -75,6 +78,25 @@ def test_clicks_carry_what_their_kind_of_event_has():
     assert by_name["user_engagement"]["engagement_time_msec"] > 0
 
 
+def test_promotions_and_nothing_else_stand_in_a_slot_of_the_page_that_they_are_on(stream):
+    on_page = Counter()
+    for click in stream.clicks():
+        is_promotion = click["event_name"] in ("view_promotion", "select_promotion")
+        assert ("creative_slot" in click) == is_promotion
+        if click["event_name"] == "view_promotion":
+            on_page[click["page_type"], click["creative_slot"]] += 1
+    assert set(on_page) == {(("home", "category")[number // 2], slot) for number, slot in enumerate(SLOTS)}
+
+
+def test_recommendations_are_clicked_more_often_than_what_stands_first(stream):
+    promotions = Counter(
+        (click["event_name"], click["creative_slot"]) for click in stream.clicks() if "creative_slot" in click
+    )
+    rate = {slot: promotions["select_promotion", slot] / promotions["view_promotion", slot] for slot in SLOTS}
+    assert 0.1 < rate["home_hero"] < rate["home_recommendations"] < 1
+    assert 0.1 < rate["list_banner"] < rate["list_recommendations"] < 1
+
+
 def test_every_profile_keeps_the_contract(stream):
     decoded = ProfileDecoder().decode([None] * len(stream.profiles), encode(stream.profiles))
     assert set(decoded.reasons) == {None}
@@ -104,29 +126,6 @@ def test_best_auc_ranks_by_propensity_and_a_blurred_propensity_ranks_worse(strea
     assert roc_auc_score(labels, blurred) < best_auc(stream) - 0.01
 
 
-def calibration_errors(stream, propensity: np.ndarray) -> list[float]:
-    """For bins of propensity, how many standard errors the labels are off.
-
-    Labels within a session hang together, so only the first event of each session in a bin counts. These are
-    independent given their propensities, as no label reaches into the next session.
-    """
-    labels, usable = stream.labels()
-    order = np.lexsort((stream.events["time_ms"], stream.events["user"]))
-    user, time_ms = stream.events["user"][order], stream.events["time_ms"][order]
-    begins = (np.diff(user, prepend=-1) != 0) | (np.diff(time_ms, prepend=0) > SESSION_GAP_MS)
-    session = np.cumsum(begins)
-    rows = usable[order]
-    session, labels, propensity = session[rows], labels[order][rows], propensity[order][rows]
-    bins = np.digitize(propensity, [0.001, 0.01, 0.02, 0.05, 0.15, 0.4])
-    errors = []
-    for number in range(1, 7):
-        chosen = np.flatnonzero(bins == number)
-        first = chosen[np.unique(session[chosen], return_index=True)[1]]
-        expected = propensity[first]
-        errors.append((labels[first] - expected).sum() / np.sqrt((expected * (1 - expected)).sum()))
-    return errors
-
-
 def test_the_propensity_is_calibrated_against_what_users_then_do(stream):
     assert np.abs(calibration_errors(stream, stream.propensity)).max() < 4
 
@@ -136,42 +135,45 @@ def test_a_propensity_half_as_large_again_would_not_be_calibrated(stream):
 
 
 @pytest.mark.parametrize(
-    ("context", "cart", "intent"),
+    ("context", "cart", "intent", "behaviour"),
     [
-        (Context.HOME, 0, 0.0),
-        (Context.PRODUCT, 0, 2.0),
-        (Context.CART, 2, 1.0),
-        (Context.FORM, 1, 0.5),
-        (Context.LIST, 1, 4.0),
+        (Context.HOME, 0, 0.0, 0),
+        (Context.PRODUCT, 0, 2.0, 0),
+        (Context.CART, 2, 1.0, 0),
+        (Context.FORM, 1, 0.5, 0),
+        (Context.LIST, 1, 4.0, 0),
+        (Context.HOME, 0, 1.0, Behaviour.LIFTED),
+        (Context.PRODUCT, 1, 1.0, Behaviour.SHIFTED),
+        (Context.LIST, 0, 2.0, Behaviour.LIFTED | Behaviour.SHIFTED),
     ],
 )
-def test_the_propensity_is_what_playing_the_chain_many_times_gives(context, cart, intent):
+def test_the_propensity_is_what_playing_the_chain_many_times_gives(context, cart, intent, behaviour):
     rng, n = np.random.default_rng(11), 40_000
-    context, cart, intent = np.full(n, int(context)), np.full(n, cart), np.full(n, intent)
-    expected = purchase_propensity(context[:1], cart[:1], intent[:1])[0]
+    context, cart, intent, behaviour = (np.full(n, int(context)), np.full(n, cart), np.full(n, intent), int(behaviour))
+    expected = purchase_propensity(context[:1], cart[:1], intent[:1], np.array([behaviour]))[0]
     left_s = np.full(n, 1800.0)
     purchases = 0
     while len(context):
-        pauses = draw_pauses(context, rng)
+        pauses = draw_pauses(context, behaviour, rng)
         left_s, intent = left_s - pauses, decay(intent, pauses)
-        actions = draw_actions(context, cart, intent, rng)
+        actions = draw_actions(context, cart, intent, behaviour, rng)
         in_time = left_s >= 0
         purchases += int((in_time & (actions == BUY)).sum())
         goes_on = in_time & (actions != BUY) & (actions != LEAVE)
-        context, cart, intent = (part[goes_on] for part in state_after(context, cart, intent, actions))
+        context, cart, intent = (part[goes_on] for part in state_after(context, cart, intent, behaviour, actions))
         left_s = left_s[goes_on]
     error = np.sqrt(expected * (1 - expected) / n)
     assert purchases / n == pytest.approx(expected, abs=4 * error)
 
 
 def test_a_longer_horizon_raises_the_propensity():
-    state = np.array([Context.PRODUCT]), np.array([1]), np.array([1.0])
+    state = np.array([Context.PRODUCT]), np.array([1]), np.array([1.0]), np.array([0])
     assert purchase_propensity(*state, horizon_s=60) < purchase_propensity(*state, horizon_s=1800)
 
 
 def test_what_needs_a_cart_does_not_happen_without_one():
-    needy = action_probabilities(np.array([Context.CART]), np.array([0]), np.array([1.0]))[0]
-    able = action_probabilities(np.array([Context.CART]), np.array([1]), np.array([1.0]))[0]
+    needy = action_probabilities(np.array([Context.CART]), np.array([0]), np.array([1.0]), 0)[0]
+    able = action_probabilities(np.array([Context.CART]), np.array([1]), np.array([1.0]), 0)[0]
     assert (needy > 0).sum() < (able > 0).sum()
     assert (needy.sum(), able.sum()) == pytest.approx((1, 1))
 
@@ -204,6 +206,9 @@ def test_late_events_arrive_after_newer_ones_and_are_the_same_events():
         ("visits_per_day", float("inf")),
         ("bot_share", 1.1),
         ("late_share", float("nan")),
+        ("shift_at", -1),
+        ("lift_at", float("nan")),
+        ("lift_end", 1.5),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(field, value):
