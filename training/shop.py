@@ -63,7 +63,6 @@ ACTIONS = {
     "click_link": Action("click", None, 0.0, 0.0, {HOME: 0.5, LIST: 0.3}),
     "see_promotion": Action("view_promotion", None, 0.05, 0.0, {HOME: 1.2, LIST: 0.5}),
     "take_promotion": Action("select_promotion", LIST, 0.8, 0.3, {HOME: 0.3, LIST: 0.1}),
-    "follow_campaign": Action("page_view", LIST, 0.8, 0.0, {}),  # only as the first of a visit
     "list_category": Action("view_item_list", LIST, 0.05, 0.0, {HOME: 3.0, LIST: 1.5, PRODUCT: 1.2, CART: 0.6}),
     "search": Action("search", LIST, 0.1, 0.1, {HOME: 1.5, LIST: 0.8, PRODUCT: 0.4, CART: 0.2}),
     "view_item": Action("view_item", PRODUCT, 0.05, 0.1, {HOME: 0.5, LIST: 4.0, PRODUCT: 1.5, CART: 0.5}),
@@ -98,7 +97,6 @@ CHANGES = {
             "read_article": 0.2,
             "see_promotion": 1.5,
             "take_promotion": 2.0,
-            "follow_campaign": 4.0,
             "view_offer": 4.0,
             "scroll": 0.5,
             "engage": 0.5,
@@ -145,7 +143,6 @@ _JUMP = np.array([action.jump for action in ACTIONS.values()]) * _changed_action
 _SLOPE = np.array([action.slope for action in ACTIONS.values()]) * _changed_actions("slopes")
 _PAUSES = _changed("pauses")
 PRICES = _changed("prices")
-ACTION_WEIGHTS = _changed_actions("weights")
 INTENT_KEPT = _changed("intent_kept")
 INTENT_ADDED = np.array([sum(change.intent_added for change in changes) for changes in _CHANGES])
 
@@ -156,7 +153,7 @@ def _weights() -> np.ndarray:
     for code, action in enumerate(ACTIONS.values()):
         for context, weight in action.weights.items():
             weights[context, 1 if action.needs_cart else 0 :, code] = weight
-    return weights * ACTION_WEIGHTS[:, None, None]
+    return weights * _changed_actions("weights")[:, None, None]
 
 
 _WEIGHTS = _weights()

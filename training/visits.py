@@ -7,7 +7,6 @@ import numpy as np
 from training.people import People
 from training.shop import (
     ACTION_CODES,
-    ACTION_WEIGHTS,
     BUY,
     INTENT_ADDED,
     INTENT_KEPT,
@@ -67,7 +66,7 @@ _SHOPPER = np.dtype(
 CATEGORIES, ITEMS_PER_CATEGORY = 40, 50
 _AWAY_MS = SESSION_GAP_MS + 1_000  # so that no label reaches from one session into the next
 _FULL_CART_INTENT = 0.3
-_LANDINGS = {"go_home": 0.45, "list_category": 0.15, "search": 0.15, "view_item": 0.15, "follow_campaign": 0.1}
+_LANDINGS = {"go_home": 0.45, "list_category": 0.15, "search": 0.15, "view_item": 0.15, "take_promotion": 0.1}
 
 #: Where promoted content stands, by the context that it is in: what sees it first, and what is clicked more often.
 SLOTS = ("home_hero", "home_recommendations", "list_banner", "list_recommendations")
@@ -85,7 +84,7 @@ _SCROLL, _READ, _ENGAGE = _codes("scroll", "read_to_end", "engage")
 _LANDING_CODES = _codes(*_LANDINGS)
 _VIEWS = [_VIEW, _OFFER, _RETURN]
 _ABOUT_AN_ITEM = [*_VIEWS, _ADD, _REMOVE, _WISH]
-_ABOUT_A_CATEGORY = _codes("list_category", "search", "take_promotion", "follow_campaign")
+_ABOUT_A_CATEGORY = _codes("list_category", "search", "take_promotion")
 _ABOUT_THE_CART = _codes("begin_checkout", "buy")
 _PROMOTIONS = _codes(*_HERO_SHARE)
 
@@ -172,15 +171,8 @@ def _come_back(
     state["intent"] = intent + _FULL_CART_INTENT * (state["cart"] > 0)
     state["category"] = rng.integers(0, CATEGORIES, len(who))
     shoppers[who] = state
-    actions = _land(behaviour[comes], rng)
+    actions = rng.choice(_LANDING_CODES, int(comes.sum()), p=list(_LANDINGS.values()))
     return _act(shoppers, who[comes], actions, np.zeros(len(actions), np.int64), prices, rng)
-
-
-def _land(behaviour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The first actions of n visits, int64[n]."""
-    upper = (np.array(list(_LANDINGS.values())) * ACTION_WEIGHTS[:, _LANDING_CODES]).cumsum(-1)
-    upper /= upper[:, -1:]
-    return np.array(_LANDING_CODES)[(rng.random(len(behaviour))[:, None] >= upper[behaviour]).sum(-1)]
 
 
 def _act(
@@ -197,7 +189,8 @@ def _act(
     value = np.where(np.isin(actions, _ABOUT_THE_CART), state["cart_value"], 0.0)
     _browse(state, actions, prices, rng)
     _fill_cart(state, actions, quantity)
-    slots = _slots(state["context"], actions, who, state["time_ms"])
+    lands = pauses_ms == 0  # a visit may begin with a promotion, which then stood outside the shop
+    slots = np.where(lands, -1, _slots(state["context"], actions, who, state["time_ms"]))
     after = state_after(state["context"], state["cart"], state["intent"], state["behaviour"], actions)
     state["context"], state["cart"], state["intent"] = after
     shoppers[who] = state

@@ -116,6 +116,7 @@ def test_lifted_users_click_promotions_and_buy_more_often_and_only_from_then_on(
     assert not behaves(stream, Behaviour.LIFTED)[~(lifted & begun)].any()
 
     def clicks_per_impression(rows: np.ndarray) -> float:
+        rows = rows & (stream.events["slot"] >= 0)
         return (kind[rows] == "select_promotion").sum() / (kind[rows] == "view_promotion").sum()
 
     assert clicks_per_impression(lifted & begun) > 1.2 * clicks_per_impression(~lifted & begun)
