@@ -12,6 +12,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from udfs.durations import Duration, duration_ms
+from udfs.features import FEATURE_NAMES
 from udfs.overrides import parse_value, split_override
 from udfs.yaml_files import key_and_rule
 
@@ -20,6 +21,8 @@ OPEN_SECTIONS = (
     "kafka",
     "flink",
 )  # their keys belong to Kafka and Flink, and hold dots themselves; null takes one back
+
+COUNTED_MS = 5_000  # what jobs.watch_drift counts at once
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -131,6 +134,16 @@ class Sessions(Section):
     parallelism: Positive
 
 
+class Drift(Section):
+    name: JobName
+    parallelism: Positive
+    window: Duration
+    slide: Duration
+    watch: Annotated[float, Meta(gt=0)]
+    alarm: Annotated[float, Meta(gt=0)]
+    unwatched: tuple[str, ...]
+
+
 class Settings(Section):
     """Everything a data engineer tunes; conf/base.yaml describes each key."""
 
@@ -148,6 +161,7 @@ class Settings(Section):
     event_time: EventTime
     outcomes: Outcomes
     sessions: Sessions
+    drift: Drift
     kafka: dict[str, Option | None]
     flink: dict[str, Option | None]
 
@@ -200,11 +214,31 @@ def session_settings(settings: Settings) -> Settings:
     return _in_event_time(_named(settings, settings.sessions))
 
 
+def drift_settings(settings: Settings) -> Settings:
+    """The settings as the job has them that watches drift. Raises ConfigError."""
+    drift = settings.drift
+    if settings.feature_log.user_share == 0:
+        raise ConfigError("key feature_log.user_share: is 0: drift is watched in the feature log, so want more")
+    slide_ms = duration_ms(drift.slide)
+    if slide_ms == 0 or slide_ms % COUNTED_MS:
+        raise ConfigError(f"key drift.slide: want a multiple of {COUNTED_MS // 1000} s, got {drift.slide}")
+    if duration_ms(drift.window) == 0 or duration_ms(drift.window) % slide_ms:
+        raise ConfigError(f"key drift.window: want a multiple of drift.slide ({drift.slide}), got {drift.window}")
+    if drift.alarm < drift.watch:
+        raise ConfigError(f"key drift.alarm: want at least drift.watch ({drift.watch}), got {drift.alarm}")
+    unknown = [name for name in drift.unwatched if name not in FEATURE_NAMES]
+    if unknown:
+        raise ConfigError(
+            f"key drift.unwatched: {unknown[0]} is no feature: `python -m udfs.features` lists what there is"
+        )
+    return _in_event_time(_named(settings, drift))
+
+
 def _in_event_time(settings: Settings) -> Settings:
     return replace(settings, flink={"table.exec.source.idle-timeout": settings.event_time.idle, **settings.flink})
 
 
-def _named(settings: Settings, section: Archive | Outcomes | Sessions) -> Settings:
+def _named(settings: Settings, section: Archive | Outcomes | Sessions | Drift) -> Settings:
     """With the name, group and parallelism of another job."""
     return replace(
         settings,

@@ -14,13 +14,12 @@ from training.holdout import Evaluation, evaluate, manifest_metrics
 from training.labels import CONVERTED, Label
 from training.onnx_export import certify, export
 from training.provenance import git_commit, library_versions, window_of
-from training.reference import reference_distributions, warm_up_rows
+from training.reference import Sampling, reference_distributions, warm_up_rows
 from training.selection import select_and_fit
 from training.settings import Training
 from training.split import checked, split_by_time, split_by_user, user_folds
+from udfs.drift import REFERENCE_FILE
 from udfs.model import EXPORT_FILE, WARM_UP_FILE, Manifest, find_model_file
-
-REFERENCE_FILE = "reference.json"
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,9 @@ def _train(
     files = {
         fit.model.file: model,
         EXPORT_FILE: exported,
-        REFERENCE_FILE: reference_distributions(names, fit.data.features, fit.model.predict(fit.data.features)),
+        REFERENCE_FILE: reference_distributions(
+            names, fit.data.features, Sampling.of(examples, rows), evaluation.probability, Sampling.of(left)
+        ),
         WARM_UP_FILE: warm_up_rows(names, matrix, evaluation.probability, training.seed),
     }
     manifest = describe_model(

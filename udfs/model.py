@@ -148,6 +148,14 @@ def read_manifest(read: Callable[[str], bytes], origin: str) -> Manifest:
         raise BundleError(f"{path}: not a valid manifest: {error}") from error
 
 
+def read_listed_file(read: Callable[[str], bytes], origin: str, name: str) -> bytes:
+    """One file of a bundle, checked by its hash, its files as in `read_bundle`. Raises BundleError."""
+    manifest = read_manifest(read, origin)
+    if name not in manifest.files:
+        raise BundleError(f"{origin}/{MANIFEST_FILE}: files must list {name}: train again")
+    return _read_file(read, origin, name, manifest.files[name])
+
+
 def find_model_file(files: Collection[str]) -> str:
     """The one of MODEL_FILES that is among a bundle's files. Raises ValueError when there is none, or more than one."""
     found = [name for name in MODEL_FILES if name in files]

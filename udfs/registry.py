@@ -16,7 +16,16 @@ import msgspec
 from fsspec.core import url_to_fs
 from msgspec import Meta
 
-from udfs.model import MANIFEST_FILE, VERSION_PATTERN, Bundle, BundleError, Manifest, read_bundle, read_manifest
+from udfs.model import (
+    MANIFEST_FILE,
+    VERSION_PATTERN,
+    Bundle,
+    BundleError,
+    Manifest,
+    read_bundle,
+    read_listed_file,
+    read_manifest,
+)
 from udfs.rollout import Rollout, RolloutError, check_rollout
 
 ENTRY_FORMAT = 1
@@ -96,6 +105,11 @@ class Registry:
         if manifest.version != version:
             raise BundleError(f"{origin}/{MANIFEST_FILE}: version is {manifest.version!r}, want {version!r}")
         return read_bundle(lambda name: self._read("bundles", version, name), origin, history_length)
+
+    def file(self, version: str, name: str) -> bytes:
+        """One file of a staged bundle, checked by its hash, the others unread. Raises like `bundle`."""
+        self.manifest(version)
+        return read_listed_file(lambda name: self._read("bundles", version, name), self._origin(version), name)
 
     def manifest(self, version: str) -> Manifest:
         """What a staged bundle says of itself, its other files unread. Raises like `bundle`."""

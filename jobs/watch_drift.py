@@ -1,0 +1,166 @@
+"""How far features and scores have moved from what their model was trained on, minute by minute.
+
+    flink run -pym jobs.watch_drift -pyfs dist/*.whl --conf conf/local.yaml
+
+feature_log ── cells ──┐
+outcomes ── labels ────┴▶ counts of 5 s, by model ──▶ sum of the last 10 min, every minute ── index ──▶ drift
+
+All of it is in event time; what is in state are cells, counts and labels, kept by Flink's own windows.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from pyflink.table import StatementSet, TableEnvironment
+
+from jobs.decoding import profile_of
+from jobs.event_time import interval
+from jobs.measure_outcomes import OUTCOMES_COLUMNS
+from jobs.settings import COUNTED_MS, ConfigError, Settings, drift_settings, load_settings
+from jobs.submission import parse_arguments, submit
+from jobs.tables import FEATURE_LOG_COLUMNS, create_table, kafka_sink, kafka_source
+from jobs.topics import TopicError, check_topics
+from udfs.drift import REFERENCE_FILE, Thresholds
+from udfs.durations import duration_ms
+from udfs.flink_drift import CountCells, FindCells, JudgeDrift
+from udfs.model import BundleError, read_listed_file, read_manifest
+from udfs.references import References, decode_reference
+from udfs.registry import Registry, RegistryError
+
+TIMED = """{columns},
+    happened AS TO_TIMESTAMP_LTZ({time}, 3),
+    WATERMARK FOR happened AS happened - {lateness}
+"""
+
+DRIFT_COLUMNS = "record STRING"  # JSON, whose features are an array of rows, which Python can't hand to SQL
+
+OBSERVED = """
+CREATE TEMPORARY VIEW observed AS
+SELECT model_version, happened, f.cells AS cells, CAST(NULL AS BOOLEAN) AS label
+FROM (SELECT find_cells(model_version, features, score) AS f, model_version, happened FROM timed_vectors)
+WHERE f.cells IS NOT NULL
+UNION ALL
+SELECT model_version, happened, CAST(NULL AS BYTES), label FROM timed_outcomes WHERE evaluated
+"""
+
+COUNTED = """
+CREATE TEMPORARY VIEW counted AS
+SELECT model_version, happened, c.counts AS counts, labels, positives
+FROM (
+    SELECT model_version, happened, count_cells(cells) AS c, labels, positives
+    FROM (
+        SELECT model_version, window_time AS happened, ARRAY_AGG(cells) FILTER (WHERE cells IS NOT NULL) AS cells,
+            COUNT(label) AS labels, COUNT(CASE WHEN label THEN 1 END) AS positives
+        FROM TABLE(TUMBLE(TABLE observed, DESCRIPTOR(happened), {counted}))
+        GROUP BY window_start, window_end, window_time, model_version
+    )
+)
+"""
+
+DRIFT = """
+INSERT INTO drift
+SELECT j.record
+FROM (
+    SELECT judge_drift(EXTRACT(EPOCH FROM window_start) * 1000, EXTRACT(EPOCH FROM window_end) * 1000, model_version,
+        counts, labels, positives) AS j
+    FROM (
+        SELECT window_start, window_end, model_version, ARRAY_AGG(counts) FILTER (WHERE counts IS NOT NULL) AS counts,
+            SUM(labels) AS labels, SUM(positives) AS positives
+        FROM TABLE(HOP(TABLE counted, DESCRIPTOR(happened), {slide}, {window}))
+        GROUP BY window_start, window_end, model_version
+    )
+)
+WHERE j.record IS NOT NULL
+"""
+
+
+def watch_drift(tables: TableEnvironment, settings: Settings, references: Callable[[], References]) -> StatementSet:
+    """The whole job, over tables that exist: `timed_vectors`, `timed_outcomes`, `drift`; each worker makes its
+    references."""
+    drift, profile = settings.drift, profile_of(settings)
+    thresholds = Thresholds(drift.watch, drift.alarm, drift.unwatched)
+    functions = {
+        "find_cells": FindCells(references, profile),
+        "count_cells": CountCells(profile),
+        "judge_drift": JudgeDrift(references, thresholds, profile),
+    }
+    for name, function in functions.items():
+        tables.create_temporary_system_function(name, function.as_udf())
+    tables.execute_sql(OBSERVED)
+    tables.execute_sql(COUNTED.format(counted=interval(COUNTED_MS)))
+    window, slide = (interval(duration_ms(length)) for length in (drift.window, drift.slide))
+    statements = tables.create_statement_set()
+    statements.add_insert_sql(DRIFT.format(window=window, slide=slide))
+    return statements
+
+
+def vector_columns(settings: Settings) -> str:
+    """The columns of `timed_vectors`, whose rowtime is that of the click."""
+    return _timed(FEATURE_LOG_COLUMNS, "event_time", settings)
+
+
+def outcome_columns(settings: Settings) -> str:
+    """The columns of `timed_outcomes`, whose rowtime is when the outcome was known."""
+    return _timed(OUTCOMES_COLUMNS, "matured_at", settings)
+
+
+def _timed(columns: str, time: str, settings: Settings) -> str:
+    lateness = interval(duration_ms(settings.event_time.lateness))
+    return TIMED.format(columns=columns.rstrip(), time=time, lateness=lateness)
+
+
+def kafka_tables(settings: Settings) -> list[str]:
+    """CREATE TABLE statements of the topics that the job reads and writes."""
+    topics = settings.topics
+    json = {"format": "json", "properties.isolation.level": "read_committed"}
+    vectors, outcomes = (kafka_source(settings, topic) | json for topic in (topics.feature_log, topics.outcomes))
+    return [
+        create_table("timed_vectors", vector_columns(settings), vectors),
+        create_table("timed_outcomes", outcome_columns(settings), outcomes),
+        create_table("drift", DRIFT_COLUMNS, kafka_sink(settings, topics.drift) | {"format": "raw"}),
+    ]
+
+
+def find_references(settings: Settings) -> Callable[[], References]:
+    """What makes the references in each worker: the bundle's, or else the registry's, whose champion has to have one.
+
+    Raises BundleError and RegistryError.
+    """
+    model, retry_s = settings.model, duration_ms(settings.model.poll) / 1000
+    if model.registry:
+        make = partial(References, {}, model.registry, retry_s)
+        make().read(Registry(model.registry).newest().rollout.champion)
+        return make
+    directory = Path(model.bundle)
+
+    def read(name: str) -> bytes:
+        return (directory / name).read_bytes()
+
+    content = read_listed_file(read, model.bundle, REFERENCE_FILE)
+    known = {read_manifest(read, model.bundle).version: decode_reference(content, model.bundle)}
+    return partial(References, known, None, retry_s)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Check settings, references and topics, then submit the job."""
+    options = parse_arguments("watch_drift", "Submit the job that watches features and scores for drift.", arguments)
+    try:
+        settings = drift_settings(load_settings(options.conf, options.set))
+        references = find_references(settings)
+        if not options.skip_topic_check:
+            check_topics(settings, ("feature_log", "outcomes", "drift"))
+    except (ConfigError, BundleError, RegistryError, TopicError) as error:
+        sys.exit(f"watch_drift: {error}")
+    submit(
+        settings,
+        kafka_tables(settings),
+        lambda tables: watch_drift(tables, settings, references),
+        options.explain,
+        f"windows of {settings.drift.window}",
+    )
+
+
+if __name__ == "__main__":
+    main()

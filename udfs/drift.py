@@ -1,0 +1,249 @@
+"""How far features and scores have moved from training: the Population Stability Index, corrected for chance.
+
+The index of shares p now and q at training is the sum of (p - q) ln(p / q) over the bins (Siddiqi, Credit Risk
+Scorecards, 2006). Without drift it is about (1/n + 1/m) times a chi-square variable with one degree of freedom less
+than there are bins, for samples of n and m independent rows (Yurdakul and Naranjo, Statistical properties of the
+population stability index, Journal of Risk Model Validation 14, 2020): a small sample alone makes it large.
+
+Events are not independent: those of one user are alike, and a few users have many. So chance is measured at training,
+in the form of Rao and Scott (JASA 76, 1981; Annals of Statistics 12, 1984): `design_effect` says how much larger the
+index is by chance than with independent rows, `degrees_of_freedom` how it is distributed, by Satterthwaite's rule.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from scipy.special import chdtri
+
+from udfs.features import FEATURES
+
+REFERENCE_FILE = "reference.json"
+SCORE = "score"  # its name among the features
+BINS = 10
+
+#: Cells that rows are counted in: one for each bin, one for each bin's values that training never saw, and missing.
+UNSEEN, MISSING = BINS, 2 * BINS
+CELLS = 2 * BINS + 1
+
+#: The chance, by the approximation, that any feature of a window without drift is beyond what its level asks for.
+FALSE_ALARM = 1e-5
+
+Level = Literal["stable", "watch", "alarm"]
+LEVELS: tuple[Level, ...] = ("stable", "watch", "alarm")
+
+_CODES = frozenset(feature.name for feature in FEATURES if feature.unit == "code")
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Distribution(msgspec.Struct, frozen=True, dict=True):
+    """Of a feature or of the score at training. A value v is in bin searchsorted(edges, v, side="right")."""
+
+    edges: Annotated[list[float], Meta(max_length=BINS - 1)]
+    shares: Annotated[list[Share], Meta(min_length=1, max_length=BINS)]  # of the known values
+    missing: Share
+    low: float | None  # the smallest known value; None without any
+    high: float | None
+    rows: Annotated[int, Meta(ge=1)]
+    design_effect: Annotated[float, Meta(ge=1)]
+    degrees_of_freedom: Annotated[float, Meta(ge=1)]
+    noise: Annotated[float, Meta(ge=0)]  # the index that the reference's own rows make by chance
+    values: list[float] | None = None  # of a code: those that there were
+
+    def __post_init__(self):
+        if len(self.shares) != len(self.edges) + 1:
+            raise ValueError(f"{len(self.edges)} edges and {len(self.shares)} shares: want one share more")
+
+    def cells(self, values: np.ndarray) -> np.ndarray:
+        """The cell of each of n values float[n], NaN for missing: uint8[n]."""
+        values = values.astype(np.float64)
+        missing = np.isnan(values)
+        if self.values is not None:
+            seen = np.isin(values, self.values)
+        elif self.low is None:
+            seen = missing
+        else:
+            seen = (values >= self.low) & (values <= self.high)
+        bins = np.searchsorted(self._edges, values, side="right")
+        return np.where(missing, MISSING, np.where(seen, bins, bins + UNSEEN)).astype(np.uint8)
+
+    def categories(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the index compares, counts now and shares at training: the bins, missing, and of a code what is unseen.
+
+        A measured value outside the range that training saw is in the first or last bin: there is always a largest
+        one, and a single busy user can exceed it.
+        """
+        known = len(self.shares)
+        seen, unseen = counts[:known], counts[UNSEEN : UNSEEN + known]
+        shares = np.array(self.shares) * (1 - self.missing)
+        if self.values is None:
+            return np.append(seen + unseen, counts[MISSING]), np.append(shares, self.missing)
+        return np.append(seen, [unseen.sum(), counts[MISSING]]), np.append(shares, [0.0, self.missing])
+
+    @cached_property
+    def _edges(self) -> np.ndarray:
+        return np.array(self.edges)
+
+
+class Reference(msgspec.Struct, frozen=True, dict=True):
+    """What reference.json of a bundle holds: the features in the order of the model's columns, and the score."""
+
+    features: Annotated[dict[str, Distribution], Meta(min_length=1)]
+    score: Distribution
+
+    @cached_property
+    def distributions(self) -> dict[str, Distribution]:
+        """Those of the features, and the score's after them."""
+        return {**self.features, SCORE: self.score}
+
+    def cells(self, features: np.ndarray, score: np.ndarray) -> np.ndarray:
+        """The cells of feature rows float32[n, k] and their scores float32[n]: uint8[n, k + 1]."""
+        columns = [*features.T, score]
+        return np.stack([known.cells(values) for known, values in zip(self.distributions.values(), columns)], 1)
+
+
+class FeatureDrift(msgspec.Struct, frozen=True):
+    """A feature in a window: its index, corrected; the shares of what is missing, of what training never saw, and of
+    the known values in each bin."""
+
+    name: str
+    psi: float
+    level: Level
+    missing: float
+    unseen: float
+    shares: list[float]
+
+
+class WindowDrift(msgspec.Struct, frozen=True):
+    """A record of the topic `drift`."""
+
+    window_start: int
+    window_end: int
+    model_version: str
+    rows: int
+    level: Level
+    score_psi: float
+    label_rate: float | None
+    moved: list[str]
+    features: list[FeatureDrift]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From which corrected index on there is a level, and the features that never have one but stable."""
+
+    watch: float
+    alarm: float
+    unwatched: Collection[str] = ()
+
+
+def is_code(name: str) -> bool:
+    """Whether a feature's values are codes, whose order means nothing."""
+    return name in _CODES
+
+
+def count_cells(cells: np.ndarray) -> np.ndarray:
+    """How many of n rows uint8[n, k] are in each cell of each of k features: int64[k, CELLS]."""
+    width = cells.shape[1]
+    places = cells + np.arange(width) * CELLS
+    return np.bincount(places.ravel(), minlength=width * CELLS).reshape(width, CELLS)
+
+
+def stability_index(p: np.ndarray, q: np.ndarray) -> float:
+    """The Population Stability Index of two distributions float[bins], which have no empty bins.
+
+    >>> round(stability_index(np.array([0.5, 0.5]), np.array([0.6, 0.4])), 5)
+    0.04055
+    """
+    return float(((p - q) * np.log(p / q)).sum())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The index as it is, what of it is expected by chance, and what of it chance explains at all."""
+
+    index: float
+    expected: float
+    quantile: float
+
+    @property
+    def corrected(self) -> float:
+        return max(0.0, self.index - self.expected)
+
+    def level(self, thresholds: Thresholds) -> Level:
+        """Stable, unless the index is larger than chance explains."""
+        if self.index <= self.quantile or self.corrected < thresholds.watch:
+            return "stable"
+        return "alarm" if self.corrected >= thresholds.alarm else "watch"
+
+
+def compare(known: Distribution, counts: np.ndarray, chance: float) -> Comparison:
+    """Compare the counts int64[CELLS] of a feature with training; chance exceeds the quantile with this probability.
+
+    Each bin gets half an independent row, on both sides, so that none is empty; bins that are empty on both are none.
+    """
+    now, then = known.categories(counts)
+    used = (now > 0) | (then > 0)
+    bins, rows = int(used.sum()), int(counts.sum())
+    if bins < 2 or not rows:
+        return Comparison(0.0, 0.0, 0.0)
+    p = _smoothed(now[used] / rows, rows / known.design_effect)
+    q = _smoothed(then[used], known.rows / known.design_effect)
+    expected = (bins - 1) * known.design_effect / rows + known.noise
+    degrees = min(known.degrees_of_freedom, bins - 1)
+    return Comparison(stability_index(p, q), expected, expected * float(chdtri(degrees, chance)) / degrees)
+
+
+def _smoothed(shares: np.ndarray, independent_rows: float) -> np.ndarray:
+    return (shares * independent_rows + 0.5) / (independent_rows + len(shares) / 2)
+
+
+def window_drift(
+    window: tuple[int, int],
+    model_version: str,
+    reference: Reference,
+    counts: np.ndarray,
+    labels: tuple[int, int],
+    thresholds: Thresholds,
+) -> WindowDrift:
+    """The record of a window [start, end) in ms from its counts int64[features + 1, CELLS], at least one row, and from
+    how many labels there were and how many of them positive."""
+    watched = [name for name in reference.distributions if name not in thresholds.unwatched]
+    chance = FALSE_ALARM / max(1, len(watched))
+    features = []
+    for (name, known), of_feature in zip(reference.distributions.items(), counts):
+        compared = compare(known, of_feature, chance)
+        level = compared.level(thresholds) if name in watched else "stable"
+        features.append(_feature_drift(name, known, of_feature, compared.corrected, level))
+    moved = sorted((one for one in features if one.level != "stable"), key=lambda one: -one.psi)
+    evaluated, positive = labels
+    return WindowDrift(
+        window_start=window[0],
+        window_end=window[1],
+        model_version=model_version,
+        rows=int(counts[0].sum()),
+        level=max((one.level for one in features), key=LEVELS.index),
+        score_psi=features[-1].psi,
+        label_rate=positive / evaluated if evaluated else None,
+        moved=[one.name for one in moved],
+        features=features,
+    )
+
+
+def _feature_drift(name: str, known: Distribution, counts: np.ndarray, psi: float, level: Level) -> FeatureDrift:
+    rows = int(counts.sum())
+    unseen = counts[UNSEEN:MISSING]
+    in_bins = (counts[:UNSEEN] + unseen)[: len(known.shares)]
+    return FeatureDrift(
+        name=name,
+        psi=psi,
+        level=level,
+        missing=int(counts[MISSING]) / rows,
+        unseen=int(unseen.sum()) / rows,
+        shares=(in_bins / max(1, in_bins.sum())).tolist(),
+    )

@@ -1,0 +1,94 @@
+"""What the job that watches drift calls from SQL: vectors as cells, cells as counts, counts as a record."""
+
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+from pyflink.table import DataTypes
+from pyflink.table.udf import FunctionContext
+
+from udfs.drift import CELLS, Thresholds, count_cells, window_drift
+from udfs.flink_columns import Column, ColumnFunction, Profile, row_type
+from udfs.references import References
+
+
+class FindCells(ColumnFunction):
+    """The cells of each scored vector and its score, a byte each; null, and counted, where there is no reference."""
+
+    result = row_type(cells=DataTypes.BYTES())
+
+    def __init__(self, references: Callable[[], References], profile: Profile):
+        super().__init__(profile)
+        self._make_references = references
+
+    def open(self, context: FunctionContext) -> None:
+        self._references = self._make_references()
+        self._refused = self.metric_group(context).counter("vectors_without_reference")
+
+    def columns(self, versions: list, features: list, scores: np.ndarray) -> dict[str, Column]:
+        cells = np.full(len(versions), None)
+        of_version = np.array(versions, object)
+        scores = np.asarray(scores, np.float32)
+        for version in {version for version in versions if version is not None}:
+            reference = self._references.find(version)
+            if reference is None:
+                continue
+            width = len(reference.features)
+            rows = [row for row in np.flatnonzero(of_version == version) if len(features[row] or b"") == 4 * width]
+            vectors = np.frombuffer(b"".join(features[row] for row in rows), "<f4").reshape(-1, width)
+            found = reference.cells(vectors, scores[rows])
+            cells[rows] = np.fromiter((row.tobytes() for row in found), object, len(rows))
+        refused = sum(row is None for row in cells)
+        if refused:
+            self._refused.inc(refused)
+        return {"cells": cells}
+
+
+class CountCells(ColumnFunction):
+    """The counts, int64[features + 1, CELLS], of an array of vectors' cells; null for no array."""
+
+    result = row_type(counts=DataTypes.BYTES())
+
+    def columns(self, arrays: list) -> dict[str, Column]:
+        return {"counts": [None if cells is None else _count(cells) for cells in arrays]}
+
+
+class JudgeDrift(ColumnFunction):
+    """The record of each window: JSON of a udfs.drift.WindowDrift; null where there are no counts or no reference."""
+
+    result = row_type(record=DataTypes.STRING())
+
+    def __init__(self, references: Callable[[], References], thresholds: Thresholds, profile: Profile):
+        super().__init__(profile)
+        self._make_references = references
+        self._thresholds = thresholds
+
+    def open(self, context: FunctionContext) -> None:
+        self._references = self._make_references()
+
+    def columns(
+        self,
+        starts: np.ndarray,
+        ends: np.ndarray,
+        versions: list,
+        counts: list,
+        labels: np.ndarray,
+        positives: np.ndarray,
+    ) -> dict[str, Column]:
+        windows = zip(
+            zip(map(int, starts), map(int, ends)), versions, counts, zip(map(int, labels), map(int, positives))
+        )
+        return {"record": [self._record(*window) for window in windows]}
+
+    def _record(
+        self, window: tuple[int, int], version: str, counts: list | None, labels: tuple[int, int]
+    ) -> str | None:
+        reference = None if counts is None else self._references.find(version)
+        if reference is None:
+            return None
+        total = sum(np.frombuffer(part, np.int64) for part in counts).reshape(-1, CELLS)
+        return msgspec.json.encode(window_drift(window, version, reference, total, labels, self._thresholds)).decode()
+
+
+def _count(cells: list) -> bytes:
+    return count_cells(np.frombuffer(b"".join(cells), np.uint8).reshape(len(cells), -1)).tobytes()

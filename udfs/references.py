@@ -1,0 +1,58 @@
+"""The references of models, found by the version that a score names."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from udfs.drift import REFERENCE_FILE, Reference
+from udfs.model import BundleError
+from udfs.registry import Registry, RegistryError
+
+log = logging.getLogger(__name__)
+
+
+def decode_reference(content: bytes, origin: str) -> Reference:
+    """Raises BundleError naming the file for what is no reference, or one of before this code."""
+    try:
+        return msgspec.json.decode(content, type=Reference)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{origin}/{REFERENCE_FILE}: not a valid reference: {error}: train again") from error
+
+
+class References:
+    """References that are known, and those of a registry, read when first asked for.
+
+    One that can't be read is logged, and asked for again `retry_s` seconds later at the earliest.
+    """
+
+    def __init__(
+        self,
+        known: Mapping[str, Reference],
+        registry: str | None,
+        retry_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._known = dict(known)
+        self._registry = None if registry is None else Registry(registry)
+        self._retry_s = retry_s
+        self._clock = clock
+        self._retry_at: dict[str, float] = {}
+
+    def find(self, version: str) -> Reference | None:
+        """The reference of a version; None when it can't be read."""
+        if version not in self._known and self._clock() >= self._retry_at.get(version, 0.0):
+            try:
+                self._known[version] = self.read(version)
+            except (BundleError, RegistryError) as error:
+                log.warning("no drift of model %s: %s", version, error)
+                self._retry_at[version] = self._clock() + self._retry_s
+        return self._known.get(version)
+
+    def read(self, version: str) -> Reference:
+        """The reference of a version in the registry. Raises BundleError and RegistryError."""
+        if self._registry is None:
+            raise BundleError(f"{version}: is not the version of model.bundle, and there is no registry to look in")
+        content = self._registry.file(version, REFERENCE_FILE)
+        return decode_reference(content, f"{self._registry.uri}/bundles/{version}")
