@@ -62,7 +62,7 @@ def feature_drift(name: str, values: pd.Series, known: dict, watched: list[str],
         degrees = min(known["degrees_of_freedom"], len(pairs) - 1)
         noise = (len(pairs) - 1) / size + known["noise"]
         psi = max(0.0, index - noise)
-        if name in watched and index > noise * chi2.isf(FALSE_ALARM / len(watched), degrees) / degrees:
+        if name in watched and size >= 50 and index > noise * chi2.isf(FALSE_ALARM / len(watched), degrees) / degrees:
             level = "alarm" if psi >= settings.alarm else "watch" if psi >= settings.watch else "stable"
     return {
         "name": name,

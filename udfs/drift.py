@@ -33,6 +33,9 @@ CELLS = 2 * BINS + 1
 #: The chance, by the approximation, that any feature of a window without drift is beyond what its level asks for.
 FALSE_ALARM = 1e-5
 
+#: Independent rows from which on a feature is judged: five in each decile, as Cochran (Biometrics 10, 1954) asks for.
+JUDGED_ROWS = 5 * BINS
+
 Level = Literal["stable", "watch", "alarm"]
 LEVELS: tuple[Level, ...] = ("stable", "watch", "alarm")
 
@@ -165,38 +168,43 @@ def stability_index(p: np.ndarray, q: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The index as it is, what of it is expected by chance, and what of it chance explains at all."""
+    """The index as it is, what of it is expected by chance, how large chance makes it at most; and how many independent
+    rows the sample is worth."""
 
-    index: float
-    expected: float
-    quantile: float
+    index: float = 0.0
+    expected: float = 0.0
+    quantile: float = 0.0
+    independent_rows: float = 0.0
 
     @property
     def corrected(self) -> float:
         return max(0.0, self.index - self.expected)
 
     def level(self, thresholds: Thresholds) -> Level:
-        """Stable, unless the index is larger than chance explains."""
-        if self.index <= self.quantile or self.corrected < thresholds.watch:
+        """Stable, unless the index is larger than chance explains, of enough rows."""
+        is_chance = self.index <= self.quantile or self.independent_rows < JUDGED_ROWS
+        if is_chance or self.corrected < thresholds.watch:
             return "stable"
         return "alarm" if self.corrected >= thresholds.alarm else "watch"
 
 
 def compare(known: Distribution, counts: np.ndarray, chance: float) -> Comparison:
-    """Compare the counts int64[CELLS] of a feature with training; chance exceeds the quantile with this probability.
+    """Compare counts int64[CELLS], not all 0, with training; by chance the quantile is exceeded with this probability.
 
     Each bin gets half an independent row, on both sides, so that none is empty; bins that are empty on both are none.
     """
     now, then = known.categories(counts)
     used = (now > 0) | (then > 0)
     bins, rows = int(used.sum()), int(counts.sum())
-    if bins < 2 or not rows:
-        return Comparison(0.0, 0.0, 0.0)
-    p = _smoothed(now[used] / rows, rows / known.design_effect)
+    if bins < 2:
+        return Comparison()
+    independent = rows / known.design_effect
+    p = _smoothed(now[used] / rows, independent)
     q = _smoothed(then[used], known.rows / known.design_effect)
-    expected = (bins - 1) * known.design_effect / rows + known.noise
+    expected = (bins - 1) / independent + known.noise
     degrees = min(known.degrees_of_freedom, bins - 1)
-    return Comparison(stability_index(p, q), expected, expected * float(chdtri(degrees, chance)) / degrees)
+    quantile = expected * float(chdtri(degrees, chance)) / degrees
+    return Comparison(stability_index(p, q), expected, quantile, independent)
 
 
 def _smoothed(shares: np.ndarray, independent_rows: float) -> np.ndarray:

@@ -114,7 +114,7 @@ def test_drift_equals_that_of_a_batch_computation_though_events_are_late(watch, 
             name: pytest.approx(value, rel=1e-9, abs=1e-12) if isinstance(value, float) else value
             for name, value in expected.items()
         }
-    assert {"device", "product_views_1m"} <= set(found[-5]["moved"])
+    assert any({"device", "product_views_1m"} <= set(row["moved"]) for row in found)
     assert any(row["label_rate"] is not None for row in found)
 
 
