@@ -1,1 +1,82 @@
-"""References are found by version, and what can't be read is asked for again, politely."""
+"""References are found by the version that a score names; what can't be read is asked for again, but not at once."""
+
+import json
+import logging
+
+import msgspec
+import pytest
+
+from tests.unit.small_bundle import files_of, make_bundle
+from tests.unit.test_drift import distribution
+from training.ledger import upload_bundle
+from udfs.drift import REFERENCE_FILE, Reference
+from udfs.model import BundleError, load_bundle
+from udfs.references import References, decode_reference
+from udfs.registry import Registry
+
+REFERENCE = Reference({"a": distribution([0.5, 0.5])}, distribution([0.1, 0.9]))
+
+
+@pytest.fixture
+def registry(tmp_path) -> Registry:
+    return Registry(str(tmp_path / "registry"))
+
+
+def stage(registry: Registry, tmp_path, version: str, reference: bytes | None) -> None:
+    directory = make_bundle(tmp_path / "made", version, changes={REFERENCE_FILE: reference})
+    upload_bundle(registry, directory, load_bundle(directory, None))
+
+
+def test_a_model_staged_while_the_job_runs_is_found_after_the_wait(registry, tmp_path, caplog):
+    now = [0.0]
+    references = References({}, registry.uri, retry_s=10.0, clock=lambda: now[0])
+    with caplog.at_level(logging.WARNING):
+        assert references.find("v1") is None
+    assert "v1" in caplog.text
+    stage(registry, tmp_path, "v1", msgspec.json.encode(REFERENCE))
+    assert references.find("v1") is None
+    now[0] = 10.0
+    assert references.find("v1") == REFERENCE
+
+
+def test_a_version_is_read_once(registry, tmp_path):
+    stage(registry, tmp_path, "v1", msgspec.json.encode(REFERENCE))
+    references = References({}, registry.uri, retry_s=10.0)
+    assert references.find("v1") == REFERENCE
+    (tmp_path / "registry" / "bundles" / "v1" / REFERENCE_FILE).unlink()
+    assert references.find("v1") == REFERENCE
+
+
+def test_a_changed_reference_is_refused(registry, tmp_path):
+    stage(registry, tmp_path, "v1", msgspec.json.encode(REFERENCE))
+    (tmp_path / "registry" / "bundles" / "v1" / REFERENCE_FILE).write_bytes(b"{}")
+    with pytest.raises(BundleError, match="reference.json: sha256 is"):
+        References({}, registry.uri, 10.0).read("v1")
+
+
+def test_a_bundle_without_a_reference_is_refused_by_name(registry, tmp_path):
+    assert REFERENCE_FILE not in files_of(1)
+    stage(registry, tmp_path, "v1", None)
+    with pytest.raises(BundleError, match="files must list reference.json: train again"):
+        References({}, registry.uri, 10.0).read("v1")
+
+
+def test_without_a_registry_only_the_bundle_s_version_is_known():
+    references = References({"v1": REFERENCE}, None, 10.0)
+    assert references.find("v1") == REFERENCE
+    assert references.find("v2") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"design_effect": None}, "design_effect"),
+        ({"edges": [1.0, 2.0]}, "2 edges and 2 shares"),
+        ({"rows": 0}, "rows"),
+    ],
+)
+def test_a_reference_that_can_not_be_used_is_refused_and_says_why(change, message):
+    plain = json.loads(msgspec.json.encode(REFERENCE))
+    plain["score"] |= change
+    with pytest.raises(BundleError, match=f"v1/reference.json: not a valid reference: .*{message}"):
+        decode_reference(json.dumps(plain).encode(), "v1")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.settings import ConfigError, archive_settings, load_settings, printable
+from jobs.settings import ConfigError, archive_settings, drift_settings, load_settings, printable
 from udfs.durations import duration_ms
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -142,3 +142,18 @@ def test_the_archive_job_has_its_own_name_group_and_interval():
 def test_the_archive_needs_a_directory_that_every_task_manager_knows(directory):
     with pytest.raises(ConfigError, match=r"key archive.dir: want a URI such as .*, got"):
         archive_settings(load(f"archive.dir={directory}"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("feature_log.user_share=0", "key feature_log.user_share: is 0: drift is watched in the feature log"),
+        ("drift.slide=7 s", "key drift.slide: want a multiple of 5 s, got 7 s"),
+        ("drift.window=90 s", r"key drift.window: want a multiple of drift.slide \(1 min\), got 90 s"),
+        ("drift.alarm=0.05", r"key drift.alarm: want at least drift.watch \(0.1\), got 0.05"),
+        ("drift.unwatched=[mood]", "key drift.unwatched: mood is no feature"),
+    ],
+)
+def test_drift_that_can_not_be_watched_is_refused_by_key(override, message):
+    with pytest.raises(ConfigError, match=message):
+        drift_settings(load("feature_log.user_share=0.5", override))
