@@ -6,7 +6,6 @@ shipped settings. The bare loop does the same work in one plain process.
 """
 
 import multiprocessing
-import re
 import shutil
 import sys
 import tempfile
@@ -25,8 +24,8 @@ from jobs import flink_client
 from jobs.bare_loop import bare_loop_rate
 from jobs.bench_inference import inference_figures, inference_words
 from jobs.bench_preparation import preparation_figures
-from jobs.bench_swap import swap_figures
-from jobs.local_http import get_text
+from jobs.bench_swap import BATCH_BOUND_MS, job_swap_figures, swap_figures
+from jobs.job_metrics import job_metric
 from jobs.local_stack import PROJECT, LocalStack, StackError
 from jobs.processes import ProcessError
 from jobs.replay_send import FOR_LATENCY, FOR_THROUGHPUT, at_rate, send
@@ -55,6 +54,7 @@ ALL_TREES = Training(
 BACKENDS = {"heap": "hashmap", "rocksdb": "rocksdb"}
 PARALLELISMS = (1, 2, 4)
 FOR_RATE = ("execution.bundle_size=5000", "execution.bundle_time=100 ms", "execution.buffer_timeout=50 ms")
+FOR_SWAP = ("execution.bundle_size=1000", "job.parallelism=2")
 #: What each profile is submitted with, the rates that it is measured at, and the one that warms it up.
 PROFILES = {
     "throughput": ((), (500, 2_000, 10_000), 3_000),
@@ -147,6 +147,10 @@ def _measure(directory: Path) -> dict:
                 else:
                     flink_client.cancel(stack, job)
 
+        step("A hot swap in the job at full load")
+        figures["job_swap"] = job_swap_figures(stack, CONF, [*common, *FOR_SWAP], directory / "registry", COUNTED_FROM)
+        console.print(f"    {_job_swap_words(figures['job_swap'])}")
+
         figures["latency_ms"] = {
             profile: _profile_latencies(stack, settings.topics, profile, common) for profile in PROFILES
         }
@@ -188,7 +192,7 @@ def _steady_rate(stack: LocalStack, job: str) -> float:
     marks: list[tuple[float, int]] = []
 
     def passed() -> bool:
-        count = _scored(stack, job)
+        count = job_metric(stack, job, "scored")
         if count >= COUNTED_FROM and (not marks or count > marks[-1][1]):
             marks.append((time.monotonic(), count))
         return count >= COUNTED_TO
@@ -196,16 +200,6 @@ def _steady_rate(stack: LocalStack, job: str) -> float:
     flink_client.wait_for(passed, 600, f"job {job} to score {COUNTED_TO} clicks", POLL_SECONDS)
     (began, first), (ended, last) = marks[0], marks[-1]
     return (last - first) / (ended - began)
-
-
-def _scored(stack: LocalStack, job: str) -> int:
-    """The job's counter `scored`, as Prometheus would read it."""
-    pattern = re.compile(rf'^\w+_intent_scored\{{.*job_id="{job}".*\}} (\S+)$', re.MULTILINE)
-    return sum(
-        int(float(value))
-        for task_manager in stack.task_managers()
-        for value in pattern.findall(get_text(task_manager.ports["metrics"], "/metrics"))
-    )
 
 
 class _Score(msgspec.Struct):
@@ -256,6 +250,7 @@ def _table(figures: dict) -> Table:
     for what, words in inference_words(figures["inference"]).items():
         table.add_row(what, words)
     table.add_row("hot swap", _swap_words(figures["swap"]))
+    table.add_row("hot swap in the job", _job_swap_words(figures["job_swap"]))
     made = figures["preparation"]
     table.add_row(
         f"examples of {made['events']} clicks",
@@ -271,6 +266,11 @@ def _swap_words(swap: dict[str, float]) -> str:
         f"longest batch of {SWAP_ROWS} {swap['longest_during_ms']} ms while another model is taken over, "
         f"{swap['longest_before_ms']} ms before"
     )
+
+
+def _job_swap_words(swap: dict[str, dict[str, int]]) -> str:
+    told = (f"{of['slow']} of {of['batches']} {when}" for when, of in swap.items())
+    return f"batches of more than {BATCH_BOUND_MS} ms: {', '.join(told)} a swap"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """How long a batch takes while another model is taken over: what `make bench` says of a hot swap."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
+from jobs import flink_client
+from jobs.job_metrics import job_metric
+from jobs.local_stack import LocalStack
 from training.bundle import write_bundle
 from training.changes import first
 from training.examples import Examples
@@ -17,6 +20,9 @@ from udfs.serving import follow, serving_registry
 
 POLL_SECONDS = 0.5
 SECONDS_BEFORE, SECONDS_AFTER = 3.0, 2.0
+BATCH_BOUND_MS = 100  # one of udfs.metrics.LATENCY_BOUNDS_MS
+JOB_TIMEOUT_S = 300
+JOB_SECONDS = 5.0  # before and during a swap in the job
 
 
 def swap_figures(bundle: Path, examples: Examples, rows: int, directory: Path) -> dict[str, float]:
@@ -48,11 +54,53 @@ def swap_figures(bundle: Path, examples: Examples, rows: int, directory: Path) -
     finally:
         follower.stop()
     return {
-        "median_ms": round(sorted(before)[len(before) // 2] * 1000, 1),
-        "longest_before_ms": round(max(before) * 1000, 1),
-        "longest_during_ms": round(max(during) * 1000, 1),
+        "median_ms": round(sorted(before)[len(before) // 2] * 1000, 2),
+        "longest_before_ms": round(max(before) * 1000, 2),
+        "longest_during_ms": round(max(during) * 1000, 2),
         "seconds_to_swap": round(swapped, 2),
     }
+
+
+def job_swap_figures(
+    stack: LocalStack, conf: Path, overrides: Sequence[str], registry: Path, warm_up: int
+) -> dict[str, dict[str, int]]:
+    """How many batches the job scores, and how many took longer than BATCH_BOUND_MS, in JOB_SECONDS before a swap back
+    to the first model of the registry of `swap_figures`, and from the ledger's new entry until JOB_SECONDS after it.
+
+    The job reads all clicks that there are, as fast as it can, after the first `warm_up`.
+    """
+    entries = Registry(str(registry))
+    old = entries.rollout()[1].champion
+    new = next(version for version in entries.versions() if version != old)
+    following = [f"model.registry={registry}", f"model.poll={POLL_SECONDS * 1000:.0f} ms", "source.start=earliest"]
+    job = flink_client.submit(stack, conf, [*overrides, *following], module="jobs.bench_job")
+    try:
+        flink_client.wait_for(
+            lambda: job_metric(stack, job, "scored") >= warm_up, JOB_TIMEOUT_S, f"job {job} to score {warm_up} clicks"
+        )
+        started = _batches(stack, job)
+        time.sleep(JOB_SECONDS)
+        before = _batches(stack, job)
+        _enter(entries, new)
+        flink_client.wait_for(
+            lambda: job_metric(stack, job, "model", version=new) and not job_metric(stack, job, "model", version=old),
+            JOB_TIMEOUT_S,
+            f"all workers of job {job} to serve {new}",
+        )
+        time.sleep(JOB_SECONDS)
+        after = _batches(stack, job)
+    finally:
+        flink_client.cancel(stack, job)
+    return {"before": _between(started, before), "during": _between(before, after)}
+
+
+def _batches(stack: LocalStack, job: str) -> dict[str, int]:
+    batches, fast = (job_metric(stack, job, "predict_ms_bucket", le=bound) for bound in ("+Inf", str(BATCH_BOUND_MS)))
+    return {"batches": batches, "slow": batches - fast}
+
+
+def _between(first: dict[str, int], last: dict[str, int]) -> dict[str, int]:
+    return {name: last[name] - first[name] for name in last}
 
 
 def _enter(registry: Registry, version: str) -> None:

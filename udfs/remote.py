@@ -1,4 +1,4 @@
-"""A model that another process serves, over the Open Inference Protocol v2 (KServe, Triton, MLServer).
+"""A model that another process serves, over the Open Inference Protocol v2 (KServe, Triton).
 
 The bundle of such a model has `endpoint.json` in place of a model. Feature vectors travel by the protocol's binary
 tensor data extension, because JSON has no NaN, which a missing feature is.
