@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+import pytest
 from scipy.stats import chi2
 
 FALSE_ALARM = 1e-5
@@ -71,4 +72,24 @@ def feature_drift(name: str, values: pd.Series, known: dict, watched: list[str],
         "missing": 1 - len(present) / len(values),
         "unseen": len(unseen) / len(values),
         "shares": [count / max(1, len(present)) for count in in_bins],
+    }
+
+
+def assert_same_windows(found: list[dict], wanted: list[dict]) -> None:
+    """The records are the wanted ones, each once, but for the last digits."""
+    found = sorted(found, key=lambda row: row["window_start"])
+    assert [row["window_start"] for row in found] == [row["window_start"] for row in wanted]
+    for row, expected in zip(found, wanted):
+        whole = {name: value for name, value in row.items() if name not in ("features", "model_version")}
+        _assert_close(whole, {name: value for name, value in expected.items() if name != "features"})
+        for feature, of_oracle in zip(row["features"], expected["features"], strict=True):
+            _assert_close(feature, of_oracle)
+
+
+def _assert_close(found: dict, wanted: dict) -> None:
+    assert found == {
+        name: pytest.approx(value, rel=1e-9, abs=1e-12)
+        if isinstance(value, float | list) and name != "moved"
+        else value
+        for name, value in wanted.items()
     }
