@@ -1,6 +1,5 @@
 """Command-line texts as options of KafkaProducer and of the simulator."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
@@ -9,8 +8,8 @@ from typing import Any
 import msgspec
 from kafka import KafkaProducer
 
-from jobs.settings import is_secret
 from training.simulate import Simulation
+from udfs.variables import VARIABLE, is_written_secret
 
 #: KafkaProducer options that take an object, which no text can be.
 OBJECT_OPTIONS = (
@@ -27,8 +26,6 @@ OBJECT_OPTIONS = (
 KAFKA_OPTIONS = tuple(name for name in KafkaProducer.DEFAULT_CONFIG if name not in OBJECT_OPTIONS)
 SIMULATION_OPTIONS = tuple(field.name for field in fields(Simulation))
 
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
-
 
 class OptionError(ValueError):
     """An option that can't be used; the message is one line that names it and the rule."""
@@ -39,7 +36,7 @@ def kafka_options(texts: Sequence[str], environment: Mapping[str, str]) -> dict[
     options = {}
     for text in texts:
         key, value = _key_and_value(text, "--kafka", KAFKA_OPTIONS)
-        if is_secret(key) and not _VARIABLE.search(value):
+        if is_written_secret(key, value):
             raise OptionError(
                 f"--kafka {key}: a secret on the command line shows in the process list; "
                 f"write '{key}=${{NAME}}' and set the environment variable NAME"
@@ -69,10 +66,10 @@ def _key_and_value(text: str, option: str, known: Sequence[str]) -> tuple[str, s
 
 
 def _expand(key: str, value: str, environment: Mapping[str, str]) -> str:
-    for name in _VARIABLE.findall(value):
+    for name in VARIABLE.findall(value):
         if name not in environment:
             raise OptionError(f"--kafka {key}: environment variable {name} is not set")
-    return _VARIABLE.sub(lambda match: environment[match[1]], value)
+    return VARIABLE.sub(lambda match: environment[match[1]], value)
 
 
 def _typed(key: str, value: str) -> Any:

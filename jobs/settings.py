@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from udfs.durations import Duration, duration_ms
 from udfs.features import FEATURE_NAMES
 from udfs.overrides import parse_value, split_override
-from udfs.yaml_files import key_and_rule
+from udfs.variables import SECRET_ADVICE, expand_variables, is_secret, is_written_secret, refuse_written_secrets
+from udfs.yaml_files import in_words
 
 ENVIRONMENT_PREFIX = "INTENT_"
 OPEN_SECTIONS = (
@@ -172,25 +173,26 @@ def load_settings(path: Path, overrides: Sequence[str] = (), environment: Mappin
     `overrides` are KEY=VALUE with a dotted key. Raises ConfigError.
     """
     merged = _read_with_base(path, ())
-    _refuse_written_secrets(merged, str(path))
+    for section in OPEN_SECTIONS:
+        refuse_written_secrets(merged.get(section), section, str(path), ConfigError)
     for name, value in sorted(environment.items()):
         if name.startswith(ENVIRONMENT_PREFIX):
             _override(merged, _environment_key(name), parse_value(value, name, ConfigError), name)
     for override in overrides:
         key, value = split_override(override, "state.ttl=30d", ConfigError)
-        if is_secret(key) and not _VARIABLE.search(value):
-            raise ConfigError(f"--set {key}: a secret on the command line shows in the process list; {_SECRET_ADVICE}")
+        if is_written_secret(key, value):
+            raise ConfigError(f"--set {key}: a secret on the command line shows in the process list; {SECRET_ADVICE}")
         _override(
             merged,
             tuple(key.split(".", 1) if key.split(".")[0] in OPEN_SECTIONS else key.split(".")),
             parse_value(value, f"--set {key}", ConfigError),
             f"--set {key}",
         )
-    expanded = _expand_variables(merged, str(path), environment)
+    expanded = expand_variables(merged, str(path), environment, ConfigError)
     try:
         settings = msgspec.convert(expanded, Settings)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {_in_words(error)}") from None
+        raise ConfigError(f"{path}: {in_words(error)}") from None
     _check_together(settings, path)
     return settings
 
@@ -247,11 +249,6 @@ def _named(settings: Settings, section: Archive | Outcomes | Sessions | Drift) -
     )
 
 
-def is_secret(key: str) -> bool:
-    """Whether an option of this name holds a secret: its value is neither written in a file nor printed."""
-    return re.search(r"password|secret|jaas|token|credential|keystore\.key|\.key\.pem", key, re.IGNORECASE) is not None
-
-
 def printable(settings: Settings) -> dict[str, Any]:
     """The settings as plain data, secrets masked."""
     plain = msgspec.to_builtins(settings)
@@ -299,45 +296,6 @@ def _override(merged: dict, key: tuple[str, ...], value: Any, origin: str) -> No
     if not isinstance(section, dict):
         raise ConfigError(f"{origin}: {key[0]} is not a section")
     section[key[1]] = value
-
-
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
-_SECRET_ADVICE = "write ${NAME} and set the environment variable NAME"
-
-
-def _refuse_written_secrets(merged: dict, origin: str) -> None:
-    for section in OPEN_SECTIONS:
-        for key, value in (merged.get(section) or {}).items():
-            if is_secret(key) and not _VARIABLE.search(str(value)):
-                raise ConfigError(
-                    f"{origin}: key {section}.{key}: a secret does not belong in a file; {_SECRET_ADVICE}"
-                )
-
-
-def _expand_variables(value: Any, origin: str, environment: Mapping[str, str], key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {
-            name: _expand_variables(inner, origin, environment, f"{key}.{name}".lstrip("."))
-            for name, inner in value.items()
-        }
-    if not isinstance(value, str):
-        return value
-
-    def look_up(match: re.Match) -> str:
-        if match[1] not in environment:
-            raise ConfigError(f"{origin}: key {key}: environment variable {match[1]} is not set")
-        return environment[match[1]]
-
-    return _VARIABLE.sub(look_up, value)
-
-
-def _in_words(error: msgspec.ValidationError) -> str:
-    """msgspec's message with the key first: `$.state.ttl` becomes `key state.ttl`."""
-    key, rule = key_and_rule(error)
-    key = key.replace("[...]", "")
-    if "regex" in rule and "ms|s|min" in rule:
-        rule = "want a number and a unit of ms, s, min, h or d, such as 10 s"
-    return f"key {key}: {rule}" if key else rule
 
 
 def _check_together(settings: Settings, path: Path) -> None:

@@ -30,3 +30,12 @@ def key_and_rule(error: msgspec.ValidationError) -> tuple[str, str]:
     if named is None:
         return key, rule
     return f"{key}.{named[2]}".lstrip("."), UNKNOWN_KEY if named[1] == "contains unknown" else MISSING_KEY
+
+
+def in_words(error: msgspec.ValidationError) -> str:
+    """msgspec's message with the key first: `$.state.ttl` becomes `key state.ttl`."""
+    key, rule = key_and_rule(error)
+    key = key.replace("[...]", "")
+    if "regex" in rule and "ms|s|min" in rule:
+        rule = "want a number and a unit of ms, s, min, h or d, such as 10 s"
+    return f"key {key}: {rule}" if key else rule

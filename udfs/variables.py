@@ -1,0 +1,45 @@
+"""Values of settings that come from the environment as ${NAME}; secrets may come in no other way."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+SECRET_ADVICE = "write ${NAME} and set the environment variable NAME"
+
+
+def is_secret(key: str) -> bool:
+    """Whether an option of this name holds a secret: its value is neither written in a file nor printed."""
+    return re.search(r"password|secret|jaas|token|credential|keystore\.key|\.key\.pem", key, re.IGNORECASE) is not None
+
+
+def is_written_secret(key: str, value: object) -> bool:
+    """Whether this is a secret that does not come from the environment."""
+    return is_secret(key) and not VARIABLE.search(str(value))
+
+
+def refuse_written_secrets(section: Mapping[str, Any] | None, name: str, origin: str, error: type[ValueError]) -> None:
+    """Raises `error` naming the file and the key of a secret that is written out in a section of options."""
+    for key, value in (section or {}).items():
+        if is_written_secret(key, value):
+            raise error(f"{origin}: key {name}.{key}: a secret does not belong in a file; {SECRET_ADVICE}")
+
+
+def expand_variables(
+    value: Any, origin: str, environment: Mapping[str, str], error: type[ValueError], key: str = ""
+) -> Any:
+    """Settings with each ${NAME} replaced; raises `error` naming file, key and a variable that is not set."""
+    if isinstance(value, dict):
+        return {
+            name: expand_variables(inner, origin, environment, error, f"{key}.{name}".lstrip("."))
+            for name, inner in value.items()
+        }
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match: re.Match) -> str:
+        if match[1] not in environment:
+            raise error(f"{origin}: key {key}: environment variable {match[1]} is not set")
+        return environment[match[1]]
+
+    return VARIABLE.sub(look_up, value)
