@@ -21,9 +21,17 @@ from training.records import SourceError, file_records, format_of, parquet_metad
 
 BATCH_ROWS = 10_000
 ROW_GROUPS_IN_PART = 8
+_TICKS_IN_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
 #: Rows of the file with number k stand for the offsets from k times this on.
 OFFSETS_OF_FILE = 1 << 40
 _COLUMNS = ["payload", "record_time", "source_partition", "source_offset"]
+
+
+class Arrived(NamedTuple):
+    """When the records arrived that are wanted, by Kafka's timestamps, both ends included."""
+
+    first_ms: int
+    last_ms: int
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class Part:
     number: int  # of the file, in order of arrival
     row_groups: tuple[int, ...] | None = None  # of an archive's file; None: a file that is no archive
     mapping: ClickMapping | None = None
+    arrived: Arrived | None = None  # the other records of these row groups are left out
 
     @property
     def is_archive(self) -> bool:
@@ -50,17 +59,57 @@ class Batch(NamedTuple):
     arrival_ms: np.ndarray | None  # int64[n]
 
 
-def find_parts(data: Path, mapping: ClickMapping | None = None) -> list[Part]:
-    """The parts of a file, or of all files under a directory, by name. Raises SourceError."""
+def find_parts(data: Path, mapping: ClickMapping | None = None, arrived: Arrived | None = None) -> list[Part]:
+    """The parts of a file, or of all files under a directory, by name; of an archive, what arrived in a time.
+
+    Raises SourceError.
+    """
     parts = []
     for number, file in enumerate(find_files(data)):
-        groups = _archive_row_groups(file)
-        if groups is None:
+        metadata = _archive_metadata(file)
+        if metadata is None:
             format_of(str(file))  # refuses an unknown one
+            if arrived is not None:
+                raise SourceError(f"{file}: not an archive: when its records arrived is not known")
             parts.append(Part(file, number, None, mapping))
+        elif arrived is None:
+            parts += row_group_parts(file, number, metadata.num_row_groups)
         else:
-            parts += row_group_parts(file, number, groups)
+            ranges = [_arrivals(file, metadata, group) for group in range(metadata.num_row_groups)]
+            found = [
+                n for n, (first, last) in enumerate(ranges) if first <= arrived.last_ms and last >= arrived.first_ms
+            ]
+            parts += [Part(file, number, tuple(some), None, arrived) for some in _batched(found)]
     return parts
+
+
+def newest_arrival_ms(archive: Path) -> int:
+    """When the newest record of an archive arrived, by the footers of its files. Raises SourceError where none is."""
+    newest = -1
+    for file in find_files(archive):
+        metadata = _archive_metadata(file)
+        if metadata is None:
+            raise SourceError(f"{file}: not an archive: when its records arrived is not known")
+        newest = max([newest, *(_arrivals(file, metadata, group)[1] for group in range(metadata.num_row_groups))])
+    if newest < 0:
+        raise SourceError(f"{archive}: no record in it")
+    return newest
+
+
+def _arrivals(file: Path, metadata: pq.FileMetaData, group: int) -> Arrived:
+    """The first and the last arrival in a row group, from its statistics, or from the rows where there are none."""
+    names, unit = metadata.schema.names, metadata.schema.to_arrow_schema().field("record_time").type.unit
+    column = metadata.row_group(group).column(names.index("record_time"))
+    statistics = column.statistics
+    if column.physical_type == "INT64" and statistics is not None and statistics.has_min_max:
+        return Arrived(statistics.min_raw // _TICKS_IN_MS[unit], statistics.max_raw // _TICKS_IN_MS[unit])
+    with reading(file):
+        times = _milliseconds(pq.ParquetFile(file).read_row_group(group, ["record_time"]).column(0))
+    return Arrived(int(times.min()), int(times.max())) if len(times) else Arrived(0, -1)
+
+
+def _batched(groups: list[int]) -> list[list[int]]:
+    return [groups[first : first + ROW_GROUPS_IN_PART] for first in range(0, len(groups), ROW_GROUPS_IN_PART)]
 
 
 def find_files(data: Path) -> list[Path]:
@@ -80,16 +129,15 @@ def find_files(data: Path) -> list[Path]:
 
 def row_group_parts(file: Path, number: int, groups: int) -> list[Part]:
     """A Parquet file with so many row groups, cut into parts."""
-    firsts = range(0, groups, ROW_GROUPS_IN_PART)
-    return [Part(file, number, tuple(range(first, min(first + ROW_GROUPS_IN_PART, groups)))) for first in firsts]
+    return [Part(file, number, tuple(some)) for some in _batched(list(range(groups)))]
 
 
-def _archive_row_groups(file: Path) -> int | None:
-    """How many row groups a file of an archive has; None for another file."""
+def _archive_metadata(file: Path) -> pq.FileMetaData | None:
+    """What a file of an archive says of itself; None for another file."""
     if file.suffix not in (".parquet", ""):  # Flink names its files without a suffix
         return None
     metadata = parquet_metadata(file, str(file))
-    return metadata.num_row_groups if set(_COLUMNS) <= set(metadata.schema.to_arrow_schema().names) else None
+    return metadata if set(_COLUMNS) <= set(metadata.schema.to_arrow_schema().names) else None
 
 
 def read_part(part: Part) -> Iterator[Batch]:
@@ -111,16 +159,23 @@ def _archive_batches(part: Part) -> Iterator[Batch]:
         file = pq.ParquetFile(part.path)
         names = [*_COLUMNS, *({"record_key"} & set(file.schema_arrow.names))]
         for batch in file.iter_batches(BATCH_ROWS, row_groups=list(part.row_groups), columns=names):
+            times = _milliseconds(batch.column("record_time"))
+            if part.arrived is not None:
+                wanted = (part.arrived.first_ms <= times) & (times <= part.arrived.last_ms)
+                batch, times = batch.filter(pa.array(wanted)), times[wanted]
             size = batch.num_rows
             keys = batch.column("record_key").to_pylist() if "record_key" in names else [None] * size
-            times = batch.column("record_time").cast(pa.timestamp("ms"), safe=False).cast(pa.int64())
             yield Batch(
                 keys,
                 batch.column("payload").to_pylist(),
                 _integers(batch.column("source_partition")),
                 _integers(batch.column("source_offset")),
-                times.to_numpy(zero_copy_only=False),
+                times,
             )
+
+
+def _milliseconds(times: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    return times.cast(pa.timestamp("ms"), safe=False).cast(pa.int64()).to_numpy()
 
 
 def _integers(column: pa.Array) -> np.ndarray:

@@ -55,6 +55,12 @@ def thinned(labels: np.ndarray, weight: np.ndarray, negative_share: float, seed:
     return rows, kept.astype(np.float32)
 
 
+def share_that_fits(examples: int, positives: int, share: float, most: int) -> float:
+    """The share of the negatives to keep: the wanted one, or a smaller one when there would be too many rows."""
+    negatives = examples - positives
+    return (most - positives) / negatives if positives < most < positives + share * negatives else share
+
+
 def make_examples(
     data: Dataset,
     label: Label,
@@ -62,13 +68,14 @@ def make_examples(
     partition: np.ndarray,
     offset: np.ndarray,
     data_end_ms: int | None = None,
+    rows_from_ms: int = 0,
 ) -> Examples:
-    """Label the events of a dataset and compute the features of those to use.
+    """Label the events of a dataset and compute the features of those to use; earlier ones are their history alone.
 
     `partition` and `offset` int64[payloads] say where each payload came from.
     """
     labels, usable = label_events(label, data.user, data.records, data_end_ms)
-    rows = np.flatnonzero(usable)
+    rows = np.flatnonzero(usable & (data.records["time_ms"] >= rows_from_ms))
     matrix = np.empty((len(rows), len(computer.names)), np.float32)
     for start in range(0, len(rows), BLOCK_ROWS):
         block = rows[start : start + BLOCK_ROWS]

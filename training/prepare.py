@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from training.archive import Part, find_parts, read_part
+from training.archive import Arrived, Part, find_parts, read_part
 from training.dataset import ANY_TIME, Clicks, ProfileUpdates, arrange, largest_so_far, read_profile_batch
 from training.examples import Examples, make_examples, save_examples
 from training.feature_log import LOG_ROWS, FeatureLog, find_log_parts, logged_examples, read_log_part
@@ -63,6 +63,8 @@ class Preparation:
     workers: int = 2
     bucket_events: int = BUCKET_EVENTS
     log: FeatureLog | None = None  # where the features are taken from, instead of being computed
+    arrived: Arrived | None = None  # the clicks of an archive to read; profiles are read from their beginning
+    rows_from_ms: int = 0  # earlier events are no examples, but history of later ones
 
     def __post_init__(self):
         for name in ("workers", "bucket_events", "history_length"):
@@ -86,9 +88,10 @@ def prepare(
 
     Raises SourceError for data that can't be read, PrepareError for data without a usable event.
     """
-    parts = find_parts(clicks, mapping)
-    profile_parts = [] if profiles is None else find_parts(profiles)
-    log = preparation.log
+    arrived, log = preparation.arrived, preparation.log
+    known_by_then = None if arrived is None else arrived._replace(first_ms=0)
+    parts = find_parts(clicks, mapping, arrived)
+    profile_parts = [] if profiles is None else find_parts(profiles, arrived=known_by_then)
     log_parts = [] if log is None else _log_parts(log, parts)
     spill = out / "spill"
     spill.mkdir(parents=True)
@@ -231,7 +234,7 @@ def build_bucket(
     label, counts = preparation.label, Counter()
     if log is None:
         computer = FeatureComputer(preparation.features, preparation.history_length)
-        examples = make_examples(data, label, computer, partition, offset, data_end_ms)
+        examples = make_examples(data, label, computer, partition, offset, data_end_ms, preparation.rows_from_ms)
     else:
         names = preparation.log.names
         examples, counts = logged_examples(log, names, data, label, partition, offset, data_end_ms)

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,6 +11,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.figure import Figure
 
+from training.bundle import file_digests
 from training.evaluate import METRICS, Estimate, Scored, estimate
 from training.examples import Examples
 from training.rule_baseline import describe_rule
@@ -19,6 +21,8 @@ from udfs.history import DEVICES, EVENT_KINDS
 from udfs.profiles import country_of
 
 TEMPLATE = "report.html"
+REPORT_FILE = "report.html"
+METRICS_FILE = "metrics.json"
 SMALLEST_SEGMENT = 30  # positives; with fewer, chance rules
 MISTAKES, MISTAKE_EVENTS, MISTAKE_REASONS = 5, 8, 5
 
@@ -175,6 +179,13 @@ def report_html(trained: TrainedModel) -> bytes:
         plots=plots,
     )
     return page.encode()
+
+
+def with_report(trained: TrainedModel) -> TrainedModel:
+    """The model with its report among the bundle's files."""
+    files = {**trained.files, METRICS_FILE: metrics_json(trained), REPORT_FILE: report_html(trained)}
+    manifest = msgspec.structs.replace(trained.manifest, files=file_digests(files))
+    return replace(trained, files=files, manifest=manifest)
 
 
 def _plot(draw: Callable, trained: TrainedModel) -> str:

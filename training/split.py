@@ -24,8 +24,12 @@ def split_by_user(examples: Examples, share: float, seed: int) -> tuple[np.ndarr
 
 
 def split_by_time(examples: Examples, share: float, horizon_ms: int) -> tuple[np.ndarray, np.ndarray]:
-    """The holdout is the newest share of rows; rows whose horizon reaches into its time are in neither part."""
-    cut = np.quantile(examples.time_ms, 1 - share)
+    """The holdout is the newest share of rows."""
+    return split_at(examples, np.quantile(examples.time_ms, 1 - share), horizon_ms)
+
+
+def split_at(examples: Examples, cut: float, horizon_ms: int) -> tuple[np.ndarray, np.ndarray]:
+    """The holdout is what is not before the cut; rows whose horizon reaches into its time are in neither part."""
     return (
         checked(examples, np.flatnonzero(examples.time_ms + horizon_ms < cut), "training"),
         checked(examples, np.flatnonzero(examples.time_ms >= cut), "holdout"),

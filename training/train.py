@@ -3,33 +3,29 @@
 import argparse
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
-import msgspec
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.bundle import check_version, file_digests, refuse_existing, write_bundle
-from training.examples import Examples, load_examples, simulated_examples
+from training.bundle import check_version, refuse_existing, write_bundle
+from training.examples import Examples, load_examples, share_that_fits, simulated_examples
 from training.feature_log import FeatureLog
 from training.labels import Label, find_label
 from training.mapping import load_mapping
 from training.prepare import Preparation, prepare
-from training.report import metrics_json, report_html
+from training.report import REPORT_FILE, with_report
 from training.serving_cost import saving
 from training.settings import Training, TrainingError, for_logged, load_training
 from training.simulate import Simulation, simulate
 from training.summary import Summary, overview, warnings
 from training.tracking import TrackingError, check_tracking, is_tracked, track
-from training.trainer import TrainedModel, train_model
+from training.trainer import train_model
 from training.verdict import RELIABLE_USERS, verdict
 from udfs.model import Manifest, load_bundle
 
-REPORT_FILE = "report.html"
-METRICS_FILE = "metrics.json"
 DEFAULT_LABEL = "purchase within 30 min"
 
 
@@ -45,8 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         label = find_label(options.label)
         workspace = Path(mkdtemp(prefix="training-", dir=_existing_parent(options.out)))
         examples, propensity = _read_data(options, training, log, label, workspace / "examples")
-        trained = train_model(examples, training, label, propensity, options.version, print)
-        trained = with_report(trained)
+        trained = with_report(train_model(examples, training, label, propensity, options.version, print))
         write_bundle(options.out, trained.manifest, trained.files)
     except (ValueError, OSError, TrackingError) as error:
         print(f"train: {error}", file=sys.stderr)
@@ -66,13 +61,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"train: {error}; {options.out} is complete all the same", file=sys.stderr)
         return 1
     return 0
-
-
-def with_report(trained: TrainedModel) -> TrainedModel:
-    """The model with its report among the bundle's files."""
-    files = {**trained.files, METRICS_FILE: metrics_json(trained), REPORT_FILE: report_html(trained)}
-    manifest = msgspec.structs.replace(trained.manifest, files=file_digests(files))
-    return replace(trained, files=files, manifest=manifest)
 
 
 def summary(manifest: Manifest) -> str:
@@ -123,9 +111,8 @@ def _read_data(
     print(overview(found))
     for line in warnings(found, options.clicks, options.profiles, options.feature_log):
         print(f"train: {line}", file=sys.stderr)
-    share, negatives = training.negative_share, found.examples - found.positives
-    if found.positives < training.max_rows < found.positives + share * negatives:
-        share = (training.max_rows - found.positives) / negatives
+    share = share_that_fits(found.examples, found.positives, training.negative_share, training.max_rows)
+    if share < training.negative_share:
         print(f"more than {training.max_rows} events: training with {share:.1%} of the negatives")
     return load_examples(directories, share, training.seed), None
 

@@ -17,7 +17,7 @@ from training.provenance import git_commit, library_versions, window_of
 from training.reference import Sampling, reference_distributions, warm_up_rows
 from training.selection import select_and_fit
 from training.settings import Training
-from training.split import checked, split_by_time, split_by_user, user_folds
+from training.split import checked, split_at, split_by_time, split_by_user, user_folds
 from udfs.drift import REFERENCE_FILE
 from udfs.model import EXPORT_FILE, WARM_UP_FILE, Manifest, find_model_file
 
@@ -46,15 +46,17 @@ def train_model(
     propensity: np.ndarray | None = None,
     version: str | None = None,
     report: Callable[[str], None] = lambda line: None,
+    holdout_from_ms: int | None = None,
 ) -> TrainedModel:
     """Train on some of the examples, whose features include those of the settings, and evaluate on the others.
 
-    `propensity` float64[examples] is the true chance of the label, where it is known; then the best AUC that was
-    possible is told. `report` is told of progress, a line at a time. Raises SplitError when a part lacks a class.
+    The others are those from `holdout_from_ms` on; without it the settings choose. `propensity` float64[examples] is
+    the true chance of the label, where it is known; then the best AUC that was possible is told. `report` is told of
+    progress, a line at a time. Raises SplitError when a part lacks a class.
     """
     # With another number of threads a sum is added up in another order, and the bytes would depend on the machine.
     with threadpool_limits(training.threads):
-        return _train(examples, training, label, propensity, version, report)
+        return _train(examples, training, label, propensity, version, report, holdout_from_ms)
 
 
 def _train(
@@ -64,8 +66,9 @@ def _train(
     propensity: np.ndarray | None,
     version: str | None,
     report: Callable[[str], None],
+    holdout_from_ms: int | None,
 ) -> TrainedModel:
-    rows, holdout = _split(examples, training, label, report)
+    rows, holdout = _split(examples, training, label, report, holdout_from_ms)
     fold = user_folds(examples, rows, training.folds, training.seed)
     for number in range(training.folds):
         checked(examples, rows[fold == number], f"fold {number + 1} of {training.folds}")
@@ -109,10 +112,12 @@ def _train(
 
 
 def _split(
-    examples: Examples, training: Training, label: Label, report: Callable[[str], None]
+    examples: Examples, training: Training, label: Label, report: Callable[[str], None], holdout_from_ms: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train with, and rows of the holdout."""
-    if training.holdout == "user":
+    if holdout_from_ms is not None:
+        rows, holdout = split_at(examples, holdout_from_ms, label.horizon_ms)
+    elif training.holdout == "user":
         rows, holdout = split_by_user(examples, training.holdout_share, training.seed)
     else:
         rows, holdout = split_by_time(examples, training.holdout_share, label.horizon_ms)
