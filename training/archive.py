@@ -85,8 +85,11 @@ def find_parts(data: Path, mapping: ClickMapping | None = None, arrived: Arrived
 
 def newest_arrival_ms(archive: Path) -> int:
     """When the newest record of an archive arrived, by the footers of its files. Raises SourceError where none is."""
-    newest = -1
-    for file in find_files(archive):
+    files, newest = find_files(archive), -1
+    days = {file.parent.name for file in files}
+    if all(day.startswith("day=") for day in days):  # of the arrival: the others can't have it
+        files = [file for file in files if file.parent.name == max(days)]
+    for file in files:
         metadata = _archive_metadata(file)
         if metadata is None:
             raise SourceError(f"{file}: not an archive: when its records arrived is not known")

@@ -5,15 +5,13 @@ file appears whole (it is written beside and then linked); object stores create 
 by the checksum that an entry is not complete yet, and a writer that fails half-way uses up a number, no more.
 """
 
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import msgspec
-from fsspec.implementations.local import LocalFileSystem
 
+from training.registry_files import create_file, make_directory
 from udfs.model import MANIFEST_FILE, Bundle, BundleError
 from udfs.registry import ENTRY_FORMAT, Entry, Registry, RegistryError, decode_entry, entry_file, seal
 from udfs.rollout import Rollout
@@ -57,7 +55,7 @@ def append(
     content = msgspec.json.encode(entry)
     decode_entry(content, number)
     try:
-        _create(registry, ("ledger", entry_file(number)), seal(content))
+        create_file(registry, ("ledger", entry_file(number)), seal(content))
     except FileExistsError:
         raise LostRace(
             f"{registry.uri}: somebody else wrote entry {number} meanwhile: look at it with `show`, then repeat"
@@ -72,11 +70,11 @@ def upload_bundle(registry: Registry, directory: Path, bundle: Bundle) -> bool:
     """
     version = bundle.manifest.version
     if version not in registry.versions():
-        _make_directory(registry, ("bundles", version))
+        make_directory(registry, ("bundles", version))
         for name in bundle.manifest.files:
             registry.files.pipe_file(registry.path("bundles", version, name), (directory / name).read_bytes())
         try:
-            _create(registry, ("bundles", version, MANIFEST_FILE), (directory / MANIFEST_FILE).read_bytes())
+            create_file(registry, ("bundles", version, MANIFEST_FILE), (directory / MANIFEST_FILE).read_bytes())
         except FileExistsError:
             raise LostRace(f"{registry.uri}: somebody else staged {version} meanwhile: repeat") from None
         registry.bundle(version)
@@ -86,28 +84,3 @@ def upload_bundle(registry: Registry, directory: Path, bundle: Bundle) -> bool:
             f"{registry.uri}: version {version} is staged, and is another bundle: want a version of its own"
         )
     return False
-
-
-def _create(registry: Registry, names: Sequence[str], content: bytes) -> None:
-    """Create a file, or raise FileExistsError."""
-    _make_directory(registry, names[:-1])
-    path = registry.path(*names)
-    if not isinstance(registry.files, LocalFileSystem):
-        with registry.files.open(path, "xb") as file:
-            file.write(content)
-        return
-    with NamedTemporaryFile(dir=Path(path).parent, prefix=".", suffix=".unfinished") as file:
-        file.write(content)
-        file.flush()
-        os.fchmod(file.fileno(), 0o644)
-        os.fsync(file.fileno())
-        os.link(file.name, path)
-    directory = os.open(Path(path).parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _make_directory(registry: Registry, names: Sequence[str]) -> None:
-    registry.files.makedirs(registry.path(*names), exist_ok=True)

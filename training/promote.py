@@ -7,13 +7,20 @@ import argparse
 import getpass
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from training.admission import HoldoutError, check_bundle, check_models, check_newcomers
+from training.admission import check_bundle
 from training.changes import ChangeError, add_shadow, check_sticky, first, previous, ramp, start, stop, to_champion
-from training.ledger import append, next_entry, upload_bundle
+from training.entering import enter
+from training.experiment import KPIS_FILE, read_sessions
+from training.guardrails import GuardrailError, guardrails_at, refuse_unless_held
+from training.kafka_source import read_topic
+from training.ledger import next_entry, upload_bundle
 from training.ledger_text import bundle_lines, ledger_lines, serving_lines
+from training.retraining import RETRAINING_FILE, load_retraining
+from training.step import held_since, step_report, topic_sessions
+from udfs.kpis import load_kpis
 from udfs.model import load_bundle
 from udfs.registry import Entry, Registry
 from udfs.rollout import Rollout, load_rollout
@@ -66,9 +73,34 @@ def _start(registry: Registry, options: argparse.Namespace) -> list[str]:
 
 
 def _ramp(registry: Registry, options: argparse.Namespace) -> list[str]:
-    if options.to_champion:
-        return _change(registry, options, lambda rollout: to_champion(rollout, options.version))
-    return _change(registry, options, lambda rollout: ramp(rollout, options.version, options.share))
+    number, version = next_entry(registry), options.version
+    old = registry.newest().rollout
+    new = to_champion(old, version) if options.to_champion else ramp(old, version, options.share)
+    return _write(registry, options, number, old, new, overridden=_overridden(registry, options, old, new))
+
+
+def _overridden(registry: Registry, options: argparse.Namespace, old: Rollout, new: Rollout) -> list[str]:
+    """What --force overrides of the guardrails that a growing challenger leaves; GuardrailError without it."""
+    shares = [{part.version: part.share for part in rollout.challengers} for rollout in (old, new)]
+    was, gets = shares[0][options.version], shares[1].get(options.version, 1.0)
+    guardrails = guardrails_at(old, was) if gets > was else {}
+    if not guardrails:
+        return []
+    try:
+        if options.sessions is None:
+            raise GuardrailError(f"the step at {was:g} has guardrails: --sessions PATH, or topic, tells if they hold")
+        since = held_since(registry, options.version)
+        if options.sessions == "topic":
+            sessions = topic_sessions(load_retraining(options.conf), since, read_topic)
+        else:
+            sessions = read_sessions(Path(options.sessions))
+        kpis = load_kpis(KPIS_FILE)
+        refuse_unless_held(step_report(old, options.version, since, sessions, kpis), kpis, guardrails)
+    except GuardrailError as error:
+        if not options.force:
+            raise GuardrailError(f"{error}; --force overrides this") from None
+        return [str(error)]
+    return []
 
 
 def _stop(registry: Registry, options: argparse.Namespace) -> list[str]:
@@ -107,30 +139,21 @@ def _write(
     old: Rollout | None,
     new: Rollout,
     restored: Entry | None = None,
+    overridden: Sequence[str] = (),
 ) -> list[str]:
-    """Check a change and enter it. What a rollback restores has acted before: its holdout is not compared again."""
-    if new == old:
-        raise ChangeError("this is what serves already")
-    check_models(registry, old, new)
-    lines, forced = [], False
-    if restored is None:
-        try:
-            check_newcomers(registry, old, new)
-        except HoldoutError as error:
-            if not options.force:
-                raise HoldoutError(f"{error}; --force overrides this") from None
-            lines, forced = [f"forced: {error}"], True
-    entry = append(
+    entry, told = enter(
         registry,
         number,
+        old,
         new,
         by=options.by or _whoami(),
         command=_common().parse_known_args(options.arguments)[1],  # all but what the entry has of its own
         why=options.why,
-        forced=forced,
-        restores=None if restored is None else restored.restores or restored.number,
+        force=options.force,
+        overridden=overridden,
+        restored=restored,
     )
-    return [*lines, f"entry {entry.number} serves", *serving_lines(registry, entry)]
+    return [*(f"forced: {line}" for line in told), f"entry {entry.number} serves", *serving_lines(registry, entry)]
 
 
 def _has_begun(registry: Registry) -> bool:
@@ -154,10 +177,10 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run, force=False)
         return command
 
-    def forceable(command: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        command.add_argument(
-            "--force", action="store_true", help="although the holdout does not show it to be as good as the champion"
-        )
+    def forceable(
+        command: argparse.ArgumentParser, although: str = "the holdout does not show it to be as good as the champion"
+    ) -> argparse.ArgumentParser:
+        command.add_argument("--force", action="store_true", help=f"although {although}")
         return command
 
     reading = (_reading(),)
@@ -173,8 +196,12 @@ def _parser() -> argparse.ArgumentParser:
     how = command.add_mutually_exclusive_group(required=True)
     how.add_argument("--at-most", type=_share, help="the largest share that it may ever ramp to")
     how.add_argument("--champion", action="store_true", help="as the first model of a new registry")
-    command = add("ramp", _ramp, "give a challenger the next share of the plan")
+    command = forceable(
+        add("ramp", _ramp, "give a challenger the next share of the plan"), "guardrails of its step do not hold"
+    )
     command.add_argument("version")
+    command.add_argument("--sessions", metavar="PATH|topic", help="that tell whether the step's guardrails hold")
+    command.add_argument("--conf", type=Path, default=RETRAINING_FILE, help="where the topic is: conf/retraining.yaml")
     how = command.add_mutually_exclusive_group()
     how.add_argument("--share", type=_share, help="or this one")
     how.add_argument("--to-champion", action="store_true", help="or all users, in the champion's place")

@@ -44,7 +44,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     by: str
     command: tuple[str, ...]
     why: str
-    forced: bool = False  # the comparison with the champion on the holdout was overridden
+    forced: bool = False  # the comparison with the champion on the holdout, or guardrails, were overridden
     restores: int | None = None  # the entry whose rollout a rollback brought back
     rollout: Rollout
 
@@ -104,7 +104,7 @@ class Registry:
         origin = self._origin(version)
         if manifest.version != version:
             raise BundleError(f"{origin}/{MANIFEST_FILE}: version is {manifest.version!r}, want {version!r}")
-        return read_bundle(lambda name: self._read("bundles", version, name), origin, history_length)
+        return read_bundle(lambda name: self.read("bundles", version, name), origin, history_length)
 
     def file(self, version: str, name: str) -> bytes:
         """One file of a staged bundle, checked by its hash, the others unread. Raises like `bundle`."""
@@ -117,15 +117,15 @@ class Registry:
             raise BundleError(f"version is {version!r}: want 1 to 64 letters, digits, dots, underscores or hyphens")
         if not self._is_staged(version):
             raise BundleError(f"{self._origin(version)}: no such bundle is staged")
-        return read_manifest(lambda name: self._read("bundles", version, name), self._origin(version))
+        return read_manifest(lambda name: self.read("bundles", version, name), self._origin(version))
 
     def versions(self) -> list[str]:
         """The staged bundles."""
-        return [name for name in self._list("bundles") if self._is_staged(name)]
+        return [name for name in self.names("bundles") if self._is_staged(name)]
 
     def numbers(self) -> list[int]:
         """The ledger's entries, in order, whole or not."""
-        return [int(name[:8]) for name in self._list("ledger") if re.fullmatch(r"\d{8}\.json", name)]
+        return [int(name[:8]) for name in self.names("ledger") if re.fullmatch(r"\d{8}\.json", name)]
 
     def entry(self, number: int) -> Entry | None:
         """An entry of the ledger; None when it is not whole: not completely written, or changed since.
@@ -134,7 +134,7 @@ class Registry:
         """
         name = entry_file(number)
         try:
-            content = unseal(self._read("ledger", name))
+            content = unseal(self.read("ledger", name))
         except FileNotFoundError:
             raise RegistryError(f"{self.uri}/ledger/{name}: no such entry") from None
         if content is None:
@@ -143,6 +143,18 @@ class Registry:
             return decode_entry(content, number)
         except RolloutError as error:
             raise RegistryError(f"{self.uri}/ledger/{name}: {error}") from None
+
+    def names(self, directory: str) -> list[str]:
+        """The names in a directory, sorted; none when it does not exist."""
+        try:
+            paths = self._try(self.files.ls, self.path(directory), detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
+
+    def read(self, *names: str) -> bytes:
+        """A file. Raises FileNotFoundError, or RegistryError when it can't be read."""
+        return self._try(self.files.cat_file, self.path(*names))
 
     def path(self, *names: str) -> str:
         """Where something is, as the file system calls it."""
@@ -153,17 +165,6 @@ class Registry:
 
     def _is_staged(self, version: str) -> bool:
         return self._try(self.files.exists, self.path("bundles", version, MANIFEST_FILE))
-
-    def _list(self, directory: str) -> list[str]:
-        """The names in a directory, sorted; none when it does not exist."""
-        try:
-            paths = self._try(self.files.ls, self.path(directory), detail=False)
-        except FileNotFoundError:
-            return []
-        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
-
-    def _read(self, *names: str) -> bytes:
-        return self._try(self.files.cat_file, self.path(*names))
 
     def _try(self, operation: Callable, path: str, **options) -> Any:
         """What an operation on a path gives; FileNotFoundError when there is nothing, RegistryError when it fails."""

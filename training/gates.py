@@ -1,0 +1,120 @@
+"""What a candidate has to show on the newest matured time before it may score in shadow, beside the champion."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from msgspec.structs import replace
+
+from training.admission import METRIC, HoldoutError, check_bundle, check_holdout
+from training.evaluate import METRICS, Estimate, Scored, difference, estimate
+from training.examples import Examples
+from training.fitting import scored
+from training.retraining import Gates
+from training.runs import Gate
+from udfs.model import Bundle, BundleError, Manifest, Scorer
+
+AUC = {"roc_auc": METRICS["roc_auc"]}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Candidate and champion on the same rows; intervals draw users anew, differences are paired by user."""
+
+    rows: int
+    positive_users: int
+    candidate: Estimate  # of the AUC
+    champion: Estimate
+    difference: Estimate  # of the AUC, candidate minus champion
+    calibration: Estimate  # the candidate's mean score by the positive rate
+
+    def __str__(self) -> str:
+        gain = self.difference
+        return (
+            f"AUC {self.candidate.value:.4f} against the champion's {self.champion.value:.4f} on {self.rows} events "
+            f"({gain.value:+.4f}, {gain.low:+.4f} to {gain.high:+.4f})"
+        )
+
+
+def compare_models(rows: Examples, candidate: Bundle, champion: Bundle) -> Comparison:
+    """Both models on the same rows, which have all features, by the functions that serve them.
+
+    Raises RemoteError when a model that another process serves does not answer.
+    """
+    ours, theirs = (scored(rows, _probability(bundle, rows)) for bundle in (candidate, champion))
+    measured = estimate(ours, AUC | {"calibration": _mean_score_by_rate})
+    return Comparison(
+        rows=len(rows),
+        positive_users=len(np.unique(rows.user[rows.labels])),
+        candidate=measured["roc_auc"],
+        champion=estimate(theirs, AUC)["roc_auc"],
+        difference=difference(ours, theirs, AUC)["roc_auc"],
+        calibration=measured["calibration"],
+    )
+
+
+def _probability(bundle: Bundle, rows: Examples) -> np.ndarray:
+    columns = [rows.names.index(name) for name in bundle.manifest.features]
+    return Scorer(bundle).predict(np.ascontiguousarray(rows.features[:, columns])).astype(np.float64)
+
+
+def _mean_score_by_rate(rows: Scored, weight: np.ndarray) -> float:
+    rate = rows.rate(weight)
+    return rows.mean_probability(weight) / rate if rate else float("nan")
+
+
+def judge(
+    compared: Comparison, candidate: Bundle, champion: Manifest, alarms: Sequence[str], wanted: Gates
+) -> tuple[Gate, ...]:
+    """Every gate with what was found, also after one that did not pass. `alarms` are those of training.verdict."""
+    ratio = compared.calibration
+    least, most = 1 - wanted.calibration, 1 + wanted.calibration
+    return (
+        _bundle_gate(candidate),
+        Gate("leaks", "no sign that a feature knows the label", " ".join(alarms) or "none", not alarms),
+        Gate(
+            "positives",
+            f"{wanted.positive_users} users with a positive label or more",
+            f"{compared.positive_users}",
+            compared.positive_users >= wanted.positive_users,
+        ),
+        _holdout_gate(compared, candidate.manifest, champion),
+        Gate(
+            "champion",
+            f"the AUC is not below the champion's by more than {wanted.margin:g}, with 95 %",
+            f"{compared}",
+            bool(compared.difference.low >= -wanted.margin),
+        ),
+        Gate(
+            "calibration",
+            f"mean score by positive rate from {least:g} to {most:g}, as far as chance lets tell",
+            f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})",
+            bool(ratio.low <= most and ratio.high >= least),
+        ),
+    )
+
+
+def failed(gates: Sequence[Gate]) -> str:
+    """The gates that did not pass, in words; empty when all did."""
+    return "; ".join(f"{gate.name}: want {gate.rule}, got {gate.value}" for gate in gates if not gate.passed)
+
+
+def _bundle_gate(candidate: Bundle) -> Gate:
+    rule = "certificate, warm-up rows and export as `promote stage` wants them"
+    try:
+        check_bundle(candidate)
+    except BundleError as error:
+        return Gate("bundle", rule, str(error), False)
+    difference = candidate.manifest.export["largest_difference"]
+    return Gate("bundle", rule, f"the export differs by {difference:.1e} at most", True)
+
+
+def _holdout_gate(compared: Comparison, candidate: Manifest, champion: Manifest) -> Gate:
+    """The rule of admission, with the champion measured on the same rows: its own holdout may have been easier."""
+    here = {METRIC: compared.champion.value, f"{METRIC}_low": compared.champion.low}
+    rule = "the label is the champion's, and the AUC reaches the champion's interval on the same rows"
+    try:
+        check_holdout(candidate, replace(champion, metrics=here))
+    except HoldoutError as error:
+        return Gate("holdout", rule, str(error), False)
+    return Gate("holdout", rule, f"{candidate.metrics[METRIC]:.4f} of {compared.champion}", True)

@@ -1,0 +1,112 @@
+"""Whether a challenger may go on: the guardrails of the step that it has reached, and the policy that ramps by them."""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from training.experiment import Report
+from training.shadow_quality import ShadowQuality
+from udfs.kpis import Kpi
+from udfs.rollout import Rollout, Step
+
+#: Below it the users of the arms are not by chance other ones than their shares say.
+USERS_LOST_P = 0.001
+
+Act = Literal["start", "ramp", "champion", "stop", "wait"]
+
+
+class GuardrailError(ValueError):
+    """A step whose guardrails do not hold, or can't be told yet; `--force` overrides it."""
+
+
+class Verdict(NamedTuple):
+    """What to do with a challenger, and why."""
+
+    act: Act
+    why: str
+
+
+class Checked(NamedTuple):
+    """A guardrail of a step: whether it is held, broken, or open while the interval says neither; and the figures."""
+
+    state: Literal["held", "broken", "open"]
+    words: str
+
+
+def guardrails_at(rollout: Rollout, share: float) -> Mapping[str, float]:
+    """By how much of the champion's value each KPI may be worse, at the step that a share has reached."""
+    reached = [step for step in rollout.steps if step.share <= share] or [Step(share=1.0)]
+    return reached[-1].guardrails
+
+
+def check_guardrails(report: Report, kpis: Mapping[str, Kpi], guardrails: Mapping[str, float]) -> dict[str, Checked]:
+    """Each KPI against its guardrail, by the interval of its relative effect."""
+    return {name: _checked(report, name, kpis[name], worse) for name, worse in guardrails.items()}
+
+
+def _checked(report: Report, name: str, kpi: Kpi, worse: float) -> Checked:
+    finding = report.findings.get(name)
+    if finding is None:
+        return Checked("open", f"{name}: no session says anything of it yet")
+    value, low, high = finding.effect.relative
+    words = f"{name} {value:+.1%} ({low:+.1%} to {high:+.1%}), may be worse by {worse:.1%}"
+    worst, best = (low, high) if kpi.direction == "up" else (-high, -low)
+    return Checked("held" if worst >= -worse else "broken" if best < -worse else "open", words)
+
+
+def refuse_unless_held(report: Report, kpis: Mapping[str, Kpi], guardrails: Mapping[str, float]) -> None:
+    """Raises GuardrailError naming each guardrail of the step that does not hold."""
+    checked = check_guardrails(report, kpis, guardrails)
+    others = [f"{found.words}: {found.state}" for found in checked.values() if found.state != "held"]
+    if others:
+        raise GuardrailError(f"the guardrails of this step do not hold: {'; '.join(others)}")
+    if _users_are_lost(report):
+        raise GuardrailError(f"the guardrails of this step can't be told: {report.decision}")
+
+
+def decide_shadow(
+    quality: ShadowQuality | None, elapsed_ms: int, shadow_for_ms: int, margin: float, positive_users: int
+) -> Verdict:
+    """Whether a shadow starts to act: after its time, when its live AUC is not below the champion's by the margin."""
+    if elapsed_ms < shadow_for_ms:
+        return Verdict("wait", f"in shadow for {_hours(elapsed_ms)} of {_hours(shadow_for_ms)}")
+    if quality is None or quality.positive_users < positive_users:
+        users = 0 if quality is None else quality.positive_users
+        return Verdict("wait", f"{users} users with a positive label scored by both: want {positive_users} or more")
+    if quality.difference.low >= -margin:
+        return Verdict("start", f"{quality}: not below by more than {margin:g}")
+    if quality.difference.high < -margin:
+        return Verdict("stop", f"{quality}: below by more than {margin:g}")
+    return Verdict("wait", f"{quality}: may be below by more than {margin:g}")
+
+
+def decide_step(
+    report: Report,
+    kpis: Mapping[str, Kpi],
+    guardrails: Mapping[str, float],
+    elapsed_ms: int,
+    step_for_ms: int,
+    is_last: bool,
+) -> Verdict:
+    """Whether a challenger goes to its next step, or becomes champion after the last one: not before its time, when all
+    guardrails hold. It stops at once when one is broken, or the experiment says that a KPI got worse."""
+    if _users_are_lost(report):
+        return Verdict("wait", report.decision)
+    checked = check_guardrails(report, kpis, guardrails)
+    broken = [found.words for found in checked.values() if found.state == "broken"]
+    worse = [name for name, one in report.findings.items() if one.is_worse or one.guardrail == "broken"]
+    if broken or worse:
+        return Verdict("stop", "; ".join([*broken, *([f"got worse: {', '.join(worse)}"] if worse else [])]))
+    if elapsed_ms < step_for_ms:
+        return Verdict("wait", f"at this step for {_hours(elapsed_ms)} of {_hours(step_for_ms)}")
+    if still_open := [found.words for found in checked.values() if found.state == "open"]:
+        return Verdict("wait", f"open: {'; '.join(still_open)}")
+    held = "; ".join(found.words for found in checked.values()) or "the step has no guardrails"
+    return Verdict("champion" if is_last else "ramp", f"held: {held}" if checked else held)
+
+
+def _users_are_lost(report: Report) -> bool:
+    return report.sample_ratio_p is not None and report.sample_ratio_p < USERS_LOST_P
+
+
+def _hours(milliseconds: int) -> str:
+    return f"{milliseconds / 3_600_000:.1f} h"

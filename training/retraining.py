@@ -1,0 +1,153 @@
+"""The settings of retraining: conf/retraining.yaml, checked as a whole."""
+
+import os
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from training.labels import Label, find_label
+from training.settings import Training, load_training
+from udfs.durations import Duration, duration_ms
+from udfs.overrides import parse_value, split_override
+from udfs.variables import SECRET_ADVICE, expand_variables, is_written_secret, refuse_written_secrets
+from udfs.yaml_files import in_words, read_yaml
+
+RETRAINING_FILE = Path(__file__).parents[1] / "conf" / "retraining.yaml"
+
+Positive = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+Text = Annotated[str, Meta(min_length=1)]
+
+
+class RetrainingError(ValueError):
+    """Settings that can't be used; the message is one line that names the file, the key and the rule."""
+
+
+class _Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    pass
+
+
+class Data(_Section):
+    archive: Text
+    history: Duration
+    context: Duration
+    newest: Duration
+
+
+class Gates(_Section):
+    margin: Share
+    calibration: Share
+    positive_users: Positive
+
+
+class Triggers(_Section):
+    drift_windows: Positive
+    quality_minutes: Positive
+    quality_scores: Positive
+    cool_down: Duration
+
+
+class Ramping(_Section):
+    auto: bool
+    shadow_for: Duration
+    step_for: Duration
+    at_most: Annotated[float, Meta(gt=0, le=1)]
+    every: Duration
+
+
+class Topics(_Section):
+    drift: TopicName
+    model_quality: TopicName
+    outcomes: TopicName
+    shadow_scores: TopicName
+    sessions: TopicName
+
+
+class Retraining(_Section):
+    """What a data scientist tunes; conf/retraining.yaml says what each key means."""
+
+    registry: Text
+    work: Text
+    training: Text
+    label: Text
+    give_up: Duration
+    every: Duration | None
+    data: Data
+    gates: Gates
+    triggers: Triggers
+    ramping: Ramping
+    topics: Topics
+    kafka: dict[str, str | int | float | bool | None]
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a run depends on beside the archive: settings, and what the files say that they name."""
+
+    settings: Retraining
+    training: Training
+    label: Label
+
+    @property
+    def digest(self) -> str:
+        """A hash of what a model and its gates depend on."""
+        parts = (self.settings.data, self.settings.gates, self.training, self.label)
+        return sha256(msgspec.json.encode(parts)).hexdigest()[:16]
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> Recipe:
+    """The settings of a file, and the training and label that they name. Raises ValueError naming file and key."""
+    settings = load_retraining(path, overrides, environment)
+    training = load_training(path.parent / settings.training)
+    return Recipe(settings=settings, training=training, label=find_label(settings.label))
+
+
+def load_retraining(
+    path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ
+) -> Retraining:
+    """Read a YAML file and lay KEY=VALUE overrides over it; ${NAME} is of the environment. Raises RetrainingError."""
+    content = read_yaml(path, RetrainingError)
+    if not isinstance(content, dict):
+        raise RetrainingError(f"{path}: want keys such as registry:, got {type(content).__name__}")
+    refuse_written_secrets(content.get("kafka"), "kafka", str(path), RetrainingError)
+    for override in overrides:
+        _override(content, override)
+    expanded = expand_variables(content, str(path), environment, RetrainingError)
+    try:
+        settings = msgspec.convert(expanded, Retraining)
+    except msgspec.ValidationError as error:
+        raise RetrainingError(f"{path}: {in_words(error)}") from None
+    for key in ("data.history", "data.newest", "give_up", "ramping.every"):
+        if duration_ms(_value(settings, key)) == 0:
+            raise RetrainingError(f"{path}: key {key}: must be more than 0")
+    if duration_ms(settings.data.newest) >= duration_ms(settings.data.history):
+        raise RetrainingError(
+            f"{path}: key data.newest: {settings.data.newest} leaves nothing of data.history, {settings.data.history}, "
+            "to train on"
+        )
+    if not settings.kafka.get("bootstrap.servers"):
+        raise RetrainingError(f"{path}: key kafka.bootstrap.servers: missing; name the brokers as host:port,host:port")
+    return settings
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, text = split_override(override, "data.history=14d", RetrainingError)
+    if is_written_secret(key, text):
+        raise RetrainingError(f"--set {key}: a secret on the command line shows in the process list; {SECRET_ADVICE}")
+    *sections, name = key.split(".", 1)  # the keys of Kafka hold dots themselves
+    inner = content
+    for section in sections:
+        inner = inner.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise RetrainingError(f"--set {key}: {section} is not a section")
+    inner[name] = parse_value(text, f"--set {key}", RetrainingError)
+
+
+def _value(settings: Retraining, key: str) -> Any:
+    for name in key.split("."):
+        settings = getattr(settings, name)
+    return settings

@@ -1,0 +1,249 @@
+"""One retraining: prepare, train, evaluate against the champion, pass the gates, enter in shadow. It survives a crash.
+
+What a step has finished is kept in the work directory until the run has come to its end, and the record in the registry
+says how far the run has come; the next start goes on from there.
+"""
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from training.archive import Arrived, newest_arrival_ms
+from training.bundle import write_bundle
+from training.changes import add_shadow
+from training.entering import enter
+from training.examples import Examples, load_examples, share_that_fits
+from training.gates import Comparison, compare_models, failed, judge
+from training.labels import Label
+from training.ledger import next_entry, upload_bundle
+from training.prepare import Preparation, prepare
+from training.ramping import BY
+from training.report import METRICS_FILE, REPORT_FILE, with_report
+from training.retraining import Data, Recipe, RetrainingError
+from training.run_lock import Lock, LockError, locked
+from training.runs import Run, Window, newest_run, read_runs, run_name, write_run
+from training.split import split_at
+from training.summary import overview, warnings
+from training.trainer import train_model
+from training.triggers import in_progress
+from udfs.durations import duration_ms
+from udfs.model import Bundle, load_bundle
+from udfs.registry import Registry, RegistryError
+
+CLICKS, PROFILES = "topic=clicks", "topic=profiles"
+PREPARED_FILE = "prepared.json"
+
+
+class _Prepared(msgspec.Struct):
+    """What the directory of examples has, written when all of it is there."""
+
+    directories: list[str]
+    examples: int
+    positives: int
+
+
+class _Told(msgspec.Struct):
+    alarms: list[str]
+
+
+def freeze(data: Data, label: Label) -> Window:
+    """The time range of a run, by the newest click that the archive has now. Raises SourceError."""
+    end = newest_arrival_ms(Path(data.archive) / CLICKS)
+    matured = end - label.horizon_ms
+    start = max(0, matured - duration_ms(data.history))
+    return Window(
+        context=max(0, start - duration_ms(data.context)),
+        start=start,
+        newest=max(0, matured - duration_ms(data.newest)),
+        matured=matured,
+        end=end,
+    )
+
+
+def retrain(recipe: Recipe, trigger: str, tell: Callable[[str], None] = print) -> Run:
+    """Go on with the run that has not finished, or do a new one; returns its record, which says what came of it.
+
+    Raises LockError when another process retrains; RetrainingError, RegistryError or SourceError when no run can begin.
+    """
+    registry = Registry(recipe.settings.registry)
+    with locked(registry, duration_ms(recipe.settings.give_up)) as lock:
+        run = _unfinished(registry, recipe, tell) or _begin(registry, recipe, trigger)
+        work = _Work(registry, recipe, run, lock, tell)
+        try:
+            work.run_all()
+        except LockError:
+            raise
+        except (RegistryError, OSError) as error:  # may pass: the next start goes on
+            work.record(state="error", message=_line(error))
+        except ValueError as error:
+            work.finish("refused", _line(error))
+        return work.run
+
+
+def _unfinished(registry: Registry, recipe: Recipe, tell: Callable[[str], None]) -> Run | None:
+    """The run to go on with. One that is too old, or of other settings, is closed."""
+    run = newest_run(registry)
+    if run is None or run.finished is not None:
+        return None
+    limit = timedelta(milliseconds=duration_ms(recipe.settings.give_up))
+    if run.settings != recipe.digest:
+        why = "the settings have changed since"
+    elif datetime.now(UTC) - run.started > limit:
+        why = f"it has not finished within {recipe.settings.give_up}"
+    else:
+        tell(f"going on with run {run.run}, which had come to {run.state}")
+        return run
+    write_run(registry, replace(run, state="error", message=f"given up: {why}", finished=datetime.now(UTC)))
+    shutil.rmtree(Path(recipe.settings.work) / run.run, ignore_errors=True)
+    tell(f"run {run.run} is given up: {why}")
+    return None
+
+
+def _begin(registry: Registry, recipe: Recipe, trigger: str) -> Run:
+    rollout = registry.newest().rollout
+    runs = read_runs(registry)
+    if trying := in_progress(rollout, [run.version for run in runs if run.version is not None]):
+        raise RetrainingError(
+            f"{trying} of an earlier run is still in shadow or a challenger: one at a time; promote or stop it first"
+        )
+    window = freeze(recipe.settings.data, recipe.label)
+    for run in runs:
+        if (run.window.end, run.settings, run.champion) == (window.end, recipe.digest, rollout.champion):
+            raise RetrainingError(f"no click has come since run {run.run}, and the settings are the same")
+    started = datetime.now(UTC)
+    run = Run(
+        run=run_name(started),
+        started=started,
+        trigger=trigger,
+        state="preparing",
+        window=window,
+        champion=rollout.champion,
+        settings=recipe.digest,
+    )
+    write_run(registry, run)
+    return run
+
+
+class _Work:
+    """A run under way. Each step records that it begins; a step whose result is there already is passed over."""
+
+    def __init__(self, registry: Registry, recipe: Recipe, run: Run, lock: Lock, tell: Callable[[str], None]):
+        self.run = run
+        self._registry, self._recipe, self._lock, self._tell = registry, recipe, lock, tell
+        self._directory = Path(recipe.settings.work) / run.run
+
+    def run_all(self) -> None:
+        champion = self._champion()
+        self.record(state="preparing", message="")
+        self._prepare()
+        self.record(state="training")
+        candidate = self._train()
+        self.record(state="evaluating", version=candidate.manifest.version)
+        compared = compare_models(self._newest_rows(), candidate, champion)
+        told = msgspec.json.decode((self._bundle / METRICS_FILE).read_bytes(), type=_Told)
+        gates = judge(compared, candidate, champion.manifest, told.alarms, self._recipe.settings.gates)
+        if missed := failed(gates):
+            self.record(gates=gates)
+            self.finish("failed", f"{missed}. The report is {self._bundle / REPORT_FILE}")
+            return
+        self.record(state="passed", gates=gates)
+        number = self._enter(candidate, compared)
+        self.record(ledger_entry=number)
+        self.finish("passed", f"{candidate.manifest.version} is in shadow by entry {number}: {compared}")
+
+    def record(self, **changes: object) -> None:
+        """Raises LockError when another process has taken over."""
+        self._lock.check()
+        self.run = replace(self.run, **changes)
+        write_run(self._registry, self.run)
+
+    def finish(self, state: str, message: str) -> None:
+        self.record(state=state, message=message, finished=datetime.now(UTC))
+        shutil.rmtree(self._directory / "examples", ignore_errors=True)
+
+    @property
+    def _bundle(self) -> Path:
+        return self._directory / "bundle"
+
+    def _champion(self) -> Bundle:
+        champion = self._registry.bundle(self.run.champion, self._recipe.training.history_length)
+        if champion.manifest.label != str(self._recipe.label):
+            raise RetrainingError(
+                f"label is {str(self._recipe.label)!r}, the champion's is {champion.manifest.label!r}: no metric compares "
+                "the two"
+            )
+        return champion
+
+    def _prepare(self) -> None:
+        directory, window, recipe = self._directory / "examples", self.run.window, self._recipe
+        if (directory / PREPARED_FILE).exists():
+            return
+        shutil.rmtree(directory, ignore_errors=True)
+        archive = Path(recipe.settings.data.archive)
+        clicks, profiles = archive / CLICKS, archive / PROFILES
+        preparation = Preparation(
+            recipe.label,
+            history_length=recipe.training.history_length,
+            workers=recipe.training.threads,
+            arrived=Arrived(window.context, window.end),
+            rows_from_ms=window.start,
+        )
+        profiles = profiles if profiles.exists() else None
+        directories, found = prepare(clicks, directory, preparation, profiles)
+        for line in (overview(found), *warnings(found, clicks, profiles, None)):
+            self._tell(line)
+        prepared = _Prepared([one.name for one in directories], found.examples, found.positives)
+        unfinished = directory / f".{PREPARED_FILE}"
+        unfinished.write_bytes(msgspec.json.encode(prepared))
+        unfinished.rename(directory / PREPARED_FILE)
+
+    @cached_property
+    def _examples(self) -> Examples:
+        directory, training = self._directory / "examples", self._recipe.training
+        found = msgspec.json.decode((directory / PREPARED_FILE).read_bytes(), type=_Prepared)
+        share = share_that_fits(found.examples, found.positives, training.negative_share, training.max_rows)
+        return load_examples([directory / name for name in found.directories], share, training.seed)
+
+    def _newest_rows(self) -> Examples:
+        _, rows = split_at(self._examples, self.run.window.newest, self._recipe.label.horizon_ms)
+        return self._examples.take(rows)
+
+    def _train(self) -> Bundle:
+        if not self._bundle.exists():
+            trained = train_model(
+                self._examples,
+                self._recipe.training,
+                self._recipe.label,
+                report=self._tell,
+                holdout_from_ms=self.run.window.newest,
+            )
+            trained = with_report(trained)
+            write_bundle(self._bundle, trained.manifest, trained.files)
+        return load_bundle(self._bundle, self._recipe.training.history_length)
+
+    def _enter(self, candidate: Bundle, compared: Comparison) -> int:
+        """The ledger's entry that lets the candidate score in shadow, written now or before a crash."""
+        version, registry = candidate.manifest.version, self._registry
+        command = ("shadow", version)
+        upload_bundle(registry, self._bundle, candidate)
+        for number in registry.numbers():
+            entry = registry.entry(number)
+            if entry is not None and entry.by == BY and entry.command == command:
+                return number
+        number = next_entry(registry)
+        old = registry.newest().rollout
+        if old.champion != self.run.champion:
+            raise RetrainingError(f"{old.champion} is the champion now, and the run compared with {self.run.champion}")
+        self._lock.check()
+        why = f"{self.run.trigger}; {compared}"
+        entry, _ = enter(registry, number, old, add_shadow(old, version), by=BY, command=command, why=why)
+        return entry.number
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,89 @@
+"""Records of retraining: one file a run, `retraining/<run>.json` in the registry, written whole after each step."""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from training.registry_files import replace_file
+from udfs.registry import Registry, RegistryError
+
+DIRECTORY = "retraining"
+State = Literal["preparing", "training", "evaluating", "passed", "failed", "refused", "error"]
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of a run, frozen when it begins; epoch milliseconds, both ends included.
+
+    Events from `start` to `matured` are examples: at `end`, when the newest click arrived, their horizon had passed.
+    Those from `newest` on are held out; clicks since `context` are history of later events.
+    """
+
+    context: int
+    start: int
+    newest: int
+    matured: int
+    end: int
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """Something that a candidate has to show: what, and what was found."""
+
+    name: str
+    rule: str
+    value: str
+    passed: bool
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What was decided of a challenger, when and why; the ledger has the entry of what was done."""
+
+    at: datetime
+    act: Literal["start", "ramp", "champion", "stop", "wait"]
+    why: str
+    ledger_entry: int | None = None
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as far as it has come. Without `finished` it goes on at the next start, also after an error."""
+
+    run: str
+    started: datetime
+    trigger: str
+    state: State
+    window: Window
+    champion: str
+    settings: str  # a hash: with other ones, what has been done is of no use
+    gates: tuple[Gate, ...] = ()
+    version: str | None = None
+    ledger_entry: int | None = None
+    message: str = ""
+    finished: datetime | None = None
+    decisions: tuple[Decision, ...] = ()
+
+
+def run_name(started: datetime) -> str:
+    """Names sort by time."""
+    return f"{started:%Y%m%dT%H%M%S%f}Z"
+
+
+def write_run(registry: Registry, run: Run) -> None:
+    content = msgspec.json.format(msgspec.json.encode(run)) + b"\n"
+    replace_file(registry, (DIRECTORY, f"{run.run}.json"), content)
+
+
+def read_runs(registry: Registry) -> list[Run]:
+    """All runs, the newest last. Raises RegistryError for a file that is not a record."""
+    return [_read(registry, name) for name in registry.names(DIRECTORY) if name.endswith(".json")]
+
+
+def newest_run(registry: Registry) -> Run | None:
+    names = [name for name in registry.names(DIRECTORY) if name.endswith(".json")]
+    return _read(registry, names[-1]) if names else None
+
+
+def _read(registry: Registry, name: str) -> Run:
+    try:
+        return msgspec.json.decode(registry.read(DIRECTORY, name), type=Run)
+    except (FileNotFoundError, msgspec.DecodeError) as error:
+        raise RegistryError(f"{registry.uri}/{DIRECTORY}/{name}: not the record of a run: {error}") from None

@@ -1,0 +1,69 @@
+"""The step of the rollout's plan that a challenger has reached: since when, and what sessions say of it since."""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from training.experiment import Report, compare, read_sessions
+from training.guardrails import GuardrailError
+from training.retraining import Retraining
+from udfs.kpis import Kpi
+from udfs.registry import Registry
+from udfs.rollout import Rollout
+
+#: Values of a topic since a time, as `training.kafka_source.read_topic` gives them.
+ReadTopic = Callable[[Mapping[str, object], str, int], Iterator[bytes]]
+
+
+def held_since(registry: Registry, version: str) -> datetime:
+    """Since when a version has had its role and share, beside the same champion, by the ledger."""
+    newest = registry.newest()
+    since, role = newest.at, _role(newest.rollout, version)
+    for number in reversed(registry.numbers()):
+        entry = registry.entry(number) if number < newest.number else None
+        if entry is None:
+            continue
+        if _role(entry.rollout, version) != role:
+            break
+        since = entry.at
+    return since
+
+
+def _role(rollout: Rollout, version: str) -> tuple[str, float, str]:
+    for challenger in rollout.challengers:
+        if challenger.version == version:
+            return "challenger", challenger.share, rollout.champion
+    return "shadow" if version in rollout.shadows else "", 0.0, rollout.champion
+
+
+def step_report(
+    rollout: Rollout, version: str, since: datetime, sessions: pd.DataFrame, kpis: Mapping[str, Kpi]
+) -> Report:
+    """What sessions that began in the step say of the challenger against the champion.
+
+    Earlier ones are left out, also as history: the challenger has acted in some. Raises GuardrailError when sessions
+    can't tell the challenger from another one, or an arm has too few users.
+    """
+    others = [part.version for part in rollout.challengers if part.version != version]
+    if others:
+        raise GuardrailError(f"sessions do not tell {version} from {others[0]}: one challenger at a time")
+    share = rollout.challengers[0].share
+    shares = {"challenger": share, "champion": 1 - rollout.control.share - share}
+    current = sessions[sessions["started_at"] >= since.timestamp() * 1000]
+    try:
+        return compare(current, dict(kpis), "challenger", "champion", None, shares if shares["champion"] > 0 else None)
+    except ValueError as error:
+        raise GuardrailError(f"sessions since {since:%Y-%m-%d %H:%M} UTC: {error}") from None
+
+
+def topic_sessions(settings: Retraining, since: datetime, read: ReadTopic) -> pd.DataFrame:
+    """The sessions of the topic since a time, read as those of a file are. Raises SourceError."""
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / f"{settings.topics.sessions}.jsonl"
+        with path.open("wb") as file:
+            for value in read(settings.kafka, settings.topics.sessions, int(since.timestamp() * 1000)):
+                file.write(value + b"\n")
+        return read_sessions(path)
