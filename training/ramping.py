@@ -13,7 +13,7 @@ from training.guardrails import GuardrailError, Verdict, decide_shadow, decide_s
 from training.ledger import next_entry
 from training.records import SourceError
 from training.retraining import Retraining
-from training.runs import Decision, read_runs, write_run
+from training.runs import Decision, passed_runs, write_run
 from training.shadow_quality import Outcome, ShadowScore, shadow_quality
 from training.step import ReadTopic, held_since, step_report, topic_sessions
 from training.triggers import in_progress
@@ -34,7 +34,7 @@ def consider(registry: Registry, settings: Retraining, now: datetime, read: Read
     """
     number = next_entry(registry)  # before the rollout is read: a change in between is noticed
     rollout = registry.newest().rollout
-    runs = {run.version: run for run in read_runs(registry) if run.state == "passed" and run.version is not None}
+    runs = passed_runs(registry)
     version = in_progress(rollout, runs)
     if version is None:
         return None

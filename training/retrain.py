@@ -1,7 +1,7 @@
-"""Retrain from the archive, once or for as long as it runs: `python -m training.retrain --conf conf/retraining.yaml --watch`.
+"""Retrain from the archive, once or as long as it runs: `python -m training.retrain --conf conf/retraining.yaml`.
 
-Exit code 0: the new model is in shadow. 1: interrupted by an error; the next start goes on. 2: refused, one line says why.
-3: the model was trained and did not pass its gates.
+Exit code 0: the new model is in shadow. 1: an error broke it off, the next start goes on. 2: refused, one line says
+why. 3: the model was trained and did not pass its gates.
 """
 
 import argparse
@@ -11,14 +11,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from training.kafka_source import read_topic
-from training.retraining import RETRAINING_FILE, Recipe, RetrainingError, load_recipe
+from training.retraining import RETRAINING_FILE, load_recipe
 from training.retraining_run import retrain
-from training.runs import Run
 from training.watch import Watch
-from udfs.durations import duration_ms
 
 POLL_S = 60
 EXIT_CODES = {"passed": 0, "failed": 3, "refused": 2}
@@ -28,10 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make a new model of the archive, compare it with the champion and enter it in shadow."""
     options = _parser().parse_args(arguments)
     try:
-        recipe = _recipe(options)
-        if not options.watch and recipe.settings.every is None:
+        schedule = [] if options.every is None else [f"every={options.every}"]
+        recipe = load_recipe(options.conf, [*options.set, *schedule])
+        if not options.watch and not schedule:
             run = retrain(recipe, "by hand", _say)
-            print(told(run), file=sys.stdout if run.state == "passed" else sys.stderr)
+            print(f"run {run.run} {run.state}: {run.message}", file=sys.stdout if run.state == "passed" else sys.stderr)
             return EXIT_CODES.get(run.state, 1)
         watch = Watch(recipe, options.watch, retrain, read_topic, _say)
         while True:
@@ -44,25 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def told(run: Run) -> str:
-    return f"run {run.run} {run.state}: {run.message}"
-
-
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-def _recipe(options: argparse.Namespace) -> Recipe:
-    recipe = load_recipe(options.conf, options.set)
-    if options.every is None:
-        return recipe
-    try:
-        is_positive = duration_ms(options.every) > 0
-    except (AttributeError, KeyError):  # of another form
-        is_positive = False
-    if not is_positive:
-        raise RetrainingError(f"--every {options.every}: want a number and a unit of ms, s, min, h or d, such as 1 d")
-    return replace(recipe, settings=replace(recipe.settings, every=options.every))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--conf", type=Path, default=RETRAINING_FILE, help="conf/retraining.yaml, or one like it")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as data.history=14d")
     parser.add_argument("--watch", action="store_true", help="start at drift alarms and when live quality falls")
-    parser.add_argument("--every", metavar="DURATION", help="start on a schedule, such as 1d")
+    parser.add_argument("--every", metavar="DURATION", help="start on a schedule too, such as 1d")
     return parser
 
 

@@ -121,8 +121,9 @@ def load_retraining(
         settings = msgspec.convert(expanded, Retraining)
     except msgspec.ValidationError as error:
         raise RetrainingError(f"{path}: {in_words(error)}") from None
-    for key in ("data.history", "data.newest", "give_up", "ramping.every"):
-        if duration_ms(_value(settings, key)) == 0:
+    for key in ("data.history", "data.newest", "give_up", "ramping.every", "every"):
+        duration = _value(settings, key)
+        if duration is not None and duration_ms(duration) == 0:
             raise RetrainingError(f"{path}: key {key}: must be more than 0")
     if duration_ms(settings.data.newest) >= duration_ms(settings.data.history):
         raise RetrainingError(

@@ -26,7 +26,7 @@ from training.ramping import BY
 from training.report import METRICS_FILE, REPORT_FILE, with_report
 from training.retraining import Data, Recipe, RetrainingError
 from training.run_lock import Lock, LockError, locked
-from training.runs import Run, Window, newest_run, read_runs, run_name, write_run
+from training.runs import Run, Window, newest_run, passed_runs, read_runs, run_name, write_run
 from training.split import split_at
 from training.summary import overview, warnings
 from training.trainer import train_model
@@ -106,14 +106,14 @@ def _unfinished(registry: Registry, recipe: Recipe, tell: Callable[[str], None])
 
 def _begin(registry: Registry, recipe: Recipe, trigger: str) -> Run:
     rollout = registry.newest().rollout
-    runs = read_runs(registry)
-    if trying := in_progress(rollout, [run.version for run in runs if run.version is not None]):
+    if trying := in_progress(rollout, passed_runs(registry)):
         raise RetrainingError(
             f"{trying} of an earlier run is still in shadow or a challenger: one at a time; promote or stop it first"
         )
     window = freeze(recipe.settings.data, recipe.label)
-    for run in runs:
-        if (run.window.end, run.settings, run.champion) == (window.end, recipe.digest, rollout.champion):
+    for run in read_runs(registry):
+        is_same = (run.window.end, run.settings, run.champion) == (window.end, recipe.digest, rollout.champion)
+        if is_same and run.state != "error":
             raise RetrainingError(f"no click has come since run {run.run}, and the settings are the same")
     started = datetime.now(UTC)
     run = Run(
@@ -174,8 +174,8 @@ class _Work:
         champion = self._registry.bundle(self.run.champion, self._recipe.training.history_length)
         if champion.manifest.label != str(self._recipe.label):
             raise RetrainingError(
-                f"label is {str(self._recipe.label)!r}, the champion's is {champion.manifest.label!r}: no metric compares "
-                "the two"
+                f"label is {str(self._recipe.label)!r}, the champion's {champion.manifest.label!r}: "
+                "no metric compares the two"
             )
         return champion
 

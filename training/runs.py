@@ -77,6 +77,11 @@ def read_runs(registry: Registry) -> list[Run]:
     return [_read(registry, name) for name in registry.names(DIRECTORY) if name.endswith(".json")]
 
 
+def passed_runs(registry: Registry) -> dict[str, Run]:
+    """By version, the runs whose model passed its gates, and so came into shadow."""
+    return {run.version: run for run in read_runs(registry) if run.state == "passed" and run.version is not None}
+
+
 def newest_run(registry: Registry) -> Run | None:
     names = [name for name in registry.names(DIRECTORY) if name.endswith(".json")]
     return _read(registry, names[-1]) if names else None

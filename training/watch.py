@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from training.ramping import consider, decoded
 from training.retraining import Recipe
 from training.run_lock import locked
-from training.runs import Run, newest_run, read_runs
+from training.runs import Run, newest_run, passed_runs
 from training.step import ReadTopic
 from training.triggers import DriftWindow, QualityMinute, drift_trigger, in_progress, live_auc, quality_trigger
 from udfs.durations import duration_ms
@@ -78,9 +78,10 @@ class Watch:
         drift = drift_trigger(windows, champion, wanted.drift_windows)
         found = live_auc(quality, champion, wanted.quality_minutes, wanted.quality_scores)
         reasons = [why for why in (drift, quality_trigger(found, bound, wanted.quality_minutes)) if why is not None]
-        level = next((one.level for one in reversed(windows) if one.model_version == champion), "not measured")
+        measured = [one for one in windows if one.model_version == champion]
+        level = max(measured, key=lambda one: one.window_end).level if measured else "not measured"
         auc = "not measured" if found is None else "as its bundle tells" if found[0] >= bound else f"below {bound:.4f}"
-        trying = in_progress(rollout, [run.version for run in read_runs(registry) if run.version is not None])
+        trying = in_progress(rollout, passed_runs(registry))
         status = f"{champion} serves: drift {level}, live AUC {auc}" + (f"; {trying} is being tried" if trying else "")
         self._say("watching", status)
         is_cooling = newest is not None and now - newest.finished < _duration(wanted.cool_down)
