@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.archive import find_parts
+from training.archive import Arrived, find_parts, newest_arrival_ms, read_part
 from training.examples import load_examples, save_examples, simulated_examples
 from training.labels import CONVERTED
 from training.prepare import EVENT_ROWS, UPDATE_ROWS, Preparation, PrepareError, build_bucket, prepare
@@ -63,6 +64,60 @@ def test_an_archive_in_any_order_gives_the_examples_that_memory_gives(tmp_path, 
     expected, expected_labels = by_time(simulated_examples(stream))
     assert labels.tolist() == expected_labels.tolist()
     assert features.tobytes() == expected.tobytes()
+
+
+def test_what_arrived_in_a_time_gives_the_examples_of_that_time_with_their_whole_history(tmp_path, stream):
+    archive(tmp_path / "clicks" / "part-0.parquet", list(stream.clicks()), stream.arrival_ms, partitions=1)
+    first, end = (int(np.quantile(stream.arrival_ms, share)) for share in (0.5, 0.8))
+    profiles = tmp_path / "profiles" / "part-0.parquet"
+    archive(profiles, stream.profiles, np.zeros(len(stream.profiles)), partitions=1)
+    frozen = replace(QUICK, arrived=Arrived(0, end), rows_from_ms=first)
+    examples = load_examples(prepare(tmp_path / "clicks", tmp_path / "out", frozen, profiles)[0])
+    everything = simulated_examples(stream)
+    matured = everything.time_ms + CONVERTED.horizon_ms <= end
+    wanted = matured & (everything.time_ms >= first) & (stream.arrival_ms[everything.offset] <= end)
+    assert 0 < wanted.sum() < len(everything) / 2
+    assert by_time(examples)[0].tobytes() == by_time(everything.take(np.flatnonzero(wanted)))[0].tobytes()
+
+
+def test_an_event_is_an_example_from_its_first_moment_to_that_of_the_last_matured_label():
+    events = packed(*(("a", minute, minute) for minute in (9, 10, 70, 71, 100)))
+    frozen = replace(QUICK, rows_from_ms=10 * 60_000)
+    examples, _ = build_bucket(events, NO_UPDATES, frozen, 100 * 60_000)
+    assert (examples.time_ms / 60_000).tolist() == [10, 70]
+    assert examples.starts.tolist() == [0, 0]
+
+
+def test_the_newest_arrival_is_told_by_the_footers_of_the_newest_day(tmp_path, stream):
+    clicks = list(stream.clicks())[:300]
+    for day, rows in (("day=2026-01-09", slice(0, 100)), ("day=2026-01-10", slice(100, 200))):
+        archive(tmp_path / day / "part-0.parquet", clicks[rows], stream.arrival_ms[rows])
+    assert newest_arrival_ms(tmp_path) == stream.arrival_ms[100:200].max()
+    table = pq.read_table(tmp_path / "day=2026-01-10" / "part-0.parquet")
+    for name, options in (("a", {"write_statistics": False}), ("b", {"use_deprecated_int96_timestamps": True})):
+        (tmp_path / name / "day=2026-01-10").mkdir(parents=True)
+        pq.write_table(table, tmp_path / name / "day=2026-01-10" / "part-0", **options)
+        assert newest_arrival_ms(tmp_path / name) == stream.arrival_ms[100:200].max()
+    empty = tmp_path / "empty.parquet"
+    pq.write_table(table.slice(0, 0), empty)
+    with pytest.raises(SourceError, match="no record in it"):
+        newest_arrival_ms(empty)
+
+
+def test_when_files_arrived_that_are_no_archive_is_not_known(tmp_path):
+    (tmp_path / "clicks.jsonl").write_text("{}")
+    for read in (newest_arrival_ms, lambda path: find_parts(path, arrived=Arrived(0, 1))):
+        with pytest.raises(SourceError, match="not an archive: when its records arrived is not known"):
+            read(tmp_path)
+
+
+def test_row_groups_outside_of_the_time_are_not_read(tmp_path, stream):
+    clicks, times = list(stream.clicks())[:2_000], stream.arrival_ms[:2_000]
+    archive(tmp_path / "part-0.parquet", clicks, times, partitions=1)
+    (part,) = find_parts(tmp_path, arrived=Arrived(int(times[600]), int(times[900])))
+    assert part.row_groups == (1,)
+    read = np.concatenate([batch.arrival_ms for batch in read_part(part)])
+    assert read.tolist() == times[(times >= times[600]) & (times <= times[900])].tolist()
 
 
 def packed(*events: tuple[str, int, int]) -> pa.Table:
