@@ -20,8 +20,8 @@ BUILT := $(VENV) $(WHEEL) $(JARS)
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: $(BUILT) ## Broker, cluster, model, job and clicks, start to finish; KEEP=1 leaves it running
-	@$(PYTHON) -m jobs.demo $(if $(KEEP),--keep)
+demo: $(BUILT) ## Broker, cluster, model, job and clicks, start to finish; KEEP=1 leaves it running, DAY=1 plays a day
+	@$(PYTHON) -m jobs.demo $(if $(DAY),--day) $(if $(KEEP),--keep)
 
 test: $(BUILT) ## All tests: unit, then those with a Flink planner, then those with broker and cluster
 	@$(PYTHON) -m pytest --durations=5

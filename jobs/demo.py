@@ -1,6 +1,7 @@
 """The whole loop on this machine: broker, cluster, model, job, clicks, scores; then what came of it.
 
     make demo            # or: python -m jobs.demo [--keep]
+    make demo DAY=1      # a whole day with all jobs instead: jobs.demo_day
 
 A simulated shop's half day is played in fast motion: first a backlog as fast as possible, which warms the JVM up, then
 clicks at a steady rate, for which latency is measured. The same figures go to build/demo.json.
@@ -15,25 +16,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
-from kafka import KafkaProducer
-from rich.console import Console
 from rich.live import Live
 
-from jobs import flink_client
+from jobs import demo_day, flink_client
 from jobs.demo_outcome import Outcome, report, report_table
+from jobs.demo_steps import await_answers, check, click_producer, console, demo_records, send_profiles, step, train
 from jobs.local_stack import DEFAULT_DIRECTORY, PROJECT, LocalStack, StackError
 from jobs.processes import ProcessError, is_running
-from jobs.replay_send import FOR_LATENCY, FOR_THROUGHPUT, Sent, at_rate, send
+from jobs.replay_send import at_rate, send
 from jobs.settings import Settings, load_settings
 from jobs.topics import create_topics
 from jobs.watch_scores import TopicWatcher
-from training.bundle import write_bundle
-from training.examples import simulated_examples
-from training.records import Record, profile_records
+from training.records import Record
 from training.settings import Training
-from training.simulate import Clickstream, Simulation, simulate, with_broken
-from training.train import summary
-from training.trainer import train_model
+from training.simulate import Clickstream, Simulation, simulate
 
 CONF = PROJECT / "conf" / "local.yaml"
 REPORT = PROJECT / "build" / "demo.json"
@@ -41,28 +37,27 @@ REPORT = PROJECT / "build" / "demo.json"
 HOURS = 12
 TRAINING_USERS, TRAINING_SEED = 3_000, 1
 DEMO_USERS, DEMO_SEED = 2_000, 2
-BROKEN_SHARE = 0.005
 RATE = 500  # clicks a second
 LIVE_SECONDS = 40
-DRAIN_SECONDS = 60
 
 #: Every feature, so that the demo shows the job at full work; `make train` prunes.
 QUICK_TRAINING = Training(folds=3, rounds=150, prune=False, compare=())
 
-console = Console(highlight=False, soft_wrap=True)
-
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="jobs.demo", description="The whole loop on this machine.")
-    parser.add_argument("--keep", action="store_true", help="leave broker, cluster and job running, in build/local")
-    keep = parser.parse_args(arguments).keep
+    parser.add_argument("--keep", action="store_true", help="leave broker, cluster and jobs running, in build/local")
+    parser.add_argument("--day", action="store_true", help="play a day in fast motion, with all jobs")
+    options = parser.parse_args(arguments)
+    keep, demonstrate = options.keep, demo_day.demonstrate if options.day else _demonstrate
     directory = DEFAULT_DIRECTORY if keep else Path(tempfile.mkdtemp(prefix="demo-", dir=PROJECT / "build"))
-    stack = LocalStack(directory, prefer_default_ports=keep, report=console.print)
+    size = demo_day.CLUSTER if options.day else {}
+    stack = LocalStack(directory, prefer_default_ports=keep, report=console.print, **size)
     try:
         if any(map(is_running, stack.processes.values())):
             raise StackError(f"{directory}: a stack runs there already; end it with `make down`")
         try:
-            settings = _demonstrate(stack)
+            settings = demonstrate(stack)
         except BaseException:
             stack.stop()
             raise
@@ -80,24 +75,21 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def step(what: str) -> None:
-    console.print(f"[bold]==> {what}[/bold]")
-
-
 def _demonstrate(stack: LocalStack) -> Settings:
     step(f"Starting Kafka and Flink (logs in {stack.directory.relative_to(PROJECT)}/log)")
     stack.start()
 
     step(f"Training a model on {TRAINING_USERS} simulated users")
-    bundle = _train(stack.directory / "models")
+    version = f"demo-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    bundle = train(
+        simulate(_half_day(TRAINING_USERS, TRAINING_SEED)), QUICK_TRAINING, version, stack.directory / "models"
+    )
 
     overrides = [f"model.bundle={bundle}", "source.start=latest"]
     settings = load_settings(CONF, [*overrides, f"kafka.bootstrap.servers={stack.bootstrap_servers}"])
     create_topics(settings, partitions=4, replication=1)
     stream = simulate(_half_day(DEMO_USERS, DEMO_SEED))
-    producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, **FOR_THROUGHPUT)
-    _check(send(producer, settings.topics.profiles, profile_records(stream.profiles)))
-    producer.close()
+    send_profiles(stack, settings, stream)
 
     step(f"Submitting the job: flink run -pym jobs.score_clicks -pyfs dist/*.whl --conf {CONF.relative_to(PROJECT)}")
     job = flink_client.submit(stack, CONF, overrides)
@@ -119,22 +111,6 @@ def _demonstrate(stack: LocalStack) -> Settings:
     return settings
 
 
-def _train(models: Path) -> Path:
-    """Train on a simulated half day; returns the bundle's directory."""
-    version = f"demo-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    stream = simulate(_half_day(TRAINING_USERS, TRAINING_SEED))
-    console.print(f"    {len(stream)} clicks")
-    trained = train_model(simulated_examples(stream), QUICK_TRAINING, version=version, report=_indented)
-    write_bundle(models / version, trained.manifest, trained.files)
-    for line in summary(trained.manifest).splitlines():
-        _indented(line)
-    return models / version
-
-
-def _indented(line: str) -> None:
-    console.print(f"    {line}")
-
-
 def _half_day(users: int, seed: int) -> Simulation:
     """Simulated hours that end now, so that the job's bounds on event times hold for them."""
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=HOURS)
@@ -143,34 +119,22 @@ def _half_day(users: int, seed: int) -> Simulation:
 
 def _play(stack: LocalStack, settings: Settings, stream: Clickstream, outcome: Outcome) -> None:
     """Send everything and wait for the answers."""
-    records = list(_records(stream))
+    records = list(demo_records(stream))
     backlog = max(len(records) - RATE * LIVE_SECONDS, 0)
-    producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, max_request_size=4_000_000, **FOR_LATENCY)
+    producer = click_producer(stack)
     try:
         step(f"Replaying a backlog of {backlog} clicks as fast as possible, which warms the JVM up")
         with _shown(outcome, backlog) as noted:
-            _check(send(producer, settings.topics.clicks, noted(records[:backlog])))
-            _await_answers(outcome)
+            check(send(producer, settings.topics.clicks, noted(records[:backlog]), record_timestamps=False))
+            await_answers(lambda: outcome.answered, outcome.sent)
         step(f"Replaying {len(records) - backlog} clicks live, {RATE} a second")
         outcome.begin_live()
         with _shown(outcome, len(records)) as noted:
-            _check(send(producer, settings.topics.clicks, noted(at_rate(records[backlog:], RATE))))
-            _await_answers(outcome)
+            live = at_rate(records[backlog:], RATE)
+            check(send(producer, settings.topics.clicks, noted(live), record_timestamps=False))
+            await_answers(lambda: outcome.answered, outcome.sent)
     finally:
         producer.close()
-
-
-class _Named(msgspec.Struct):
-    user_id: str
-
-
-def _records(stream: Clickstream) -> Iterator[Record]:
-    """The clicks, some broken copies between them, in order of arrival; Kafka stamps them as they are sent."""
-    key = None
-    for value, reason in with_broken(stream.clicks(), BROKEN_SHARE):
-        if reason is None:
-            key = msgspec.json.decode(value, type=_Named).user_id.encode()
-        yield key, value, None
 
 
 @contextmanager
@@ -189,18 +153,6 @@ def _shown(outcome: Outcome, total: int):
 
     yield printing
     console.print(f"    {outcome.progress(total)}")
-
-
-def _check(sent: Sent) -> None:
-    if sent.interrupted:
-        raise KeyboardInterrupt
-    if sent.failures:
-        raise StackError(f"Kafka took {sent.delivered} records and refused {sent.failed}: {dict(sent.failures)}")
-
-
-def _await_answers(outcome: Outcome) -> None:
-    what = f"an answer to each of {outcome.sent} clicks; see the job's exceptions in the Flink log"
-    flink_client.wait_for(lambda: outcome.answered >= outcome.sent, DRAIN_SECONDS, what)
 
 
 def _explain_what_runs(stack: LocalStack, settings: Settings) -> None:

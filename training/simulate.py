@@ -6,7 +6,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
@@ -97,6 +97,13 @@ class Clickstream:
     def labels(self) -> tuple[np.ndarray, np.ndarray]:
         """The label CONVERTED of each event, and which events to use, both bool[n]; see `label_events`."""
         return label_clicks(CONVERTED, self.events["user"], self.events["time_ms"], self.kind)
+
+    def between(self, start_ms: float, end_ms: float) -> "Clickstream":
+        """Only the events that arrive from the start up to the end; they are numbered anew, profiles stay."""
+        rows = slice(*np.searchsorted(self.arrival_ms, [start_ms, end_ms]))
+        return replace(
+            self, events=self.events[rows], arrival_ms=self.arrival_ms[rows], propensity=self.propensity[rows]
+        )
 
     def clicks(self) -> Iterator[dict]:
         """The events as records of the clicks contract."""

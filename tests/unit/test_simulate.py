@@ -65,6 +65,14 @@ def test_every_click_keeps_the_contract():
     assert len(set(decoded.event_ids)) == len(stream)
 
 
+def test_a_part_of_a_stream_has_what_arrives_in_that_time(stream):
+    middle, end = int(stream.arrival_ms[len(stream) // 2]), int(stream.arrival_ms[-1]) + 1
+    parts = stream.between(0, middle), stream.between(middle, end)
+    assert parts[0].arrival_ms.max() < middle <= parts[1].arrival_ms.min()
+    for name in ("events", "arrival_ms", "propensity"):
+        assert np.array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(stream, name))
+
+
 def test_every_kind_of_event_of_the_shop_occurs(stream):
     assert {EVENT_KINDS[kind] for kind in np.unique(stream.kind)} == set(EVENT_KINDS) - {"other", "select_item"}
 

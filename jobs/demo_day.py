@@ -1,0 +1,283 @@
+"""A day of the simulated shop in fast motion, with all jobs; then what came of it.
+
+    make demo DAY=1      # or: python -m jobs.demo --day
+
+Event times are those of yesterday, 6:00 to 22:00 UTC, and run SPEED times faster than the clock, while Kafka stamps
+records as they are sent: an event is so at most 42 h behind its record and never ahead of it, well within
+`decode.max_behind` and `.max_ahead`. All that is measured goes by event times. While a model is trained, the day stands
+still. That the users of one arm buy more often, and that all behave otherwise from the afternoon on, is simulated; the
+jobs have to find it out. The same figures go to build/demo_day.json.
+"""
+
+import io
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import yaml
+
+from jobs import flink_client
+from jobs.demo_day_outcome import DayOutcome, clock_time, report, report_tables
+from jobs.demo_steps import (
+    await_answers,
+    check,
+    click_producer,
+    console,
+    demo_records,
+    indented,
+    send_profiles,
+    step,
+    train,
+)
+from jobs.local_stack import PROJECT, LocalStack, StackError
+from jobs.replay_send import at_recorded_speed, send
+from jobs.settings import Settings, load_settings
+from jobs.topics import create_topics
+from jobs.watch_scores import TopicWatcher
+from training import promote
+from training.labels import CONVERTED
+from training.records import Record
+from training.settings import Training
+from training.simulate import Clickstream, Simulation, simulate
+from udfs.features import FEATURES
+
+CONF = PROJECT / "conf" / "local.yaml"
+REPORT = PROJECT / "build" / "demo_day.json"
+HOUR_MS, MINUTE_MS = 3_600_000, 60_000
+
+#: In the order in which they are submitted: each reads what those before it write.
+JOBS = (
+    "jobs.score_clicks",
+    "jobs.archive_clicks",
+    "jobs.measure_outcomes",
+    "jobs.measure_sessions",
+    "jobs.watch_drift",
+    "jobs.watch_experiments",
+)
+CLUSTER = {"task_managers": 2, "slots": 3}  # a slot for each job
+TOPICS = ("scores", "shadow_scores", "dead_letters", "outcomes", "sessions", "kpis", "drift", "experiments")
+
+SPEED = 160
+USERS, SEED = 5_000, 2
+BEGINS, HISTORY_HOURS, DAY_HOURS = 6, 24, 16  # models learn from the last day, this one begins at 6:00
+RETRAIN, START, RAMP, SHIFT, RETRAIN_AGAIN = 1.5, 2.5, 3.0, 9.0, 12.5  # hours after the day's beginning
+SALT, CONTROL_SHARE, FIRST_SHARE, CHALLENGER_SHARE = "demo-day", 0.1, 0.05, 0.45
+CHAMPION, CHALLENGER, AFTER_SHIFT = "yesterday", "this-morning", "after-the-shift"
+RULE = {"any": ["cart_adds_30m >= 1", "checkouts_30m >= 1"]}
+
+PROGRESS_SECONDS = 10
+MATURE_SECONDS = 60
+
+#: Not what moves within any day: the hour, what grows with the time a user is known, who is awake in which country.
+STEADY_FEATURES = tuple(
+    feature.name
+    for feature in FEATURES
+    if feature.group in ("window", "session", "context", "profile")
+    and not feature.name.endswith("_24h")
+    and feature.name not in ("local_hour", "local_weekday", "country")
+)
+TRAINING = Training(features=STEADY_FEATURES, folds=3, rounds=150, prune=False, compare=())
+
+
+class Moment(NamedTuple):
+    """Something to do in the course of the day."""
+
+    time_ms: int
+    what: str
+    act: Callable[[], None]
+
+
+def demonstrate(stack: LocalStack) -> Settings:
+    """Play the day on the stack, which is started; returns the settings of what then runs."""
+    step(f"Starting Kafka and Flink (logs in {stack.directory.relative_to(PROJECT)}/log)")
+    stack.start()
+    begin = datetime.now(UTC).replace(hour=BEGINS, minute=0, second=0, microsecond=0) - timedelta(days=1)
+    begin_ms = round(begin.timestamp() * 1000)
+    stream = simulate(_two_days(begin))
+    day = stream.between(begin_ms, begin_ms + DAY_HOURS * HOUR_MS)
+    models = Models(stack.directory / f"day-{datetime.now(UTC):%Y%m%dT%H%M%S}", stream)
+
+    step(f"Training a model on the last day of {USERS} simulated users")
+    models.begin(begin_ms)
+    overrides = _overrides(models, stack.directory)
+    settings = load_settings(CONF, [*overrides, f"kafka.bootstrap.servers={stack.bootstrap_servers}"])
+    create_topics(settings, partitions=4, replication=1)
+    send_profiles(stack, settings, day)
+    _submit(stack, overrides, begin_ms + round(RAMP * HOUR_MS))
+
+    outcome = DayOutcome({getattr(settings.topics, role): role for role in TOPICS})
+    watcher = TopicWatcher(stack.bootstrap_servers, list(outcome.roles), outcome.received)
+    watcher.start()
+    try:
+        step(f"Playing {len(day)} clicks of {DAY_HOURS} h in {DAY_HOURS * 3600 // SPEED} s, and what is done meanwhile")
+        _play(stack, settings, day, outcome, moments(models, begin_ms))
+        _await_outcomes(day, outcome)
+    finally:
+        watcher.stop()
+    figures = report(day, outcome, *(begin_ms + round(hours * HOUR_MS) for hours in (RAMP, SHIFT)))
+    REPORT.write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
+    console.print(report_tables(figures))
+    console.print(f"wrote {REPORT.relative_to(PROJECT)}")
+    return settings
+
+
+def _two_days(begin: datetime) -> Simulation:
+    return Simulation(
+        users=USERS,
+        hours=HISTORY_HOURS + DAY_HOURS,
+        seed=SEED,
+        start=begin - timedelta(hours=HISTORY_HOURS),
+        late_share=0.02,
+        shift_at=HISTORY_HOURS + SHIFT,
+        lift_at=HISTORY_HOURS + RAMP,
+        lift_start=CONTROL_SHARE,
+        lift_end=CONTROL_SHARE + CHALLENGER_SHARE,
+        lift_salt=SALT,
+    )
+
+
+def _overrides(models: "Models", directory: Path) -> list[str]:
+    return [
+        "job.parallelism=1",
+        "source.start=latest",
+        f"model.registry={models.registry}",
+        "model.poll=1 s",
+        "feature_log.user_share=0.5",
+        f"archive.dir={(directory / 'archive').as_uri()}",
+        "archive.interval=15 s",
+        "execution.bundle_time=200 ms",  # six jobs share the cores: fewer, larger bundles
+        "execution.buffer_timeout=50 ms",
+    ]
+
+
+def _submit(stack: LocalStack, overrides: Sequence[str], experiment_start_ms: int) -> None:
+    shares = {"challenger": CHALLENGER_SHARE, "champion": 1 - CONTROL_SHARE - CHALLENGER_SHARE}
+    of_job = {
+        "jobs.watch_drift": ["drift.window=1 h", "drift.slide=10 min"],
+        "jobs.watch_experiments": [
+            f"experiments.start={experiment_start_ms}",
+            f"experiments.shares={msgspec.json.encode(shares).decode()}",
+            "experiments.interval=10 s",
+        ],
+    }
+    for number, module in enumerate(JOBS, 1):
+        step(f"Submitting job {number} of {len(JOBS)}: {module}")
+        job = flink_client.submit(stack, CONF, [*overrides, *of_job.get(module, ())], module=module)
+        flink_client.wait_until_running(stack, job)
+
+
+class Models:
+    """The day's models: trained on what has happened until then, and entered into a registry."""
+
+    def __init__(self, directory: Path, stream: Clickstream):
+        self.registry = directory / "registry"
+        self._directory = directory
+        self._stream = stream
+
+    def begin(self, now_ms: int) -> None:
+        """The first champion, with a control group."""
+        self._train(CHAMPION, now_ms - HISTORY_HOURS * HOUR_MS, now_ms)
+        control = {"share": CONTROL_SHARE, "at_most": CONTROL_SHARE}
+        rollout = self._directory / "rollout.yaml"
+        rollout.write_text(yaml.safe_dump({"salt": SALT, "champion": CHAMPION, "control": control, "rule": RULE}))
+        self._promote("apply", str(rollout), "--why", "the first model")
+
+    def retrain(self, version: str, since_ms: int, now_ms: int) -> None:
+        """Another model, which scores and does not act."""
+        self._train(version, since_ms, now_ms)
+        self._promote("shadow", version, "--why", "retrained")
+
+    def start(self) -> None:
+        shares = ("--share", str(FIRST_SHARE), "--at-most", str(CHALLENGER_SHARE))
+        self._promote("start", CHALLENGER, *shares, "--why", "an hour in shadow")
+
+    def ramp(self) -> None:
+        self._promote("ramp", CHALLENGER, "--share", str(CHALLENGER_SHARE), "--why", "nothing is worse")
+
+    def _train(self, version: str, since_ms: int, now_ms: int) -> None:
+        bundle = train(self._stream.between(since_ms, now_ms), TRAINING, version, self._directory / "models")
+        self._promote("stage", str(bundle))
+
+    def _promote(self, *arguments: str) -> None:
+        said = io.StringIO()
+        with redirect_stdout(said), redirect_stderr(said):
+            code = promote.main([*arguments, "--registry", str(self.registry)])
+        if code:
+            raise StackError(said.getvalue().strip())
+        indented(f"promote {arguments[0]}: {said.getvalue().splitlines()[0]}")
+
+
+def moments(models: Models, begin_ms: int) -> list[Moment]:
+    """What is done in the course of the day, in its order."""
+
+    def at(hours: float) -> int:
+        return begin_ms + round(hours * HOUR_MS)
+
+    def retrain() -> None:
+        models.retrain(CHALLENGER, at(RETRAIN - HISTORY_HOURS), at(RETRAIN))
+
+    def retrain_again() -> None:
+        models.retrain(AFTER_SHIFT, at(SHIFT), at(RETRAIN_AGAIN))
+
+    return [
+        Moment(at(RETRAIN), f"{CHALLENGER} is trained on the last 24 h and scores in shadow", retrain),
+        Moment(at(START), f"{CHALLENGER} acts for {FIRST_SHARE:.0%} of the users", models.start),
+        Moment(at(RAMP), f"and for {CHALLENGER_SHARE:.0%}; they buy more often from now on", models.ramp),
+        Moment(at(SHIFT), "a sale begins: all behave otherwise, which no job is told", lambda: None),
+        Moment(at(RETRAIN_AGAIN), f"{AFTER_SHIFT} is trained on the sale and scores in shadow", retrain_again),
+    ]
+
+
+def parts(records: Sequence[Record], times_ms: Sequence[int]) -> Iterator[Sequence[Record]]:
+    """Records in order of arrival, cut where the first one is of each of the times, or later: one part more than times.
+
+    >>> [len(part) for part in parts([(b"", b"", 1), (b"", b"", None), (b"", b"", 5), (b"", b"", 2)], [3, 9])]
+    [2, 2, 0]
+    """
+    start = 0
+    for time_ms in times_ms:
+        later = (number for number in range(start, len(records)) if (records[number][2] or 0) >= time_ms)
+        end = next(later, len(records))
+        yield records[start:end]
+        start = end
+    yield records[start:]
+
+
+def _play(stack: LocalStack, settings: Settings, day: Clickstream, outcome: DayOutcome, todo: Sequence[Moment]) -> None:
+    """Send the day at its speed; each moment's doing holds it up."""
+    records = list(demo_records(day))
+    producer = click_producer(stack)
+    try:
+        for part, moment in zip(parts(records, [moment.time_ms for moment in todo]), [*todo, None]):
+            paced = at_recorded_speed(part, SPEED)
+            check(send(producer, settings.topics.clicks, _told(paced, outcome), record_timestamps=False))
+            if moment is not None:
+                console.print(f"    [bold]{clock_time(moment.time_ms)}  {moment.what}[/bold]")
+                moment.act()
+    finally:
+        producer.close()
+    await_answers(lambda: outcome.answered, outcome.sent)
+
+
+def _told(records: Iterable[Record], outcome: DayOutcome) -> Iterator[Record]:
+    """The records; tells now and then how far it is."""
+    due = time.monotonic() + PROGRESS_SECONDS
+    for record in records:
+        outcome.sent += 1
+        if record[2] is not None and time.monotonic() >= due:
+            due += PROGRESS_SECONDS
+            indented(outcome.progress(record[2]))
+        yield record
+
+
+def _await_outcomes(day: Clickstream, outcome: DayOutcome) -> None:
+    """Wait for what came of the scores whose horizon is over; the last events of the day say that it is."""
+    time_ms = day.events["time_ms"]
+    over_ms = int(time_ms.max()) - CONVERTED.horizon_ms - 2 * MINUTE_MS
+    expected = int((time_ms <= over_ms).sum())
+    what = f"{expected} outcomes of scores before {clock_time(over_ms)}; {len(outcome.outcomes)} are there"
+    flink_client.wait_for(lambda: len(outcome.outcomes) >= expected, MATURE_SECONDS, what)

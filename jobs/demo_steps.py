@@ -1,0 +1,86 @@
+"""What the demo and the day in fast motion both do: say what they do, train, send, wait."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+from kafka import KafkaProducer
+from rich.console import Console
+
+from jobs import flink_client
+from jobs.local_stack import LocalStack, StackError
+from jobs.replay_send import FOR_LATENCY, FOR_THROUGHPUT, Sent, send
+from jobs.settings import Settings
+from training.broken import with_broken
+from training.bundle import write_bundle
+from training.examples import simulated_examples
+from training.records import Record, profile_records
+from training.settings import Training
+from training.simulate import Clickstream
+from training.train import summary
+from training.trainer import train_model
+
+BROKEN_SHARE = 0.005
+DRAIN_SECONDS = 60
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def step(what: str) -> None:
+    console.print(f"[bold]==> {what}[/bold]")
+
+
+def indented(line: str) -> None:
+    console.print(f"    {line}")
+
+
+def train(stream: Clickstream, training: Training, version: str, models: Path) -> Path:
+    """Train on simulated clicks; returns the bundle's directory."""
+    indented(f"{len(stream)} clicks")
+    trained = train_model(simulated_examples(stream), training, version=version, report=indented)
+    write_bundle(models / version, trained.manifest, trained.files)
+    for line in summary(trained.manifest).splitlines():
+        indented(line)
+    return models / version
+
+
+def send_profiles(stack: LocalStack, settings: Settings, stream: Clickstream) -> None:
+    producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, **FOR_THROUGHPUT)
+    try:
+        check(send(producer, settings.topics.profiles, profile_records(stream.profiles)))
+    finally:
+        producer.close()
+
+
+def click_producer(stack: LocalStack) -> KafkaProducer:
+    return KafkaProducer(bootstrap_servers=stack.bootstrap_servers, max_request_size=4_000_000, **FOR_LATENCY)
+
+
+class _Placed(msgspec.Struct):
+    user_id: str
+    event_time: int
+
+
+def demo_records(stream: Clickstream) -> Iterator[Record]:
+    """The clicks with their event times, some broken copies without one between them, in order of arrival."""
+    key = None
+    for value, reason in with_broken(stream.clicks(), BROKEN_SHARE):
+        if reason is not None:
+            yield key, value, None
+            continue
+        click = msgspec.json.decode(value, type=_Placed)
+        key = click.user_id.encode()
+        yield key, value, click.event_time
+
+
+def check(sent: Sent) -> None:
+    if sent.interrupted:
+        raise KeyboardInterrupt
+    if sent.failures:
+        raise StackError(f"Kafka took {sent.delivered} records and refused {sent.failed}: {dict(sent.failures)}")
+
+
+def await_answers(answered: Callable[[], int], sent: int) -> None:
+    """Wait until there are as many scores and dead letters as clicks."""
+    what = f"an answer to each of {sent} clicks; see the job's exceptions in the Flink log"
+    flink_client.wait_for(lambda: answered() >= sent, DRAIN_SECONDS, what)
