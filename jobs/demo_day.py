@@ -9,45 +9,42 @@ still. That the users of one arm buy more often, and that all behave otherwise f
 jobs have to find it out. The same figures go to build/demo_day.json.
 """
 
-import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import yaml
 
 from jobs import flink_client
-from jobs.demo_day_outcome import DayOutcome, clock_time, report, report_tables
-from jobs.demo_steps import (
-    await_answers,
-    check,
-    click_producer,
-    console,
-    demo_records,
-    indented,
-    send_profiles,
-    step,
-    train,
+from jobs.demo_day_figures import report
+from jobs.demo_day_models import (
+    AFTER_SHIFT,
+    CHALLENGER,
+    CHALLENGER_SHARE,
+    CONTROL_SHARE,
+    FIRST_SHARE,
+    HISTORY_HOURS,
+    SALT,
+    Models,
 )
-from jobs.local_stack import PROJECT, LocalStack, StackError
+from jobs.demo_day_outcome import DayOutcome, clock_time
+from jobs.demo_day_tables import report_tables
+from jobs.demo_steps import await_answers, check, click_producer, console, demo_records, indented, send_profiles, step
+from jobs.local_stack import PROJECT, LocalStack
 from jobs.replay_send import at_recorded_speed, send
 from jobs.settings import Settings, load_settings
 from jobs.topics import create_topics
 from jobs.watch_scores import TopicWatcher
-from training import promote
 from training.labels import CONVERTED
 from training.records import Record
-from training.settings import Training
 from training.simulate import Clickstream, Simulation, simulate
-from udfs.features import FEATURES
+from training.visits import HOUR_MS
 
 CONF = PROJECT / "conf" / "local.yaml"
 REPORT = PROJECT / "build" / "demo_day.json"
-HOUR_MS, MINUTE_MS = 3_600_000, 60_000
+MINUTE_MS = 60_000
 
 #: In the order in which they are submitted: each reads what those before it write.
 JOBS = (
@@ -63,24 +60,11 @@ TOPICS = ("scores", "shadow_scores", "dead_letters", "outcomes", "sessions", "kp
 
 SPEED = 160
 USERS, SEED = 5_000, 2
-BEGINS, HISTORY_HOURS, DAY_HOURS = 6, 24, 16  # models learn from the last day, this one begins at 6:00
+BEGINS, DAY_HOURS = 6, 16  # from 6:00 to 22:00
 RETRAIN, START, RAMP, SHIFT, RETRAIN_AGAIN = 1.5, 2.5, 3.0, 9.0, 12.5  # hours after the day's beginning
-SALT, CONTROL_SHARE, FIRST_SHARE, CHALLENGER_SHARE = "demo-day", 0.1, 0.05, 0.45
-CHAMPION, CHALLENGER, AFTER_SHIFT = "yesterday", "this-morning", "after-the-shift"
-RULE = {"any": ["cart_adds_30m >= 1", "checkouts_30m >= 1"]}
 
 PROGRESS_SECONDS = 10
 MATURE_SECONDS = 60
-
-#: Not what moves within any day: the hour, what grows with the time a user is known, who is awake in which country.
-STEADY_FEATURES = tuple(
-    feature.name
-    for feature in FEATURES
-    if feature.group in ("window", "session", "context", "profile")
-    and not feature.name.endswith("_24h")
-    and feature.name not in ("local_hour", "local_weekday", "country")
-)
-TRAINING = Training(features=STEADY_FEATURES, folds=3, rounds=150, prune=False, compare=())
 
 
 class Moment(NamedTuple):
@@ -110,7 +94,7 @@ def demonstrate(stack: LocalStack) -> Settings:
     _submit(stack, overrides, begin_ms + round(RAMP * HOUR_MS))
 
     outcome = DayOutcome({getattr(settings.topics, role): role for role in TOPICS})
-    watcher = TopicWatcher(stack.bootstrap_servers, list(outcome.roles), outcome.received)
+    watcher = TopicWatcher(stack.bootstrap_servers, list(outcome.roles), outcome.received, from_beginning=False)
     watcher.start()
     try:
         step(f"Playing {len(day)} clicks of {DAY_HOURS} h in {DAY_HOURS * 3600 // SPEED} s, and what is done meanwhile")
@@ -140,7 +124,7 @@ def _two_days(begin: datetime) -> Simulation:
     )
 
 
-def _overrides(models: "Models", directory: Path) -> list[str]:
+def _overrides(models: Models, directory: Path) -> list[str]:
     return [
         "job.parallelism=1",
         "source.start=latest",
@@ -168,47 +152,6 @@ def _submit(stack: LocalStack, overrides: Sequence[str], experiment_start_ms: in
         step(f"Submitting job {number} of {len(JOBS)}: {module}")
         job = flink_client.submit(stack, CONF, [*overrides, *of_job.get(module, ())], module=module)
         flink_client.wait_until_running(stack, job)
-
-
-class Models:
-    """The day's models: trained on what has happened until then, and entered into a registry."""
-
-    def __init__(self, directory: Path, stream: Clickstream):
-        self.registry = directory / "registry"
-        self._directory = directory
-        self._stream = stream
-
-    def begin(self, now_ms: int) -> None:
-        """The first champion, with a control group."""
-        self._train(CHAMPION, now_ms - HISTORY_HOURS * HOUR_MS, now_ms)
-        control = {"share": CONTROL_SHARE, "at_most": CONTROL_SHARE}
-        rollout = self._directory / "rollout.yaml"
-        rollout.write_text(yaml.safe_dump({"salt": SALT, "champion": CHAMPION, "control": control, "rule": RULE}))
-        self._promote("apply", str(rollout), "--why", "the first model")
-
-    def retrain(self, version: str, since_ms: int, now_ms: int) -> None:
-        """Another model, which scores and does not act."""
-        self._train(version, since_ms, now_ms)
-        self._promote("shadow", version, "--why", "retrained")
-
-    def start(self) -> None:
-        shares = ("--share", str(FIRST_SHARE), "--at-most", str(CHALLENGER_SHARE))
-        self._promote("start", CHALLENGER, *shares, "--why", "an hour in shadow")
-
-    def ramp(self) -> None:
-        self._promote("ramp", CHALLENGER, "--share", str(CHALLENGER_SHARE), "--why", "nothing is worse")
-
-    def _train(self, version: str, since_ms: int, now_ms: int) -> None:
-        bundle = train(self._stream.between(since_ms, now_ms), TRAINING, version, self._directory / "models")
-        self._promote("stage", str(bundle))
-
-    def _promote(self, *arguments: str) -> None:
-        said = io.StringIO()
-        with redirect_stdout(said), redirect_stderr(said):
-            code = promote.main([*arguments, "--registry", str(self.registry)])
-        if code:
-            raise StackError(said.getvalue().strip())
-        indented(f"promote {arguments[0]}: {said.getvalue().splitlines()[0]}")
 
 
 def moments(models: Models, begin_ms: int) -> list[Moment]:

@@ -1,0 +1,71 @@
+"""The models of the demo's day: trained on what has happened until then, entered into a registry."""
+
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import yaml
+
+from jobs.demo_steps import indented, train
+from jobs.local_stack import StackError
+from training import promote
+from training.settings import Training
+from training.simulate import Clickstream
+from training.visits import HOUR_MS
+from udfs.features import FEATURES
+
+HISTORY_HOURS = 24  # that models learn from
+SALT, CONTROL_SHARE, FIRST_SHARE, CHALLENGER_SHARE = "demo-day", 0.1, 0.05, 0.45
+CHAMPION, CHALLENGER, AFTER_SHIFT = "yesterday", "this-morning", "after-the-shift"
+RULE = {"any": ["cart_adds_30m >= 1", "checkouts_30m >= 1"]}
+
+#: Not what moves within any day: the hour, what grows with the time a user is known, who is awake in which country.
+STEADY_FEATURES = tuple(
+    feature.name
+    for feature in FEATURES
+    if feature.group in ("window", "session", "context", "profile")
+    and not feature.name.endswith("_24h")
+    and feature.name not in ("local_hour", "local_weekday", "country")
+)
+TRAINING = Training(features=STEADY_FEATURES, folds=3, rounds=150, prune=False, compare=())
+
+
+class Models:
+    """A registry, and the simulated clicks to train from."""
+
+    def __init__(self, directory: Path, stream: Clickstream):
+        self.registry = directory / "registry"
+        self._directory = directory
+        self._stream = stream
+
+    def begin(self, now_ms: int) -> None:
+        """The first champion, with a control group."""
+        self._train(CHAMPION, now_ms - HISTORY_HOURS * HOUR_MS, now_ms)
+        control = {"share": CONTROL_SHARE, "at_most": CONTROL_SHARE}
+        rollout = self._directory / "rollout.yaml"
+        rollout.write_text(yaml.safe_dump({"salt": SALT, "champion": CHAMPION, "control": control, "rule": RULE}))
+        self._promote("apply", str(rollout), "--why", "the first model")
+
+    def retrain(self, version: str, since_ms: int, now_ms: int) -> None:
+        """Another model, which scores and does not act."""
+        self._train(version, since_ms, now_ms)
+        self._promote("shadow", version, "--why", "retrained")
+
+    def start(self) -> None:
+        shares = ("--share", str(FIRST_SHARE), "--at-most", str(CHALLENGER_SHARE))
+        self._promote("start", CHALLENGER, *shares, "--why", "an hour in shadow")
+
+    def ramp(self) -> None:
+        self._promote("ramp", CHALLENGER, "--share", str(CHALLENGER_SHARE), "--why", "nothing is worse")
+
+    def _train(self, version: str, since_ms: int, now_ms: int) -> None:
+        bundle = train(self._stream.between(since_ms, now_ms), TRAINING, version, self._directory / "models")
+        self._promote("stage", str(bundle))
+
+    def _promote(self, *arguments: str) -> None:
+        said = io.StringIO()
+        with redirect_stdout(said), redirect_stderr(said):
+            code = promote.main([*arguments, "--registry", str(self.registry)])
+        if code:
+            raise StackError(said.getvalue().strip())
+        indented(f"promote {arguments[0]}: {said.getvalue().splitlines()[0]}")
