@@ -2,9 +2,7 @@
 
 from pyflink.table import TableEnvironment
 
-from jobs.settings import Settings
-from udfs.durations import duration_ms
-from udfs.events import ClickLimits
+from jobs.settings import Settings, click_limits
 from udfs.flink_columns import Profile
 from udfs.flink_udfs import DecodeClicks, DecodeProfiles
 
@@ -12,12 +10,6 @@ from udfs.flink_udfs import DecodeClicks, DecodeProfiles
 def profile_of(settings: Settings) -> Profile:
     """How Flink is to run the functions."""
     return Profile(settings.execution.profile, settings.execution.metrics_endpoint)
-
-
-def click_limits(settings: Settings) -> ClickLimits:
-    """The bounds on what is accepted."""
-    decode = settings.decode
-    return ClickLimits(decode.max_record_bytes, duration_ms(decode.max_behind), duration_ms(decode.max_ahead))
 
 
 def register_decoders(tables: TableEnvironment, settings: Settings) -> None:

@@ -16,8 +16,15 @@ HEAP = "1g"
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
 
-def broker_properties(port: int, controller_port: int, data: Path, partitions: int) -> dict[str, object]:
-    """server.properties of a single node that keeps every record and coordinates with as little ceremony as it can."""
+def broker_properties(
+    port: int, controller_port: int, data: Path, partitions: int, sasl_port: int | None = None
+) -> dict[str, object]:
+    """server.properties of a single node that keeps every record and coordinates with as little ceremony as it can.
+
+    With a `sasl_port`, clients may also come over TLS and SASL; the caller's options say with which certificate.
+    """
+    listeners = {"PLAINTEXT": port} | ({"SASL_SSL": sasl_port} if sasl_port else {})
+    addresses = ",".join(f"{protocol}://127.0.0.1:{number}" for protocol, number in listeners.items())
     return {
         "process.roles": "broker,controller",
         "node.id": 1,
@@ -27,9 +34,9 @@ def broker_properties(port: int, controller_port: int, data: Path, partitions: i
         # leader, and the marker that ends a transaction just then is lost: consumers that read committed records only
         # see nothing more until it times out. The price: after a crash, a new broker waits for so long.
         "broker.session.timeout.ms": 30_000,
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": f"{addresses},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": addresses,
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",
         "log.dirs": data,
         "log.retention.ms": -1,
         "message.max.bytes": MAX_MESSAGE_BYTES,
@@ -44,10 +51,12 @@ def broker_properties(port: int, controller_port: int, data: Path, partitions: i
     }
 
 
-def format_storage(jars: Path, properties: Mapping[str, object], file: Path) -> None:
+def format_storage(
+    jars: Path, properties: Mapping[str, object], file: Path, sasl_users: Mapping[str, str] | None = None
+) -> None:
     """Write the properties to `file` and prepare their data directory; one that is in use already is left as it is.
 
-    Raises ProcessError when Kafka refuses.
+    `sasl_users` are passwords by name, for SCRAM-SHA-512. Raises ProcessError when Kafka refuses.
     """
     file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
     if (Path(str(properties["log.dirs"])) / "meta.properties").exists():
@@ -55,6 +64,8 @@ def format_storage(jars: Path, properties: Mapping[str, object], file: Path) -> 
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     # In one word: an id may begin with a hyphen, and would be taken for an option.
     command = [*_kafka(jars), "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(file)]
+    for name, password in (sasl_users or {}).items():
+        command += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
     formatted = subprocess.run(command, capture_output=True, text=True, check=False)
     if formatted.returncode != 0:
         raise ProcessError(f"Kafka can't format {properties['log.dirs']}\n{formatted.stdout}{formatted.stderr}")

@@ -39,9 +39,11 @@ class StackError(RuntimeError):
 class LocalStack:
     """The stack of one directory, started by this object or, when the directory has a stack.json, by an earlier one.
 
-    `options` are Flink options over those of `local_cluster.cluster_options`. Ports are picked when a service first
-    starts: Kafka's 9092 and Flink's 8081 where free and wanted, else any free one. They stay the same while the stack
-    is up. Methods that start something return when it is ready, and raise ProcessError when it does not get there.
+    `options` are Flink options over those of `local_cluster.cluster_options`, `broker_options` Kafka's over those of
+    `local_broker.broker_properties`. With `sasl_users` (passwords by name) the broker also listens for SASL over TLS.
+    Ports are picked when a service first starts: Kafka's 9092 and Flink's 8081 where free and wanted, else any free
+    one. They stay the same while the stack is up. Methods that start something return when it is ready, and raise
+    ProcessError when it does not get there.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class LocalStack:
         task_manager_memory: str = "3072m",
         partitions: int = 4,
         options: Mapping[str, object] | None = None,
+        broker_options: Mapping[str, object] | None = None,
+        sasl_users: Mapping[str, str] | None = None,
         prefer_default_ports: bool = False,
         report: Callable[[str], None] = print,
     ):
@@ -62,6 +66,8 @@ class LocalStack:
         self._task_manager_memory = task_manager_memory
         self._partitions = partitions
         self._options = dict(options or {})
+        self._broker_options = dict(broker_options or {})
+        self._sasl_users = dict(sasl_users or {})
         self._prefer_default_ports = prefer_default_ports
         self._report = report
         self._record = self.directory / "stack.json"
@@ -98,13 +104,15 @@ class LocalStack:
         before = self.processes.get("broker")
         if before and is_running(before):
             raise StackError(f"{self.directory}: the broker runs already, as pid {before.pid}")
-        ports = before.ports if before else {"kafka": self._free_port(9092), "controller": self._free_port()}
+        ports = before.ports if before else self._broker_ports()
         data, file = self.directory / "kafka", self.directory / "conf" / "server.properties"
         file.parent.mkdir(parents=True, exist_ok=True)
-        properties = local_broker.broker_properties(ports["kafka"], ports["controller"], data, self._partitions)
+        properties = local_broker.broker_properties(
+            ports["kafka"], ports["controller"], data, self._partitions, ports.get("sasl")
+        )
         if not any((JARS / "kafka").glob("*.jar")):
             raise StackError(f"{JARS / 'kafka'}: no Kafka there; run `make jars`")
-        local_broker.format_storage(JARS / "kafka", properties, file)
+        local_broker.format_storage(JARS / "kafka", properties | self._broker_options, file, self._sasl_users)
         broker = local_broker.start_broker(JARS / "kafka", file, self.directory / "log" / "broker.log", ports)
         self._remember(broker)
         self._await("Kafka broker", broker, lambda: _accepts(ports["kafka"]))
@@ -146,6 +154,11 @@ class LocalStack:
         return f"127.0.0.1:{self._get('broker').ports['kafka']}"
 
     @property
+    def sasl_servers(self) -> str:
+        """Where the broker listens for SASL over TLS."""
+        return f"127.0.0.1:{self._get('broker').ports['sasl']}"
+
+    @property
     def rest_url(self) -> str:
         """Flink's REST API and web interface."""
         return f"http://127.0.0.1:{self._get('jobmanager').ports['rest']}"
@@ -184,6 +197,10 @@ class LocalStack:
         began = monotonic()
         wait_until(ready, process, READY_SECONDS)
         self._report(f"    {what} is up after {monotonic() - began:.1f} s (pid {process.pid})")
+
+    def _broker_ports(self) -> dict[str, int]:
+        ports = {"kafka": self._free_port(9092), "controller": self._free_port()}
+        return ports | ({"sasl": self._free_port()} if self._sasl_users else {})
 
     def _free_port(self, preferred: int | None = None) -> int:
         candidates = random.sample(PORTS, len(PORTS))

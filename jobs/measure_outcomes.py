@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.decoding import click_limits, profile_of
+from jobs.decoding import profile_of
 from jobs.event_time import MAX_INTERVAL_MS, click_columns, interval
-from jobs.settings import ConfigError, Settings, load_settings, outcome_settings
+from jobs.settings import ConfigError, Settings, click_limits, load_settings, outcome_settings
 from jobs.submission import parse_arguments, submit
 from jobs.tables import SCORES_COLUMNS, create_table, kafka_sink, kafka_source, keyed_sink
 from jobs.topics import TopicError, check_topics
@@ -138,10 +138,7 @@ def score_columns(settings: Settings, label: Label) -> str:
 def kafka_tables(settings: Settings, label: Label) -> list[str]:
     """CREATE TABLE statements of the topics that the job reads and writes."""
     topics = settings.topics
-    scores = kafka_source(settings, topics.scores) | {
-        "format": "json",
-        "properties.isolation.level": "read_committed",
-    }
+    scores = kafka_source(settings, topics.scores) | {"format": "json"}
     clicks = kafka_source(settings, topics.clicks) | {"format": "raw"}
     quality = kafka_sink(settings, topics.model_quality) | {"format": "json"}
     return [

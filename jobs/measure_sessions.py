@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.decoding import click_limits, profile_of
+from jobs.decoding import profile_of
 from jobs.event_time import click_columns, interval
-from jobs.settings import ConfigError, Settings, load_settings, session_settings
+from jobs.settings import ConfigError, Settings, click_limits, load_settings, session_settings
 from jobs.submission import parse_arguments, submit
 from jobs.tables import SCORES_COLUMNS, create_table, kafka_sink, kafka_source, keyed_sink
 from jobs.topics import TopicError, check_topics
@@ -159,10 +159,7 @@ def score_columns(settings: Settings) -> str:
 def kafka_tables(settings: Settings) -> list[str]:
     """CREATE TABLE statements of the topics that the job reads and writes."""
     topics = settings.topics
-    scores = kafka_source(settings, topics.scores) | {
-        "format": "json",
-        "properties.isolation.level": "read_committed",
-    }
+    scores = kafka_source(settings, topics.scores) | {"format": "json"}
     clicks = kafka_source(settings, topics.clicks) | {"format": "raw"}
     return [
         create_table("timed_scores", score_columns(settings), scores),

@@ -12,6 +12,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from udfs.durations import Duration, duration_ms
+from udfs.events import ClickLimits
 from udfs.features import FEATURE_NAMES
 from udfs.overrides import parse_value, split_override
 from udfs.variables import SECRET_ADVICE, expand_variables, is_secret, is_written_secret, refuse_written_secrets
@@ -56,6 +57,7 @@ class Topics(Section):
     model_quality: TopicName
     sessions: TopicName
     kpis: TopicName
+    requeued: TopicName
     experiments: TopicName
     drift: TopicName
 
@@ -247,6 +249,12 @@ def _named(settings: Settings, section: Archive | Outcomes | Sessions | Drift) -
         job=replace(settings.job, name=section.name, parallelism=section.parallelism),
         source=replace(settings.source, group_id=section.name),
     )
+
+
+def click_limits(settings: Settings) -> ClickLimits:
+    """The bounds on clicks that are accepted."""
+    decode = settings.decode
+    return ClickLimits(decode.max_record_bytes, duration_ms(decode.max_behind), duration_ms(decode.max_ahead))
 
 
 def printable(settings: Settings) -> dict[str, Any]:

@@ -99,10 +99,7 @@ def source_tables(settings: Settings) -> list[str]:
 
 def feature_log_source(settings: Settings) -> str:
     """CREATE TABLE statement of the feature log, to be read."""
-    options = kafka_source(settings, settings.topics.feature_log) | {
-        "properties.isolation.level": "read_committed",
-        "format": "json",
-    }
+    options = kafka_source(settings, settings.topics.feature_log) | {"format": "json"}
     columns = f"{FEATURE_LOG_COLUMNS.rstrip()},\n    record_time TIMESTAMP_LTZ(3) {KAFKA_METADATA['timestamp']}\n"
     return create_table("feature_log", columns, options)
 
@@ -137,6 +134,7 @@ def kafka_source(settings: Settings, topic: str) -> dict[str, object]:
         "scan.startup.mode": start[settings.source.start],
         "properties.group.id": settings.source.group_id,
         "properties.auto.offset.reset": "earliest",  # a group without offsets starts here instead of failing
+        "properties.isolation.level": "read_committed",  # records of an aborted transaction come again
         **_client_properties(settings),
     }
     if settings.source.bounded:

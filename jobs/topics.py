@@ -19,6 +19,7 @@ from training.records import SourceError
 #: What a topic needs besides the broker's defaults. A dead letter holds its original as base64, a third longer.
 TOPIC_CONFIGS = {
     "profiles": {"cleanup.policy": "compact"},
+    "requeued": {"cleanup.policy": "compact"},
     "dead_letters": {"max.message.bytes": str(8 * 1024 * 1024)},
 }
 GROWTH_OF_A_DEAD_LETTER = 1.5
@@ -82,10 +83,10 @@ def topics_by_role(settings: Settings) -> dict[str, str]:
 
 
 def all_topics(settings: Settings) -> dict[str, str]:
-    """The topics of the score job and of those that measure what comes of it."""
+    """The topics of the score job, of those that measure what comes of it, and of jobs.requeue."""
     topics = settings.topics
-    measured = ("outcomes", "model_quality", "sessions", "kpis", "experiments", "drift")
-    return topics_by_role(settings) | {role: getattr(topics, role) for role in measured}
+    others = ("outcomes", "model_quality", "sessions", "kpis", "experiments", "drift", "requeued")
+    return topics_by_role(settings) | {role: getattr(topics, role) for role in others}
 
 
 @contextmanager

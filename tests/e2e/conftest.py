@@ -52,6 +52,7 @@ def pipeline(stack, bundle_directory, run_directory, request):
                     "kpis",
                     "experiments",
                     "drift",
+                    "requeued",
                 )
             ),
             *overrides,

@@ -1,0 +1,174 @@
+"""Dead letters back to their topics, once each, when the job has learned to accept them.
+
+    python -m jobs.requeue --conf FILE [--reason R] [--since T] [--until T] [--limit N] [--dry-run]
+
+A letter goes back when the decoder of this release, under these settings, accepts it: so run the release that the job
+runs. It returns with its bytes and its timestamp to its partition. The same transaction notes it in the topic
+`requeued`, so that no later run sends it again, whatever it selects.
+
+Exit code: 0 done, also when there was nothing to do; 1 Kafka refused or did not answer; 2 the command was not usable.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+from rich.console import Console
+from rich.table import Table
+
+from jobs.dead_letters import DeadLetter, read_letter
+from jobs.kafka_records import MAX_RECORD_BYTES, reading, records_until_now, seek_to_time, time_ms
+from jobs.requeue_plan import Fate, Judge, Plan, note, note_key, noted_position
+from jobs.settings import ConfigError, Settings, load_settings
+from jobs.topics import TopicError
+from training.kafka_source import client_options
+from training.records import SourceError
+from udfs.rejects import Reason
+
+BATCH = 500  # letters in a transaction
+LIMIT = 100_000  # letters in a run: they are sorted in memory
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which letters: of a reason, and written from one time until before another; None is any."""
+
+    reason: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+    limit: int = LIMIT
+
+
+def preview(settings: Settings, selected: Selection) -> Plan:
+    """What `requeue` would do now. Raises TopicError."""
+    with reading(settings, settings.topics.requeued) as (consumer, partitions):
+        sent = [noted_position(record.key) for record in records_until_now(consumer, partitions)]
+    return Judge(settings, sent).plan(_letters(settings, selected), selected.limit)
+
+
+def requeue(settings: Settings, selected: Selection) -> Plan:
+    """Send the selected letters back. Raises TopicError; what was sent until then is noted."""
+    with _producer(settings) as producer:
+        producer.init_transactions()  # fences any other run: from here on, only this one adds notes
+        plan = preview(settings, selected)
+        topics = {letter.topic for letter, _ in plan.letters}
+        partitions = {topic: producer.partitions_for(topic) for topic in topics}
+        for first in range(0, len(plan.letters), BATCH):
+            with _transaction(producer):
+                for letter, user_id in plan.letters[first : first + BATCH]:
+                    is_there = letter.partition in partitions[letter.topic]
+                    producer.send(
+                        letter.topic,
+                        letter.original,
+                        user_id.encode(),
+                        partition=letter.partition if is_there else None,
+                        timestamp_ms=letter.timestamp_ms,
+                    )
+                    producer.send(settings.topics.requeued, note(letter, _now_ms()), note_key(letter.position))
+    return plan
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@contextmanager
+def _transaction(producer: KafkaProducer) -> Iterator[None]:
+    producer.begin_transaction()
+    try:
+        yield
+        producer.commit_transaction()
+    except BaseException:
+        with suppress(KafkaError):  # of a producer that was fenced or lost its broker, which aborts by itself
+            producer.abort_transaction()
+        raise
+
+
+def _letters(settings: Settings, selected: Selection) -> Iterator[DeadLetter]:
+    with reading(settings, settings.topics.dead_letters) as (consumer, partitions):
+        if selected.since_ms is not None:
+            seek_to_time(consumer, partitions, selected.since_ms)
+        for record in records_until_now(consumer, partitions):
+            letter = read_letter(record)
+            is_late = selected.until_ms is not None and record.timestamp >= selected.until_ms
+            if not is_late and selected.reason in (None, letter.reason):
+                yield letter
+
+
+@contextmanager
+def _producer(settings: Settings) -> Iterator[KafkaProducer]:
+    """A producer with transactions. Raises TopicError."""
+    name = f"{settings.job.name}-requeue"
+    try:
+        producer = KafkaProducer(
+            **client_options(settings.kafka),
+            transactional_id=name,
+            max_request_size=MAX_RECORD_BYTES,
+            metrics_enabled=False,
+        )
+    except SourceError as error:
+        raise TopicError(str(error)) from None
+    except KafkaError as error:
+        servers = settings.kafka["bootstrap.servers"]
+        raise TopicError(f"kafka.bootstrap.servers: no broker answers at {servers}: {error}") from None
+    try:
+        yield producer
+    except KafkaError as error:
+        raise TopicError(f"transactional id {name}: {error}; what has been sent is noted: run it again") from None
+    finally:
+        producer.close()
+
+
+def table(plan: Plan, dry_run: bool) -> Table:
+    """How many letters there are, by reason and by what becomes of them."""
+    fates = [fate for fate in Fate if fate is Fate.SENT or any(fate is found for _, found in plan.counts)]
+    shown = Table("reason", *(_heading(fate, dry_run) for fate in fates))
+    for reason in sorted({reason for reason, _ in plan.counts}):
+        shown.add_row(reason, *(str(plan.counts[reason, fate]) for fate in fates))
+    shown.add_section()
+    shown.add_row("all", *(str(sum(plan.counts[key] for key in plan.counts if key[1] is fate)) for fate in fates))
+    return shown
+
+
+def _heading(fate: Fate, dry_run: bool) -> str:
+    if fate is Fate.SENT and dry_run:
+        return "to send"
+    return "would be rejected again" if fate is Fate.REJECTED_AGAIN else fate
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="jobs.requeue", description="Send dead letters back, once each.")
+    parser.add_argument("--conf", type=Path, required=True)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--reason", choices=[*Reason], help="only letters of this reason")
+    parser.add_argument("--since", metavar="T", help="written since: a duration such as 2 h, or an ISO 8601 time")
+    parser.add_argument("--until", metavar="T", help="written before")
+    parser.add_argument("--limit", type=int, default=LIMIT, metavar="N", help=f"send at most so many (default {LIMIT})")
+    parser.add_argument("--dry-run", action="store_true", help="send nothing, only say what would be sent")
+    options = parser.parse_args(arguments)
+    try:
+        settings = load_settings(options.conf, options.set)
+        since_ms, until_ms = (
+            None if text is None else time_ms(text, option, _now_ms())
+            for text, option in ((options.since, "--since"), (options.until, "--until"))
+        )
+        selected = Selection(options.reason, since_ms, until_ms, options.limit)
+        plan = preview(settings, selected) if options.dry_run else requeue(settings, selected)
+    except ConfigError as error:
+        print(f"requeue: {error}", file=sys.stderr)
+        return 2
+    except TopicError as error:
+        print(f"requeue: {error}", file=sys.stderr)
+        return 1
+    Console().print(table(plan, options.dry_run) if plan.counts else "no such dead letters")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""What becomes of each dead letter when letters are sent back, and the notes that keep it from being sent twice."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import msgspec
+
+from jobs.dead_letters import DeadLetter, Position
+from jobs.settings import Settings, click_limits
+from udfs.events import ClickDecoder
+from udfs.profiles import ProfileDecoder
+
+
+class Fate(StrEnum):
+    """What becomes of a letter."""
+
+    SENT = "sent"
+    SENT_BEFORE = "sent before"
+    REJECTED_AGAIN = "rejected again"  # would be, so it stays
+    ANOTHER_TOPIC = "of another topic"
+    OVER_LIMIT = "over the limit"
+
+
+@dataclass
+class Plan:
+    """The letters to send, each with its user's id, and how many there are by reason and fate."""
+
+    letters: list[tuple[DeadLetter, str]] = field(default_factory=list)
+    counts: Counter[tuple[str, Fate]] = field(default_factory=Counter)
+
+
+class Judge:
+    """Says what becomes of letters, given the positions of those that have been sent before."""
+
+    def __init__(self, settings: Settings, sent: Iterable[Position]):
+        clicks, profiles = ClickDecoder(click_limits(settings)), ProfileDecoder(settings.decode.max_record_bytes)
+        self._decoders = {
+            settings.topics.clicks: lambda letter: clicks.decode([letter.original], [letter.timestamp_ms]),
+            settings.topics.profiles: lambda letter: profiles.decode([None], [letter.original]),
+        }
+        self._sent = set(sent)
+
+    def plan(self, letters: Iterable[DeadLetter], limit: int) -> Plan:
+        """At most `limit` letters to send, in the order that their records had. One that comes twice is sent once."""
+        plan = Plan()
+        for letter in letters:
+            fate, user_id = self._judge(letter)
+            if fate is Fate.SENT and len(plan.letters) == limit:
+                fate = Fate.OVER_LIMIT
+            if fate is Fate.SENT:
+                self._sent.add(letter.position)
+                plan.letters.append((letter, user_id))
+            plan.counts[letter.reason, fate] += 1
+        plan.letters.sort(key=lambda found: found[0].position)
+        return plan
+
+    def _judge(self, letter: DeadLetter) -> tuple[Fate, str | None]:
+        if letter.topic not in self._decoders:
+            return Fate.ANOTHER_TOPIC, None
+        if letter.position in self._sent:
+            return Fate.SENT_BEFORE, None
+        (user_id,) = self._decoders[letter.topic](letter).user_ids
+        return (Fate.REJECTED_AGAIN if user_id is None else Fate.SENT), user_id
+
+
+def note_key(position: Position) -> bytes:
+    """The key of a note in the topic `requeued`.
+
+    >>> note_key(("clicks", 3, 17))
+    b'clicks/3/17'
+    """
+    return "/".join(map(str, position)).encode()
+
+
+def noted_position(key: bytes) -> Position:
+    """The position that `note_key` made the key of."""
+    topic, partition, offset = key.decode().split("/")
+    return topic, int(partition), int(offset)
+
+
+def note(letter: DeadLetter, now_ms: int) -> bytes:
+    """The value of a note in the topic `requeued`."""
+    topic, partition, offset = letter.position
+    fields = {"topic": topic, "partition": partition, "offset": offset, "reason": letter.reason}
+    return msgspec.json.encode(fields | {"requeued_at": now_ms})
