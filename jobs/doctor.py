@@ -1,8 +1,12 @@
-"""Says what this machine lacks to build, test and run the project, and how to get it.
+"""Says what this machine lacks to build, test and run the project, or what a target lacks, and how to get it.
 
     python -m jobs.doctor
+    python -m jobs.doctor --conf FILE [--set KEY=VALUE] [--flink URL]
 
-It needs nothing but Python's standard library, so it runs before anything is installed.
+For this machine it needs nothing but Python's standard library, so it runs before anything is installed. With --conf it
+looks at what the score job meets with these settings (jobs/doctor_target.py).
+
+Exit code: 0 nothing is missing; 1 something is; 2 the settings can't be read.
 """
 
 import argparse
@@ -37,14 +41,15 @@ DEFAULT_PORTS = {8081: "Flink", 9092: "Kafka"}
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, what was found, and what to do about it; no remedy when all is well."""
+    """What was looked at, what was found, what to do about it; no remedy when all is well or unknown."""
 
     subject: str
     found: str
     remedy: str = ""
+    unknown: bool = False
 
     def __str__(self) -> str:
-        mark = "missing" if self.remedy else "ok"
+        mark = "missing" if self.remedy else "unknown" if self.unknown else "ok"
         return f"{mark:8} {self.subject:20} {self.found}" + (f" -> {self.remedy}" if self.remedy else "")
 
 
@@ -217,14 +222,29 @@ def jobs_by_task_manager(rest_port: int) -> dict[str, set[str]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="jobs.doctor", description="Say what this machine lacks, and how to get it.")
+    parser = argparse.ArgumentParser(prog="jobs.doctor", description="Say what is missing, and how to get it.")
     parser.add_argument("--prerequisites", action="store_true", help="only name what has to be there before a build")
-    only_prerequisites = parser.parse_args(arguments).prerequisites
-    findings = list(check_prerequisites())
-    if not only_prerequisites:
-        findings += [*check_machine(), *check_build(), *check_latency_profile()]
+    parser.add_argument(
+        "--conf", type=Path, help="settings: look at their Kafka, model and cluster, not at this machine"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. state.ttl=30d")
+    parser.add_argument("--flink", metavar="URL", help="with --conf: the cluster's REST address, http://host:8081")
+    options = parser.parse_args(arguments)
+    if options.conf:
+        from jobs.doctor_target import check_target  # imports packages, which may not be installed yet
+        from jobs.settings import ConfigError
+
+        try:
+            findings = list(check_target(options.conf, options.set, options.flink))
+        except ConfigError as error:
+            print(f"doctor: {error}", file=sys.stderr)
+            return 2
+    else:
+        findings = list(check_prerequisites())
+        if not options.prerequisites:
+            findings += [*check_machine(), *check_build(), *check_latency_profile()]
     missing = [finding for finding in findings if finding.remedy]
-    for finding in missing if only_prerequisites else findings:
+    for finding in missing if options.prerequisites else findings:
         print(finding)
     return 1 if missing else 0
 

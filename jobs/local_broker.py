@@ -14,6 +14,7 @@ HEAP = "1g"
 #: Larger records than a production broker takes, so that the job's own limits are what rejects them. A dead letter of
 #: such a record is half as large again, and fits the limit that jobs/topics.py gives its topic.
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+SCRAM_LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule"
 
 
 def broker_properties(
@@ -23,9 +24,15 @@ def broker_properties(
 
     With a `sasl_port`, clients may also come over TLS and SASL; the caller's options say with which certificate.
     """
-    listeners = {"PLAINTEXT": port} | ({"SASL_SSL": sasl_port} if sasl_port else {})
+    listeners, sasl = {"PLAINTEXT": port}, {}
+    if sasl_port is not None:
+        listeners["SASL_SSL"] = sasl_port
+        sasl = {
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": f"{SCRAM_LOGIN} required;",
+        }
     addresses = ",".join(f"{protocol}://127.0.0.1:{number}" for protocol, number in listeners.items())
-    return {
+    return sasl | {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",

@@ -1,6 +1,9 @@
 """The tables at the job's edges: Kafka topics as Flink SQL sees them."""
 
+import re
+
 from jobs.settings import Settings
+from training.kafka_source import CLUSTER_VARIABLE
 from udfs.durations import duration_ms
 
 CLICKS_COLUMNS = """
@@ -163,8 +166,21 @@ def keyed_sink(settings: Settings, topic: str) -> dict[str, object]:
     return {**kafka_sink(settings, topic), "key.format": "raw", "key.fields": "user_id", "value.format": "json"}
 
 
+#: Where the connector's JAR has Kafka's classes.
+SHADED = "org.apache.flink.kafka.shaded."
+LOGIN_MODULE = re.compile(r"(?<![\w.])org\.apache\.kafka\.common\.security\.")
+CONFIG_PROVIDER = {
+    "properties.config.providers": "env",
+    "properties.config.providers.env.class": f"{SHADED}org.apache.kafka.common.config.provider.EnvVarConfigProvider",
+}
+
+
 def _client_properties(settings: Settings) -> dict[str, object]:
-    return {f"properties.{key}": value for key, value in settings.kafka.items() if value is not None}
+    given = {key: value for key, value in settings.kafka.items() if value is not None}
+    if "sasl.jaas.config" in given:
+        given["sasl.jaas.config"] = LOGIN_MODULE.sub(rf"{SHADED}\g<0>", str(given["sasl.jaas.config"]))
+    from_environment = any(CLUSTER_VARIABLE.search(str(value)) for value in given.values())
+    return (CONFIG_PROVIDER if from_environment else {}) | {f"properties.{key}": given[key] for key in given}
 
 
 def _quote(value: object) -> str:

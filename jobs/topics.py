@@ -5,7 +5,7 @@ python -m jobs.topics --conf conf/local.yaml
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,15 +59,19 @@ def check_topics(settings: Settings, roles: Sequence[str] = ()) -> None:
             raise TopicError(
                 f"missing topics: {', '.join(missing)}; create them with python -m jobs.topics --conf FILE"
             )
-        if "dead_letters" not in wanted:
-            return
-        limits = {role: _max_message_bytes(admin, wanted[role]) for role in ("clicks", "profiles", "dead_letters")}
+        if "dead_letters" in wanted:
+            check_dead_letter_room(admin, wanted)
+
+
+def check_dead_letter_room(admin: KafkaAdminClient, names: Mapping[str, str]) -> None:
+    """Raise TopicError unless a dead letter can hold any click and profile; `names` are those of topics by role."""
+    limits = {role: _max_message_bytes(admin, names[role]) for role in ("clicks", "profiles", "dead_letters")}
     largest = max(limits["clicks"], limits["profiles"])
     if limits["dead_letters"] < largest * GROWTH_OF_A_DEAD_LETTER:
         raise TopicError(
-            f"topic {wanted['dead_letters']}: max.message.bytes is {limits['dead_letters']}, want at least "
+            f"topic {names['dead_letters']}: max.message.bytes is {limits['dead_letters']}, want at least "
             f"{int(largest * GROWTH_OF_A_DEAD_LETTER)}: a dead letter holds, as base64, a record of "
-            f"{wanted['clicks']} or {wanted['profiles']}, which has up to {largest} bytes"
+            f"{names['clicks']} or {names['profiles']}, which has up to {largest} bytes"
         )
 
 
@@ -94,7 +98,7 @@ def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     try:
         admin = KafkaAdminClient(**client_options(settings.kafka), request_timeout_ms=10_000)
     except SourceError as error:
-        raise TopicError(f"{error}; use one, or --skip-topic-check") from None
+        raise TopicError(f"{error}; correct it, or --skip-topic-check") from None
     except KafkaError as error:
         servers = settings.kafka["bootstrap.servers"]
         raise TopicError(f"kafka.bootstrap.servers: no broker answers at {servers}: {error}") from None

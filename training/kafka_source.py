@@ -1,5 +1,6 @@
 """Topics read to their end: for commands that analyse what jobs have written."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 
@@ -8,12 +9,18 @@ from kafka.errors import KafkaError
 
 from training.records import SourceError
 
+#: A variable of the environment that Kafka's Java clients look up where they run; Python's are given its value.
+CLUSTER_VARIABLE = re.compile(r"\$\{env:(\w+)\}")
 READ_TIMEOUT_MS = 30_000
 POLL_MS = 500
 
 
 def client_options(properties: Mapping[str, object]) -> dict[str, object]:
-    """kafka-python's options for the Kafka client properties that it knows; SourceError for a JKS trust store."""
+    """kafka-python's options for the Kafka client properties that it knows.
+
+    Raises SourceError for a JKS trust store, and for a variable that is not in this environment.
+    """
+    properties = {key: _looked_up(key, value) for key, value in properties.items()}
     options: dict[str, object] = {"bootstrap_servers": str(properties["bootstrap.servers"]).split(",")}
     for key in ("security.protocol", "sasl.mechanism", "client.id"):
         if key in properties:
@@ -27,6 +34,15 @@ def client_options(properties: Mapping[str, object]) -> dict[str, object]:
             raise SourceError("kafka.ssl.truststore.location: Python can read a trust store of type PEM only")
         options["ssl_cafile"] = properties["ssl.truststore.location"]
     return options
+
+
+def _looked_up(key: str, value: object) -> object:
+    def look_up(match: re.Match) -> str:
+        if match[1] not in os.environ:
+            raise SourceError(f"kafka.{key}: environment variable {match[1]} is not set")
+        return os.environ[match[1]]
+
+    return CLUSTER_VARIABLE.sub(look_up, value) if isinstance(value, str) else value
 
 
 def read_topic(properties: Mapping[str, object], topic: str, since_ms: int | None = None) -> Iterator[bytes]:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
-SECRET_ADVICE = "write ${NAME} and set the environment variable NAME"
+NAMED = re.compile(r"\$\{(env:)?\w+\}")  # with env:, Kafka's clients look it up where they run
+SECRET_ADVICE = "write ${NAME} or ${env:NAME} and set the environment variable NAME"
 
 
 def is_secret(key: str) -> bool:
@@ -15,7 +16,7 @@ def is_secret(key: str) -> bool:
 
 def is_written_secret(key: str, value: object) -> bool:
     """Whether this is a secret that does not come from the environment."""
-    return is_secret(key) and not VARIABLE.search(str(value))
+    return is_secret(key) and not NAMED.search(str(value))
 
 
 def refuse_written_secrets(section: Mapping[str, Any] | None, name: str, origin: str, error: type[ValueError]) -> None:

@@ -1,0 +1,172 @@
+"""What a job's Kafka lacks, found with the job's own rights and without writing a record."""
+
+import logging
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+
+from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient
+from kafka.errors import AuthorizationError, CoordinatorNotAvailableError, KafkaError, for_code
+
+from jobs.doctor import Finding
+from jobs.settings import Settings
+from jobs.topics import TopicError, check_dead_letter_room, topics_by_role
+from training.kafka_source import client_options
+from training.records import SourceError
+from udfs.durations import duration_ms
+
+TIMEOUT_MS = 10_000
+READ_ROLES = ("clicks", "profiles")
+LIMITED_ROLES = (*READ_ROLES, "dead_letters")  # whose max.message.bytes the job compares when it is submitted
+#: A clock further off makes `decode.max_ahead` and latencies mean something else than they say.
+LARGEST_SKEW_MS = 1_000
+
+
+def check_kafka(settings: Settings) -> Iterator[Finding]:
+    """Broker, topics, rights, and for exactly-once a transaction and the brokers' clock."""
+    protocol = settings.kafka.get("security.protocol", "PLAINTEXT")
+    with _complaints() as complaints:
+        try:
+            options = client_options(settings.kafka)
+            admin = KafkaAdminClient(**options, request_timeout_ms=TIMEOUT_MS, bootstrap_timeout_ms=TIMEOUT_MS)
+        except (SourceError, KafkaError) as error:
+            why = complaints[0] if complaints else _words(error)
+            yield Finding("Kafka", f"{settings.kafka['bootstrap.servers']} over {protocol}: {why}", "see section kafka")
+            return
+    with closing(admin):
+        brokers = admin.describe_cluster()["brokers"]
+        yield Finding("Kafka", f"{len(brokers)} broker{'s'[: len(brokers) != 1]} over {protocol}")
+        roles = topics_by_role(settings)
+        described = {topic["name"]: topic for topic in admin.describe_topics(list(roles.values()))}
+        for role, name in roles.items():
+            yield check_topic(role, described[name], settings.job.parallelism)
+        yield _check_limits(admin, roles)
+        yield _check_group(admin, settings.source.group_id)
+        if settings.delivery.guarantee == "exactly-once":
+            yield from check_transaction(settings, options, admin)
+        else:
+            yield Finding("clock of Kafka", "can't be told: brokers say their time in transactions only", unknown=True)
+
+
+def check_topic(role: str, topic: Mapping, parallelism: int) -> Finding:
+    """Judge what Kafka says of a topic: that it is there, what this user may do, and its partitions."""
+    subject = f"topic {topic['name']}"
+    if topic["error_code"]:
+        error = for_code(topic["error_code"])
+        if issubclass(error, AuthorizationError):
+            return Finding(
+                subject, "hidden: DESCRIBE is refused", f"grant this user {', '.join(wanted_operations(role))}"
+            )
+        return Finding(subject, f"not there ({error.__name__})", "python -m jobs.topics --conf FILE")
+    partitions = len(topic["partitions"])
+    found = f"{partitions} partition{'s'[: partitions != 1]}"
+    refused = missing_operations(wanted_operations(role), topic.get("authorized_operations"))
+    if refused:
+        return Finding(subject, f"{found}; {', '.join(refused)} refused", f"grant this user {', '.join(refused)}")
+    if role == "clicks" and partitions < parallelism:
+        remedy = f"job.parallelism={partitions}, or more partitions"
+        return Finding(
+            subject, f"{found} for parallelism {parallelism}: {parallelism - partitions} readers idle", remedy
+        )
+    return Finding(subject, found)
+
+
+def wanted_operations(role: str) -> list[str]:
+    """What the score job does with a topic."""
+    return ["READ" if role in READ_ROLES else "WRITE"] + ["DESCRIBE_CONFIGS"] * (role in LIMITED_ROLES)
+
+
+def missing_operations(wanted: Iterable[str], allowed: Iterable[str] | None) -> list[str]:
+    """Those wanted that are not allowed; none where Kafka does not say (before 2.3)."""
+    return [] if allowed is None else [operation for operation in wanted if operation not in set(allowed)]
+
+
+def check_group(group_id: str, allowed: Iterable[str] | None) -> Finding:
+    """Judge what this user may do with the consumer group in which a job keeps its offsets."""
+    if missing_operations(["READ"], allowed):
+        return Finding(f"group {group_id}", "READ refused", "grant this user READ on the group")
+    return Finding(f"group {group_id}", "may be used")
+
+
+def _check_group(admin: KafkaAdminClient, group_id: str) -> Finding:
+    deadline = time.monotonic() + TIMEOUT_MS / 1000
+    while True:
+        try:
+            return check_group(group_id, admin.describe_groups([group_id])[group_id].get("authorized_operations"))
+        except AuthorizationError:
+            return check_group(group_id, ())
+        except CoordinatorNotAvailableError:  # a new cluster makes the topic of the groups now
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _check_limits(admin: KafkaAdminClient, roles: Mapping[str, str]) -> Finding:
+    try:
+        check_dead_letter_room(admin, roles)
+    except (TopicError, KafkaError) as error:
+        return Finding("dead letters' size", _words(error), "see docs/topics.md, dead_letters")
+    return Finding("dead letters' size", "holds any click")
+
+
+def check_transaction(settings: Settings, options: Mapping[str, object], admin: KafkaAdminClient) -> Iterator[Finding]:
+    """Open a transaction without a record, as the sinks would, and abort it: the brokers stamp when it began."""
+    name = f"{settings.job.name}-{settings.topics.scores}-doctor"
+    timeout_ms = duration_ms(settings.delivery.transaction_timeout)
+    try:
+        producer = KafkaProducer(
+            **options, transactional_id=name, transaction_timeout_ms=timeout_ms, max_block_ms=TIMEOUT_MS
+        )
+        with closing(producer):
+            producer.init_transactions()
+            producer.begin_transaction()
+            before_ms = time.time() * 1000
+            producer.send_offsets_to_transaction({}, settings.source.group_id)
+            after_ms = time.time() * 1000
+            try:
+                began_ms = admin.describe_transactions([name])[name].transaction_start_time_ms
+            finally:
+                producer.abort_transaction()
+    except KafkaError as error:
+        remedy = (
+            f"WRITE and DESCRIBE on transactional ids from {settings.job.name}-; at most transaction.max.timeout.ms"
+        )
+        yield Finding("transactions", f"{name}, {settings.delivery.transaction_timeout}: {_words(error)}", remedy)
+        yield Finding("clock of Kafka", "can't be told without a transaction", unknown=True)
+        return
+    yield Finding("transactions", f"may last {settings.delivery.transaction_timeout}")
+    yield check_clock("Kafka", before_ms, began_ms, after_ms)
+
+
+def check_clock(whose: str, before_ms: float, theirs_ms: float, after_ms: float) -> Finding:
+    """Judge a time that another machine told between two of this one's; what lies between them can't be told."""
+    ahead = theirs_ms - after_ms
+    behind = before_ms - theirs_ms - 1  # they tell whole milliseconds
+    off_ms = max(ahead, behind, 0)
+    if off_ms == 0:
+        return Finding(f"clock of {whose}", f"as this machine's, within {after_ms - before_ms:.0f} ms")
+    found = f"{off_ms / 1000:.3f} s {'ahead of' if ahead > behind else 'behind'} this machine's"
+    return Finding(f"clock of {whose}", found, "synchronise the clocks (NTP)" if off_ms > LARGEST_SKEW_MS else "")
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """What kafka-python logs of connections that fail: its exception says only that there is none in the end."""
+    found: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: found.extend(re.findall(r"Connection (?:lost|failed): (.*)", record.getMessage()))
+    logger = logging.getLogger("kafka")
+    logger.addHandler(handler)
+    logger.propagate, propagated = False, logger.propagate
+    try:
+        yield found
+    finally:
+        logger.propagate = propagated
+        logger.removeHandler(handler)
+
+
+def _words(error: Exception) -> str:
+    """The kind of error and what it says, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,133 @@
+"""What the target of some settings lacks: their Kafka, their model, their cluster. jobs.doctor prints it."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import urllib3
+
+from jobs.doctor import PROJECT, Finding, pins
+from jobs.doctor_kafka import check_clock, check_kafka
+from jobs.settings import Settings, load_settings
+from udfs.deployment import Options
+from udfs.durations import duration_ms
+from udfs.model import BundleError, load_bundle
+from udfs.registry import RegistryError
+from udfs.serving import serving_bundle, serving_registry
+
+#: What a cluster's lib/ needs beside Flink's own JARs: the start of each name, and where it is from.
+NEEDED_JARS = {
+    "flink-sql-connector-kafka-": "build/jars/job",
+    "user-history": "build/jars/job",
+    "flink-python-": "Flink's opt/",
+}
+
+
+def check_target(conf: Path, overrides: Sequence[str], flink: str | None) -> Iterator[Finding]:
+    """All that can be told of the score job's target. Raises ConfigError."""
+    settings = load_settings(conf, overrides)
+    yield check_client(version("apache-flink"))
+    yield check_model(settings)
+    yield from check_kafka(settings)
+    if flink is None:
+        yield Finding("Flink cluster", "not looked at: give its address with --flink URL", unknown=True)
+        yield check_checkpoint_dir(settings, None)
+    else:
+        yield from check_cluster(settings, flink)
+
+
+def check_client(installed: str) -> Finding:
+    """Compare the installed Flink with that of requirements.txt, which the JARs are built for."""
+    pinned = pins((PROJECT / "requirements.txt").read_text().splitlines())["apache-flink"]
+    return Finding("Flink client", installed, "" if installed == pinned else f"want {pinned}: make venv")
+
+
+def check_model(settings: Settings) -> Finding:
+    """Read what would serve, as the client does when it submits."""
+    model, history_length = settings.model, settings.state.history_length
+    options = Options(model.threshold, model.engine, model.threads, duration_ms(model.shadow_budget) / 1000)
+    try:
+        if model.registry:
+            serving = serving_registry(model.registry, history_length, options, duration_ms(model.poll) / 1000)
+        else:
+            serving = serving_bundle(load_bundle(Path(model.bundle), history_length), options)
+    except (BundleError, RegistryError) as error:
+        return Finding("model", str(error), "train one, or name another in section model")
+    return Finding("model", f"{', '.join(serving.rollout.versions)} of {model.registry or model.bundle}")
+
+
+def check_cluster(settings: Settings, url: str) -> Iterator[Finding]:
+    """What the cluster's REST API says of its version, slots, JARs, checkpoints and clock."""
+    http = urllib3.PoolManager(timeout=10, retries=False)
+
+    def ask(path: str) -> urllib3.BaseHTTPResponse:
+        answer = http.request("GET", url.rstrip("/") + path)
+        if answer.status != 200:
+            raise urllib3.exceptions.HTTPError(f"{path}: {answer.status}")
+        return answer
+
+    try:
+        overview = ask("/overview").json()
+        options = {entry["key"]: entry["value"] for entry in ask("/jobmanager/config").json()}
+        environment = ask("/jobmanager/environment").json()
+        before_ms = time.time() * 1000
+        jobs = ask("/jobs").json()["jobs"]
+        now_ms = ask(f"/jobs/{jobs[0]['id']}").json()["now"] if jobs else None
+        after_ms = time.time() * 1000
+    except (urllib3.exceptions.HTTPError, json.JSONDecodeError, KeyError) as error:
+        yield Finding("Flink cluster", f"{url}: {' '.join(str(error).split())}", "the REST address of the JobManager")
+        return
+    yield check_version(overview["flink-version"], version("apache-flink"))
+    yield check_slots(settings.job.parallelism, overview)
+    yield from check_jars(environment["classpath"], version("apache-flink"))
+    yield check_checkpoint_dir(settings, options)
+    if now_ms is None:
+        yield Finding("clock of Flink", "can't be told: the REST API says the time with a job only", unknown=True)
+    else:
+        yield check_clock("Flink", before_ms, now_ms, after_ms)
+
+
+def check_version(cluster: str, client: str) -> Finding:
+    """The client compiles plans for a cluster of its own version."""
+    return Finding("Flink cluster", cluster, "" if cluster == client else f"the client is {client}: use one version")
+
+
+def check_slots(parallelism: int, overview: Mapping) -> Finding:
+    """A cluster that starts TaskManagers as they are needed shows none now."""
+    total, free = overview["slots-total"], overview["slots-available"]
+    found = f"{free} free of {total}, parallelism {parallelism}"
+    if free >= parallelism or not total:
+        return Finding("slots", found)
+    return Finding("slots", found, "more TaskManagers, fewer jobs, or a cluster that starts them as needed")
+
+
+def check_jars(classpath: Sequence[str], flink: str) -> Iterator[Finding]:
+    """The JARs of the JobManager's class path; TaskManagers are started from the same image or directory."""
+    names = [Path(entry).name for entry in classpath]
+    built = {jar.name for jar in (PROJECT / "build" / "jars" / "job").glob("*.jar")}
+    for start, origin in NEEDED_JARS.items():
+        found = [name for name in names if name.startswith(start)]
+        wanted = [name for name in built if name.startswith(start)] or [f"{start}{flink}.jar"] * start.endswith(
+            "python-"
+        )
+        remedy = ""
+        if len(found) != 1:
+            remedy = f"one in lib/, from {origin}"
+        elif wanted and found != wanted:
+            remedy = f"want {wanted[0]}, from {origin}"
+        yield Finding(f"JAR {start.rstrip('-')}", ", ".join(found) or "not in lib/", remedy)
+
+
+def check_checkpoint_dir(settings: Settings, cluster: Mapping[str, str] | None) -> Finding:
+    """Checkpoints that are not kept outside the processes are lost with them."""
+    key = "execution.checkpointing.dir"
+    found = settings.flink.get(key) or settings.checkpoints.dir
+    if found:
+        return Finding("checkpoints", str(found))
+    if cluster is None:
+        return Finding("checkpoints", "checkpoints.dir is not set, so the cluster's own: not looked at", unknown=True)
+    if cluster.get(key):
+        return Finding("checkpoints", f"{cluster[key]}, the cluster's own")
+    return Finding("checkpoints", "no directory: they are in the JobManager's memory", f"checkpoints.dir, or {key}")
