@@ -6,6 +6,7 @@ shipped settings. The bare loop does the same work in one plain process.
 """
 
 import multiprocessing
+import os
 import shutil
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from jobs.topics import create_topics
 from jobs.watch_scores import TopicWatcher
 from training.bundle import write_bundle
 from training.examples import simulated_examples
+from training.kafka_source import read_topic
 from training.records import Record, click_records
 from training.settings import Training
 from training.simulate import Simulation, simulate
@@ -110,6 +112,9 @@ def _measure(directory: Path) -> dict:
     stream = simulate(Simulation(USERS, HOURS))
     records = list(islice(click_records(stream.clicks()), EVENTS))
     users = len({key for key, _, _ in records})
+    figures["cores"] = os.cpu_count()
+    key_bytes = float(np.mean([len(key) for key, _, _ in records]))
+    figures["record_bytes"] = {"clicks": key_bytes + float(np.mean([len(value) for _, value, _ in records]))}
 
     step("The bare loop")
     figures["bare_loop"] = _in_a_process(_bare_loop, [value for _, value, _ in records], bundle)
@@ -154,6 +159,8 @@ def _measure(directory: Path) -> dict:
         figures["latency_ms"] = {
             profile: _profile_latencies(stack, settings.topics, profile, common) for profile in PROFILES
         }
+        scores = islice(read_topic(settings.kafka, settings.topics.scores), 10_000)
+        figures["record_bytes"]["scores"] = key_bytes + float(np.mean([len(value) for value in scores]))
     best = max(rate for rates in figures["throughput"].values() for rate in rates.values())
     figures["best_to_bare_loop"] = round(best / figures["bare_loop"], 3)
     return figures

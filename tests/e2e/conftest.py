@@ -8,12 +8,17 @@ from jobs.topics import create_topics
 from tests.e2e.flowing import FlowingClicks
 from tests.e2e.pipeline import CONF, Pipeline
 
+#: In the environment of the cluster, and only there: what a job may name as ${env:...}.
+JOB_PASSWORD_VARIABLE, JOB_PASSWORD = "E2E_JOB_PASSWORD", "correct-horse-7391"
+
 
 @pytest.fixture(scope="session")
 def stack(run_directory):
     """One TaskManager with room for two jobs."""
-    with LocalStack(run_directory / "stack", task_managers=1, slots=4) as stack:
-        yield stack
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(JOB_PASSWORD_VARIABLE, JOB_PASSWORD)
+        with LocalStack(run_directory / "stack", task_managers=1, slots=4) as stack:
+            yield stack
 
 
 @pytest.fixture
