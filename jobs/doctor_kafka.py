@@ -32,7 +32,8 @@ def check_kafka(settings: Settings) -> Iterator[Finding]:
             options = client_options(settings.kafka)
             admin = KafkaAdminClient(**options, request_timeout_ms=TIMEOUT_MS, bootstrap_timeout_ms=TIMEOUT_MS)
         except (SourceError, KafkaError) as error:
-            why = complaints[0] if complaints else _words(error)
+            telling = [words for words in complaints if "socket disconnected" not in words]  # that follows any cause
+            why = [*telling, *complaints, _words(error)][0]
             yield Finding("Kafka", f"{settings.kafka['bootstrap.servers']} over {protocol}: {why}", "see section kafka")
             return
     with closing(admin):

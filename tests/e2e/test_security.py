@@ -12,7 +12,7 @@ import yaml
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePatternType, ResourcePattern, ResourceType
 
-from jobs import doctor, flink_client, peek, requeue
+from jobs import doctor, doctor_kafka, flink_client, peek, requeue
 from jobs.local_stack import LocalStack
 from jobs.settings import load_settings
 from jobs.topics import create_topics
@@ -84,19 +84,21 @@ def test_the_job_and_the_commands_work_over_sasl_with_only_what_acls_grant(secur
     settings = load_settings(secured.operator)
     create_topics(settings, partitions=1, replication=1)
 
+    monkeypatch.setattr(doctor_kafka, "TIMEOUT_MS", 4_000)
     monkeypatch.setenv(JOB_PASSWORD_VARIABLE, "mistyped")
     assert doctor.main(["--conf", job]) == 1
-    assert "invalid credentials" in capsys.readouterr().out
+    found = capsys.readouterr().out
+    assert "invalid credentials" in found, found
     monkeypatch.setenv(JOB_PASSWORD_VARIABLE, JOB_PASSWORD)
     assert doctor.main(["--conf", job]) == 1
     found = capsys.readouterr().out
     for refused in ("topic clicks          hidden", "READ refused", "TransactionalIdAuthorizationFailed"):
-        assert refused in found
+        assert refused in found, found
     grant_what_the_job_needs(settings)
     code = doctor.main(["--conf", job, "--flink", stack.rest_url])
     found = capsys.readouterr().out
     assert code == 0, found
-    assert "clock of Kafka       as this machine's" in found
+    assert "clock of Kafka       as this machine's" in found, found
 
     now_ms = time.time_ns() // 1_000_000
     old = json.dumps({"user_id": "bob", "event_name": "scroll", "event_time": now_ms - 40 * 86_400_000}).encode()

@@ -5,6 +5,9 @@ import pytest
 import yaml
 
 from jobs.settings import ConfigError, archive_settings, drift_settings, load_settings, printable
+from jobs.tables import kafka_source
+from training.kafka_source import client_options
+from training.records import SourceError
 from udfs.durations import duration_ms
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -157,3 +160,23 @@ def test_the_archive_needs_a_directory_that_every_task_manager_knows(directory):
 def test_drift_that_can_not_be_watched_is_refused_by_key(override, message):
     with pytest.raises(ConfigError, match=message):
         drift_settings(load("feature_log.user_share=0.5", override))
+
+
+def test_a_secret_may_be_a_variable_of_the_clusters_environment(monkeypatch):
+    login = 'org.apache.kafka.common.security.scram.ScramLoginModule required username="u" password="${env:PW}";'
+    settings = load(f"kafka.sasl.jaas.config='{login}'")
+    options = kafka_source(settings, "clicks")
+    assert options["properties.sasl.jaas.config"] == f"org.apache.flink.kafka.shaded.{login}"
+    assert options["properties.config.providers"] == "env"
+    with pytest.raises(SourceError, match="kafka.sasl.jaas.config: environment variable PW is not set"):
+        client_options(settings.kafka)
+    monkeypatch.setenv("PW", "s3cret")
+    assert client_options(settings.kafka)["sasl_plain_password"] == "s3cret"
+    assert "s3cret" not in str(options)
+
+
+def test_a_login_module_of_the_connector_is_left_as_it_is():
+    login = 'org.apache.flink.kafka.shaded.org.apache.kafka.common.security.plain.PlainLoginModule required u="${U}";'
+    options = kafka_source(load(f"kafka.sasl.jaas.config='{login}'", environment={"U": "u"}), "clicks")
+    assert options["properties.sasl.jaas.config"] == login.replace("${U}", "u")
+    assert "properties.config.providers" not in options
