@@ -24,6 +24,7 @@ from rich.table import Table
 from jobs import flink_client
 from jobs.bare_loop import bare_loop_rate
 from jobs.bench_inference import inference_figures, inference_words
+from jobs.bench_measuring import measuring_figures
 from jobs.bench_preparation import preparation_figures
 from jobs.bench_swap import BATCH_BOUND_MS, job_swap_figures, swap_figures
 from jobs.job_metrics import job_metric
@@ -156,6 +157,10 @@ def _measure(directory: Path) -> dict:
         figures["job_swap"] = job_swap_figures(stack, CONF, [*common, *FOR_SWAP], directory / "registry", COUNTED_FROM)
         console.print(f"    {_job_swap_words(figures['job_swap'])}")
 
+        step("The jobs that measure")
+        figures["measuring"] = measuring_figures(stack, CONF, common)
+        console.print(f"    {_measuring_words(figures['measuring'])}")
+
         figures["latency_ms"] = {
             profile: _profile_latencies(stack, settings.topics, profile, common) for profile in PROFILES
         }
@@ -257,6 +262,7 @@ def _table(figures: dict) -> Table:
     for what, words in inference_words(figures["inference"]).items():
         table.add_row(what, words)
     table.add_row("hot swap", _swap_words(figures["swap"]))
+    table.add_row("jobs that measure", _measuring_words(figures["measuring"]))
     table.add_row("hot swap in the job", _job_swap_words(figures["job_swap"]))
     made = figures["preparation"]
     table.add_row(
@@ -278,6 +284,11 @@ def _swap_words(swap: dict[str, float]) -> str:
 def _job_swap_words(swap: dict[str, dict[str, int]]) -> str:
     told = (f"{of['slow']} of {of['batches']} {when}" for when, of in swap.items())
     return f"batches of more than {BATCH_BOUND_MS} ms: {', '.join(told)} a swap"
+
+
+def _measuring_words(rates: dict[str, int]) -> str:
+    alone = ", ".join(f"{name} {rate}" for name, rate in rates.items() if name != "beside")
+    return f"records/s of each alone: {alone}; events/s of the score job beside all of them: {rates['beside']}"
 
 
 if __name__ == "__main__":
