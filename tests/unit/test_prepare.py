@@ -70,7 +70,7 @@ def test_what_arrived_in_a_time_gives_the_examples_of_that_time_with_their_whole
     archive(tmp_path / "clicks" / "part-0.parquet", list(stream.clicks()), stream.arrival_ms, partitions=1)
     first, end = (int(np.quantile(stream.arrival_ms, share)) for share in (0.5, 0.8))
     profiles = tmp_path / "profiles" / "part-0.parquet"
-    archive(profiles, stream.profiles, np.zeros(len(stream.profiles)), partitions=1)
+    archive(profiles, stream.profiles, [profile["updated_at"] for profile in stream.profiles], partitions=1)
     frozen = replace(QUICK, arrived=Arrived(0, end), rows_from_ms=first)
     examples = load_examples(prepare(tmp_path / "clicks", tmp_path / "out", frozen, profiles)[0])
     everything = simulated_examples(stream)
