@@ -74,10 +74,7 @@ class ServedModel(Model, Protocol):
     names: tuple[str, ...]  # of its k features
 
     def contributions(self, features: np.ndarray) -> np.ndarray:
-        """What each feature adds to the logit, float[n, k + 1], the base last: Shapley values of the trees.
-
-        Lundberg and others, From local explanations to global understanding with explainable AI for trees, 2020.
-        """
+        """What each feature adds to the logit, float[n, k + 1], the base last (training/contributions.py)."""
 
     def calibrated(self, calibration: Calibration) -> "ServedModel":
         """The model whose own probabilities are the calibrated ones, so that serving need not know of calibration."""

@@ -6,6 +6,7 @@ import lightgbm
 import numpy as np
 import optuna
 
+from training.contributions import lightgbm_contributions
 from training.family import Calibration, Fitting, Sample, information, library_parameters, split_values
 from udfs.model import LIGHTGBM_FILE
 
@@ -25,7 +26,7 @@ class LightGBMModel:
         return self.booster.predict(features, num_threads=self._threads)
 
     def contributions(self, features: np.ndarray) -> np.ndarray:
-        return self.booster.predict(features, num_threads=self._threads, pred_contrib=True)
+        return lightgbm_contributions(self.booster, features, self._threads)
 
     def calibrated(self, calibration: Calibration) -> "LightGBMModel":
         """The margin is the sum of the leaves: all are scaled, and those of the first tree are shifted too."""

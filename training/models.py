@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from training.contributions import xgboost_contributions
 from training.family import (
     EPSILON,
     Calibration,
@@ -40,8 +41,7 @@ class XGBoostModel:
         return self.booster.inplace_predict(features, missing=np.nan).astype(np.float64)
 
     def contributions(self, features: np.ndarray) -> np.ndarray:
-        matrix = xgboost.DMatrix(features, feature_names=self.booster.feature_names, missing=np.nan)
-        return self.booster.predict(matrix, pred_contribs=True)
+        return xgboost_contributions(self.booster, features)
 
     def calibrated(self, calibration: Calibration) -> "XGBoostModel":
         """The margin is the sum of leaves and of the base score's logit: all are scaled, and the base is shifted."""

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.figure import Figure
 
 from training.bundle import file_digests
+from training.contributions import strongest
 from training.evaluate import METRICS, Estimate, Scored, estimate
 from training.examples import Examples
 from training.rule_baseline import describe_rule
@@ -94,15 +95,13 @@ def mistakes(trained: TrainedModel) -> list[dict]:
             users.add(holdout.user[row])
             history = holdout.events[holdout.starts[row] : holdout.ends[row]][-MISTAKE_EVENTS:]
             kinds = [EVENT_KINDS[kind] if kind < len(EVENT_KINDS) else "other" for kind in history["kind"]]
-            added = evaluation.contributions[row, :-1]
-            strongest = np.argsort(-np.abs(added), kind="stable")[:MISTAKE_REASONS]
             found.append(
                 {
                     "user": str(holdout.user_ids[holdout.user[row]]),
                     "label": positive,
                     "probability": float(evaluation.probability[row]),
                     "events": kinds,
-                    "reasons": [(names[at], float(added[at])) for at in strongest],
+                    "reasons": strongest(names, evaluation.contributions[row, :-1], MISTAKE_REASONS),
                 }
             )
     return found

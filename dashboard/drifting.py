@@ -1,0 +1,89 @@
+"""How far features and scores have moved from training: the newest windows of topic drift."""
+
+from collections import deque
+
+from dashboard.records import Drift, FeatureDrift
+
+WINDOWS = 120
+MOST_VERSIONS = 6
+LEVELS = ("stable", "watch", "alarm")
+
+
+class Drifting:
+    """The records of topic drift by model version."""
+
+    def __init__(self) -> None:
+        self._windows: dict[str, deque[Drift]] = {}
+
+    def add(self, record: Drift) -> None:
+        version = record.model_version
+        if version not in self._windows and len(self._windows) >= MOST_VERSIONS:
+            del self._windows[min(self._windows, key=lambda known: self._windows[known][-1].window_end)]
+        windows = self._windows.setdefault(version, deque(maxlen=WINDOWS))
+        if windows and windows[-1].window_end == record.window_end:
+            windows.pop()
+        if not windows or record.window_end > windows[-1].window_end:
+            windows.append(record)
+
+    def versions(self) -> list[str]:
+        """Those with windows, the one with the newest first."""
+        return sorted(self._windows, key=lambda version: -self._windows[version][-1].window_end)
+
+    def summary(self, version: str | None = None) -> dict | None:
+        """The newest window of a version, and the index of each feature over time; None without any.
+
+        Without a version: that with the highest level now, of these the newest.
+        """
+        if version not in self._windows:
+            if not self._windows:
+                return None
+            version = max(self.versions(), key=lambda known: LEVELS.index(_level(self._windows[known][-1])))
+        windows = self._windows[version]
+        newest = windows[-1]
+        names = [feature.name for feature in newest.features]
+        by_name = [{feature.name: feature for feature in window.features} for window in windows]
+        return {
+            "version": version,
+            "versions": self.versions(),
+            "level": newest.level,
+            "window_start": newest.window_start,
+            "window_end": newest.window_end,
+            "rows": newest.rows,
+            "moved": newest.moved,
+            "label_rate": newest.label_rate,
+            "times": [window.window_end for window in windows],
+            "levels": [window.level for window in windows],
+            "label_rates": [window.label_rate for window in windows],
+            "features": sorted(
+                (
+                    {
+                        "name": name,
+                        "psi": by_name[-1][name].psi,
+                        "level": by_name[-1][name].level,
+                        "missing": by_name[-1][name].missing,
+                        "unseen": by_name[-1][name].unseen,
+                        "history": [_psi(window.get(name)) for window in by_name],
+                        "levels": [_letter(window.get(name)) for window in by_name],
+                    }
+                    for name in names
+                ),
+                key=lambda row: (-LEVELS.index(row["level"]) if row["level"] in LEVELS else 0, -(row["psi"] or 0)),
+            ),
+        }
+
+    def shares(self, version: str, name: str) -> list[float] | None:
+        """The newest window's shares of a feature in the bins of the reference; None when there are none."""
+        windows = self._windows.get(version)
+        return next((part.shares for part in windows[-1].features if part.name == name), None) if windows else None
+
+
+def _level(window: Drift) -> str:
+    return window.level if window.level in LEVELS else LEVELS[0]
+
+
+def _psi(feature: FeatureDrift | None) -> float | None:
+    return None if feature is None or feature.psi is None else round(feature.psi, 4)
+
+
+def _letter(feature: FeatureDrift | None) -> str:
+    return "" if feature is None else feature.level[:1]

@@ -1,0 +1,79 @@
+"""What experiments say: the newest effect on each KPI, how it came about, and the decision."""
+
+from collections import deque
+
+import msgspec
+
+from dashboard.records import Effect
+
+MOST_PAIRS, MOST_KPIS = 10, 50
+KEPT = 720  # looks of each KPI
+
+
+class Experiments:
+    """The records of topic experiments by treatment and baseline."""
+
+    def __init__(self) -> None:
+        self._pairs: dict[tuple[str, str], dict[str, deque[Effect]]] = {}
+
+    def add(self, record: Effect) -> None:
+        pair = (record.treatment, record.baseline)
+        if pair not in self._pairs and len(self._pairs) >= MOST_PAIRS:
+            return
+        kpis = self._pairs.setdefault(pair, {})
+        if record.kpi not in kpis and len(kpis) >= MOST_KPIS:
+            return
+        looks = kpis.setdefault(record.kpi, deque(maxlen=KEPT))
+        if looks and looks[-1].at == record.at:
+            looks.pop()
+        if not looks or record.at > looks[-1].at:
+            looks.append(record)
+
+    def summary(self) -> list[dict]:
+        """Each experiment, the one that was looked at last first: its decision, and its KPIs with their looks."""
+        told = []
+        for (treatment, baseline), kpis in self._pairs.items():
+            newest = max((looks[-1] for looks in kpis.values()), key=lambda effect: effect.at)
+            told.append(
+                {
+                    "treatment": treatment,
+                    "baseline": baseline,
+                    "at": newest.at,
+                    "decision": newest.decision,
+                    "verdict": verdict(newest.decision),
+                    "treatment_users": newest.treatment_users,
+                    "baseline_users": newest.baseline_users,
+                    "sample_ratio_p": newest.sample_ratio_p,
+                    "kpis": [_effect(looks) for looks in kpis.values()],
+                }
+            )
+        return sorted(told, key=lambda pair: -pair["at"])
+
+
+def verdict(decision: str) -> str:
+    """The decision's kind, for what it is to look like: its first word is what to do.
+
+    >>> verdict("Keep running: no difference can be told from chance yet.")
+    'wait'
+    """
+    kinds = {"Ship": "good", "Stop": "bad", "Fix": "bad", "Keep": "wait"}
+    return kinds.get(decision.partition(" ")[0], "wait")
+
+
+def _effect(looks: deque[Effect]) -> dict:
+    newest = looks[-1]
+    told = msgspec.to_builtins(newest)
+    for name in ("difference", "low", "high"):
+        told[f"relative_{name}"] = _relative(getattr(newest, name), newest.baseline_value)
+    told["looks"] = {
+        "times": [look.at for look in looks],
+        **{
+            name: [_relative(getattr(look, name), look.baseline_value) for look in looks]
+            for name in ("difference", "low", "high")
+        },
+    }
+    return told
+
+
+def _relative(value: float | None, baseline: float | None) -> float | None:
+    return value / abs(baseline) if value is not None and baseline else None

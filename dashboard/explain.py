@@ -1,0 +1,90 @@
+"""A score, computed again, and why it is what it is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dashboard.records import Score
+from dashboard.words import describe, value_text
+from training.contributions import Contributions, contributions_of, strongest
+from training.dataset import Dataset
+from udfs.model import Bundle, Scorer
+
+REASONS = 10
+#: What engines may differ by, and the export that one of them uses. Beyond it a score is one of something else.
+TOLERANCE = 2e-5
+
+
+@dataclass(frozen=True)
+class Model:
+    """A bundle's model, ready to say again what it said, and why."""
+
+    label: str
+    scorer: Scorer
+    contributions: Contributions | None  # None of a remote one
+
+
+def load_model(bundle: Bundle) -> Model:
+    return Model(bundle.manifest.label, Scorer(bundle), contributions_of(bundle))
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What a feature does to a score."""
+
+    name: str
+    meaning: str
+    value: str
+    added: float  # to the logit
+
+    @property
+    def odds(self) -> float:
+        """What it multiplies the odds by."""
+        return float(np.exp(self.added))
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A score, as the topic has it and as it comes out here, and what it is made of."""
+
+    version: str
+    label: str
+    score: float
+    again: float
+    base: float | None  # the probability before anything is known of the user; None of a remote model
+    reasons: list[Reason]
+    rest: float  # what all other features add to the logit
+    features: list[tuple[str, str, str]]  # name, value, meaning
+
+    @property
+    def agrees(self) -> bool:
+        return abs(self.score - self.again) <= TOLERANCE
+
+    @property
+    def rest_odds(self) -> float:
+        return float(np.exp(self.rest))
+
+
+def explain(model: Model, dataset: Dataset, row: int, score: Score) -> Explanation:
+    """Why the event of a row has its score."""
+    computer = model.scorer.features
+    matrix = dataset.features(computer, slice(row, row + 1))
+    values = matrix[0].tolist()
+    reasons, rest, base = [], 0.0, None
+    if model.contributions is not None:
+        *added, base_logit = model.contributions(matrix)[0].tolist()
+        base = float(1 / (1 + np.exp(-base_logit)))
+        value_of = dict(zip(computer.names, values))
+        told = strongest(computer.names, np.array(added), REASONS)
+        reasons = [Reason(name, describe(name), value_text(name, value_of[name]), part) for name, part in told if part]
+        rest = sum(added) - sum(reason.added for reason in reasons)
+    return Explanation(
+        score.model_version,
+        model.label,
+        score.score,
+        float(model.scorer.predict(matrix)[0]),
+        base,
+        reasons,
+        rest,
+        [(name, value_text(name, value), describe(name)) for name, value in zip(computer.names, values)],
+    )

@@ -1,0 +1,83 @@
+"""How much flows through a topic, told by its offsets alone, and since when nothing has."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from dashboard.series import Series
+
+#: quiet: nothing comes, and that is no sign of anything; silent: nothing comes where something should.
+State = Literal["unknown", "missing", "empty", "flowing", "quiet", "silent"]
+
+SECONDS, MINUTES = 600, 360
+RATE_SECONDS = 10
+QUIET_AFTER_MS = 60_000
+
+
+class TopicFlow:
+    """The end offsets of one topic as time goes by.
+
+    Transactions use offsets too, one for each that ends and partition: under exactly-once a rate is too high by those.
+    """
+
+    def __init__(self, topic: str, silent_after_ms: int | None):
+        """`silent_after_ms`: how long nothing may come before that is worth a warning; None where it is no sign."""
+        self.topic = topic
+        self.silent_after_ms = silent_after_ms
+        self.records = 0  # that the topic holds or has held, by its end offsets
+        self.newest_ms: int | None = None  # when the newest record came
+        self.by_second = Series(SECONDS, 1_000)
+        self.by_minute = Series(MINUTES, 60_000)
+        self._ends: dict[int, int] | None = None
+        self._observed_ms = 0
+        self._exists: bool | None = None
+
+    def missing(self) -> None:
+        """The brokers know no such topic."""
+        self._exists, self._ends = False, None
+
+    def observe(self, now_ms: int, ends: Mapping[int, int]) -> None:
+        """Take the end offsets by partition as of now."""
+        self._exists = True
+        if self._ends is not None:
+            came = sum(max(0, end - self._ends.get(number, 0)) for number, end in ends.items())
+            self._spread(now_ms, came)
+            if came:
+                self.newest_ms = now_ms
+        self._ends = dict(ends)
+        self.records = sum(ends.values())
+        self._observed_ms = now_ms
+
+    def last_record_at(self, time_ms: int) -> None:
+        """What Kafka has stamped the newest record with, for what came before anybody watched."""
+        self.newest_ms = max(self.newest_ms or 0, time_ms)
+
+    def rate(self) -> float | None:
+        """Records a second, over the last seconds; None before there are two observations."""
+        if len(self.by_second) < 2:
+            return None
+        now_ms = self._observed_ms
+        starts, counts = self.by_second.read(now_ms - now_ms % 1_000 - RATE_SECONDS * 1_000)
+        whole = starts < now_ms - now_ms % 1_000  # the current second is not over
+        return float(counts[whole, 0].mean()) if whole.any() else None
+
+    def state(self, now_ms: int) -> State:
+        if self._exists is None:
+            return "unknown"
+        if not self._exists:
+            return "missing"
+        if not self.records:
+            return "empty"
+        limit_ms = self.silent_after_ms or QUIET_AFTER_MS
+        if self.newest_ms is not None and now_ms - self.newest_ms <= limit_ms:
+            return "flowing"
+        return "silent" if self.silent_after_ms else "quiet"
+
+    def _spread(self, now_ms: int, came: int) -> None:
+        """Over all seconds since the last observation: a broker that was away is no burst when it is back."""
+        first, last = self._observed_ms // 1_000, now_ms // 1_000
+        seconds = range(first, last)[-SECONDS:]
+        for second in seconds:
+            self.by_second.add(second * 1_000, came / len(seconds))
+        if not seconds:
+            self.by_second.add(first * 1_000, came)
+        self.by_minute.add(now_ms, came)

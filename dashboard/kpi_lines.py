@@ -1,0 +1,135 @@
+"""KPIs by arm over time, with intervals, out of the sums of topic kpis."""
+
+from functools import cache
+
+import numpy as np
+from scipy.stats import t as student
+
+from dashboard.quality import trailing_sums
+from dashboard.records import Kpi
+from dashboard.series import Series
+
+MINUTES = 1_440
+SPAN = 15  # minutes that a point of a line stands for
+FEWEST = 5  # minutes with something to count, before they say how far chance goes
+MOST_LINES = 400
+MOST_PLACEMENTS = 20
+NO_ARM = "not scored"
+
+
+class KpiLines:
+    """Numerator and denominator of each KPI and arm by minute; a record that comes again replaces the earlier one."""
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[str, str, str | None], Series] = {}
+
+    def add(self, record: Kpi) -> None:
+        if record.window != "minute":
+            return
+        line = (record.kpi, record.arm or NO_ARM, record.placement)
+        if line not in self._lines:
+            placements = {placement for kpi, _, placement in self._lines if kpi == record.kpi and placement}
+            is_one_more = record.placement is not None and record.placement not in placements
+            if len(self._lines) >= MOST_LINES or is_one_more and len(placements) >= MOST_PLACEMENTS:
+                return
+            self._lines[line] = Series(MINUTES, 60_000, 2)
+        self._lines[line].put(record.window_start, record.numerator, record.denominator)
+
+    def lines(self, minutes: int) -> list[dict]:
+        """A line for each KPI and arm: the last `minutes`, each point of the SPAN minutes up to it.
+
+        A KPI that is counted by placement only is here as the sum over its placements.
+        """
+        newest = max((int(series.read()[0][-1]) for series in self._lines.values()), default=0)
+        found = []
+        for kpi, arm in dict.fromkeys((kpi, arm) for kpi, arm, _ in self._lines):
+            starts, sums = self._sums(kpi, arm, newest - (minutes + SPAN) * 60_000)
+            value, low, high = ratio_lines(starts, sums[:, 0], sums[:, 1], SPAN)
+            shown = starts > newest - minutes * 60_000
+            whole = ratio_interval(sums[shown, 0], sums[shown, 1])
+            found.append(
+                {
+                    "kpi": kpi,
+                    "arm": arm,
+                    "times": starts[shown].tolist(),
+                    "value": _plain(value[shown]),
+                    "low": _plain(low[shown]),
+                    "high": _plain(high[shown]),
+                    "whole": _plain(whole),
+                    "denominator": float(sums[shown, 1].sum()),
+                }
+            )
+        return found
+
+    def placements(self, minutes: int) -> list[dict]:
+        """KPIs by placement and arm, over the last `minutes`."""
+        newest = max((int(series.read()[0][-1]) for series in self._lines.values()), default=0)
+        rows = []
+        for (kpi, arm, placement), series in self._lines.items():
+            if placement is None:
+                continue
+            _, sums = series.read(newest - minutes * 60_000)
+            value, low, high = _plain(ratio_interval(sums[:, 0], sums[:, 1]))
+            row = {"kpi": kpi, "arm": arm, "placement": placement, "value": value, "low": low, "high": high}
+            rows.append(row | {"denominator": float(sums[:, 1].sum())})
+        return sorted(rows, key=lambda row: (row["kpi"], row["placement"], row["arm"]))
+
+    def _sums(self, kpi: str, arm: str, since_ms: int) -> tuple[np.ndarray, np.ndarray]:
+        whole = self._lines.get((kpi, arm, None))
+        parts = [whole] if whole else [part for line, part in self._lines.items() if line[:2] == (kpi, arm)]
+        read = [part.read(since_ms) for part in parts]
+        starts = np.unique(np.concatenate([found for found, _ in read]))
+        sums = np.zeros((len(starts), 2))
+        for found, values in read:
+            sums[np.searchsorted(starts, found)] += values
+        return starts, sums
+
+
+def ratio_lines(
+    starts: np.ndarray, numerator: np.ndarray, denominator: np.ndarray, span: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`ratio_interval` of each minute with the `span - 1` before it: three times float64[n], NaN where there is none."""
+    columns = [numerator, denominator, numerator**2, denominator**2, numerator * denominator, denominator > 0]
+    return _intervals(*trailing_sums(starts, np.column_stack(columns).astype(float), span).T)
+
+
+def ratio_interval(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """A ratio of two sums over k minutes, and its 95 % interval: value, low, high, float64[3], NaN where there is none.
+
+    By linearisation, minutes as the units (Cochran, Sampling Techniques, 1977, chapter 6): the residuals are
+    numerator - ratio denominator. It takes minutes for independent, as sessions of different users are.
+    """
+    sums = [
+        [part.sum()]
+        for part in (
+            numerator,
+            denominator,
+            numerator**2,
+            denominator**2,
+            numerator * denominator,
+            denominator > 0,
+        )
+    ]
+    return np.array(_intervals(*np.array(sums, float))).ravel()
+
+
+def _intervals(
+    n: np.ndarray, d: np.ndarray, nn: np.ndarray, dd: np.ndarray, nd: np.ndarray, k: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """From sums over minutes, of n, d, their squares and product, and how many minutes count, float64[m] each."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(d > 0, n / d, np.nan)
+        squares = np.maximum(nn - 2 * ratio * nd + ratio**2 * dd, 0)
+        error = np.sqrt(squares * k / (k - 1)) / d
+    told = (k >= FEWEST) & (n > 0)
+    half = np.where(told, error * np.array([_quantile(int(count)) for count in k]), np.nan)
+    return ratio, np.maximum(ratio - half, 0), ratio + half
+
+
+@cache
+def _quantile(minutes: int) -> float:
+    return float(student.ppf(0.975, max(1, minutes - 1)))
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else round(float(value), 6) for value in values]

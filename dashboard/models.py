@@ -1,0 +1,232 @@
+"""The models: which serve, since when, what the ledger says, and what retraining has done.
+
+A thread of its own asks the registry, which may be far away.
+"""
+
+import logging
+import threading
+from pathlib import Path
+
+import msgspec
+
+from udfs.model import BundleError, Manifest, read_manifest
+from udfs.registry import Entry, Registry, RegistryError
+from udfs.rollout import Rollout
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 10.0
+MOST_ENTRIES = 200
+MOST_RUNS = 30
+REFERENCE_FILE = "reference.json"
+RETRAINING = "retraining"
+METRICS = ("test_roc_auc", "test_average_precision", "test_log_loss")
+
+
+class Gate(msgspec.Struct):
+    """A condition that a retrained model has to meet."""
+
+    name: str
+    rule: str
+    value: object
+    passed: bool
+
+
+class Run(msgspec.Struct):
+    """A retraining, as its file in the registry tells."""
+
+    run: str
+    started: str
+    trigger: str
+    state: str
+    gates: list[Gate] = []
+    version: str | None = None
+    champion: str | None = None
+    ledger_entry: int | None = None
+    message: str | None = None
+    finished: str | None = None
+
+
+class Distribution(msgspec.Struct):
+    """How a feature or the score was spread in training; training/reference.py says what bin a value is in."""
+
+    edges: list[float]
+    shares: list[float]
+    missing: float
+
+
+class Reference(msgspec.Struct):
+    features: dict[str, Distribution]
+    score: Distribution
+
+
+class Models:
+    """What the registry says; without one, what the single bundle does."""
+
+    def __init__(self, registry: str | None, bundle: Path):
+        """Raises RegistryError for a URL that no installed file system can read."""
+        self.registry = Registry(registry) if registry else None
+        self._bundle = bundle
+        self._entries: dict[int, Entry | str | None] = {}  # by number; what is wrong with one that can't be used
+        self._references: dict[str, Reference] = {}
+        self._told: dict = {"error": "not read yet"}
+
+    def look(self) -> None:
+        """Read what is new."""
+        try:
+            self._told = self._from_registry() if self.registry else self._from_bundle()
+        except Exception as error:  # each file system has its own; the page says what is wrong, and the next look is soon
+            log.warning("models: %s", error)
+            self._told = self._told | {"error": " ".join(str(error).split()) or type(error).__name__}
+
+    def summary(self) -> dict:
+        """Who serves, the ledger (newest first), each version's metrics, retraining runs; and an error, or null."""
+        return self._told
+
+    def reference(self, version: str, name: str) -> Distribution | None:
+        """How a feature, or `score`, was spread when a model was trained; None where the bundle does not say."""
+        if version not in self._references:
+            read = self._read_reference(version)
+            if read is None:
+                return None
+            self._references[version] = read
+        found = self._references[version]
+        return found.score if name == "score" else found.features.get(name)
+
+    def _from_bundle(self) -> dict:
+        manifest = read_manifest(lambda name: (self._bundle / name).read_bytes(), str(self._bundle))
+        arms = [{"arm": "champion", "version": manifest.version, "share": 1.0, "shadow": False}]
+        return {
+            "error": None,
+            "registry": None,
+            "serving": arms,
+            "ledger": [],
+            "shares": [],
+            "models": {manifest.version: _metrics(manifest)},
+            "runs": [],
+        }
+
+    def _from_registry(self) -> dict:
+        registry = self.registry
+        newest = registry.newest()
+        for number in registry.numbers()[-MOST_ENTRIES:]:
+            if self._entries.get(number) is None:  # what is not whole may become so
+                self._entries[number] = _entry(registry, number)
+        numbers = sorted(self._entries)[-MOST_ENTRIES:]
+        self._entries = {number: self._entries[number] for number in numbers}
+        whole = [entry for entry in self._entries.values() if isinstance(entry, Entry)]
+        versions = dict.fromkeys(version for entry in reversed(whole) for version in entry.rollout.versions)
+        known = self._told.get("models", {})
+        return {
+            "error": None,
+            "registry": registry.uri,
+            "serving": serving(newest.rollout),
+            "ledger": [_line(number, self._entries[number], newest.number) for number in reversed(numbers)],
+            "shares": [{"at": _ms(entry), "arms": serving(entry.rollout)} for entry in whole],
+            "models": {version: known.get(version) or self._metrics(version) for version in [*versions][:50]},
+            "runs": self._runs(),
+        }
+
+    def _metrics(self, version: str) -> dict | None:
+        try:
+            return _metrics(self.registry.manifest(version))
+        except BundleError:
+            return None
+
+    def _runs(self) -> list[dict]:
+        """The newest retraining runs, newest first."""
+        files, directory = self.registry.files, self.registry.path(RETRAINING)
+        try:
+            paths = [path for path in files.ls(directory, detail=False) if path.endswith(".json")]
+        except FileNotFoundError:
+            return []
+        runs = []
+        for path in sorted(paths)[-MOST_RUNS:]:
+            try:
+                runs.append(msgspec.json.decode(files.cat_file(path), type=Run))
+            except (msgspec.DecodeError, UnicodeDecodeError, FileNotFoundError):
+                continue  # being written, or no run at all
+        runs.sort(key=lambda run: run.started, reverse=True)
+        return msgspec.to_builtins(runs)
+
+    def _read_reference(self, version: str) -> Reference | None:
+        try:
+            if self.registry:
+                content = self.registry.files.cat_file(self.registry.path("bundles", version, REFERENCE_FILE))
+            else:
+                content = (self._bundle / REFERENCE_FILE).read_bytes()
+            return msgspec.json.decode(content, type=Reference)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            log.warning("%s of %s: %s", REFERENCE_FILE, version, error)
+            return None
+
+
+class ModelsThread(threading.Thread):
+    """Looks at the models until `stop`."""
+
+    def __init__(self, models: Models):
+        super().__init__(name="models", daemon=True)
+        self._models = models
+        self._enough = threading.Event()
+
+    def run(self) -> None:
+        while not self._enough.is_set():
+            self._models.look()
+            self._enough.wait(LOOK_SECONDS)
+
+    def stop(self) -> None:
+        self._enough.set()
+        self.join()
+
+
+def serving(rollout: Rollout) -> list[dict]:
+    """The arms with their shares of the users who are eligible, the shadows with none."""
+    rest = 1 - rollout.control.share - sum(part.share for part in rollout.challengers)
+    arms = [("champion", rollout.champion, rest, False)]
+    arms += [("challenger", part.version, part.share, False) for part in rollout.challengers]
+    if rollout.control.share:
+        arms.append(("control", "rule", rollout.control.share, False))
+    arms += [("shadow", version, 0.0, True) for version in rollout.shadows]
+    return [
+        {"arm": arm, "version": version, "share": round(share, 6), "shadow": shadow}
+        for arm, version, share, shadow in arms
+    ]
+
+
+def _entry(registry: Registry, number: int) -> Entry | str | None:
+    try:
+        return registry.entry(number)
+    except RegistryError as error:
+        return str(error)
+
+
+def _line(number: int, entry: Entry | str | None, serves: int) -> dict:
+    if not isinstance(entry, Entry):
+        return {"number": number, "problem": entry or "not whole, passed over"}
+    return {
+        "number": number,
+        "at": _ms(entry),
+        "by": entry.by,
+        "command": " ".join(entry.command),
+        "why": entry.why,
+        "forced": entry.forced,
+        "restores": entry.restores,
+        "serves": number == serves,
+    }
+
+
+def _ms(entry: Entry) -> int:
+    return int(entry.at.timestamp() * 1000)
+
+
+def _metrics(manifest: Manifest) -> dict:
+    return {
+        "label": manifest.label,
+        "created_at": int(manifest.created_at.timestamp() * 1000),
+        "trained_to": int(manifest.training_window.end.timestamp() * 1000),
+        "metrics": {
+            name: [manifest.metrics.get(f"{name}{end}") for end in ("", "_low", "_high")]
+            for name in METRICS
+            if name in manifest.metrics
+        },
+    }

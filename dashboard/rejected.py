@@ -1,0 +1,71 @@
+"""Dead letters: how many for which reason, and the newest of each."""
+
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections import Counter, deque
+
+from dashboard.records import DeadLetter
+from dashboard.series import Series
+from udfs.rejects import Reason
+
+MINUTES = 180
+SAMPLES = 8  # of each reason
+SHOWN_BYTES = 400
+OTHER = "other"
+_REASONS = frozenset(reason.value for reason in Reason)
+
+
+class DeadLetters:
+    """The dead letters that were read; where more come than that, `skipped` counts the rest."""
+
+    def __init__(self) -> None:
+        self.skipped = 0
+        self._counts: Counter[str] = Counter()
+        self._by_minute: dict[str, Series] = {}
+        self._samples: dict[str, deque[dict]] = {}
+
+    def add(self, came_ms: int, record: DeadLetter) -> None:
+        reason = record.reason if record.reason in _REASONS else OTHER
+        self._counts[reason] += 1
+        self._by_minute.setdefault(reason, Series(MINUTES, 60_000)).add(came_ms, 1)
+        self._samples.setdefault(reason, deque(maxlen=SAMPLES)).append(
+            {
+                "at": came_ms,
+                "reason": record.reason[:100],
+                "topic": record.topic[:249],
+                "partition": record.partition,
+                "offset": record.offset,
+                "message": (record.message or "")[:SHOWN_BYTES],
+                **_shown(record.original),
+            }
+        )
+
+    def summary(self) -> dict:
+        """Counts by reason, most first; counts by minute; the newest of each reason, newest first."""
+        samples = [sample for kept in self._samples.values() for sample in kept]
+        return {
+            "skipped": self.skipped,
+            "reasons": [{"reason": reason, "count": count} for reason, count in self._counts.most_common()],
+            "by_minute": {reason: _columns(series) for reason, series in self._by_minute.items()},
+            "samples": sorted(samples, key=lambda sample: (-sample["at"], -sample["offset"])),
+        }
+
+
+def _shown(original: str | None) -> dict:
+    """The first bytes as text, and how many there are."""
+    if original is None:
+        return {"original": None, "bytes": 0}
+    wanted = (SHOWN_BYTES + 2) // 3 * 4
+    try:
+        start = b64decode(original[:wanted])
+    except (Base64Error, ValueError):
+        return {"original": None, "bytes": 0}
+    return {
+        "original": start[:SHOWN_BYTES].decode("utf-8", "backslashreplace"),
+        "bytes": len(original) * 3 // 4 - original[-2:].count("="),
+    }
+
+
+def _columns(series: Series) -> dict:
+    starts, values = series.read()
+    return {"times": starts.tolist(), "counts": values[:, 0].tolist()}

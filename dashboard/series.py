@@ -1,0 +1,47 @@
+"""Numbers by time, in memory of a fixed size."""
+
+import numpy as np
+
+
+class Series:
+    """The newest buckets of time, `width_ms` each, with `columns` numbers in each of them.
+
+    A bucket lives in the place of the one that is `buckets` older. What is older than all that are kept is left out.
+    """
+
+    def __init__(self, buckets: int, width_ms: int, columns: int = 1):
+        self.width_ms = width_ms
+        self._starts = np.full(buckets, -1, np.int64)
+        self._values = np.zeros((buckets, columns))
+
+    def add(self, time_ms: int, *values: float) -> None:
+        """Add to what the bucket of a time has."""
+        place = self._place(time_ms)
+        if place is not None:
+            self._values[place] += values
+
+    def put(self, time_ms: int, *values: float) -> None:
+        """Let a bucket have these numbers, whatever it had."""
+        place = self._place(time_ms)
+        if place is not None:
+            self._values[place] = values
+
+    def read(self, since_ms: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """When the buckets begin, int64[n], oldest first, and their numbers, float64[n, columns]."""
+        order = np.argsort(self._starts, kind="stable")
+        order = order[self._starts[order] >= max(since_ms, 0)]
+        return self._starts[order], self._values[order]
+
+    def __len__(self) -> int:
+        return int((self._starts >= 0).sum())
+
+    def _place(self, time_ms: int) -> int | None:
+        """Where a time's bucket is, emptied first when an older one was there; None when a newer one is."""
+        start = time_ms - time_ms % self.width_ms
+        place = start // self.width_ms % len(self._starts)
+        if self._starts[place] > start:
+            return None
+        if self._starts[place] < start:
+            self._starts[place] = start
+            self._values[place] = 0
+        return place

@@ -1,0 +1,96 @@
+"""All that the dashboard knows of the topics, in bounded memory; one thread adds to it, others read."""
+
+import threading
+from collections.abc import Mapping, Sequence
+
+from dashboard.drifting import Drifting
+from dashboard.experiments import Experiments
+from dashboard.flow import TopicFlow
+from dashboard.kpi_lines import KpiLines
+from dashboard.quality import Calibration, LiveQuality
+from dashboard.records import DeadLetter, Drift, Effect, Kpi, Outcome, Quality, Reader, Score
+from dashboard.rejected import DeadLetters
+from dashboard.scoring import Latencies, ScoreMix
+
+#: How long a topic may be silent before the pages say so; None where silence is no sign of anything.
+SILENT_AFTER_MS: dict[str, int | None] = {
+    "clicks": 30_000,
+    "scores": 30_000,
+    "dead_letters": None,
+    "profiles": None,
+    "shadow_scores": None,
+    "outcomes": 300_000,
+    "model_quality": 600_000,
+    "sessions": 600_000,
+    "kpis": 600_000,
+    "experiments": 600_000,
+    "drift": 600_000,
+}
+
+#: Topics that are read record by record, and how; of the others a sample is enough, or their offsets are.
+FOLLOWED = {"dead_letters": DeadLetter, "kpis": Kpi, "model_quality": Quality, "experiments": Effect, "drift": Drift}
+SAMPLED = {"scores": Score, "outcomes": Outcome}
+
+
+class DashboardState:
+    """Hold `lock` to read more than one thing as of the same moment."""
+
+    def __init__(self, topics: Mapping[str, str], budget_ms: int):
+        """`topics` are names by role."""
+        self.lock = threading.RLock()
+        self.flows = {role: TopicFlow(topics[role], after) for role, after in SILENT_AFTER_MS.items()}
+        self.readers = {role: Reader(kind) for role, kind in (FOLLOWED | SAMPLED).items()}
+        self.latencies = Latencies(budget_ms)
+        self.mix = ScoreMix()
+        self.rejected = DeadLetters()
+        self.kpis = KpiLines()
+        self.quality = LiveQuality()
+        self.calibration = Calibration()
+        self.experiments = Experiments()
+        self.drift = Drifting()
+        self.broker_lost_ms: int | None = None
+        self.broker_error = "no answer yet"
+        self.broker_asked = False
+
+    def broker_answers(self) -> None:
+        with self.lock:
+            self.broker_asked, self.broker_lost_ms, self.broker_error = True, None, ""
+
+    def broker_lost(self, now_ms: int, error: str) -> None:
+        """It does not answer, since now or since it was first told."""
+        with self.lock:
+            self.broker_asked, self.broker_error = True, error
+            self.broker_lost_ms = self.broker_lost_ms or now_ms
+
+    def observe(self, now_ms: int, ends: Mapping[str, Mapping[int, int] | None]) -> None:
+        """The end offsets of topics, by role and partition; None for a topic that does not exist."""
+        with self.lock:
+            for role, offsets in ends.items():
+                if offsets is None:
+                    self.flows[role].missing()
+                else:
+                    self.flows[role].observe(now_ms, offsets)
+
+    def take(self, role: str, now_ms: int, values: Sequence[bytes | None], times_ms: Sequence[int] = ()) -> list:
+        """Add records of a topic, with Kafka's timestamps; returns those that could be read."""
+        with self.lock:
+            records = self.readers[role].read(list(values))
+            if role == "dead_letters":
+                # Where all can be read, as nearly always, each has its own time; else about the same.
+                times_ms = times_ms if len(times_ms) == len(records) else [now_ms] * len(records)
+                for record, time_ms in zip(records, times_ms):
+                    self.rejected.add(time_ms, record)
+            elif role == "scores":
+                self.mix.add(now_ms, records)
+            elif role == "outcomes":
+                self.calibration.add(records)
+            else:
+                single = {
+                    "kpis": self.kpis.add,
+                    "model_quality": self.quality.add,
+                    "experiments": self.experiments.add,
+                    "drift": self.drift.add,
+                }[role]
+                for record in records:
+                    single(record)
+            return records

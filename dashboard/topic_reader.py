@@ -1,0 +1,98 @@
+"""Reading topics for a page that must not get in the way: their ends, their newest records, single stretches.
+
+Everything is bounded: what is fetched at once, how long it is waited for, how many records come back.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+
+from training.kafka_source import client_options
+
+CONNECT_MS = 5_000
+ANSWER_MS = 4_000
+FETCH_BYTES = 256 * 1024  # of a partition at once; a larger record comes all the same
+POLL_MS = 100
+
+Offsets = dict[int, int]  # by partition
+
+
+class Stretch(NamedTuple):
+    """Records that were read, and where the next ones would be."""
+
+    records: list[ConsumerRecord]
+    after: Offsets
+
+
+class TopicReader:
+    """Raises KafkaError from every method when the brokers don't answer."""
+
+    def __init__(self, properties: Mapping[str, object]):
+        """`properties` are Kafka client properties; raises SourceError for those that Python can't use."""
+        self._consumer = KafkaConsumer(
+            **client_options(properties),
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            allow_auto_create_topics=False,
+            auto_offset_reset="earliest",
+            bootstrap_timeout_ms=CONNECT_MS,
+            request_timeout_ms=ANSWER_MS,
+            reconnect_backoff_max_ms=1_000,
+            max_partition_fetch_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=POLL_MS,
+            metrics_enabled=False,
+        )
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def partitions(self, topics: Iterable[str]) -> dict[str, list[int]]:
+        """The partitions of those topics that exist."""
+        known = self._consumer.topics()
+        return {topic: sorted(self._consumer.partitions_for_topic(topic) or ()) for topic in topics if topic in known}
+
+    def ends(self, partitions: Mapping[str, Iterable[int]]) -> dict[str, Offsets]:
+        """The end offsets of topics."""
+        wanted = [TopicPartition(topic, number) for topic, numbers in partitions.items() for number in numbers]
+        found: dict[str, Offsets] = {topic: {} for topic in partitions}
+        for partition, offset in self._consumer.end_offsets(wanted, timeout_ms=ANSWER_MS).items() if wanted else ():
+            found[partition.topic][partition.partition] = offset
+        return found
+
+    def offsets_since(self, topic: str, ends: Offsets, time_ms: int) -> Offsets:
+        """Where the records that Kafka has stamped since a time begin."""
+        asked = {TopicPartition(topic, number): time_ms for number in ends}
+        found = self._consumer.offsets_for_times(asked, timeout_ms=ANSWER_MS)
+        return {
+            partition.partition: ends[partition.partition] if there is None else there.offset
+            for partition, there in found.items()
+        }
+
+    def starts(self, topic: str, ends: Offsets) -> Offsets:
+        """The first offsets that a topic still has."""
+        asked = [TopicPartition(topic, number) for number in ends]
+        found = self._consumer.beginning_offsets(asked, timeout_ms=ANSWER_MS)
+        return {partition.partition: offset for partition, offset in found.items()}
+
+    def read(self, topic: str, starts: Offsets, ends: Offsets, most: int, seconds: float) -> Stretch:
+        """Records from `starts` on and before `ends`, at most so many, for at most so long."""
+        wanted = [TopicPartition(topic, number) for number in starts if starts[number] < ends[number]]
+        self._consumer.assign(wanted)
+        for partition in wanted:
+            self._consumer.seek(partition, starts[partition.partition])
+        records: list[ConsumerRecord] = []
+        after = dict(starts)
+        deadline = time.monotonic() + seconds
+        unread = set(wanted)
+        while unread and len(records) < most and time.monotonic() < deadline:
+            for partition, batch in self._consumer.poll(timeout_ms=POLL_MS, max_records=most - len(records)).items():
+                records += [record for record in batch if record.offset < ends[partition.partition]]
+            for partition in list(unread):
+                after[partition.partition] = self._consumer.position(partition, timeout_ms=ANSWER_MS)
+                if after[partition.partition] >= ends[partition.partition]:
+                    unread.discard(partition)
+                    self._consumer.pause(partition)
+        return Stretch(records, after)

@@ -1,0 +1,203 @@
+"""One user: history, features and scores, computed as the job does, and why a score is what it is."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from dashboard.explain import Explanation, Model, explain, load_model
+from dashboard.records import Reader, Score
+from dashboard.topic_reader import TopicReader
+from dashboard.user_records import NOTHING, Budget, Found, find_records, partition_of
+from dashboard.words import value_text
+from training.dataset import Dataset, arrange, read_clicks, read_profile_batch
+from udfs.events import Click, ClickLimits
+from udfs.features import FEATURES, FeatureComputer
+from udfs.model import BundleError, load_bundle
+from udfs.registry import Registry, RegistryError
+
+MOST_RECORDS, MOST_SECONDS = 400_000, 20.0  # of all topics, for one answer
+SHOWN = 64  # events
+PROFILE_FEATURES = tuple(feature.name for feature in FEATURES if feature.group == "profile")[1:]
+
+
+class LookupBusy(RuntimeError):
+    """Somebody else's user is being looked up."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """An accepted click, with its score where there is one."""
+
+    partition: int
+    offset: int
+    time_ms: int
+    name: str
+    what: str
+    score: Score | None
+
+
+@dataclass(frozen=True)
+class UserPage:
+    """All that the page of a user shows."""
+
+    user_id: str
+    events: Sequence[Event] = ()  # newest first
+    rejected: int = 0
+    seen: int = 0  # events in all, as far as was read
+    profile: Mapping[str, str] = field(default_factory=dict)
+    chosen: Event | None = None
+    explanation: Explanation | None = None
+    problem: str = ""  # why there is no explanation
+    cautions: Sequence[str] = ()  # why what is computed here may differ from what the job did
+    read: int = 0
+
+
+class Users:
+    """Looks users up, one at a time."""
+
+    def __init__(
+        self,
+        properties: Mapping[str, object],
+        topics: Mapping[str, str],
+        limits: ClickLimits,
+        history_length: int,
+        registry: Registry | None,
+        bundle: Path,
+    ):
+        self._properties, self._topics = properties, topics
+        self._limits, self._history_length = limits, history_length
+        self._registry, self._bundle = registry, bundle
+        self._one = threading.Lock()
+        self._model = lru_cache(maxsize=4)(self._load_model)
+
+    def find(self, user_id: str, place: tuple[int, int] | None = None) -> UserPage:
+        """A user's page, with the reasons of the event at a partition and offset of clicks, else of the newest score.
+
+        Raises LookupBusy, KafkaError.
+        """
+        if not self._one.acquire(blocking=False):
+            raise LookupBusy
+        try:
+            reader = TopicReader(self._properties)
+            try:
+                found = self._read(reader, user_id.encode())
+            finally:
+                reader.close()
+            return self._page(user_id, *found, place)
+        finally:
+            self._one.release()
+
+    def _read(self, reader: TopicReader, key: bytes) -> tuple[Found, Found, Found]:
+        """The user's clicks, profiles and scores."""
+        budget = Budget(MOST_RECORDS, MOST_SECONDS)
+        partitions = reader.partitions(self._topics[role] for role in ("clicks", "profiles", "scores"))
+
+        def read(role: str, number: int | None = None, most: int | None = None) -> Found:
+            numbers = partitions.get(self._topics[role])
+            if not numbers:
+                return NOTHING
+            number = partition_of(key, len(numbers)) if number is None else number
+            return find_records(reader, self._topics[role], number, key, budget, most)
+
+        scores = read("scores", most=SHOWN)
+        # Whoever produces clicks may choose partitions in another way; scores say where the clicks are.
+        told = Reader(Score).read([record.value for record in scores.records[-1:]])
+        profiles = read("profiles", most=1)
+        return read("clicks", told[0].source_partition if told else None), profiles, scores
+
+    def _page(
+        self, user_id: str, clicks: Found, profiles: Found, scores: Found, place: tuple[int, int] | None
+    ) -> UserPage:
+        payloads = [record.value for record in clicks.records]
+        accepted = read_clicks(payloads, _times_ms(clicks), self._limits)
+        updates = read_profile_batch(
+            [record.key for record in profiles.records],
+            [record.value for record in profiles.records],
+            _times_ms(profiles),
+        )
+        dataset = arrange(accepted, updates, self._history_length)
+        scored = Reader(Score).read([record.value for record in scores.records])
+        by_place = {(score.source_partition, score.source_offset): score for score in scored}
+        events = {}
+        for row in reversed(range(max(0, len(dataset.user) - SHOWN), len(dataset.user))):
+            record = clicks.records[dataset.positions[row]]
+            score = by_place.get((record.partition, record.offset))
+            events[row] = _event(record.partition, record.offset, record.value, score)
+        row = _choose(events, place)
+        explanation, problem = self._explain(dataset, row, events[row].score) if row is not None else (None, "")
+        return UserPage(
+            user_id,
+            list(events.values()),
+            accepted.rejected.total(),
+            len(dataset.user),
+            _profile(dataset),
+            None if row is None else events[row],
+            explanation,
+            problem,
+            _cautions(clicks, profiles),
+            clicks.read + profiles.read + scores.read,
+        )
+
+    def _explain(self, dataset: Dataset, row: int, score: Score | None) -> tuple[Explanation | None, str]:
+        """The reasons, or why there are none."""
+        if score is None:
+            return None, "This event has no score in the part of the topic that was read."
+        try:
+            return explain(self._model(score.model_version), dataset, row, score), ""
+        except (BundleError, RegistryError, OSError) as error:
+            return None, f"The model {score.model_version} can't be read: {error}"
+
+    def _load_model(self, version: str) -> Model:
+        if self._registry is not None:
+            return load_model(self._registry.bundle(version))
+        bundle = load_bundle(self._bundle, None)
+        if bundle.manifest.version != version:
+            raise BundleError(f"{self._bundle}: has version {bundle.manifest.version}")
+        return load_model(bundle)
+
+
+def _times_ms(found: Found) -> np.ndarray:
+    return np.array([record.timestamp for record in found.records], np.int64)
+
+
+def _choose(events: Mapping[int, Event], place: tuple[int, int] | None) -> int | None:
+    """The row of the event at a place, else of the newest one with a score."""
+    at_place = (row for row, event in events.items() if (event.partition, event.offset) == place)
+    with_score = (row for row, event in events.items() if event.score is not None)
+    return next(at_place, next(with_score, None))
+
+
+def _event(partition: int, offset: int, payload: bytes, score: Score | None) -> Event:
+    click = msgspec.json.decode(payload, type=Click)
+    parts = [click.item_id, click.item_category, click.page_type, click.page_location, click.creative_slot]
+    value = click.value if click.value is not None else click.price
+    what = [part for part in parts if part] + ([f"value {value:,.2f}"] if value is not None else [])
+    return Event(partition, offset, click.event_time, click.event_name, ", ".join(what), score)
+
+
+def _profile(dataset: Dataset) -> dict[str, str]:
+    """What the profile says, as of the newest event; nothing without one."""
+    if not len(dataset.user) or not dataset.profiles[-1]["known"]:
+        return {}
+    computer = FeatureComputer(PROFILE_FEATURES)
+    values = dataset.features(computer, slice(len(dataset.user) - 1, None))[0].tolist()
+    return {name: value_text(name, value) for name, value in zip(PROFILE_FEATURES, values)}
+
+
+def _cautions(clicks: Found, profiles: Found) -> list[str]:
+    told = []
+    if clicks.records and not clicks.is_whole:
+        back_to = datetime.fromtimestamp((clicks.back_to_ms or 0) / 1000, UTC)
+        told.append(
+            f"Clicks were read back to {back_to:%Y-%m-%d %H:%M:%S} UTC only. Features of the lifetime count from "
+            "there, and the history may lack its oldest events."
+        )
+    if not profiles.records and not profiles.is_whole:
+        told.append("No profile was found in the part of the topic that was read.")
+    return told

@@ -1,0 +1,87 @@
+"""What the topics hold of one user: found by going back from the end of the partition that the user's key is in."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.partitioner.default import murmur2
+
+from dashboard.topic_reader import Offsets, TopicReader
+
+FIRST_STEP = 20_000  # offsets; each further step back is twice as long
+STRETCH_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """A user's records in a partition, oldest first."""
+
+    records: list[ConsumerRecord]
+    partition: int
+    read: int  # records that were looked at
+    back_to_ms: int | None  # Kafka's timestamp of the oldest of them
+    is_whole: bool  # whether the partition was read from its very first record
+
+
+NOTHING = Found([], -1, 0, None, True)
+
+
+class Budget:
+    """How much may still be read for one answer."""
+
+    def __init__(self, records: int, seconds: float):
+        self.records = records
+        self._deadline = time.monotonic() + seconds
+
+    @property
+    def seconds(self) -> float:
+        return self._deadline - time.monotonic()
+
+    @property
+    def is_left(self) -> bool:
+        return self.records > 0 and self.seconds > 0
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Where Kafka's default partitioner puts a key."""
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def find_records(
+    reader: TopicReader, topic: str, number: int, key: bytes, budget: Budget, most: int | None = None
+) -> Found:
+    """The records with a key in a partition, going back until its start, until there are `most`, or the budget ends."""
+    ends = reader.ends({topic: [number]})[topic]
+    first, end = reader.starts(topic, ends)[number], ends[number]
+    found: list[ConsumerRecord] = []
+    read, back_to_ms, step = 0, None, FIRST_STEP
+    while end > first and budget.is_left and (most is None or len(found) < most):
+        start = max(first, end - min(step, max(1, budget.records)))
+        records = _stretch(reader, topic, number, start, end, budget)
+        if records is None:
+            break  # it is not known what a part of the stretch holds
+        read += len(records)
+        if records:
+            back_to_ms = records[0].timestamp
+        found = [record for record in records if record.key == key] + found
+        end, step = start, step * 2
+    return Found(found, number, read, back_to_ms, end <= first == 0)
+
+
+def _stretch(
+    reader: TopicReader, topic: str, number: int, start: int, end: int, budget: Budget
+) -> list[ConsumerRecord] | None:
+    """All records of a stretch, or None when the budget ends before."""
+    records: list[ConsumerRecord] = []
+    after: Offsets = {number: start}
+    while after[number] < end:
+        if budget.seconds <= 0:
+            return None
+        seconds = min(STRETCH_SECONDS, budget.seconds)
+        part, after = reader.read(topic, after, {number: end}, end - after[number], seconds)
+        budget.records -= len(part)
+        records += part
+    return records
+
+

@@ -1,0 +1,158 @@
+"""What each page shows, as plain data: the state and the models, put into the shape of the page."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from dashboard.models import Models
+from dashboard.scoring import PERCENTILES
+from dashboard.state import DashboardState
+from udfs.kpis import Kpi
+
+KPI_MINUTES = 180
+QUALITY_MINUTES = 180
+RATES_SECONDS = 300
+#: The topics that a page rests on; what is wrong with one of them is said at its top.
+TOPICS_OF = {
+    "live": ("clicks", "scores"),
+    "experiment": ("experiments",),
+    "kpis": ("kpis",),
+    "models": ("scores", "model_quality"),
+    "drift": ("drift",),
+    "dead-letters": (),
+    "user": (),
+}
+
+
+@dataclass(frozen=True)
+class Views:
+    """The pages' data by name; each is a dict for JSON."""
+
+    state: DashboardState
+    models: Models
+    kpis: Mapping[str, Kpi]
+
+    def page(self, name: str, now_ms: int, version: str | None = None) -> dict:
+        """A page's data, and what is to be said of the topics that it rests on. Raises KeyError for an unknown one."""
+        builders: dict[str, Callable[[int], dict]] = {
+            "live": self._live,
+            "experiment": self._experiment,
+            "kpis": self._kpis,
+            "models": self._models,
+            "drift": lambda _: {"drift": self.state.drift.summary(version)},
+            "dead-letters": self._dead_letters,
+        }
+        with self.state.lock:
+            return {"status": self.status(name, now_ms)} | builders[name](now_ms)
+
+    def status(self, name: str, now_ms: int) -> dict:
+        """Whether the broker answers, and the state of the page's topics."""
+        state = self.state
+        with state.lock:
+            broker = "answers" if state.broker_lost_ms is None else "lost"
+            return {
+                "now": now_ms,
+                "broker": broker if state.broker_asked else "asked",
+                "broker_lost": state.broker_lost_ms,
+                "broker_error": state.broker_error,
+                "topics": [self._topic(role, now_ms) for role in TOPICS_OF[name]],
+            }
+
+    def feature(self, version: str, name: str) -> dict | None:
+        """The reference and the newest shares of a feature; None for one that no window has."""
+        with self.state.lock:
+            shares = self.state.drift.shares(version, name)
+        if shares is None:
+            return None
+        reference = self.models.reference(version, name)
+        if reference is not None and len(reference.shares) != len(shares):
+            reference = None  # of another bundle: the bins are not the same
+        return {
+            "name": name,
+            "version": version,
+            "current": shares,
+            "reference": reference and reference.shares,
+            "edges": reference and reference.edges,
+            "missing": reference and reference.missing,
+        }
+
+    def _topic(self, role: str, now_ms: int) -> dict:
+        flow = self.state.flows[role]
+        reader = self.state.readers.get(role)
+        rate = flow.rate()
+        return {
+            "role": role,
+            "topic": flow.topic,
+            "state": flow.state(now_ms),
+            "newest": flow.newest_ms,
+            "silent_after": flow.silent_after_ms,
+            "records": flow.records,
+            "rate": None if rate is None else round(rate, 2),
+            "unreadable": reader.unreadable if reader else 0,
+            "last_error": reader.last_error if reader else "",
+        }
+
+    def _live(self, now_ms: int) -> dict:
+        state = self.state
+        since_ms = now_ms - now_ms % 1_000 - RATES_SECONDS * 1_000
+        rates, minutes = {}, {}
+        for role in ("clicks", "scores", "dead_letters"):
+            starts, counts = state.flows[role].by_second.read(since_ms)
+            whole = starts < now_ms - now_ms % 1_000 - 1_000
+            rates[role] = {"times": starts[whole].tolist(), "values": counts[whole, 0].round(2).tolist()}
+            starts, counts = state.flows[role].by_minute.read()
+            minutes[role] = {"times": starts[:-1].tolist(), "values": (counts[:-1, 0] / 60).round(2).tolist()}
+        starts, percentiles = state.latencies.history()
+        experiments, drift = state.experiments.summary(), state.drift.summary()
+        return {
+            "topics": [self._topic(role, now_ms) for role in state.flows],
+            "rates": rates,
+            "rates_by_minute": minutes,
+            "latency": state.latencies.summary(now_ms),
+            "budget_ms": state.latencies.budget_ms,
+            "latencies": {
+                "times": starts.tolist(),
+                **{f"p{name}": percentiles[:, at].round(1).tolist() for at, name in enumerate(PERCENTILES)},
+            },
+            "histogram": state.mix.histogram(),
+            "acted": state.mix.acted(),
+            "experiment": experiments[0] | {"kpis": []} if experiments else None,
+            "drift": drift and {name: drift[name] for name in ("version", "level", "moved", "window_end")},
+            "serving": self.models.summary().get("serving"),
+            "models_error": self.models.summary()["error"],
+        }
+
+    def _experiment(self, _now_ms: int) -> dict:
+        formulas = {name: {"formula": kpi.formula, "direction": kpi.direction} for name, kpi in self.kpis.items()}
+        return {"experiments": self.state.experiments.summary(), "formulas": formulas}
+
+    def _kpis(self, _now_ms: int) -> dict:
+        formulas = {name: {"formula": kpi.formula, "direction": kpi.direction} for name, kpi in self.kpis.items()}
+        lines = self.state.kpis
+        return {
+            "lines": lines.lines(KPI_MINUTES),
+            "placements": lines.placements(KPI_MINUTES),
+            "formulas": formulas,
+            "minutes": KPI_MINUTES,
+        }
+
+    def _models(self, _now_ms: int) -> dict:
+        minutes, shares = self.state.mix.shares()
+        return {
+            "models": self.models.summary(),
+            "quality": self.state.quality.lines(QUALITY_MINUTES),
+            "calibration": self.state.calibration.table(),
+            "mix": {
+                "times": minutes.tolist(),
+                "lines": [
+                    {"arm": arm, "version": version, "values": values.round(4).tolist()}
+                    for (arm, version), values in shares.items()
+                ],
+            },
+        }
+
+    def _dead_letters(self, now_ms: int) -> dict:
+        return {
+            "topic": self._topic("dead_letters", now_ms),
+            "clicks": self._topic("clicks", now_ms),
+            **self.state.rejected.summary(),
+        }

@@ -1,0 +1,127 @@
+"""The pages: read-only, from this process alone, and nothing in them that events could make run."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import time_ns
+
+import msgspec
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from kafka.errors import KafkaError
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dashboard.user import LookupBusy, UserPage, Users
+from dashboard.views import Views
+
+HERE = Path(__file__).parent
+PAGES = {
+    "live": "Live",
+    "experiment": "Experiment",
+    "kpis": "KPIs",
+    "models": "Models",
+    "drift": "Drift",
+    "dead-letters": "Dead letters",
+    "user": "A user",
+}
+LONGEST_USER_ID = 128
+#: Nothing from elsewhere, nothing inline, nothing that frames or is framed.
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+def make_app(views: Views, users: Users, hosts: Sequence[str]) -> Starlette:
+    """The application; `hosts` are the names that it answers to, so that no other name can be pointed at it."""
+    templates = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+    def render(name: str, status_code: int = 200, **values: object) -> HTMLResponse:
+        page = templates.get_template(f"{name}.html").render(page=name, pages=PAGES, **values)
+        return HTMLResponse(page, status_code)
+
+    def page(name: str) -> Callable[[Request], Response]:
+        def show(_request: Request) -> Response:
+            return render(name, told=views.page(name, _now_ms()))
+
+        return show
+
+    def user(request: Request) -> Response:
+        user_id = request.query_params.get("id", "").strip()
+        values: dict[str, object] = {"told": {"status": views.status("user", _now_ms())}, "asked": user_id}
+        if not user_id:
+            return render("user", found=None, problem="", **values)
+        if len(user_id) > LONGEST_USER_ID:
+            return render("user", 400, found=None, problem=f"A user id has at most {LONGEST_USER_ID} letters.", **values)
+        try:
+            found: UserPage = users.find(user_id, _place(request.query_params.get("event", "")))
+        except LookupBusy:
+            return render("user", 503, found=None, problem="Another user is being looked up. Try again.", **values)
+        except KafkaError as error:
+            return render("user", 503, found=None, problem=f"The broker does not answer: {error}", **values)
+        return render("user", found=found, problem="", **values)
+
+    def data(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in PAGES or name == "user":
+            return _json({"error": "no such page"}, 404)
+        return _json(views.page(name, _now_ms(), request.query_params.get("version")))
+
+    def feature(request: Request) -> Response:
+        found = views.feature(request.query_params.get("version", ""), request.query_params.get("name", ""))
+        return _json(found or {"error": "no window has this feature"}, 200 if found else 404)
+
+    return Starlette(
+        routes=[
+            Route("/", page("live")),
+            *(Route(f"/{name}", page(name)) for name in PAGES if name not in ("live", "user")),
+            Route("/user", user),
+            Route("/data/feature", feature),
+            Route("/data/{name}", data),
+            Mount("/static", StaticFiles(directory=HERE / "static")),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)), Middleware(_Headers)],
+    )
+
+
+class _Headers:
+    """Adds HEADERS to every answer."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] += [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def _json(told: dict, status_code: int = 200) -> Response:
+    return Response(msgspec.json.encode(told), status_code, {"cache-control": "no-store"}, "application/json")
+
+
+def _place(text: str) -> tuple[int, int] | None:
+    """A partition and an offset, written 3-1234."""
+    partition, _, offset = text.partition("-")
+    return (int(partition), int(offset)) if partition.isdecimal() and offset.isdecimal() else None
+
+
+def _now_ms() -> int:
+    return time_ns() // 1_000_000

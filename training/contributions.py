@@ -1,0 +1,46 @@
+"""Why a score is what it is: what each feature adds to the logit of the probability, as Shapley values of the trees.
+
+Lundberg and others, From local explanations to global understanding with explainable AI for trees, 2020.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xgboost
+
+from udfs.lightgbm_text import load_text
+from udfs.model import LIGHTGBM_FILE, Bundle
+
+if TYPE_CHECKING:
+    import lightgbm
+
+#: From features float32[n, k] to what each adds, float[n, k + 1], the base last.
+Contributions = Callable[[np.ndarray], np.ndarray]
+
+
+def xgboost_contributions(booster: xgboost.Booster, features: np.ndarray) -> np.ndarray:
+    matrix = xgboost.DMatrix(features, feature_names=booster.feature_names, missing=np.nan)
+    return booster.predict(matrix, pred_contribs=True)
+
+
+def lightgbm_contributions(booster: "lightgbm.Booster", features: np.ndarray, threads: int) -> np.ndarray:
+    return booster.predict(features, num_threads=threads, pred_contrib=True)
+
+
+def contributions_of(bundle: Bundle) -> Contributions | None:
+    """Those of a bundle's model; None for one that another process serves, which does not tell."""
+    if bundle.manifest.is_remote:
+        return None
+    if bundle.model_file == LIGHTGBM_FILE:
+        text = load_text(bundle.model)
+        return lambda features: lightgbm_contributions(text, features, 1)
+    booster = xgboost.Booster({"nthread": 1})
+    booster.load_model(bytearray(bundle.model))
+    return lambda features: xgboost_contributions(booster, features)
+
+
+def strongest(names: Sequence[str], added: np.ndarray, count: int) -> list[tuple[str, float]]:
+    """The features that add or take away most, given what each of k adds, float[k]."""
+    order = np.argsort(-np.abs(added), kind="stable")[:count]
+    return [(names[at], float(added[at])) for at in order]
