@@ -1,7 +1,6 @@
 """What the topics hold of one user: found by going back from the end of the partition that the user's key is in."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kafka.consumer.fetcher import ConsumerRecord

@@ -66,7 +66,7 @@ def make_app(views: Views, users: Users, hosts: Sequence[str]) -> Starlette:
         if not user_id:
             return render("user", found=None, problem="", **values)
         if len(user_id) > LONGEST_USER_ID:
-            return render("user", 400, found=None, problem=f"A user id has at most {LONGEST_USER_ID} letters.", **values)
+            return render("user", 400, found=None, problem=f"At most {LONGEST_USER_ID} letters.", **values)
         try:
             found: UserPage = users.find(user_id, _place(request.query_params.get("event", "")))
         except LookupBusy:

@@ -1,0 +1,151 @@
+import { armLook, Chart, look, swatch } from "./chart.js";
+import { shareBar } from "./drawings.js";
+import { ago, count, el, find, moment, number, percent, say, svg, table, verdict, words } from "./dom.js";
+import { poll } from "./poll.js";
+
+const share = (value) => percent(value, value > 0 && value < 0.1 ? 1 : 0);
+const planned = new Chart("planned", { format: share, top: 1, steps: true, empty: "No ledger: one bundle serves everybody." });
+const seen = new Chart("seen", { format: share, top: 1, empty: "No score has been sampled yet." });
+const auc = new Chart("auc", { format: (value) => number(value, 3), zero: false, empty: "No score has matured yet: its horizon has to pass." });
+const promise = new Chart("promise", { format: (value) => percent(value, 2), empty: "No score has matured yet." });
+const loss = new Chart("loss", { format: (value) => number(value, 4), empty: "No score has matured yet." });
+const STATES = { challenger_entered: "good", entered: "good", passed: "good", done: "good", failed: "bad", refused: "bad", running: "wait" };
+
+poll("models", 5, (told) => {
+  showServing(told.models, told.status.now);
+  planned.update(ledgerLines(told.models.shares ?? [], told.status.now));
+  seen.update(told.mix.lines.map((line, at) => ({ label: name(line), times: told.mix.times, values: line.values, look: armLook(line.arm, at) })));
+  const lines = told.quality.filter((line) => line.times.length);
+  auc.update(lines.map((line, at) => ({ label: name(line), times: line.times, values: line.auc, look: armLook(line.arm, at) })), bounds(told.models));
+  promise.update(lines.flatMap((line, at) => [
+    { label: `${name(line)}: promised`, times: line.times, values: line.mean_score, look: { color: armLook(line.arm, at).color, dash: [] } },
+    { label: "came true", times: line.times, values: line.positive_rate, look: { color: armLook(line.arm, at).color, dash: [2, 4] } },
+  ]));
+  loss.update(lines.map((line, at) => ({ label: name(line), times: line.times, values: line.log_loss, look: armLook(line.arm, at) })));
+  showCalibration(told.calibration);
+  showRuns(told.models.runs ?? []);
+  showLedger(told.models.ledger ?? []);
+});
+
+const name = (line) => `${words(line.arm)} · ${line.version}`;
+
+function showServing(models, now) {
+  const arms = models.serving ?? [];
+  const acting = arms.filter((arm) => !arm.shadow && arm.share > 0);
+  say(find("headline"), acting.length ? acting.map((arm) => `${words(arm.arm)} ${share(arm.share)}`).join(", ") : "Nothing is known of the models yet");
+  const newest = (models.ledger ?? []).find((line) => line.serves);
+  const told = newest ? `Since entry ${newest.number}, ${moment(newest.at)} (${ago(newest.at, now)} ago): ${newest.why}` : models.registry ? "" : "One bundle serves everybody: no registry is set (model.registry).";
+  say(find("lead"), models.error ? `The models could not be read just now: ${models.error}` : told);
+  find("bar").replaceChildren(shareBar(acting.map((arm, at) => ({ share: arm.share, fill: armLook(arm.arm, at).color.slice(2), title: `${arm.arm} ${arm.version} ${share(arm.share)}` })),
+    acting.map((arm) => `${arm.arm} ${share(arm.share)}`).join(", ")));
+  const metric = (arm, which) => {
+    const [value, low, high] = models.models?.[arm.version]?.metrics?.[which] ?? [null];
+    return value === null ? "–" : [number(value, 3), low === null || low === undefined ? null : el("small", {}, `${number(low, 3)} to ${number(high, 3)}`)];
+  };
+  const columns = [
+    { label: "arm", cell: (arm) => el("span", { class: "verdict-free" }, words(arm.arm)) },
+    { label: "model", cell: (arm) => arm.version === "rule" ? "no model: the rule decides" : el("code", {}, arm.version) },
+    { label: "share", kind: "number", cell: (arm) => arm.shadow ? "acts on nothing" : share(arm.share) },
+    { label: "AUC at training", kind: "number", cell: (arm) => metric(arm, "test_roc_auc") },
+    { label: "trained up to", kind: "nowrap", cell: (arm) => models.models?.[arm.version] ? moment(models.models[arm.version].trained_to, false) : "–" },
+    { label: "predicts", cell: (arm) => models.models?.[arm.version]?.label ?? "–" },
+  ];
+  find("serving").replaceChildren(table(columns, arms));
+}
+
+/** A step at each entry, and one now. */
+function ledgerLines(entries, now) {
+  if (!entries.length) return [];
+  const all = [...entries, { at: now, arms: entries.at(-1).arms }];
+  const key = (arm) => `${words(arm.arm)} · ${arm.version}`;
+  const known = new Map();
+  for (const entry of all) for (const arm of entry.arms) if (!arm.shadow && !known.has(key(arm))) known.set(key(arm), arm.arm);
+  return [...known].map(([label, arm], at) => ({
+    label, times: all.map((entry) => entry.at),
+    values: all.map((entry) => entry.arms.find((one) => !one.shadow && key(one) === label)?.share ?? 0),
+    look: armLook(arm, at),
+  }));
+}
+
+/** The lower end of the champion's interval at training, below which it is worth a look. */
+function bounds(models) {
+  const champion = (models.serving ?? []).find((arm) => arm.arm === "champion");
+  const low = models.models?.[champion?.version]?.metrics?.test_roc_auc?.[1];
+  return low === null || low === undefined ? [] : [{ label: "champion's lower end at training", value: low }];
+}
+
+function showCalibration(cells) {
+  const figure = find("calibration");
+  const plot = figure.querySelector(".plot");
+  const versions = [...new Set(cells.map((cell) => cell.version))];
+  if (!cells.length) {
+    plot.replaceChildren(el("p", { class: "empty" }, "No outcome has been sampled yet."));
+    return;
+  }
+  const [width, height, left, bottom] = [640, 220, 46, 26];
+  // On a logarithmic scale: most scores are small.
+  const floor = 0.002;
+  const log = (value) => (Math.log10(Math.max(floor, value)) - Math.log10(floor)) / -Math.log10(floor);
+  const x = (value) => left + (width - left - 10) * log(value);
+  const y = (value) => 8 + (height - bottom - 8) * (1 - log(value));
+  const parts = [svg("line", { class: "guide", x1: x(floor), y1: y(floor), x2: x(1), y2: y(1) })];
+  for (const tick of [0.01, 0.1, 1]) {
+    parts.push(svg("text", { class: "tick", x: x(tick), y: height - 8, "text-anchor": "middle" }, percent(tick, 0)));
+    parts.push(svg("text", { class: "tick", x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, percent(tick, 0)));
+    parts.push(svg("line", { class: "axis", x1: left, x2: width, y1: y(tick), y2: y(tick) }));
+  }
+  for (const cell of cells) {
+    const tone = look(versions.indexOf(cell.version)).color.slice(2);
+    const at = x(cell.promised) + 5 * versions.indexOf(cell.version);
+    parts.push(svg("line", { class: `stroke-${tone}`, "stroke-width": 2, x1: at, x2: at, y1: y(cell.low), y2: y(cell.high) }));
+    const mark = versions.indexOf(cell.version) % 2
+      ? svg("rect", { class: `fill-${tone}`, x: at - 4.5, y: y(cell.came_true) - 4.5, width: 9, height: 9 })
+      : svg("circle", { class: `fill-${tone}`, cx: at, cy: y(cell.came_true), r: 5 });
+    parts.push(mark);
+  }
+  plot.replaceChildren(svg("svg", { class: "drawing", viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, parts));
+  plot.setAttribute("aria-label", `Calibration of ${versions.join(", ")}: ${cells.filter((cell) => cell.low <= cell.promised && cell.promised <= cell.high).length} of ${cells.length} bins agree with what was promised. A table follows.`);
+  figure.querySelector(".legend").replaceChildren(...versions.map((version, at) => el("li", {}, swatch({ ...look(at), dash: [] }), version)));
+  const columns = [
+    { label: "model", cell: (cell) => cell.version },
+    { label: "scores from, to", kind: "number", cell: (cell) => `${percent(cell.from, 0)} to ${percent(cell.to, 0)}` },
+    { label: "how many", kind: "number", cell: (cell) => count(cell.scores) },
+    { label: "promised", kind: "number", cell: (cell) => percent(cell.promised, 2) },
+    { label: "came true", kind: "number", cell: (cell) => `${percent(cell.came_true, 2)} (${percent(cell.low, 2)} to ${percent(cell.high, 2)})` },
+  ];
+  const details = figure.querySelector("details");
+  details.ontoggle = () => { if (details.open) details.querySelector(".scroll").replaceChildren(table(columns, cells, { class: "" })); };
+  details.ontoggle();
+}
+
+function showRuns(runs) {
+  if (!runs.length) {
+    find("runs").replaceChildren(el("p", { class: "soft" }, "No model has been retrained yet."));
+    return;
+  }
+  const columns = [
+    { label: "run", cell: (run) => el("code", {}, run.run) },
+    { label: "started", kind: "nowrap", cell: (run) => run.started.replace("T", " ").slice(0, 16) },
+    { label: "because", cell: (run) => run.trigger },
+    { label: "state", cell: (run) => verdict(STATES[run.state] ?? "none", words(run.state)) },
+    { label: "gates", cell: (run) => run.gates.length ? run.gates.map((gate) => el("div", {}, verdict(gate.passed ? "good" : "bad", `${gate.name}: ${gate.value ?? "–"} (${gate.rule})`))) : "–" },
+    { label: "model", cell: (run) => run.version ? el("code", {}, run.version) : "–" },
+    { label: "said", cell: (run) => run.message ?? (run.ledger_entry ? `ledger entry ${run.ledger_entry}` : "–") },
+  ];
+  find("runs").replaceChildren(table(columns, runs));
+}
+
+function showLedger(lines) {
+  if (!lines.length) {
+    find("ledger").replaceChildren(el("p", { class: "soft" }, "There is no ledger."));
+    return;
+  }
+  const columns = [
+    { label: "entry", cell: (line) => line.serves ? [`${line.number} `, verdict("good", "serves")] : String(line.number) },
+    { label: "when", kind: "nowrap", cell: (line) => line.at ? moment(line.at) : "–" },
+    { label: "who", cell: (line) => line.by ?? "–" },
+    { label: "what", cell: (line) => line.problem ? verdict("wait", line.problem) : [el("code", {}, line.command), line.forced ? el("small", {}, "forced") : null, line.restores ? el("small", {}, `restores ${line.restores}`) : null] },
+    { label: "why", cell: (line) => line.why ?? "–" },
+  ];
+  find("ledger").replaceChildren(table(columns, lines));
+}
