@@ -55,6 +55,9 @@ class Feed(threading.Thread):
                 log.warning("the broker does not answer: %s", told)
                 self._state.broker_lost(_now_ms(), told)
                 self._enough.wait(LOOK_SECONDS)
+            except Exception as error:  # a defect: the pages are to say so, and not to stand still as if all were well
+                self._state.broker_lost(_now_ms(), f"The dashboard stopped reading: {error!r}")
+                raise
 
     def _watch(self, reader: TopicReader) -> None:
         self._topics_at = float("-inf")
@@ -142,7 +145,7 @@ class Feed(threading.Thread):
     def _starts(self, role: str, ends: Offsets) -> Offsets:
         """Where to read on; a topic that was made anew is read from its start."""
         after = self._after[role]
-        return {number: after[number] if number in after and after[number] <= end else 0 for number, end in ends.items()}
+        return {number: after[number] if after.get(number, end + 1) <= end else 0 for number, end in ends.items()}
 
 
 def _now_ms() -> int:

@@ -3,6 +3,7 @@
 from functools import cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import t as student
 
 from dashboard.quality import trailing_sums
@@ -88,7 +89,7 @@ class KpiLines:
 def ratio_lines(
     starts: np.ndarray, numerator: np.ndarray, denominator: np.ndarray, span: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`ratio_interval` of each minute with the `span - 1` before it: three times float64[n], NaN where there is none."""
+    """`ratio_interval` of each minute and the `span - 1` before it: three times float64[n], NaN where there is none."""
     columns = [numerator, denominator, numerator**2, denominator**2, numerator * denominator, denominator > 0]
     return _intervals(*trailing_sums(starts, np.column_stack(columns).astype(float), span).T)
 
@@ -99,24 +100,15 @@ def ratio_interval(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray
     By linearisation, minutes as the units (Cochran, Sampling Techniques, 1977, chapter 6): the residuals are
     numerator - ratio denominator. It takes minutes for independent, as sessions of different users are.
     """
-    sums = [
-        [part.sum()]
-        for part in (
-            numerator,
-            denominator,
-            numerator**2,
-            denominator**2,
-            numerator * denominator,
-            denominator > 0,
-        )
-    ]
-    return np.array(_intervals(*np.array(sums, float))).ravel()
+    columns = [numerator, denominator, numerator**2, denominator**2, numerator * denominator, denominator > 0]
+    return np.array(_intervals(*([column.sum()] for column in np.array(columns, float)))).ravel()
 
 
 def _intervals(
-    n: np.ndarray, d: np.ndarray, nn: np.ndarray, dd: np.ndarray, nd: np.ndarray, k: np.ndarray
+    n: ArrayLike, d: ArrayLike, nn: ArrayLike, dd: ArrayLike, nd: ArrayLike, k: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """From sums over minutes, of n, d, their squares and product, and how many minutes count, float64[m] each."""
+    n, d, nn, dd, nd, k = map(np.asarray, (n, d, nn, dd, nd, k))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(d > 0, n / d, np.nan)
         squares = np.maximum(nn - 2 * ratio * nd + ratio**2 * dd, 0)

@@ -75,7 +75,7 @@ class Models:
         """Read what is new."""
         try:
             self._told = self._from_registry() if self.registry else self._from_bundle()
-        except Exception as error:  # each file system has its own; the page says what is wrong, and the next look is soon
+        except Exception as error:  # each file system has its own; the page says it, and the next look is soon
             log.warning("models: %s", error)
             self._told = self._told | {"error": " ".join(str(error).split()) or type(error).__name__}
 

@@ -4,11 +4,12 @@ Everything is bounded: what is fetched at once, how long it is waited for, how m
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaError, LeaderNotAvailableError
 
 from training.kafka_source import client_options
 
@@ -32,40 +33,48 @@ class TopicReader:
 
     def __init__(self, properties: Mapping[str, object]):
         """`properties` are Kafka client properties; raises SourceError for those that Python can't use."""
-        self._consumer = KafkaConsumer(
+        options = {
             **client_options(properties),
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            allow_auto_create_topics=False,
-            auto_offset_reset="earliest",
-            bootstrap_timeout_ms=CONNECT_MS,
-            request_timeout_ms=ANSWER_MS,
-            reconnect_backoff_max_ms=1_000,
-            max_partition_fetch_bytes=FETCH_BYTES,
-            fetch_max_wait_ms=POLL_MS,
-            metrics_enabled=False,
-        )
+            "isolation_level": "read_committed",
+            "enable_auto_commit": False,
+            "allow_auto_create_topics": False,
+            "auto_offset_reset": "earliest",
+            "bootstrap_timeout_ms": CONNECT_MS,
+            "request_timeout_ms": ANSWER_MS,
+            "reconnect_backoff_max_ms": 1_000,
+            "max_partition_fetch_bytes": FETCH_BYTES,
+            "fetch_max_wait_ms": POLL_MS,
+            "metrics_enabled": False,
+        }
+        # A consumer that is assigned partitions forgets the topics of the others, and can't be asked for their offsets.
+        self._asking = KafkaConsumer(**options)
+        try:
+            self._consumer = KafkaConsumer(**options)
+        except KafkaError:
+            self._asking.close()
+            raise
 
     def close(self) -> None:
+        self._asking.close()
         self._consumer.close()
 
     def partitions(self, topics: Iterable[str]) -> dict[str, list[int]]:
         """The partitions of those topics that exist."""
-        known = self._consumer.topics()
-        return {topic: sorted(self._consumer.partitions_for_topic(topic) or ()) for topic in topics if topic in known}
+        known = self._asking.topics()
+        return {topic: sorted(self._asking.partitions_for_topic(topic) or ()) for topic in topics if topic in known}
 
     def ends(self, partitions: Mapping[str, Iterable[int]]) -> dict[str, Offsets]:
         """The end offsets of topics."""
         wanted = [TopicPartition(topic, number) for topic, numbers in partitions.items() for number in numbers]
         found: dict[str, Offsets] = {topic: {} for topic in partitions}
-        for partition, offset in self._consumer.end_offsets(wanted, timeout_ms=ANSWER_MS).items() if wanted else ():
+        for partition, offset in self._ask(self._asking.end_offsets, wanted).items():
             found[partition.topic][partition.partition] = offset
         return found
 
     def offsets_since(self, topic: str, ends: Offsets, time_ms: int) -> Offsets:
         """Where the records that Kafka has stamped since a time begin."""
         asked = {TopicPartition(topic, number): time_ms for number in ends}
-        found = self._consumer.offsets_for_times(asked, timeout_ms=ANSWER_MS)
+        found = self._asking.offsets_for_times(asked, timeout_ms=ANSWER_MS)
         return {
             partition.partition: ends[partition.partition] if there is None else there.offset
             for partition, there in found.items()
@@ -74,8 +83,14 @@ class TopicReader:
     def starts(self, topic: str, ends: Offsets) -> Offsets:
         """The first offsets that a topic still has."""
         asked = [TopicPartition(topic, number) for number in ends]
-        found = self._consumer.beginning_offsets(asked, timeout_ms=ANSWER_MS)
+        found = self._ask(self._asking.beginning_offsets, asked)
         return {partition.partition: offset for partition, offset in found.items()}
+
+    def _ask(self, question: Callable, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        try:
+            return question(partitions, timeout_ms=ANSWER_MS) if partitions else {}
+        except KeyError as error:  # kafka-python 3.0 trips over a partition that has no leader just now
+            raise LeaderNotAvailableError(f"no answer for {error}") from None
 
     def read(self, topic: str, starts: Offsets, ends: Offsets, most: int, seconds: float) -> Stretch:
         """Records from `starts` on and before `ends`, at most so many, for at most so long."""

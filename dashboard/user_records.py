@@ -82,5 +82,3 @@ def _stretch(
         budget.records -= len(part)
         records += part
     return records
-
-

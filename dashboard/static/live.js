@@ -76,9 +76,9 @@ function showTopics(told) {
     { label: "topic", cell: (topic) => topic.topic },
     { label: "state", cell: (topic) => verdict(...(STATES[topic.state] ?? STATES.unknown)) },
     { label: "newest record", kind: "nowrap", cell: (topic) => topic.newest ? `${ago(topic.newest, told.status.now)} ago` : "–" },
-    { label: "records a second", kind: "number", cell: (topic) => rate(topic.rate) },
-    { label: "offsets in all", kind: "number", cell: (topic) => count(topic.records) },
-    { label: "not readable", kind: "number", cell: (topic) => count(topic.unreadable) },
+    { label: "a second", kind: "number", cell: (topic) => rate(topic.rate) },
+    { label: "offsets in all", kind: "number wide", cell: (topic) => count(topic.records) },
+    { label: "not readable", kind: "number wide", cell: (topic) => count(topic.unreadable) },
   ];
-  find("topics").replaceChildren(table(columns, told.topics));
+  find("topics").replaceChildren(table(columns, told.topics, { class: "" }));
 }

@@ -1,0 +1,228 @@
+"""The dashboard's memory of the topics: bounded, and what it says follows from what it was given."""
+
+import json
+from base64 import b64encode
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboard.drifting import WINDOWS, Drifting
+from dashboard.experiments import Experiments
+from dashboard.flow import TopicFlow
+from dashboard.kpi_lines import KpiLines, ratio_interval, ratio_lines
+from dashboard.quality import Calibration, LiveQuality
+from dashboard.records import Drift, Effect, FeatureDrift, Kpi, Outcome, Quality, Score
+from dashboard.scoring import MOST_MODELS, Latencies, ScoreMix
+from dashboard.series import Series
+from dashboard.state import SILENT_AFTER_MS, DashboardState
+
+MINUTE = 60_000
+NOW = 1_800_000_000_000
+
+
+def test_a_series_keeps_the_newest_buckets_and_leaves_out_what_is_older():
+    series = Series(3, 1_000)
+    for time_ms in (1_000, 2_000, 3_000, 3_500, 4_000):
+        series.add(time_ms, 1)
+    series.add(1_200, 9)
+    starts, values = series.read()
+    assert starts.tolist() == [2_000, 3_000, 4_000]
+    assert values[:, 0].tolist() == [1, 2, 1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 5)), max_size=60))
+def test_a_series_equals_sums_over_the_newest_buckets(added):
+    series, newest = Series(5, 10), -1
+    sums: dict[int, int] = {}
+    for time_ms, value in sorted(added):
+        series.add(time_ms, value)
+        sums[time_ms // 10 * 10] = sums.get(time_ms // 10 * 10, 0) + value
+        newest = max(newest, time_ms // 10 * 10)
+    starts, values = series.read()
+    assert dict(zip(starts.tolist(), values[:, 0])) == {at: s for at, s in sums.items() if at > newest - 50}
+
+
+def test_a_rate_follows_from_end_offsets_alone():
+    flow = TopicFlow("clicks", 30_000)
+    for second in range(12):
+        flow.observe(NOW + second * 1_000, {0: second * 70, 1: second * 30})
+    assert flow.rate() == pytest.approx(100)
+    assert flow.state(NOW + 12_000) == "flowing"
+
+
+def test_a_topic_says_that_it_is_missing_empty_or_silent_and_since_when():
+    flow = TopicFlow("clicks", 30_000)
+    assert flow.state(NOW) == "unknown"
+    flow.missing()
+    assert flow.state(NOW) == "missing"
+    flow.observe(NOW, {0: 0})
+    assert flow.state(NOW) == "empty"
+    flow.observe(NOW + 1_000, {0: 5})
+    flow.observe(NOW + 60_000, {0: 5})
+    assert flow.state(NOW + 60_000) == "silent"
+    assert flow.newest_ms == NOW + 1_000
+
+
+def test_silence_of_a_topic_that_may_be_silent_is_no_warning():
+    flow = TopicFlow("dead_letters", None)
+    flow.observe(NOW, {0: 5})
+    assert flow.state(NOW + 10**9) == "quiet"
+
+
+def test_a_broker_that_was_away_makes_no_burst():
+    flow = TopicFlow("clicks", 30_000)
+    flow.observe(NOW, {0: 0})
+    flow.observe(NOW + 1_000, {0: 100})
+    flow.observe(NOW + 21_000, {0: 2_100})
+    assert max(flow.by_second.read()[1][:, 0]) == 100
+
+
+def test_percentiles_are_those_of_the_last_seconds():
+    latencies = Latencies(100)
+    latencies.add(NOW, [5_000.0] * 10)
+    latencies.add(NOW + 20_000, list(map(float, range(1, 101))) + [200.0])
+    told = latencies.summary(NOW + 20_000)
+    assert told["p50"] == 51
+    assert told["sample"] == 101
+    assert told["over_budget"] == pytest.approx(1 / 101)
+    assert latencies.summary(NOW + 60_000) is None
+
+
+def score(arm="champion", version="a", value=0.3) -> Score:
+    return Score(value, value > 0.2, arm, version, NOW, 0, 0)
+
+
+def test_shares_of_arms_add_up_and_their_number_is_bounded():
+    mix = ScoreMix()
+    mix.add(NOW, [score(), score(), score("challenger", "b")])
+    mix.add(NOW + MINUTE, [score(version=f"v{number}") for number in range(100)])
+    minutes, shares = mix.shares()
+    assert len(minutes) == 2
+    assert shares["champion", "a"][0] == pytest.approx(2 / 3)
+    assert sum(shares.values()).tolist() == pytest.approx([1, 1])
+    assert len(shares) <= MOST_MODELS + 1
+
+
+def test_a_ratios_interval_holds_the_truth_as_often_as_it_says():
+    random = np.random.default_rng(3)
+    held = 0
+    for _ in range(400):
+        denominator = random.poisson(200, 15)
+        low, high = ratio_interval(random.binomial(denominator, 0.05), denominator)[1:]
+        held += low <= 0.05 <= high
+    assert 0.92 <= held / 400 <= 0.98
+
+
+def test_each_point_of_a_line_is_the_ratio_of_the_minutes_up_to_it():
+    random = np.random.default_rng(1)
+    starts = np.delete(np.arange(40), [7, 8]) * MINUTE
+    numerator, denominator = random.integers(1, 9, 38).astype(float), random.integers(50, 90, 38).astype(float)
+    lines = np.array(ratio_lines(starts, numerator, denominator, 15))
+    for at, start in enumerate(starts):
+        rows = (starts > start - 15 * MINUTE) & (starts <= start)
+        assert lines[:, at] == pytest.approx(ratio_interval(numerator[rows], denominator[rows]), nan_ok=True)
+
+
+def test_a_kpi_of_an_arm_that_comes_again_replaces_the_earlier_one():
+    kpis = KpiLines()
+    for numerator in (5, 9):
+        kpis.add(Kpi("minute", NOW, "conversion_rate", numerator, 100, "champion"))
+    kpis.add(Kpi("hour", NOW, "conversion_rate", 999, 1, "champion"))
+    (line,) = kpis.lines(60)
+    assert line["value"] == [0.09]
+    assert line["low"] == [None]
+
+
+def test_a_kpi_by_placement_only_is_summed_for_its_arm():
+    kpis = KpiLines()
+    for placement, clicks in (("hero", 2), ("side", 4)):
+        kpis.add(Kpi("minute", NOW, "click_through_rate", clicks, 100, "champion", placement))
+    assert kpis.lines(60)[0]["value"] == [0.03]
+    assert {row["placement"] for row in kpis.placements(60)} == {"hero", "side"}
+
+
+def test_live_auc_weighs_minutes_by_their_pairs():
+    quality = LiveQuality()
+    for minute, (scores, rate, auc) in enumerate([(100, 0.1, 0.9), (300, 0.2, 0.7), (50, 0.0, None)]):
+        quality.add(Quality(NOW + minute * MINUTE, "v", "champion", scores, 0.2, 0.1, rate, auc))
+    (line,) = quality.lines(60)
+    pairs = [10 * 90, 60 * 240]
+    assert line["auc"][-1] == pytest.approx((0.9 * pairs[0] + 0.7 * pairs[1]) / sum(pairs), abs=1e-5)
+
+
+def test_calibration_leaves_out_what_is_not_evaluated():
+    calibration = Calibration()
+    calibration.add([Outcome(0.3, "champion", "v", at < 3, at != 9) for at in range(10)])
+    (row,) = calibration.table()
+    assert row["scores"] == 9
+    assert row["came_true"] == pytest.approx(3 / 9)
+    assert row["low"] < 3 / 9 < row["high"]
+
+
+def effect(at: int, decision="Keep running: no difference can be told from chance yet.", **fields) -> Effect:
+    values = {"baseline_value": 0.05, "difference": 0.005, "low": -0.001, "high": 0.011} | fields
+    return Effect(at, "challenger", "champion", "conversion_rate", 100, 300, decision, **values)
+
+
+def test_an_experiments_newest_look_counts_and_is_told_relative_to_the_baseline():
+    experiments = Experiments()
+    for look in (effect(1), effect(2, "Ship challenger: conversion_rate got better."), effect(1, "Stop challenger.")):
+        experiments.add(look)
+    (told,) = experiments.summary()
+    assert told["decision"] == "Ship challenger: conversion_rate got better."
+    assert told["verdict"] == "good"
+    assert told["kpis"][0]["relative_difference"] == pytest.approx(0.1)
+    assert told["kpis"][0]["looks"]["times"] == [1, 2]
+
+
+def window(end: int, level: str, version: str = "v", psi: float = 0.01) -> Drift:
+    features = [FeatureDrift("a", "stable", 0, 0, [0.5, 0.5], 0.0), FeatureDrift("b", level, 0, 0, [0.9, 0.1], psi)]
+    return Drift(end - 1, end, version, 100, level, ["b"] if level == "alarm" else [], features)
+
+
+def test_drift_shows_the_model_that_is_worst_off_and_its_worst_features_first():
+    drift = Drifting()
+    for end in range(1, WINDOWS + 10):
+        drift.add(window(end, "stable"))
+    drift.add(window(500, "stable", "other"))
+    drift.add(window(400, "alarm", psi=0.4))
+    told = drift.summary()
+    assert (told["version"], told["level"]) == ("v", "alarm")
+    assert [feature["name"] for feature in told["features"]] == ["b", "a"]
+    assert len(told["times"]) == WINDOWS
+    assert drift.shares("v", "b") == [0.9, 0.1]
+    assert drift.shares("v", "unheard of") is None
+
+
+def test_dead_letters_are_counted_by_reason_with_bounded_samples():
+    state = DashboardState({role: role for role in SILENT_AFTER_MS}, 1_000)
+    letters = [
+        json.dumps(
+            {
+                "topic": "clicks",
+                "partition": 0,
+                "offset": offset,
+                "timestamp": "2026-01-01T00:00:00Z",
+                "reason": "invalid_json" if offset % 2 else f"unheard of {offset}",
+                "message": "x" * 10_000,
+                "original": b64encode(b"<script>" * 1_000).decode(),
+            }
+        ).encode()
+        for offset in range(100)
+    ]
+    state.take("dead_letters", NOW, letters, [NOW] * 100)
+    told = state.rejected.summary()
+    assert told["reasons"] == [{"reason": "other", "count": 50}, {"reason": "invalid_json", "count": 50}]
+    assert len(told["samples"]) == 16
+    assert len(told["samples"][0]["message"]) == len(told["samples"][0]["original"]) == 400
+    assert told["samples"][0]["bytes"] == 8_000
+
+
+def test_what_can_not_be_read_is_counted_and_does_not_end_the_reading():
+    state = DashboardState({role: role for role in SILENT_AFTER_MS}, 1_000)
+    good = b'{"window":"minute","window_start":1,"kpi":"k","numerator":1,"denominator":2,"arm":null}'
+    state.take("kpis", NOW, [b"{", None, b'{"window": 7}', good])
+    assert state.readers["kpis"].unreadable == 3
+    assert state.kpis.lines(5)[0]["value"] == [0.5]

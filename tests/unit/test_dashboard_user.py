@@ -1,0 +1,169 @@
+"""A user's page: the history, features and score that the job had, and what the score is made of."""
+
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from dashboard.explain import explain, load_model
+from dashboard.records import Score
+from dashboard.topic_reader import Stretch
+from dashboard.user import Users
+from dashboard.user_records import FIRST_STEP, Budget, find_records, partition_of
+from dashboard.words import value_text
+from tests.unit.small_bundle import make_bundle
+from training.dataset import arrange, read_clicks
+from udfs.deployment import Deployment, Options
+from udfs.deployment import load_model as load_served
+from udfs.events import ClickDecoder, ClickLimits
+from udfs.model import load_bundle
+from udfs.rollout import Rollout
+
+NOW = 1_800_000_000_000
+TOPICS = {"clicks": "clicks", "scores": "scores", "profiles": "profiles"}
+
+
+@dataclass(frozen=True)
+class Record:
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes
+    value: bytes
+
+
+class KeptTopics:
+    """Stands in for a TopicReader over topics of one partition."""
+
+    def __init__(self, **records: list[Record]):
+        self._records = records
+        self.read_offsets = 0
+
+    def close(self) -> None: ...
+
+    def partitions(self, topics) -> dict[str, list[int]]:
+        return {topic: [0] for topic in topics}
+
+    def ends(self, partitions) -> dict[str, dict[int, int]]:
+        return {topic: {0: len(self._records.get(topic, []))} for topic in partitions}
+
+    def starts(self, topic, ends) -> dict[int, int]:
+        return {0: 0}
+
+    def read(self, topic, starts, ends, most, seconds) -> Stretch:
+        self.read_offsets += ends[0] - starts[0]
+        return Stretch(self._records[topic][starts[0] : ends[0]], {0: ends[0]})
+
+
+def records(values: list[tuple[str, dict]]) -> list[Record]:
+    return [
+        Record(0, offset, NOW + offset * 1_000, user.encode(), json.dumps(value).encode())
+        for offset, (user, value) in enumerate(values)
+    ]
+
+
+def clicks(count: int) -> list[tuple[str, dict]]:
+    return [
+        (
+            user := f"u{number % 3}",
+            {"user_id": user, "event_name": "view_item", "event_time": NOW + number * 1_000, "item_id": f"i{number}"},
+        )
+        for number in range(count)
+    ]
+
+
+def served_scores(bundle, sent: list[tuple[str, dict]]) -> list[tuple[str, dict]]:
+    """What the job says of clicks: by its own deployment, from histories that grow event by event."""
+    rollout = Rollout(salt="s", champion=bundle.manifest.version)
+    deployment = Deployment(rollout, {rollout.champion: load_served(bundle, Options())})
+    history: dict[str, bytes] = {}
+    first: dict[str, int] = {}
+    seen: dict[str, int] = {}
+    scores = []
+    for offset, (user, click) in enumerate(sent):
+        decoded = ClickDecoder().decode([json.dumps(click).encode()], [NOW + offset * 1_000])
+        history[user] = (history.get(user, b"") + decoded.events[0])[-64 * 32 :]
+        seen[user], first[user] = seen.get(user, 0) + 1, min(first.get(user, click["event_time"]), click["event_time"])
+        scored = deployment.score([user], [history[user]], np.array([seen[user]]), np.array([first[user]]), [None])
+        score = {"score": float(scored.score[0]), "decision": False, "arm": "champion", "model_version": "v1"}
+        scores.append((user, score | {"scored_at": NOW, "source_partition": 0, "source_offset": offset}))
+    return scores
+
+
+@pytest.fixture
+def users_of(tmp_path, monkeypatch):
+    def make(**topics: list[Record]) -> Users:
+        monkeypatch.setattr("dashboard.user.TopicReader", lambda _: KeptTopics(**topics))
+        return Users({}, TOPICS, ClickLimits(), 64, None, tmp_path / "v1")
+
+    make_bundle(tmp_path, "v1")
+    return make
+
+
+def test_the_score_computed_again_is_the_one_in_the_topic(users_of, tmp_path):
+    sent = clicks(300)
+    users = users_of(clicks=records(sent), scores=records(served_scores(load_bundle(tmp_path / "v1", 64), sent)))
+    page = users.find("u1")
+    assert page.seen == 100
+    assert len(page.events) == 64
+    assert page.chosen == page.events[0]
+    assert page.explanation.again == page.explanation.score
+    older = users.find("u1", (0, page.events[9].offset))
+    assert older.chosen == page.events[9]
+    assert older.explanation.agrees
+    assert not page.cautions
+
+
+def test_a_score_that_was_given_for_something_else_is_told(users_of):
+    score = {"score": 0.999, "decision": True, "arm": "champion", "model_version": "v1", "scored_at": NOW}
+    scores = records([("u0", score | {"source_partition": 0, "source_offset": 0})])
+    assert not users_of(clicks=records(clicks(1)), scores=scores).find("u0").explanation.agrees
+
+
+def test_a_model_that_is_not_there_is_told(users_of):
+    score = {"score": 0.9, "decision": True, "arm": "champion", "model_version": "v7", "scored_at": NOW}
+    scores = records([("u0", score | {"source_partition": 0, "source_offset": 0})])
+    page = users_of(clicks=records(clicks(1)), scores=scores).find("u0")
+    assert page.explanation is None
+    assert "v7" in page.problem
+
+
+def test_a_user_whom_the_topics_do_not_know_has_an_empty_page(users_of):
+    page = users_of(clicks=records(clicks(3)), scores=[]).find("nobody")
+    assert not page.events
+    assert page.chosen is None
+
+
+def test_reasons_and_the_rest_add_up_to_the_score(tmp_path):
+    bundle = load_bundle(make_bundle(tmp_path, "v1"), 64)
+    accepted = read_clicks([json.dumps(click).encode() for user, click in clicks(30) if user == "u1"])
+    dataset = arrange(accepted)
+    told = explain(load_model(bundle), dataset, 9, Score(0.5, False, "champion", "v1", NOW, 0, 0))
+    logit = math.log(told.base / (1 - told.base)) + sum(reason.added for reason in told.reasons) + told.rest
+    assert 1 / (1 + math.exp(-logit)) == pytest.approx(told.again, abs=1e-6)
+
+
+def test_going_back_ends_at_the_budget_and_says_so():
+    reader = KeptTopics(clicks=[Record(0, at, NOW + at, b"u" if at == 5 else b"v", b"") for at in range(60_000)])
+    found = find_records(reader, "clicks", 0, b"u", Budget(FIRST_STEP, 60))
+    assert (found.records, found.is_whole) == ([], False)
+    assert reader.read_offsets == FIRST_STEP
+    assert found.back_to_ms == NOW + 40_000
+    whole = find_records(reader, "clicks", 0, b"u", Budget(100_000, 60))
+    assert [record.offset for record in whole.records] == [5]
+    assert whole.is_whole
+
+
+def test_a_key_is_where_kafkas_own_partitioner_puts_it():
+    """Java: Utils.toPositive(Utils.murmur2("21".getBytes())) = 1173551340, of Kafka's UtilsTest -973932308."""
+    assert partition_of(b"21", 10**9 + 7) == (-973932308 & 0x7FFFFFFF) % (10**9 + 7)
+
+
+def test_values_are_in_words():
+    assert value_text("country", 1 + 26 * 3 + 4) == "DE"
+    assert value_text("membership_tier", 4.0) == "gold"
+    assert value_text("value", math.nan) == "missing"
+    assert value_text("since_cart_add_s", 7200.0) == "2 h"
+    assert value_text("first_visit", 1.0) == "yes"

@@ -1,0 +1,167 @@
+"""The dashboard's pages: they load nothing from elsewhere, let nothing from events run, and change nothing."""
+
+import re
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from dashboard import web
+from dashboard.__main__ import LOOPBACK, listen
+from dashboard.explain import Explanation, Reason
+from dashboard.models import Models
+from dashboard.records import Effect, Score
+from dashboard.state import SILENT_AFTER_MS, DashboardState
+from dashboard.user import Event, LookupBusy, UserPage
+from dashboard.views import Views
+from tests.unit.small_bundle import make_bundle
+from training.promote import main as promote
+from udfs.kpis import load_kpis
+
+EVIL = '"><script>alert(1)</script>'
+KPIS = load_kpis(Path(__file__).parents[2] / "conf" / "kpis.yaml")
+DRAWN_BY_US = Path(web.__file__).parent
+
+
+class KnownUsers:
+    """Stands in for the topics: whoever is asked for has done one evil thing."""
+
+    busy = False
+
+    def find(self, user_id: str, place: tuple[int, int] | None = None) -> UserPage:
+        if self.busy:
+            raise LookupBusy
+        score = Score(0.25, True, EVIL, EVIL, 1, 3, 7)
+        event = Event(3, 7, 1_800_000_000_000, EVIL, EVIL, score)
+        reasons = [Reason("device", EVIL, EVIL, 0.7), Reason("country", EVIL, EVIL, -0.2)]
+        why = Explanation(EVIL, EVIL, 0.25, 0.25, 0.1, reasons, 0.0, [("device", EVIL, EVIL)])
+        return UserPage(user_id, [event], 0, 1, {"country": EVIL}, event, why, "", [EVIL], 10)
+
+
+@pytest.fixture
+def state() -> DashboardState:
+    return DashboardState({role: role for role in SILENT_AFTER_MS}, 1_000)
+
+
+@pytest.fixture
+def users() -> KnownUsers:
+    return KnownUsers()
+
+
+@pytest.fixture
+def client(state, users, tmp_path) -> TestClient:
+    models = Models(None, make_bundle(tmp_path, "v1"))
+    models.look()
+    return TestClient(web.make_app(Views(state, models, KPIS), users, LOOPBACK), base_url="http://127.0.0.1:8080")
+
+
+@pytest.mark.parametrize("path", ["/", *(f"/{name}" for name in web.PAGES if name != "live"), "/user?id=u1"])
+def test_every_page_has_a_heading_a_language_and_nothing_from_elsewhere(client, path):
+    answer = client.get(path)
+    assert answer.status_code == 200
+    assert '<html lang="en">' in answer.text
+    assert answer.text.count("<h1") == 1
+    for link in re.findall(r'(?:src|href|action)="([^"]*)"', answer.text):
+        assert re.match(r"/|#", link)
+        assert not link.startswith("//")
+        if link.startswith("/static/"):
+            assert client.get(link).status_code == 200
+    assert not re.search(r"<script(?! src=)|\son\w+=|\sstyle=", answer.text)
+
+
+@pytest.mark.parametrize("name", [name for name in web.PAGES if name != "user"])
+def test_every_page_has_data_also_before_anything_has_come(client, name):
+    answer = client.get(f"/data/{name}")
+    assert answer.status_code == 200
+    assert answer.json()["status"]["broker"] == "asked"
+
+
+def test_what_a_user_did_is_text_on_the_page(client):
+    answer = client.get("/user", params={"id": EVIL})
+    assert answer.status_code == 200
+    assert "<script>alert" not in answer.text
+    assert answer.text.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 8
+    assert 'href="/user?id=%22%3E%3Cscript%3E' in answer.text
+
+
+def test_the_experiments_page_begins_with_the_decision_as_text(client, state):
+    state.experiments.add(Effect(1, "challenger", "champion", "conversion_rate", 1, 1, f"Stop {EVIL}"))
+    text = client.get("/experiment").text
+    heading = re.search(r"<main.*?<h1[^>]*>(.*?)</h1>", text, re.DOTALL)
+    assert heading[1].startswith("Stop &#34;&gt;&lt;script&gt;")
+    assert "bad" in re.search(r'<h1 class="([^"]*)"', text)[1]
+
+
+def test_scripts_never_set_html():
+    """What comes from events gets onto pages as text: the element's constructor in dom.js knows nothing else."""
+    for script in (DRAWN_BY_US / "static").glob("*.js"):
+        if script.name != "uplot.min.js":
+            assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b", script.read_text())
+
+
+def test_answers_forbid_what_is_not_from_here(client):
+    headers = client.get("/").headers
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "unsafe" not in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_another_name_that_was_pointed_here_gets_nothing(client):
+    assert client.get("/data/live", headers={"host": "evil.example:8080"}).status_code == 400
+
+
+@pytest.mark.parametrize("method", ["post", "put", "delete", "patch"])
+def test_nothing_can_be_changed(client, method):
+    for path in ("/", "/user", "/data/live", "/static/style.css"):
+        assert getattr(client, method)(path).status_code == 405
+
+
+def test_what_is_not_there_is_not_found(client):
+    assert client.get("/data/feature?version=v1&name=nothing").status_code == 404
+    assert client.get("/data/unheard").status_code == 404
+    assert client.get("/static/../web.py").status_code == 404
+    assert client.get("/user", params={"id": "x" * 129}).status_code == 400
+
+
+def test_a_second_lookup_is_asked_to_wait(client, users):
+    users.busy = True
+    assert client.get("/user?id=u1").status_code == 503
+
+
+def test_the_dashboard_is_on_this_machine_alone_and_takes_the_next_free_port():
+    with listen("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with listen("127.0.0.1", port) as other:
+            assert other.getsockname()[0] == "127.0.0.1"
+            assert other.getsockname()[1] != port
+
+
+def test_the_registrys_ledger_and_shares_are_told(tmp_path):
+    uri = str(tmp_path / "registry")
+    for version in ("v1", "v2"):
+        assert promote(["stage", str(make_bundle(tmp_path, version)), "--registry", uri]) == 0
+    assert promote(["start", "v1", "--champion", "--registry", uri, "--why", EVIL]) == 0
+    assert promote(["start", "v2", "--at-most", "0.5", "--share", "0.2", "--registry", uri, "--why", "better"]) == 0
+    (tmp_path / "registry" / "retraining").mkdir()
+    (tmp_path / "registry" / "retraining" / "half.json").write_text('{"run": "r1", ')
+    models = Models(uri, tmp_path)
+    models.look()
+    told = models.summary()
+    assert [line["number"] for line in told["ledger"]] == [2, 1]
+    assert told["ledger"][1]["why"] == EVIL
+    assert {arm["arm"]: arm["share"] for arm in told["serving"]} == {"champion": 0.8, "challenger": 0.2}
+    assert told["models"]["v1"]["metrics"]["test_roc_auc"][0] == 0.8
+    assert told["runs"] == []
+
+
+def test_a_registry_that_is_gone_is_told_and_what_was_known_stays(tmp_path):
+    uri = tmp_path / "registry"
+    assert promote(["stage", str(make_bundle(tmp_path, "v1")), "--registry", str(uri)]) == 0
+    assert promote(["start", "v1", "--champion", "--registry", str(uri), "--why", "first"]) == 0
+    models = Models(str(uri), tmp_path)
+    models.look()
+    uri.rename(tmp_path / "elsewhere")
+    models.look()
+    assert "gone" in models.summary()["error"]
+    assert models.summary()["serving"][0]["version"] == "v1"
