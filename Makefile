@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 PYTHON := .venv/bin/python
-SOURCES := $(shell find jobs training udfs -name '*.py')
+SOURCES := $(shell find dashboard jobs training udfs -name '*.py') $(wildcard dashboard/static/* dashboard/templates/*)
 
 # Each stands for the directory that it is in, whose own time does not tell whether it is complete.
 VENV := .venv/complete
@@ -15,7 +15,7 @@ JARS := build/jars/complete
 PREREQUISITES := build/prerequisites
 BUILT := $(VENV) $(WHEEL) $(JARS)
 
-.PHONY: help demo test bench up down status venv wheel jars lint train features doctor pins clean
+.PHONY: help demo test bench dashboard up down status venv wheel jars lint train features doctor pins clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -28,6 +28,10 @@ test: $(BUILT) ## All tests: unit, then those with a Flink planner, then those w
 
 bench: $(BUILT) ## Throughput and latency on this machine, to build/bench.json
 	@$(PYTHON) -m jobs.bench
+
+dashboard: $(VENV) ## The live dashboard over the topics: CONF=conf/local.yaml, PORT=8080, KAFKA=host:port, REGISTRY=
+	@$(PYTHON) -m dashboard --conf '$(or $(CONF),conf/local.yaml)' $(if $(PORT),--port '$(PORT)') \
+		$(if $(KAFKA),--set 'kafka.bootstrap.servers=$(KAFKA)') $(if $(REGISTRY),--set 'model.registry=$(REGISTRY)')
 
 up: $(BUILT) ## Start a Kafka broker and a Flink cluster on this machine
 	@$(PYTHON) -m jobs.local_stack up

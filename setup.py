@@ -17,7 +17,8 @@ setup(
     name="purchase-intent",
     version="0.1.0",
     description="Purchase-intent scores for every click: Kafka, Flink, XGBoost, Kafka",
-    packages=find_packages(include=["jobs", "jobs.*", "udfs", "udfs.*", "training", "training.*"]),
+    packages=find_packages(include=["dashboard", "jobs", "jobs.*", "udfs", "udfs.*", "training", "training.*"]),
+    package_data={"dashboard": ["static/*", "templates/*"]},
     python_requires="~=3.11.0",
     install_requires=[
         "apache-flink==2.2.1",
@@ -44,13 +45,25 @@ setup(
         "rich",
         "scikit-learn",
         "scipy",
+        "starlette",
         "threadpoolctl",
         "urllib3",
+        "uvicorn",
         "xgboost-cpu==3.2.0",
     ],
     extras_require={
         "tracking": TRACKING,
-        "dev": [*TRACKING, "build", "hypothesis", "import-linter", "pytest", "ruff", "setuptools>=70.1"],
+        "dev": [
+            *TRACKING,
+            "build",
+            "httpx2",  # Starlette's client for tests
+            "hypothesis",
+            "import-linter",
+            "pytest",
+            "ruff",
+            "selenium",
+            "setuptools>=70.1",
+        ],
     },
     options={"build": {"build_base": str(BUILD)}, "egg_info": {"egg_base": str(BUILD)}},
 )

@@ -36,6 +36,7 @@ ctypes.CDLL(library)
 assert importlib.util.find_spec("pemja")
 print(library)
 """
+BROWSER = ("chromium", "chromedriver")
 DEFAULT_PORTS = {8081: "Flink", 9092: "Kafka"}
 
 
@@ -62,11 +63,12 @@ def check_prerequisites() -> Iterator[Finding]:
 
 
 def check_machine() -> Iterator[Finding]:
-    """Memory, and the ports that `make up` prefers."""
+    """Memory, the ports that `make up` prefers, and the browser in which the tests see the dashboard."""
     yield check_memory(available_memory_gib())
     ours = recorded_ports(PROJECT / "build" / "local" / "stack.json")
     for port, service in DEFAULT_PORTS.items():
         yield check_port(port, service, is_bound(port), ours)
+    yield check_browser([command for command in BROWSER if shutil.which(command) is None])
 
 
 def check_build() -> Iterator[Finding]:
@@ -137,6 +139,12 @@ def check_memory(available_gib: float | None) -> Finding:
     enough = available_gib >= MEMORY_GIB
     remedy = "free some, or start less: python -m jobs.local_stack up --task-managers 1 --task-manager-memory 2g"
     return Finding("memory", f"{available_gib:.1f} GiB available of {MEMORY_GIB} needed", "" if enough else remedy)
+
+
+def check_browser(missing: list[str]) -> Finding:
+    if missing:
+        return Finding("tests' browser", f"no {', no '.join(missing)}", "apt-get install chromium chromium-driver")
+    return Finding("tests' browser", "Chromium and its driver")
 
 
 def check_port(port: int, service: str, bound: bool, ours: set[int]) -> Finding:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from kafka import KafkaProducer
+from kafka.errors import KafkaError
 
 from jobs.settings import Settings
 from training.ledger import append, next_entry, upload_bundle
@@ -20,7 +21,7 @@ from udfs.deployment import Deployment, Options, load_model
 from udfs.events import ClickDecoder, ClickLimits
 from udfs.history import EVENT
 from udfs.kpis import Kpi
-from udfs.model import Bundle, load_bundle
+from udfs.model import load_bundle
 from udfs.profiles import ProfileDecoder
 from udfs.registry import Registry
 from udfs.rollout import Challenger, Control, Rollout
@@ -97,14 +98,14 @@ def fill_registry(uri: Path, champion: Path, challenger: Path) -> Registry:
 class PlausibleShop(threading.Thread):
     """Fills the past of the topics at once; then lets clicks, scores and all the rest flow until `stop`."""
 
-    def __init__(self, settings: Settings, registry: Registry, kpis: dict[str, Kpi], users: int = 150, seed: int = 4):
+    def __init__(self, settings: Settings, kpis: dict[str, Kpi], users: int = 150, seed: int = 4):
         super().__init__(daemon=True)
         self._topics, self._kpis = settings.topics, kpis
         self._random = np.random.default_rng(seed)
         self._enough = threading.Event()
+        registry = Registry(settings.model.registry)
         self._rollout = registry.rollout()[1]
         bundles = {version: registry.bundle(version) for version in self._rollout.versions}
-        self._champion: Bundle = bundles[self._rollout.champion]
         models = {version: load_model(bundle, Options(), True) for version, bundle in bundles.items()}
         self._deployment = Deployment(self._rollout, models, Options(threshold=settings.model.threshold))
         self._reference = json.loads(
@@ -137,10 +138,8 @@ class PlausibleShop(threading.Thread):
                 if began - told > 2:
                     told = began
                     self._minute(now)
-                self._producer.flush(timeout=2)
-            except Exception:  # the broker is away; what flows meanwhile is lost, as it may be
-                if self._enough.is_set():
-                    raise
+            except KafkaError:  # the broker is away: what would flow meanwhile is lost
+                pass
             self._enough.wait(max(0.0, BATCH / RATE - (time.monotonic() - began)))
         self._producer.close(timeout=2)
 

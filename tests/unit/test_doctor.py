@@ -34,6 +34,11 @@ def test_maven_is_found_by_its_version_even_when_it_prints_in_colour():
     assert doctor.check_maven(None).remedy == "apt-get install maven"
 
 
+def test_the_browser_of_the_tests_is_named_with_its_packages():
+    assert doctor.check_browser(["chromedriver"]).remedy == "apt-get install chromium chromium-driver"
+    assert not doctor.check_browser([]).remedy
+
+
 def test_missing_python_is_named_with_its_packages():
     assert doctor.check_python(None).remedy == "apt-get install python3.11 python3.11-venv"
 
