@@ -1,7 +1,5 @@
 """How far features and scores have moved from training: the newest windows of topic drift."""
 
-from collections import deque
-
 from dashboard.records import Drift, FeatureDrift
 
 WINDOWS = 120
@@ -13,21 +11,21 @@ class Drifting:
     """The records of topic drift by model version."""
 
     def __init__(self) -> None:
-        self._windows: dict[str, deque[Drift]] = {}
+        self._windows: dict[str, dict[int, Drift]] = {}
 
     def add(self, record: Drift) -> None:
         version = record.model_version
         if version not in self._windows and len(self._windows) >= MOST_VERSIONS:
-            del self._windows[min(self._windows, key=lambda known: self._windows[known][-1].window_end)]
-        windows = self._windows.setdefault(version, deque(maxlen=WINDOWS))
-        if windows and windows[-1].window_end == record.window_end:
-            windows.pop()
-        if not windows or record.window_end > windows[-1].window_end:
-            windows.append(record)
+            del self._windows[min(self._windows, key=lambda known: max(self._windows[known]))]
+        # By time: partitions are read one after the other.
+        windows = self._windows.setdefault(version, {})
+        windows[record.window_end] = record
+        if len(windows) > WINDOWS:
+            del windows[min(windows)]
 
     def versions(self) -> list[str]:
         """Those with windows, the one with the newest first."""
-        return sorted(self._windows, key=lambda version: -self._windows[version][-1].window_end)
+        return sorted(self._windows, key=lambda version: -max(self._windows[version]))
 
     def summary(self, version: str | None = None) -> dict | None:
         """The newest window of a version, and the index of each feature over time; None without any.
@@ -37,8 +35,8 @@ class Drifting:
         if version not in self._windows:
             if not self._windows:
                 return None
-            version = max(self.versions(), key=lambda known: LEVELS.index(_level(self._windows[known][-1])))
-        windows = self._windows[version]
+            version = max(self.versions(), key=lambda known: LEVELS.index(_level(self._newest(known))))
+        windows = [self._windows[version][end] for end in sorted(self._windows[version])]
         newest = windows[-1]
         names = [feature.name for feature in newest.features]
         by_name = [{feature.name: feature for feature in window.features} for window in windows]
@@ -73,8 +71,13 @@ class Drifting:
 
     def shares(self, version: str, name: str) -> list[float] | None:
         """The newest window's shares of a feature in the bins of the reference; None when there are none."""
-        windows = self._windows.get(version)
-        return next((part.shares for part in windows[-1].features if part.name == name), None) if windows else None
+        if version not in self._windows:
+            return None
+        return next((part.shares for part in self._newest(version).features if part.name == name), None)
+
+    def _newest(self, version: str) -> Drift:
+        windows = self._windows[version]
+        return windows[max(windows)]
 
 
 def _level(window: Drift) -> str:

@@ -1,7 +1,5 @@
 """What experiments say: the newest effect on each KPI, how it came about, and the decision."""
 
-from collections import deque
-
 import msgspec
 
 from dashboard.records import Effect
@@ -14,7 +12,7 @@ class Experiments:
     """The records of topic experiments by treatment and baseline."""
 
     def __init__(self) -> None:
-        self._pairs: dict[tuple[str, str], dict[str, deque[Effect]]] = {}
+        self._pairs: dict[tuple[str, str], dict[str, dict[int, Effect]]] = {}
 
     def add(self, record: Effect) -> None:
         pair = (record.treatment, record.baseline)
@@ -23,17 +21,17 @@ class Experiments:
         kpis = self._pairs.setdefault(pair, {})
         if record.kpi not in kpis and len(kpis) >= MOST_KPIS:
             return
-        looks = kpis.setdefault(record.kpi, deque(maxlen=KEPT))
-        if looks and looks[-1].at == record.at:
-            looks.pop()
-        if not looks or record.at > looks[-1].at:
-            looks.append(record)
+        # By time: partitions are read one after the other.
+        looks = kpis.setdefault(record.kpi, {})
+        looks[record.at] = record
+        if len(looks) > KEPT:
+            del looks[min(looks)]
 
     def summary(self) -> list[dict]:
         """Each experiment, the one that was looked at last first: its decision, and its KPIs with their looks."""
         told = []
         for (treatment, baseline), kpis in self._pairs.items():
-            newest = max((looks[-1] for looks in kpis.values()), key=lambda effect: effect.at)
+            newest = max((looks[max(looks)] for looks in kpis.values()), key=lambda effect: effect.at)
             told.append(
                 {
                     "treatment": treatment,
@@ -60,7 +58,8 @@ def verdict(decision: str) -> str:
     return kinds.get(decision.partition(" ")[0], "wait")
 
 
-def _effect(looks: deque[Effect]) -> dict:
+def _effect(looks_by_time: dict[int, Effect]) -> dict:
+    looks = [looks_by_time[at] for at in sorted(looks_by_time)]
     newest = looks[-1]
     told = msgspec.to_builtins(newest)
     for name in ("difference", "low", "high"):

@@ -73,11 +73,11 @@ class TopicFlow:
         return "silent" if self.silent_after_ms else "quiet"
 
     def _spread(self, now_ms: int, came: int) -> None:
-        """Over all seconds since the last observation: a broker that was away is no burst when it is back."""
-        first, last = self._observed_ms // 1_000, now_ms // 1_000
-        seconds = range(first, last)[-SECONDS:]
-        for second in seconds:
-            self.by_second.add(second * 1_000, came / len(seconds))
-        if not seconds:
-            self.by_second.add(first * 1_000, came)
+        """Over the time since the last observation: a broker that was away is no burst when it is back."""
+        began = max(self._observed_ms, now_ms - SECONDS * 1_000)
+        second = began - began % 1_000
+        while second < now_ms:
+            part = min(now_ms, second + 1_000) - max(began, second)
+            self.by_second.add(second, came * part / (now_ms - began))
+            second += 1_000
         self.by_minute.add(now_ms, came)

@@ -106,8 +106,10 @@ class TopicReader:
             for partition, batch in self._consumer.poll(timeout_ms=POLL_MS, max_records=most - len(records)).items():
                 records += [record for record in batch if record.offset < ends[partition.partition]]
             for partition in list(unread):
-                after[partition.partition] = self._consumer.position(partition, timeout_ms=ANSWER_MS)
-                if after[partition.partition] >= ends[partition.partition]:
+                # Never beyond the end, where records came meanwhile that were left out above.
+                position = self._consumer.position(partition, timeout_ms=ANSWER_MS)
+                after[partition.partition] = min(position, ends[partition.partition])
+                if position >= ends[partition.partition]:
                     unread.discard(partition)
                     self._consumer.pause(partition)
         return Stretch(records, after)

@@ -102,7 +102,7 @@ class Views:
             starts, counts = state.flows[role].by_minute.read()
             minutes[role] = {"times": starts[:-1].tolist(), "values": (counts[:-1, 0] / 60).round(2).tolist()}
         starts, percentiles = state.latencies.history()
-        experiments, drift = state.experiments.summary(), state.drift.summary()
+        experiments, drift = self._experiments(), state.drift.summary()
         return {
             "topics": [self._topic(role, now_ms) for role in state.flows],
             "rates": rates,
@@ -122,16 +122,25 @@ class Views:
         }
 
     def _experiment(self, _now_ms: int) -> dict:
-        formulas = {name: {"formula": kpi.formula, "direction": kpi.direction} for name, kpi in self.kpis.items()}
-        return {"experiments": self.state.experiments.summary(), "formulas": formulas}
+        return {"experiments": self._experiments(), "formulas": self._formulas()}
+
+    def _experiments(self) -> list[dict]:
+        """Those that were looked at, the names of KPIs in the decision as words."""
+        found = self.state.experiments.summary()
+        for name in self.kpis:
+            for experiment in found:
+                experiment["decision"] = experiment["decision"].replace(name, name.replace("_", " "))
+        return found
+
+    def _formulas(self) -> dict:
+        return {name: {"formula": kpi.formula, "direction": kpi.direction} for name, kpi in self.kpis.items()}
 
     def _kpis(self, _now_ms: int) -> dict:
-        formulas = {name: {"formula": kpi.formula, "direction": kpi.direction} for name, kpi in self.kpis.items()}
         lines = self.state.kpis
         return {
             "lines": lines.lines(KPI_MINUTES),
             "placements": lines.placements(KPI_MINUTES),
-            "formulas": formulas,
+            "formulas": self._formulas(),
             "minutes": KPI_MINUTES,
         }
 

@@ -42,8 +42,9 @@ export class Chart {
     const kept = lines.filter((line) => line.times.length);
     this.times = [...new Set(kept.flatMap((line) => line.times))].sort((a, b) => a - b);
     const place = new Map(this.times.map((time, at) => [time, at]));
+    // Undefined, not null: where only another line has a moment, a line goes on to its next one.
     const aligned = (line, name) => {
-      const values = new Array(this.times.length).fill(null);
+      const values = new Array(this.times.length).fill(undefined);
       line.times.forEach((time, at) => { values[place.get(time)] = line[name][at]; });
       return values;
     };
@@ -112,7 +113,7 @@ export class Chart {
       series,
       bands,
       legend: { show: false },
-      padding: [10, 12, 0, 0],
+      padding: [10, size * 1.7, 0, 0],
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
       scales: { y: { range: (_u, low, high) => this.range(low, high) } },
       axes: [

@@ -31,9 +31,10 @@ function show() {
   find("samples").replaceChildren(...(samples.length ? samples.map(sampleOf) : [el("p", { class: "soft" }, "Nothing.")]));
 }
 
-/** A minute without any has none, which is not unknown. */
+/** A minute without any has none, which is not unknown; the current one is not over. */
 function fillGaps(lines) {
-  const times = [...new Set(lines.flatMap((line) => line.times))].sort((a, b) => a - b);
+  const thisMinute = told.status.now - (told.status.now % 60_000);
+  const times = [...new Set(lines.flatMap((line) => line.times))].filter((time) => time < thisMinute).sort((a, b) => a - b);
   return lines.map((line) => {
     const known = new Map(line.times.map((time, at) => [time, line.values[at]]));
     return { ...line, times, values: times.map((time) => known.get(time) ?? 0) };

@@ -26,7 +26,7 @@ export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Rows of a table's body; `columns` are {label, kind, cell}, the first one heads its row. */
+/** Rows of a table's body; `columns` are {label, head, kind, cell}, the first one heads its row. */
 export function rows(body, columns, items) {
   body.replaceChildren(...items.map((item) => {
     const row = el("tr", item.rowClass ? { class: item.rowClass } : {});
@@ -41,7 +41,7 @@ export function rows(body, columns, items) {
 
 /** A whole table, its columns as in `rows`. */
 export function table(columns, items, options = {}) {
-  const head = el("tr", {}, columns.map((column) => el("th", { scope: "col", class: column.kind }, column.label)));
+  const head = el("tr", {}, columns.map((column) => el("th", { scope: "col", class: column.kind }, column.head ?? column.label)));
   const body = el("tbody");
   rows(body, columns, items);
   return el("table", { class: options.class ?? "cards" },
@@ -74,7 +74,7 @@ export function signed(value, digits = 1) {
 
 export function milliseconds(value) {
   if (value === null || value === undefined) return "–";
-  return value >= 10_000 ? `${(value / 1000).toFixed(1)} s` : value >= 1000 ? `${(value / 1000).toFixed(2)} s` : `${Math.round(value)} ms`;
+  return value >= 1000 ? `${Number((value / 1000).toFixed(2))} s` : `${Math.round(value)} ms`;
 }
 
 export function number(value, digits = 3) {
@@ -102,4 +102,16 @@ export function ago(ms, now) {
 
 export function words(name) {
   return name.replaceAll("_", " ");
+}
+
+/** The name of a KPI, its unit left to the values. */
+export function kpiName(kpi) {
+  return words(kpi.replace(/_s$/, ""));
+}
+
+/** Says a value of a KPI in words; short ones for an axis. */
+export function kpiText(kpi, isAxis = false) {
+  if (kpi.endsWith("_rate")) return (value) => percent(value, isAxis ? (value && value < 0.1 ? 1 : 0) : 2);
+  if (kpi.endsWith("_s")) return (value) => value === null ? "–" : `${value.toFixed(0)} s`;
+  return (value) => value === null ? "–" : value.toFixed(isAxis ? 0 : 2);
 }

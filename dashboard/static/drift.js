@@ -9,9 +9,12 @@ const versions = find("version");
 let chosen = null;
 let told = null;
 let shownWindow = null;
+let showsAll = false;
+const FIRST = 12; // features that are shown, whatever their level
 
 const ask = poll("drift", 3, (answer) => { told = answer; show(); }, () => versions.value ? `?version=${encodeURIComponent(versions.value)}` : "");
 versions.addEventListener("change", () => { chosen = null; ask(); });
+find("more").addEventListener("click", () => { showsAll = true; shownWindow = null; show(); });
 document.addEventListener("themechange", () => { shownWindow = null; if (told) show(); });
 
 function show() {
@@ -59,7 +62,11 @@ function showHeat(drift) {
     { label: "unseen", kind: "number", cell: (one) => percent(one.unseen) },
     { label: "level", cell: (one) => verdict(LEVELS[one.level] ?? "none", one.level) },
   ];
-  find("heat").replaceChildren(table(columns, drift.features.map((one) => ({ ...one, rowClass: one.name === chosen ? "chosen" : "" })), { class: "heat cards" }));
+  const shown = drift.features.filter((one, at) => showsAll || at < FIRST || one.level !== "stable" || one.name === chosen);
+  const more = find("more");
+  more.hidden = showsAll || shown.length === drift.features.length;
+  say(more, `Show all ${drift.features.length} features`);
+  find("heat").replaceChildren(table(columns, shown.map((one) => ({ ...one, rowClass: one.name === chosen ? "chosen" : "" })), { class: "heat cards" }));
 }
 
 async function showFeature(version, feature) {

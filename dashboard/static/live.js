@@ -66,7 +66,7 @@ function showDrift(drift, now) {
 
 function showServing(told) {
   const node = find("serving");
-  const lines = (told.serving ?? []).map((arm) => el("p", {}, el("strong", {}, arm.shadow ? "shadow" : `${arm.arm} ${percent(arm.share, 0)}`), ` ${arm.version}`));
+  const lines = (told.serving ?? []).map((arm) => el("p", {}, el("strong", {}, arm.shadow ? "shadow" : `${arm.arm} ${percent(arm.share, 0)}`), arm.version === "rule" ? " the rule decides" : [" ", el("code", {}, arm.version)]));
   if (told.models_error) lines.push(el("p", {}, verdict("wait", told.models_error)));
   node.replaceChildren(...lines);
 }
