@@ -15,7 +15,9 @@ JARS := build/jars/complete
 PREREQUISITES := build/prerequisites
 BUILT := $(VENV) $(WHEEL) $(JARS)
 
-.PHONY: help demo test bench dashboard up down status venv wheel jars lint train features doctor pins clean
+PIP_TOOLS := pip-tools==7.6.2
+
+.PHONY: help demo test bench dashboard up down status venv wheel jars lint train features doctor pins hashes clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -73,6 +75,18 @@ pins: $(PREREQUISITES) ## Write requirements.txt anew: the newest versions that 
 	@sed -n 1p requirements.txt > build/pins/requirements.txt
 	@build/pins/bin/pip freeze --all | grep -vE '^(pip|purchase-intent)\b' >> build/pins/requirements.txt
 	@mv build/pins/requirements.txt requirements.txt
+	@$(MAKE) hashes
+
+hashes: $(PREREQUISITES) ## Write the hashes in requirements.txt anew, after a version was changed or a line NAME==VERSION added
+	@echo '==> Asking the package index for the hashes of all files of each version (about 5 minutes)'
+	@rm -rf build/hashes && python3.11 -m venv build/hashes
+	@build/hashes/bin/pip install --quiet $(PIP_TOOLS)
+	@grep -oE '^[[:alnum:]][^ ]*==[^ ]+' requirements.txt > build/hashes/pins.in
+	@build/hashes/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-annotate \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+		--output-file build/hashes/pins.txt build/hashes/pins.in
+	@{ sed -n 1p requirements.txt; sed '/^$$/d; /^#/d' build/hashes/pins.txt; } > build/hashes/requirements.txt
+	@mv build/hashes/requirements.txt requirements.txt
 
 clean: ## Stop what runs and delete everything that was built
 	@if [ -e build/local/stack.json ]; then $(PYTHON) -m jobs.local_stack down; fi
@@ -87,9 +101,10 @@ $(PREREQUISITES):
 $(VENV): requirements.txt setup.py | $(PREREQUISITES)
 	@echo '==> Installing Python packages into .venv (about 2 minutes)'
 	@python3.11 -m venv .venv
-	@# Every package is pinned, so there is nothing to resolve; `pip check` finds a pin that does not fit.
+	@# Every package is pinned, so there is nothing to resolve; `pip check` finds a pin that does not fit. A file whose
+	@# hash is not in requirements.txt is refused, and so is a pin without hashes.
 	@total=$$(grep -c '==' requirements.txt); n=0; \
-		$(PYTHON) -m pip install --progress-bar off --no-deps -r requirements.txt | while read -r step rest; do \
+		$(PYTHON) -m pip install --progress-bar off --no-deps --require-hashes -r requirements.txt | while read -r step rest; do \
 			case $$step in \
 				Collecting) n=$$((n + 1)); if ((n % 10 == 0)); then echo "    $$n of $$total downloaded"; fi ;; \
 				Building|Installing) echo "    $$step $${rest%%:*}" ;; \

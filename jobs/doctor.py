@@ -174,8 +174,9 @@ def check_consistency(answer: str | None) -> Finding:
 
 
 def pins(lines: Iterable[str]) -> dict[str, str]:
-    """Versions by normalised package name (PEP 503) of lines like `PyYAML==6.0.3`."""
-    split = (line.split("#")[0].strip().partition("==") for line in lines)
+    """Versions by normalised package name (PEP 503) of lines like `PyYAML==6.0.3 \\`, without the hashes below them."""
+    words = (line.split("#")[0].split() for line in lines)
+    split = (first.partition("==") for first, *_ in filter(None, words))
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, equals, version in split if equals}
 
 

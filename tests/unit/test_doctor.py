@@ -81,6 +81,19 @@ def test_packages_that_differ_from_their_pins_are_listed():
     assert found.remedy
 
 
+def test_the_hashes_below_a_pin_are_no_part_of_it():
+    hashed = "numpy==2.1.3 \\\n    --hash=sha256:0a1b \\\n    --hash=sha256:2c3d\n"
+    assert doctor.pins(hashed.splitlines()) == {"numpy": "2.1.3"}
+
+
+def test_every_pin_has_hashes_and_no_package_index_is_named():
+    text = (doctor.PROJECT / "requirements.txt").read_text()
+    entries = re.split(r"\n(?=\S)", text.strip())[1:]
+    assert len(entries) == len(doctor.pins(text.splitlines()))
+    for entry in entries:
+        assert re.fullmatch(r"[\w.-]+==[\w.+!-]+( \\\n    --hash=sha256:[0-9a-f]{64})+", entry), entry[:200]
+
+
 def test_a_command_that_is_not_there_or_fails_has_no_output():
     assert doctor.output_of(["no-such-command-here"]) is None
     assert doctor.output_of([sys.executable, "-c", "raise SystemExit(1)"]) is None
