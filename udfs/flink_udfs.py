@@ -243,10 +243,12 @@ class Score(ColumnFunction):
             self._show_models()
 
     def _show_models(self) -> None:
-        """For each model a gauge, 1 while it serves, and the latency of its scores."""
+        """For each model a gauge, 1 while it serves, when it was made, and the latency of its scores."""
         for version in self._deployment.versions - self._event_to_score.keys():
             group = self._group.add_group("version", version)
             group.gauge("model", lambda version=version: int(version in self._deployment.versions))
+            created_s = int(self._deployment.manifest(version).created_at.timestamp())
+            group.gauge("model_created_seconds", lambda created_s=created_s: created_s)
             group = self._latency_group.add_group("version", version)
             self._event_to_score[version] = LatencyMetric(group, "event_to_score_ms", self._budget_ms)
 
