@@ -60,6 +60,7 @@ setup(
             "hypothesis",
             "import-linter",
             "pytest",
+            "pytest-xdist",
             "ruff",
             "selenium",
             "setuptools>=70.1",
