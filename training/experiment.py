@@ -12,21 +12,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.figure import Figure
 
-from training.effects import (
-    ALPHA,
-    SRM_ALPHA,
-    Effect,
-    UserSums,
-    holm,
-    measure_effect,
-    sample_ratio_p,
-    users_needed,
-)
-from training.records import SourceError
+from training.sessions import read_sessions
+from udfs.effects import ALPHA, Moments, measure_effect, users_needed
+from udfs.experiments import Arm, Verdict, judge
 from udfs.kpis import Kpi, load_kpis, values
 
 KPIS_FILE = Path(__file__).parents[1] / "conf" / "kpis.yaml"
@@ -34,80 +25,12 @@ TEMPLATE = "experiment.html"
 REVENUE = "revenue_per_session"
 
 
-class Session(msgspec.Struct):
-    """A record of topic `sessions`, as far as experiments read it."""
-
-    user_id: str
-    arm: str | None
-    started_at: int
-    ended_at: int
-    events: int
-    pages: int
-    view_promotions: int
-    select_promotions: int
-    add_to_carts: int
-    begin_checkouts: int
-    form_starts: int
-    form_submits: int
-    purchases: int
-    revenue: float
-
-
 @dataclass(frozen=True)
-class Finding:
-    """A KPI's effect, and what it means."""
+class Report(Verdict):
+    """A verdict on sessions that are at hand: how many they are, and what the treatment brought."""
 
-    kpi: Kpi
-    effect: Effect
-    is_better: bool  # after Holm's correction over all KPIs
-    is_worse: bool
-    guardrail: str | None  # held, broken or open; None: the KPI has none
-
-
-@dataclass(frozen=True)
-class Report:
-    """An experiment's state: the decision in words, and what it rests on."""
-
-    decision: str
-    treatment: str
-    baseline: str
-    users: dict[str, int]
     sessions: dict[str, int]
-    sample_ratio_p: float | None
-    findings: dict[str, Finding]
-    money: tuple[float, float, float] | None  # that the treatment brought: value, low, high
-
-
-def read_sessions(path: Path) -> pd.DataFrame:
-    """The session records of a file, or of all files under a directory: JSON Lines (.jsonl) or Parquet (.parquet).
-
-    Raises SourceError naming file, line, rule and value.
-    """
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    files = [file for file in files if file.suffix in (".jsonl", ".parquet")]
-    if not files or not path.exists():
-        raise SourceError(f"{path}: no .jsonl or .parquet file there")
-    rows: list[Session] = []
-    for file in files:
-        try:
-            rows += _parquet_sessions(file) if file.suffix == ".parquet" else _json_sessions(file)
-        except (OSError, msgspec.ValidationError) as error:
-            raise SourceError(f"{file}: {error}") from None
-    return pd.DataFrame(map(msgspec.structs.asdict, rows), columns=Session.__struct_fields__)
-
-
-def _json_sessions(file: Path) -> list[Session]:
-    decode, rows = msgspec.json.Decoder(Session).decode, []
-    for number, line in enumerate(file.read_bytes().splitlines(), 1):
-        try:
-            rows.append(decode(line))
-        except msgspec.DecodeError as error:
-            raise SourceError(f"{file}: line {number}: {error}") from None
-    return rows
-
-
-def _parquet_sessions(file: Path) -> list[Session]:
-    return msgspec.convert(pq.read_table(file).to_pylist(), list[Session])
+    money: tuple[float, float, float] | None  # value, low, high
 
 
 def compare(
@@ -124,74 +47,34 @@ def compare(
     checked. Raises ValueError when an arm has too few users.
     """
     is_earlier = sessions["started_at"] < (start_ms or 0)
-    current = sessions[~is_earlier & sessions["arm"].isin([treatment, baseline])].sort_values("started_at")
+    current = sessions[~is_earlier & sessions["arm"].isin([treatment, baseline])].sort_values(["started_at", "arm"])
     arm_of = current.groupby("user_id")["arm"].first()
     current = current[current["arm"] == current["user_id"].map(arm_of)]
-    users = {arm: int((arm_of == arm).sum()) for arm in (treatment, baseline)}
-    for arm, count in users.items():
-        if count < 2:
-            raise ValueError(f"arm {arm} has {count} users: want at least 2; arms there are {_arms(sessions)}")
-    ratio_p = sample_ratio_p(users, shares) if shares else None
-
-    effects = {}
-    for name, kpi in kpis.items():
-        sums = [_user_sums(kpi, current, sessions[is_earlier], arm_of, arm) for arm in (treatment, baseline)]
-        if all(arm.denominator.sum() > 0 for arm in sums):
-            effects[name] = measure_effect(*sums)
-    fallen = holm({name: effect.p_value for name, effect in effects.items()})
-    findings = {name: _finding(kpis[name], effect, name in fallen) for name, effect in effects.items()}
-    counts = {arm: int((current["arm"] == arm).sum()) for arm in users}
+    counts = {arm: int((current["arm"] == arm).sum()) for arm in (treatment, baseline)}
+    arms = []
+    for name in (treatment, baseline):
+        users = arm_of.index[arm_of == name]
+        if len(users) < 2:
+            raise ValueError(f"arm {name} has {len(users)} users: want at least 2; arms there are {_arms(sessions)}")
+        moments = {kpi: _moments(kpis[kpi], current, sessions[is_earlier], users) for kpi in kpis}
+        arms.append(Arm(name, len(users), moments))
+    verdict = judge(*arms, kpis, shares)
     money = None
-    if REVENUE in effects:
-        found = effects[REVENUE]
-        money = tuple(round(value * counts[treatment], 2) for value in (found.difference, found.low, found.high))
-    return Report(_decision(ratio_p, findings, treatment), treatment, baseline, users, counts, ratio_p, findings, money)
+    if REVENUE in verdict.findings:
+        effect = verdict.findings[REVENUE].effect
+        money = tuple(round(value * counts[treatment], 2) for value in (effect.difference, effect.low, effect.high))
+    return Report(**vars(verdict), sessions=counts, money=money)
 
 
 def _arms(sessions: pd.DataFrame) -> str:
     return ", ".join(sorted(sessions["arm"].dropna().unique())) or "none"
 
 
-def _user_sums(kpi: Kpi, current: pd.DataFrame, earlier: pd.DataFrame, arm_of: pd.Series, arm: str) -> UserSums:
-    users = arm_of.index[arm_of == arm]
-
+def _moments(kpi: Kpi, current: pd.DataFrame, earlier: pd.DataFrame, users: pd.Index) -> Moments:
     def sums(term: str, of: pd.DataFrame) -> np.ndarray:
         return values(term, of).groupby(of["user_id"]).sum().reindex(users, fill_value=0.0).to_numpy(float)
 
-    found = [sums(term, of) for of in (current, earlier) for term in (kpi.numerator, kpi.denominator)]
-    return UserSums(*found) if len(earlier) else UserSums(*found[:2])
-
-
-def _finding(kpi: Kpi, effect: Effect, is_told: bool) -> Finding:
-    sign = 1 if kpi.direction == "up" else -1
-    worst, best = sorted((sign * effect.low, sign * effect.high))
-    guardrail = None
-    if kpi.guardrail is not None:
-        margin = kpi.guardrail * abs(effect.baseline)
-        guardrail = "held" if worst >= -margin else "broken" if best < -margin else "open"
-    better = sign * effect.difference > 0
-    return Finding(kpi, effect, is_told and better, is_told and not better, guardrail)
-
-
-def _decision(ratio_p: float | None, findings: dict[str, Finding], treatment: str) -> str:
-    if ratio_p is not None and ratio_p < SRM_ALPHA:
-        return (
-            f"Fix first: the arms do not have the users that their shares say (p = {ratio_p:.2g}). Users are lost in "
-            "one of them, and no effect below can be trusted."
-        )
-    broken = [name for name, finding in findings.items() if finding.guardrail == "broken"]
-    worse = [name for name, finding in findings.items() if finding.is_worse]
-    if broken or worse:
-        return f"Stop {treatment}: {', '.join(dict.fromkeys([*broken, *worse]))} got worse."
-    better = [name for name, finding in findings.items() if finding.is_better]
-    still_open = [name for name, finding in findings.items() if finding.guardrail == "open"]
-    if better and not still_open:
-        return f"Ship {treatment}: {', '.join(better)} got better, and every guardrail holds."
-    if better:
-        return (
-            f"Keep running: {', '.join(better)} got better; {', '.join(still_open)} could still be worse than allowed."
-        )
-    return "Keep running: no difference can be told from chance yet."
+    return Moments.of_users(*(sums(term, of) for of in (current, earlier) for term in (kpi.numerator, kpi.denominator)))
 
 
 def text(report: Report) -> str:
@@ -273,19 +156,19 @@ def _plan(options: argparse.Namespace) -> None:
     sessions, kpis = read_sessions(options.sessions), load_kpis(options.kpis)
     if options.kpi not in kpis:
         raise ValueError(f"--kpi {options.kpi}: want one of {', '.join(kpis)}")
-    everybody = sessions.assign(arm="all").groupby("user_id")["arm"].first()
-    sums = _user_sums(kpis[options.kpi], sessions, sessions[:0], everybody, "all")
-    effect = measure_effect(sums, sums)
-    variance = effect.variance / 2 * len(sums)
+    users = pd.Index(sessions["user_id"].unique())
+    moments = _moments(kpis[options.kpi], sessions, sessions[:0], users)
+    effect = measure_effect(moments, moments)
+    variance = effect.variance / 2 * len(users)
     difference = options.effect * effect.baseline
     days = (sessions["ended_at"].max() - sessions["started_at"].min()) / 86_400_000
-    print(f"{options.kpi} is {effect.baseline:.4f} for {len(sums)} users in {days:.1f} days")
+    print(f"{options.kpi} is {effect.baseline:.4f} for {len(users)} users in {days:.1f} days")
     for look, sequential in (("looking whenever you like", True), ("looking once, at the end", False)):
-        users = users_needed(difference, variance, options.share, options.power, sequential=sequential)
+        needed = users_needed(difference, variance, options.share, options.power, sequential=sequential)
         print(
-            f"a change of {options.effect:+.1%} shows with a power of {options.power:.0%}, {look}: {users} users,"
-            f" at {len(sums) / days:.0f} new users a day and a traffic of {options.traffic:.0%}"
-            f" {users / (len(sums) / days * options.traffic):.1f} days"
+            f"a change of {options.effect:+.1%} shows with a power of {options.power:.0%}, {look}: {needed} users,"
+            f" at {len(users) / days:.0f} new users a day and a traffic of {options.traffic:.0%}"
+            f" {needed / (len(users) / days * options.traffic):.1f} days"
         )
 
 

@@ -2,13 +2,15 @@
 
 The unit is the user: a KPI of an arm is the sum of its numerator over the arm's users by that of its denominator, and
 its variance follows from the users' linearised values by the delta method (Deng, Knoblich and Lu, Applying the Delta
-Method in Metric Analytics, KDD 2018). CUPED takes out what was there before the experiment (Deng, Xu, Kohavi and
-Walker, Improving the Sensitivity of Online Controlled Experiments by Utilizing Pre-Experiment Data, WSDM 2013).
+Method in Metric Analytics, KDD 2018). These are linear in what is known of a user, so sums and sums of products over
+users are enough. CUPED takes out what was there before the experiment (Deng, Xu, Kohavi and Walker, Improving the
+Sensitivity of Online Controlled Experiments by Utilizing Pre-Experiment Data, WSDM 2013).
 Intervals are asymptotic confidence sequences of a normal mixture (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas,
 Time-uniform Central Limit Theory and Asymptotic Confidence Sequences, Annals of Statistics 2024, theorem 2.2): the
 true effect is in all of them at once with the promised probability.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 
@@ -20,28 +22,46 @@ ALPHA = 0.05
 #: The number of users at which intervals are narrowest; they hold at any.
 TUNED_FOR_USERS = 10_000
 SRM_ALPHA = 0.001
+#: The share of a sum of products below which what its terms leave of each other is rounding.
+ROUNDING = 1e-12
 
 
-@dataclass(frozen=True)
-class UserSums:
-    """Numerator and denominator of n users of an arm, float64[n] each, and the same before the experiment if known."""
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What a KPI of n users of an arm adds up to: all that effects need to know of it.
 
-    numerator: np.ndarray
-    denominator: np.ndarray
-    earlier_numerator: np.ndarray | None = None
-    earlier_denominator: np.ndarray | None = None
+    A user has four values: numerator and denominator, and both of the time before the experiment, 0 where nothing is
+    known. `sums` are float64[4], `products` those of each two values, summed, float64[4, 4].
+    """
 
-    def __len__(self) -> int:
-        return len(self.numerator)
+    users: int
+    sums: np.ndarray
+    products: np.ndarray
+
+    @classmethod
+    def of_users(cls, *values: np.ndarray) -> "Moments":
+        """From the first two or all four values of n users, float64[n] each."""
+        columns = np.zeros((4, len(values[0])))
+        columns[: len(values)] = values
+        return cls(columns.shape[1], columns.sum(axis=1), columns @ columns.T)
+
+    def __add__(self, other: "Moments") -> "Moments":
+        return Moments(self.users + other.users, self.sums + other.sums, self.products + other.products)
 
     @property
     def ratio(self) -> float:
         """The KPI of the arm."""
-        return float(self.numerator.sum() / self.denominator.sum())
+        return float(self.sums[0] / self.sums[1])
 
-    @property
-    def has_history(self) -> bool:
-        return self.earlier_numerator is not None and self.earlier_denominator is not None
+    def mean(self, weights: np.ndarray) -> float:
+        """The mean of a linear combination of the users' values, weights float64[4]."""
+        return float(weights @ self.sums) / self.users
+
+    def comoment(self, left: np.ndarray, right: np.ndarray) -> float:
+        """The summed products of two linear combinations about their means; 0 where only rounding is left of it."""
+        terms = np.outer(left, right) * self.products
+        found = float(terms.sum()) - self.users * self.mean(left) * self.mean(right)
+        return found if abs(found) > ROUNDING * float(np.abs(terms).sum()) else 0.0
 
 
 @dataclass(frozen=True)
@@ -64,20 +84,23 @@ class Effect:
         return self.difference / scale, self.low / scale, self.high / scale
 
 
-def measure_effect(treatment: UserSums, baseline: UserSums, alpha: float = ALPHA, tuned_for: int = TUNED_FOR_USERS):
+def measure_effect(
+    treatment: Moments, baseline: Moments, alpha: float = ALPHA, tuned_for: int = TUNED_FOR_USERS
+) -> Effect:
     """The Effect of a treatment. Raises ValueError when an arm has fewer than two users or an empty denominator."""
-    for name, arm in (("treatment", treatment), ("baseline", baseline)):
-        if len(arm) < 2:
-            raise ValueError(f"{name} has {len(arm)} users: want at least 2")
-        if not arm.denominator.sum() > 0:
-            raise ValueError(f"{name}: the denominator is 0 for all {len(arm)} users")
-    arms = [_linearised(arm) for arm in (treatment, baseline)]
-    shift = 0.0
-    if treatment.has_history and baseline.has_history:
-        arms, shift = _cuped(arms, [_earlier(arm, treatment, baseline) for arm in (treatment, baseline)])
-    variance = sum(float(values.var(ddof=1)) / len(values) for values in arms)
-    difference = treatment.ratio - baseline.ratio - shift
-    users = len(treatment) + len(baseline)
+    arms = treatment, baseline
+    for name, arm in zip(("treatment", "baseline"), arms):
+        if arm.users < 2:
+            raise ValueError(f"{name} has {arm.users} users: want at least 2")
+        if not arm.sums[1] > 0:
+            raise ValueError(f"{name}: the denominator is 0 for all {arm.users} users")
+    linearised = [np.array([1, -arm.ratio, 0, 0]) * arm.users / arm.sums[1] for arm in arms]
+    earlier = _earlier(treatment + baseline)
+    slope = _slope(arms, linearised, earlier)
+    adjusted = [weights - slope * earlier for weights in linearised]
+    variance = sum(arm.comoment(weights, weights) / (arm.users - 1) / arm.users for arm, weights in zip(arms, adjusted))
+    difference = treatment.ratio - baseline.ratio - slope * (treatment.mean(earlier) - baseline.mean(earlier))
+    users = treatment.users + baseline.users
     reach = sqrt(variance) * boundary(users, alpha, tuned_for)
     return Effect(
         treatment.ratio,
@@ -121,7 +144,13 @@ def holm(p_values: dict[str, float], alpha: float = ALPHA) -> set[str]:
 
 def sample_ratio_p(users: dict[str, int], shares: dict[str, float]) -> float:
     """The p-value of so many users in each arm under the shares that they should have; below SRM_ALPHA something loses
-    users (Fabijan et al., Diagnosing Sample Ratio Mismatch in Online Controlled Experiments, KDD 2019)."""
+    users (Fabijan et al., Diagnosing Sample Ratio Mismatch in Online Controlled Experiments, KDD 2019).
+
+    Raises ValueError when an arm has no share.
+    """
+    for arm in users:
+        if not shares.get(arm, 0) > 0:
+            raise ValueError(f"the share of arm {arm} is {shares.get(arm)}: want one above 0 for each arm")
     total_share = sum(shares[arm] for arm in users)
     total = sum(users.values())
     expected = [total * shares[arm] / total_share for arm in users]
@@ -166,24 +195,14 @@ def _mixing(alpha: float, tuned_for: int) -> float:
     return (-2 * log(alpha) + log(-2 * log(alpha) + 1)) / tuned_for
 
 
-def _linearised(arm: UserSums) -> np.ndarray:
-    return (arm.numerator - arm.ratio * arm.denominator) / arm.denominator.mean()
+def _earlier(everybody: Moments) -> np.ndarray:
+    """What a user's time before says, linearised by the ratio of all: weights float64[4], one scale for both arms."""
+    above, below = everybody.sums[2:]
+    return np.array([0, 0, 1, -above / below if below else 0.0])
 
 
-def _earlier(arm: UserSums, *arms: UserSums) -> np.ndarray:
-    """What a user's time before says, linearised by the ratio of all: one scale for both arms."""
-    above = sum(one.earlier_numerator.sum() for one in arms)
-    below = sum(one.earlier_denominator.sum() for one in arms)
-    ratio = above / below if below else 0.0
-    return arm.earlier_numerator - ratio * arm.earlier_denominator
-
-
-def _cuped(values: list[np.ndarray], earlier: list[np.ndarray]) -> tuple[list[np.ndarray], float]:
-    """The values without what the time before explains, and by how much that changes the difference."""
-    centred = [(value - value.mean(), before - before.mean()) for value, before in zip(values, earlier)]
-    below = sum(float(before @ before) for _, before in centred)
-    if below == 0:
-        return values, 0.0
-    slope = sum(float(value @ before) for value, before in centred) / below
-    adjusted = [value - slope * before for value, before in zip(values, earlier)]
-    return adjusted, slope * float(earlier[0].mean() - earlier[1].mean())
+def _slope(arms: Sequence[Moments], linearised: Sequence[np.ndarray], earlier: np.ndarray) -> float:
+    """CUPED's: by how much a user's value goes with the time before, within arms; 0 where nothing is known of that."""
+    below = sum(arm.comoment(earlier, earlier) for arm in arms)
+    above = sum(arm.comoment(weights, earlier) for arm, weights in zip(arms, linearised))
+    return above / below if below else 0.0

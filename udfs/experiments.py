@@ -1,0 +1,108 @@
+"""What the moments of two arms say: each KPI's effect, what it means, and a decision in words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+
+import numpy as np
+
+from udfs.effects import SRM_ALPHA, Effect, Moments, holm, measure_effect, sample_ratio_p
+from udfs.kpis import Kpi
+
+#: Which of a user's four values are multiplied, in the order of the products in an arm's flat sums.
+PAIRS = tuple(combinations_with_replacement(range(4), 2))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm of an experiment: how many users it has, and their moments by KPI."""
+
+    name: str
+    users: int
+    moments: dict[str, Moments]
+
+    @classmethod
+    def of_sums(cls, name: str, sums: Sequence[float], kpis: Sequence[str]) -> "Arm":
+        """From the users and, of each KPI in their order, four sums and the sums of the products PAIRS."""
+        users, size = round(sums[0]), 4 + len(PAIRS)
+        moments = {}
+        for kpi, start in zip(kpis, range(1, len(sums), size), strict=True):
+            products = np.zeros((4, 4))
+            for (left, right), total in zip(PAIRS, sums[start + 4 : start + size], strict=True):
+                products[left, right] = products[right, left] = total
+            moments[kpi] = Moments(users, np.array(sums[start : start + 4]), products)
+        return cls(name, users, moments)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A KPI's effect, and what it means."""
+
+    kpi: Kpi
+    effect: Effect
+    is_better: bool  # after Holm's correction over all KPIs
+    is_worse: bool
+    guardrail: str | None  # held, broken or open; None: the KPI has none
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An experiment's state: the decision in words, and what it rests on."""
+
+    decision: str
+    treatment: str
+    baseline: str
+    users: dict[str, int]
+    sample_ratio_p: float | None
+    findings: dict[str, Finding]  # of the KPIs that can be measured yet
+
+
+def judge(treatment: Arm, baseline: Arm, kpis: Mapping[str, Kpi], shares: Mapping[str, float] | None = None) -> Verdict:
+    """The Verdict on two arms; `shares` of users that they should have are checked.
+
+    A KPI is measured when both arms have two users and a denominator above 0.
+    """
+    arms = treatment, baseline
+    users = {arm.name: arm.users for arm in arms}
+    ratio_p = sample_ratio_p(users, shares) if shares and any(users.values()) else None
+    effects = {
+        name: measure_effect(treatment.moments[name], baseline.moments[name])
+        for name in kpis
+        if all(arm.users >= 2 and arm.moments[name].sums[1] > 0 for arm in arms)
+    }
+    fallen = holm({name: effect.p_value for name, effect in effects.items()})
+    findings = {name: _finding(kpis[name], effect, name in fallen) for name, effect in effects.items()}
+    decision = _decision(ratio_p, findings, treatment.name)
+    return Verdict(decision, treatment.name, baseline.name, users, ratio_p, findings)
+
+
+def _finding(kpi: Kpi, effect: Effect, is_told: bool) -> Finding:
+    sign = 1 if kpi.direction == "up" else -1
+    worst, best = sorted((sign * effect.low, sign * effect.high))
+    guardrail = None
+    if kpi.guardrail is not None:
+        margin = kpi.guardrail * abs(effect.baseline)
+        guardrail = "held" if worst >= -margin else "broken" if best < -margin else "open"
+    better = sign * effect.difference > 0
+    return Finding(kpi, effect, is_told and better, is_told and not better, guardrail)
+
+
+def _decision(ratio_p: float | None, findings: dict[str, Finding], treatment: str) -> str:
+    if ratio_p is not None and ratio_p < SRM_ALPHA:
+        return (
+            f"Fix first: the arms do not have the users that their shares say (p = {ratio_p:.2g}). Users are lost in "
+            "one of them, and no effect below can be trusted."
+        )
+    broken = [name for name, finding in findings.items() if finding.guardrail == "broken"]
+    worse = [name for name, finding in findings.items() if finding.is_worse]
+    if broken or worse:
+        return f"Stop {treatment}: {', '.join(dict.fromkeys([*broken, *worse]))} got worse."
+    better = [name for name, finding in findings.items() if finding.is_better]
+    still_open = [name for name, finding in findings.items() if finding.guardrail == "open"]
+    if better and not still_open:
+        return f"Ship {treatment}: {', '.join(better)} got better, and every guardrail holds."
+    if better:
+        return (
+            f"Keep running: {', '.join(better)} got better; {', '.join(still_open)} could still be worse than allowed."
+        )
+    return "Keep running: no difference can be told from chance yet."
