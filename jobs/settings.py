@@ -11,7 +11,7 @@ import yaml
 from msgspec import Meta
 from msgspec.structs import replace
 
-from udfs.durations import Duration, duration_ms
+from udfs.durations import Duration, Moment, duration_ms
 from udfs.events import ClickLimits
 from udfs.features import FEATURE_NAMES
 from udfs.overrides import parse_value, split_override
@@ -30,6 +30,7 @@ Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 JobName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
 TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+Arm = Literal["champion", "challenger", "control", "not_eligible"]
 Option = str | int | float | bool
 
 
@@ -147,6 +148,16 @@ class Drift(Section):
     unwatched: tuple[str, ...]
 
 
+class Experiments(Section):
+    name: JobName
+    parallelism: Positive
+    treatment: Arm
+    baseline: Arm
+    interval: Duration
+    start: Moment | None = None
+    shares: dict[Arm, Annotated[float, Meta(gt=0, le=1)]] | None = None
+
+
 class Settings(Section):
     """Everything a data engineer tunes; conf/base.yaml describes each key."""
 
@@ -165,6 +176,7 @@ class Settings(Section):
     outcomes: Outcomes
     sessions: Sessions
     drift: Drift
+    experiments: Experiments
     kafka: dict[str, Option | None]
     flink: dict[str, Option | None]
 
@@ -238,11 +250,20 @@ def drift_settings(settings: Settings) -> Settings:
     return _in_event_time(_named(settings, drift))
 
 
+def experiment_settings(settings: Settings) -> Settings:
+    """The settings as the job has them that watches an experiment.
+
+    It starts at the earliest session, or from a savepoint: what it knows of users is all in its state.
+    """
+    named = _named(settings, settings.experiments)
+    return replace(named, source=replace(named.source, start="earliest"))
+
+
 def _in_event_time(settings: Settings) -> Settings:
     return replace(settings, flink={"table.exec.source.idle-timeout": settings.event_time.idle, **settings.flink})
 
 
-def _named(settings: Settings, section: Archive | Outcomes | Sessions | Drift) -> Settings:
+def _named(settings: Settings, section: Archive | Outcomes | Sessions | Drift | Experiments) -> Settings:
     """With the name, group and parallelism of another job."""
     return replace(
         settings,
@@ -324,11 +345,18 @@ def _check_together(settings: Settings, path: Path) -> None:
         "state.ttl",
         "archive.interval",
         "event_time.idle",
+        "experiments.interval",
         "model.poll",
     ):
         section, name = key.split(".")
         if duration_ms(getattr(getattr(settings, section), name)) == 0:
             raise ConfigError(f"{path}: key {key}: must be more than 0")
+    experiments = settings.experiments
+    if experiments.treatment == experiments.baseline:
+        raise ConfigError(f"{path}: key experiments.treatment: {experiments.treatment} is also experiments.baseline")
+    for arm in (experiments.treatment, experiments.baseline):
+        if experiments.shares is not None and arm not in experiments.shares:
+            raise ConfigError(f"{path}: key experiments.shares: {arm} is missing; want a share of users for both arms")
     if settings.delivery.guarantee == "exactly-once":
         open_ms = duration_ms(settings.checkpoints.interval) + duration_ms(settings.checkpoints.timeout)
         if duration_ms(settings.delivery.transaction_timeout) <= open_ms:

@@ -161,9 +161,9 @@ def kafka_sink(settings: Settings, topic: str) -> dict[str, object]:
     return options
 
 
-def keyed_sink(settings: Settings, topic: str) -> dict[str, object]:
-    """The connector's options to write records as JSON, keyed by user_id."""
-    return {**kafka_sink(settings, topic), "key.format": "raw", "key.fields": "user_id", "value.format": "json"}
+def keyed_sink(settings: Settings, topic: str, key: str = "user_id") -> dict[str, object]:
+    """The connector's options to write records as JSON, keyed by a field of text."""
+    return {**kafka_sink(settings, topic), "key.format": "raw", "key.fields": key, "value.format": "json"}
 
 
 #: Where the connector's JAR has Kafka's classes.

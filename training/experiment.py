@@ -1,10 +1,13 @@
-"""Read and plan experiments on sessions: `python -m training.experiment report --sessions sessions.jsonl --out report`.
+"""Read and plan experiments on sessions, of files or of their topic.
+
+    python -m training.experiment report --topic sessions --kafka bootstrap.servers=localhost:9092 --out report
 
 The unit is the user. A user who was in more than one arm counts in the first. Exit code 2: refused, one line says why.
 """
 
 import argparse
 import io
+import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +18,9 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.figure import Figure
 
-from training.sessions import read_sessions
+from training.kafka_source import client_properties
+from training.sessions import read_sessions, read_topic_sessions
+from udfs.durations import Moment, moment_ms
 from udfs.effects import ALPHA, Moments, measure_effect, users_needed
 from udfs.experiments import Arm, Verdict, judge
 from udfs.kpis import Kpi, load_kpis, values
@@ -111,10 +116,12 @@ def html(report: Report) -> bytes:
 
 
 def _plot(report: Report) -> str:
-    figure = Figure(figsize=(7, 0.5 + 0.4 * len(report.findings)), layout="constrained")
-    axes = figure.subplots()
     shown = {name: finding.effect.relative for name, finding in report.findings.items()}
     shown = {name: relative for name, relative in shown.items() if np.isfinite(relative).all()}
+    if not shown:
+        return ""
+    figure = Figure(figsize=(7, 0.5 + 0.4 * len(shown)), layout="constrained")
+    axes = figure.subplots()
     for row, (value, low, high) in enumerate(reversed(shown.values())):
         axes.plot([low * 100, high * 100], [row, row], color="C0")
         axes.plot(value * 100, row, "o", color="C0")
@@ -129,7 +136,7 @@ def _plot(report: Report) -> str:
 def _report(options: argparse.Namespace) -> None:
     shares = dict(_share(part) for part in options.shares) if options.shares else None
     found = compare(
-        read_sessions(options.sessions),
+        _sessions(options),
         load_kpis(options.kpis),
         options.treatment,
         options.baseline,
@@ -144,6 +151,19 @@ def _report(options: argparse.Namespace) -> None:
         print(f"\nwrote {options.out}/report.html and report.json")
 
 
+def _sessions(options: argparse.Namespace) -> pd.DataFrame:
+    if options.topic is None:
+        return read_sessions(options.sessions)
+    return read_topic_sessions(client_properties(options.kafka, os.environ), options.topic)
+
+
+def _moment(text: str) -> int:
+    try:
+        return moment_ms(msgspec.convert(text, Moment, strict=False))
+    except msgspec.ValidationError:
+        raise argparse.ArgumentTypeError(f"{text}: want 2026-05-01T08:00:00Z, or milliseconds since 1970") from None
+
+
 def _share(text: str) -> tuple[str, float]:
     arm, _, share = text.partition("=")
     try:
@@ -153,7 +173,7 @@ def _share(text: str) -> tuple[str, float]:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    sessions, kpis = read_sessions(options.sessions), load_kpis(options.kpis)
+    sessions, kpis = _sessions(options), load_kpis(options.kpis)
     if options.kpi not in kpis:
         raise ValueError(f"--kpi {options.kpi}: want one of {', '.join(kpis)}")
     users = pd.Index(sessions["user_id"].unique())
@@ -179,7 +199,12 @@ def main(arguments: list[str] | None = None) -> int:
     report = commands.add_parser("report", help="what sessions say of an arm against another")
     report.add_argument("--treatment", default="challenger", help="arm (challenger)")
     report.add_argument("--baseline", default="champion", help="arm (champion); control for what the models are worth")
-    report.add_argument("--start", type=int, help="epoch ms; earlier sessions are history, which narrows intervals")
+    report.add_argument(
+        "--start",
+        type=_moment,
+        metavar="TIME",
+        help="2026-05-01T08:00:00Z or epoch ms; earlier sessions are history, which narrows intervals",
+    )
     report.add_argument("--shares", nargs="+", metavar="ARM=SHARE", help="of users that each arm should have")
     report.add_argument("--out", type=Path, help="directory for report.html and report.json")
     report.set_defaults(run=_report)
@@ -191,7 +216,17 @@ def main(arguments: list[str] | None = None) -> int:
     plan.add_argument("--traffic", type=float, default=1.0, help="share of all users that are in the experiment")
     plan.set_defaults(run=_plan)
     for command in (report, plan):
-        command.add_argument("--sessions", type=Path, required=True, help="records of topic sessions: .jsonl, .parquet")
+        source = command.add_mutually_exclusive_group(required=True)
+        source.add_argument("--sessions", type=Path, help="records of topic sessions: .jsonl, .parquet")
+        source.add_argument("--topic", help="the topic itself, as it is now")
+        command.add_argument(
+            "--kafka",
+            nargs="+",
+            default=[],
+            metavar="KEY=VALUE",
+            help="client properties, such as bootstrap.servers=localhost:9092; a secret only from the environment, "
+            "sasl.jaas.config='${NAME}'",
+        )
         command.add_argument("--kpis", type=Path, default=KPIS_FILE)
     options = parser.parse_args(arguments)
     try:

@@ -2,17 +2,46 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from training.records import SourceError
+from udfs.variables import SECRET_ADVICE, expand_variables, is_written_secret
 
 #: A variable of the environment that Kafka's Java clients look up where they run; Python's are given its value.
 CLUSTER_VARIABLE = re.compile(r"\$\{env:(\w+)\}")
+#: The Kafka client properties that commands take.
+PROPERTIES = (
+    "bootstrap.servers",
+    "security.protocol",
+    "sasl.mechanism",
+    "sasl.jaas.config",
+    "client.id",
+    "ssl.truststore.location",
+    "ssl.truststore.type",
+)
 READ_TIMEOUT_MS = 30_000
 POLL_MS = 500
+
+
+def client_properties(texts: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Kafka client properties of KEY=VALUE texts, as commands take them behind --kafka. Raises SourceError.
+
+    ${NAME} in a value is the environment variable NAME.
+    """
+    properties = {"bootstrap.servers": "localhost:9092"}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise SourceError(f"--kafka {key}: want KEY=VALUE, for example bootstrap.servers=localhost:9092")
+        if key not in PROPERTIES:
+            raise SourceError(f"--kafka {key}: unknown key; want one of {', '.join(PROPERTIES)}")
+        if is_written_secret(key, value):
+            raise SourceError(f"--kafka {key}: a secret on the command line shows in the process list; {SECRET_ADVICE}")
+        properties[key] = expand_variables(value, "--kafka", environment, SourceError, key)
+    return properties
 
 
 def client_options(properties: Mapping[str, object]) -> dict[str, object]:

@@ -1,11 +1,13 @@
 """Records of topic `sessions`, read to be analysed."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 import pandas as pd
 import pyarrow.parquet as pq
 
+from training.kafka_source import read_topic
 from training.records import SourceError
 
 
@@ -40,21 +42,35 @@ def read_sessions(path: Path) -> pd.DataFrame:
     rows: list[Session] = []
     for file in files:
         try:
-            rows += _parquet_sessions(file) if file.suffix == ".parquet" else _json_sessions(file)
+            rows += (
+                _parquet(file) if file.suffix == ".parquet" else _json(file.read_bytes().splitlines(), f"{file}: line")
+            )
         except (OSError, msgspec.ValidationError) as error:
             raise SourceError(f"{file}: {error}") from None
-    return pd.DataFrame(map(msgspec.structs.asdict, rows), columns=Session.__struct_fields__)
+    return _frame(rows)
 
 
-def _json_sessions(file: Path) -> list[Session]:
+def read_topic_sessions(properties: Mapping[str, object], topic: str) -> pd.DataFrame:
+    """The session records that a topic has now; `properties` are Kafka client properties.
+
+    Raises SourceError naming topic, record, rule and value.
+    """
+    return _frame(_json(read_topic(properties, topic), f"topic {topic}: record"))
+
+
+def _json(lines: Iterable[bytes], origin: str) -> list[Session]:
     decode, rows = msgspec.json.Decoder(Session).decode, []
-    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         try:
             rows.append(decode(line))
         except msgspec.DecodeError as error:
-            raise SourceError(f"{file}: line {number}: {error}") from None
+            raise SourceError(f"{origin} {number}: {error}") from None
     return rows
 
 
-def _parquet_sessions(file: Path) -> list[Session]:
+def _parquet(file: Path) -> list[Session]:
     return msgspec.convert(pq.read_table(file).to_pylist(), list[Session])
+
+
+def _frame(rows: list[Session]) -> pd.DataFrame:
+    return pd.DataFrame(map(msgspec.structs.asdict, rows), columns=Session.__struct_fields__)

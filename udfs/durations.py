@@ -1,12 +1,16 @@
-"""Durations as they are written in configuration: 500 ms, 10 s, 5 min, 12 h, 90 d."""
+"""Durations and moments as they are written in configuration: 500 ms, 10 s, 5 min, 12 h, 90 d; 2026-05-01T08:00:00Z."""
 
 import re
+from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta
 
 #: A number and a unit, as Flink writes them.
 Duration = Annotated[str, Meta(pattern=r"^\d+ ?(ms|s|min|h|d)$")]
+
+#: ISO 8601 with a time zone, or milliseconds since 1970.
+Moment = Annotated[datetime, Meta(tz=True)] | Annotated[int, Meta(ge=0)]
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -19,3 +23,12 @@ def duration_ms(duration: str) -> int:
     """
     number, unit = re.fullmatch(r"(\d+) ?(\w+)", duration).groups()
     return int(number) * _UNITS_MS[unit]
+
+
+def moment_ms(moment: Moment) -> int:
+    """Milliseconds since 1970 of a Moment.
+
+    >>> moment_ms(datetime.fromisoformat("1970-01-02T01:00:00+01:00"))
+    86400000
+    """
+    return moment if isinstance(moment, int) else round(moment.timestamp() * 1000)

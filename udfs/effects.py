@@ -21,6 +21,8 @@ from scipy.stats import chisquare, norm
 ALPHA = 0.05
 #: The number of users at which intervals are narrowest; they hold at any.
 TUNED_FOR_USERS = 10_000
+#: Below so many, as `effective_users` counts them, the normal approximation does not hold, and nothing is told.
+LEAST_USERS = 30
 SRM_ALPHA = 0.001
 #: The share of a sum of products below which what its terms leave of each other is rounding.
 ROUNDING = 1e-12
@@ -52,6 +54,12 @@ class Moments:
     def ratio(self) -> float:
         """The KPI of the arm."""
         return float(self.sums[0] / self.sums[1])
+
+    @property
+    def effective_users(self) -> float:
+        """How many users with equal denominators would tell as much: Kish's effective sample size (Survey Sampling,
+        1965). Of a KPI that few users have a denominator for, it is about how many have."""
+        return float(self.sums[1] ** 2 / self.products[1, 1]) if self.products[1, 1] else 0.0
 
     def mean(self, weights: np.ndarray) -> float:
         """The mean of a linear combination of the users' values, weights float64[4]."""

@@ -6,7 +6,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from udfs.effects import SRM_ALPHA, Effect, Moments, holm, measure_effect, sample_ratio_p
+from udfs.effects import LEAST_USERS, SRM_ALPHA, Effect, Moments, holm, measure_effect, sample_ratio_p
 from udfs.kpis import Kpi
 
 #: Which of a user's four values are multiplied, in the order of the products in an arm's flat sums.
@@ -60,7 +60,7 @@ class Verdict:
 def judge(treatment: Arm, baseline: Arm, kpis: Mapping[str, Kpi], shares: Mapping[str, float] | None = None) -> Verdict:
     """The Verdict on two arms; `shares` of users that they should have are checked.
 
-    A KPI is measured when both arms have two users and a denominator above 0.
+    A KPI is measured when both arms have LEAST_USERS that tell of it.
     """
     arms = treatment, baseline
     users = {arm.name: arm.users for arm in arms}
@@ -68,7 +68,7 @@ def judge(treatment: Arm, baseline: Arm, kpis: Mapping[str, Kpi], shares: Mappin
     effects = {
         name: measure_effect(treatment.moments[name], baseline.moments[name])
         for name in kpis
-        if all(arm.users >= 2 and arm.moments[name].sums[1] > 0 for arm in arms)
+        if all(arm.moments[name].effective_users >= LEAST_USERS for arm in arms)
     }
     fallen = holm({name: effect.p_value for name, effect in effects.items()})
     findings = {name: _finding(kpis[name], effect, name in fallen) for name, effect in effects.items()}

@@ -69,13 +69,20 @@ def sql_sum(term: str) -> str:
     >>> sql_sum("add_to_carts > 0 and purchases = 0")
     'CAST(SUM(CASE WHEN add_to_carts > 0 AND purchases = 0 THEN 1 ELSE 0 END) AS DOUBLE)'
     """
+    return f"CAST(SUM({sql_value(term)}) AS DOUBLE)"
+
+
+def sql_value(term: str) -> str:
+    """What a session adds to a numerator or denominator, as SQL.
+
+    >>> sql_value("duration_s")
+    '(ended_at - started_at) / 1000.0'
+    """
     field, conditions = _parse(term)
     if conditions:
         met = " AND ".join(" ".join(condition) for condition in conditions)
-        value = f"CASE WHEN {met} THEN 1 ELSE 0 END"
-    else:
-        value = {_SESSIONS: "1", _DURATION: "(ended_at - started_at) / 1000.0"}.get(field, field)
-    return f"CAST(SUM({value}) AS DOUBLE)"
+        return f"CASE WHEN {met} THEN 1 ELSE 0 END"
+    return {_SESSIONS: "1", _DURATION: "(ended_at - started_at) / 1000.0"}.get(field, field)
 
 
 def values(term: str, sessions: pd.DataFrame) -> pd.Series:

@@ -36,6 +36,7 @@ def pipeline(stack, bundle_directory, run_directory, request):
             f"outcomes.name={name}-outcomes",
             f"sessions.name={name}-sessions",
             f"drift.name={name}-drift",
+            f"experiments.name={name}-experiments",
             f"archive.dir={(run_directory / name).as_uri()}",
             "archive.interval=2 s",
             "checkpoints.interval=2 s",

@@ -173,6 +173,12 @@ def test_moments_of_parts_add_up_to_those_of_the_whole(arm, cut):
     np.testing.assert_allclose(added.products, whole.products, rtol=1e-12)
 
 
+def test_users_without_a_denominator_do_not_count_among_those_that_tell():
+    seen = np.array([1.0] * 40 + [0.0] * 60)
+    assert Moments.of_users(seen / 2, seen).effective_users == pytest.approx(40)
+    assert Moments.of_users(seen * 0, seen * 0).effective_users == 0
+
+
 def test_rounding_is_no_variance():
     each_alike = Moments.of_users(np.full(1_000, 0.3), np.full(1_000, 3.0))
     assert measure_effect(each_alike, each_alike).variance == 0

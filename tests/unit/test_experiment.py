@@ -63,6 +63,17 @@ def test_kpis_and_money_are_those_of_an_obvious_computation():
     assert "click_through_rate" not in report.findings  # nobody saw a promotion
 
 
+def test_nothing_is_told_of_a_kpi_that_few_users_have():
+    """By chance all of them may be alike in both arms: there is no variance then, and no doubt."""
+    rows = sessions_of(200, FAIR)
+    for row in rows[:3] + rows[-3:]:
+        row |= {"view_promotions": 1, "select_promotions": int(row["arm"] == "challenger")}
+    report = compare(pd.DataFrame(rows), KPIS, "challenger", "champion")
+    assert "click_through_rate" not in report.findings
+    assert "conversion_rate" in report.findings
+    assert report.decision.startswith("Keep running")
+
+
 def test_missing_users_come_before_any_effect():
     sessions = pd.DataFrame(sessions_of(500, {"champion": 0.1, "challenger": 0.4}))
     kept = sessions[~sessions["user_id"].isin([f"challenger{user}" for user in range(120)])]
@@ -92,7 +103,7 @@ def test_the_command_writes_a_page_that_begins_with_the_decision(tmp_path, capsy
 
 
 def test_a_page_escapes_what_comes_from_records():
-    rows = [row | {"arm": row["arm"].replace("challenger", "<b>")} for row in sessions_of(20, FAIR)]
+    rows = [row | {"arm": row["arm"].replace("challenger", "<b>")} for row in sessions_of(60, FAIR)]
     assert b"<b>" not in html(compare(pd.DataFrame(rows), KPIS, "<b>", "champion"))
 
 

@@ -1,0 +1,56 @@
+"""What the job that watches an experiment calls from SQL: the verdict on two arms."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from pyflink.table import DataTypes
+from pyflink.table.udf import TableFunction, udtf
+
+from udfs.experiments import Arm, Finding, judge
+from udfs.kpis import Kpi
+
+#: Columns of a KPI in the verdict, in their order.
+VERDICT_COLUMNS = {
+    "kpi": DataTypes.STRING(),
+    "treatment_users": DataTypes.BIGINT(),
+    "baseline_users": DataTypes.BIGINT(),
+    "treatment_value": DataTypes.DOUBLE(),
+    "baseline_value": DataTypes.DOUBLE(),
+    "difference": DataTypes.DOUBLE(),
+    "low": DataTypes.DOUBLE(),
+    "high": DataTypes.DOUBLE(),
+    "p_value": DataTypes.DOUBLE(),
+    "is_better": DataTypes.BOOLEAN(),
+    "is_worse": DataTypes.BOOLEAN(),
+    "guardrail": DataTypes.STRING(),
+    "sample_ratio_p": DataTypes.DOUBLE(),
+    "decision": DataTypes.STRING(),
+}
+
+
+class JudgeArms(TableFunction):
+    """A row for each KPI from the sums of two arms, array<double> each, in the order of Arm.of_sums."""
+
+    def __init__(self, treatment: str, baseline: str, kpis: Mapping[str, Kpi], shares: Mapping[str, float] | None):
+        self._names = treatment, baseline
+        self._kpis = dict(kpis)
+        self._shares = shares
+
+    def eval(self, *sums: Sequence[float]) -> Iterator[tuple]:
+        arms = [Arm.of_sums(name, of_arm, list(self._kpis)) for name, of_arm in zip(self._names, sums, strict=True)]
+        verdict = judge(*arms, self._kpis, self._shares)
+        for name in self._kpis:
+            found = _columns_of(verdict.findings.get(name))
+            yield name, *verdict.users.values(), *found, verdict.sample_ratio_p, verdict.decision
+
+    def as_udtf(self):
+        """The function as a table environment takes it."""
+        return udtf(self, result_types=list(VERDICT_COLUMNS.values()))
+
+
+def _columns_of(finding: Finding | None) -> tuple:
+    """From treatment_value to guardrail."""
+    if finding is None:
+        return *[None] * 6, False, False, None
+    effect = finding.effect
+    values = effect.treatment, effect.baseline, effect.difference, effect.low, effect.high, effect.p_value
+    return *values, finding.is_better, finding.is_worse, finding.guardrail
