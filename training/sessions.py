@@ -42,9 +42,7 @@ def read_sessions(path: Path) -> pd.DataFrame:
     rows: list[Session] = []
     for file in files:
         try:
-            rows += (
-                _parquet(file) if file.suffix == ".parquet" else _json(file.read_bytes().splitlines(), f"{file}: line")
-            )
+            rows += _parquet(file) if file.suffix == ".parquet" else _lines(file)
         except (OSError, msgspec.ValidationError) as error:
             raise SourceError(f"{file}: {error}") from None
     return _frame(rows)
@@ -56,6 +54,10 @@ def read_topic_sessions(properties: Mapping[str, object], topic: str) -> pd.Data
     Raises SourceError naming topic, record, rule and value.
     """
     return _frame(_json(read_topic(properties, topic), f"topic {topic}: record"))
+
+
+def _lines(file: Path) -> list[Session]:
+    return _json(file.read_bytes().splitlines(), f"{file}: line")
 
 
 def _json(lines: Iterable[bytes], origin: str) -> list[Session]:
