@@ -28,7 +28,7 @@ WAIT_SECONDS = 60
 
 @pytest.fixture
 def watch(bundle_directory, tmp_path):
-    """Run the job over given sessions, in two files, until it says what is wanted, or time is up; returns the newest."""
+    """Run the job over sessions of two files until it says what is wanted or time is up; returns its last words."""
 
     def run(sessions: list[dict], wanted: dict[str, dict], *overrides: str) -> dict[str, dict]:
         one_try = ("flink.restart-strategy.type=none", "experiments.interval=1 s", "checkpoints.interval=500 ms")
