@@ -108,7 +108,7 @@ def _check_limits(admin: KafkaAdminClient, roles: Mapping[str, str]) -> Finding:
     try:
         check_dead_letter_room(admin, roles)
     except (TopicError, KafkaError) as error:
-        return Finding("dead letters' size", _words(error), "see docs/topics.md, dead_letters")
+        return Finding("dead letters' size", " ".join(str(error).split()), "see docs/topics.md, dead_letters")
     return Finding("dead letters' size", "holds any click")
 
 

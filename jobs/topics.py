@@ -113,7 +113,10 @@ def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
 def _max_message_bytes(admin: KafkaAdminClient, topic: str) -> int:
     key = "max.message.bytes"
     described = admin.describe_configs([ConfigResource("topic", topic, [key])], config_filter="all")
-    return int(described["topic"][topic][key]["value"])
+    found = described.get("topic", {}).get(topic, {}).get(key)
+    if found is None:  # kafka-python leaves out what is refused
+        raise TopicError(f"topic {topic}: {key} can't be read; grant this user DESCRIBE_CONFIGS on the topic")
+    return int(found["value"])
 
 
 def main() -> None:
