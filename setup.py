@@ -18,7 +18,7 @@ setup(
     version="0.1.0",
     description="Purchase-intent scores for every click: Kafka, Flink, XGBoost, Kafka",
     packages=find_packages(include=["dashboard", "jobs", "jobs.*", "udfs", "udfs.*", "training", "training.*"]),
-    package_data={"dashboard": ["static/*", "templates/*"]},
+    package_data={"dashboard": ["static/*", "templates/*"], "training": ["*.html"]},  # pages, of reports too
     python_requires="~=3.11.0",
     install_requires=[
         "apache-flink==2.2.1",

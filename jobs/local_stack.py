@@ -39,11 +39,11 @@ class StackError(RuntimeError):
 class LocalStack:
     """The stack of one directory, started by this object or, when the directory has a stack.json, by an earlier one.
 
-    `options` are Flink options over those of `local_cluster.cluster_options`, `broker_options` Kafka's over those of
-    `local_broker.broker_properties`. With `sasl_users` (passwords by name) the broker also listens for SASL over TLS.
-    Ports are picked when a service first starts: Kafka's 9092 and Flink's 8081 where free and wanted, else any free
-    one. They stay the same while the stack is up. Methods that start something return when it is ready, and raise
-    ProcessError when it does not get there.
+    `options` are Flink options over those of `local_cluster.cluster_options`, `job_jars` what is in the cluster's lib/
+    beside Flink's own, `broker_options` Kafka's over those of `local_broker.broker_properties`. With `sasl_users`
+    (passwords by name) the broker also listens for SASL over TLS. Ports are picked when a service first starts: Kafka's
+    9092 and Flink's 8081 where free and wanted, else any free one. They stay the same while the stack is up. Methods
+    that start something return when it is ready, and raise ProcessError when it does not get there.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class LocalStack:
         slots: int = 2,
         task_manager_memory: str = "3072m",
         partitions: int = 4,
+        job_jars: Path = JARS / "job",
         options: Mapping[str, object] | None = None,
         broker_options: Mapping[str, object] | None = None,
         sasl_users: Mapping[str, str] | None = None,
@@ -65,6 +66,7 @@ class LocalStack:
         self._slots = slots
         self._task_manager_memory = task_manager_memory
         self._partitions = partitions
+        self._job_jars = job_jars
         self._options = dict(options or {})
         self._broker_options = dict(broker_options or {})
         self._sasl_users = dict(sasl_users or {})
@@ -127,7 +129,7 @@ class LocalStack:
         options = local_cluster.cluster_options(
             self.directory, ports["rest"], ports["rpc"], self._slots, self._task_manager_memory
         )
-        local_cluster.prepare_cluster(self.directory, JARS / "job", options | self._options)
+        local_cluster.prepare_cluster(self.directory, self._job_jars, options | self._options)
         job_manager = local_cluster.start_job_manager(self.directory, ports)
         self._remember(job_manager)
         started = [self._launch_task_manager() for _ in range(self._task_managers)]

@@ -1,8 +1,13 @@
 """A broker and a cluster for all end-to-end tests, and for each test a job with topics of its own."""
 
+import tarfile
+from pathlib import Path
+
 import pytest
 
-from jobs.local_stack import LocalStack
+from jobs.flink_client import newest_wheel
+from jobs.local_stack import JARS, LocalStack
+from jobs.release import build_release
 from jobs.settings import load_settings
 from jobs.topics import create_topics
 from tests.e2e.flowing import FlowingClicks
@@ -13,11 +18,21 @@ JOB_PASSWORD_VARIABLE, JOB_PASSWORD = "E2E_JOB_PASSWORD", "correct-horse-7391"
 
 
 @pytest.fixture(scope="session")
-def stack(run_directory):
-    """One TaskManager with room for two jobs."""
+def release(run_directory) -> Path:
+    """A release, unpacked elsewhere than it was made."""
+    archive = build_release(newest_wheel(), JARS / "job", run_directory / "release")
+    with tarfile.open(archive) as packed:
+        packed.extractall(run_directory / "unpacked", filter="data")
+    (unpacked,) = (run_directory / "unpacked").iterdir()
+    return unpacked
+
+
+@pytest.fixture(scope="session")
+def stack(run_directory, release):
+    """One TaskManager with room for two jobs; the JARs of the release are in its lib/."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(JOB_PASSWORD_VARIABLE, JOB_PASSWORD)
-        with LocalStack(run_directory / "stack", task_managers=1, slots=4) as stack:
+        with LocalStack(run_directory / "stack", task_managers=1, slots=4, job_jars=release / "jars") as stack:
             yield stack
 
 

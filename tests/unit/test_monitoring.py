@@ -1,4 +1,4 @@
-"""Rules, dashboard and runbook fit each other; promtool, of Prometheus, runs the rules on made-up series."""
+"""Rules, dashboard and runbook fit each other; promtool, part of Prometheus, runs the rules on made-up series."""
 
 import json
 import os

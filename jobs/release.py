@@ -1,0 +1,80 @@
+"""A release of the jobs: all that a cluster needs from this project, in one directory and one archive.
+
+python -m jobs.release                  # `make release`: writes dist/release
+cd purchase-intent-0.1.0 && sha256sum --check --strict SHA256SUMS
+"""
+
+import hashlib
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+from jobs.flink_client import JobError, newest_wheel
+from jobs.local_stack import JARS, PROJECT
+from jobs.processes import ProcessError
+
+CHECKSUMS = "SHA256SUMS"
+#: What is copied as it is, beside wheel and JARs.
+FILES = ("requirements.txt", "conf", "Dockerfile", "compose.yaml")
+README = """\
+wheel/             the jobs: flink run -pym jobs.score_clicks -pyfs wheel/*.whl --conf FILE
+jars/              belong into the cluster's lib/, with flink-python-*.jar of Flink's own opt/
+requirements.txt   what TaskManagers and client need in their Python 3.11:
+                   pip install --no-deps --require-hashes -r requirements.txt
+conf/              settings to start from, rules for Prometheus, a dashboard for Grafana, examples for Kubernetes
+Dockerfile         an image of all this: docker build --tag purchase-intent:0.1.0 .
+compose.yaml       that image with broker, Prometheus and Grafana, for trying out
+SHA256SUMS         sha256sum --check --strict SHA256SUMS
+"""
+
+
+def build_release(wheel: Path, jars: Path, directory: Path) -> Path:
+    """Lay a release out under `directory`, and beside it the same as .tar.gz; returns the archive.
+
+    Raises ProcessError when there are no JARs.
+    """
+    if not any(jars.glob("*.jar")):
+        raise ProcessError(f"{jars}: no JARs there; run `make jars`")
+    name = "-".join(wheel.name.split("-")[:2]).replace("_", "-")
+    root = directory / name
+    shutil.rmtree(root, ignore_errors=True)
+    (root / "wheel").mkdir(parents=True)
+    shutil.copy(wheel, root / "wheel")
+    shutil.copytree(jars, root / "jars")
+    for file in FILES:
+        copy = shutil.copytree if (PROJECT / file).is_dir() else shutil.copy
+        copy(PROJECT / file, root / file)
+    (root / "README").write_text(README)
+    (root / CHECKSUMS).write_text(checksums(root))
+    archive = directory / f"{name}.tar.gz"
+    with tarfile.open(archive, "w:gz", compresslevel=1) as packed:  # JARs are compressed already
+        packed.add(root, name, filter=_of_nobody)
+    return archive
+
+
+def checksums(root: Path) -> str:
+    """Lines for sha256sum, of all files under `root`."""
+    files = sorted(file for file in root.rglob("*") if file.is_file())
+    return "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(root)}\n" for file in files)
+
+
+def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without the name of the account that packed it."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member
+
+
+def main() -> int:
+    try:
+        archive = build_release(newest_wheel(), JARS / "job", PROJECT / "dist" / "release")
+    except (JobError, ProcessError) as error:
+        print(f"release: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {archive.relative_to(PROJECT)} ({archive.stat().st_size >> 20} MiB)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
