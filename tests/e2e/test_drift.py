@@ -42,5 +42,6 @@ def test_drift_is_right_and_told_once_though_the_job_crashes_and_events_are_late
     stack.kill_task_manager(stack.task_managers()[0])
     stack.start_task_manager()
     pipe.send("feature_log", records([*vectors[half:], *feature_log(much_later, names, "test-model")]))
-    pipe.send("outcomes", records([*labels[half:], *outcomes(much_later, "test-model").to_dict("records")]))
+    clock = outcomes(much_later, "test-model").assign(matured_at=much_later["event_time"])
+    pipe.send("outcomes", records([*labels[half:], *clock.to_dict("records")]))
     assert_same_windows(pipe.read("drift", at_least=len(wanted)), wanted)
