@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from tests.unit.small_bundle import make_bundle
 from tests.unit.test_promote import Shop
 from training.evaluate import Estimate
-from training.experiment import KPIS_FILE, Finding, Report
+from training.experiment import KPIS_FILE, Report
 from training.guardrails import (
     GuardrailError,
     check_guardrails,
@@ -34,16 +35,11 @@ KPIS = load_kpis(KPIS_FILE)
 HOUR_MS = 3_600_000
 
 
-class Effect:
-    """Of an experiment, as far as guardrails look at it."""
-
-    def __init__(self, *relative: float):
-        self.relative = relative
-
-
 def report(sample_ratio_p: float | None = 0.5, worse=(), **relative: tuple[float, float, float]) -> Report:
+    """Of an experiment, as far as guardrails look at it."""
     findings = {
-        name: Finding(KPIS[name], Effect(*effect), False, name in worse, None) for name, effect in relative.items()
+        name: SimpleNamespace(effect=SimpleNamespace(relative=effect), is_worse=name in worse, guardrail=None)
+        for name, effect in relative.items()
     }
     return Report(
         decision="Fix first: users are lost.",
