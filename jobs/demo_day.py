@@ -64,7 +64,7 @@ BEGINS, DAY_HOURS = 6, 16  # from 6:00 to 22:00
 RETRAIN, START, RAMP, SHIFT, RETRAIN_AGAIN = 1.5, 2.5, 3.0, 9.0, 12.5  # hours after the day's beginning
 
 PROGRESS_SECONDS = 10
-MATURE_SECONDS = 60
+DRAIN_SECONDS = 180  # for what the jobs are behind when the day is over
 
 
 class Moment(NamedTuple):
@@ -203,7 +203,7 @@ def _play(stack: LocalStack, settings: Settings, day: Clickstream, outcome: DayO
                 moment.act()
     finally:
         producer.close()
-    await_answers(lambda: outcome.answered, outcome.sent)
+    await_answers(lambda: outcome.answered, outcome.sent, DRAIN_SECONDS)
 
 
 def _told(records: Iterable[Record], outcome: DayOutcome) -> Iterator[Record]:
@@ -223,4 +223,4 @@ def _await_outcomes(day: Clickstream, outcome: DayOutcome) -> None:
     over_ms = int(time_ms.max()) - CONVERTED.horizon_ms - 2 * MINUTE_MS
     expected = int((time_ms <= over_ms).sum())
     what = f"{expected} outcomes of scores before {clock_time(over_ms)}; {len(outcome.outcomes)} are there"
-    flink_client.wait_for(lambda: len(outcome.outcomes) >= expected, MATURE_SECONDS, what)
+    flink_client.wait_for(lambda: len(outcome.outcomes) >= expected, DRAIN_SECONDS, what)

@@ -80,7 +80,7 @@ def check(sent: Sent) -> None:
         raise StackError(f"Kafka took {sent.delivered} records and refused {sent.failed}: {dict(sent.failures)}")
 
 
-def await_answers(answered: Callable[[], int], sent: int) -> None:
+def await_answers(answered: Callable[[], int], sent: int, seconds: float = DRAIN_SECONDS) -> None:
     """Wait until there are as many scores and dead letters as clicks."""
     what = f"an answer to each of {sent} clicks; see the job's exceptions in the Flink log"
-    flink_client.wait_for(lambda: answered() >= sent, DRAIN_SECONDS, what)
+    flink_client.wait_for(lambda: answered() >= sent, seconds, what)
