@@ -74,7 +74,7 @@ class TopicFlow:
 
     def _spread(self, now_ms: int, came: int) -> None:
         """Over the time since the last observation: a broker that was away is no burst when it is back."""
-        began = max(self._observed_ms, now_ms - SECONDS * 1_000)
+        began = min(max(self._observed_ms, now_ms - SECONDS * 1_000), now_ms - 1)
         second = began - began % 1_000
         while second < now_ms:
             part = min(now_ms, second + 1_000) - max(began, second)

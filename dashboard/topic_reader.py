@@ -95,6 +95,7 @@ class TopicReader:
     def read(self, topic: str, starts: Offsets, ends: Offsets, most: int, seconds: float) -> Stretch:
         """Records from `starts` on and before `ends`, at most so many, for at most so long."""
         wanted = [TopicPartition(topic, number) for number in starts if starts[number] < ends[number]]
+        self._consumer.assign([])  # nothing of an earlier stretch is to go on
         self._consumer.assign(wanted)
         for partition in wanted:
             self._consumer.seek(partition, starts[partition.partition])
@@ -111,5 +112,5 @@ class TopicReader:
                 after[partition.partition] = min(position, ends[partition.partition])
                 if position >= ends[partition.partition]:
                     unread.discard(partition)
-                    self._consumer.pause(partition)
+                    self._consumer.assign(list(unread))  # or it would be fetched further
         return Stretch(records, after)

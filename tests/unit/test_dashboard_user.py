@@ -2,17 +2,16 @@
 
 import json
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from dashboard.explain import explain, load_model
 from dashboard.records import Score
-from dashboard.topic_reader import Stretch
 from dashboard.user import Users
 from dashboard.user_records import FIRST_STEP, Budget, find_records, partition_of
 from dashboard.words import value_text
+from tests.unit.kept_topics import KeptTopics, Record
 from tests.unit.small_bundle import make_bundle
 from training.dataset import arrange, read_clicks
 from udfs.deployment import Deployment, Options
@@ -23,38 +22,6 @@ from udfs.rollout import Rollout
 
 NOW = 1_800_000_000_000
 TOPICS = {"clicks": "clicks", "scores": "scores", "profiles": "profiles"}
-
-
-@dataclass(frozen=True)
-class Record:
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes
-    value: bytes
-
-
-class KeptTopics:
-    """Stands in for a TopicReader over topics of one partition."""
-
-    def __init__(self, **records: list[Record]):
-        self._records = records
-        self.read_offsets = 0
-
-    def close(self) -> None: ...
-
-    def partitions(self, topics) -> dict[str, list[int]]:
-        return {topic: [0] for topic in topics}
-
-    def ends(self, partitions) -> dict[str, dict[int, int]]:
-        return {topic: {0: len(self._records.get(topic, []))} for topic in partitions}
-
-    def starts(self, topic, ends) -> dict[int, int]:
-        return {0: 0}
-
-    def read(self, topic, starts, ends, most, seconds) -> Stretch:
-        self.read_offsets += ends[0] - starts[0]
-        return Stretch(self._records[topic][starts[0] : ends[0]], {0: ends[0]})
 
 
 def records(values: list[tuple[str, dict]]) -> list[Record]:
@@ -95,7 +62,9 @@ def served_scores(bundle, sent: list[tuple[str, dict]]) -> list[tuple[str, dict]
 @pytest.fixture
 def users_of(tmp_path, monkeypatch):
     def make(**topics: list[Record]) -> Users:
-        monkeypatch.setattr("dashboard.user.TopicReader", lambda _: KeptTopics(**topics))
+        monkeypatch.setattr(
+            "dashboard.user.TopicReader", lambda _: KeptTopics(**{name: {0: kept} for name, kept in topics.items()})
+        )
         return Users({}, TOPICS, ClickLimits(), 64, None, tmp_path / "v1")
 
     make_bundle(tmp_path, "v1")
@@ -146,10 +115,10 @@ def test_reasons_and_the_rest_add_up_to_the_score(tmp_path):
 
 
 def test_going_back_ends_at_the_budget_and_says_so():
-    reader = KeptTopics(clicks=[Record(0, at, NOW + at, b"u" if at == 5 else b"v", b"") for at in range(60_000)])
+    reader = KeptTopics(clicks={0: [Record(0, at, NOW + at, b"u" if at == 5 else b"v", b"") for at in range(60_000)]})
     found = find_records(reader, "clicks", 0, b"u", Budget(FIRST_STEP, 60))
     assert (found.records, found.is_whole) == ([], False)
-    assert reader.read_offsets == FIRST_STEP
+    assert reader.read_records == FIRST_STEP
     assert found.back_to_ms == NOW + 40_000
     whole = find_records(reader, "clicks", 0, b"u", Budget(100_000, 60))
     assert [record.offset for record in whole.records] == [5]
