@@ -77,7 +77,7 @@ def _looked_up(key: str, value: object) -> object:
 def read_topic(properties: Mapping[str, object], topic: str, since_ms: int | None = None) -> Iterator[bytes]:
     """The values of all committed records that a topic has now, or of those that Kafka has stamped since a time.
 
-    `properties` are Kafka client properties. Raises SourceError when the topic is missing or can't be read.
+    What follows the beginning of a transaction that is still open is not committed yet. `properties` are Kafka client properties. Raises SourceError when the topic is missing or can't be read.
     """
     servers = properties["bootstrap.servers"]
     try:
@@ -108,7 +108,7 @@ def _values(consumer: KafkaConsumer, topic: str, since_ms: int | None) -> Iterat
     while any(consumer.position(partition) < ends[partition] for partition in partitions):
         batches = consumer.poll(timeout_ms=POLL_MS)
         silent_ms = 0 if batches else silent_ms + POLL_MS
-        if silent_ms >= READ_TIMEOUT_MS:  # a transaction that stays open keeps read_committed from the end
+        if silent_ms >= READ_TIMEOUT_MS:
             raise SourceError(f"topic {topic}: no record for {READ_TIMEOUT_MS // 1000} s, and not at its end")
         for partition, records in batches.items():
             yield from (record.value for record in records if record.offset < ends[partition])

@@ -127,6 +127,11 @@ def test_a_sample_ratio_mismatch_shows_and_chance_does_not():
     assert sample_ratio_p({"champion": 9_000, "challenger": 850}, shares) < SRM_ALPHA
 
 
+def test_an_arm_without_a_share_is_named():
+    with pytest.raises(ValueError, match="the share of arm challenger is None"):
+        sample_ratio_p({"champion": 10, "challenger": 1}, {"champion": 0.9})
+
+
 def test_holm_stops_at_the_first_that_stands():
     assert holm({"a": 0.01, "b": 0.02, "c": 0.04}) == {"a", "b", "c"}
     assert holm({"a": 0.01, "b": 0.03, "c": 0.03}) == {"a"}

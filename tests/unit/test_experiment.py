@@ -1,6 +1,7 @@
 """Experiments, from session records to a decision."""
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -100,6 +101,31 @@ def test_the_command_writes_a_page_that_begins_with_the_decision(tmp_path, capsy
     assert json.loads((tmp_path / "out" / "report.json").read_text())["users"] == {"challenger": 200, "champion": 200}
     assert main(["plan", *arguments, "--effect", "0.1"]) == 0
     assert "power of 80%" in capsys.readouterr().out
+
+
+def test_history_begins_before_the_start_however_it_is_written(tmp_path, capsys):
+    (tmp_path / "sessions.jsonl").write_text("\n".join(map(json.dumps, sessions_of(200, FAIR))))
+    printed = []
+    for start in ("1000000", "1970-01-01T01:16:40+01:00"):
+        assert main(["report", "--sessions", str(tmp_path), "--start", start]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    later = sum(row["started_at"] >= 1_000_000 for row in sessions_of(200, FAIR))
+    assert sum(map(int, re.findall(r"(\d+) sessions", printed[0]))) == later
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("bootstrap.servers", "--kafka bootstrap.servers: want KEY=VALUE"),
+        ("bootstrap.server=b:9092", "--kafka bootstrap.server: unknown key; want one of bootstrap.servers"),
+        ("sasl.jaas.config=secret", "a secret on the command line shows in the process list"),
+        ("sasl.jaas.config=${NOT_SET}", "--kafka: key sasl.jaas.config: environment variable NOT_SET is not set"),
+    ],
+)
+def test_a_client_property_that_cannot_be_used_is_named(capsys, text, told):
+    assert main(["report", "--topic", "sessions", "--kafka", text]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_a_page_escapes_what_comes_from_records():
