@@ -77,7 +77,8 @@ def _looked_up(key: str, value: object) -> object:
 def read_topic(properties: Mapping[str, object], topic: str, since_ms: int | None = None) -> Iterator[bytes]:
     """The values of all committed records that a topic has now, or of those that Kafka has stamped since a time.
 
-    What follows the beginning of a transaction that is still open is not committed yet. `properties` are Kafka client properties. Raises SourceError when the topic is missing or can't be read.
+    What follows the beginning of a transaction that is still open is not committed yet. `properties` are Kafka client
+    properties. Raises SourceError when the topic is missing or can't be read.
     """
     servers = properties["bootstrap.servers"]
     try:

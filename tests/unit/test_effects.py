@@ -11,6 +11,8 @@ from scipy.stats import norm
 
 from tests.unit.effect_oracle import UserSums, expected_effect
 from udfs.effects import (
+    ALPHA,
+    LEAST_USERS,
     SRM_ALPHA,
     Moments,
     always_valid_p,
@@ -42,9 +44,9 @@ def moments(arm: UserSums) -> Moments:
     return Moments.of_users(arm.numerator, arm.denominator)
 
 
-def moments_at_looks(arm: UserSums) -> Iterator[Moments]:
+def moments_at_looks(arm: UserSums, looks: np.ndarray = LOOKS) -> Iterator[Moments]:
     """Those of the users who are there at each look, without history."""
-    parts = zip(np.split(arm.numerator, LOOKS), np.split(arm.denominator, LOOKS))
+    parts = zip(np.split(arm.numerator, looks), np.split(arm.denominator, looks))
     return accumulate(Moments.of_users(*part) for part in list(parts)[:-1])
 
 
@@ -62,6 +64,26 @@ def test_looking_always_keeps_the_promised_rate_of_false_alarms_and_a_fixed_inte
         naive += any(abs(effect.difference) > 1.96 * np.sqrt(effect.variance) for effect in effects)
     assert alarms / runs <= 0.05
     assert naive / runs > 0.1
+
+
+def test_looking_from_the_first_user_on_is_safe_only_because_few_tell_nothing():
+    """Of a KPI that few users have, all may be alike in each arm at first: then no variance and no doubt is left."""
+    rng = np.random.default_rng(6)
+    runs, alarms, hasty = 200, 0, 0
+    for _ in range(runs):
+        arms = []
+        for _arm in range(2):
+            seen = (rng.random(600) < 0.1) * (1.0 + rng.poisson(2, 600))
+            arms.append(UserSums(rng.binomial(seen.astype(int), 0.3).astype(float), seen, 0 * seen, 0 * seen))
+        looks = zip(*(moments_at_looks(arm, np.arange(10, 600, 10)) for arm in arms))
+        looks = [look for look in looks if all(arm.sums[1] > 0 for arm in look)]
+        told = [measure_effect(*look).p_value <= ALPHA for look in looks]
+        hasty += any(told)
+        enough = [all(arm.effective_users >= LEAST_USERS for arm in look) for look in looks]
+        assert any(enough)
+        alarms += any(tells and reached for tells, reached in zip(told, enough))
+    assert alarms / runs <= ALPHA
+    assert hasty / runs > 0.2
 
 
 def test_the_delta_method_gives_the_bootstrap_s_standard_error():
