@@ -5,11 +5,9 @@ from typing import Literal, NamedTuple
 
 from training.experiment import Report
 from training.shadow_quality import ShadowQuality
+from udfs.effects import SRM_ALPHA
 from udfs.kpis import Kpi
 from udfs.rollout import Rollout, Step
-
-#: Below it the users of the arms are not by chance other ones than their shares say.
-USERS_LOST_P = 0.001
 
 Act = Literal["start", "ramp", "champion", "stop", "wait"]
 
@@ -46,7 +44,7 @@ def check_guardrails(report: Report, kpis: Mapping[str, Kpi], guardrails: Mappin
 def _checked(report: Report, name: str, kpi: Kpi, worse: float) -> Checked:
     finding = report.findings.get(name)
     if finding is None:
-        return Checked("open", f"{name}: no session says anything of it yet")
+        return Checked("open", f"{name}: too few users say anything of it yet")
     value, low, high = finding.effect.relative
     words = f"{name} {value:+.1%} ({low:+.1%} to {high:+.1%}), may be worse by {worse:.1%}"
     worst, best = (low, high) if kpi.direction == "up" else (-high, -low)
@@ -105,7 +103,7 @@ def decide_step(
 
 
 def _users_are_lost(report: Report) -> bool:
-    return report.sample_ratio_p is not None and report.sample_ratio_p < USERS_LOST_P
+    return report.sample_ratio_p is not None and report.sample_ratio_p < SRM_ALPHA
 
 
 def _hours(milliseconds: int) -> str:

@@ -109,7 +109,7 @@ class Registry:
     def file(self, version: str, name: str) -> bytes:
         """One file of a staged bundle, checked by its hash, the others unread. Raises like `bundle`."""
         self.manifest(version)
-        return read_listed_file(lambda name: self._read("bundles", version, name), self._origin(version), name)
+        return read_listed_file(lambda name: self.read("bundles", version, name), self._origin(version), name)
 
     def manifest(self, version: str) -> Manifest:
         """What a staged bundle says of itself, its other files unread. Raises like `bundle`."""

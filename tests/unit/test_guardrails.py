@@ -299,7 +299,7 @@ def test_ramp_goes_on_when_the_guardrails_hold_and_then_needs_none(shop):
     ("records", "message"),
     [
         (sessions(0.1), "conversion_rate -79.5% (-9"),
-        (sessions(0.5, users=40), "may be worse by 50.0%: open"),
+        (sessions(0.5, users=320), "may be worse by 50.0%: open"),
         (sessions(0.6)[:399], "arm champion has 0 users: want at least 2"),
         (sessions(0.6)[200:], "Fix first: the arms do not have the users"),
         (sessions(0.6, started=NOW - timedelta(days=1)), "arm challenger has 0 users"),
