@@ -34,7 +34,8 @@ def check_kafka(settings: Settings) -> Iterator[Finding]:
         except (SourceError, KafkaError) as error:
             telling = [words for words in complaints if "socket disconnected" not in words]  # that follows any cause
             why = [*telling, *complaints, _words(error)][0]
-            yield Finding("Kafka", f"{settings.kafka['bootstrap.servers']} over {protocol}: {why}", "see section kafka")
+            remedy = "section kafka: servers, protocol, trust store, user and password"
+            yield Finding("Kafka", f"{settings.kafka['bootstrap.servers']} over {protocol}: {why}", remedy)
             return
     with closing(admin):
         brokers = admin.describe_cluster()["brokers"]

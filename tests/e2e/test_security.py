@@ -1,6 +1,7 @@
 """A broker behind TLS, passwords and ACLs: the job and the commands work over it, and no secret shows."""
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -89,11 +90,12 @@ def test_the_job_and_the_commands_work_over_sasl_with_only_what_acls_grant(secur
     monkeypatch.setenv(JOB_PASSWORD_VARIABLE, "mistyped")
     assert doctor.main(["--conf", job]) == 1
     found = capsys.readouterr().out
-    assert "invalid credentials" in found, found
+    # The broker says so and hangs up; kafka-python may notice only the latter.
+    assert re.search("missing  Kafka .*(invalid credentials|socket disconnected).* password", found), found
     monkeypatch.setenv(JOB_PASSWORD_VARIABLE, JOB_PASSWORD)
     assert doctor.main(["--conf", job]) == 1
     found = capsys.readouterr().out
-    for refused in ("topic clicks          hidden", "READ refused", "TransactionalIdAuthorizationFailed"):
+    for refused in ("topic clicks         hidden", "READ refused", "TransactionalIdAuthorizationFailed"):
         assert refused in found, found
     grant_what_the_job_needs(settings)
     code = doctor.main(["--conf", job, "--flink", stack.rest_url])
