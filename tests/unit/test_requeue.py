@@ -1,5 +1,6 @@
 import json
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,8 +21,11 @@ NOW_MS = round(NOW.timestamp() * 1000)
 LONG_AGO_MS = NOW_MS - 40 * 86_400_000
 
 
+settings = cache(lambda *overrides: load_settings(CONF, overrides, {}))
+
+
 def judge(*overrides, sent=()):
-    return Judge(load_settings(CONF, overrides, {}), sent)
+    return Judge(settings(*overrides), sent)
 
 
 def click(**fields) -> bytes:
