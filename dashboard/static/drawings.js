@@ -10,7 +10,8 @@ export function histogram(id, series, bins) {
     plot.replaceChildren(el("p", { class: "empty" }, "Nothing yet."));
     return;
   }
-  const [width, height, left, bottom, top] = [640, 220, 44, 34, 10];
+  const [width, height] = [Math.max(240, plot.clientWidth), Math.max(120, plot.clientHeight)];
+  const [left, bottom, top] = [44, 26, 10];
   const most = Math.max(...series.flatMap((one) => one.shares), 0.01) * 1.06;
   const x = (at) => left + ((width - left) * at) / bins.length;
   const y = (share) => top + (height - bottom - top) * (1 - share / most);
@@ -32,7 +33,7 @@ export function histogram(id, series, bins) {
   }
   const step = Math.ceil(bins.length / 5);
   bins.forEach((bin, at) => {
-    if (at % step === 0) parts.push(svg("text", { class: "tick", x: x(at + 0.5), y: height - 12, "text-anchor": "middle" }, bin.split(" to ")[0]));
+    if (at % step === 0) parts.push(svg("text", { class: "tick", x: x(at + 0.5), y: height - 8, "text-anchor": "middle" }, bin.split(" to ")[0]));
   });
   plot.replaceChildren(svg("svg", { class: "drawing", viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, parts));
   const largest = filled.shares.indexOf(Math.max(...filled.shares));

@@ -82,7 +82,8 @@ function showCalibration(cells) {
     plot.replaceChildren(el("p", { class: "empty" }, "No outcome has been sampled yet."));
     return;
   }
-  const [width, height, left, bottom] = [640, 220, 46, 26];
+  const [width, height] = [Math.max(240, plot.clientWidth), Math.max(120, plot.clientHeight)];
+  const [left, bottom] = [46, 26];
   // On a logarithmic scale: most scores are small.
   const floor = 0.002;
   const log = (value) => (Math.log10(Math.max(floor, value)) - Math.log10(floor)) / -Math.log10(floor);

@@ -58,10 +58,10 @@ class Browser:
     def shoot(self, path: Path, width: int, dark: bool = False, whole: bool = True) -> None:
         """A picture of the page, as long as it is."""
         self.show(width, 900, dark)
-        time.sleep(0.6)  # charts take their new size
+        time.sleep(0.3)  # charts take their new size
         height = min(6_000, self.run("return document.documentElement.scrollHeight")) if whole else 900
         self.show(width, height, dark)
-        time.sleep(0.4)
+        time.sleep(0.3)
         picture = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
         path.write_bytes(base64.b64decode(picture["data"]))
 

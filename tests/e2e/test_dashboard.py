@@ -20,6 +20,8 @@ pytestmark = pytest.mark.e2e
 
 PAGES = ("", "experiment", "kpis", "models", "drift", "dead-letters", "user")
 PHONE, LAPTOP, PROJECTOR = 390, 1366, 1920
+SCREENS = ((PHONE, True), (LAPTOP, False), (PROJECTOR, True))  # and whether it is dark
+FOR_A_ROOM = ("", "experiment", "drift")
 SHOTS = CONF.parents[1] / "build" / "dashboard"
 
 
@@ -107,7 +109,7 @@ def test_charts_can_be_read_with_the_keyboard_and_as_tables(browser):
 def test_every_page_is_whole_on_every_screen(browser, url, shop, page):
     target = f"{url}/{page}" + (f"?id={shop.newest_user}" if page == "user" else "")
     SHOTS.mkdir(parents=True, exist_ok=True)
-    for width, dark in ((PHONE, True), (LAPTOP, False), (PROJECTOR, True)):
+    for width, dark in SCREENS[: 3 if page in FOR_A_ROOM else 2]:
         browser.show(width, dark=dark)
         browser.driver.get(target)
         browser.wait(lambda: browser.text("#clock").startswith("As of"), "the page's data")
@@ -124,7 +126,7 @@ def test_every_page_is_whole_on_every_screen(browser, url, shop, page):
 def test_the_experiments_page_begins_with_the_decision(browser, url):
     browser.driver.get(f"{url}/experiment")
     first = "return document.querySelector('main h1').textContent"
-    assert browser.run(first).startswith("Keep running: conversion_rate got better;")
+    assert browser.run(first).startswith("Keep running: conversion rate got better;")
     browser.wait(lambda: browser.run("return document.querySelectorAll('#effects tbody tr').length") == 9, "9 KPIs")
 
 
