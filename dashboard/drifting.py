@@ -65,7 +65,7 @@ class Drifting:
                     }
                     for name in names
                 ),
-                key=lambda row: (-LEVELS.index(row["level"]) if row["level"] in LEVELS else 0, -(row["psi"] or 0)),
+                key=_rank,
             ),
         }
 
@@ -78,6 +78,12 @@ class Drifting:
     def _newest(self, version: str) -> Drift:
         windows = self._windows[version]
         return windows[max(windows)]
+
+
+def _rank(feature: dict) -> tuple:
+    """The highest level first, then the largest index; what hardly moves keeps its place from window to window."""
+    level = LEVELS.index(feature["level"]) if feature["level"] in LEVELS else 0
+    return -level, -round(feature["psi"] or 0, 2), feature["name"]
 
 
 def _level(window: Drift) -> str:

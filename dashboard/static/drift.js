@@ -29,7 +29,7 @@ function show() {
   const since = drift.times[drift.levels.length - streak(drift.levels)];
   const moved = drift.moved.length ? `: ${drift.moved.slice(0, 3).join(", ")}${drift.moved.length > 3 ? ` and ${drift.moved.length - 3} more` : ""} moved` : ": nothing moved beyond chance";
   say(heading, `${drift.level[0].toUpperCase()}${drift.level.slice(1)}${moved}.`);
-  say(find("lead"), `${drift.version} against what it was trained on. ${drift.level === "stable" ? "Stable" : "So"} since the window to ${moment(since, false)}; ` +
+  say(find("lead"), `${drift.version} against what it was trained on. At this level since the window to ${moment(since, false)}; ` +
     `the newest, ${moment(drift.window_start, false)} to ${moment(drift.window_end, false)}, has ${count(drift.rows)} scores` +
     `${drift.label_rate === null ? "" : `, ${percent(drift.label_rate, 2)} of them with the outcome`}.`);
   chosen = drift.features.some((one) => one.name === chosen) ? chosen : drift.features[0].name;
