@@ -1,18 +1,23 @@
-"""What came of each score and what users did in sessions, told by jobs that crash meanwhile, from late clicks."""
+"""What came of each score, what users did in sessions and what an experiment says, told by jobs that crash meanwhile,
+from late clicks."""
 
 import json
 from collections import Counter
+from zlib import crc32
 
 import pandas as pd
 import pytest
 
 from jobs.flink_client import wait_for
-from tests.e2e.pipeline import Pipeline
+from tests.e2e.pipeline import CONF, Pipeline
+from tests.experiment_oracle import expected_records, newest_records
 from tests.session_oracle import expected_sessions
 from training.dataset import read_clicks
+from training.experiment import compare
 from training.labels import find_label, label_events
 from training.records import Record, click_records
 from training.simulate import Simulation, simulate
+from udfs.kpis import load_kpis
 
 pytestmark = pytest.mark.e2e
 
@@ -20,6 +25,12 @@ LABEL = "purchase within 10 min"
 DAY_MS, MINUTE_MS = 86_400_000, 60_000
 WAIT_SECONDS = 60
 CLOCKS = [f"clock {number}" for number in range(20)]  # so many that each partition has one, which moves its time on
+KPIS = load_kpis(CONF.parent / "kpis.yaml")
+SHARES = {"challenger": 0.5, "champion": 0.5}
+
+
+def arm_of(user: str) -> str:
+    return list(SHARES)[crc32(user.encode()) % 2]
 
 
 def score_records(clicks: list[dict]) -> list[Record]:
@@ -29,7 +40,7 @@ def score_records(clicks: list[dict]) -> list[Record]:
             **{name: click[name] for name in ("user_id", "event_id", "event_name", "event_time")},
             "score": 0.5,
             "decision": True,
-            "arm": "champion",
+            "arm": arm_of(click["user_id"]),
             "model_version": "v1",
             "scored_at": click["event_time"],
             "source_partition": 0,
@@ -40,7 +51,7 @@ def score_records(clicks: list[dict]) -> list[Record]:
     return [(score["user_id"].encode(), json.dumps(score).encode(), None) for score in scores]
 
 
-def test_outcomes_and_sessions_are_right_and_single_though_jobs_crash_and_clicks_are_late(pipeline, stack):
+def test_outcomes_sessions_and_verdict_are_right_and_single_though_jobs_crash_and_clicks_are_late(pipeline, stack):
     label = find_label(LABEL)
     stream = simulate(Simulation(users=200, hours=4, seed=6, late_share=0.05))
     clicks = list(stream.clicks())
@@ -58,8 +69,10 @@ def test_outcomes_and_sessions_are_right_and_single_though_jobs_crash_and_clicks
         "delivery.guarantee=exactly-once",
         f"outcomes.label={LABEL}",
         "event_time.lateness=5 min",
+        "experiments.interval=1 s",
+        f"experiments.shares={json.dumps(SHARES)}",
     )
-    for job in ("jobs.measure_outcomes", "jobs.measure_sessions"):
+    for job in ("jobs.measure_outcomes", "jobs.measure_sessions", "jobs.watch_experiments"):
         pipe.start_other(job)
     pipe.send("clicks", payloads[:half])
     pipe.send("scores", scores[:half])
@@ -81,10 +94,14 @@ def test_outcomes_and_sessions_are_right_and_single_though_jobs_crash_and_clicks
     quality = pipe.read("model_quality", at_least=len(minutes))
     assert {(row["event_minute"], row["arm"]): row["scores"] for row in quality} == minutes
     assert len(quality) == len(minutes)
-    sessions = expected_sessions(clicks, lambda _user: "champion")
+    sessions = expected_sessions(clicks, arm_of)
     found = pd.DataFrame(pipe.read("sessions", at_least=len(sessions)))[sessions.columns]
     in_order = [frame.sort_values(["user_id", "started_at"], ignore_index=True) for frame in (found, sessions)]
     pd.testing.assert_frame_equal(*in_order, check_dtype=False, rtol=1e-6)
+
+    wanted = expected_records(compare(found, KPIS, "challenger", "champion", None, SHARES))
+    assert "revenue_per_session" in wanted
+    wait_for(lambda: wanted.items() <= newest_records(pipe.read("experiments")).items(), WAIT_SECONDS, "the verdict")
 
     assert late_records(pipe) == 0
     pipe.send("clicks", click_records([clock | {"event_time": after_all_ms - MINUTE_MS}]))
