@@ -26,7 +26,7 @@ from jobs.local_http import get_text
 
 PROJECT = Path(__file__).resolve().parent.parent
 JAVA_VERSION = 17
-#: Broker 1 GiB, JobManager 1 GiB, two TaskManagers of 3 GiB, their Python workers and the client.
+#: Broker 1 GiB, JobManager 1 GiB, two TaskManagers of 3.4 GiB, their Python workers and the client.
 MEMORY_GIB = 10
 #: Names the shared library of this interpreter, and fails without it or without the package that loads it.
 EMBEDDING = """

@@ -40,6 +40,7 @@ def cluster_options(
         "taskmanager.host": "127.0.0.1",
         "taskmanager.memory.process.size": task_manager_memory,
         "taskmanager.memory.managed.fraction": 0.4,
+        "taskmanager.memory.task.off-heap.size": "384m",  # gRPC's buffers to the Python workers of several jobs
         "taskmanager.numberOfTaskSlots": slots,
         "rest.address": "127.0.0.1",
         "rest.bind-address": "127.0.0.1",

@@ -52,7 +52,7 @@ class LocalStack:
         *,
         task_managers: int = 2,
         slots: int = 2,
-        task_manager_memory: str = "3072m",
+        task_manager_memory: str = "3456m",
         partitions: int = 4,
         job_jars: Path = JARS / "job",
         options: Mapping[str, object] | None = None,
@@ -311,7 +311,7 @@ def main(arguments: list[str] | None = None) -> int:
         if name == "up":
             command.add_argument("--task-managers", type=int, default=2, help="default 2")
             command.add_argument("--slots", type=int, default=2, help="of each TaskManager; default 2")
-            command.add_argument("--task-manager-memory", default="3072m", help="of each, in all; default 3072m")
+            command.add_argument("--task-manager-memory", default="3456m", help="of each, in all; default 3456m")
             command.add_argument("--partitions", type=int, default=4, help="of topics nobody created; default 4")
     parsed = vars(parser.parse_args(arguments))
     run = {"up": _up, "down": _down, "status": _status}[parsed.pop("command")]

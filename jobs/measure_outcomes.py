@@ -22,7 +22,7 @@ from jobs.topics import TopicError, check_topics
 from training.labels import Label, LabelError, find_label
 from udfs.durations import duration_ms
 from udfs.flink_outcomes import MeasureQuality, ReadAmounts
-from udfs.quality import MEASURES
+from udfs.quality import COUNT, MEASURES
 
 LABELS_FILE = "labels.yaml"  # beside the configuration file
 
@@ -53,7 +53,7 @@ QUALITY_COLUMNS = f"""
     event_minute BIGINT,
     model_version STRING,
     arm STRING,
-    {", ".join(f"{name} DOUBLE" for name in MEASURES)}
+    {", ".join(f"{name} {'BIGINT' if name == COUNT else 'DOUBLE'}" for name in MEASURES)}
 """
 
 # The same click may be scored twice where delivery is at-least-once: its first score counts.

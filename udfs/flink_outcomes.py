@@ -8,7 +8,7 @@ from pyflink.table import DataTypes
 from udfs.events import ClickDecoder, ClickLimits
 from udfs.flink_columns import Column, ColumnFunction, Profile, row_type
 from udfs.history import EVENT
-from udfs.quality import MEASURES
+from udfs.quality import COUNT, MEASURES
 
 
 class ReadAmounts(ColumnFunction):
@@ -41,7 +41,7 @@ class MeasureQuality(ColumnFunction):
     Flink collects the windows and keeps them in its state: a Python aggregate over a window lost rows at a recovery.
     """
 
-    result = row_type(**{name: DataTypes.DOUBLE() for name in MEASURES})
+    result = row_type(**{name: DataTypes.BIGINT() if name == COUNT else DataTypes.DOUBLE() for name in MEASURES})
 
     def columns(self, scores: list, labels: list) -> dict[str, Column]:
         windows = [(np.array(score, np.float64), np.array(label, bool)) for score, label in zip(scores, labels)]

@@ -42,9 +42,11 @@ def scores(_score: np.ndarray, label: np.ndarray) -> int:
     return len(label)
 
 
+COUNT = "scores"  # the measure that is a whole number
+
 #: By the names of the columns of topic `model_quality`.
 MEASURES: dict[str, Measure] = {
-    "scores": scores,
+    COUNT: scores,
     "roc_auc": roc_auc,
     "average_precision": average_precision,
     "log_loss": log_losses,
