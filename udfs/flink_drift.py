@@ -1,5 +1,6 @@
 """What the job that watches drift calls from SQL: vectors as cells, cells as counts, counts as a record."""
 
+import zlib
 from collections.abc import Callable
 
 import msgspec
@@ -45,7 +46,10 @@ class FindCells(ColumnFunction):
 
 
 class CountCells(ColumnFunction):
-    """The counts, int64[features + 1, CELLS], of an array of vectors' cells; null for no array."""
+    """The counts, int64[features + 1, CELLS], of an array of vectors' cells; null for no array.
+
+    They are deflated: most are 0, and a window is made of as many of them as it has times 5 s.
+    """
 
     result = row_type(counts=DataTypes.BYTES())
 
@@ -86,9 +90,10 @@ class JudgeDrift(ColumnFunction):
         reference = None if counts is None else self._references.find(version)
         if reference is None:
             return None
-        total = sum(np.frombuffer(part, np.int64) for part in counts).reshape(-1, CELLS)
+        total = sum(np.frombuffer(zlib.decompress(part), np.int64) for part in counts).reshape(-1, CELLS)
         return msgspec.json.encode(window_drift(window, version, reference, total, labels, self._thresholds)).decode()
 
 
 def _count(cells: list) -> bytes:
-    return count_cells(np.frombuffer(b"".join(cells), np.uint8).reshape(len(cells), -1)).tobytes()
+    counts = count_cells(np.frombuffer(b"".join(cells), np.uint8).reshape(len(cells), -1))
+    return zlib.compress(counts.tobytes(), level=1)

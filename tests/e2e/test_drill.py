@@ -62,7 +62,8 @@ def recipe(pipeline, registry, tmp_path):
             [
                 *(f"registry={registry.uri}", f"work={tmp_path / 'work'}", f"training={training}"),
                 *(f"data.archive={archive}", "data.history=12 h", "data.newest=3 h", "gates.positive_users=20"),
-                *("triggers.drift_windows=2", *topics, f"kafka.bootstrap.servers={pipe.stack.bootstrap_servers}"),
+                *("triggers.drift_windows=2", "triggers.quality_scores=1000000"),  # drift alone may start it
+                *(*topics, f"kafka.bootstrap.servers={pipe.stack.bootstrap_servers}"),
             ],
         )
 
@@ -73,7 +74,7 @@ def test_when_users_change_a_model_is_retrained_and_is_the_better_one_live(pipel
     stream = simulate(replace(SHOP, shift_at=SHIFT_HOUR))
     pipe = pipeline(
         *("job.parallelism=1", f"model.registry={registry.uri}", "model.poll=1 s", "feature_log.user_share=1.0"),
-        *("drift.window=1 h", "drift.slide=10 min", "model.shadow_budget=5 s"),
+        *("drift.window=3 h", "drift.slide=30 min", "drift.alarm=0.15", "model.shadow_budget=5 s"),
     )
     pipe.start()
     for job in ("jobs.archive_clicks", "jobs.measure_outcomes", "jobs.watch_drift"):
