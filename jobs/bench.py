@@ -24,7 +24,7 @@ from rich.table import Table
 from jobs import flink_client
 from jobs.bare_loop import bare_loop_rate
 from jobs.bench_inference import inference_figures, inference_words
-from jobs.bench_measuring import measuring_figures
+from jobs.bench_measuring import USER_SHARE, measuring_figures
 from jobs.bench_preparation import preparation_figures
 from jobs.bench_swap import BATCH_BOUND_MS, job_swap_figures, swap_figures
 from jobs.job_metrics import job_metric
@@ -129,7 +129,8 @@ def _measure(directory: Path) -> dict:
         directory / "stack", task_managers=1, slots=4, task_manager_memory="6g", report=console.print
     ) as stack:
         common = [f"model.bundle={bundle}", "decode.max_behind=36500 d"]
-        settings = load_settings(CONF, [*common, f"kafka.bootstrap.servers={stack.bootstrap_servers}"])
+        every_topic = [f"model.registry={directory / 'registry'}", f"feature_log.user_share={USER_SHARE}"]
+        settings = load_settings(CONF, [*common, *every_topic, f"kafka.bootstrap.servers={stack.bootstrap_servers}"])
         create_topics(settings, partitions=4, replication=1)
         step("Sending the clicks to Kafka")
         producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, **FOR_THROUGHPUT)
