@@ -37,6 +37,7 @@ RUN mv /opt/flink/opt/flink-python-*.jar /opt/flink/lib/ \
 COPY --chown=flink:flink jars/ /opt/flink/lib/
 COPY wheel/ /opt/intent/wheel/
 COPY conf/ /opt/intent/conf/
+COPY --chown=flink:flink conf/log4j-console.properties /opt/flink/conf/
 # The directories are for volumes, which take over their owner.
 RUN pip install --no-cache-dir --no-deps --no-index /opt/intent/wheel/*.whl \
     && install --directory --owner=flink --group=flink /opt/intent/state /opt/intent/registry

@@ -72,22 +72,14 @@ def prepare_cluster(directory: Path, job_jars: Path, options: Mapping[str, objec
     for name in ("conf", "lib", "log", "tmp", "checkpoints", "savepoints"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     (directory / "conf" / "config.yaml").write_text(yaml.safe_dump(dict(options), width=float("inf")))
-    (directory / "conf" / "log4j-console.properties").write_text(LOGGING)
+    shutil.copy(LOGGING, directory / "conf")
     shutil.copy(home / "conf" / "log4j-cli.properties", directory / "conf")
     jars = [*_jars(home / "lib"), *_jars(home / "opt", "flink-python-*.jar"), *_jars(job_jars)]
     for jar in jars:
         (directory / "lib" / jar.name).symlink_to(jar)
 
 
-#: Flink's own console logging without its second copy in a rolling file.
-LOGGING = """\
-rootLogger.level = INFO
-rootLogger.appenderRef.console.ref = Console
-appender.console.name = Console
-appender.console.type = CONSOLE
-appender.console.layout.type = PatternLayout
-appender.console.layout.pattern = %d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %-60c %x - %m%n
-"""
+LOGGING = Path(__file__).parents[1] / "conf" / "log4j-console.properties"
 
 
 #: Python workers inherit this from their TaskManager. A batch is megabytes, which glibc would take from the system and

@@ -86,6 +86,12 @@ def test_the_operator_s_schema_takes_the_deployment(flink_deployment_schema):
     jsonschema.validate(deployment, flink_deployment_schema)
 
 
+def test_the_deployment_logs_as_the_image_does():
+    (deployment,) = documents("FlinkDeployment")
+    logging = deployment["spec"]["logConfiguration"]["log4j-console.properties"]
+    assert logging == (PROJECT / "conf" / "log4j-console.properties").read_text()
+
+
 def test_the_operator_s_schema_refuses_what_it_does_not_know(flink_deployment_schema):
     (deployment,) = documents("FlinkDeployment")
     deployment["spec"]["job"]["upgradMode"] = "savepoint"

@@ -117,10 +117,10 @@ def test_the_job_and_the_commands_work_over_sasl_with_only_what_acls_grant(secur
         topics = settings.topics
         wait_for_records(settings, topics.scores, CLICKS)
         wait_for_records(settings, topics.dead_letters, 1)
-        found = [*places_of_a_secret(JOB_PASSWORD, stack, secured.broker, submitted)]
-        assert not found
+        assert not [*places_of_a_secret(JOB_PASSWORD, stack, secured.broker, submitted)]
     finally:
         flink_client.cancel(stack, submitted)
+    assert not [*places_of_a_secret(JOB_PASSWORD, stack, secured.broker, submitted)]  # workers log when they end
 
     assert peek.main(["--conf", operator, "--user", "ada", "--limit", "1000"]) == 0
     shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -32,8 +32,15 @@ def test_local_extends_base():
 
 
 def test_prod_takes_its_secrets_from_the_environment():
-    environment = {"CHECKPOINT_DIR": "s3://b/c", "KAFKA_BOOTSTRAP_SERVERS": "k:1", "KAFKA_SASL_JAAS_CONFIG": "s3cret"}
+    environment = {"CHECKPOINT_DIR": "s3://b/c", "KAFKA_BOOTSTRAP_SERVERS": "k:1", "KAFKA_PASSWORD": "s3cret"}
     settings = load(path=CONF / "prod.yaml", environment=environment)
+    assert settings.kafka["bootstrap.servers"] == "k:1"
+    assert "${env:KAFKA_PASSWORD}" in settings.kafka["sasl.jaas.config"]  # for the cluster to look up
+    assert "s3cret" not in str(settings)
+
+
+def test_a_secret_that_the_client_looks_up_is_not_printed():
+    settings = load("kafka.sasl.jaas.config=${SECRET}", environment={"SECRET": "s3cret"})
     assert settings.kafka["sasl.jaas.config"] == "s3cret"
     assert "s3cret" not in str(printable(settings))
 
