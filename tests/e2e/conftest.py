@@ -84,8 +84,11 @@ def pipeline(stack, bundle_directory, run_directory, request):
         return made[-1]
 
     yield make
-    for pipeline in made:
-        pipeline.close()
+    try:
+        assert not [line for pipeline in made for line in pipeline.broken_contracts()]
+    finally:
+        for pipeline in made:
+            pipeline.close()
 
 
 @pytest.fixture

@@ -14,11 +14,13 @@ from jobs import flink_client
 from jobs.local_stack import LocalStack
 from jobs.replay_send import FOR_THROUGHPUT, send
 from jobs.settings import Settings
+from tests.contracts import broken
 from training.archive import find_parts, read_part
 from training.records import Record
 
 CONF = Path(__file__).parents[2] / "conf" / "local.yaml"
 READ_SECONDS = 120
+CHECKED_RECORDS = 2_000  # of a topic, against its contract
 
 
 @dataclass
@@ -118,6 +120,15 @@ class Pipeline:
         for job in filter(None, (self.job, *self.other_jobs)):
             flink_client.cancel(self.stack, job)
 
+    def broken_contracts(self) -> list[str]:
+        """What records that the test has read, the first of each topic, break of the published contracts."""
+        written = {role: reader for role, reader in self._readers.items() if role not in ("clicks", "profiles")}
+        return [
+            line
+            for role, reader in written.items()
+            for line in broken(role, [record.value for record in reader.records[:CHECKED_RECORDS]])
+        ]
+
     def _read(self, role: str, at_least: int = 0) -> list:
         if role not in self._readers:
             self._readers[role] = TopicReader(self.stack.bootstrap_servers, getattr(self.settings.topics, role))
@@ -139,19 +150,19 @@ class TopicReader:
         self._partitions = [TopicPartition(topic, number) for number in self._consumer.partitions_for_topic(topic)]
         self._consumer.assign(self._partitions)
         self._consumer.seek_to_beginning(*self._partitions)
-        self._records = []
+        self.records = []
 
     def read(self, at_least: int) -> list:
         """What there is now; waits until there are `at_least` so many records."""
         ends = self._consumer.end_offsets(self._partitions)
         deadline = time.monotonic() + READ_SECONDS
         idle = 0
-        while len(self._records) < at_least or (idle < 2 and self._is_behind(ends)):
-            assert time.monotonic() < deadline, f"{self._topic}: {len(self._records)} of {at_least} records"
+        while len(self.records) < at_least or (idle < 2 and self._is_behind(ends)):
+            assert time.monotonic() < deadline, f"{self._topic}: {len(self.records)} of {at_least} records"
             polled = [record for batch in self._consumer.poll(timeout_ms=500).values() for record in batch]
             idle = 0 if polled else idle + 1  # an open transaction keeps read_committed from the end
-            self._records += polled
-        return list(self._records)
+            self.records += polled
+        return list(self.records)
 
     def _is_behind(self, ends: dict[TopicPartition, int]) -> bool:
         return any(self._consumer.position(partition) < ends[partition] for partition in self._partitions)

@@ -18,6 +18,7 @@ from jobs import doctor, doctor_kafka, flink_client, peek, requeue
 from jobs.local_stack import LocalStack
 from jobs.settings import load_settings
 from jobs.topics import create_topics
+from tests.contracts import broken
 from tests.e2e.conftest import JOB_PASSWORD, JOB_PASSWORD_VARIABLE
 from tests.e2e.pipeline import CONF
 from training.kafka_source import client_options, read_topic
@@ -136,6 +137,7 @@ def test_the_job_and_the_commands_work_over_sasl_with_only_what_acls_grant(secur
     assert requeue_counts(capsys, operator, *fixed) == ["time_too_old", "0", "1"]  # sent before
     assert [*read_topic(settings.kafka, topics.clicks)].count(old) == 2
     assert peek.main(["clicks", "--conf", operator, "--user", "bob"]) == 0
+    assert not broken("requeued", read_topic(settings.kafka, topics.requeued))
     twice = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(record["key"], record["timestamp"]) for record in twice] == [("bob", twice[0]["timestamp"])] * 2
 
