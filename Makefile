@@ -19,7 +19,7 @@ BUILT := $(VENV) $(WHEEL) $(JARS)
 PIP_TOOLS := pip-tools==7.6.2
 FLINK_OPERATOR := org.apache.flink:flink-kubernetes-operator-api:1.10.0
 
-.PHONY: help demo test bench dashboard up down status venv wheel jars release validate lint train features doctor pins hashes clean
+.PHONY: help demo test bench dashboard up down status venv wheel jars release validate lint train features reference doctor pins hashes clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -73,6 +73,9 @@ train: $(VENV) ## Train a model: DATA=clicks OUT=models/first, LABEL=, PROFILES=
 
 features: $(VENV) ## Print the table of features
 	@$(PYTHON) -m udfs.features
+
+reference: $(VENV) ## Write the reference of settings in docs/configuration.md anew
+	@$(PYTHON) -m jobs.settings_reference
 
 doctor: ## Say what this machine lacks, and how to get it
 	@$$(command -v python3.11 || command -v python3) -m jobs.doctor

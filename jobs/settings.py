@@ -28,8 +28,8 @@ COUNTED_MS = 5_000  # what jobs.watch_drift counts at once
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-JobName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
-TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+JobName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$", title="name")]
+TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$", title="name of a topic")]
 Arm = Literal["champion", "challenger", "control", "not_eligible"]
 Option = str | int | float | bool
 
@@ -90,7 +90,7 @@ class Checkpoints(Section):
 class Execution(Section):
     profile: Literal["throughput", "latency"]
     latency_budget: Duration
-    metrics_endpoint: Annotated[str, Meta(pattern=r"^[^:]+:\d{1,5}(-\d{1,5})?$")]
+    metrics_endpoint: Annotated[str, Meta(pattern=r"^[^:]+:\d{1,5}(-\d{1,5})?$", title="host:port or host:port-port")]
     bundle_size: Positive
     bundle_time: Duration
     buffer_timeout: Duration

@@ -7,10 +7,10 @@ from typing import Annotated
 from msgspec import Meta
 
 #: A number and a unit, as Flink writes them.
-Duration = Annotated[str, Meta(pattern=r"^\d+ ?(ms|s|min|h|d)$")]
+Duration = Annotated[str, Meta(pattern=r"^\d+ ?(ms|s|min|h|d)$", title="duration")]
 
 #: ISO 8601 with a time zone, or milliseconds since 1970.
-Moment = Annotated[datetime, Meta(tz=True)] | Annotated[int, Meta(ge=0)]
+Moment = Annotated[datetime, Meta(tz=True, title="time with a zone")] | Annotated[int, Meta(ge=0, title="ms")]
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 

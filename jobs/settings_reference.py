@@ -1,0 +1,103 @@
+"""The reference of settings: what a key may be from jobs/settings.py, default and meaning from conf/base.yaml.
+
+make reference       # or: python -m jobs.settings_reference: writes it anew into docs/configuration.md
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from jobs.settings import OPEN_SECTIONS, Settings
+
+PROJECT = Path(__file__).parents[1]
+BASE = PROJECT / "conf" / "base.yaml"
+PAGE = PROJECT / "docs" / "configuration.md"
+BEGIN, END = "<!-- make reference writes from here -->", "<!-- to here -->"
+
+SECTION = re.compile(r"^(\w+): *(?:# (.*))?$")
+KEY = re.compile(r"^  ([\w.-]+): *(.*?) *(?: # (.*))?$")
+GOES_ON = re.compile(r"^ +# (.*)$")
+
+
+class Described(NamedTuple):
+    """A key as base.yaml has it. The key of a section is without a value."""
+
+    key: str
+    value: str
+    meaning: str
+
+
+def described(base: str) -> Iterator[Described]:
+    """Sections and their keys, in the order of the file, with the comments beside and below them."""
+    found: list[list[str]] = []
+    section = ""
+    for line in base.splitlines():
+        if match := SECTION.match(line):
+            section = match[1]
+            found.append([section, "", match[2] or ""])
+        elif match := KEY.match(line):
+            found.append([f"{section}.{match[1]}", match[2], match[3] or ""])
+        elif (match := GOES_ON.match(line)) and found:
+            found[-1][2] += f" {match[1]}"
+    return (Described(*entry) for entry in found)
+
+
+def rule(schema: dict) -> str:
+    """What a value may be, in words, of its JSON Schema.
+
+    >>> rule({"type": "integer", "minimum": 1}), rule({"enum": ["a", "b"]})
+    ('integer ≥ 1', '`a`, `b`')
+    """
+    if "title" in schema:
+        return schema["title"]
+    if "anyOf" in schema:
+        return " or ".join(rule(one) for one in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤"}
+    words = {"string": "text", "boolean": "`true`, `false`", "array": "list", "object": "mapping", "null": "`null`"}
+    kind = words.get(schema["type"], schema["type"])
+    return " ".join(
+        [kind, ", ".join(f"{sign} {schema[name]}" for name, sign in bounds.items() if name in schema)]
+    ).strip()
+
+
+def reference(base: str) -> str:
+    """The reference in Markdown: a table for each section of the file."""
+    definitions = msgspec.json.schema(Settings)["$defs"]
+    lines = []
+    for key, value, meaning in described(base):
+        meaning = re.sub(r"docs/(\w+)\.md", r"[\1](\1.md)", meaning).replace("|", "\\|")
+        section, _, name = key.partition(".")
+        if not name:
+            lines += ["", f"### {section}", "", *([meaning[0].upper() + meaning[1:] + ".", ""] if meaning else [])]
+            lines += ["| key | may be | in base.yaml | meaning |", "|---|---|---|---|"]
+            continue
+        of = "" if section in OPEN_SECTIONS else rule(definitions[_class_of(section)]["properties"][name])
+        lines.append(f"| `{key}` | {of} | `{value}` | {meaning} |")
+    return "\n".join(lines).strip() + "\n"
+
+
+def with_reference(page: str, base: str) -> str:
+    """The page with its reference written anew."""
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n\n{reference(base)}\n{END}{after}"
+
+
+def _class_of(section: str) -> str:
+    return "".join(word.capitalize() for word in section.split("_"))
+
+
+def main() -> int:
+    PAGE.write_text(with_reference(PAGE.read_text(), BASE.read_text()))
+    print(f"wrote {PAGE.relative_to(PROJECT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
