@@ -1,0 +1,91 @@
+"""What the docs link to is there, and the commands that they show can be given like that."""
+
+import argparse
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+MAKEFILE = (PROJECT / "Makefile").read_text()
+TEXTS = {page.relative_to(PROJECT).as_posix(): page.read_text().replace("\\\n", " ") for page in PAGES}
+BLOCKS = {
+    page: "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)) for page, text in TEXTS.items()
+}
+
+
+def shown(pattern: str) -> list:
+    """What a pattern finds in the blocks of code and in `code` in lines, each once, with its page."""
+    found = {}
+    for page, text in TEXTS.items():
+        for code in (*BLOCKS[page].splitlines(), *re.findall(r"`([^`\n]+)`", text)):
+            if match := re.search(pattern, code.split(" # ")[0]):
+                found.setdefault(match[0].strip(), pytest.param(match, id=f"{page}: {match[0].strip()[:80]}"))
+    return list(found.values())
+
+
+class ParsedError(Exception):
+    """Arguments were understood."""
+
+
+@pytest.fixture
+def parse_only(monkeypatch):
+    """Whoever parses arguments gets no further; those that are wrong end in SystemExit."""
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_args(parser, arguments=None, namespace=None):
+        parse(parser, arguments, namespace)
+        raise ParsedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+
+
+def understood(module: str, arguments: str, monkeypatch, capsys) -> None:
+    """Give a module its arguments; where they say what may be given, as [--limit N] does, look for it in the help."""
+    usage = "[" in arguments
+    given = ["--help"] if usage else shlex.split(arguments)
+    monkeypatch.setattr("sys.argv", [module, *given])
+    with pytest.raises((ParsedError, SystemExit)) as ended:
+        runpy.run_module(module, run_name="__main__")
+    assert ended.type is ParsedError or given[-1] == "--help", f"python -m {module} does not take {arguments}"
+    said = capsys.readouterr().out
+    assert not usage or [option for option in re.findall(r"--[\w-]+", arguments) if option not in said] == []
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
+@pytest.mark.parametrize("command", shown(r"python -m ((?:jobs|training|dashboard|udfs)[\w.]*)((?: +[^|]+)?)$"))
+def test_a_module_takes_the_arguments_shown(command, parse_only, monkeypatch, capsys):
+    if command[2].strip() or "." not in command[1]:
+        understood(command[1], command[2], monkeypatch, capsys)
+    else:
+        assert (PROJECT / f"{command[1].replace('.', '/')}.py").exists()  # named without saying how it is called
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
+@pytest.mark.parametrize("command", shown(r"flink run .*-pym (jobs\.\w+) -pyfs \S+(.*)$"))
+def test_a_job_takes_the_arguments_shown(command, parse_only, monkeypatch, capsys):
+    understood(command[1], command[2], monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("command", shown(r"^make [a-z].*$"))
+def test_a_target_of_make_and_its_variables_are_there(command):
+    for word in shlex.split(command[0])[1:]:
+        name, is_variable, _ = word.partition("=")
+        assert re.search(rf"\$\((if )?{name}[),]" if is_variable else rf"^{name}:", MAKEFILE, re.MULTILINE), word
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", TEXTS[page]):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (PROJECT / page).parent / path if path else PROJECT / page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            anchors = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert anchor in anchors, target
