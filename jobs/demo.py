@@ -20,7 +20,17 @@ from rich.live import Live
 
 from jobs import demo_day, flink_client
 from jobs.demo_outcome import Outcome, report, report_table
-from jobs.demo_steps import await_answers, check, click_producer, console, demo_records, send_profiles, step, train
+from jobs.demo_steps import (
+    await_answers,
+    check,
+    click_producer,
+    console,
+    demo_records,
+    send_profiles,
+    show_dashboard,
+    step,
+    train,
+)
 from jobs.local_stack import DEFAULT_DIRECTORY, PROJECT, LocalStack, StackError
 from jobs.processes import ProcessError, is_running
 from jobs.replay_send import at_rate, send
@@ -95,6 +105,7 @@ def _demonstrate(stack: LocalStack) -> Settings:
     job = flink_client.submit(stack, CONF, overrides)
     flink_client.wait_until_running(stack, job)
     console.print(f"    job {job} runs")
+    show_dashboard(stack, CONF, overrides)
 
     outcome = Outcome()
     topics = [settings.topics.scores, settings.topics.dead_letters]
@@ -158,6 +169,7 @@ def _shown(outcome: Outcome, total: int):
 def _explain_what_runs(stack: LocalStack, settings: Settings) -> None:
     topics = settings.topics
     step("Left running (make status shows it, make down ends it)")
+    console.print(f"    dashboard      {stack.dashboard_url}")
     console.print(f"    Flink          {stack.rest_url}")
     console.print(f"    Kafka          {stack.bootstrap_servers}")
     console.print(

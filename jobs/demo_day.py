@@ -31,7 +31,17 @@ from jobs.demo_day_models import (
 )
 from jobs.demo_day_outcome import DayOutcome, clock_time
 from jobs.demo_day_tables import report_tables
-from jobs.demo_steps import await_answers, check, click_producer, console, demo_records, indented, send_profiles, step
+from jobs.demo_steps import (
+    await_answers,
+    check,
+    click_producer,
+    console,
+    demo_records,
+    indented,
+    send_profiles,
+    show_dashboard,
+    step,
+)
 from jobs.local_stack import PROJECT, LocalStack
 from jobs.replay_send import at_recorded_speed, send
 from jobs.settings import Settings, load_settings
@@ -92,6 +102,7 @@ def demonstrate(stack: LocalStack) -> Settings:
     create_topics(settings, partitions=4, replication=1)
     send_profiles(stack, settings, day)
     _submit(stack, overrides, begin_ms + round(RAMP * HOUR_MS))
+    show_dashboard(stack, CONF, overrides)
 
     outcome = DayOutcome({getattr(settings.topics, role): role for role in TOPICS})
     watcher = TopicWatcher(stack.bootstrap_servers, list(outcome.roles), outcome.received, from_beginning=False)

@@ -1,6 +1,6 @@
 """What the demo and the day in fast motion both do: say what they do, train, send, wait."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -42,6 +42,11 @@ def train(stream: Clickstream, training: Training, version: str, models: Path) -
     for line in summary(trained.manifest).splitlines():
         indented(line)
     return models / version
+
+
+def show_dashboard(stack: LocalStack, conf: Path, overrides: Sequence[str]) -> None:
+    url = stack.start_dashboard(conf, overrides)
+    console.print(f"    [bold]watch it live: {url}[/bold]")
 
 
 def send_profiles(stack: LocalStack, settings: Settings, stream: Clickstream) -> None:

@@ -11,10 +11,11 @@ DIR/stack.json records every process, so that any later command can find and end
 import argparse
 import http.client
 import json
+import os
 import random
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -22,7 +23,7 @@ from typing import Any, Self
 
 from jobs import local_broker, local_cluster
 from jobs.local_http import get_text
-from jobs.processes import Process, ProcessError, is_running, kill, stop, wait_until
+from jobs.processes import Process, ProcessError, is_running, kill, start, stop, wait_until
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEFAULT_DIRECTORY = PROJECT / "build" / "local"
@@ -146,6 +147,21 @@ class LocalStack:
     def kill_task_manager(self, task_manager: Process) -> None:
         """End the TaskManager as a crash would; its Python workers end by themselves, like after any crash."""
         kill(task_manager)
+
+    def start_dashboard(self, conf: Path, overrides: Sequence[str]) -> str:
+        """Start the dashboard over the broker's topics, with the settings of a job; returns its URL."""
+        ports = {"page": self._free_port(8080)}
+        to_set = [f"--set={override}" for override in (*overrides, f"kafka.bootstrap.servers={self.bootstrap_servers}")]
+        command = [sys.executable, "-m", "dashboard", "--conf", str(conf), "--port", str(ports["page"]), *to_set]
+        log = self.directory / "log" / "dashboard.log"
+        dashboard = start("dashboard", command, log, PROJECT, os.environ, ports)
+        self._remember(dashboard)
+        self._await("Dashboard", dashboard, lambda: _accepts(ports["page"]))
+        return self.dashboard_url
+
+    @property
+    def dashboard_url(self) -> str:
+        return f"http://127.0.0.1:{self._get('dashboard').ports['page']}"
 
     def task_managers(self) -> list[Process]:
         """The TaskManagers that run."""
@@ -298,7 +314,7 @@ def _status(stack: LocalStack) -> int:
 
 
 def _address(purpose: str, port: int) -> str:
-    forms = {"rest": "http://127.0.0.1:{}", "metrics": "http://127.0.0.1:{}/metrics"}
+    forms = {"rest": "http://127.0.0.1:{}", "metrics": "http://127.0.0.1:{}/metrics", "page": "http://127.0.0.1:{}"}
     return f"{purpose} {forms.get(purpose, '127.0.0.1:{}').format(port)}"
 
 
