@@ -19,7 +19,7 @@ BUILT := $(VENV) $(WHEEL) $(JARS)
 PIP_TOOLS := pip-tools==7.6.2
 FLINK_OPERATOR := org.apache.flink:flink-kubernetes-operator-api:1.10.0
 
-.PHONY: help demo test bench dashboard up down status venv wheel jars release validate lint train features reference doctor pins hashes clean
+.PHONY: help demo test bench dashboard up down submit status venv wheel jars release validate lint train features reference doctor pins hashes clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -43,6 +43,9 @@ up: $(BUILT) ## Start a Kafka broker and a Flink cluster on this machine
 
 down: $(VENV) ## Stop them; topics and checkpoints stay in build/local
 	@$(PYTHON) -m jobs.local_stack down
+
+submit: $(BUILT) ## Submit jobs to that cluster: JOBS='score_clicks measure_sessions' CONF=conf/mine.yaml
+	@$(PYTHON) -m jobs.submit_local $(JOBS) --conf '$(or $(CONF),conf/local.yaml)'
 
 status: $(VENV) ## Show what runs, and where
 	@$(PYTHON) -m jobs.local_stack status || true

@@ -47,6 +47,8 @@ def understood(module: str, arguments: str, monkeypatch, capsys) -> None:
     """Give a module its arguments; where they say what may be given, as [--limit N] does, look for it in the help."""
     usage = "[" in arguments
     given = ["--help"] if usage else shlex.split(arguments)
+    if "--" not in arguments:  # named by its first words, as `git log` is
+        given = [*given, "--help"]
     monkeypatch.setattr("sys.argv", [module, *given])
     with pytest.raises((ParsedError, SystemExit)) as ended:
         runpy.run_module(module, run_name="__main__")

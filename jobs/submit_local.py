@@ -1,0 +1,40 @@
+"""Submit jobs to the cluster of `make up`: make submit JOBS='score_clicks measure_sessions' CONF=conf/mine.yaml.
+
+It is `flink run -pym jobs.JOB -pyfs dist/*.whl --conf FILE`, with the broker and the cluster of this machine.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from jobs import flink_client
+from jobs.local_stack import DEFAULT_DIRECTORY, PROJECT, LocalStack, StackError
+
+CONF = PROJECT / "conf" / "local.yaml"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="jobs.submit_local", description="Submit jobs to the cluster of `make up`.")
+    parser.add_argument("jobs", nargs="+", metavar="JOB", help="such as score_clicks: a module of jobs/")
+    parser.add_argument("--conf", type=Path, default=CONF, help="conf/local.yaml by default")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--dir", type=Path, default=DEFAULT_DIRECTORY, help="where `make up` has the stack (build/local)"
+    )
+    options = parser.parse_args(arguments)
+    stack = LocalStack(options.dir)
+    try:
+        for name in options.jobs:
+            print(f"{name}: ", end="", flush=True)
+            job = flink_client.submit(stack, options.conf.resolve(), options.set, module=f"jobs.{name}")
+            flink_client.wait_until_running(stack, job)
+            print(f"runs as job {job}", flush=True)
+    except (StackError, flink_client.JobError) as error:
+        print(f"\nsubmit: {error}", file=sys.stderr)
+        return 1
+    print(f"Flink: {stack.rest_url}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
