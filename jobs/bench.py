@@ -5,13 +5,11 @@ between the two marks below, after start-up. Latency: producer to consumer throu
 shipped settings. The bare loop does the same work in one plain process.
 """
 
-import multiprocessing
 import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -23,21 +21,22 @@ from rich.table import Table
 
 from jobs import flink_client
 from jobs.bare_loop import bare_loop_rate
+from jobs.bench_dashboard import dashboard_figures, dashboard_words
 from jobs.bench_inference import inference_figures, inference_words
+from jobs.bench_latency import HOURS, SETTLE_SECONDS, USERS, in_a_process, latencies
 from jobs.bench_measuring import USER_SHARE, measuring_figures
 from jobs.bench_preparation import preparation_figures
 from jobs.bench_swap import BATCH_BOUND_MS, job_swap_figures, swap_figures
 from jobs.job_metrics import job_metric
 from jobs.local_stack import PROJECT, LocalStack, StackError
 from jobs.processes import ProcessError
-from jobs.replay_send import FOR_LATENCY, FOR_THROUGHPUT, at_rate, send
+from jobs.replay_send import FOR_THROUGHPUT, send
 from jobs.settings import Topics, load_settings
 from jobs.topics import create_topics
-from jobs.watch_scores import TopicWatcher
 from training.bundle import write_bundle
 from training.examples import simulated_examples
 from training.kafka_source import read_topic
-from training.records import Record, click_records
+from training.records import click_records
 from training.settings import Training
 from training.simulate import Simulation, simulate
 from training.trainer import train_model
@@ -46,7 +45,7 @@ from udfs.model import load_bundle
 CONF = PROJECT / "conf" / "local.yaml"
 REPORT = PROJECT / "build" / "bench.json"
 
-EVENTS, USERS, HOURS = 1_000_000, 20_000, 48
+EVENTS = 1_000_000
 COUNTED_FROM, COUNTED_TO = 200_000, 950_000  # the end is left out: partitions do not end together
 SWAP_ROWS = 1_000  # of a batch
 COPIES = 10  # of the clicks, for training's examples
@@ -68,8 +67,8 @@ PROFILES = {
     ),
 }
 WARM_UP_SECONDS = 60
-SETTLE_SECONDS, MEASURED_SECONDS = 5, 20
-DRAIN_SECONDS = 300  # a rate that the job can't keep up with shows as latency, not as a failure
+MEASURED_SECONDS = 20
+DASHBOARD_SECONDS = 60
 
 console = Console(highlight=False)
 
@@ -118,7 +117,7 @@ def _measure(directory: Path) -> dict:
     figures["record_bytes"] = {"clicks": key_bytes + float(np.mean([len(value) for _, value, _ in records]))}
 
     step("The bare loop")
-    figures["bare_loop"] = _in_a_process(_bare_loop, [value for _, value, _ in records], bundle)
+    figures["bare_loop"] = in_a_process(_bare_loop, [value for _, value, _ in records], bundle)
     console.print(f"    {figures['bare_loop']:.0f} events/s")
 
     step(f"Preparing examples of {COPIES * EVENTS} archived clicks")
@@ -162,9 +161,15 @@ def _measure(directory: Path) -> dict:
         figures["measuring"] = measuring_figures(stack, CONF, common)
         console.print(f"    {_measuring_words(figures['measuring'])}")
 
-        figures["latency_ms"] = {
-            profile: _profile_latencies(stack, settings.topics, profile, common) for profile in PROFILES
-        }
+        figures["latency_ms"] = {}
+        for profile in PROFILES:
+            job = _warm_job(stack, settings.topics, profile, common)
+            figures["latency_ms"][profile] = _profile_latencies(stack, settings.topics, profile)
+            if profile == "throughput":
+                step("The dashboard beside the job")
+                figures["dashboard"] = dashboard_figures(stack, CONF, common, settings.topics, DASHBOARD_SECONDS)
+                console.print(f"    {dashboard_words(figures['dashboard'])}")
+            flink_client.cancel(stack, job)
         scores = islice(read_topic(settings.kafka, settings.topics.scores), 10_000)
         figures["record_bytes"]["scores"] = key_bytes + float(np.mean([len(value) for value in scores]))
     best = max(rate for rates in figures["throughput"].values() for rate in rates.values())
@@ -172,28 +177,26 @@ def _measure(directory: Path) -> dict:
     return figures
 
 
-def _profile_latencies(stack: LocalStack, topics: Topics, profile: str, overrides: list[str]) -> dict[str, dict]:
-    """By rate, p50 and p99 of a profile in ms, after a warm-up."""
-    of_profile, rates, warm_up_rate = PROFILES[profile]
+def _warm_job(stack: LocalStack, topics: Topics, profile: str, overrides: list[str]) -> str:
+    """The job in a profile, warmed up."""
+    of_profile, _, rate = PROFILES[profile]
     step(f"Latency, profile {profile}: warming up")
     job = flink_client.submit(stack, CONF, [*overrides, *of_profile, "source.start=latest"])
     flink_client.wait_until_running(stack, job)
-    _latencies(stack.bootstrap_servers, topics, warm_up_rate, WARM_UP_SECONDS)
+    latencies(stack.bootstrap_servers, topics, rate, WARM_UP_SECONDS)
+    return job
+
+
+def _profile_latencies(stack: LocalStack, topics: Topics, profile: str) -> dict[str, dict]:
+    """By rate, p50 and p99 of the running job in ms."""
     figures = {}
-    for rate in rates:
+    for rate in PROFILES[profile][1]:
         step(f"Latency, profile {profile}, at {rate} events/s")
-        measured = _latencies(stack.bootstrap_servers, topics, rate, SETTLE_SECONDS + MEASURED_SECONDS)
+        measured = latencies(stack.bootstrap_servers, topics, rate, SETTLE_SECONDS + MEASURED_SECONDS)
         p50, p99 = np.percentile(measured, [50, 99]).round(1).tolist()
         figures[str(rate)] = {"p50": p50, "p99": p99}
         console.print(f"    p50 {p50} ms, p99 {p99} ms of {len(measured)} events")
-    flink_client.cancel(stack, job)
     return figures
-
-
-def _in_a_process(function, *arguments):
-    """The result of a function in a fresh process, so that nothing of this one's memory or threads is in its way."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
 
 
 def _bare_loop(payloads: list[bytes], bundle: Path) -> float:
@@ -215,41 +218,6 @@ def _steady_rate(stack: LocalStack, job: str) -> float:
     return (last - first) / (ended - began)
 
 
-class _Score(msgspec.Struct):
-    event_time: int
-
-
-def _latencies(bootstrap_servers: str, topics: Topics, rate: int, seconds: int) -> np.ndarray:
-    """Producer to consumer, in ms, of the clicks that a process of its own sends; the first seconds are left out."""
-    times: list[tuple[int, float]] = []  # sent and received, in ms
-
-    def take(_topic: str, value: bytes, now: float) -> None:
-        times.append((msgspec.json.decode(value, type=_Score).event_time, now * 1000))
-
-    watcher = TopicWatcher(bootstrap_servers, [topics.scores], take, from_beginning=False)
-    watcher.start()
-    sent = _in_a_process(_send_steadily, bootstrap_servers, topics.clicks, rate, seconds)
-    flink_client.wait_for(lambda: len(times) >= sent, DRAIN_SECONDS, f"the scores of {sent} clicks")
-    watcher.stop()
-    sent_ms, received_ms = np.array(times).T
-    return (received_ms - sent_ms)[sent_ms >= sent_ms.min() + SETTLE_SECONDS * 1000]
-
-
-def _send_steadily(bootstrap_servers: str, topic: str, rate: int, seconds: int) -> int:
-    """Send clicks stamped with the time at which they are sent; returns how many."""
-    producer = KafkaProducer(bootstrap_servers=bootstrap_servers, **FOR_LATENCY)
-    clicks = list(islice(simulate(Simulation(USERS, HOURS)).clicks(), rate * seconds))
-
-    def stamped() -> Iterator[Record]:
-        for click in at_rate(clicks, rate):
-            click["event_time"] = time.time_ns() // 1_000_000
-            yield click["user_id"].encode(), msgspec.json.encode(click), None
-
-    sent = send(producer, topic, stamped())
-    producer.close()
-    return sent.delivered
-
-
 def _table(figures: dict) -> Table:
     table = Table("what", "figure", title=f"{figures['features']} features, {figures['trees']} trees")
     for name, rates in figures["throughput"].items():
@@ -262,6 +230,7 @@ def _table(figures: dict) -> Table:
             table.add_row(f"profile {profile} at {rate} events/s", f"p50 {latency['p50']} ms, p99 {latency['p99']} ms")
     for what, words in inference_words(figures["inference"]).items():
         table.add_row(what, words)
+    table.add_row("dashboard", dashboard_words(figures["dashboard"]))
     table.add_row("hot swap", _swap_words(figures["swap"]))
     table.add_row("jobs that measure", _measuring_words(figures["measuring"]))
     table.add_row("hot swap in the job", _job_swap_words(figures["job_swap"]))

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from jobs import flink_client
-from jobs.job_metrics import job_metric
+from jobs.job_metrics import job_buckets, job_metric
 from jobs.local_stack import LocalStack
 from training.bundle import write_bundle
 from training.changes import first
@@ -95,7 +95,7 @@ def job_swap_figures(
 
 
 def _batches(stack: LocalStack, job: str) -> dict[str, int]:
-    batches, fast = (job_metric(stack, job, "predict_ms_bucket", le=bound) for bound in ("+Inf", str(BATCH_BOUND_MS)))
+    batches, fast = job_buckets(stack, job, "predict_ms", "+Inf", str(BATCH_BOUND_MS))
     return {"batches": batches, "slow": batches - fast}
 
 

@@ -1,16 +1,23 @@
 """What a running job counts, read where Prometheus reads it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from jobs.local_http import get_text
 from jobs.local_stack import LocalStack
 
+NOT_PLAIN = re.compile(r"[^a-zA-Z0-9:_]")
+
 
 def job_metric(stack: LocalStack, job: str, name: str, **labels: str) -> int:
     """The sum of a metric of the functions, such as `scored`, over all workers of a job, where it has these labels."""
-    wanted = [f'{label}="{value}"' for label, value in labels.items()]
-    return sum(value for found, value in _samples(stack, job, name) if all(label in found for label in wanted))
+    return _sum(_samples(stack, job, name), **labels)
+
+
+def job_buckets(stack: LocalStack, job: str, name: str, *bounds: str) -> list[int]:
+    """How many values of a metric such as `predict_ms` were at most each of the bounds, all as of one moment."""
+    samples = list(_samples(stack, job, f"{name}_bucket"))
+    return [_sum(samples, le=bound) for bound in bounds]
 
 
 def records_read(stack: LocalStack, job: str) -> int:
@@ -26,3 +33,9 @@ def _samples(stack: LocalStack, job: str, name: str) -> Iterator[tuple[str, int]
         for labels, value in pattern.findall(get_text(task_manager.ports["metrics"], "/metrics")):
             if f'job_id="{job}"' in labels:
                 yield labels, int(float(value))
+
+
+def _sum(samples: Iterable[tuple[str, int]], **labels: str) -> int:
+    # As Flink's reporter writes values: a version's hyphen, the plus of +Inf.
+    wanted = [f'{label}="{NOT_PLAIN.sub("_", value)}"' for label, value in labels.items()]
+    return sum(value for found, value in samples if all(label in found for label in wanted))
