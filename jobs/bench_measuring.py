@@ -4,38 +4,50 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from kafka import KafkaProducer
+
 from jobs import flink_client
 from jobs.job_metrics import job_metric, records_read
 from jobs.local_stack import LocalStack
+from jobs.replay_send import FOR_THROUGHPUT, send
+from training.records import Record
 
 JOBS = ("measure_outcomes", "measure_sessions", "watch_drift", "watch_experiments")
 USER_SHARE = 0.1  # of users in the feature log
-WARM_UP_EVENTS = 50_000
+WARM_UP_EVENTS = 100_000
 SECONDS = 30.0  # of a measurement, at most
 POLL_SECONDS = 1.0
 TIMEOUT_S = 300
 
 
-def measuring_figures(stack: LocalStack, conf: Path, overrides: Sequence[str]) -> dict[str, int]:
+def measuring_figures(
+    stack: LocalStack, conf: Path, overrides: Sequence[str], topic: str, records: Sequence[Record]
+) -> dict[str, int]:
     """Records a second: `beside`, the clicks that the score job scores while all of them run, and what each reads by
-    its name when it runs alone, on what was written then.
+    its name when it runs alone, on what was written then and from the beginning of the clicks.
 
-    The topic of the clicks holds enough of them to last. Each job has parallelism 1 and starts at the earliest record.
+    All jobs wait while `records` are sent to the topic of the clicks as fast as it takes them: jobs that are submitted
+    beside one at full load would take minutes to start. Each has parallelism 1.
     """
-    common = [*overrides, f"feature_log.user_share={USER_SHARE}", "source.start=earliest", "job.parallelism=1"]
+    common = [*overrides, f"feature_log.user_share={USER_SHARE}", "job.parallelism=1"]
     stack.start_task_manager()
-    score = flink_client.submit(stack, conf, common)
-    others = [_submit(stack, conf, common, name) for name in JOBS]
+    submitted = [_submit(stack, conf, [*common, "source.start=latest"], name) for name in ("score_clicks", *JOBS)]
+    score = submitted[0]
     try:
+        for job in submitted:
+            flink_client.wait_until_running(stack, job)
+        producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, **FOR_THROUGHPUT)
+        send(producer, topic, records)
+        producer.close()
         flink_client.wait_for(
             lambda: job_metric(stack, score, "scored") >= WARM_UP_EVENTS, TIMEOUT_S, f"{WARM_UP_EVENTS} clicks scored"
         )
         figures = {"beside": _rate(lambda: job_metric(stack, score, "scored"))}
     finally:
-        for job in (score, *others):
+        for job in submitted:
             flink_client.cancel(stack, job)
     for name in JOBS:
-        job = _submit(stack, conf, common, name)
+        job = _submit(stack, conf, [*common, "source.start=earliest"], name)
         try:
             flink_client.wait_for(lambda job=job: records_read(stack, job) > 0, TIMEOUT_S, f"{name} to read a record")
             figures[name] = _rate(lambda job=job: records_read(stack, job))

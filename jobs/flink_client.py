@@ -63,7 +63,7 @@ def stop_with_savepoint(stack: LocalStack, job: str) -> Path:
 
 def cancel(stack: LocalStack, job: str) -> None:
     """End the job without a savepoint."""
-    _flink(stack, ["cancel", job], r"Cancelled job")
+    stack.cancel(job)
     wait_for(lambda: stack.rest(f"/jobs/{job}")["state"] == "CANCELED", 60, f"job {job} to end")
 
 

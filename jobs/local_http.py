@@ -10,10 +10,19 @@ def get_text(port: int, path: str) -> str:
 
     Raises OSError, also for a status of 400 and above, and HTTPException for what is not HTTP.
     """
+    return _ask("GET", port, path)
+
+
+def patch(port: int, path: str) -> None:
+    """Tell the server at a port to change what is at a path; raises as get_text does."""
+    _ask("PATCH", port, path)
+
+
+def _ask(method: str, port: int, path: str) -> str:
     # http.client, not urllib: a proxy of the environment has no business between two processes of this machine.
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
     try:
-        connection.request("GET", path)
+        connection.request(method, path)
         answer = connection.getresponse()
         text = answer.read().decode(errors="replace")
     finally:

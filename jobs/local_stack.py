@@ -22,7 +22,7 @@ from time import monotonic
 from typing import Any, Self
 
 from jobs import local_broker, local_cluster
-from jobs.local_http import get_text
+from jobs.local_http import get_text, patch
 from jobs.processes import Process, ProcessError, is_running, kill, start, stop, wait_until
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -193,6 +193,10 @@ class LocalStack:
     def rest(self, path: str) -> Any:
         """The JSON that Flink's REST API answers at `path`, for example /jobs/overview. Raises OSError."""
         return json.loads(get_text(self._get("jobmanager").ports["rest"], path))
+
+    def cancel(self, job: str) -> None:
+        """Ask Flink to end a job, without a savepoint. Raises OSError."""
+        patch(self._get("jobmanager").ports["rest"], f"/jobs/{job}?mode=cancel")
 
     def _launch_task_manager(self) -> Process:
         number = 1 + sum(map(_is_task_manager, self.processes))

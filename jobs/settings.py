@@ -94,6 +94,8 @@ class Execution(Section):
     bundle_size: Positive
     bundle_time: Duration
     buffer_timeout: Duration
+    unhurried_bundle_time: Duration
+    unhurried_buffer_timeout: Duration
 
 
 class Delivery(Section):
@@ -264,9 +266,15 @@ def _in_event_time(settings: Settings) -> Settings:
 
 
 def _named(settings: Settings, section: Archive | Outcomes | Sessions | Drift | Experiments) -> Settings:
-    """With the name, group and parallelism of another job."""
+    """With the name, group and parallelism of another job, none of which anybody waits for as for a score."""
+    execution = replace(
+        settings.execution,
+        bundle_time=settings.execution.unhurried_bundle_time,
+        buffer_timeout=settings.execution.unhurried_buffer_timeout,
+    )
     return replace(
         settings,
+        execution=execution,
         job=replace(settings.job, name=section.name, parallelism=section.parallelism),
         source=replace(settings.source, group_id=section.name),
     )

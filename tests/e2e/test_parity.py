@@ -1,4 +1,4 @@
-"""The running job computes what training computes, bit for bit: through broker, cluster, savepoint and restore."""
+"""The running job computes what training computes, bit for bit: through broker, cluster, savepoint and rescaling."""
 
 import random
 from base64 import b64decode
@@ -52,7 +52,7 @@ def test_logged_features_and_scores_equal_the_offline_ones_bit_for_bit(pipeline,
     pipe.wait_until_consumed("profiles")
     pipe.send("clicks", clicks[:middle])
     savepoint = pipe.stop()  # with clicks of the first half behind it, and clicks of it still to come
-    pipe.start(savepoint=savepoint)
+    pipe.start("job.parallelism=4", savepoint=savepoint)  # each task has half of the users that it had
     pipe.wait_until_consumed("clicks")
     pipe.send("profiles", profile_records(later_profiles))
     pipe.wait_until_consumed("profiles")
