@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from training.runs import read_runs
 from udfs.model import BundleError, Manifest, read_manifest
 from udfs.registry import Entry, Registry, RegistryError
 from udfs.rollout import Rollout
@@ -19,32 +20,7 @@ LOOK_SECONDS = 10.0
 MOST_ENTRIES = 200
 MOST_RUNS = 30
 REFERENCE_FILE = "reference.json"
-RETRAINING = "retraining"
 METRICS = ("test_roc_auc", "test_average_precision", "test_log_loss")
-
-
-class Gate(msgspec.Struct):
-    """A condition that a retrained model has to meet."""
-
-    name: str
-    rule: str
-    value: object
-    passed: bool
-
-
-class Run(msgspec.Struct):
-    """A retraining, as its file in the registry tells."""
-
-    run: str
-    started: str
-    trigger: str
-    state: str
-    gates: list[Gate] = []
-    version: str | None = None
-    champion: str | None = None
-    ledger_entry: int | None = None
-    message: str | None = None
-    finished: str | None = None
 
 
 class Distribution(msgspec.Struct):
@@ -124,7 +100,7 @@ class Models:
             "ledger": [_line(number, self._entries[number], newest.number) for number in reversed(numbers)],
             "shares": [{"at": _ms(entry), "arms": serving(entry.rollout)} for entry in whole],
             "models": {version: known.get(version) or self._metrics(version) for version in [*versions][:50]},
-            "runs": self._runs(),
+            "runs": msgspec.to_builtins(read_runs(registry, MOST_RUNS)[::-1]),
         }
 
     def _metrics(self, version: str) -> dict | None:
@@ -132,22 +108,6 @@ class Models:
             return _metrics(self.registry.manifest(version))
         except BundleError:
             return None
-
-    def _runs(self) -> list[dict]:
-        """The newest retraining runs, newest first."""
-        files, directory = self.registry.files, self.registry.path(RETRAINING)
-        try:
-            paths = [path for path in files.ls(directory, detail=False) if path.endswith(".json")]
-        except FileNotFoundError:
-            return []
-        runs = []
-        for path in sorted(paths)[-MOST_RUNS:]:
-            try:
-                runs.append(msgspec.json.decode(files.cat_file(path), type=Run))
-            except (msgspec.DecodeError, UnicodeDecodeError, FileNotFoundError):
-                continue  # being written, or no run at all
-        runs.sort(key=lambda run: run.started, reverse=True)
-        return msgspec.to_builtins(runs)
 
     def _read_reference(self, version: str) -> Reference | None:
         try:

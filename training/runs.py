@@ -72,9 +72,10 @@ def write_run(registry: Registry, run: Run) -> None:
     replace_file(registry, (DIRECTORY, f"{run.run}.json"), content)
 
 
-def read_runs(registry: Registry) -> list[Run]:
-    """All runs, the newest last. Raises RegistryError for a file that is not a record."""
-    return [_read(registry, name) for name in registry.names(DIRECTORY) if name.endswith(".json")]
+def read_runs(registry: Registry, most: int | None = None) -> list[Run]:
+    """All runs or the newest ones, the newest last. Raises RegistryError for a file that is not a record."""
+    names = [name for name in registry.names(DIRECTORY) if name.endswith(".json")]
+    return [_read(registry, name) for name in (names[-most:] if most else names)]
 
 
 def passed_runs(registry: Registry) -> dict[str, Run]:
@@ -83,8 +84,8 @@ def passed_runs(registry: Registry) -> dict[str, Run]:
 
 
 def newest_run(registry: Registry) -> Run | None:
-    names = [name for name in registry.names(DIRECTORY) if name.endswith(".json")]
-    return _read(registry, names[-1]) if names else None
+    runs = read_runs(registry, 1)
+    return runs[0] if runs else None
 
 
 def _read(registry: Registry, name: str) -> Run:

@@ -136,6 +136,24 @@ class WindowDrift(msgspec.Struct, frozen=True):
     features: list[FeatureDrift]
 
 
+class NewestDrift:
+    """How bad the newest window is, as numbers for metrics: the worst of its models."""
+
+    def __init__(self) -> None:
+        self.level = 0  # as in LEVELS: 0 stable, 1 watch, 2 alarm
+        self.moved = 0  # features at watch or alarm
+        self._window_end = 0
+
+    def note(self, drift: WindowDrift) -> None:
+        """Take a window into account; windows that are older than the newest one count no more."""
+        if drift.window_end < self._window_end:
+            return
+        is_same = drift.window_end == self._window_end
+        self.level = max(LEVELS.index(drift.level), self.level if is_same else 0)
+        self.moved = max(len(drift.moved), self.moved if is_same else 0)
+        self._window_end = drift.window_end
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """From which corrected index on there is a level, and the features that never have one but stable."""

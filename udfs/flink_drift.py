@@ -8,7 +8,7 @@ import numpy as np
 from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
-from udfs.drift import CELLS, Thresholds, count_cells, window_drift
+from udfs.drift import CELLS, NewestDrift, Thresholds, count_cells, window_drift
 from udfs.flink_columns import Column, ColumnFunction, Profile, row_type
 from udfs.references import References
 
@@ -69,6 +69,10 @@ class JudgeDrift(ColumnFunction):
 
     def open(self, context: FunctionContext) -> None:
         self._references = self._make_references()
+        self._newest = NewestDrift()
+        group = self.metric_group(context)
+        group.gauge("drift_level", lambda: self._newest.level)
+        group.gauge("drift_features_moved", lambda: self._newest.moved)
 
     def columns(
         self,
@@ -91,7 +95,9 @@ class JudgeDrift(ColumnFunction):
         if reference is None:
             return None
         total = sum(np.frombuffer(zlib.decompress(part), np.int64) for part in counts).reshape(-1, CELLS)
-        return msgspec.json.encode(window_drift(window, version, reference, total, labels, self._thresholds)).decode()
+        drift = window_drift(window, version, reference, total, labels, self._thresholds)
+        self._newest.note(drift)
+        return msgspec.json.encode(drift).decode()
 
 
 def _count(cells: list) -> bytes:

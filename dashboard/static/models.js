@@ -9,7 +9,8 @@ const seen = new Chart("seen", { format: share, top: 1, empty: "No score has bee
 const auc = new Chart("auc", { format: (value) => number(value, 3), zero: false, empty: "No score has matured yet: its horizon has to pass." });
 const promise = new Chart("promise", { format: (value) => percent(value, 2), empty: "No score has matured yet." });
 const loss = new Chart("loss", { format: (value) => number(value, 4), empty: "No score has matured yet." });
-const STATES = { challenger_entered: "good", entered: "good", passed: "good", done: "good", failed: "bad", refused: "bad", running: "wait" };
+// As of training/runs.py; a run that failed or was refused did what it is for, an error did not.
+const STATES = { preparing: "wait", training: "wait", evaluating: "wait", passed: "good", failed: "none", refused: "none", error: "bad" };
 
 poll("models", 5, (told) => {
   showServing(told.models, told.status.now);
@@ -131,7 +132,8 @@ function showRuns(runs) {
     { label: "state", cell: (run) => verdict(STATES[run.state] ?? "none", words(run.state)) },
     { label: "gates", cell: (run) => run.gates.length ? run.gates.map((gate) => el("div", {}, verdict(gate.passed ? "good" : "bad", `${gate.name}: ${gate.value ?? "–"} (${gate.rule})`))) : "–" },
     { label: "model", cell: (run) => run.version ? el("code", {}, run.version) : "–" },
-    { label: "said", cell: (run) => run.message ?? (run.ledger_entry ? `ledger entry ${run.ledger_entry}` : "–") },
+    { label: "said", cell: (run) => run.message || "–" },
+    { label: "decided since", cell: (run) => run.decisions.length ? run.decisions.map((decision) => el("div", {}, `${moment(Date.parse(decision.at))} ${decision.act}: ${decision.why}`)) : "–" },
   ];
   find("runs").replaceChildren(table(columns, runs));
 }

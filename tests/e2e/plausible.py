@@ -16,6 +16,7 @@ from kafka.errors import KafkaError
 from jobs.settings import Settings
 from training.ledger import append, next_entry, upload_bundle
 from training.records import profile_records
+from training.runs import Decision, Gate, Run, Window, run_name, write_run
 from training.simulate import Simulation, simulate
 from udfs.deployment import Deployment, Options, load_model
 from udfs.events import ClickDecoder, ClickLimits
@@ -69,29 +70,28 @@ def fill_registry(uri: Path, champion: Path, challenger: Path) -> Registry:
         (rollout(first, second, 0.25), f"ramp {second}", "guardrails held at 5 %"),
     ):
         append(registry, next_entry(registry), made, by="ada@shop", command=command.split(), why=why)
-    (uri / "retraining").mkdir()
-    gates = [
-        {"name": "AUC", "rule": "at least the champion's lower end", "value": 0.861, "passed": True},
-        {"name": "calibration", "rule": "within 10 % of the positive rate", "value": "4 %", "passed": True},
-    ]
     began = datetime.now(UTC) - timedelta(hours=7)
-    for number, (state, trigger, passed) in enumerate(
-        (("failed", "schedule", False), ("entered", "drift alarm", True))
-    ):
+    auc = Gate("auc", "at least the champion's lower end", "0.861", True)
+    for number, (state, trigger, passed) in enumerate((("failed", "schedule", False), ("passed", "drift alarm", True))):
         at = began + timedelta(hours=3 * number)
-        run = {
-            "run": f"{at:%Y%m%dT%H%M%SZ}",
-            "started": at.isoformat(),
-            "trigger": trigger,
-            "state": state,
-            "gates": [gates[0], gates[1] | {"passed": passed, "value": "4 %" if passed else "17 %"}],
-            "version": second if passed else None,
-            "champion": first,
-            "ledger_entry": 2 if passed else None,
-            "message": None if passed else "the gate calibration failed",
-            "finished": (at + timedelta(minutes=4)).isoformat(),
-        }
-        (uri / "retraining" / f"{run['run']}.json").write_text(json.dumps(run))
+        at_ms = round(at.timestamp() * 1000)
+        calibration = Gate("calibration", "within 10 % of the positive rate", "4 %" if passed else "17 %", passed)
+        run = Run(
+            run=run_name(at),
+            started=at,
+            trigger=trigger,
+            state=state,
+            window=Window(context=at_ms - 4, start=at_ms - 3, newest=at_ms - 2, matured=at_ms - 1, end=at_ms),
+            settings="",
+            gates=(auc, calibration),
+            version=second if passed else None,
+            champion=first,
+            ledger_entry=2 if passed else None,
+            message=f"{second} is in shadow by entry 2" if passed else "gates failed: calibration",
+            finished=at + timedelta(minutes=4),
+            decisions=(Decision(at, "start", "its AUC in shadow is no worse", 2),) if passed else (),
+        )
+        write_run(registry, run)
     return registry
 
 

@@ -15,8 +15,10 @@ from udfs.drift import (
     MISSING,
     UNSEEN,
     Distribution,
+    NewestDrift,
     Reference,
     Thresholds,
+    WindowDrift,
     compare,
     count_cells,
     stability_index,
@@ -226,3 +228,12 @@ def test_a_window_tells_of_its_labels_and_names_the_features_that_moved_most_fir
     told = window_drift((60_000, 120_000), "v1", reference, counts, (4, 1), THRESHOLDS)
     assert (told.rows, told.level, told.moved, told.label_rate) == (10_000, "alarm", ["b", "score"], 0.25)
     assert told.score_psi == told.features[2].psi == pytest.approx(0.274, abs=0.002)
+
+
+def test_the_newest_window_is_as_bad_as_the_worst_of_its_models():
+    newest = NewestDrift()
+    seen = []
+    for end, level, moved in ((1, "alarm", ["a", "b"]), (2, "watch", ["a"]), (2, "stable", []), (1, "alarm", ["a"])):
+        newest.note(WindowDrift(0, end, "v", 9, level, 0.0, None, moved, []))
+        seen.append((newest.level, newest.moved))
+    assert seen == [(2, 2), (1, 1), (1, 1), (1, 1)]

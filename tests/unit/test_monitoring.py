@@ -38,6 +38,7 @@ WELL = {
     f'intent_model_created_seconds{{{JOB},version="v7"}}': "0x60",
     f"intent_shadow_batches_missed{{{JOB}}}": "0x60",
     f"intent_remote_fallbacks{{{JOB}}}": "0x60",
+    f"intent_drift_level{{{JOB}}}": "0x30 2x9 1x21",
 }
 OVER = f"intent_event_to_score_ms_over_budget{{{JOB}}}"
 REJECTED = f'intent_rejected{{{JOB},topic="clicks",reason="invalid_json"}}'
@@ -62,6 +63,7 @@ ILL = {
     "ModelOld": {f'intent_model_created_seconds{{{JOB},version="v7"}}': "-3000000x60"},
     "ShadowsMissed": {f"intent_shadow_batches_missed{{{JOB}}}": "0+60x60"},
     "RemoteFallbacks": {f"intent_remote_fallbacks{{{JOB}}}": "0+100x60"},
+    "Drift": {f"intent_drift_level{{{JOB}}}": "1x30 2x30"},
 }
 #: Alerts that come along, because they say the same with more weight or less.
 ALONG = {"DeadLettersMany": {"DeadLetters"}, "LatencyBudgetMissed": {"LatencyBudget"}}
