@@ -170,7 +170,7 @@ def _measure(directory: Path, figures: dict) -> None:
                 console.print(f"    {dashboard_words(figures['dashboard'])}")
             flink_client.cancel(stack, job)
         step("The jobs that measure")
-        figures["measuring"] = measuring_figures(stack, CONF, common, settings.topics.clicks, records)
+        figures["measuring"] = measuring_figures(stack, CONF, common, settings.topics, records)
         console.print(f"    {_measuring_words(figures['measuring'])}")
 
         scores = islice(read_topic(settings.kafka, settings.topics.scores), 10_000)

@@ -34,7 +34,7 @@ REPORT = PROJECT / "build" / "bench_dashboard.json"
 RATE = 10_000
 WARM_UP_SECONDS = 60
 WITHOUT_SECONDS = 60
-PAGES = ("live", "experiment", "kpis", "models", "drift", "rejected")
+PAGES = ("live", "experiment", "kpis", "models", "drift", "dead-letters")
 
 
 class Viewer(threading.Thread):

@@ -4,24 +4,28 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 from kafka import KafkaProducer
 
 from jobs import flink_client
 from jobs.job_metrics import job_metric, records_read
 from jobs.local_stack import LocalStack
 from jobs.replay_send import FOR_THROUGHPUT, send
+from jobs.settings import Topics
+from training.kafka_source import read_topic
 from training.records import Record
 
 JOBS = ("measure_outcomes", "measure_sessions", "watch_drift", "watch_experiments")
 USER_SHARE = 0.1  # of users in the feature log
 WARM_UP_EVENTS = 100_000
 SECONDS = 30.0  # of a measurement, at most
+SESSIONS = 300_000
 POLL_SECONDS = 1.0
 TIMEOUT_S = 300
 
 
 def measuring_figures(
-    stack: LocalStack, conf: Path, overrides: Sequence[str], topic: str, records: Sequence[Record]
+    stack: LocalStack, conf: Path, overrides: Sequence[str], topics: Topics, records: Sequence[Record]
 ) -> dict[str, int]:
     """Records a second: `beside`, the clicks that the score job scores while all of them run, and what each reads by
     its name when it runs alone, on what was written then and from the beginning of the clicks.
@@ -37,7 +41,7 @@ def measuring_figures(
         for job in submitted:
             flink_client.wait_until_running(stack, job)
         producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, **FOR_THROUGHPUT)
-        send(producer, topic, records)
+        send(producer, topics.clicks, records)
         producer.close()
         flink_client.wait_for(
             lambda: job_metric(stack, score, "scored") >= WARM_UP_EVENTS, TIMEOUT_S, f"{WARM_UP_EVENTS} clicks scored"
@@ -46,6 +50,7 @@ def measuring_figures(
     finally:
         for job in submitted:
             flink_client.cancel(stack, job)
+    _multiply(stack, topics.sessions)
     for name in JOBS:
         job = _submit(stack, conf, [*common, "source.start=earliest"], name)
         try:
@@ -54,6 +59,18 @@ def measuring_figures(
         finally:
             flink_client.cancel(stack, job)
     return figures
+
+
+def _multiply(stack: LocalStack, topic: str) -> None:
+    """Send the sessions that there are again, as those of other users: too few end in a minute to measure a rate by."""
+    sessions = [
+        msgspec.json.decode(value) for value in read_topic({"bootstrap.servers": stack.bootstrap_servers}, topic)
+    ]
+    producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, **FOR_THROUGHPUT)
+    for copy in range(-(-SESSIONS // max(len(sessions), 1))):
+        users = (session | {"user_id": f"{session['user_id']}-{copy}"} for session in sessions)
+        send(producer, topic, ((user["user_id"].encode(), msgspec.json.encode(user), None) for user in users))
+    producer.close()
 
 
 def _submit(stack: LocalStack, conf: Path, overrides: Sequence[str], name: str) -> str:
