@@ -93,14 +93,19 @@ class Models:
         whole = [entry for entry in self._entries.values() if isinstance(entry, Entry)]
         versions = dict.fromkeys(version for entry in reversed(whole) for version in entry.rollout.versions)
         known = self._told.get("models", {})
+        runs, problem = [], None
+        try:
+            runs = msgspec.to_builtins(read_runs(registry, MOST_RUNS)[::-1])
+        except RegistryError as error:  # a record that is broken is no reason not to say who serves
+            problem = str(error)
         return {
-            "error": None,
+            "error": problem,
             "registry": registry.uri,
             "serving": serving(newest.rollout),
             "ledger": [_line(number, self._entries[number], newest.number) for number in reversed(numbers)],
             "shares": [{"at": _ms(entry), "arms": serving(entry.rollout)} for entry in whole],
             "models": {version: known.get(version) or self._metrics(version) for version in [*versions][:50]},
-            "runs": msgspec.to_builtins(read_runs(registry, MOST_RUNS)[::-1]),
+            "runs": runs,
         }
 
     def _metrics(self, version: str) -> dict | None:

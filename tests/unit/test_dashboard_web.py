@@ -153,6 +153,7 @@ def test_the_registrys_ledger_and_shares_are_told(tmp_path):
     assert {arm["arm"]: arm["share"] for arm in told["serving"]} == {"champion": 0.8, "challenger": 0.2}
     assert told["models"]["v1"]["metrics"]["test_roc_auc"][0] == 0.8
     assert told["runs"] == []
+    assert "retraining/half.json: not the record of a run" in told["error"]
 
 
 def test_a_registry_that_is_gone_is_told_and_what_was_known_stays(tmp_path):
