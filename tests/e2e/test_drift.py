@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from tests.drift_oracle import assert_same_windows, expected_windows
@@ -13,6 +14,7 @@ from udfs.drift import REFERENCE_FILE
 pytestmark = pytest.mark.e2e
 
 DAY_MS = 86_400_000
+CLOCKS = 20  # users, so many that each partition has one, which moves its time on
 
 
 def records(rows: list[dict]) -> list[Record]:
@@ -24,7 +26,8 @@ def test_drift_is_right_and_told_once_though_the_job_crashes_and_events_are_late
     frame, names = logged_vectors(bundle_directory, busy)
     results = outcomes(frame, "test-model")
     vectors, labels = feature_log(frame, names, "test-model"), results.to_dict("records")
-    much_later = frame[-1:].assign(event_time=frame["event_time"].max() + DAY_MS, user_id="clock")
+    last = frame[-1:].assign(event_time=frame["event_time"].max() + DAY_MS)
+    much_later = pd.concat([last.assign(user_id=f"clock {number}") for number in range(CLOCKS)])
     wanted_of = frame, results[results["evaluated"]], json.loads((bundle_directory / REFERENCE_FILE).read_bytes())
     half = len(frame) // 2
 
@@ -32,7 +35,6 @@ def test_drift_is_right_and_told_once_though_the_job_crashes_and_events_are_late
         "feature_log.user_share=1.0",
         "delivery.guarantee=exactly-once",
         "event_time.lateness=5 min",
-        "event_time.idle=20 s",
     )
     wanted = list(expected_windows(*wanted_of, pipe.settings.drift, 600_000, 60_000))
     pipe.start_other("jobs.watch_drift")
