@@ -24,7 +24,7 @@ FLAGS = (
     "--hide-scrollbars",
     "--no-proxy-server",
 )
-WAIT_SECONDS = 90  # Chromium, dashboard and a broker start on cores that others want too
+WAIT_SECONDS = 40
 
 
 class Browser:
