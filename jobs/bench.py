@@ -15,7 +15,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from kafka import KafkaProducer
 from rich.console import Console
 from rich.table import Table
 
@@ -23,14 +22,14 @@ from jobs import flink_client
 from jobs.bare_loop import bare_loop_rate
 from jobs.bench_dashboard import dashboard_figures, dashboard_words
 from jobs.bench_inference import inference_figures, inference_words
-from jobs.bench_latency import HOURS, SETTLE_SECONDS, USERS, in_a_process, latencies
+from jobs.bench_latency import HOURS, SETTLE_SECONDS, USERS, in_a_process, latencies, latency_figures
 from jobs.bench_measuring import USER_SHARE, measuring_figures
 from jobs.bench_preparation import preparation_figures
 from jobs.bench_swap import BATCH_BOUND_MS, job_swap_figures, swap_figures
 from jobs.job_metrics import job_metric
 from jobs.local_stack import PROJECT, LocalStack, StackError
 from jobs.processes import ProcessError
-from jobs.replay_send import FOR_THROUGHPUT, send
+from jobs.replay_send import send_at_once
 from jobs.settings import Topics, load_settings
 from jobs.topics import create_topics
 from training.bundle import write_bundle
@@ -135,9 +134,7 @@ def _measure(directory: Path, figures: dict) -> None:
         settings = load_settings(CONF, [*common, *every_topic, f"kafka.bootstrap.servers={stack.bootstrap_servers}"])
         create_topics(settings, partitions=4, replication=1)
         step("Sending the clicks to Kafka")
-        producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, **FOR_THROUGHPUT)
-        send(producer, settings.topics.clicks, records)
-        producer.close()
+        send_at_once(stack.bootstrap_servers, settings.topics.clicks, records)
         del records[MEASURED_CLICKS:]
 
         figures["throughput"] = {name: {} for name in BACKENDS}
@@ -194,10 +191,9 @@ def _profile_latencies(stack: LocalStack, topics: Topics, profile: str) -> dict[
     figures = {}
     for rate in PROFILES[profile][1]:
         step(f"Latency, profile {profile}, at {rate} events/s")
-        measured = latencies(stack.bootstrap_servers, topics, rate, SETTLE_SECONDS + MEASURED_SECONDS)
-        p50, p99 = np.percentile(measured, [50, 99]).round(1).tolist()
-        figures[str(rate)] = {"p50": p50, "p99": p99}
-        console.print(f"    p50 {p50} ms, p99 {p99} ms of {len(measured)} events")
+        found = latency_figures(stack.bootstrap_servers, topics, rate, SETTLE_SECONDS + MEASURED_SECONDS)
+        figures[str(rate)] = found
+        console.print(f"    p50 {found['p50']} ms, p99 {found['p99']} ms of {found['events']} events")
     return figures
 
 

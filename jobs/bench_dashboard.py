@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 
 from jobs import flink_client
-from jobs.bench_latency import latencies
+from jobs.bench_latency import latencies, latency_figures
 from jobs.local_http import get_text
 from jobs.local_stack import PROJECT, LocalStack, StackError
 from jobs.processes import ProcessError, stop
@@ -70,7 +70,7 @@ def dashboard_figures(stack: LocalStack, conf: Path, overrides: Sequence[str], t
 
     The job runs already, and is warm. Times in ms, memory in MiB, load in cores.
     """
-    figures = {"without": _latency(stack, topics, WITHOUT_SECONDS)}
+    figures = {"without": latency_figures(stack.bootstrap_servers, topics, RATE, WITHOUT_SECONDS)}
     stack.start_dashboard(conf, overrides)
     process = stack.processes["dashboard"]
     looked_at = psutil.Process(process.pid)
@@ -78,7 +78,7 @@ def dashboard_figures(stack: LocalStack, conf: Path, overrides: Sequence[str], t
     viewer.start()
     try:
         began, cpu, memory = time.monotonic(), looked_at.cpu_times(), looked_at.memory_info().rss
-        figures["with"] = _latency(stack, topics, seconds)
+        figures["with"] = latency_figures(stack.bootstrap_servers, topics, RATE, seconds)
         spent = sum(looked_at.cpu_times()[:2]) - sum(cpu[:2])
         figures["dashboard_cores"] = round(spent / (time.monotonic() - began), 3)
         figures["dashboard_mib"] = [round(of / 2**20) for of in (memory, looked_at.memory_info().rss)]
@@ -93,28 +93,19 @@ def dashboard_figures(stack: LocalStack, conf: Path, overrides: Sequence[str], t
         "p99": p99,
         "longest": longest,
     }
-    figures["without_again"] = _latency(stack, topics, WITHOUT_SECONDS)
+    figures["without_again"] = latency_figures(stack.bootstrap_servers, topics, RATE, WITHOUT_SECONDS)
     return figures
 
 
 def dashboard_words(figures: dict) -> str:
-    told = (f"{name.replace('_', ' ')} p50 {of['p50']} ms, p99 {of['p99']} ms" for name, of in _of_the_job(figures))
+    of_the_job = {name: figures[name] for name in ("without", "with", "without_again")}
+    told = (f"{name.replace('_', ' ')} p50 {of['p50']} ms, p99 {of['p99']} ms" for name, of in of_the_job.items())
     answers = figures["answers"]
     return (
         f"the job {'; '.join(told)}; pages answered in p50 {answers['p50']} ms, p99 {answers['p99']} ms, "
         f"{answers['failed']} of {answers['pages'] + answers['failed']} failed; {figures['dashboard_cores']} cores, "
         f"{figures['dashboard_mib'][0]} to {figures['dashboard_mib'][1]} MiB"
     )
-
-
-def _of_the_job(figures: dict) -> list[tuple[str, dict]]:
-    return [(name, figures[name]) for name in ("without", "with", "without_again")]
-
-
-def _latency(stack: LocalStack, topics: Topics, seconds: int) -> dict[str, float]:
-    measured = latencies(stack.bootstrap_servers, topics, RATE, seconds)
-    p50, p99 = np.percentile(measured, [50, 99]).round(1).tolist()
-    return {"events": len(measured), "p50": p50, "p99": p99}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,12 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
-from kafka import KafkaProducer
 
 from jobs import flink_client
 from jobs.job_metrics import job_metric, records_read
 from jobs.local_stack import LocalStack
-from jobs.replay_send import FOR_THROUGHPUT, send
+from jobs.replay_send import send_at_once
 from jobs.settings import Topics
 from training.kafka_source import read_topic
 from training.records import Record
@@ -40,9 +39,7 @@ def measuring_figures(
     try:
         for job in submitted:
             flink_client.wait_until_running(stack, job)
-        producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, **FOR_THROUGHPUT)
-        send(producer, topics.clicks, records)
-        producer.close()
+        send_at_once(stack.bootstrap_servers, topics.clicks, records)
         flink_client.wait_for(
             lambda: job_metric(stack, score, "scored") >= WARM_UP_EVENTS, TIMEOUT_S, f"{WARM_UP_EVENTS} clicks scored"
         )
@@ -66,11 +63,10 @@ def _multiply(stack: LocalStack, topic: str) -> None:
     sessions = [
         msgspec.json.decode(value) for value in read_topic({"bootstrap.servers": stack.bootstrap_servers}, topic)
     ]
-    producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, **FOR_THROUGHPUT)
-    for copy in range(-(-SESSIONS // max(len(sessions), 1))):
-        users = (session | {"user_id": f"{session['user_id']}-{copy}"} for session in sessions)
-        send(producer, topic, ((user["user_id"].encode(), msgspec.json.encode(user), None) for user in users))
-    producer.close()
+    copies = -(-SESSIONS // max(len(sessions), 1))
+    users = (session | {"user_id": f"{session['user_id']}-{copy}"} for copy in range(copies) for session in sessions)
+    records = ((user["user_id"].encode(), msgspec.json.encode(user), None) for user in users)
+    send_at_once(stack.bootstrap_servers, topic, records)
 
 
 def _submit(stack: LocalStack, conf: Path, overrides: Sequence[str], name: str) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jobs import flink_client
 from jobs.local_stack import LocalStack, StackError
-from jobs.replay_send import FOR_LATENCY, FOR_THROUGHPUT, Sent, send
+from jobs.replay_send import FOR_LATENCY, Sent, send_at_once
 from jobs.settings import Settings
 from training.broken import with_broken
 from training.bundle import write_bundle
@@ -50,11 +50,7 @@ def show_dashboard(stack: LocalStack, conf: Path, overrides: Sequence[str]) -> N
 
 
 def send_profiles(stack: LocalStack, settings: Settings, stream: Clickstream) -> None:
-    producer = KafkaProducer(bootstrap_servers=stack.bootstrap_servers, **FOR_THROUGHPUT)
-    try:
-        check(send(producer, settings.topics.profiles, profile_records(stream.profiles)))
-    finally:
-        producer.close()
+    check(send_at_once(stack.bootstrap_servers, settings.topics.profiles, profile_records(stream.profiles)))
 
 
 def click_producer(stack: LocalStack) -> KafkaProducer:

@@ -62,8 +62,11 @@ def stop_with_savepoint(stack: LocalStack, job: str) -> Path:
 
 
 def cancel(stack: LocalStack, job: str) -> None:
-    """End the job without a savepoint."""
-    stack.cancel(job)
+    """End the job without a savepoint. Raises JobError."""
+    try:
+        stack.cancel(job)
+    except OSError as error:
+        raise JobError(f"job {job} can't be cancelled: {error}") from None
     wait_for(lambda: stack.rest(f"/jobs/{job}")["state"] == "CANCELED", 60, f"job {job} to end")
 
 

@@ -46,6 +46,15 @@ class Sent:
         return self.delivered / self.seconds if self.seconds else 0.0
 
 
+def send_at_once(bootstrap_servers: str, topic: str, records: Iterable[Record]) -> Sent:
+    """Send records as fast as the broker takes them, over a producer of its own."""
+    producer = KafkaProducer(bootstrap_servers=bootstrap_servers, **FOR_THROUGHPUT)
+    try:
+        return send(producer, topic, records)
+    finally:
+        producer.close()
+
+
 def send(producer: KafkaProducer, topic: str, records: Iterable[Record], record_timestamps: bool = True) -> Sent:
     """Send records as they come, wait until all are delivered or given up, and count.
 

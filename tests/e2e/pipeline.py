@@ -14,7 +14,7 @@ from jobs import flink_client
 from jobs.local_stack import LocalStack
 from jobs.replay_send import FOR_THROUGHPUT, send
 from jobs.settings import Settings
-from tests.contracts import broken
+from tests.contracts import WRITTEN, broken
 from training.archive import find_parts, read_part
 from training.records import Record
 
@@ -122,10 +122,10 @@ class Pipeline:
 
     def broken_contracts(self) -> list[str]:
         """What records that the test has read, the first of each topic, break of the published contracts."""
-        written = {role: reader for role, reader in self._readers.items() if role not in ("clicks", "profiles")}
         return [
             line
-            for role, reader in written.items()
+            for role, reader in self._readers.items()
+            if role in WRITTEN
             for line in broken(role, [record.value for record in reader.records[:CHECKED_RECORDS]])
         ]
 
