@@ -197,7 +197,13 @@ def test_a_mapped_column_that_the_file_does_not_have_is_refused(tmp_path):
     [
         ("c.csv", b"", "no header line"),
         ("c.csv.gz", b"not gzip", "cannot be read further: Not a gzipped file"),
-        ("c.csv.gz", gzip.compress(b"who,what,at\na,scroll,1\n")[:-9], "cannot be read further: "),
+        # A gzip header holds the second it was made in, and xdist's workers must name a test alike.
+        pytest.param(
+            "c.csv.gz",
+            gzip.compress(b"who,what,at\na,scroll,1\n", mtime=0)[:-9],
+            "cannot be read further: ",
+            id="c.csv.gz-cut off",
+        ),
         ("c.parquet", b"not parquet", "cannot be read further: "),
         ("c.xlsx", b"", "unknown format; the name must end in .csv, .csv.gz, .jsonl"),
     ],
