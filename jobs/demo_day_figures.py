@@ -78,7 +78,7 @@ def kpi_figures(sums: Sequence[KpiSums], since_ms: int) -> dict[str, dict[str, f
             totals[kpi, row.arm] += row.numerator, row.denominator
     figures = defaultdict(dict)
     for (kpi, arm), (numerator, denominator) in sorted(totals.items()):
-        figures[kpi][arm] = round(numerator / denominator, 4) if denominator else None
+        figures[kpi][arm] = round(float(numerator / denominator), 4) if denominator else None
     return dict(figures)
 
 

@@ -88,7 +88,7 @@ function showCalibration(cells) {
   // On a logarithmic scale: most scores are small.
   const floor = 0.002;
   const log = (value) => (Math.log10(Math.max(floor, value)) - Math.log10(floor)) / -Math.log10(floor);
-  const x = (value) => left + (width - left - 10) * log(value);
+  const x = (value) => left + (width - left - 22) * log(value);
   const y = (value) => 8 + (height - bottom - 8) * (1 - log(value));
   const parts = [svg("line", { class: "guide", x1: x(floor), y1: y(floor), x2: x(1), y2: y(1) })];
   for (const tick of [0.01, 0.1, 1]) {
@@ -122,7 +122,7 @@ function showCalibration(cells) {
 
 function showRuns(runs) {
   if (!runs.length) {
-    find("runs").replaceChildren(el("p", { class: "soft" }, "No model has been retrained yet."));
+    find("runs").replaceChildren(el("p", { class: "soft" }, "training.retrain has made no model for this registry yet."));
     return;
   }
   const columns = [
