@@ -20,6 +20,7 @@ from training.promote import main
 pytestmark = pytest.mark.e2e
 
 CLICK = {"user_id": "ada", "event_name": "view_item"}
+HOUR_MS = 3_600_000
 ROLLOUT = """
 salt: e2e
 champion: test-model
@@ -82,11 +83,25 @@ def test_prometheus_finds_what_rules_and_dashboard_read(pipeline, flowing, prome
     assert main(["stage", str(bundle_directory), "--registry", registry]) == 0
     assert main(["apply", str(tmp_path / "rollout.yaml"), "--why", "first", "--registry", registry]) == 0
     # A counter that has counted nothing is not there: some clicks are broken, and all scores take too long.
-    pipe = pipeline(f"model.registry={registry}", "execution.latency_budget=1 ms", "job.parallelism=2")
+    # Drift has no level before a window is over: there are old clicks, whose window later ones end at once.
+    pipe = pipeline(
+        f"model.registry={registry}",
+        "execution.latency_budget=1 ms",
+        "job.parallelism=2",
+        "feature_log.user_share=1.0",
+        "drift.window=1 min",
+        "drift.slide=1 min",
+        "event_time.idle=2 s",
+    )
     pipe.start()
     pipe.start_other("jobs.measure_sessions")
+    pipe.start_other("jobs.watch_drift")
+    long_ago = CLICK | {"event_time": (time.time_ns() // 1_000_000) - HOUR_MS}
+    pipe.send("clicks", [(b"ada", json.dumps(long_ago).encode(), None) for _ in range(20)])
+    pipe.read("feature_log", at_least=20)
     pipe.send("clicks", [(b"ada", b"{", None) for _ in range(20)])
     flowing(pipe, 200, [f"u{number}" for number in range(50)])
+    pipe.read("drift", at_least=1)
 
     def missing() -> set[str]:
         return wanted - set(prometheus.get("label/__name__/values"))
