@@ -67,12 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
         if any(map(is_running, stack.processes.values())):
             raise StackError(f"{directory}: a stack runs there already; end it with `make down`")
         try:
-            settings = demonstrate(stack)
+            demonstrate(stack)
         except BaseException:
             stack.stop()
             raise
         if keep:
-            _explain_what_runs(stack, settings)
+            _explain_what_runs(stack)
         else:
             step("Stopping everything")
             stack.stop()
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _demonstrate(stack: LocalStack) -> Settings:
+def _demonstrate(stack: LocalStack) -> None:
     step(f"Starting Kafka and Flink (logs in {stack.directory.relative_to(PROJECT)}/log)")
     stack.start()
 
@@ -119,7 +119,6 @@ def _demonstrate(stack: LocalStack) -> Settings:
     REPORT.write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
     console.print(report_table(figures))
     console.print(f"wrote {REPORT.relative_to(PROJECT)}")
-    return settings
 
 
 def _half_day(users: int, seed: int) -> Simulation:
@@ -166,8 +165,7 @@ def _shown(outcome: Outcome, total: int):
     console.print(f"    {outcome.progress(total)}")
 
 
-def _explain_what_runs(stack: LocalStack, settings: Settings) -> None:
-    topics = settings.topics
+def _explain_what_runs(stack: LocalStack) -> None:
     step("Left running (make status shows it, make down ends it)")
     console.print(f"    dashboard      {stack.dashboard_url}")
     console.print(f"    Flink          {stack.rest_url}")
@@ -176,11 +174,10 @@ def _explain_what_runs(stack: LocalStack, settings: Settings) -> None:
         f"    more clicks    .venv/bin/python -m jobs.replay --bootstrap-servers {stack.bootstrap_servers}"
         f" --simulate users=500,hours=2,seed=3 --times shift --rate {RATE}"
     )
-    for topic in (topics.scores, topics.dead_letters):
-        console.print(
-            f"    follow {topic:7} java -cp 'build/jars/kafka/*' org.apache.kafka.tools.consumer.ConsoleConsumer"
-            f" --bootstrap-server {stack.bootstrap_servers} --topic {topic}"
-        )
+    console.print(
+        f"    follow scores  .venv/bin/python -m jobs.peek scores dead_letters --conf {CONF.relative_to(PROJECT)}"
+        f" --set kafka.bootstrap.servers={stack.bootstrap_servers} --follow"
+    )
 
 
 if __name__ == "__main__":

@@ -85,8 +85,8 @@ class Moment(NamedTuple):
     act: Callable[[], None]
 
 
-def demonstrate(stack: LocalStack) -> Settings:
-    """Play the day on the stack, which is started; returns the settings of what then runs."""
+def demonstrate(stack: LocalStack) -> None:
+    """Start the stack and play the day on it."""
     step(f"Starting Kafka and Flink (logs in {stack.directory.relative_to(PROJECT)}/log)")
     stack.start()
     begin = datetime.now(UTC).replace(hour=BEGINS, minute=0, second=0, microsecond=0) - timedelta(days=1)
@@ -117,7 +117,6 @@ def demonstrate(stack: LocalStack) -> Settings:
     REPORT.write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
     console.print(report_tables(figures))
     console.print(f"wrote {REPORT.relative_to(PROJECT)}")
-    return settings
 
 
 def _two_days(begin: datetime) -> Simulation:

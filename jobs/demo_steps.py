@@ -45,6 +45,7 @@ def train(stream: Clickstream, training: Training, version: str, models: Path) -
 
 
 def show_dashboard(stack: LocalStack, conf: Path, overrides: Sequence[str]) -> None:
+    step("Starting the dashboard")
     url = stack.start_dashboard(conf, overrides)
     console.print(f"    [bold]watch it live: {url}[/bold]")
 

@@ -66,7 +66,7 @@ _SHOPPER = np.dtype(
 CATEGORIES, ITEMS_PER_CATEGORY = 40, 50
 _AWAY_MS = SESSION_GAP_MS + 1_000  # so that no label reaches from one session into the next
 _FULL_CART_INTENT = 0.3
-_LANDINGS = {"go_home": 0.45, "list_category": 0.15, "search": 0.15, "view_item": 0.15, "take_promotion": 0.1}
+_LANDINGS = {"go_home": 0.45, "list_category": 0.25, "search": 0.15, "view_item": 0.15}
 
 #: Where promoted content stands, by the context that it is in: what sees it first, and what is clicked more often.
 SLOTS = ("home_hero", "home_recommendations", "list_banner", "list_recommendations")
@@ -189,8 +189,7 @@ def _act(
     value = np.where(np.isin(actions, _ABOUT_THE_CART), state["cart_value"], 0.0)
     _browse(state, actions, prices, rng)
     _fill_cart(state, actions, quantity)
-    lands = pauses_ms == 0  # a visit may begin with a promotion, which then stood outside the shop
-    slots = np.where(lands, -1, _slots(state["context"], actions, who, state["time_ms"]))
+    slots = _slots(state["context"], actions, who, state["time_ms"])
     after = state_after(state["context"], state["cart"], state["intent"], state["behaviour"], actions)
     state["context"], state["cart"], state["intent"] = after
     shoppers[who] = state

@@ -54,9 +54,7 @@ def received(records: dict[str, list[dict]]) -> DayOutcome:
 def figures_of(day, **records) -> dict:
     """As they are in the file: figures of numpy can't be written there."""
     start_ms = int(day.events["time_ms"].min())
-    return json.loads(
-        msgspec.json.encode(report(day, received(records), start_ms + HOUR_MS, start_ms + 4 * HOUR_MS))
-    )
+    return json.loads(msgspec.json.encode(report(day, received(records), start_ms + HOUR_MS, start_ms + 4 * HOUR_MS)))
 
 
 def test_records_are_cut_where_each_moment_comes_and_none_is_lost(day):
