@@ -32,7 +32,11 @@ def stack(run_directory, release):
     """One TaskManager with room for two jobs; the JARs of the release are in its lib/."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(JOB_PASSWORD_VARIABLE, JOB_PASSWORD)
-        with LocalStack(run_directory / "stack", task_managers=1, slots=4, job_jars=release / "jars") as stack:
+        # Jobs run for seconds: the optimising compiler would take cores from them and be done too late.
+        options = {"env.java.opts.taskmanager": "-XX:TieredStopAtLevel=1"}
+        with LocalStack(
+            run_directory / "stack", task_managers=1, slots=4, job_jars=release / "jars", options=options
+        ) as stack:
             yield stack
 
 

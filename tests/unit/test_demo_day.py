@@ -23,7 +23,7 @@ ROLES = ("scores", "dead_letters", "outcomes", "shadow_scores", "kpis", "drift",
 
 @pytest.fixture(scope="module")
 def day():
-    return simulate(Simulation(users=300, hours=8, seed=4, shift_at=4, late_share=0.05))
+    return simulate(Simulation(users=500, hours=8, seed=4, shift_at=4, late_share=0.05))
 
 
 def outcome_records(day, version_of) -> list[dict]:
