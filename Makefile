@@ -29,7 +29,7 @@ demo: $(BUILT) ## Broker, cluster, model, job and clicks, start to finish; KEEP=
 
 test: $(BUILT) ## All tests: unit, then those with a Flink planner, then those with broker and cluster
 	@$(PYTHON) -m pytest --numprocesses 2 tests/unit
-	@$(PYTHON) -m pytest --durations=5 tests/flink tests/e2e
+	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --durations=5 tests/flink tests/e2e
 
 bench: $(BUILT) ## Throughput and latency on this machine, to build/bench.json
 	@$(PYTHON) -m jobs.bench
