@@ -44,5 +44,6 @@ def value_text(name: str, value: float) -> str:
 def _duration(seconds: float) -> str:
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= length:
-            return f"{seconds / length:.3g} {unit}"
+            count = seconds / length
+            return f"{count:,.0f} {unit}" if count >= 1_000 else f"{count:.3g} {unit}"
     return f"{seconds:.3g} s"

@@ -1,7 +1,7 @@
 """The figures of the demo's day for people."""
 
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 
@@ -32,7 +32,8 @@ def _experiment_table(experiment: dict | None) -> list[Text | Table]:
     if experiment is None:
         return [_title("Experiment: no record came")]
     users = ", ".join(f"{count} users of {arm}" for arm, count in experiment["users"].items())
-    table = Table("KPI", "treatment", "baseline", "difference", "95 %", "told", "guardrail")
+    names = Column("KPI", no_wrap=True, min_width=max(len(effect["kpi"]) for effect in experiment["kpis"]))
+    table = Table(names, "treatment", "baseline", "difference", "95 %", "told", "guardrail")
     for effect in experiment["kpis"]:
         values = (_figure(effect[name]) for name in ("treatment_value", "baseline_value", "difference"))
         told = "better" if effect["is_better"] else "worse" if effect["is_worse"] else "open"
