@@ -84,7 +84,7 @@ export function number(value, digits = 3) {
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const clockMinute = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
-const dayOfYear = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
+const dayAndYear = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
 
 /** A moment, with the day where that is not today, and the year where that is not this one. */
 export function moment(ms, seconds = true) {
@@ -92,7 +92,7 @@ export function moment(ms, seconds = true) {
   const time = (seconds ? clock : clockMinute).format(at);
   const now = new Date();
   if (at.toDateString() === now.toDateString()) return time;
-  return `${(at.getFullYear() === now.getFullYear() ? day : dayOfYear).format(at)}, ${time}`;
+  return `${(at.getFullYear() === now.getFullYear() ? day : dayAndYear).format(at)}, ${time}`;
 }
 
 export function ago(ms, now) {

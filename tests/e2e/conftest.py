@@ -29,7 +29,7 @@ def release(run_directory) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(run_directory, release):
-    """One TaskManager with room for two jobs; the JARs of the release are in its lib/."""
+    """One TaskManager with four slots; the JARs of the release are in its lib/."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(JOB_PASSWORD_VARIABLE, JOB_PASSWORD)
         # Jobs run for seconds: the optimising compiler would take cores from them and be done too late.

@@ -16,11 +16,11 @@ from jobs.local_http import get_text
 from jobs.processes import start, stop, wait_until
 from tests.monitoring import PROMETHEUS, RULES, all_rules, dashboard_queries, metric_names, recorded
 from training.promote import main
+from training.visits import HOUR_MS
 
 pytestmark = pytest.mark.e2e
 
 CLICK = {"user_id": "ada", "event_name": "view_item"}
-HOUR_MS = 3_600_000
 ROLLOUT = """
 salt: e2e
 champion: test-model

@@ -4,9 +4,9 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from base64 import b64encode
 from collections import Counter
+from datetime import UTC, datetime
 
 import pytest
 
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.e2e
 
 LETTERS = 20_000
 SECONDS = 120
+REJECTED_AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 def test_each_letter_goes_back_once_though_runs_are_killed_and_overlap(pipeline):
     pipe = pipeline()
-    now_ms = time.time_ns() // 1_000_000
-    rejected = [click(number, now_ms) for number in range(LETTERS)]
+    rejected = [click(number) for number in range(LETTERS)]
     pipe.send("dead_letters", ((None, letter(pipe, *numbered), None) for numbered in enumerate(rejected)))
 
     killed = begin(pipe)
@@ -47,27 +47,19 @@ def test_each_letter_goes_back_once_though_runs_are_killed_and_overlap(pipeline)
     assert notes == Counter({(pipe.settings.topics.clicks, number % 4, number): 1 for number in range(LETTERS)})
 
 
-def click(number: int, time_ms: int) -> bytes:
+def click(number: int) -> bytes:
+    time_ms = round(REJECTED_AT.timestamp() * 1000)
     return json.dumps({"user_id": f"u{number}", "event_name": "scroll", "event_time": time_ms}).encode()
 
 
 def letter(pipe: Pipeline, number: int, original: bytes) -> bytes:
     """As the job writes it, of a click that it would accept by now."""
     place = {"topic": pipe.settings.topics.clicks, "partition": number % 4, "offset": number}
-    why = {"timestamp": "2026-11-24T12:00:00.000Z", "reason": "time_too_old", "message": "key event_time: too old"}
+    why = {"timestamp": REJECTED_AT.isoformat(), "reason": "time_too_old", "message": "key event_time: too old"}
     return json.dumps(place | why | {"original": b64encode(original).decode()}).encode()
 
 
 def begin(pipe: Pipeline) -> subprocess.Popen:
     overrides = [word for override in pipe.overrides for word in ("--set", override)]
-    command = [
-        sys.executable,
-        "-m",
-        "jobs.requeue",
-        "--conf",
-        str(CONF),
-        *overrides,
-        "--set",
-        "decode.max_ahead=36500 d",
-    ]
+    command = [sys.executable, "-m", "jobs.requeue", "--conf", str(CONF), *overrides]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
