@@ -1,6 +1,6 @@
 """A broker and a cluster for all end-to-end tests, and for each test a job with topics of its own."""
 
-import tarfile
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,8 +21,7 @@ JOB_PASSWORD_VARIABLE, JOB_PASSWORD = "E2E_JOB_PASSWORD", "correct-horse-7391"
 def release(run_directory) -> Path:
     """A release, unpacked elsewhere than it was made."""
     archive = build_release(newest_wheel(), JARS / "job", run_directory / "release")
-    with tarfile.open(archive) as packed:
-        packed.extractall(run_directory / "unpacked", filter="data")
+    shutil.unpack_archive(archive, run_directory / "unpacked")
     (unpacked,) = (run_directory / "unpacked").iterdir()
     return unpacked
 

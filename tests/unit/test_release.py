@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import tarfile
 
@@ -17,8 +18,8 @@ def parts(tmp_path):
 
 
 def unpacked(archive, directory):
+    shutil.unpack_archive(archive, directory)
     with tarfile.open(archive) as packed:
-        packed.extractall(directory, filter="data")
         assert {member.uname for member in packed.getmembers()} == {"root"}
     (root,) = directory.iterdir()
     return root
