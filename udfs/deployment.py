@@ -10,13 +10,14 @@ import numpy as np
 from udfs.breaker import PAUSE_S, Breaker
 from udfs.engines import EngineName, Predict, build_engine
 from udfs.features import FeatureComputer
-from udfs.history import read_histories, read_history
+from udfs.history import read_histories
 from udfs.model import Bundle, BundleError, Manifest, Scorer
 from udfs.profiles import NO_PROFILE, PROFILE
 from udfs.remote import RemoteError
 from udfs.rollout import CHAMPION, CONTROL, Rollout, arms, assign, eligible_rows, rollout_features
 from udfs.rules import matches
 from udfs.shadows import Shadows
+from udfs.user_slots import UserSlots
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +91,6 @@ class Deployment:
         self._names = tuple(dict.fromkeys(name for names in needed for name in names))
         self._features = FeatureComputer(self._names, models[rollout.champion].manifest.history_length)
         self._columns = {version: self._columns_of(model.manifest) for version, model in models.items()}
-        has_others = rollout.challengers or rollout.shadows or rollout.control.share or rollout.eligible
-        #: Whether one local model scores and decides for everybody, and nothing else is asked.
-        self.is_one_model = not has_others and not models[rollout.champion].manifest.is_remote
         self.shadows = None
         if rollout.shadows:
             shadows = {version: partial(self._predict, version) for version in rollout.shadows}
@@ -122,6 +120,14 @@ class Deployment:
         features = self._features.compute(
             records, starts, ends, lifetime_events, first_seen_ms, np.frombuffer(packed, PROFILE)
         )
+        return self.score_features(user_ids, features)
+
+    def append(self, rows: np.ndarray, slots: np.ndarray, users: UserSlots) -> np.ndarray:
+        """Take rows into the slots of their users; all features of the events among them, as FeatureComputer.append."""
+        return self._features.append(rows, slots, users)
+
+    def score_features(self, user_ids: Sequence[str], features: np.ndarray) -> Scored:
+        """Score n events, given all their features float32[n, k], as `append` returns them."""
         if self.shadows is not None:
             self.shadows.begin(features)
         arm = self._assign(user_ids, features)
@@ -131,16 +137,6 @@ class Deployment:
             in_control = np.flatnonzero(arm == CONTROL)
             decision[in_control] = matches(self.rollout.rule, self._names, features[in_control])
         return Scored(score, decision, arm, version, features, {} if self.shadows is None else self.shadows.scores())
-
-    def score_one(
-        self, history: bytes, lifetime_events: int, first_seen_ms: int, profile: bytes | None
-    ) -> tuple[float, bool]:
-        """Score and decision of the last event of a history, where `is_one_model`: `score` for a batch of one, in a
-        fraction of its time."""
-        records = read_history(history)
-        features = self._features.compute_one(records, lifetime_events, first_seen_ms, profile or NO_PROFILE)
-        score = self._predict(self.rollout.champion, features)[0]
-        return float(score), bool(score >= self._threshold)
 
     @property
     def versions(self) -> set[str]:

@@ -85,6 +85,20 @@ class ClickDecoder:
         self._limits = limits
         self._parse = msgspec.json.Decoder(Click).decode
 
+    def accept(self, payload: bytes | None, record_time_ms: int) -> Click:
+        """The click of a record, given the timestamp (milliseconds) that Kafka has for it.
+
+        Raises what `udfs.rejects.explain` explains where the record breaks the contract.
+        """
+        limits = self._limits
+        if payload is not None and len(payload) > limits.max_record_bytes:
+            raise Reject(Reason.TOO_LARGE, f"{len(payload)} bytes: at most {limits.max_record_bytes}")
+        click = self._parse(payload)
+        lead = click.event_time - record_time_ms
+        if not -limits.max_behind_ms <= lead <= limits.max_ahead_ms:
+            raise _time_reject(lead, limits)
+        return click
+
     def decode(self, payloads: Sequence[bytes | None], record_times_ms: Sequence[int]) -> DecodedClicks:
         """Decode n records, given the n timestamps (milliseconds) that Kafka has for them."""
         out = DecodedClicks()
@@ -92,15 +106,9 @@ class ClickDecoder:
             out.user_ids.append, out.events.append, out.event_ids.append, out.event_times_ms.append,
         )  # fmt: skip
         add_reason, add_message = out.reasons.append, out.messages.append
-        parse, limits = self._parse, self._limits
-        for payload, record_time in zip(payloads, record_times_ms):
+        for payload, record_time_ms in zip(payloads, record_times_ms):
             try:
-                if payload is not None and len(payload) > limits.max_record_bytes:
-                    raise Reject(Reason.TOO_LARGE, f"{len(payload)} bytes: at most {limits.max_record_bytes}")
-                click = parse(payload)
-                lead = click.event_time - record_time
-                if not -limits.max_behind_ms <= lead <= limits.max_ahead_ms:
-                    raise _time_reject(lead, limits)
+                click = self.accept(payload, record_time_ms)
                 event = pack_click(click)
             except Exception as error:  # explain() raises again what a record can't cause
                 reject = explain(payload, error)

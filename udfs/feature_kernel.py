@@ -15,6 +15,7 @@ from udfs import kernel_cache
 from udfs.features import FEATURE_NAMES, SESSION_GAP_MS, WINDOWS_MS, Need
 from udfs.history import DEVICES, EVENT, EVENT_KINDS, NO_ID, PAGE_TYPES
 from udfs.profiles import AGE_BANDS, MEMBERSHIP_TIERS, NO_DAY, PROFILE
+from udfs.user_slots import PROFILE_ROW
 
 #: Where a feature goes in the row of all features. A name that is not in the registry stops the compilation.
 Column = IntEnum("Column", [(name, column) for column, name in enumerate(FEATURE_NAMES)])
@@ -37,6 +38,7 @@ ENGAGEMENT = int(Need.ENGAGEMENT)
 REPEATS = int(Need.REPEATS)
 VALUE_COMPARISON = int(Need.VALUE_COMPARISON)
 
+EVENT_BYTES = EVENT.itemsize
 KIND_COUNT = len(EVENT_KINDS)
 PAGE_VIEW = EVENT_KINDS.index("page_view")
 VIEW_ITEM = EVENT_KINDS.index("view_item")
@@ -306,6 +308,38 @@ def longest_slice(starts, ends, record_count):
     return longest
 
 
+@_compiled
+def scratch(longest):
+    """Working memory for histories of at most so many records: order, sets, counts, values, last_times, row."""
+    capacity = 2
+    while capacity < 2 * longest:
+        capacity *= 2
+    return (
+        np.empty(longest, np.int64),
+        np.zeros((3, capacity), np.uint64),
+        np.empty(KIND_COUNT, np.int64),
+        np.empty(KIND_COUNT, np.float64),
+        np.empty(KIND_COUNT, np.int64),
+        np.full(FEATURE_COUNT, np.inf, np.float32),  # infinite: a column that nobody stores fails the tests
+    )
+
+
+@_compiled
+def compute_row(
+    row, records, start, end, lifetime_events, first_seen_ms, profile, needs, generation, order, sets, counts, values,
+    last_times,
+):  # fmt: skip
+    """Store all features of the last of records[start:end] that are needed."""
+    scored = records[end - 1]
+    now = scored.time_ms
+    store_event(row, scored)
+    store_lifetime(row, now, lifetime_events, first_seen_ms, end - start, records[start].time_ms)
+    store_profile(row, now, profile)
+    if needs != 0:
+        size = order_by_time(records, start, end, order)
+        store_history(row, records, order, size, first_seen_ms, needs, generation, sets, counts, values, last_times)
+
+
 config.CACHE_LOCATOR_CLASSES = "udfs.kernel_cache.KernelCacheLocator"
 _per_row = types.Array(types.int64, 1, "A", readonly=True)
 
@@ -337,28 +371,81 @@ def compute_rows(
     longest = longest_slice(starts, ends, len(records))
     if longest < 0:
         return -1 - longest
-    longest = min(longest, history_length)
-    capacity = 2
-    while capacity < 2 * longest:
-        capacity *= 2
-    order = np.empty(longest, np.int64)
-    sets = np.zeros((3, capacity), np.uint64)
-    counts = np.empty(KIND_COUNT, np.int64)
-    values = np.empty(KIND_COUNT, np.float64)
-    last_times = np.empty(KIND_COUNT, np.int64)
-    row = np.full(FEATURE_COUNT, np.inf, np.float32)  # infinite: a column that nobody stores fails the tests
-
+    order, sets, counts, values, last_times, row = scratch(min(longest, history_length))
     for r in range(len(starts)):
         end = ends[r]
         start = max(starts[r], end - history_length)
-        scored = records[end - 1]
-        now = scored.time_ms
-        store_event(row, scored)
-        store_lifetime(row, now, lifetime_events[r], first_seen_ms[r], end - start, records[start].time_ms)
-        store_profile(row, now, profiles[r])
-        if needs != 0:
-            size = order_by_time(records, start, end, order)
-            store_history(row, records, order, size, first_seen_ms[r], needs, r + 1, sets, counts, values, last_times)
+        compute_row(
+            row, records, start, end, lifetime_events[r], first_seen_ms[r], profiles[r], needs, r + 1,
+            order, sets, counts, values, last_times,
+        )  # fmt: skip
         for column in range(len(columns)):
             matrix[r, column] = row[columns[column]]
     return -1
+
+
+_strided = {of: types.Array(of, 1, "A") for of in (types.uint8, types.int32, types.uint32, types.int64)}
+
+
+@njit(
+    types.void(
+        _strided[types.uint8],
+        types.Array(from_dtype(EVENT), 1, "A"),
+        types.Array(from_dtype(PROFILE), 1, "A"),
+        _strided[types.int32],
+        _strided[types.int32],
+        _strided[types.int32],
+        _strided[types.uint32],
+        _strided[types.int64],
+        types.Array(from_dtype(PROFILE), 1, "A"),
+        types.Array(from_dtype(EVENT), 1, "C"),
+        types.int64,
+        types.int64,
+        types.int64,
+        types.Array(types.int64, 1, "C"),
+        types.Array(types.float32, 2, "C"),
+    ),
+    error_model="numpy",
+    nogil=True,
+    cache=kernel_cache.is_usable(),
+)
+def append_rows(
+    kinds, events, new_profiles, slots, begins, ends, events_seen, first_seen_ms, profiles, records, ring_length,
+    history_length, needs, columns, matrix,
+):  # fmt: skip
+    """Take in n rows in their order, each into the slot of its user; store the features of the m events among them.
+
+    kinds, events, new_profiles and slots are of the rows; begins, ends, events_seen, first_seen_ms and profiles of the
+    slots' heads (begins and ends in bytes), records EVENT[c * ring_length] their rings. matrix float32[m, k].
+    """
+    order, sets, counts, values, last_times, row = scratch(history_length)
+    record_bytes = np.int64(EVENT_BYTES)
+    scored = 0
+    for r in range(len(slots)):
+        slot = slots[r]
+        if kinds[r] == PROFILE_ROW:
+            profiles[slot] = new_profiles[r]
+            continue
+        ring = np.int64(slot) * ring_length
+        end = np.int64(ends[slot]) // record_bytes
+        if end == ring_length:
+            kept = history_length - 1
+            for position in range(kept):
+                records[ring + position] = records[ring + end - kept + position]
+            end = kept
+        records[ring + end] = events[r]
+        end += 1
+        start = max(end - history_length, 0)
+        begins[slot] = start * record_bytes
+        ends[slot] = end * record_bytes
+        time = events[r].time_ms
+        if events_seen[slot] == 0 or time < first_seen_ms[slot]:
+            first_seen_ms[slot] = time
+        events_seen[slot] += 1
+        compute_row(
+            row, records, ring + start, ring + end, np.int64(events_seen[slot]), first_seen_ms[slot], profiles[slot],
+            needs, r + 1, order, sets, counts, values, last_times,
+        )  # fmt: skip
+        for column in range(len(columns)):
+            matrix[scored, column] = row[columns[column]]
+        scored += 1

@@ -20,6 +20,7 @@ import numpy as np
 
 from udfs.history import DEVICES, EVENT, EVENT_KINDS, PAGE_TYPES
 from udfs.profiles import AGE_BANDS, MEMBERSHIP_TIERS, PROFILE
+from udfs.user_slots import EVENT_ROW, UserSlots
 
 #: A pause longer than this ends a session.
 SESSION_GAP_MS = 1_800_000
@@ -190,9 +191,9 @@ class FeatureComputer:
         self._columns = np.array(find_columns(self.names), np.int64)
         self._needs = int(combined_need(self.names))
         # Here and not above: the kernel reads this registry, and what only needs names must not load numba.
-        from udfs.feature_kernel import compute_rows
+        from udfs.feature_kernel import append_rows, compute_rows
 
-        self._compute_rows = compute_rows
+        self._compute_rows, self._append_rows = compute_rows, append_rows
 
     def compute(
         self,
@@ -220,9 +221,11 @@ class FeatureComputer:
         _check_array("lifetime_events", lifetime_events, _INT64, rows)
         _check_array("first_seen_ms", first_seen_ms, _INT64, rows)
         _check_array("profiles", profiles, PROFILE, rows)
-        matrix, broken = self._compute(
-            np.ascontiguousarray(records), starts, ends, lifetime_events, first_seen_ms, np.ascontiguousarray(profiles)
-        )
+        matrix = np.empty((rows, len(self.names)), np.float32)
+        broken = self._compute_rows(
+            np.ascontiguousarray(records), starts, ends, lifetime_events, first_seen_ms, np.ascontiguousarray(profiles),
+            self.history_length, self._needs, self._columns, matrix,
+        )  # fmt: skip
         if broken >= 0:
             raise ValueError(
                 f"row {broken} is records[{starts[broken]}:{ends[broken]}] of {len(records)}: "
@@ -230,23 +233,20 @@ class FeatureComputer:
             )
         return matrix
 
-    def compute_one(self, records: np.ndarray, lifetime_events: int, first_seen_ms: int, profile: bytes) -> np.ndarray:
-        """The feature vector float32[1, len(names)] of the last of records EVENT[m], m > 0, as `compute` has it."""
-        matrix, _ = self._compute(
-            records,
-            np.array([0]),
-            np.array([len(records)]),
-            np.array([lifetime_events]),
-            np.array([first_seen_ms]),
-            np.frombuffer(profile, PROFILE),
-        )
-        return matrix
+    def append(self, rows: np.ndarray, slots: np.ndarray, users: UserSlots) -> np.ndarray:
+        """Take in USER_ROW[n] rows in their order, row r into slot slots[r] (int32[n]) of the users.
 
-    def _compute(self, records: np.ndarray, starts: np.ndarray, *of_rows: np.ndarray) -> tuple[np.ndarray, int]:
-        """The matrix, and the first row whose slice is broken, or -1; `of_rows` are further arguments of `compute`."""
-        matrix = np.empty((len(starts), len(self.names)), np.float32)
-        broken = self._compute_rows(records, starts, *of_rows, self.history_length, self._needs, self._columns, matrix)
-        return matrix, broken
+        Returns the feature matrix float32[m, len(names)] of the m events among them, each as of its arrival: what
+        `compute` gives for the user's history then.
+        """
+        heads = users.heads
+        matrix = np.empty((np.count_nonzero(rows["kind"] == EVENT_ROW), len(self.names)), np.float32)
+        self._append_rows(
+            rows["kind"], rows["event"], rows["profile"], slots,
+            heads["begin"], heads["end"], heads["events"], heads["first_seen_ms"], heads["profile"],
+            users.events, users.ring_length, self.history_length, self._needs, self._columns, matrix,
+        )  # fmt: skip
+        return matrix
 
 
 def find_columns(names: Sequence[str]) -> list[int]:

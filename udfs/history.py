@@ -69,25 +69,6 @@ EVENT = np.dtype(
 EVENT_FORMAT = "<qIIIfHBBBbBB"
 
 
-_KIND_FROM_END = EVENT.fields["kind"][1] - EVENT.itemsize
-
-
-def last_event_name(history: bytes) -> str:
-    """The name of a packed history's last event."""
-    code = history[_KIND_FROM_END]
-    return EVENT_KINDS[code] if code < len(EVENT_KINDS) else EVENT_KINDS[0]
-
-
-def read_history(history: bytes) -> np.ndarray:
-    """The records EVENT[m] of a packed history.
-
-    Raises ValueError when it is empty or not a whole number of records.
-    """
-    if not history or len(history) % EVENT.itemsize:
-        raise ValueError(f"a history has {len(history)} bytes: want one or more records of {EVENT.itemsize} bytes")
-    return np.frombuffer(history, EVENT)
-
-
 def read_histories(histories: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay packed histories end to end.
 
@@ -103,3 +84,8 @@ def read_histories(histories: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.n
         )
     ends = records.cumsum()
     return np.frombuffer(b"".join(histories), EVENT), ends - records, ends
+
+
+def event_names(codes: np.ndarray) -> list[str]:
+    """The names of n codes of kinds; a code that a newer version wrote is `other`."""
+    return [EVENT_KINDS[code] if code < len(EVENT_KINDS) else EVENT_KINDS[0] for code in codes.tolist()]

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
-SOURCES = ("feature_kernel.py", "features.py", "history.py", "profiles.py")
+SOURCES = ("feature_kernel.py", "features.py", "history.py", "profiles.py", "user_slots.py")
 
 
 class KernelCacheLocator:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.unit.small_bundle import NAMES, make_bundle
 from training.changes import add_shadow, first, start
@@ -16,12 +14,13 @@ from udfs.breaker import FAILURES, PAUSE_S
 from udfs.deployment import Deployment, Options, load_model
 from udfs.follower import Follower
 from udfs.model import Scorer, load_bundle
-from udfs.profiles import Profile, pack_profile
+from udfs.profiles import PROFILE, Profile, pack_profile
 from udfs.registry import Registry
 from udfs.rollout import CONTROL, Challenger, Control, Rollout, assign
 from udfs.rules import Rule
 from udfs.serving import Serving, follow, serving_registry
 from udfs.shadows import Shadows
+from udfs.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW, UserSlots
 
 OPTIONS = Options(engine="native")
 USERS = [f"u{number}" for number in range(400)]
@@ -50,31 +49,27 @@ def test_everybody_has_the_champion_where_there_is_nobody_else(bundles):
     assert np.array_equal(found.decision, found.score >= 0.5)
 
 
-@given(st.binary(min_size=32, max_size=32 * 70), st.integers(1, 1_000), st.booleans())
-def test_one_event_is_scored_as_in_a_batch(one_model, content, lifetime_events, has_profile):
-    """Whatever is in the history: parity rests on it where rows come one by one."""
-    history = content[: len(content) // 32 * 32]
-    profile = pack_profile(Profile("u", country="DE", membership_tier="gold")) if has_profile else None
-    batch = one_model.score(["u"], [history], np.array([lifetime_events]), np.array([7]), [profile])
-    assert one_model.score_one(history, lifetime_events, 7, profile) == (batch.score[0], batch.decision[0])
-
-
-@pytest.fixture(scope="module")
-def one_model(tmp_path_factory) -> Deployment:
-    bundle = load_bundle(make_bundle(tmp_path_factory.mktemp("one"), "v1"), 64)
-    return Deployment(first("v1"), {"v1": load_model(bundle, OPTIONS)}, OPTIONS)
-
-
-def test_only_a_rollout_of_one_model_has_rows_scored_alone(bundles):
-    assert deployment(bundles, first("v1")).is_one_model
-    shadowed = deployment(bundles, add_shadow(first("v1"), "v2"))
-    shadowed.close()
-    for other in (
-        shadowed,
-        deployment(bundles, replace_rollout()),
-        deployment(bundles, start(first("v1"), "v2", 0, 1)),
-    ):
-        assert not other.is_one_model
+def test_rows_taken_into_slots_are_scored_as_whole_histories_are(bundles):
+    serving = deployment(
+        bundles, replace_rollout(challengers=(Challenger(version="v2", share=0.5, at_most=0.5, start=0.2),))
+    )
+    profile = pack_profile(Profile("u", country="DE"))
+    rows = np.zeros(5 * len(USERS), USER_ROW)
+    rows["kind"] = EVENT_ROW
+    rows["event"]["time_ms"] = np.arange(len(rows)) * 1_000
+    rows["kind"][: len(USERS)] = PROFILE_ROW
+    rows["profile"][: len(USERS)] = np.frombuffer(profile, PROFILE)
+    slots = np.arange(len(rows), dtype=np.int32) % len(USERS)
+    features = serving.append(rows, slots, UserSlots.empty(len(USERS), 64))
+    found = serving.score_features(USERS, features[-len(USERS) :])
+    histories = [rows["event"][slots == slot][1:].tobytes() for slot in range(len(USERS))]
+    first_seen = rows["event"]["time_ms"][len(USERS) : 2 * len(USERS)].copy()
+    whole = serving.score(USERS, histories, np.full(len(USERS), 4), first_seen, [profile] * len(USERS))
+    assert found.features.tobytes() == whole.features.tobytes()
+    assert found.score.tobytes() == whole.score.tobytes()
+    for name in ("decision", "arm", "version"):
+        assert np.array_equal(getattr(found, name), getattr(whole, name))
+    assert len(set(found.arm)) == 3
 
 
 def test_each_user_is_scored_by_the_model_of_their_arm(bundles):

@@ -1,0 +1,74 @@
+"""A busy user's slot in the memory that a task shares with its worker, and the rows that change it.
+
+A slot is a head and a ring of packed events. The operator writes the head from `layout` on, and the bytes of the ring
+between `begin` and `end`, to Flink's state; it knows no more of a slot than that.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from udfs.history import EVENT
+from udfs.profiles import NO_PROFILE, PROFILE
+
+#: Changes with everything that gives the bytes in state another meaning: a job refuses state of another layout.
+LAYOUT = 1
+
+SLOT_HEAD = np.dtype(
+    [
+        ("begin", "<i4"),  # where in the ring, in bytes, the kept events begin
+        ("end", "<i4"),  # and end
+        ("layout", "<u4"),  # LAYOUT
+        ("events", "<u4"),  # how many there ever were of the user
+        ("first_seen_ms", "<i8"),  # time of the earliest one
+        ("profile", PROFILE),
+    ]
+)
+
+
+def new_head() -> bytes:
+    """The head of a user who was never seen."""
+    head = np.zeros(1, SLOT_HEAD)
+    head["layout"] = LAYOUT
+    head["profile"] = np.frombuffer(NO_PROFILE, PROFILE)
+    return head.tobytes()
+
+
+def ring_bytes(history_length: int) -> int:
+    """The size of a ring: half as much again as is kept, so that the newest events are seldom moved to its start."""
+    return EVENT.itemsize * (history_length + max(history_length // 2, 1))
+
+
+#: Kinds of rows.
+EVENT_ROW, PROFILE_ROW = 0, 1
+
+#: What a row of the score operator begins with: a frame's header, then the fields that all rows have. An event row goes
+#: on with the event's id, where it has one; each row ends with the user's id.
+USER_ROW = np.dtype(
+    {
+        "names": ["key_bytes", "kind", "has_event_id", "partition", "offset", "record_ms", "event", "profile"],
+        "formats": ["<i4", "u1", "u1", "<i4", "<i8", "<i8", EVENT, PROFILE],
+        "offsets": [0, 4, 5, 8, 12, 20, 28, 28],  # an event or a profile
+        "itemsize": 60,
+    }
+)
+USER_ROW_FORMAT = "<iBBxxiqq32s"
+
+
+@dataclass(frozen=True)
+class UserSlots:
+    """The slots of all busy users, c of them: views of the shared memory, or of arrays of one's own."""
+
+    heads: np.ndarray  # SLOT_HEAD[c]
+    events: np.ndarray  # EVENT[c * ring_length], a ring after the other
+
+    @classmethod
+    def empty(cls, count: int, history_length: int) -> Self:
+        """Slots of users who were never seen, in memory of their own."""
+        heads = np.frombuffer(bytearray(new_head() * count), SLOT_HEAD)
+        return cls(heads, np.zeros(count * ring_bytes(history_length) // EVENT.itemsize, EVENT))
+
+    @property
+    def ring_length(self) -> int:
+        return len(self.events) // len(self.heads)

@@ -1,0 +1,128 @@
+"""The handlers of the decode operators: raw Kafka records in, rows for the score operator and dead letters out."""
+
+import struct
+import time
+
+import numpy as np
+
+from udfs.events import ClickDecoder, ClickLimits, pack_click
+from udfs.metrics import LatencyMetric, RejectedMetric
+from udfs.outputs import DeadLetter, iso_time, to_json
+from udfs.profiles import ProfileDecoder
+from udfs.rejects import Reason, Reject, explain
+from udfs.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW_FORMAT
+from udfs.workers.metrics import MetricGroup
+from udfs.workers.protocol import RECORD_HEADER, Rows, SharedMemory
+from udfs.workers.server import Handler
+
+#: What a raw record begins with (RawRecordReader.java); its key and value follow. A length of -1 is null.
+RAW_RECORD = np.dtype(
+    [
+        ("time_ms", "<i8"),
+        ("offset", "<i8"),
+        ("partition", "<i4"),
+        ("key_bytes", "<i4"),
+        ("value_bytes", "<i4"),
+    ]
+)
+
+#: The outputs of both decode operators.
+ROWS, DEAD_LETTERS = 0, 1
+_NO_KEY = (-1).to_bytes(4, "little", signed=True)
+
+_USER_ROW = struct.Struct(USER_ROW_FORMAT)
+_pack = struct.Struct(RECORD_HEADER.format + USER_ROW_FORMAT.removeprefix("<")).pack
+
+
+class DecodeClicks(Handler):
+    """Decodes click records of a topic."""
+
+    def __init__(self, topic: str, limits: ClickLimits):
+        self._topic, self._limits = topic, limits
+
+    def open(self, memory: SharedMemory, metrics: MetricGroup) -> None:
+        self._accept = ClickDecoder(self._limits).accept
+        self._rejected = RejectedMetric(metrics, "clicks")
+        self._decoding = LatencyMetric(metrics, "decode_ms")
+        self._event_to_decode = LatencyMetric(metrics, "event_to_decode_ms")
+
+    def process(self, rows: Rows) -> list[bytes]:
+        started = time.perf_counter()
+        heads = rows.heads(RAW_RECORD)
+        _, payloads = _keys_and_payloads(rows, heads)
+        accept, records = self._accept, []
+        for payload, partition, offset, time_ms in zip(
+            payloads, heads["partition"].tolist(), heads["offset"].tolist(), heads["time_ms"].tolist()
+        ):
+            try:
+                click = accept(payload, time_ms)
+                event = pack_click(click)
+                key, event_id = click.user_id.encode(), click.event_id
+                written_id = b"" if event_id is None else event_id.encode()
+            except Exception as error:  # explain() raises again what a record can't cause
+                reject = explain(payload, error)
+                self._rejected.count(reject.reason)
+                records.append(dead_letter(self._topic, partition, offset, time_ms, reject, payload))
+                continue
+            size = _USER_ROW.size + len(written_id) + len(key)
+            has_id = event_id is not None
+            head = _pack(ROWS, size, len(key), EVENT_ROW, has_id, partition, offset, time_ms, event)
+            records.append(head + written_id + key)
+        self._decoding.observe((time.perf_counter() - started) * 1000)
+        self._event_to_decode.observe(*(time.time_ns() // 1_000_000 - heads["time_ms"]).tolist())
+        return records
+
+
+class DecodeProfiles(Handler):
+    """Decodes profile records of a topic."""
+
+    def __init__(self, topic: str, max_record_bytes: int):
+        self._topic, self._max_record_bytes = topic, max_record_bytes
+
+    def open(self, memory: SharedMemory, metrics: MetricGroup) -> None:
+        self._decode = ProfileDecoder(self._max_record_bytes).decode
+        self._rejected = RejectedMetric(metrics, "profiles")
+
+    def process(self, rows: Rows) -> list[bytes]:
+        heads = rows.heads(RAW_RECORD)
+        keys, payloads = _keys_and_payloads(rows, heads)
+        profiles = self._decode(keys, payloads)
+        records = []
+        for row, (partition, offset, time_ms) in enumerate(
+            zip(heads["partition"].tolist(), heads["offset"].tolist(), heads["time_ms"].tolist())
+        ):
+            reason = profiles.reasons[row]
+            if reason is None:
+                key = profiles.user_ids[row].encode()
+                fields = len(key), PROFILE_ROW, 0, partition, offset, time_ms, profiles.profiles[row]
+                records.append(_pack(ROWS, _USER_ROW.size + len(key), *fields) + key)
+            else:
+                reject = Reject(Reason(reason), profiles.messages[row])
+                self._rejected.count(reject.reason)
+                records.append(dead_letter(self._topic, partition, offset, time_ms, reject, payloads[row]))
+        return records
+
+
+def dead_letter(topic: str, partition: int, offset: int, time_ms: int, reject: Reject, original: bytes | None) -> bytes:
+    """A record for the dead-letter output, without a key."""
+    letter = DeadLetter(topic, partition, offset, iso_time(time_ms), reject.reason.value, str(reject), original)
+    value = to_json(letter)
+    return RECORD_HEADER.pack(DEAD_LETTERS, len(_NO_KEY) + len(value)) + _NO_KEY + value
+
+
+def _keys_and_payloads(rows: Rows, heads: np.ndarray) -> tuple[list[bytes | None], list[bytes | None]]:
+    """Key and value of each raw record, None where there is none."""
+    content = rows.content
+    key_starts = rows.starts + RAW_RECORD.itemsize
+    value_starts = key_starts + np.maximum(heads["key_bytes"], 0)
+    return (
+        _slices(content, key_starts, value_starts, heads["key_bytes"]),
+        _slices(content, value_starts, rows.ends, heads["value_bytes"]),
+    )
+
+
+def _slices(content: bytes, starts: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> list[bytes | None]:
+    found = [content[start:end] for start, end in zip(starts.tolist(), ends.tolist())]
+    for row in np.flatnonzero(lengths < 0).tolist():
+        found[row] = None
+    return found

@@ -1,0 +1,178 @@
+"""The handler of the score operator: rows of users in, scores out; feature vectors and shadows' scores beside them."""
+
+import struct
+import time
+
+import numpy as np
+
+from udfs.deployment import Scored
+from udfs.history import EVENT, event_names
+from udfs.metrics import LatencyMetric
+from udfs.outputs import FeatureVector, Score, ShadowScores, to_json
+from udfs.sampling import in_sample
+from udfs.serving import Serving, follow
+from udfs.user_slots import EVENT_ROW, SLOT_HEAD, USER_ROW, UserSlots
+from udfs.workers.metrics import MetricGroup
+from udfs.workers.protocol import RECORD_HEADER, Rows, SharedMemory
+from udfs.workers.server import Handler
+
+#: The outputs of the score operator.
+SCORES, FEATURE_LOG, SHADOW_SCORES = 0, 1, 2
+
+
+class ScoreClicks(Handler):
+    """Keeps users' histories in their slots, and scores each event as of its arrival."""
+
+    def __init__(self, serving: Serving, user_share: float, budget_ms: int):
+        """`user_share` of the users have their feature vectors logged; scores later than `budget_ms` are counted."""
+        self._serving, self._user_share, self._budget_ms = serving, user_share, budget_ms
+
+    def open(self, memory: SharedMemory, metrics: MetricGroup) -> None:
+        self._users = UserSlots(memory.slot_heads(SLOT_HEAD), memory.slot_bodies(EVENT))
+        self._follower = follow(self._serving)
+        self._deployment = self._follower.current
+        self._batch_size = 0
+        self._metrics = metrics
+        self._scored = metrics.counter("scored")
+        metrics.gauge("batch_size", lambda: self._batch_size)
+        metrics.gauge("ledger_entry", lambda: self._follower.number)
+        metrics.gauge("models_refused", lambda: self._follower.refused)
+        metrics.gauge("shadow_batches_missed", lambda: self._deployment.shadow_batches_missed)
+        metrics.gauge("remote_fallbacks", lambda: self._deployment.fallbacks)
+        self._predicting = LatencyMetric(metrics, "predict_ms")
+        self._event_to_score: dict[str, LatencyMetric] = {}  # by version
+        self._show_models()
+
+    def close(self) -> None:
+        self._follower.stop()
+        self._deployment.close()
+
+    def process(self, rows: Rows) -> list[bytes]:
+        self._take_over()
+        started = time.perf_counter()
+        heads = rows.heads(USER_ROW)
+        features = self._deployment.append(heads, rows.slots, self._users)
+        if not len(features):
+            return []
+        events = _Events(rows, heads)
+        scored = self._deployment.score_features(events.user_ids, features)
+        scored_at = time.time_ns() // 1_000_000
+        records = self._scores(events, scored, scored_at)
+        if self._user_share > 0:
+            records += self._feature_vectors(events, scored)
+        if scored.shadows:
+            records += self._shadow_scores(events, scored, scored_at)
+        self._count(scored, scored_at - events.heads["record_ms"], (time.perf_counter() - started) * 1000)
+        return records
+
+    def _scores(self, events: "_Events", scored: Scored, scored_at: int) -> list[bytes]:
+        names = event_names(events.heads["event"]["kind"])
+        arms = self._deployment.arm_names[scored.arm].tolist()
+        return [
+            _record(
+                SCORES, Score(user, event_id, name, time_ms, score, decision, arm, version, scored_at, *source), key
+            )
+            for user, event_id, name, time_ms, score, decision, arm, version, source, key in zip(
+                events.user_ids,
+                events.event_ids,
+                names,
+                events.times_ms,
+                scored.score.tolist(),
+                scored.decision.tolist(),
+                arms,
+                scored.version.tolist(),
+                events.sources,
+                events.keys,
+            )  # fmt: skip
+        ]
+
+    def _feature_vectors(self, events: "_Events", scored: Scored) -> list[bytes]:
+        """The vectors that the models were given, of the users in the sample."""
+        sampled = np.array([in_sample(user, self._user_share) for user in events.user_ids], bool)
+        scores = scored.score.tolist()
+        records = []
+        for version in set(scored.version):
+            rows = np.flatnonzero(sampled & (scored.version == version))
+            vectors = self._deployment.vectors(version, scored.features[rows])
+            schema = self._deployment.manifest(version).feature_schema_hash
+            for row, vector in zip(rows.tolist(), vectors):
+                logged = FeatureVector(
+                    events.user_ids[row], events.event_ids[row], events.times_ms[row], scores[row], version, schema,
+                    vector.tobytes(), *events.sources[row],
+                )  # fmt: skip
+                records.append(_record(FEATURE_LOG, logged, events.keys[row]))
+        return records
+
+    def _shadow_scores(self, events: "_Events", scored: Scored, scored_at: int) -> list[bytes]:
+        versions = list(scored.shadows)
+        of_rows = np.stack(list(scored.shadows.values()), 1).tolist()
+        return [
+            _record(
+                SHADOW_SCORES,
+                ShadowScores(user, event_id, time_ms, version, score, versions, shadows, scored_at, *source),
+                key,
+            )
+            for user, event_id, time_ms, version, score, shadows, source, key in zip(
+                events.user_ids,
+                events.event_ids,
+                events.times_ms,
+                scored.version.tolist(),
+                scored.score.tolist(),
+                of_rows,
+                events.sources,
+                events.keys,
+            )  # fmt: skip
+        ]
+
+    def _count(self, scored: Scored, latencies_ms: np.ndarray, took_ms: float) -> None:
+        self._batch_size = len(latencies_ms)
+        self._scored.inc(self._batch_size)
+        self._predicting.observe(took_ms)
+        for version in set(scored.version):
+            self._event_to_score[version].observe(*latencies_ms[scored.version == version].tolist())
+
+    def _take_over(self) -> None:
+        """Between two batches: what the follower has ready serves from here on."""
+        newest = self._follower.current
+        if newest is not self._deployment:
+            self._deployment.close()
+            self._deployment = newest
+            self._show_models()
+
+    def _show_models(self) -> None:
+        """For each model a gauge, 1 while it serves, when it was made, and the latency of its scores."""
+        for version in self._deployment.versions - self._event_to_score.keys():
+            group = self._metrics.add_group("version", version)
+            group.gauge("model", lambda version=version: int(version in self._deployment.versions))
+            created_s = int(self._deployment.manifest(version).created_at.timestamp())
+            group.gauge("model_created_seconds", lambda created_s=created_s: created_s)
+            self._event_to_score[version] = LatencyMetric(group, "event_to_score_ms", self._budget_ms)
+
+
+class _Events:
+    """The events among the rows of a batch, column by column."""
+
+    def __init__(self, rows: Rows, heads: np.ndarray):
+        events = heads["kind"] == EVENT_ROW
+        self.heads = heads = heads[events]
+        content, ends = rows.content, rows.ends[events]
+        key_starts = ends - heads["key_bytes"]
+        id_starts = rows.starts[events] + USER_ROW.itemsize
+        self.keys = [content[start:end] for start, end in zip(key_starts.tolist(), ends.tolist())]
+        self.user_ids = [key.decode() for key in self.keys]
+        self.event_ids = [
+            content[start:end].decode() if has_id else None
+            for start, end, has_id in zip(id_starts.tolist(), key_starts.tolist(), heads["has_event_id"].tolist())
+        ]
+        self.times_ms = heads["event"]["time_ms"].tolist()
+        self.sources = list(zip(heads["partition"].tolist(), heads["offset"].tolist()))
+
+
+def _record(output: int, value: Score | FeatureVector | ShadowScores, key: bytes) -> bytes:
+    """A record for an output, keyed by the user."""
+    json = to_json(value)
+    key_length = len(key)
+    return _pack(output, 4 + len(json) + key_length, key_length) + json + key
+
+
+_pack = struct.Struct(RECORD_HEADER.format + "i").pack

@@ -1,0 +1,76 @@
+"""A worker's life: connect, load the handler, answer batches, end with the operator."""
+
+import ctypes
+import gc
+import logging
+import pickle
+import signal
+import sys
+import traceback
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from udfs.workers.metrics import MetricGroup, Metrics
+from udfs.workers.protocol import Bell, Rows, SharedMemory
+
+_PR_SET_PDEATHSIG = 1  # of Linux' prctl
+
+log = logging.getLogger(__name__)
+
+
+class Handler(ABC):
+    """What a worker does. It travels from the client to the workers pickled, so it is plain data until `open`."""
+
+    @abstractmethod
+    def open(self, memory: SharedMemory, metrics: MetricGroup) -> None:
+        """Get ready, once, in the worker."""
+
+    @abstractmethod
+    def process(self, rows: Rows) -> list[bytes]:
+        """The records that answer a batch, each with its RECORD_HEADER."""
+
+    def close(self) -> None:  # noqa: B027, most have nothing to let go of
+        """Let go of threads, when the operator has ended."""
+
+
+def main(directory: Path) -> int:
+    """Serve the operator that has put `memory`, `bell` and `handler` into the directory; returns the exit code."""
+    _die_with_parent()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    memory = SharedMemory(directory / "memory")
+    bell = Bell(directory / "bell", memory)
+    try:
+        handler: Handler = pickle.loads((directory / "handler").read_bytes())
+        serve(handler, bell, memory)
+    except ConnectionError:  # the operator has gone, and with it whoever would read a message
+        return 1
+    except Exception:
+        text = traceback.format_exc()
+        log.error("%s", text)
+        bell.fail(text)
+        return 1
+    return 0
+
+
+def serve(handler: Handler, bell: Bell, memory: SharedMemory) -> None:
+    """Answer batches until the operator closes the socket."""
+    metrics = Metrics(memory.metrics)
+    handler.open(memory, metrics.group().add_group("intent"))
+    gc.collect()
+    gc.freeze()  # what is there now stays: no collection has to look at it again
+    bell.declare(metrics.take_declared())
+    bell.ready()
+    try:
+        for rows in bell.batches():
+            records = handler.process(rows)
+            metrics.update_gauges()
+            bell.declare(metrics.take_declared())
+            bell.answer(records)
+    finally:
+        handler.close()
+
+
+def _die_with_parent() -> None:
+    """End when the task's thread ends, though Python may be deep in a library that does not look at the socket."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
