@@ -11,7 +11,7 @@ RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes --requirement /tmp/requirements.txt \
     && /opt/venv/bin/pip check
 
-# Python's own image has libpython3.11, which the profile latency loads into the TaskManager.
+# Python's own image: Flink's has no Python 3.11.
 FROM python:3.11-slim-bookworm
 # Versions of Debian's packages are left to the base image: a fixed one is gone from the archive after the next update.
 # hadolint ignore=DL3008
@@ -31,7 +31,7 @@ ENV FLINK_HOME=/opt/flink \
     DISABLE_JEMALLOC=true \
     MALLOC_MMAP_THRESHOLD_=1073741824 \
     MALLOC_TRIM_THRESHOLD_=1073741824
-# flink-python beside the job's JARs: Python's native library is then loaded once a process (docs/operations.md).
+# flink-python beside the job's JARs, whose classes call it (docs/operations.md).
 RUN mv /opt/flink/opt/flink-python-*.jar /opt/flink/lib/ \
     && ln -s /opt/flink/lib/flink-python-*.jar /opt/flink/opt/
 COPY --chown=flink:flink jars/ /opt/flink/lib/

@@ -13,6 +13,7 @@ VENV := .venv/complete
 WHEEL := dist/complete
 JARS := build/jars/complete
 VALIDATORS := build/validators/complete
+PEERS := build/peers/complete
 PREREQUISITES := build/prerequisites
 BUILT := $(VENV) $(WHEEL) $(JARS)
 
@@ -31,8 +32,8 @@ test: $(BUILT) ## All tests: unit, then those with a Flink planner, then those w
 	@$(PYTHON) -m pytest --numprocesses 2 tests/unit
 	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --durations=5 tests/flink tests/e2e
 
-bench: $(BUILT) ## Throughput and latency on this machine, to build/bench.json
-	@$(PYTHON) -m jobs.bench
+bench: $(BUILT) $(if $(if $(PART),$(findstring peers,$(PART)),all),$(PEERS)) ## Measure this machine, to build/bench.json: all parts, or PART=throughput,latency,peers
+	@$(PYTHON) -m jobs.bench $(if $(PART),--part '$(PART)')
 
 dashboard: $(VENV) ## The live dashboard over the topics: CONF=conf/local.yaml, PORT=8080, KAFKA=host:port, REGISTRY=
 	@$(PYTHON) -m dashboard --conf '$(or $(CONF),conf/local.yaml)' $(if $(PORT),--port '$(PORT)') \
@@ -134,10 +135,21 @@ $(WHEEL): $(SOURCES) setup.py pyproject.toml | $(VENV)
 	@$(PYTHON) -m build --wheel --no-isolation --outdir dist . > build/wheel.log 2>&1 || { cat build/wheel.log; exit 1; }
 	@touch $@
 
-$(JARS): pom.xml $(wildcard udfs/java/*.java) | $(PREREQUISITES)
-	@echo '==> Fetching Kafka and the connector, compiling UserHistory.java (about a minute the first time)'
+$(JARS): pom.xml $(wildcard udfs/java/intent/*.java) | $(VENV)
+	@echo '==> Fetching Kafka and the connector, compiling the batch operators (about a minute the first time)'
 	@rm -rf build/jars
-	@mvn --batch-mode package > build/maven.log 2>&1 || { cat build/maven.log; exit 1; }
+	@mvn --batch-mode -DskipTests package > build/maven.log 2>&1 || { cat build/maven.log; exit 1; }
+	@touch $@
+
+$(PEERS): setup.py requirements.txt | $(WHEEL)
+	@echo '==> Installing Quix Streams and Bytewax into build/peers, over the packages of .venv (about a minute)'
+	@rm -rf $(@D) && python3.11 -m venv $(@D)
+	@echo '$(CURDIR)/.venv/lib/python3.11/site-packages' > $(@D)/lib/python3.11/site-packages/venv.pth
+	@# Versions are those of requirements.txt, but for pydantic: Quix Streams takes none of MLflow's.
+	@grep -oE '^[[:alnum:]][^ ]*==[^ ]+' requirements.txt | grep -v '^pydantic' > $(@D)/constraints.txt
+	@$(@D)/bin/pip install --quiet --constraint $(@D)/constraints.txt "$$(echo dist/*.whl)[peers]"
+	@$(@D)/bin/pip uninstall --quiet --yes purchase-intent
+	@$(@D)/bin/pip check > /dev/null || { $(@D)/bin/pip check; exit 1; }
 	@touch $@
 
 $(VALIDATORS): tests/deployment/requirements.txt | $(PREREQUISITES)

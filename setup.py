@@ -12,6 +12,8 @@ BUILD = Path("build/wheel")
 BUILD.mkdir(parents=True, exist_ok=True)
 
 TRACKING = ["mlflow-skinny>=3,<4"]
+#: What `make bench PART=peers` measures beside the job, in an environment of its own.
+PEERS = ["bytewax[kafka]>=0.21,<0.22", "quixstreams>=3.20,<4"]
 
 setup(
     name="purchase-intent",
@@ -38,7 +40,6 @@ setup(
         "onnxruntime",
         "optuna",
         "pandas",
-        "prometheus-client",
         "psutil",
         "pyarrow<17",  # apache-beam 2.61
         "PyYAML",
@@ -53,6 +54,7 @@ setup(
     ],
     extras_require={
         "tracking": TRACKING,
+        "peers": PEERS,
         "dev": [
             *TRACKING,
             "build",

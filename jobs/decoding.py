@@ -3,21 +3,14 @@
 from pyflink.table import TableEnvironment
 
 from jobs.settings import Settings, click_limits
-from udfs.flink_columns import Profile
 from udfs.flink_udfs import DecodeClicks, DecodeProfiles
-
-
-def profile_of(settings: Settings) -> Profile:
-    """How Flink is to run the functions."""
-    return Profile(settings.execution.profile, settings.execution.metrics_endpoint)
 
 
 def register_decoders(tables: TableEnvironment, settings: Settings) -> None:
     """Make `decode_clicks` and `decode_profiles` known, with the bounds that the settings give."""
-    profile = profile_of(settings)
     functions = {
-        "decode_clicks": DecodeClicks(click_limits(settings), profile),
-        "decode_profiles": DecodeProfiles(settings.decode.max_record_bytes, profile),
+        "decode_clicks": DecodeClicks(click_limits(settings)),
+        "decode_profiles": DecodeProfiles(settings.decode.max_record_bytes),
     }
     for name, function in functions.items():
         tables.create_temporary_system_function(name, function.as_udf())

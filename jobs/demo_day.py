@@ -143,7 +143,7 @@ def _overrides(models: Models, directory: Path) -> list[str]:
         "feature_log.user_share=0.5",
         f"archive.dir={(directory / 'archive').as_uri()}",
         "archive.interval=15 s",
-        "execution.bundle_time=200 ms",  # six jobs share the cores: fewer, larger bundles of score_clicks too
+        "workers.linger=50 ms",  # six jobs share the cores: fewer, larger batches of score_clicks
         "execution.buffer_timeout=50 ms",
     ]
 

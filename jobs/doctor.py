@@ -10,7 +10,6 @@ Exit code: 0 nothing is missing; 1 something is; 2 the settings can't be read.
 """
 
 import argparse
-import http.client
 import json
 import os
 import re
@@ -22,20 +21,25 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.local_http import get_text
-
 PROJECT = Path(__file__).resolve().parent.parent
 JAVA_VERSION = 17
 #: Broker 1 GiB, JobManager 1 GiB, two TaskManagers of 3.4 GiB, their Python workers and the client.
 MEMORY_GIB = 10
-#: Names the shared library of this interpreter, and fails without it or without the package that loads it.
-EMBEDDING = """
-import ctypes, importlib.util, sysconfig
-library = sysconfig.get_config_var("INSTSONAME")
-ctypes.CDLL(library)
-assert importlib.util.find_spec("pemja")
-print(library)
+#: Slots of the local stack: two TaskManagers of two.
+SLOTS = 4
+#: Prints how many bytes of memory the Python workers of a slot share with their tasks, and where.
+SHARED_MEMORY = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from jobs.settings import load_settings, shared_memory_bytes
+settings = load_settings(Path(sys.argv[1]) / "conf" / "local.yaml")
+print(shared_memory_bytes(settings), settings.workers.memory_dir)
 """
+MORE_SHARED_MEMORY = (
+    "docker run --shm-size=2g; docker compose: shm_size: 2gb; Kubernetes: an emptyDir of medium Memory at /dev/shm; "
+    "or another workers.memory_dir, or fewer workers.cached_users"
+)
 BROWSER = ("chromium", "chromedriver")
 DEFAULT_PORTS = {8081: "Flink", 9092: "Kafka"}
 
@@ -89,28 +93,28 @@ def check_build() -> Iterator[Finding]:
         yield Finding(subject, f"{len(built)} in {Path(pattern).parent}", "" if built else target)
 
 
-def check_latency_profile() -> Iterator[Finding]:
-    """What the profile latency needs: an interpreter that a JVM can load, and TaskManagers with one job each."""
+def check_workers() -> Iterator[Finding]:
+    """What the Python workers of the score job need of this machine."""
     python = venv_python()
-    if python.exists():
-        yield check_embedding(output_of([str(python), "-c", EMBEDDING]))
-    for process in recorded_processes(PROJECT / "build" / "local" / "stack.json"):
-        if "rest" in process["ports"] and is_bound(process["ports"]["rest"]):
-            yield from check_sharing(jobs_by_task_manager(process["ports"]["rest"]))
-
-
-def check_embedding(answer: str | None) -> Finding:
+    if not python.exists():
+        return
+    answer = output_of([str(python), "-c", SHARED_MEMORY, str(PROJECT)])
     if answer is None:
-        return Finding("latency profile", "Python can't run inside a JVM here", "apt-get install libpython3.11")
-    return Finding("latency profile", f"Python can run inside a JVM, as {answer}")
+        yield Finding("shared memory", "not looked at: conf/local.yaml could not be read", unknown=True)
+        return
+    needed, _, directory = answer.partition(" ")
+    yield check_shared_memory(Path(directory), SLOTS * int(needed))
 
 
-def check_sharing(jobs: dict[str, set[str]]) -> Iterator[Finding]:
-    """Judge the jobs of each TaskManager: those in the profile latency would share one interpreter and its lock."""
-    for task_manager, its_jobs in sorted(jobs.items()):
-        shared = len(its_jobs) > 1
-        remedy = "for the profile latency, a cluster for each job (application mode)" if shared else ""
-        yield Finding(task_manager, f"tasks of {len(its_jobs)} job{'s' if shared else ''}", remedy)
+def check_shared_memory(directory: Path, needed_bytes: int) -> Finding:
+    """Judge the directory of workers.memory_dir: it has to take files of so many bytes."""
+    needed = f"{mebibytes(needed_bytes)} MiB needed"
+    if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
+        remedy = "mount a file system in memory there, or name another directory in workers.memory_dir"
+        return Finding("shared memory", f"{directory} is no directory that can be written to; {needed}", remedy)
+    free_bytes = shutil.disk_usage(directory).free
+    remedy = "" if free_bytes >= needed_bytes else MORE_SHARED_MEMORY
+    return Finding("shared memory", f"{free_bytes >> 20} MiB free in {directory}, {needed}", remedy)
 
 
 def check_python(version: str | None) -> Finding:
@@ -206,6 +210,11 @@ def available_memory_gib() -> float | None:
     return int(found[1]) / 2**20 if found else None
 
 
+def mebibytes(number: int) -> int:
+    """Bytes as whole MiB, rounded up."""
+    return -(-number >> 20)
+
+
 def is_bound(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -213,21 +222,8 @@ def is_bound(port: int) -> bool:
 
 def recorded_ports(record: Path) -> set[int]:
     """The ports of the stack that jobs.local_stack has recorded, empty when there is none."""
-    return {port for process in recorded_processes(record) for port in process["ports"].values()}
-
-
-def recorded_processes(record: Path) -> list[dict]:
-    return json.loads(record.read_text()) if record.exists() else []
-
-
-def jobs_by_task_manager(rest_port: int) -> dict[str, set[str]]:
-    """The ids of the jobs with tasks in each TaskManager, as the cluster's REST API says; empty when it does not."""
-    try:
-        overview = json.loads(get_text(rest_port, "/taskmanagers"))["taskmanagers"]
-        details = [json.loads(get_text(rest_port, f"/taskmanagers/{entry['id']}")) for entry in overview]
-    except (OSError, http.client.HTTPException):  # it is just starting, or just ending
-        return {}
-    return {found["id"]: {slot["jobId"] for slot in found["allocatedSlots"]} for found in details}
+    processes = json.loads(record.read_text()) if record.exists() else []
+    return {port for process in processes for port in process["ports"].values()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -251,7 +247,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         findings = list(check_prerequisites())
         if not options.prerequisites:
-            findings += [*check_machine(), *check_build(), *check_latency_profile()]
+            findings += [*check_machine(), *check_build(), *check_workers()]
     missing = [finding for finding in findings if finding.remedy]
     for finding in missing if options.prerequisites else findings:
         print(finding)

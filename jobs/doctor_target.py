@@ -8,9 +8,9 @@ from pathlib import Path
 
 import urllib3
 
-from jobs.doctor import PROJECT, Finding, pins
+from jobs.doctor import PROJECT, Finding, mebibytes, pins
 from jobs.doctor_kafka import check_clock, check_kafka
-from jobs.settings import Settings, load_settings
+from jobs.settings import Settings, load_settings, shared_memory_bytes
 from udfs.deployment import Options
 from udfs.durations import duration_ms
 from udfs.model import BundleError, load_bundle
@@ -20,7 +20,7 @@ from udfs.serving import serving_bundle, serving_registry
 #: What a cluster's lib/ needs beside Flink's own JARs: the start of each name, and where it is from.
 NEEDED_JARS = {
     "flink-sql-connector-kafka-": "build/jars/job",
-    "user-history": "build/jars/job",
+    "batch-operators": "build/jars/job",
     "flink-python-": "Flink's opt/",
 }
 
@@ -34,6 +34,7 @@ def check_target(conf: Path, overrides: Sequence[str], flink: str | None) -> Ite
     if flink is None:
         yield Finding("Flink cluster", "not looked at: give its address with --flink URL", unknown=True)
         yield check_checkpoint_dir(settings, None)
+        yield describe_shared_memory(settings, 1)
     else:
         yield from check_cluster(settings, flink)
 
@@ -81,6 +82,7 @@ def check_cluster(settings: Settings, url: str) -> Iterator[Finding]:
         return
     yield check_version(overview["flink-version"], version("apache-flink"))
     yield check_slots(settings.job.parallelism, overview)
+    yield describe_shared_memory(settings, slots_of_task_manager(overview))
     yield from check_jars(environment["classpath"], version("apache-flink"))
     yield check_checkpoint_dir(settings, options)
     if now_ms is None:
@@ -101,6 +103,19 @@ def check_slots(parallelism: int, overview: Mapping) -> Finding:
     if free >= parallelism or not total:
         return Finding("slots", found)
     return Finding("slots", found, "more TaskManagers, fewer jobs, or a cluster that starts them as needed")
+
+
+def slots_of_task_manager(overview: Mapping) -> int:
+    """Slots of the largest TaskManager, as far as their mean tells; 1 where there is none now."""
+    return -(-overview["slots-total"] // max(overview["taskmanagers"], 1)) or 1
+
+
+def describe_shared_memory(settings: Settings, slots: int) -> Finding:
+    """What each TaskManager needs, whose file systems can't be seen from here."""
+    needed = mebibytes(slots * shared_memory_bytes(settings))
+    of = "a slot" if slots == 1 else f"a TaskManager of {slots} slots"
+    found = f"{needed} MiB in {settings.workers.memory_dir} for {of}: not looked at"
+    return Finding("shared memory", found, unknown=True)
 
 
 def check_jars(classpath: Sequence[str], flink: str) -> Iterator[Finding]:

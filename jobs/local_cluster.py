@@ -51,7 +51,7 @@ def cluster_options(
         "heartbeat.interval": "3 s",
         "pekko.ask.timeout": "60 s",  # also how long a TaskManager may take to set up its actors, on a busy machine too
         # The JARs of the job are in lib/: resolved there first, their classes are loaded once however often a job is
-        # submitted, and Python's thread mode finds its native library loaded once.
+        # submitted, and those of flink-python are the same for all of them.
         "classloader.resolve-order": "parent-first",
         "execution.checkpointing.dir": (directory / "checkpoints").as_uri(),
         "execution.checkpointing.savepoint-dir": (directory / "savepoints").as_uri(),

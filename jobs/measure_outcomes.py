@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.decoding import profile_of
 from jobs.event_time import MAX_INTERVAL_MS, click_columns, interval
 from jobs.settings import ConfigError, Settings, click_limits, load_settings, outcome_settings
 from jobs.submission import parse_arguments, submit
@@ -111,9 +110,9 @@ FROM (
 
 def measure_outcomes(tables: TableEnvironment, settings: Settings, label: Label) -> StatementSet:
     """The whole job, over tables that exist: `due_scores`, `event_clicks`, `outcomes`, `model_quality`."""
-    reader = ReadAmounts(click_limits(settings), label.amounts, profile_of(settings))
+    reader = ReadAmounts(click_limits(settings), label.amounts)
     tables.create_temporary_system_function("read_amounts", reader.as_udf())
-    tables.create_temporary_system_function("measure_quality", MeasureQuality(profile_of(settings)).as_udf())
+    tables.create_temporary_system_function("measure_quality", MeasureQuality().as_udf())
     matured = MATURED_SCORES.format(
         least=label.least,
         absent=str(label.absent).upper(),

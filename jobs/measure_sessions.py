@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.decoding import profile_of
 from jobs.event_time import click_columns, interval
 from jobs.settings import ConfigError, Settings, click_limits, load_settings, session_settings
 from jobs.submission import parse_arguments, submit
@@ -125,7 +124,7 @@ WINDOWS = {"minute": "INTERVAL '1' MINUTE", "hour": "INTERVAL '1' HOUR"}
 
 def measure_sessions(tables: TableEnvironment, settings: Settings, kpis: dict[str, Kpi]) -> StatementSet:
     """The whole job, over tables that exist: `event_clicks`, `timed_scores`, `sessions`, `kpis`."""
-    reader = ReadActions(click_limits(settings), profile_of(settings))
+    reader = ReadActions(click_limits(settings))
     tables.create_temporary_system_function("read_actions", reader.as_udf())
     for view in (ACTIONS, CLOSED_SESSIONS.format(gap=interval(SESSION_GAP_MS)), PLACED_PROMOTIONS):
         tables.execute_sql(view)

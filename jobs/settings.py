@@ -15,6 +15,7 @@ from udfs.durations import Duration, Moment, duration_ms
 from udfs.events import ClickLimits
 from udfs.features import FEATURE_NAMES
 from udfs.overrides import parse_value, split_override
+from udfs.user_slots import SLOT_HEAD, ring_bytes
 from udfs.variables import SECRET_ADVICE, expand_variables, is_secret, is_written_secret, refuse_written_secrets
 from udfs.yaml_files import in_words
 
@@ -25,6 +26,9 @@ OPEN_SECTIONS = (
 )  # their keys belong to Kafka and Flink, and hold dots themselves; null takes one back
 
 COUNTED_MS = 5_000  # what jobs.watch_drift counts at once
+
+WORKERS_PER_SLOT = 3  # of the score job: one decodes clicks, one decodes profiles, one scores
+LARGEST_MEMORY_BYTES = (1 << 31) - 1  # of a worker: what Java maps at once
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -88,14 +92,24 @@ class Checkpoints(Section):
 
 
 class Execution(Section):
-    profile: Literal["throughput", "latency"]
     latency_budget: Duration
-    metrics_endpoint: Annotated[str, Meta(pattern=r"^[^:]+:\d{1,5}(-\d{1,5})?$", title="host:port or host:port-port")]
+    buffer_timeout: Duration
+
+
+class Workers(Section):
+    batch_rows: Annotated[int, Meta(ge=1, le=8192)]
+    batch_bytes: Annotated[int, Meta(ge=65_536, le=268_435_456)]
+    linger: Duration
+    cached_users: Positive
+    memory_dir: Annotated[str, Meta(title="absolute path")]
+    start_timeout: Duration
+    answer_timeout: Duration
+
+
+class Background(Section):
     bundle_size: Positive
     bundle_time: Duration
     buffer_timeout: Duration
-    unhurried_bundle_time: Duration
-    unhurried_buffer_timeout: Duration
 
 
 class Delivery(Section):
@@ -170,6 +184,8 @@ class Settings(Section):
     state: State
     checkpoints: Checkpoints
     execution: Execution
+    workers: Workers
+    background: Background
     delivery: Delivery
     model: Model
     feature_log: FeatureLog
@@ -266,15 +282,9 @@ def _in_event_time(settings: Settings) -> Settings:
 
 
 def _named(settings: Settings, section: Archive | Outcomes | Sessions | Drift | Experiments) -> Settings:
-    """With the name, group and parallelism of another job, none of which anybody waits for as for a score."""
-    execution = replace(
-        settings.execution,
-        bundle_time=settings.execution.unhurried_bundle_time,
-        buffer_timeout=settings.execution.unhurried_buffer_timeout,
-    )
+    """The settings with the name, group and parallelism of another job."""
     return replace(
         settings,
-        execution=execution,
         job=replace(settings.job, name=section.name, parallelism=section.parallelism),
         source=replace(settings.source, group_id=section.name),
     )
@@ -284,6 +294,16 @@ def click_limits(settings: Settings) -> ClickLimits:
     """The bounds on clicks that are accepted."""
     decode = settings.decode
     return ClickLimits(decode.max_record_bytes, duration_ms(decode.max_behind), duration_ms(decode.max_ahead))
+
+
+def shared_memory_bytes(settings: Settings) -> int:
+    """How much room in workers.memory_dir each task slot of the score job needs, but for some hundred KiB."""
+    return WORKERS_PER_SLOT * 2 * settings.workers.batch_bytes + _cached_bytes(settings)
+
+
+def _cached_bytes(settings: Settings) -> int:
+    """What the cached users of a score worker take."""
+    return settings.workers.cached_users * (SLOT_HEAD.itemsize + ring_bytes(settings.state.history_length))
 
 
 def printable(settings: Settings) -> dict[str, Any]:
@@ -347,7 +367,9 @@ def _check_together(settings: Settings, path: Path) -> None:
                 f"{path}: key topics.{name}: {topic} is also topics.{twin}; each needs a topic of its own"
             )
     for key in (
-        "execution.bundle_time",
+        "workers.start_timeout",
+        "workers.answer_timeout",
+        "background.bundle_time",
         "checkpoints.interval",
         "checkpoints.timeout",
         "state.ttl",
@@ -359,6 +381,15 @@ def _check_together(settings: Settings, path: Path) -> None:
         section, name = key.split(".")
         if duration_ms(getattr(getattr(settings, section), name)) == 0:
             raise ConfigError(f"{path}: key {key}: must be more than 0")
+    workers = settings.workers
+    if not workers.memory_dir.startswith("/"):
+        raise ConfigError(f"{path}: key workers.memory_dir: want an absolute path, got {workers.memory_dir!r}")
+    worker_bytes = 2 * workers.batch_bytes + _cached_bytes(settings)
+    if worker_bytes > LARGEST_MEMORY_BYTES:
+        raise ConfigError(
+            f"{path}: key workers.cached_users: {workers.cached_users} users would take {worker_bytes >> 20} MiB of "
+            f"shared memory in each score worker, and at most {LARGEST_MEMORY_BYTES >> 20} MiB are possible"
+        )
     experiments = settings.experiments
     if experiments.treatment == experiments.baseline:
         raise ConfigError(f"{path}: key experiments.treatment: {experiments.treatment} is also experiments.baseline")

@@ -2,14 +2,13 @@
 
 import argparse
 import sys
-import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pyflink.common import Configuration
 from pyflink.table import EnvironmentSettings, StatementSet, TableEnvironment
 
-from jobs.settings import Settings
+from jobs.settings import Option, Settings
 from udfs.durations import duration_ms
 
 
@@ -24,29 +23,38 @@ def parse_arguments(name: str, description: str, arguments: Sequence[str] | None
 
 
 def flink_options(settings: Settings) -> dict[str, str]:
-    """Flink's options as the settings have them; those under `flink:` win."""
-    execution, checkpoints = settings.execution, settings.checkpoints
+    """Flink's options for the score job, as the settings have them; those under `flink:` win."""
+    return _options(settings, settings.execution.buffer_timeout, {})
+
+
+def sql_options(settings: Settings) -> dict[str, str]:
+    """Flink's options for a job in SQL, which calls Python in bundles; those under `flink:` win."""
+    background = settings.background
+    of_sql = {
+        "table.exec.state.ttl": settings.state.ttl,
+        "python.fn-execution.bundle.size": background.bundle_size,
+        "python.fn-execution.bundle.time": duration_ms(background.bundle_time),
+        "python.fn-execution.arrow.batch.size": background.bundle_size,
+    }
+    return _options(settings, background.buffer_timeout, of_sql)
+
+
+def _options(settings: Settings, buffer_timeout: str, more: Mapping[str, Option]) -> dict[str, str]:
+    checkpoints = settings.checkpoints
     options = {
         "pipeline.name": settings.job.name,
         "parallelism.default": settings.job.parallelism,
         "state.backend.type": settings.state.backend,
-        "table.exec.state.ttl": settings.state.ttl,
         "execution.checkpointing.interval": checkpoints.interval,
         "execution.checkpointing.timeout": checkpoints.timeout,
         "execution.checkpointing.mode": "EXACTLY_ONCE",
-        "execution.buffer-timeout.interval": execution.buffer_timeout,
-        "python.fn-execution.bundle.size": execution.bundle_size,
-        "python.fn-execution.bundle.time": duration_ms(execution.bundle_time),
-        "python.fn-execution.arrow.batch.size": execution.bundle_size,
+        "execution.checkpointing.dir": checkpoints.dir,
+        "execution.buffer-timeout.interval": buffer_timeout,
         "python.executable": sys.executable,
         "python.client.executable": sys.executable,
+        **more,
+        **settings.flink,
     }
-    if execution.profile == "latency":
-        options["python.execution-mode"] = "thread"
-        options["python.pythonpath"] = sysconfig.get_path("purelib")  # an interpreter inside the JVM has no venv
-    if checkpoints.dir:
-        options["execution.checkpointing.dir"] = checkpoints.dir
-    options |= settings.flink
     return {
         key: str(value).lower() if isinstance(value, bool) else str(value)
         for key, value in options.items()
@@ -55,9 +63,9 @@ def flink_options(settings: Settings) -> dict[str, str]:
 
 
 def table_environment(settings: Settings) -> TableEnvironment:
-    """A streaming environment with the job's options."""
+    """A streaming environment with the options of a job in SQL."""
     configuration = Configuration()
-    for key, value in flink_options(settings).items():
+    for key, value in sql_options(settings).items():
         configuration.set_string(key, value)
     return TableEnvironment.create(
         EnvironmentSettings.new_instance().in_streaming_mode().with_configuration(configuration).build()

@@ -1,4 +1,4 @@
-"""The tables at the job's edges: Kafka topics as Flink SQL sees them."""
+"""Kafka's topics at the edges of the jobs: as tables of Flink SQL, and the options of Kafka's clients."""
 
 import re
 
@@ -35,29 +35,6 @@ SCORES_COLUMNS = """
     decision BOOLEAN,
     arm STRING,
     model_version STRING,
-    scored_at BIGINT,
-    source_partition INT,
-    source_offset BIGINT
-"""
-
-DEAD_LETTERS_COLUMNS = """
-    topic STRING,
-    `partition` INT,
-    `offset` BIGINT,
-    `timestamp` TIMESTAMP_LTZ(3),
-    reason STRING,
-    message STRING,
-    original BYTES
-"""
-
-SHADOW_SCORES_COLUMNS = """
-    user_id STRING,
-    event_id STRING,
-    event_time BIGINT,
-    model_version STRING,
-    score FLOAT,
-    shadow_versions ARRAY<STRING>,
-    shadow_scores ARRAY<FLOAT>,
     scored_at BIGINT,
     source_partition INT,
     source_offset BIGINT
@@ -107,25 +84,31 @@ def feature_log_source(settings: Settings) -> str:
     return create_table("feature_log", columns, options)
 
 
-def kafka_tables(settings: Settings) -> list[str]:
-    """CREATE TABLE statements of all topics that the job reads and writes."""
-    topics = settings.topics
-    json = {"format": "json", "json.timestamp-format.standard": "ISO-8601"}
-    statements = [
-        *source_tables(settings),
-        create_table("scores", SCORES_COLUMNS, keyed_sink(settings, topics.scores)),
-        create_table("dead_letters", DEAD_LETTERS_COLUMNS, kafka_sink(settings, topics.dead_letters) | json),
-    ]
-    if settings.feature_log.user_share > 0:
-        statements.append(create_table("feature_log", FEATURE_LOG_COLUMNS, keyed_sink(settings, topics.feature_log)))
-    if settings.model.registry:
-        options = keyed_sink(settings, topics.shadow_scores)
-        statements.append(create_table("shadow_scores", SHADOW_SCORES_COLUMNS, options))
-    return statements
-
-
 #: The largest record that the job may have to write: a dead letter holds its original as base64.
 MAX_REQUEST_BYTES = 16 * 1024 * 1024
+
+
+def consumer_properties(settings: Settings) -> dict[str, object]:
+    """The options of Kafka's consumers."""
+    return {
+        "group.id": settings.source.group_id,
+        "auto.offset.reset": "earliest",  # a group without offsets starts here instead of failing
+        "isolation.level": "read_committed",  # records of an aborted transaction come again
+        **_client_properties(settings),
+    }
+
+
+def producer_properties(settings: Settings) -> dict[str, object]:
+    """The options of Kafka's producers."""
+    properties = {"linger.ms": 2, "max.request.size": MAX_REQUEST_BYTES, **_client_properties(settings)}
+    if settings.delivery.guarantee == "exactly-once":
+        properties["transaction.timeout.ms"] = duration_ms(settings.delivery.transaction_timeout)
+    return properties
+
+
+def transactional_prefix(settings: Settings, topic: str) -> str | None:
+    """What the ids of transactions begin with, where there are any."""
+    return f"{settings.job.name}-{topic}" if settings.delivery.guarantee == "exactly-once" else None
 
 
 def kafka_source(settings: Settings, topic: str) -> dict[str, object]:
@@ -135,10 +118,7 @@ def kafka_source(settings: Settings, topic: str) -> dict[str, object]:
         "connector": "kafka",
         "topic": topic,
         "scan.startup.mode": start[settings.source.start],
-        "properties.group.id": settings.source.group_id,
-        "properties.auto.offset.reset": "earliest",  # a group without offsets starts here instead of failing
-        "properties.isolation.level": "read_committed",  # records of an aborted transaction come again
-        **_client_properties(settings),
+        **_as_options(consumer_properties(settings)),
     }
     if settings.source.bounded:
         options["scan.bounded.mode"] = "latest-offset"
@@ -151,14 +131,10 @@ def kafka_sink(settings: Settings, topic: str) -> dict[str, object]:
         "connector": "kafka",
         "topic": topic,
         "sink.delivery-guarantee": settings.delivery.guarantee,
-        "properties.linger.ms": 2,
-        "properties.max.request.size": MAX_REQUEST_BYTES,
-        **_client_properties(settings),
+        **_as_options(producer_properties(settings)),
     }
-    if settings.delivery.guarantee == "exactly-once":
-        options["sink.transactional-id-prefix"] = f"{settings.job.name}-{topic}"
-        options["properties.transaction.timeout.ms"] = duration_ms(settings.delivery.transaction_timeout)
-    return options
+    prefix = transactional_prefix(settings, topic)
+    return options if prefix is None else {**options, "sink.transactional-id-prefix": prefix}
 
 
 def keyed_sink(settings: Settings, topic: str, key: str = "user_id") -> dict[str, object]:
@@ -170,8 +146,8 @@ def keyed_sink(settings: Settings, topic: str, key: str = "user_id") -> dict[str
 SHADED = "org.apache.flink.kafka.shaded."
 LOGIN_MODULE = re.compile(r"(?<![\w.])org\.apache\.kafka\.common\.security\.")
 CONFIG_PROVIDER = {
-    "properties.config.providers": "env",
-    "properties.config.providers.env.class": f"{SHADED}org.apache.kafka.common.config.provider.EnvVarConfigProvider",
+    "config.providers": "env",
+    "config.providers.env.class": f"{SHADED}org.apache.kafka.common.config.provider.EnvVarConfigProvider",
 }
 
 
@@ -180,7 +156,11 @@ def _client_properties(settings: Settings) -> dict[str, object]:
     if "sasl.jaas.config" in given:
         given["sasl.jaas.config"] = LOGIN_MODULE.sub(rf"{SHADED}\g<0>", str(given["sasl.jaas.config"]))
     from_environment = any(CLUSTER_VARIABLE.search(str(value)) for value in given.values())
-    return (CONFIG_PROVIDER if from_environment else {}) | {f"properties.{key}": given[key] for key in given}
+    return (CONFIG_PROVIDER if from_environment else {}) | given
+
+
+def _as_options(properties: dict[str, object]) -> dict[str, object]:
+    return {f"properties.{key}": value for key, value in properties.items()}
 
 
 def _quote(value: object) -> str:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.decoding import profile_of
 from jobs.event_time import interval
 from jobs.measure_outcomes import OUTCOMES_COLUMNS
 from jobs.settings import COUNTED_MS, ConfigError, Settings, drift_settings, load_settings
@@ -79,12 +78,12 @@ WHERE j.record IS NOT NULL
 def watch_drift(tables: TableEnvironment, settings: Settings, references: Callable[[], References]) -> StatementSet:
     """The whole job, over tables that exist: `timed_vectors`, `timed_outcomes`, `drift`; each worker makes its
     references."""
-    drift, profile = settings.drift, profile_of(settings)
+    drift = settings.drift
     thresholds = Thresholds(drift.watch, drift.alarm, drift.unwatched)
     functions = {
-        "find_cells": FindCells(references, profile),
-        "count_cells": CountCells(profile),
-        "judge_drift": JudgeDrift(references, thresholds, profile),
+        "find_cells": FindCells(references),
+        "count_cells": CountCells(),
+        "judge_drift": JudgeDrift(references, thresholds),
     }
     for name, function in functions.items():
         tables.create_temporary_system_function(name, function.as_udf())

@@ -9,7 +9,7 @@ from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
 from udfs.drift import CELLS, NewestDrift, Thresholds, count_cells, window_drift
-from udfs.flink_columns import Column, ColumnFunction, Profile, row_type
+from udfs.flink_columns import Column, ColumnFunction, row_type
 from udfs.references import References
 
 
@@ -18,8 +18,7 @@ class FindCells(ColumnFunction):
 
     result = row_type(cells=DataTypes.BYTES())
 
-    def __init__(self, references: Callable[[], References], profile: Profile):
-        super().__init__(profile)
+    def __init__(self, references: Callable[[], References]):
         self._make_references = references
 
     def open(self, context: FunctionContext) -> None:
@@ -62,8 +61,7 @@ class JudgeDrift(ColumnFunction):
 
     result = row_type(record=DataTypes.STRING())
 
-    def __init__(self, references: Callable[[], References], thresholds: Thresholds, profile: Profile):
-        super().__init__(profile)
+    def __init__(self, references: Callable[[], References], thresholds: Thresholds):
         self._make_references = references
         self._thresholds = thresholds
 

@@ -6,7 +6,7 @@ import numpy as np
 from pyflink.table import DataTypes
 
 from udfs.events import ClickDecoder, ClickLimits
-from udfs.flink_columns import Column, ColumnFunction, Profile, row_type
+from udfs.flink_columns import Column, ColumnFunction, row_type
 from udfs.history import EVENT
 from udfs.quality import COUNT, MEASURES
 
@@ -19,8 +19,7 @@ class ReadAmounts(ColumnFunction):
 
     result = row_type(user_id=DataTypes.STRING(), amount=DataTypes.BIGINT())
 
-    def __init__(self, limits: ClickLimits, amounts: Callable[[np.ndarray], np.ndarray], profile: Profile):
-        super().__init__(profile)
+    def __init__(self, limits: ClickLimits, amounts: Callable[[np.ndarray], np.ndarray]):
         self._limits = limits
         self._amounts = amounts
 

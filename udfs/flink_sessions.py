@@ -5,7 +5,7 @@ import numpy as np
 from pyflink.table import DataTypes
 
 from udfs.events import Click, ClickDecoder, ClickLimits
-from udfs.flink_columns import Column, ColumnFunction, Profile, row_type
+from udfs.flink_columns import Column, ColumnFunction, row_type
 from udfs.history import EVENT, EVENT_KINDS, NO_ID
 
 _PURCHASE = EVENT_KINDS.index("purchase")
@@ -27,8 +27,7 @@ class ReadActions(ColumnFunction):
         placement=DataTypes.STRING(),
     )
 
-    def __init__(self, limits: ClickLimits, profile: Profile):
-        super().__init__(profile)
+    def __init__(self, limits: ClickLimits):
         self._limits = limits
 
     def open(self, context) -> None:

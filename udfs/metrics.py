@@ -1,4 +1,4 @@
-"""The metrics of the functions, out of what Flink has in Python: counters and gauges of whole numbers."""
+"""Latencies and rejects, out of what metric groups have in Python: counters and gauges of whole numbers."""
 
 import time
 from collections.abc import Callable
@@ -66,11 +66,15 @@ class RejectedMetric:
             reason.value: group.add_group("reason", reason.value).counter("rejected") for reason in Reason
         }
 
+    def count(self, reason: str) -> None:
+        """Count one reject."""
+        self._counters[reason].inc()
+
     def columns(self, payloads: list, reasons: list, messages: list) -> dict[str, list]:
         """The reason, message and original columns: originals travel on only where they are dead letters."""
         originals = [None] * len(payloads)
         for row, reason in enumerate(reasons):
             if reason is not None:
-                self._counters[reason].inc()
+                self.count(reason)
                 originals[row] = payloads[row]
         return {"reason": reasons, "message": messages, "original": originals}

@@ -10,6 +10,8 @@ import jsonschema
 import pytest
 import yaml
 
+from jobs.settings import load_settings, shared_memory_bytes
+
 PROJECT = Path(__file__).parents[2]
 VALIDATORS = PROJECT / "build" / "validators"
 KUBERNETES = sorted((PROJECT / "conf" / "kubernetes").glob("*.yaml"))
@@ -101,7 +103,17 @@ def test_the_operator_s_schema_refuses_what_it_does_not_know(flink_deployment_sc
 
 def test_flink_s_pods_are_checked_by_kubernetes_own_schema_too(tmp_path):
     (deployment,) = documents("FlinkDeployment")
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, **deployment["spec"]["podTemplate"]}
-    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(pod))
-    ran = run("kubernetes-validate", "--strict", "-k", KUBERNETES_VERSION, str(tmp_path / "pod.yaml"))
+    templates = [deployment["spec"]["podTemplate"], deployment["spec"]["taskManager"]["podTemplate"]]
+    pods = [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, **template} for template in templates]
+    (tmp_path / "pods.yaml").write_text(yaml.safe_dump_all(pods))
+    ran = run("kubernetes-validate", "--strict", "-k", KUBERNETES_VERSION, str(tmp_path / "pods.yaml"))
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_task_managers_have_room_for_the_memory_that_workers_share():
+    settings = load_settings(PROJECT / "conf" / "base.yaml", (), {})
+    (deployment,) = documents("FlinkDeployment")
+    slots = int(deployment["spec"]["flinkConfiguration"]["taskmanager.numberOfTaskSlots"])
+    (volume,) = deployment["spec"]["taskManager"]["podTemplate"]["spec"]["volumes"]
+    assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "2Gi"}
+    assert slots * shared_memory_bytes(settings) < 1 << 30

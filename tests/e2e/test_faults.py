@@ -4,13 +4,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
 
+from jobs import flink_client
 from jobs.local_stack import LocalStack
-from jobs.processes import Process
 from tests.e2e.pipeline import Pipeline, positions
 
 pytestmark = pytest.mark.e2e
@@ -35,9 +35,17 @@ def test_the_scores_are_complete_whichever_part_dies(pipeline, stack, flowing):
         stack.kill_task_manager(stack.task_managers()[0])
         wait_for_more_scores(pipes)
 
-        for worker in python_workers(stack.task_managers()[0]):
-            worker.kill()
+        kill(workers_of(stack, "pyflink"))  # of the archive
         wait_for_more_scores(pipes)
+
+    kill_in_the_middle_of_a_batch(workers_of(stack, "udfs.workers", "score"))
+    wait_for_more_scores(pipes)
+    kill_in_the_middle_of_a_batch(workers_of(stack, "udfs.workers", "decode clicks"))
+    wait_for_more_scores(pipes)
+    killed = workers_of(stack, "udfs.workers")
+    kill(killed)  # at 300 clicks/s most probably between two batches, and between a batch and its checkpoint
+    kill_while_they_start(stack, killed)
+    wait_for_more_scores(pipes)
 
     # Killed, not stopped: a broker that shuts down in order hands its partitions over, here to nobody, and Kafka then
     # drops the marker of a transaction that commits just now. Another broker would write it.
@@ -63,8 +71,8 @@ def test_the_scores_are_complete_whichever_part_dies(pipeline, stack, flowing):
 def supervised(stack: LocalStack) -> Iterator[None]:
     """What Kubernetes or YARN does: a TaskManager that has ended is replaced.
 
-    One may end with its Python workers: when one dies in the middle of a batch, Flink fails to close the broken Arrow
-    stream (ArrowSerializer.close), which it takes for a fatal error.
+    One may end with the archive's Python workers: when one dies in the middle of a batch, Flink fails to close the
+    broken Arrow stream (ArrowSerializer.close), which it takes for a fatal error.
     """
     enough = threading.Event()
 
@@ -87,8 +95,39 @@ def wait_for_more_scores(pipes: dict[str, Pipeline]) -> None:
         pipe.wait_for_more_scores()
 
 
-def python_workers(task_manager: Process) -> list[psutil.Process]:
-    children = psutil.Process(task_manager.pid).children(recursive=True)
-    workers = [child for child in children if any("beam" in word for word in child.cmdline())]
-    assert workers
-    return workers
+def workers_of(stack: LocalStack, *words: str) -> list[psutil.Process]:
+    """The Python processes of the TaskManager whose command lines have all of these words in them."""
+    found = []
+    for child in psutil.Process(stack.task_managers()[0].pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            line = " ".join(child.cmdline())
+            if all(word in line for word in words):
+                found.append(child)
+    assert found, words
+    return found
+
+
+def kill(workers: list[psutil.Process]) -> None:
+    for worker in workers:
+        with suppress(psutil.NoSuchProcess):  # it may have ended with another one
+            worker.kill()
+
+
+def kill_in_the_middle_of_a_batch(workers: list[psutil.Process]) -> None:
+    """Stopped, each soon has a batch that it does not answer."""
+    for worker in workers:
+        worker.suspend()
+    time.sleep(1)
+    kill(workers)
+
+
+def kill_while_they_start(stack: LocalStack, ended: list[psutil.Process]) -> None:
+    """Kill the workers that Flink starts in place of those that have ended, as soon as they are there."""
+
+    def started() -> list[psutil.Process]:
+        with suppress(AssertionError):
+            return [worker for worker in workers_of(stack, "udfs.workers") if worker not in ended]
+        return []
+
+    flink_client.wait_for(lambda: bool(started()), 60, "new workers", poll_seconds=0.05)
+    kill(started())

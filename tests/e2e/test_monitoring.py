@@ -82,7 +82,7 @@ def test_prometheus_finds_what_rules_and_dashboard_read(pipeline, flowing, prome
     (tmp_path / "rollout.yaml").write_text(ROLLOUT)
     assert main(["stage", str(bundle_directory), "--registry", registry]) == 0
     assert main(["apply", str(tmp_path / "rollout.yaml"), "--why", "first", "--registry", registry]) == 0
-    # A counter that has counted nothing is not there: some clicks are broken, and all scores take too long.
+    # Some clicks are broken and all scores take too long, so that rates and shares have something to show.
     # Drift has no level before a window is over: there are old clicks, whose window later ones end at once.
     pipe = pipeline(
         f"model.registry={registry}",

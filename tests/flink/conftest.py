@@ -6,22 +6,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pyflink.table import TableEnvironment
 
-from jobs.score_clicks import find_serving, score_clicks
+from jobs.score_clicks import find_serving, kafka_streams, score_clicks
 from jobs.settings import load_settings
-from jobs.submission import table_environment
-from jobs.tables import (
-    CLICKS_COLUMNS,
-    DEAD_LETTERS_COLUMNS,
-    FEATURE_LOG_COLUMNS,
-    KAFKA_METADATA,
-    PROFILES_COLUMNS,
-    SCORES_COLUMNS,
-    create_table,
-    kafka_tables,
-)
+from jobs.streams import Streams
+from jobs.submission import flink_options, table_environment
+from udfs.workers.decode import RAW_RECORD
 
 PROJECT = Path(__file__).parents[2]
 JARS = PROJECT / "build" / "jars" / "job"
@@ -54,41 +47,72 @@ def workers_of_their_own():
         yield
 
 
-@pytest.fixture
-def explain(bundle_directory) -> Callable[..., str]:
-    """The optimised execution plan of the job as it runs on Kafka."""
+def streams_of(settings) -> Streams:
+    return Streams(flink_options(settings), settings.workers, [jar.as_uri() for jar in sorted(JARS.glob("*.jar"))])
 
-    def explained(*overrides: str) -> str:
+
+@pytest.fixture
+def explain(bundle_directory) -> Callable[..., list[dict]]:
+    """The nodes of the job's plan as it runs on Kafka."""
+
+    def explained(*overrides: str) -> list[dict]:
         settings = settings_of(bundle_directory, *overrides)
-        tables = environment(settings)
-        for statement in kafka_tables(settings):
-            tables.execute_sql(statement)
-        plan = score_clicks(tables, settings, find_serving(settings)).explain()
-        return plan.split("== Optimized Execution Plan ==")[1]
+        streams = streams_of(settings)
+        written = score_clicks(streams, *kafka_streams(streams, settings), settings, find_serving(settings))
+        for role, stream in written.items():
+            streams.write_to_kafka(stream, role, {"bootstrap.servers": "localhost:1"}, None)
+        return json.loads(streams.environment.get_execution_plan())["nodes"]
 
     return explained
 
 
 @pytest.fixture
-def run_job(bundle_directory, tmp_path) -> Callable[..., dict[str, list[dict]]]:
-    """Run the job over given (key, payload, timestamp in ms) clicks and profiles; returns what it wrote, by table."""
+def run_job(bundle_directory) -> Callable[..., dict[str, list[dict]]]:
+    """Run the job over given (key, payload, timestamp in ms) clicks and profiles; returns what it wrote, by role."""
 
     def run(clicks: list, profiles: list = (), overrides: tuple[str, ...] = ()) -> dict[str, list[dict]]:
         settings = settings_of(bundle_directory, *ONE_TRY, *overrides)
-        tables = environment(settings)
-        sources = {"clicks": (CLICKS_COLUMNS, clicks), "profiles": (PROFILES_COLUMNS, profiles)}
-        for name, (columns, records) in sources.items():
-            file = tmp_path / f"{name}.json"
-            file.write_text("".join(json_line(offset, *record) for offset, record in enumerate(records)))
-            no_metadata = dict.fromkeys(KAFKA_METADATA, "")
-            tables.execute_sql(create_table(name, columns.format(**no_metadata), files(file)))
-        sinks = {"scores": SCORES_COLUMNS, "dead_letters": DEAD_LETTERS_COLUMNS, "feature_log": FEATURE_LOG_COLUMNS}
-        for name, columns in sinks.items():
-            tables.execute_sql(create_table(name, columns, files(tmp_path / name)))
-        score_clicks(tables, settings, find_serving(settings)).execute().wait()
-        return {name: read_json_lines(tmp_path / name) for name in sinks}
+        streams = streams_of(settings)
+        sources = [
+            streams.collection([raw_record(offset, *record) for offset, record in enumerate(records)])
+            for records in (clicks, profiles)
+        ]
+        written = score_clicks(streams, *sources, settings, find_serving(settings))
+        return collect(streams, written)
 
     return run
+
+
+def collect(streams: Streams, written: dict) -> dict[str, list[dict]]:
+    """Run the job, and return the values that it wrote, by the fields that only records of the role have."""
+    records: dict[str, list[dict]] = {role: [] for role in written}
+    frames = streams.union(*written.values()).executeAndCollect()
+    while frames.hasNext():
+        value = json.loads(value_of(frames.next()))
+        role = next(role for role, field in ROLE_FIELDS.items() if field in value)
+        records[role].append(value)
+    return records
+
+
+#: A field that only the records of a topic have, in the order to look for them.
+ROLE_FIELDS = {
+    "dead_letters": "original",
+    "feature_log": "features",
+    "shadow_scores": "shadow_scores",
+    "scores": "decision",
+}
+
+
+def raw_record(offset: int, key: bytes | None, payload: bytes | None, time_ms: int) -> bytes:
+    """A Kafka record of partition 0, as RawRecordReader.java lays it out."""
+    lengths = [-1 if part is None else len(part) for part in (key, payload)]
+    return np.array([(time_ms, offset, 0, *lengths)], RAW_RECORD).tobytes() + (key or b"") + (payload or b"")
+
+
+def value_of(frame: bytes) -> bytes:
+    """The value of a frame, as Frame.java lays it out."""
+    key_bytes = int.from_bytes(frame[:4], "little", signed=True)
+    return frame[4 : len(frame) - max(key_bytes, 0)]
 
 
 def files(path: Path) -> dict[str, object]:

@@ -13,7 +13,6 @@ from udfs.model import Scorer, load_bundle
 pytestmark = pytest.mark.flink
 
 NOW = 1_800_000_000_000
-PROFILES = ["execution.profile=throughput", "execution.profile=latency"]
 
 
 def click(user: str, number: int, **fields) -> tuple[bytes, bytes, int]:
@@ -35,13 +34,12 @@ def features_by_event(written: dict) -> dict[str, dict[str, float]]:
     }
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_every_accepted_click_is_scored_once_and_every_other_is_a_dead_letter(run_job, profile):
+def test_every_accepted_click_is_scored_once_and_every_other_is_a_dead_letter(run_job):
     clicks = [click("ada", number, price=number) for number in range(100)] + [
         click("bob", number) for number in range(7)
     ]
     bad = [(b"k", b"{", NOW), (b"k", None, NOW), (b"k", b"\xff\x00", NOW)]
-    written = run_job(clicks + bad, overrides=(profile,))
+    written = run_job(clicks + bad)
 
     scores = written["scores"]
     assert sorted(score["source_offset"] for score in scores) == list(range(107))
@@ -59,12 +57,11 @@ def test_every_accepted_click_is_scored_once_and_every_other_is_a_dead_letter(ru
     assert all(letter["topic"] == "clicks" and letter["partition"] == 0 and letter["message"] for letter in letters)
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_the_job_scores_the_features_that_training_computes(run_job, bundle_directory, profile):
+def test_the_job_scores_the_features_that_training_computes(run_job, bundle_directory):
     payloads = [
         click(f"user{number % 3}", number, item_id=f"i{number % 5}", price=number / 3)[1] for number in range(200)
     ]
-    written = run_job([(None, payload, NOW) for payload in payloads], overrides=("model.engine=native", profile))
+    written = run_job([(None, payload, NOW) for payload in payloads], overrides=("model.engine=native",))
     bundle = load_bundle(bundle_directory, 64)
     data = arrange(read_clicks(payloads))
     expected = data.features(FeatureComputer(bundle.manifest.features, 64))
@@ -78,10 +75,9 @@ def test_the_job_scores_the_features_that_training_computes(run_job, bundle_dire
         assert entry["feature_schema_hash"] == bundle.manifest.feature_schema_hash
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_a_profile_changes_features_and_emits_no_score(run_job, profile):
+def test_a_profile_changes_features_and_emits_no_score(run_job):
     profiles = [(b"ada", b'{"user_id": "ada", "country": "DE", "membership_tier": "gold"}', NOW)] * 3
-    written = run_job([click("ada", 1), click("bob", 1)], [*profiles, (b"x", b"[]", NOW)], (profile,))
+    written = run_job([click("ada", 1), click("bob", 1)], [*profiles, (b"x", b"[]", NOW)])
     assert len(written["scores"]) == 2
     assert [(letter["topic"], letter["reason"]) for letter in written["dead_letters"]] == [
         ("profiles", "not_an_object")

@@ -1,24 +1,24 @@
-"""docs/contracts, docs/topics.md and the tables of the jobs say the same of every topic."""
+"""docs/contracts, docs/topics.md, and the tables and structs of the jobs say the same of every topic."""
 
 import json
 import re
 
+import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
 from jobs.measure_outcomes import OUTCOMES_COLUMNS, QUALITY_COLUMNS
 from jobs.measure_sessions import KPIS_COLUMNS, SESSIONS_COLUMNS
-from jobs.tables import DEAD_LETTERS_COLUMNS, FEATURE_LOG_COLUMNS, SCORES_COLUMNS, SHADOW_SCORES_COLUMNS
+from jobs.tables import FEATURE_LOG_COLUMNS, SCORES_COLUMNS
 from jobs.watch_experiments import EXPERIMENTS_COLUMNS
 from tests.contracts import CONTRACTS, ROLES, WRITTEN, broken, contract
 from udfs.events import click_schema
+from udfs.outputs import DeadLetter, FeatureVector, Score, ShadowScores
 from udfs.profiles import profile_schema
 from udfs.rejects import Reason
 
 TABLES = {
     "scores": SCORES_COLUMNS,
-    "shadow_scores": SHADOW_SCORES_COLUMNS,
-    "dead_letters": DEAD_LETTERS_COLUMNS,
     "feature_log": FEATURE_LOG_COLUMNS,
     "outcomes": OUTCOMES_COLUMNS,
     "model_quality": QUALITY_COLUMNS,
@@ -26,6 +26,7 @@ TABLES = {
     "kpis": KPIS_COLUMNS,
     "experiments": EXPERIMENTS_COLUMNS,
 }
+STRUCTS = {"scores": Score, "feature_log": FeatureVector, "shadow_scores": ShadowScores, "dead_letters": DeadLetter}
 #: What Flink writes of a type; what may be null is in the contract only.
 JSON_TYPES = {
     "STRING": "string",
@@ -73,6 +74,25 @@ def test_a_contract_has_the_columns_of_the_table(role):
     for name, kind in columns.items():
         types = properties[name]["type"]
         assert JSON_TYPES[kind] in ([types] if isinstance(types, str) else types), name
+
+
+@pytest.mark.parametrize("role", STRUCTS)
+def test_a_contract_has_the_fields_of_the_struct_in_their_order(role):
+    schema = msgspec.json.schema(STRUCTS[role])["$defs"][STRUCTS[role].__name__]
+    published = contract(role)
+    assert published["required"] == list(published["properties"]) == schema["required"] == list(schema["properties"])
+    for name, field in schema["properties"].items():
+        assert types_of(published["properties"][name]) == types_of(field), name
+
+
+def types_of(field: dict) -> set[str]:
+    """The JSON types of a field, with those of an array's items and with the encoding of bytes."""
+    if "anyOf" in field:
+        return set().union(*map(types_of, field["anyOf"]))
+    types = {field["type"]} if isinstance(field["type"], str) else set(field["type"])
+    if "items" in field:
+        types |= {f"of {kind}" for kind in types_of(field["items"])}
+    return types | ({field["contentEncoding"]} if "contentEncoding" in field else set())
 
 
 @pytest.mark.parametrize(("role", "schema"), [("clicks", click_schema()), ("profiles", profile_schema())])

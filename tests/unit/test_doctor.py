@@ -129,14 +129,24 @@ def test_the_java_class_is_compiled_against_the_flink_that_is_installed():
     assert re.search(r"<flink.version>(.*)</flink.version>", pom)[1] == pinned["apache-flink"]
 
 
-def test_two_jobs_in_a_task_manager_are_named_for_the_latency_profile():
-    alone, shared = doctor.check_sharing({"taskmanager-1": {"a"}, "taskmanager-2": {"a", "b"}})
-    assert not alone.remedy
-    assert "tasks of 2 jobs" in str(shared)
-    assert "application mode" in shared.remedy
+def test_shared_memory_that_does_not_suffice_is_named_with_ways_to_more(tmp_path):
+    assert not doctor.check_shared_memory(tmp_path, 1).remedy
+    finding = doctor.check_shared_memory(tmp_path, 1 << 60)
+    assert finding.found.endswith(f"MiB free in {tmp_path}, 1099511627776 MiB needed")
+    for way in ("--shm-size=2g", "shm_size: 2gb", "emptyDir", "workers.memory_dir", "workers.cached_users"):
+        assert way in finding.remedy
 
 
-def test_a_python_that_no_jvm_can_load_is_named_with_its_package():
-    assert doctor.check_embedding(None).remedy == "apt-get install libpython3.11"
-    assert not doctor.check_embedding("libpython3.11.so.1.0").remedy
-    assert "libpython" in doctor.output_of([sys.executable, "-c", doctor.EMBEDDING])
+def test_a_memory_directory_that_is_not_there_is_named(tmp_path):
+    finding = doctor.check_shared_memory(tmp_path / "none", 1)
+    assert finding.found == f"{tmp_path / 'none'} is no directory that can be written to; 1 MiB needed"
+    assert "workers.memory_dir" in finding.remedy
+
+
+def test_what_the_local_stack_needs_of_shared_memory_is_read_from_its_settings(monkeypatch):
+    monkeypatch.setenv("INTENT_WORKERS__MEMORY_DIR", "/no such directory")
+    monkeypatch.setenv("INTENT_WORKERS__BATCH_BYTES", str(1 << 20))
+    monkeypatch.setenv("INTENT_WORKERS__CACHED_USERS", "1")
+    (finding,) = doctor.check_workers()
+    assert finding.found.startswith("/no such directory is no directory")
+    assert finding.found.endswith("; 25 MiB needed")

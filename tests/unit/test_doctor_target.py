@@ -4,7 +4,14 @@ import pytest
 
 from jobs import doctor
 from jobs.doctor_kafka import check_clock, check_group, check_topic, missing_operations
-from jobs.doctor_target import check_checkpoint_dir, check_jars, check_slots, check_version
+from jobs.doctor_target import (
+    check_checkpoint_dir,
+    check_jars,
+    check_slots,
+    check_version,
+    describe_shared_memory,
+    slots_of_task_manager,
+)
 from jobs.settings import load_settings
 
 CONF = Path(__file__).parents[2] / "conf" / "local.yaml"
@@ -80,15 +87,25 @@ def test_the_jars_in_lib_are_compared_with_those_that_were_built(tmp_path, monke
     monkeypatch.setattr("jobs.doctor_target.PROJECT", tmp_path)
     jars = tmp_path / "build" / "jars" / "job"
     jars.mkdir(parents=True)
-    for name in ("flink-sql-connector-kafka-5.0.0-2.2.jar", "user-history.jar"):
+    for name in ("flink-sql-connector-kafka-5.0.0-2.2.jar", "batch-operators.jar"):
         (jars / name).touch()
     lib = ["/lib/flink-sql-connector-kafka-4.0.1-2.0.jar", "/lib/flink-python-2.2.1.jar"]
-    connector, history, python = check_jars(lib, "2.2.1")
+    connector, operators, python = check_jars(lib, "2.2.1")
     assert connector.remedy == "want flink-sql-connector-kafka-5.0.0-2.2.jar, from build/jars/job"
-    assert (history.found, history.remedy) == ("not in lib/", "one in lib/, from build/jars/job")
+    assert (operators.found, operators.remedy) == ("not in lib/", "one in lib/, from build/jars/job")
     assert not python.remedy
     (_, _, twice) = check_jars([*lib, "/lib/flink-python-2.2.0.jar"], "2.2.1")
     assert twice.remedy.startswith("one in lib/")
+
+
+def test_the_shared_memory_of_a_task_manager_is_told_and_not_judged():
+    settings = load_settings(CONF, ["workers.batch_bytes=1048576", "workers.cached_users=1"], {})
+    slots = slots_of_task_manager({"slots-total": 7, "taskmanagers": 2})
+    assert slots == 4
+    finding = describe_shared_memory(settings, slots)
+    assert finding.unknown
+    assert finding.found == "25 MiB in /dev/shm for a TaskManager of 4 slots: not looked at"
+    assert slots_of_task_manager({"slots-total": 0, "taskmanagers": 0}) == 1  # started as they are needed
 
 
 def test_checkpoints_need_a_directory_of_the_settings_or_of_the_cluster():

@@ -131,10 +131,10 @@ def test_the_broker_and_the_cluster_serve_this_machine_only(tmp_path):
 
 def test_a_cluster_has_flink_with_python_and_the_jobs_jars_in_its_own_lib(tmp_path):
     (tmp_path / "jars").mkdir()
-    (tmp_path / "jars" / "user-history.jar").touch()
+    (tmp_path / "jars" / "batch-operators.jar").touch()
     prepare_cluster(tmp_path / "stack", tmp_path / "jars", {"rest.port": 1, "env.java.opts.all": "-Da " * 100})
     jars = {jar.name.rstrip("0123456789.-jar") for jar in (tmp_path / "stack" / "lib").iterdir()}
-    assert {"flink-dist", "flink-python", "user-history"} <= jars
+    assert {"flink-dist", "flink-python", "batch-operators"} <= jars
     written = (tmp_path / "stack" / "conf" / "config.yaml").read_text()
     assert yaml.safe_load(written) == {"rest.port": 1, "env.java.opts.all": "-Da " * 100}
     assert len(written.splitlines()) == 2  # Flink's shell scripts read the file line by line

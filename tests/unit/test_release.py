@@ -35,12 +35,12 @@ def differing(root) -> list[str]:
 
 def test_a_release_has_wheel_jars_pins_and_settings_each_with_its_checksum(parts, tmp_path):
     wheel, jars = parts
-    (jars / "user-history.jar").write_bytes(b"jar")
+    (jars / "batch-operators.jar").write_bytes(b"jar")
     archive = build_release(wheel, jars, tmp_path / "release")
     assert archive.name == "purchase-intent-0.1.0.tar.gz"
     root = unpacked(archive, tmp_path / "elsewhere")
     files = {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
-    assert {f"wheel/{wheel.name}", "jars/user-history.jar", "requirements.txt", "conf/base.yaml", "README"} < files
+    assert {f"wheel/{wheel.name}", "jars/batch-operators.jar", "requirements.txt", "conf/base.yaml", "README"} < files
     summed = {line.split("  ")[1] for line in (root / CHECKSUMS).read_text().splitlines()}
     assert summed == files - {CHECKSUMS}
     assert differing(root) == []

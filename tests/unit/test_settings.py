@@ -4,11 +4,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.settings import ConfigError, archive_settings, drift_settings, load_settings, printable
+from jobs.settings import ConfigError, archive_settings, drift_settings, load_settings, printable, shared_memory_bytes
 from jobs.tables import kafka_source
 from training.kafka_source import client_options
 from training.records import SourceError
 from udfs.durations import duration_ms
+from udfs.history import EVENT
+from udfs.user_slots import SLOT_HEAD
 
 CONF = Path(__file__).parents[2] / "conf"
 LOCAL = CONF / "local.yaml"
@@ -83,6 +85,15 @@ def test_kafka_and_flink_keys_keep_their_dots():
         ("experiments.shares={challenger: 0.5}", "key experiments.shares: champion is missing"),
         ("experiments.start=soon", "key experiments.start: Invalid RFC3339"),
         ("experiments.interval=0 s", "key experiments.interval: must be more than 0"),
+        ("workers.memory_dir=shm", "key workers.memory_dir: want an absolute path, got 'shm'"),
+        ("workers.memory_dir=", "key workers.memory_dir: "),
+        ("workers.batch_rows=8193", "key workers.batch_rows: Expected `int` <= 8192"),
+        ("workers.batch_bytes=65535", "key workers.batch_bytes: Expected `int` >= 65536"),
+        ("workers.cached_users=1000000", "key workers.cached_users: 1000000 users would take"),
+        ("workers.start_timeout=0 s", "key workers.start_timeout: must be more than 0"),
+        ("workers.answer_timeout=0 s", "key workers.answer_timeout: must be more than 0"),
+        ("background.bundle_time=0 s", "key background.bundle_time: must be more than 0"),
+        ("execution.profile=latency", "key execution.profile: unknown key"),
         ("kafka.bootstrap.servers=", "key kafka.bootstrap.servers: missing"),
         ("ttl=1 d", "--set ttl: want section.key"),
         ("state.ttl", "--set state.ttl: want KEY=VALUE"),
@@ -94,6 +105,20 @@ def test_a_bad_setting_is_one_line_that_names_the_key_and_the_rule(override, mes
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         load(override)
     assert "\n" not in str(caught.value)
+
+
+def test_a_worker_need_not_wait_for_more_records():
+    assert load("workers.linger=0 ms").workers.linger == "0 ms"
+
+
+SLOT_BYTES = SLOT_HEAD.itemsize + 15 * EVENT.itemsize  # of a history of 10 events, and half as many again
+
+
+def test_shared_memory_grows_with_buffers_and_with_cached_users():
+    settings = load("workers.batch_bytes=1048576", "workers.cached_users=1000", "state.history_length=10")
+    more = load("workers.batch_bytes=1048576", "workers.cached_users=1001", "state.history_length=10")
+    assert shared_memory_bytes(settings) == 6 * 1048576 + 1000 * SLOT_BYTES
+    assert shared_memory_bytes(more) - shared_memory_bytes(settings) == SLOT_BYTES
 
 
 def test_a_secret_in_a_file_is_refused_without_printing_it(tmp_path):

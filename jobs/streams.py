@@ -1,0 +1,146 @@
+"""The way to Flink's Java API: sources, sinks and the batch operators, which PyFlink has no call for.
+
+Streams are Java objects here, of raw records (RawRecordReader.java) or frames (Frame.java), both arrays of bytes.
+"""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from py4j.java_gateway import JavaObject
+from pyflink.common import Configuration
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.java_gateway import get_gateway
+from pyflink.util.java_utils import to_jarray
+
+from jobs.settings import Workers
+from udfs.durations import duration_ms
+from udfs.workers.server import Handler
+
+Stream = JavaObject
+
+
+class Streams:
+    """A streaming environment, and what can be placed in it."""
+
+    def __init__(self, options: Mapping[str, str], workers: Workers, jars: Sequence[str] = ()):
+        """`jars` are URLs of the project's JARs, where they are not in the cluster's lib/."""
+        configuration = Configuration()
+        for key, value in options.items():
+            configuration.set_string(key, value)
+        self.environment = StreamExecutionEnvironment.get_execution_environment(configuration)
+        if jars:
+            self.environment.add_jars(*jars)
+        self._workers = workers
+        self._jvm = get_gateway().jvm
+        self._environment = self.environment._j_stream_execution_environment
+        self._flink = self._jvm.org.apache.flink
+        self._bytes = self._flink.api.common.typeinfo.PrimitiveArrayTypeInfo.BYTE_PRIMITIVE_ARRAY_TYPE_INFO
+
+    def kafka_source(self, topic: str, start: str, bounded: bool, properties: Mapping[str, str]) -> Stream:
+        """The raw records of a topic from `start` on: committed, earliest or latest."""
+        source = self._flink.connector.kafka.source
+        offsets = source.enumerator.initializer.OffsetsInitializer
+        kafka = self._flink.kafka.shaded.org.apache.kafka
+        starts = {
+            "committed": lambda: offsets.committedOffsets(kafka.clients.consumer.OffsetResetStrategy.EARLIEST),
+            "earliest": offsets.earliest,
+            "latest": offsets.latest,
+        }
+        builder = source.KafkaSource.builder()
+        builder.setTopics(to_jarray(self._jvm.String, [topic]))
+        builder.setStartingOffsets(starts[start]())
+        builder.setProperties(self._properties(properties))
+        builder.setDeserializer(self._jvm.intent.RawRecordReader())
+        if bounded:
+            builder.setBounded(offsets.latest())
+        no_watermarks = self._flink.api.common.eventtime.WatermarkStrategy.noWatermarks()
+        name = f"read {topic}"
+        return self._environment.fromSource(builder.build(), no_watermarks, name).uid(name)
+
+    def collection(self, records: Sequence[bytes]) -> Stream:
+        """Raw records that are given, for tests."""
+        found = self._jvm.java.util.ArrayList()
+        for record in records:
+            found.add(record)
+        return self._environment.fromCollection(found, self._bytes)
+
+    def union(self, *streams: Stream) -> Stream:
+        """The records of all the streams."""
+        first, *others = streams
+        return first.union(to_jarray(self._flink.streaming.api.datastream.DataStream, others))
+
+    def batch(self, stream: Stream, name: str, handler: Handler, side_outputs: Sequence[str] = ()) -> dict[str, Stream]:
+        """The outputs of a worker without state, one for each task of the stream: the main one under `name`, then those
+        named."""
+        operator = self._jvm.intent.BatchOperator(self._worker(handler), self._names(side_outputs))
+        transformed = stream.transform(name, self._bytes, operator).setParallelism(stream.getParallelism())
+        return self._outputs(transformed, name, side_outputs)
+
+    def keyed_batch(
+        self,
+        stream: Stream,
+        name: str,
+        handler: Handler,
+        new_head: bytes,
+        body_bytes: int,
+        ttl_ms: int,
+        side_outputs: Sequence[str] = (),
+    ) -> dict[str, Stream]:
+        """The same of a worker that keeps something for each key of a stream of frames, in slots of such a size."""
+        keyed = stream.keyBy(self._jvm.intent.Frame.Key(), self._flink.api.common.typeinfo.Types.STRING)
+        operator = self._jvm.intent.KeyedBatchOperator(
+            self._worker(handler),
+            self._workers.cached_users,
+            new_head,
+            body_bytes,
+            ttl_ms,
+            self._names(side_outputs),
+        )
+        return self._outputs(keyed.transform(name, self._bytes, operator), name, side_outputs)
+
+    def write_to_kafka(
+        self, stream: Stream, topic: str, properties: Mapping[str, str], transactional_prefix: str | None
+    ) -> None:
+        """Write frames to a topic: exactly once with a prefix for transactional ids, else at least once."""
+        sink = self._flink.connector.kafka.sink
+        guarantee = self._flink.connector.base.DeliveryGuarantee
+        builder = sink.KafkaSink.builder()
+        builder.setBootstrapServers(properties["bootstrap.servers"])
+        builder.setKafkaProducerConfig(self._properties(properties))
+        builder.setRecordSerializer(self._jvm.intent.FrameWriter(topic))
+        builder.setDeliveryGuarantee(guarantee.EXACTLY_ONCE if transactional_prefix else guarantee.AT_LEAST_ONCE)
+        if transactional_prefix:
+            builder.setTransactionalIdPrefix(transactional_prefix)
+        name = f"write {topic}"
+        stream.sinkTo(builder.build()).name(name).uid(name)
+
+    def _worker(self, handler: Handler) -> JavaObject:
+        workers = self._workers
+        python = self._flink.python.util.PythonConfigUtil.extractPythonConfiguration(
+            self._environment.getConfiguration()
+        )
+        return self._jvm.intent.WorkerSettings(
+            python,
+            pickle.dumps(handler),
+            workers.memory_dir,
+            workers.batch_rows,
+            workers.batch_bytes,
+            duration_ms(workers.linger),
+            duration_ms(workers.start_timeout),
+            duration_ms(workers.answer_timeout),
+        )
+
+    def _outputs(self, stream: Stream, name: str, side_outputs: Sequence[str]) -> dict[str, Stream]:
+        stream.uid(name)
+        tags = {output: self._flink.util.OutputTag(output, self._bytes) for output in side_outputs}
+        return {name: stream, **{output: stream.getSideOutput(tag) for output, tag in tags.items()}}
+
+    def _names(self, names: Sequence[str]) -> JavaObject:
+        return to_jarray(self._jvm.String, list(names))
+
+    def _properties(self, properties: Mapping[str, Any]) -> JavaObject:
+        found = self._jvm.java.util.Properties()
+        for key, value in properties.items():
+            found.setProperty(key, str(value).lower() if isinstance(value, bool) else str(value))
+        return found
