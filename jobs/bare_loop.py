@@ -9,25 +9,27 @@ from collections.abc import Sequence
 import numpy as np
 
 from training.dataset import ANY_TIME
-from udfs.deployment import Options
-from udfs.events import ClickDecoder
+from udfs.deployment import Options, Scored
+from udfs.events import ClickDecoder, DecodedClicks
 from udfs.history import EVENT
 from udfs.model import Bundle
 from udfs.serving import follow, serving_bundle
 
 
-def bare_loop_rate(payloads: Sequence[bytes], bundle: Bundle, batch: int, skip: int) -> float:
-    """Events a second, after the first `skip` have filled the histories."""
-    decode, scorer = ClickDecoder(ANY_TIME).decode, follow(serving_bundle(bundle, Options())).current
-    kept = (bundle.manifest.history_length - 1) * EVENT.itemsize
-    histories: dict[str, bytes] = {}
-    counters: dict[str, tuple[int, int]] = {}
-    started = time.perf_counter()
-    for position in range(0, len(payloads), batch):
-        if position == skip:
-            started = time.perf_counter()
-        chunk = payloads[position : position + batch]
-        decoded = decode(chunk, [0] * len(chunk))
+class PlainScorer:
+    """Scores click after click, with what it remembers of each user in a dict."""
+
+    def __init__(self, bundle: Bundle):
+        self.deployment = follow(serving_bundle(bundle, Options())).current
+        self._decode = ClickDecoder(ANY_TIME).decode
+        self._kept = (bundle.manifest.history_length - 1) * EVENT.itemsize
+        self._histories: dict[str, bytes] = {}
+        self._counters: dict[str, tuple[int, int]] = {}  # how many events there were, and the time of the earliest
+
+    def score(self, payloads: Sequence[bytes], record_times_ms: Sequence[int]) -> tuple[DecodedClicks, Scored]:
+        """Decode n records, given the n timestamps that Kafka has for them, and score those that are accepted."""
+        decoded = self._decode(payloads, record_times_ms)
+        histories, counters, kept = self._histories, self._counters, self._kept
         users, ragged, lifetime, first_seen = [], [], [], []
         for user, event, time_ms in zip(decoded.user_ids, decoded.events, decoded.event_times_ms):
             if user is None:
@@ -40,5 +42,19 @@ def bare_loop_rate(payloads: Sequence[bytes], bundle: Bundle, batch: int, skip: 
             ragged.append(history)
             lifetime.append(entry[0])
             first_seen.append(entry[1])
-        scorer.score(users, ragged, np.array(lifetime), np.array(first_seen), [None] * len(ragged))
+        scored = self.deployment.score(
+            users, ragged, np.array(lifetime, np.int64), np.array(first_seen, np.int64), [None] * len(ragged)
+        )
+        return decoded, scored
+
+
+def bare_loop_rate(payloads: Sequence[bytes], bundle: Bundle, batch: int, skip: int) -> float:
+    """Events a second, after the first `skip` have filled the histories."""
+    scorer = PlainScorer(bundle)
+    started = time.perf_counter()
+    for position in range(0, len(payloads), batch):
+        if position == skip:
+            started = time.perf_counter()
+        chunk = payloads[position : position + batch]
+        scorer.score(chunk, [0] * len(chunk))
     return (len(payloads) - skip) / (time.perf_counter() - started)

@@ -6,35 +6,54 @@ writes build/bench_dashboard.json.
 
 import argparse
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import psutil
 
 from jobs import flink_client
-from jobs.bench_latency import latencies, latency_figures
+from jobs.bench_context import CONF, Context, bench_context, fresh_run, note, step
+from jobs.bench_latency import SHIPPED, latency_figures, latency_words, warm_up
+from jobs.bench_rates import MIB
 from jobs.local_http import get_text
 from jobs.local_stack import PROJECT, LocalStack, StackError
 from jobs.processes import ProcessError, stop
-from jobs.settings import Topics, load_settings
-from jobs.topics import create_topics
-from training.bundle import write_bundle
-from training.examples import simulated_examples
-from training.settings import Training
-from training.simulate import Simulation, simulate
-from training.trainer import train_model
+from jobs.settings import Topics
 
-CONF = PROJECT / "conf" / "local.yaml"
 REPORT = PROJECT / "build" / "bench_dashboard.json"
 RATE = 10_000
-WARM_UP_SECONDS = 60
+WITH_SECONDS = 60
 WITHOUT_SECONDS = 60
+RUNS = {"without": "before", "with": "with the dashboard", "without_again": "after"}
 PAGES = ("live", "experiment", "kpis", "models", "drift", "dead-letters")
+
+
+def measure(context: Context, seconds: int = WITH_SECONDS) -> dict:
+    """The figures of a dashboard that runs for some seconds beside the job, which is warm by then."""
+    stack = context.cluster()
+    overrides = [*fresh_run("dashboard", "clicks", "scores"), *SHIPPED]
+    topics = context.create_topics(overrides).topics
+    with context.running(overrides):
+        step("Warming the job up, a minute")
+        warm_up(stack.bootstrap_servers, topics)
+        figures = dashboard_figures(stack, [*context.common, *overrides], topics, seconds)
+    for words in rows(figures):
+        note(": ".join(words))
+    return figures
+
+
+def rows(figures: dict) -> list[tuple[str, str]]:
+    """The rows of a table: what, and its figure."""
+    answers, held = figures["answers"], figures["dashboard_mib"]
+    latencies = ", ".join(f"{told} {latency_words(figures[name])}" for name, told in RUNS.items())
+    asked = answers["pages"] + answers["failed"]
+    return [
+        (f"latency of the job at {RATE:,} events/s", latencies),
+        ("a page is answered in", f"{latency_words(answers)}; {answers['failed']} of {asked} failed"),
+        ("the dashboard takes", f"{figures['dashboard_cores']} cores, {held[0]} MiB, later {held[1]} MiB"),
+    ]
 
 
 class Viewer(threading.Thread):
@@ -64,14 +83,16 @@ class Viewer(threading.Thread):
         self.join()
 
 
-def dashboard_figures(stack: LocalStack, conf: Path, overrides: Sequence[str], topics: Topics, seconds: int) -> dict:
+def dashboard_figures(stack: LocalStack, overrides: list[str], topics: Topics, seconds: int) -> dict:
     """Latency of the job without the dashboard, with it for some seconds, and without it again, at RATE; what the
     dashboard answers meanwhile.
 
     The job runs already, and is warm. Times in ms, memory in MiB, load in cores.
     """
+    step(f"{RATE:,} events/s without the dashboard, {WITHOUT_SECONDS} s")
     figures = {"without": latency_figures(stack.bootstrap_servers, topics, RATE, WITHOUT_SECONDS)}
-    stack.start_dashboard(conf, overrides)
+    step(f"{RATE:,} events/s with the dashboard, {seconds} s")
+    stack.start_dashboard(CONF, overrides)
     process = stack.processes["dashboard"]
     looked_at = psutil.Process(process.pid)
     viewer = Viewer(process.ports["page"])
@@ -81,7 +102,7 @@ def dashboard_figures(stack: LocalStack, conf: Path, overrides: Sequence[str], t
         figures["with"] = latency_figures(stack.bootstrap_servers, topics, RATE, seconds)
         spent = sum(looked_at.cpu_times()[:2]) - sum(cpu[:2])
         figures["dashboard_cores"] = round(spent / (time.monotonic() - began), 3)
-        figures["dashboard_mib"] = [round(of / 2**20) for of in (memory, looked_at.memory_info().rss)]
+        figures["dashboard_mib"] = [round(of / MIB) for of in (memory, looked_at.memory_info().rss)]
     finally:
         viewer.stop()
         stop([process])
@@ -93,44 +114,22 @@ def dashboard_figures(stack: LocalStack, conf: Path, overrides: Sequence[str], t
         "p99": p99,
         "longest": longest,
     }
+    step(f"{RATE:,} events/s without it again, {WITHOUT_SECONDS} s")
     figures["without_again"] = latency_figures(stack.bootstrap_servers, topics, RATE, WITHOUT_SECONDS)
     return figures
-
-
-def dashboard_words(figures: dict) -> str:
-    of_the_job = {name: figures[name] for name in ("without", "with", "without_again")}
-    told = (f"{name.replace('_', ' ')} p50 {of['p50']} ms, p99 {of['p99']} ms" for name, of in of_the_job.items())
-    answers = figures["answers"]
-    return (
-        f"the job {'; '.join(told)}; pages answered in p50 {answers['p50']} ms, p99 {answers['p99']} ms, "
-        f"{answers['failed']} of {answers['pages'] + answers['failed']} failed; {figures['dashboard_cores']} cores, "
-        f"{figures['dashboard_mib'][0]} to {figures['dashboard_mib'][1]} MiB"
-    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="jobs.bench_dashboard", description="What the dashboard costs the job.")
     parser.add_argument("--minutes", type=float, default=10, help="beside the dashboard; 10")
     options = parser.parse_args(arguments)
-    directory = Path(tempfile.mkdtemp(prefix="bench-dashboard-", dir=PROJECT / "build"))
-    bundle = directory / "model"
-    trained = train_model(simulated_examples(simulate(Simulation(2_000, 12))), Training(folds=2, rounds=100))
-    write_bundle(bundle, trained.manifest, trained.files)
-    overrides = [f"model.bundle={bundle}", "source.start=latest", "decode.max_behind=36500 d"]
     try:
-        with LocalStack(directory / "stack", task_managers=1, slots=4, task_manager_memory="6g") as stack:
-            settings = load_settings(CONF, [*overrides, f"kafka.bootstrap.servers={stack.bootstrap_servers}"])
-            create_topics(settings, partitions=4, replication=1)
-            flink_client.wait_until_running(stack, flink_client.submit(stack, CONF, overrides))
-            print(f"==> Warming up, {WARM_UP_SECONDS} s", flush=True)
-            latencies(stack.bootstrap_servers, settings.topics, RATE // 3, WARM_UP_SECONDS)
-            print(f"==> {RATE} events/s: a minute, {options.minutes:g} min with the dashboard, a minute", flush=True)
-            figures = dashboard_figures(stack, CONF, overrides, settings.topics, round(options.minutes * 60))
+        with bench_context("bench-dashboard-") as context:
+            figures = measure(context, round(options.minutes * 60))
     except (StackError, ProcessError, flink_client.JobError) as error:
         print(f"bench_dashboard: {error}", file=sys.stderr)
         return 1
     REPORT.write_bytes(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
-    print(dashboard_words(figures))
     print(f"wrote {REPORT.relative_to(PROJECT)}")
     return 0
 

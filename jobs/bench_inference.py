@@ -1,4 +1,4 @@
-"""What a prediction costs by engine and batch size, and what shadows add: for `make bench`."""
+"""What a prediction costs by engine and batch size, what shadows add, and what a hot swap costs: in this process."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,17 +9,40 @@ from statistics import median
 import msgspec
 import numpy as np
 
-from jobs.bench_swap import batch_scorer
+from jobs.bench_context import Context, note, step
+from jobs.bench_swap import batch_scorer, swap_figures, swap_words
 from training.changes import add_shadow, first
 from training.examples import Examples
 from udfs.deployment import Deployment, Model, Options, load_model
-from udfs.engines import measure_break_even
-from udfs.model import Bundle
+from udfs.engines import SIZES, measure_break_even
+from udfs.model import Bundle, load_bundle
 
 BATCHES = (1, 8, 64, 512)
 SHADOW_BATCHES = (64, 5_000)
 SECONDS = 0.5  # of each comparison, at least
 PAIRS = 7
+SWAP_ROWS = 1_000  # of a batch
+
+
+def measure(context: Context) -> dict:
+    """The figures of engines and shadows, and those of a swap."""
+    model = context.model
+    step("Engines by batch size, shadows")
+    figures = inference_figures(load_bundle(model.bundle, 64), model.examples)
+    for words in inference_words(figures).items():
+        note(": ".join(words))
+    step("A hot swap at full load")
+    figures["swap"] = swap_figures(context.registry, model.examples, SWAP_ROWS)
+    note(swap_words(figures["swap"]))
+    return figures
+
+
+def rows(figures: dict) -> list[tuple[str, str]]:
+    """The rows of a table: what, and its figure."""
+    native_from = figures["native_from"]
+    told = f"{native_from:,} rows" if native_from <= SIZES[-1] else f"none, up to {SIZES[-1]:,} rows"
+    break_even = ("batch from which the native engine is faster", told)
+    return [*inference_words(figures).items(), break_even, ("a hot swap", swap_words(figures["swap"]))]
 
 
 def inference_figures(bundle: Bundle, examples: Examples, seconds: float = SECONDS) -> dict:
@@ -44,7 +67,7 @@ def inference_figures(bundle: Bundle, examples: Examples, seconds: float = SECON
 
 
 def inference_words(figures: dict) -> dict[str, str]:
-    """The rows of a table: what, and its figures."""
+    """What was measured of engines and shadows, and its figures."""
     words = {
         f"prediction, batch of {size}": ", ".join(f"{engine} {taken} us a row" for engine, taken in times.items())
         for size, times in figures["us_per_row"].items()

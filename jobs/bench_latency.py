@@ -1,6 +1,7 @@
-"""How long a click is on its way, from its producer to whoever consumes its score: for `make bench`."""
+"""How long a click is on its way, from its producer to whoever consumes its score, kafka-python at both ends."""
 
 import multiprocessing
+import threading
 import time
 from array import array
 from collections.abc import Iterator
@@ -8,46 +9,140 @@ from itertools import cycle, islice
 
 import msgspec
 import numpy as np
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from jobs import flink_client
+from jobs.bench_context import HOURS, USERS, Context, fresh_run, note, step
 from jobs.replay_send import FOR_LATENCY, at_rate, send
 from jobs.settings import Topics
-from jobs.watch_scores import TopicWatcher
 from training.records import Record
 from training.simulate import Simulation, simulate
 
-USERS, HOURS = 20_000, 48
 MOST_CLICKS = 500_000  # different ones; then they come again
 SETTLE_SECONDS = 5
+MEASURED_SECONDS = 20
+WARM_UP_RATE, WARM_UP_SECONDS = 3_000, 60
 DRAIN_SECONDS = 300  # a rate that the job can't keep up with shows as latency, not as a failure
+#: What is measured: settings over the shipped ones, and the rates in events a second.
+GUARANTEES = {
+    "at-least-once": ((), (500, 2_000, 10_000)),
+    "exactly-once": (("delivery.guarantee=exactly-once", "checkpoints.interval=1 s"), (2_000,)),
+}
+IN_WORDS = {"at-least-once": "at least once", "exactly-once": "exactly once, a checkpoint a second"}
+SHIPPED = ("state.backend=rocksdb", "source.start=latest")
+
+
+def measure(context: Context) -> dict:
+    """By delivery guarantee, latencies of the job's first minute and, once it is warm, at each rate."""
+    stack = context.cluster()
+    figures: dict = {}
+    for guarantee, (changed, rates) in GUARANTEES.items():
+        name = f"latency-{guarantee}"
+        overrides = [*fresh_run(name, "clicks", "scores"), *SHIPPED, *changed, f"job.name={name}"]
+        topics = context.create_topics(overrides).topics
+        step(f"Latency, {guarantee}: the first minute, at {WARM_UP_RATE:,} events/s")
+        with context.running(overrides):
+            found = warm_up(stack.bootstrap_servers, topics)
+            note(latency_words(found))
+            figures[guarantee] = {"first_minute": found, "at": {}}
+            for rate in rates:
+                step(f"Latency, {guarantee}, at {rate:,} events/s")
+                found = latency_figures(stack.bootstrap_servers, topics, rate, SETTLE_SECONDS + MEASURED_SECONDS)
+                figures[guarantee]["at"][str(rate)] = found
+                note(latency_words(found))
+    return figures
+
+
+def rows(figures: dict) -> list[tuple[str, str]]:
+    """The rows of a table: what, and its figure."""
+    found = []
+    for guarantee, of in figures.items():
+        told = IN_WORDS[guarantee]
+        found.append((f"{told}, first minute at {WARM_UP_RATE:,} events/s", latency_words(of["first_minute"])))
+        found += [(f"{told}, at {int(rate):,} events/s", latency_words(at)) for rate, at in of["at"].items()]
+    return found
+
+
+def latency_words(found: dict) -> str:
+    return f"p50 {found['p50']:,} ms, p99 {found['p99']:,} ms"
+
+
+def warm_up(bootstrap_servers: str, topics: Topics) -> dict[str, float]:
+    """Let a job that has just begun to run score for a minute; the figures of that minute, its start included."""
+    return latency_figures(bootstrap_servers, topics, WARM_UP_RATE, WARM_UP_SECONDS, settle_seconds=0)
+
+
+def latency_figures(
+    bootstrap_servers: str, topics: Topics, rate: int, seconds: int, settle_seconds: int = SETTLE_SECONDS
+) -> dict[str, float]:
+    """How many latencies were measured, and their p50 and p99 in ms."""
+    measured = latencies(bootstrap_servers, topics, rate, seconds, settle_seconds)
+    p50, p99 = np.percentile(measured, [50, 99]).round(1).tolist()
+    return {"events": len(measured), "p50": p50, "p99": p99}
+
+
+def latencies(
+    bootstrap_servers: str, topics: Topics, rate: int, seconds: int, settle_seconds: int = SETTLE_SECONDS
+) -> np.ndarray:
+    """Producer to consumer, in ms, of the clicks that a process of its own sends; the first seconds are left out."""
+    receiver = Receiver(bootstrap_servers, topics.scores)
+    receiver.start()
+    try:
+        sent = in_a_process(_send_steadily, bootstrap_servers, topics.clicks, rate, seconds)
+        flink_client.wait_for(lambda: receiver.count >= sent, DRAIN_SECONDS, f"the scores of {sent} clicks")
+    finally:
+        receiver.stop()
+    return settled(receiver.times, settle_seconds)
+
+
+def settled(times_ms: array, settle_seconds: float) -> np.ndarray:
+    """Latencies in ms, out of when each click was sent and its score received, but for what was sent in the first
+    seconds."""
+    sent_ms, received_ms = np.array(times_ms).reshape(-1, 2).T
+    return (received_ms - sent_ms)[sent_ms >= sent_ms.min() + settle_seconds * 1000]
+
+
+class Receiver(threading.Thread):
+    """Reads what is written to a topic of scores from now on, as soon as it is committed."""
+
+    def __init__(self, bootstrap_servers: str, topic: str):
+        super().__init__(daemon=True)
+        self.times = array("d")  # of each score, when its click was sent and when it was received, in ms
+        self._stopping = threading.Event()
+        self._consumer = KafkaConsumer(
+            bootstrap_servers=bootstrap_servers,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=10,
+            metrics_enabled=False,
+        )
+        partitions = [TopicPartition(topic, number) for number in self._consumer.partitions_for_topic(topic)]
+        self._consumer.assign(partitions)
+        self._consumer.seek_to_end(*partitions)
+        for partition in partitions:  # seeking is lazy: fix the position now, before anybody sends
+            self._consumer.position(partition)
+
+    @property
+    def count(self) -> int:
+        return len(self.times) // 2
+
+    def run(self) -> None:
+        read = msgspec.json.Decoder(_Score).decode
+        while not self._stopping.is_set():
+            batches = self._consumer.poll(timeout_ms=100)
+            now_ms = time.time() * 1000
+            for records in batches.values():
+                for record in records:
+                    self.times.extend((read(record.value).event_time, now_ms))
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self.join()
+        self._consumer.close()
 
 
 class _Score(msgspec.Struct):
     event_time: int
-
-
-def latencies(bootstrap_servers: str, topics: Topics, rate: int, seconds: int) -> np.ndarray:
-    """Producer to consumer, in ms, of the clicks that a process of its own sends; the first seconds are left out."""
-    times = array("d")  # of each score, when its click was sent and when it was received, in ms
-
-    def take(_topic: str, value: bytes, now: float) -> None:
-        times.extend((msgspec.json.decode(value, type=_Score).event_time, now * 1000))
-
-    watcher = TopicWatcher(bootstrap_servers, [topics.scores], take, from_beginning=False)
-    watcher.start()
-    sent = in_a_process(_send_steadily, bootstrap_servers, topics.clicks, rate, seconds)
-    flink_client.wait_for(lambda: len(times) >= 2 * sent, DRAIN_SECONDS, f"the scores of {sent} clicks")
-    watcher.stop()
-    sent_ms, received_ms = np.array(times).reshape(-1, 2).T
-    return (received_ms - sent_ms)[sent_ms >= sent_ms.min() + SETTLE_SECONDS * 1000]
-
-
-def latency_figures(bootstrap_servers: str, topics: Topics, rate: int, seconds: int) -> dict[str, float]:
-    """How many latencies were measured, and their p50 and p99 in ms."""
-    measured = latencies(bootstrap_servers, topics, rate, seconds)
-    p50, p99 = np.percentile(measured, [50, 99]).round(1).tolist()
-    return {"events": len(measured), "p50": p50, "p99": p99}
 
 
 def in_a_process(function, *arguments):

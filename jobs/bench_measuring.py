@@ -1,21 +1,20 @@
-"""How fast the jobs are that measure, each alone, and what the score job does beside all of them: for `make bench`."""
+"""How fast the jobs are that measure, each alone, and what the score job does beside all of them."""
 
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import msgspec
 
 from jobs import flink_client
+from jobs.bench_context import EVENTS, Context, fresh_run, note, step
 from jobs.job_metrics import job_metric, records_read
-from jobs.local_stack import LocalStack
 from jobs.replay_send import send_at_once
-from jobs.settings import Topics
 from training.kafka_source import read_topic
-from training.records import Record
 
 JOBS = ("measure_outcomes", "measure_sessions", "watch_drift", "watch_experiments")
 USER_SHARE = 0.1  # of users in the feature log
+BESIDE_CLICKS = 250_000  # which wait for the score job while the others run beside it
 WARM_UP_EVENTS = 100_000
 SECONDS = 30.0  # of a measurement, at most
 SESSIONS = 300_000
@@ -23,54 +22,58 @@ POLL_SECONDS = 1.0
 TIMEOUT_S = 300
 
 
-def measuring_figures(
-    stack: LocalStack, conf: Path, overrides: Sequence[str], topics: Topics, records: Sequence[Record]
-) -> dict[str, int]:
+def measure(context: Context) -> dict[str, int]:
     """Records a second: `beside`, the clicks that the score job scores while all of them run, and what each reads by
-    its name when it runs alone, on what was written then and from the beginning of the clicks.
+    its name when it runs alone, from the beginning of what the score job has written by then.
 
-    All jobs wait while `records` are sent to the topic of the clicks as fast as it takes them: jobs that are submitted
-    beside one at full load would take minutes to start. Each has parallelism 1.
+    All jobs wait while the clicks are sent: jobs that are submitted beside one at full load would take minutes to
+    start. Each has parallelism 1.
     """
-    common = [*overrides, f"feature_log.user_share={USER_SHARE}", "job.parallelism=1"]
+    stack = context.cluster()
+    common = [*fresh_run("measuring"), f"feature_log.user_share={USER_SHARE}", "job.parallelism=1"]
+    topics = context.create_topics(common).topics
     stack.start_task_manager()
-    submitted = [_submit(stack, conf, [*common, "source.start=latest"], name) for name in ("score_clicks", *JOBS)]
-    score = submitted[0]
-    try:
-        for job in submitted:
-            flink_client.wait_until_running(stack, job)
-        send_at_once(stack.bootstrap_servers, topics.clicks, records)
-        flink_client.wait_for(
-            lambda: job_metric(stack, score, "scored") >= WARM_UP_EVENTS, TIMEOUT_S, f"{WARM_UP_EVENTS} clicks scored"
-        )
-        figures = {"beside": _rate(lambda: job_metric(stack, score, "scored"))}
-    finally:
-        for job in submitted:
-            flink_client.cancel(stack, job)
-    _multiply(stack, topics.sessions)
+    with context.running([*common, "source.start=latest"]) as score:
+        with ExitStack() as beside:
+            step("The score job and the jobs that measure, side by side")
+            for name in JOBS:
+                beside.enter_context(context.running([*common, "source.start=latest"], f"jobs.{name}"))
+            context.send(topics.clicks, context.records[:BESIDE_CLICKS])
+            _wait_for_scores(context, score, WARM_UP_EVENTS)
+            figures = {"beside": _rate(lambda: job_metric(stack, score, "scored"))}
+            note(f"{figures['beside']:,} events/s of the score job")
+        context.send(topics.clicks, context.records[BESIDE_CLICKS:])
+        _wait_for_scores(context, score, EVENTS)
+    _multiply(stack.bootstrap_servers, topics.sessions)
     for name in JOBS:
-        job = _submit(stack, conf, [*common, "source.start=earliest"], name)
-        try:
+        step(f"{name} alone")
+        with context.running([*common, "source.start=earliest"], f"jobs.{name}") as job:
             flink_client.wait_for(lambda job=job: records_read(stack, job) > 0, TIMEOUT_S, f"{name} to read a record")
             figures[name] = _rate(lambda job=job: records_read(stack, job))
-        finally:
-            flink_client.cancel(stack, job)
+            note(f"{figures[name]:,} records/s")
     return figures
 
 
-def _multiply(stack: LocalStack, topic: str) -> None:
+def rows(figures: dict) -> list[tuple[str, str]]:
+    """The rows of a table: what, and its figure."""
+    alone = [(f"{name}, alone", f"{rate:,} records/s") for name, rate in figures.items() if name != "beside"]
+    return [*alone, ("the score job beside all of them", f"{figures['beside']:,} events/s")]
+
+
+def _wait_for_scores(context: Context, job: str, count: int) -> None:
+    flink_client.wait_for(
+        lambda: job_metric(context.stack, job, "scored") >= count, TIMEOUT_S, f"{count:,} clicks to be scored", 1.0
+    )
+
+
+def _multiply(bootstrap_servers: str, topic: str) -> None:
     """Send the sessions that there are again, as those of other users: too few end in a minute to measure a rate by."""
-    sessions = [
-        msgspec.json.decode(value) for value in read_topic({"bootstrap.servers": stack.bootstrap_servers}, topic)
-    ]
+    step(f"Sending some {SESSIONS:,} sessions")
+    sessions = [msgspec.json.decode(value) for value in read_topic({"bootstrap.servers": bootstrap_servers}, topic)]
     copies = -(-SESSIONS // max(len(sessions), 1))
     users = (session | {"user_id": f"{session['user_id']}-{copy}"} for copy in range(copies) for session in sessions)
     records = ((user["user_id"].encode(), msgspec.json.encode(user), None) for user in users)
-    send_at_once(stack.bootstrap_servers, topic, records)
-
-
-def _submit(stack: LocalStack, conf: Path, overrides: Sequence[str], name: str) -> str:
-    return flink_client.submit(stack, conf, overrides, module=f"jobs.{name}")
+    send_at_once(bootstrap_servers, topic, records)
 
 
 def _rate(count: Callable[[], int]) -> int:

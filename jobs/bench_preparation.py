@@ -1,6 +1,7 @@
 """How fast and in how little memory training's examples are made, and how a plain pandas group-by compares."""
 
 import multiprocessing
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,14 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.bench_context import EVENTS, Context, note, step
+from jobs.bench_rates import MIB, tree_pss
 from training.dataset import ANY_TIME
 from training.labels import CONVERTED
 from training.prepare import Preparation, prepare
 from training.records import Record
 
+COPIES = 10  # of the simulated clicks
 ROWS_IN_FILE = 250_000
 ARCHIVE = pa.schema(
     [
@@ -27,6 +31,29 @@ ARCHIVE = pa.schema(
     ]
 )
 SAMPLE_SECONDS = 0.5
+
+
+def measure(context: Context) -> dict:
+    """The figures of preparing ten times the simulated clicks."""
+    records = context.records
+    step(f"Preparing examples of {COPIES * EVENTS:,} archived clicks")
+    directory = context.directory / "preparation"
+    figures = preparation_figures(records, COPIES, directory)
+    shutil.rmtree(directory)
+    note(_words(figures))
+    return figures
+
+
+def rows(figures: dict) -> list[tuple[str, str]]:
+    """The rows of a table: what, and its figure."""
+    return [(f"examples of {figures['events']:,} archived clicks", _words(figures))]
+
+
+def _words(figures: dict) -> str:
+    return (
+        f"{figures['events_per_s']:,} events/s, {figures['seconds']} s, {figures['peak_mib']:,} MiB at most, "
+        f"{figures['events_per_s'] / figures['pandas_events_per_s']:.2f} of pandas with 5 features"
+    )
 
 
 def preparation_figures(records: Sequence[Record], copies: int, directory: Path) -> dict[str, float]:
@@ -48,7 +75,7 @@ def preparation_figures(records: Sequence[Record], copies: int, directory: Path)
         "events": copies * len(records),
         "seconds": round(seconds, 1),
         "events_per_s": round(rate),
-        "peak_mib": round(peak / 2**20),
+        "peak_mib": round(peak / MIB),
         "pandas_events_per_s": round(pandas_rate),
     }
 
@@ -74,8 +101,7 @@ def _peak_memory(process: multiprocessing.Process) -> int:
     peak, root = 0, psutil.Process(process.pid)
     while process.is_alive():
         try:
-            tree = [root, *root.children(recursive=True)]
-            peak = max(peak, sum(member.memory_full_info().pss for member in tree))
+            peak = max(peak, sum(tree_pss(root).values()))
         except psutil.NoSuchProcess:
             continue  # one ended while it was looked at
         process.join(SAMPLE_SECONDS)

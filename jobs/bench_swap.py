@@ -1,7 +1,7 @@
 """How long a batch takes while another model is taken over: what `make bench` says of a hot swap."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -22,29 +22,36 @@ POLL_SECONDS = 0.5
 SECONDS_BEFORE, SECONDS_AFTER = 3.0, 2.0
 BATCH_BOUND_MS = 100  # one of udfs.metrics.LATENCY_BOUNDS_MS
 JOB_TIMEOUT_S = 300
-JOB_SECONDS = 5.0  # before and during a swap in the job
+HISTORY_LENGTH = 64  # as conf/base.yaml has it
+JOB_SECONDS = 3.0  # before and during a swap in the job: its clicks must not run out meanwhile
 
 
-def swap_figures(bundle: Path, examples: Examples, rows: int, directory: Path) -> dict[str, float]:
-    """Milliseconds of the median batch of so many rows, of the longest one of 3 s before a swap, and of the longest one
-    from the ledger's new entry until 2 s after the swap; and seconds from the entry to the swap.
-
-    Batches follow each other without a pause, as at full load. `directory` gets a registry.
-    """
+def two_models(bundle: Path, directory: Path) -> Path:
+    """Make `directory` a registry with a model under its own version, which serves, and under another; returns it."""
     registry = Registry(str(directory))
     old = load_bundle(bundle, None)
-    version = f"{old.manifest.version}-again"
     files = {name: (bundle / name).read_bytes() for name in old.manifest.files}
-    write_bundle(directory / "again", msgspec.structs.replace(old.manifest, version=version), files)
+    again = msgspec.structs.replace(old.manifest, version=f"{old.manifest.version}-again")
+    write_bundle(directory / "again", again, files)
     for staged in (bundle, directory / "again"):
         upload_bundle(registry, staged, load_bundle(staged, None))
     _enter(registry, old.manifest.version)
-    serving = serving_registry(registry.uri, old.manifest.history_length, Options(), POLL_SECONDS)
+    return directory
+
+
+def swap_figures(directory: Path, examples: Examples, rows: int) -> dict[str, float]:
+    """Milliseconds of the median batch of so many rows, of the longest one of 3 s before a swap, and of the longest one
+    from the ledger's new entry until 2 s after the swap; and seconds from the entry to the swap.
+
+    Batches follow each other without a pause, as at full load. `directory` is a registry of `two_models`.
+    """
+    registry = Registry(str(directory))
+    serving = serving_registry(registry.uri, HISTORY_LENGTH, Options(), POLL_SECONDS)
     follower = follow(serving)
     score = batch_scorer(examples, rows)
     try:
         before = _batch_times(lambda: score(follower.current), SECONDS_BEFORE)
-        _enter(registry, version)
+        _enter_other(registry)
         entered = time.perf_counter()
         during = []
         while follower.number == serving.number:
@@ -54,6 +61,7 @@ def swap_figures(bundle: Path, examples: Examples, rows: int, directory: Path) -
     finally:
         follower.stop()
     return {
+        "rows": rows,
         "median_ms": round(sorted(before)[len(before) // 2] * 1000, 2),
         "longest_before_ms": round(max(before) * 1000, 2),
         "longest_during_ms": round(max(during) * 1000, 2),
@@ -61,37 +69,37 @@ def swap_figures(bundle: Path, examples: Examples, rows: int, directory: Path) -
     }
 
 
-def job_swap_figures(
-    stack: LocalStack, conf: Path, overrides: Sequence[str], registry: Path, warm_up: int
-) -> dict[str, dict[str, int]]:
-    """How many batches the job scores, and how many took longer than BATCH_BOUND_MS, in JOB_SECONDS before a swap back
-    to the first model of the registry of `swap_figures`, and from the ledger's new entry until JOB_SECONDS after it.
+def swap_words(swap: dict[str, float]) -> str:
+    return (
+        f"longest batch of {swap['rows']} {swap['longest_during_ms']} ms while another model is taken over, "
+        f"{swap['longest_before_ms']} ms before"
+    )
 
-    The job reads all clicks that there are, as fast as it can, after the first `warm_up`.
+
+def job_swap_figures(stack: LocalStack, job: str, directory: Path) -> dict[str, dict[str, int]]:
+    """How many batches a job scores, and how many took longer than BATCH_BOUND_MS, in JOB_SECONDS before a swap to the
+    other model of a registry of `two_models`, and from the ledger's new entry until JOB_SECONDS after it.
+
+    The job follows the registry, and is at full load.
     """
-    entries = Registry(str(registry))
-    old = entries.rollout()[1].champion
-    new = next(version for version in entries.versions() if version != old)
-    following = [f"model.registry={registry}", f"model.poll={POLL_SECONDS * 1000:.0f} ms", "source.start=earliest"]
-    job = flink_client.submit(stack, conf, [*overrides, *following], module="jobs.bench_job")
-    try:
-        flink_client.wait_for(
-            lambda: job_metric(stack, job, "scored") >= warm_up, JOB_TIMEOUT_S, f"job {job} to score {warm_up} clicks"
-        )
-        started = _batches(stack, job)
-        time.sleep(JOB_SECONDS)
-        before = _batches(stack, job)
-        _enter(entries, new)
-        flink_client.wait_for(
-            lambda: job_metric(stack, job, "model", version=new) and not job_metric(stack, job, "model", version=old),
-            JOB_TIMEOUT_S,
-            f"all workers of job {job} to serve {new}",
-        )
-        time.sleep(JOB_SECONDS)
-        after = _batches(stack, job)
-    finally:
-        flink_client.cancel(stack, job)
+    registry = Registry(str(directory))
+    started = _batches(stack, job)
+    time.sleep(JOB_SECONDS)
+    before = _batches(stack, job)
+    old, new = _enter_other(registry)
+    flink_client.wait_for(
+        lambda: job_metric(stack, job, "model", version=new) and not job_metric(stack, job, "model", version=old),
+        JOB_TIMEOUT_S,
+        f"all workers of job {job} to serve {new}",
+    )
+    time.sleep(JOB_SECONDS)
+    after = _batches(stack, job)
     return {"before": _between(started, before), "during": _between(before, after)}
+
+
+def job_swap_words(swap: dict[str, dict[str, int]]) -> str:
+    told = (f"{of['slow']} of {of['batches']} {when}" for when, of in swap.items())
+    return f"batches of more than {BATCH_BOUND_MS} ms: {', '.join(told)} a swap"
 
 
 def _batches(stack: LocalStack, job: str) -> dict[str, int]:
@@ -101,6 +109,14 @@ def _batches(stack: LocalStack, job: str) -> dict[str, int]:
 
 def _between(first: dict[str, int], last: dict[str, int]) -> dict[str, int]:
     return {name: last[name] - first[name] for name in last}
+
+
+def _enter_other(registry: Registry) -> tuple[str, str]:
+    """Let the model serve that does not; returns the versions of the one before and of that one."""
+    old = registry.rollout()[1].champion
+    new = next(version for version in registry.versions() if version != old)
+    _enter(registry, new)
+    return old, new
 
 
 def _enter(registry: Registry, version: str) -> None:

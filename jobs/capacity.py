@@ -71,23 +71,32 @@ def need(rate: float, users: float, measured: Measured, assumed: Assumed = Assum
     )
 
 
-class _Bench(msgspec.Struct):
-    """What is read of build/bench.json."""
-
-    cores: int
-    throughput: dict[str, dict[str, float]]
+class _Figures(msgspec.Struct):
+    job: dict[str, dict[str, float]]  # events a second by state backend and parallelism
     state_bytes_per_user: float
     record_bytes: dict[str, float]
 
 
+class _Throughput(msgspec.Struct):
+    cores: int
+    figures: _Figures
+
+
+class _Bench(msgspec.Struct):
+    """What is read of build/bench.json."""
+
+    throughput: _Throughput
+
+
 def measured_of(report: bytes) -> Measured:
     """The figures of a benchmark's report. Raises msgspec.DecodeError."""
-    bench = msgspec.json.decode(report, type=_Bench)
+    throughput = msgspec.json.decode(report, type=_Bench).throughput
+    figures = throughput.figures
     return Measured(
-        events_per_core=max(bench.throughput["rocksdb"].values()) / bench.cores,
-        bytes_per_user=bench.state_bytes_per_user,
-        click_bytes=bench.record_bytes["clicks"],
-        score_bytes=bench.record_bytes["scores"],
+        events_per_core=max(figures.job["rocksdb"].values()) / throughput.cores,
+        bytes_per_user=figures.state_bytes_per_user,
+        click_bytes=figures.record_bytes["clicks"],
+        score_bytes=figures.record_bytes["scores"],
     )
 
 
@@ -129,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         measured = measured_of(report.read_bytes())
     except OSError as error:
-        print(f"capacity: {report}: {error.strerror}; `make bench` writes it", file=sys.stderr)
+        print(f"capacity: {report}: {error.strerror}; `make bench PART=throughput` writes it", file=sys.stderr)
         return 2
     except (msgspec.DecodeError, KeyError) as error:
         print(f"capacity: {report}: not a report of this release's `make bench`: {error}", file=sys.stderr)

@@ -8,13 +8,14 @@ from jobs import capacity
 from jobs.capacity import Assumed, Measured, need
 
 MEASURED = Measured(events_per_core=20_000, bytes_per_user=1_500, click_bytes=300, score_bytes=250)
-REPORT = {
-    "cores": 2,
-    "throughput": {"heap": {"p1": 1.0}, "rocksdb": {"p1": 30_000, "p4": 40_000}},
+FIGURES = {
+    "job": {"heap": {"1": 1.0}, "rocksdb": {"1": 30_000, "4": 40_000}},
     "state_bytes_per_user": 1_500,
     "record_bytes": {"clicks": 300.0, "scores": 250.0},
     "bare_loop": 70_000,
 }
+REPORT = {"throughput": {"cores": 2, "figures": FIGURES}, "scale": {"cores": 2, "figures": {}}}
+NO_RATE = {"throughput": {"cores": 2, "figures": FIGURES | {"job": {"heap": {}}}}}
 
 
 def test_a_load_is_reckoned_from_what_a_core_does():
@@ -56,7 +57,7 @@ def test_every_rate_and_number_of_users_has_a_row(tmp_path, capsys):
     assert len(rows) == len(capacity.RATES) + len(capacity.USERS)
 
 
-@pytest.mark.parametrize("content", [None, "{}", "nonsense", json.dumps(REPORT | {"throughput": {"heap": {}}})])
+@pytest.mark.parametrize("content", [None, "{}", "nonsense", json.dumps(NO_RATE)])
 def test_a_report_that_cannot_be_used_is_named_in_a_line(tmp_path, capsys, content):
     report = tmp_path / "bench.json"
     if content is not None:

@@ -1,0 +1,196 @@
+"""What parts of the benchmark share, made when the first of them asks for it: model, clicks, broker, clusters."""
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from jobs import flink_client
+from jobs.bench_rates import told_every
+from jobs.bench_swap import two_models
+from jobs.local_stack import PROJECT, LocalStack
+from jobs.processes import stop
+from jobs.replay_send import send_at_once
+from jobs.settings import Settings, Topics, load_settings
+from jobs.topics import create_topics
+from training.bundle import write_bundle
+from training.examples import Examples, simulated_examples
+from training.records import Record, click_records
+from training.settings import Training
+from training.simulate import Simulation, simulate
+from training.trainer import train_model
+
+CONF = PROJECT / "conf" / "local.yaml"
+
+EVENTS = 1_000_000
+USERS, HOURS = 20_000, 48
+COUNTED_FROM, COUNTED_TO = 200_000, 950_000  # the end is left out: partitions do not end together
+PARTITIONS = 4
+SLOTS, TASK_MANAGER_MEMORY = 4, "6g"
+TOLD_EVERY = 500_000  # records that are sent
+ALL_TREES = Training(
+    rounds=200, patience=200, folds=2, prune=False, compare=(), parameters={"learning_rate": 0.02, "max_depth": 4}
+)
+CLUSTER_PROCESSES = ("jobmanager", "taskmanager")
+ENDED = ("FINISHED", "CANCELED", "FAILED")
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def step(what: str) -> None:
+    console.print(f"[bold]==> {what}[/bold]")
+
+
+def note(words: str) -> None:
+    console.print(f"    {words}")
+
+
+@dataclass(frozen=True)
+class BenchModel:
+    """The model of all features that everything is measured with, and what it was trained on."""
+
+    bundle: Path
+    examples: Examples
+    features: int
+    trees: int
+
+
+class Context:
+    """What parts share. A part that asks for neither broker nor cluster starts none."""
+
+    def __init__(self, directory: Path):
+        """`directory` gets whatever is written: models, topics, checkpoints, logs."""
+        self.directory = directory
+        self.keep = False  # the directory, when all is done
+        self._broker_started = False
+
+    @cached_property
+    def model(self) -> BenchModel:
+        step("Training a model of all features, 200 trees")
+        examples = simulated_examples(simulate(Simulation(3_000, 24)))
+        trained = train_model(examples, ALL_TREES)
+        write_bundle(self.directory / "model", trained.manifest, trained.files)
+        trees = int(trained.manifest.metrics["rounds"])
+        return BenchModel(self.directory / "model", examples, len(trained.manifest.features), trees)
+
+    @cached_property
+    def registry(self) -> Path:
+        """A registry with that model under two versions, one of which serves."""
+        return two_models(self.model.bundle, self.directory / "registry")
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """EVENTS simulated clicks of USERS users, in order of arrival."""
+        step(f"Simulating {EVENTS:,} clicks of {USERS:,} users")
+        return list(islice(click_records(simulate(Simulation(USERS, HOURS)).clicks()), EVENTS))
+
+    @cached_property
+    def key_bytes(self) -> float:
+        """Of the average click."""
+        return float(np.mean([len(key) for key, _, _ in self.records]))
+
+    @cached_property
+    def stack(self) -> LocalStack:
+        """The broker; `cluster` starts Flink beside it."""
+        step("Starting a broker")
+        stack = LocalStack(
+            self.directory / "stack", task_managers=1, slots=SLOTS, task_manager_memory=TASK_MANAGER_MEMORY, report=note
+        )
+        self._broker_started = True
+        stack.start_broker()
+        return stack
+
+    def cluster(self) -> LocalStack:
+        """A cluster that nothing has run on: what a part finds does not depend on the parts before it."""
+        stack = self.stack
+        self.stop_cluster()
+        step("Starting a cluster")
+        stack.start_cluster()
+        return stack
+
+    def stop_cluster(self) -> None:
+        """End the cluster, if there is one."""
+        if self._broker_started:
+            stop([of for name, of in self.stack.processes.items() if name.startswith(CLUSTER_PROCESSES)])
+
+    def close(self) -> None:
+        """End whatever was started."""
+        if self._broker_started:
+            self.stack.stop()
+
+    @cached_property
+    def common(self) -> list[str]:
+        """The settings of every job that is measured, over CONF: KEY=VALUE."""
+        return [f"model.bundle={self.model.bundle}", "decode.max_behind=36500 d"]
+
+    @cached_property
+    def waiting_clicks(self) -> str:
+        """The topic in which the simulated clicks wait, for all who read them from the beginning."""
+        settings = self.create_topics(topics_of("waiting", "clicks"))
+        self.send(settings.topics.clicks, self.records)
+        return settings.topics.clicks
+
+    def create_topics(self, overrides: Sequence[str]) -> Settings:
+        """The settings of a job, and its topics at the broker."""
+        settings = load_settings(
+            CONF, [*self.common, *overrides, f"kafka.bootstrap.servers={self.stack.bootstrap_servers}"]
+        )
+        create_topics(settings, PARTITIONS, replication=1)
+        return settings
+
+    def send(self, topic: str, records: Iterable[Record], count: int | None = None) -> None:
+        """Send records, `count` of them where they have no length, as fast as the broker takes them."""
+        count = len(records) if count is None else count
+        step(f"Sending {count:,} clicks to Kafka")
+        told = told_every(records, TOLD_EVERY, lambda sent: note(f"{sent:,} of {count:,}"))
+        send_at_once(self.stack.bootstrap_servers, topic, told)
+
+    @contextmanager
+    def running(self, overrides: Sequence[str], module: str = "jobs.score_clicks") -> Iterator[str]:
+        """A job on the cluster, from when all of its tasks run; it is cancelled at the end."""
+        job = flink_client.submit(self.stack, CONF, [*self.common, *overrides], module=module)
+        try:
+            flink_client.wait_until_running(self.stack, job)
+            yield job
+        except BaseException:
+            with suppress(flink_client.JobError, OSError):  # what was wrong before says more
+                flink_client.cancel(self.stack, job)
+            raise
+        if self.stack.rest(f"/jobs/{job}")["state"] not in ENDED:
+            flink_client.cancel(self.stack, job)
+
+
+@contextmanager
+def bench_context(prefix: str) -> Iterator[Context]:
+    """A context in a directory of its own under build/, which stays there when something has failed."""
+    context = Context(Path(tempfile.mkdtemp(prefix=prefix, dir=PROJECT / "build")))
+    try:
+        yield context
+    except BaseException:
+        context.keep = True
+        raise
+    finally:
+        context.close()
+        if not context.keep:
+            shutil.rmtree(context.directory)
+
+
+def topics_of(run: str, *roles: str) -> list[str]:
+    """Settings that give a run topics of its own: in those roles, or in all.
+
+    >>> topics_of("first", "scores")
+    ['topics.scores=first-scores']
+    """
+    return [f"topics.{role}={run}-{role}" for role in roles or Topics.__struct_fields__]
+
+
+def fresh_run(name: str, *roles: str) -> list[str]:
+    """Settings of a run that no other disturbs: a consumer group of its own, and topics in those roles, or in all."""
+    return [f"source.group_id={name}", *topics_of(name, *roles)]

@@ -1,0 +1,194 @@
+"""How fast others are at the same: Quix Streams, Bytewax and a plain consumer, with the same Python functions.
+
+All read the same clicks in Kafka from the beginning, keep the same histories, ask the same model and write the same
+records to Kafka; their rates are taken between the same two marks, by what has come into their topics.
+"""
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from jobs.bench_context import COUNTED_FROM, COUNTED_TO, Context, note, step
+from jobs.bench_rates import BenchError, rate_between, records_in
+from jobs.bench_throughput import bare_loop, reading
+from jobs.local_stack import PROJECT
+from jobs.processes import Process, ProcessError, is_running, log_tail, start, stop
+
+PYTHON = PROJECT / "build" / "peers" / "bin" / "python"  # of an environment of their own, which make builds
+INSTALL = "make bench PART=peers"
+PACKAGES = {"quix": "quixstreams", "bytewax": "bytewax"}
+PROCESSES = (1, 2)
+WAIT_SECONDS = 300.0  # to the first mark
+MOST_SECONDS = 120.0  # from there on: slow ones are not waited for to the last mark
+SNAPSHOT_SECONDS = 10  # of Bytewax, as checkpoints.interval
+IN_WORDS = {
+    "plain": "kafka-python and a dict",
+    "quix": "Quix Streams {quixstreams}",
+    "bytewax": "Bytewax {bytewax}",
+    "job": "this project's job, state in RocksDB",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the processes of one measurement are told."""
+
+    servers: str
+    clicks: str
+    scores: str
+    bundle: Path
+    directory: Path  # their state
+    processes: int
+
+    @property
+    def options(self) -> list[str]:
+        """The arguments of a script, but for its directory."""
+        return [
+            "--servers",
+            self.servers,
+            "--clicks",
+            self.clicks,
+            "--scores",
+            self.scores,
+            "--bundle",
+            str(self.bundle),
+        ]
+
+
+def measure(context: Context) -> dict:
+    """Events a second by peer and number of processes, of the job by parallelism, and of the bare loop; versions."""
+    if not PYTHON.exists():
+        raise BenchError(f"Quix Streams and Bytewax are not installed in build/peers: {INSTALL} does it")
+    figures: dict = {"versions": _versions(), "bare_loop": bare_loop(context)}
+    clicks = context.waiting_clicks
+    context.stop_cluster()  # which would only take memory
+    for peer, commands in COMMANDS.items():
+        figures[peer] = {}
+        for processes in PROCESSES:
+            step(f"Peers: {_name(peer, processes, figures['versions'])}")
+            run = _run_of(context, peer, clicks, processes)
+            found = _measured(context, run, commands(run))
+            figures[peer][str(processes)] = found
+            note(f"{found:,} events/s, {found / figures['bare_loop']:.2f} of the bare loop")
+    stack = context.cluster()
+    figures["job"] = {}
+    for parallelism in PROCESSES:
+        step(f"Peers: {_name('job', parallelism, figures['versions'])}")
+        overrides = reading(clicks, f"peers-job-{parallelism}", parallelism)
+        topics = context.create_topics(overrides).topics
+        with context.running(overrides), records_in(stack.bootstrap_servers, topics.scores) as count:
+            found = round(rate_between(count, COUNTED_FROM, COUNTED_TO, note, wait_seconds=WAIT_SECONDS))
+        figures["job"][str(parallelism)] = found
+        note(f"{found:,} events/s, {found / figures['bare_loop']:.2f} of the bare loop")
+    return figures
+
+
+def rows(figures: dict) -> list[tuple[str, str]]:
+    """The rows of a table: what, and its figure."""
+    bare_loop = figures["bare_loop"]
+    found = [
+        (_name(peer, int(number), figures["versions"]), f"{rate:,} events/s, {rate / bare_loop:.2f} of the bare loop")
+        for peer in IN_WORDS
+        for number, rate in figures[peer].items()
+    ]
+    return [("bare loop: one process, no Kafka", f"{bare_loop:,} events/s"), *found]
+
+
+def _name(peer: str, number: int, versions: dict[str, str]) -> str:
+    """A peer and its number of processes in words."""
+    processes = f"{number} process{'es' if number > 1 else ''}"
+    return f"{IN_WORDS[peer].format(**versions)}, {f'parallelism {number}' if peer == 'job' else processes}"
+
+
+def _run_of(context: Context, peer: str, clicks: str, processes: int) -> Run:
+    name = f"peers-{peer}-{processes}"
+    topics = context.create_topics([f"topics.scores={name}-scores"]).topics
+    directory = context.directory / name
+    directory.mkdir()
+    return Run(context.stack.bootstrap_servers, clicks, topics.scores, context.model.bundle, directory, processes)
+
+
+def _measured(context: Context, run: Run, commands: Sequence[Sequence[str]]) -> int:
+    """Events a second of the processes that the commands start, by what they write."""
+    started: list[Process] = []
+    try:
+        for number, command in enumerate(commands, 1):
+            name = f"{run.directory.name}-{number}"
+            log = context.directory / "log" / f"{name}.log"
+            started.append(start(name, command, log, PROJECT, os.environ, ports={}))
+        with records_in(run.servers, run.scores) as count:
+
+            def counted() -> int:
+                _check(started)
+                return count()
+
+            return round(
+                rate_between(
+                    counted, COUNTED_FROM, COUNTED_TO, note, wait_seconds=WAIT_SECONDS, most_seconds=MOST_SECONDS
+                )
+            )
+    finally:
+        stop(started)
+
+
+def _check(processes: Sequence[Process]) -> None:
+    """Raise ProcessError when one has ended."""
+    for process in processes:
+        if not is_running(process):
+            raise ProcessError(f"{process.name} has ended\n{log_tail(process)}")
+
+
+def _versions() -> dict[str, str]:
+    """The versions of the peers' packages. Raises BenchError when they are not installed."""
+    program = "import importlib.metadata as m, json, sys; print(json.dumps({p: m.version(p) for p in sys.argv[1:]}))"
+    ran = subprocess.run([str(PYTHON), "-c", program, *PACKAGES.values()], capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise BenchError(f"build/peers is not complete: delete it, then {INSTALL} installs it anew\n{ran.stderr}")
+    return json.loads(ran.stdout)
+
+
+def script_commands(module: str, run: Run) -> list[list[str]]:
+    """The commands of a peer whose processes share the work as a consumer group."""
+    return [
+        [str(PYTHON), "-m", f"jobs.{module}", *run.options, "--state", str(run.directory / str(number))]
+        for number in range(run.processes)
+    ]
+
+
+def bytewax_commands(run: Run) -> list[list[str]]:
+    """The commands of Bytewax, whose processes know each other by their addresses; its recovery store is prepared."""
+    recovery = run.directory / "recovery"
+    recovery.mkdir()
+    subprocess.run([str(PYTHON), "-m", "bytewax.recovery", str(recovery), str(run.processes)], cwd=PROJECT, check=True)
+    flow = ", ".join(map(repr, (run.servers, run.clicks, run.scores, str(run.bundle))))
+    command = [
+        *(str(PYTHON), "-m", "bytewax.run", f"jobs/bench_peer_bytewax.py:flow({flow})"),
+        *("--recovery-directory", str(recovery)),
+        *("--snapshot-interval", str(SNAPSHOT_SECONDS), "--backup-interval", "0"),
+    ]
+    if run.processes == 1:
+        return [command]
+    addresses = ";".join(f"127.0.0.1:{port}" for port in _free_ports(run.processes))
+    return [[*command, "--process-id", str(number), "--addresses", addresses] for number in range(run.processes)]
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+#: How the processes of each peer are started.
+COMMANDS = {
+    "plain": partial(script_commands, "bench_peer_plain"),
+    "quix": partial(script_commands, "bench_peer_quix"),
+    "bytewax": bytewax_commands,
+}

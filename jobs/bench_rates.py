@@ -1,0 +1,112 @@
+"""Rates out of a count that grows, and the memory of processes: what several parts of the benchmark measure alike."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+import psutil
+from kafka import KafkaConsumer, TopicPartition
+
+POLL_SECONDS = 2.0  # serving metrics costs the TaskManager work that the job then lacks
+REPORT_SECONDS = 15.0
+SAMPLE_SECONDS = 5.0
+MIB = 1 << 20
+
+Item = TypeVar("Item")
+
+
+class BenchError(RuntimeError):
+    """A part of the benchmark that can't be measured; the message says why."""
+
+
+def rate_between(
+    count: Callable[[], int],
+    first: int,
+    last: int,
+    report: Callable[[str], None] = print,
+    *,
+    wait_seconds: float = 600.0,
+    most_seconds: float = 600.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> float:
+    """By how much a count grows a second between two marks, at the times when it was seen to pass them.
+
+    One that has not passed the last mark `most_seconds` after the first is measured up to there. Raises BenchError when
+    it has not passed the first one after `wait_seconds`, and when it grows no more after that.
+    """
+    began = reported = clock()
+    marks: list[tuple[float, int]] = []
+    while True:
+        now, counted = clock(), count()
+        if counted >= first and (not marks or counted > marks[-1][1]):
+            marks.append((now, counted))
+        if counted >= last or (marks and now - marks[0][0] >= most_seconds):
+            break
+        if not marks and now - began >= wait_seconds:
+            raise BenchError(f"{counted:,} of {first:,} after {wait_seconds:.0f} s: too slow to be measured")
+        if now - reported >= REPORT_SECONDS:
+            reported = now
+            report(f"{counted:,} of {last:,}")
+        sleep(POLL_SECONDS)
+    if len(marks) < 2:
+        raise BenchError(f"it was seen at {marks[0][1]:,} only, between {first:,} and {last:,}: no rate to be had")
+    (started, at_first), (ended, at_last) = marks[0], marks[-1]
+    return (at_last - at_first) / (ended - started)
+
+
+@contextmanager
+def records_in(bootstrap_servers: str, topic: str) -> Iterator[Callable[[], int]]:
+    """A function that counts the records which have ever been written to a topic."""
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers, enable_auto_commit=False, metrics_enabled=False)
+    try:
+        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
+        yield lambda: sum(consumer.end_offsets(partitions).values())
+    finally:
+        consumer.close()
+
+
+def told_every(items: Iterable[Item], many: int, tell: Callable[[int], None]) -> Iterator[Item]:
+    """The items; after each so many of them, tell how many there were."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % many == 0:
+            tell(number)
+
+
+def tree_pss(root: psutil.Process) -> dict[str, int]:
+    """Bytes that a process and its descendants hold, by the name of their program; what they share counts once.
+
+    Raises psutil.NoSuchProcess when one ends while it is looked at.
+    """
+    found: dict[str, int] = {}
+    for process in [root, *root.children(recursive=True)]:
+        name = process.name()
+        found[name] = found.get(name, 0) + process.memory_full_info().pss
+    return found
+
+
+class PeakMemory(threading.Thread):
+    """Watches the memory of a process and of what it starts, until `stop`."""
+
+    def __init__(self, pid: int):
+        super().__init__(daemon=True)
+        self._root = psutil.Process(pid)
+        self._stopping = threading.Event()
+        self._peak: dict[str, int] = {}
+
+    def run(self) -> None:
+        while True:
+            with suppress(psutil.NoSuchProcess):  # one ended while it was looked at
+                self._peak = max(self._peak, tree_pss(self._root), key=lambda held: sum(held.values()))
+            if self._stopping.wait(SAMPLE_SECONDS):
+                return
+
+    def stop(self) -> dict[str, int]:
+        """The most MiB that they held together: in all, and by the name of the program."""
+        self._stopping.set()
+        self.join()
+        by_name = {name: round(held / MIB) for name, held in self._peak.items()}
+        return {"all": sum(by_name.values())} | by_name

@@ -1,0 +1,159 @@
+"""What a click costs when there are a hundred times as many users: rate, memory and state for few and for many.
+
+In both runs a tenth of the users are busy at a time and equally many clicks are scored, most of them before the rate
+is taken: by then every user has been seen, and the job has state of all.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from jobs import flink_client
+from jobs.bench_context import Context, note, step
+from jobs.bench_rates import MIB, PeakMemory, rate_between
+from jobs.bench_throughput import reading
+from jobs.job_metrics import job_metric
+from jobs.local_stack import LocalStack
+from training.records import Record
+
+FEW_USERS, MANY_USERS = 20_000, 2_000_000
+BUSY_PART = 10  # one of so many users is busy at a time
+EVENTS = 5_000_000
+COUNTED_FROM, COUNTED_TO = 4_200_000, 4_900_000
+PARALLELISM = 2
+SLOWEST_SECONDS = 1_800  # to the first mark, and from there to the last
+TEMPLATES = 200_000  # clicks that sessions are taken from
+SESSION_GAP_MS = 30 * 60_000
+SESSION_CLICKS = 20  # at most
+FIRST_CLICKS = 2  # of a user's first session, at most: or it would take long until all users have been seen
+CLICK_GAP_MS = 20_000  # between two clicks of a busy user, on average
+BLOCK = 65_536  # draws at once
+START_MS = 1_767_571_200_000  # 2026-01-05 UTC
+CLICK = re.compile(rb'(.*?"user_id":")[^"]*(".*?"event_time":)\d+(.*)', re.DOTALL)
+
+#: A simulated click without user and time: what is before them, between them, and after.
+Template = tuple[bytes, bytes, bytes]
+
+
+def measure(context: Context) -> dict:
+    """For few and for many users: events a second, the most MiB that TaskManager and workers held together, the bytes a
+    user of a checkpoint, what the last one added and how long it took."""
+    sessions = session_templates(context.records[:TEMPLATES])
+    return {str(users): _figures(context, sessions, users) for users in (FEW_USERS, MANY_USERS)}
+
+
+def rows(figures: dict) -> list[tuple[str, str]]:
+    """The rows of a table: what, and its figure."""
+    found = []
+    for users, of in figures.items():
+        held = ", ".join(f"{name} {mib:,}" for name, mib in of["mib"].items() if name != "all")
+        found += [
+            (f"{int(users):,} users, one in {BUSY_PART} busy at a time", f"{of['events_per_s']:,} events/s"),
+            ("  TaskManager and its workers", f"{of['mib']['all']:,} MiB at most ({held})"),
+            (
+                "  a checkpoint",
+                f"{of['state_bytes_per_user']:,} bytes a user, {of['added_mib']:,} MiB of it new, {of['took_s']} s",
+            ),
+        ]
+    few, many = (figures[str(users)]["events_per_s"] for users in (FEW_USERS, MANY_USERS))
+    return [*found, (f"rate with {MANY_USERS // FEW_USERS} times the users", f"{many / few:.2f} of that with few")]
+
+
+def _figures(context: Context, sessions: Sequence[Sequence[Template]], users: int) -> dict:
+    run = f"scale-{users}"
+    overrides = reading(f"{run}-clicks", run, PARALLELISM)
+    topics = context.create_topics(overrides).topics
+    clicks = busy_clicks(sessions, users, users // BUSY_PART, EVENTS)
+    context.send(topics.clicks, clicks, EVENTS)
+    stack = context.cluster()
+    step(f"{users:,} users, {users // BUSY_PART:,} of them busy at a time")
+    with context.running(overrides) as job:
+        memory = PeakMemory(stack.task_managers()[0].pid)
+        memory.start()
+        try:
+            rate = rate_between(
+                lambda: job_metric(stack, job, "scored"),
+                COUNTED_FROM,
+                COUNTED_TO,
+                note,
+                wait_seconds=SLOWEST_SECONDS,
+                most_seconds=SLOWEST_SECONDS,
+            )
+        finally:
+            mib = memory.stop()
+        note(f"{rate:,.0f} events/s")
+        flink_client.wait_for(
+            lambda: job_metric(stack, job, "scored") >= EVENTS, SLOWEST_SECONDS, f"{EVENTS:,} clicks to be scored"
+        )
+        checkpoint = _next_checkpoint(stack, job)
+    return {
+        "events_per_s": round(rate),
+        "mib": mib,
+        "state_bytes_per_user": round(checkpoint["state_size"] / users),
+        "added_mib": round(checkpoint["checkpointed_size"] / MIB),
+        "took_s": round(checkpoint["end_to_end_duration"] / 1000, 1),
+    }
+
+
+def _next_checkpoint(stack: LocalStack, job: str) -> dict:
+    """Flink's figures of a checkpoint that begins from now on, when it is complete."""
+    since_ms = time.time() * 1000
+
+    def newest() -> dict:
+        return stack.rest(f"/jobs/{job}/checkpoints")["latest"]["completed"] or {"trigger_timestamp": 0}
+
+    flink_client.wait_for(lambda: newest()["trigger_timestamp"] >= since_ms, 300, f"a checkpoint of job {job}", 1.0)
+    return newest()
+
+
+def session_templates(records: Sequence[Record]) -> list[list[Template]]:
+    """The sessions in simulated clicks, each of SESSION_CLICKS at most."""
+    by_user: dict[bytes, list[tuple[int, Template]]] = {}
+    for key, value, time_ms in records:
+        by_user.setdefault(key, []).append((time_ms, CLICK.fullmatch(value).groups()))
+    return [session for clicks in by_user.values() for session in _sessions(clicks)]
+
+
+def _sessions(clicks: list[tuple[int, Template]]) -> Iterator[list[Template]]:
+    """The sessions of a user, cut where there was a pause, and where they get long."""
+    session: list[Template] = []
+    before_ms = clicks[0][0]
+    for time_ms, template in clicks:
+        if time_ms - before_ms >= SESSION_GAP_MS or len(session) == SESSION_CLICKS:
+            yield session
+            session = []
+        session.append(template)
+        before_ms = time_ms
+    yield session
+
+
+def busy_clicks(
+    sessions: Sequence[Sequence[Template]], users: int, busy: int, count: int, seed: int = 1
+) -> Iterator[Record]:
+    """`count` clicks of a population of users, of whom `busy` are in a session at a time.
+
+    Who has finished one makes room for the next user, and after the last one the first begins again: so being busy
+    moves through the population. Whose click comes next is drawn among the busy ones. Time goes on such that each
+    clicks every CLICK_GAP_MS, on average.
+    """
+    draw = np.random.default_rng(seed)
+    step_ms = CLICK_GAP_MS / busy
+    begun = 0  # sessions
+    user = [0] * busy  # of each place
+    left: list[Iterator[Template]] = [iter(())] * busy
+    for number in range(count):
+        if number % BLOCK == 0:
+            places = draw.integers(busy, size=BLOCK).tolist()
+        place = places[number % BLOCK]
+        template = next(left[place], None)
+        if template is None:
+            user[place] = begun % users
+            session = sessions[begun % len(sessions)]
+            left[place] = iter(session[:FIRST_CLICKS] if begun < users else session)
+            template = next(left[place])
+            begun += 1
+        before, between, after = template
+        name, time_ms = b"u%d" % user[place], int(START_MS + number * step_ms)
+        yield name, b"%b%b%b%d%b" % (before, name, between, time_ms, after), time_ms
