@@ -28,8 +28,11 @@ help: ## List the targets
 demo: $(BUILT) ## Broker, cluster, model, job and clicks, start to finish; KEEP=1 leaves it running, DAY=1 plays a day
 	@$(PYTHON) -m jobs.demo $(if $(DAY),--day) $(if $(KEEP),--keep)
 
-test: $(BUILT) ## All tests: unit, then those with a Flink planner, then those with broker and cluster
+test: $(BUILT) ## All tests: unit, Java, then those with a mini cluster, then those with broker and cluster
 	@$(PYTHON) -m pytest --numprocesses 2 tests/unit
+	@echo '==> Java operators with workers (about a minute; the first time Maven fetches the test harness)'
+	@mvn --batch-mode test > build/maven-test.log 2>&1 || { cat build/maven-test.log; exit 1; }
+	@grep -E '^.{0,20}Tests run' build/maven-test.log | tail -n 1
 	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --durations=5 tests/flink tests/e2e
 
 bench: $(BUILT) $(if $(if $(PART),$(findstring peers,$(PART)),all),$(PEERS)) ## Measure this machine, to build/bench.json: all parts, or PART=throughput,latency,peers

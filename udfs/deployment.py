@@ -10,7 +10,7 @@ import numpy as np
 from udfs.breaker import PAUSE_S, Breaker
 from udfs.engines import EngineName, Predict, build_engine
 from udfs.features import FeatureComputer
-from udfs.history import read_histories
+from udfs.history import EVENT, read_histories
 from udfs.model import Bundle, BundleError, Manifest, Scorer
 from udfs.profiles import NO_PROFILE, PROFILE
 from udfs.remote import RemoteError
@@ -95,7 +95,11 @@ class Deployment:
         if rollout.shadows:
             shadows = {version: partial(self._predict, version) for version in rollout.shadows}
             self.shadows = Shadows(shadows, options.shadow_budget_s)
-        self.score(["anyone"], [bytes(32)], np.ones(1, np.int64), np.zeros(1, np.int64), [None])  # compile, warm up
+        self.score(
+            ["anyone"], [bytes(EVENT.itemsize)], np.ones(1, np.int64), np.zeros(1, np.int64), [None]
+        )  # compile, warm up
+        if self.shadows is not None:
+            self.shadows.missed = 0
 
     def vectors(self, version: str, features: np.ndarray) -> np.ndarray:
         """The feature vectors float32[n, k] of a model, out of rows of all features."""
@@ -120,14 +124,17 @@ class Deployment:
         features = self._features.compute(
             records, starts, ends, lifetime_events, first_seen_ms, np.frombuffer(packed, PROFILE)
         )
-        return self.score_features(user_ids, features)
+        return self.score_features(lambda: user_ids, features)
 
     def append(self, rows: np.ndarray, slots: np.ndarray, users: UserSlots) -> np.ndarray:
         """Take rows into the slots of their users; all features of the events among them, as FeatureComputer.append."""
         return self._features.append(rows, slots, users)
 
-    def score_features(self, user_ids: Sequence[str], features: np.ndarray) -> Scored:
-        """Score n events, given all their features float32[n, k], as `append` returns them."""
+    def score_features(self, user_ids: Callable[[], Sequence[str]], features: np.ndarray) -> Scored:
+        """Score n events, given all their features float32[n, k], as `append` returns them.
+
+        `user_ids` is asked only where the rollout gives users different models.
+        """
         if self.shadows is not None:
             self.shadows.begin(features)
         arm = self._assign(user_ids, features)
@@ -164,10 +171,10 @@ class Deployment:
     def _predict(self, version: str, features: np.ndarray) -> np.ndarray:
         return self._models[version].predict(self.vectors(version, features))
 
-    def _assign(self, user_ids: Sequence[str], features: np.ndarray) -> np.ndarray:
+    def _assign(self, user_ids: Callable[[], Sequence[str]], features: np.ndarray) -> np.ndarray:
         if not self.rollout.challengers and not self.rollout.control.share:
-            return np.full(len(user_ids), CHAMPION)
-        return assign(self.rollout, user_ids, eligible_rows(self.rollout, self._names, features))
+            return np.full(len(features), CHAMPION)
+        return assign(self.rollout, user_ids(), eligible_rows(self.rollout, self._names, features))
 
     def _score(self, arm: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Score and version of each row."""

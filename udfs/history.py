@@ -84,8 +84,3 @@ def read_histories(histories: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.n
         )
     ends = records.cumsum()
     return np.frombuffer(b"".join(histories), EVENT), ends - records, ends
-
-
-def event_names(codes: np.ndarray) -> list[str]:
-    """The names of n codes of kinds; a code that a newer version wrote is `other`."""
-    return [EVENT_KINDS[code] if code < len(EVENT_KINDS) else EVENT_KINDS[0] for code in codes.tolist()]

@@ -10,7 +10,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
-SOURCES = ("feature_kernel.py", "features.py", "history.py", "profiles.py", "user_slots.py")
+SOURCES = (
+    "feature_kernel.py",
+    "features.py",
+    "history.py",
+    "outputs.py",
+    "profiles.py",
+    "user_slots.py",
+    "workers/protocol.py",
+    "workers/score_writer.py",
+)
 
 
 class KernelCacheLocator:

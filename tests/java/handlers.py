@@ -39,6 +39,13 @@ class Join(Echo):
         return [record(b" ".join(contents(rows)))]
 
 
+class Pack(Echo):
+    """Answers like Echo, with all records in one piece."""
+
+    def process(self, rows: Rows) -> list[bytes]:
+        return [b"".join(super().process(rows))]
+
+
 class Stretch(Echo):
     """Answers each row, which is a number, with a record of so many bytes."""
 
@@ -56,10 +63,10 @@ class Nothing(Echo):
 class Counter(Handler):
     """Counts the frames of each key and keeps the last bytes of their values; answers each frame with both, as a frame.
 
-    The value of an answer is the count (i8) and those bytes.
+    The value of an answer is the count (i4) and those bytes.
     """
 
-    HEAD = np.dtype([("begin", "<i4"), ("end", "<i4"), ("count", "<i8")])
+    HEAD = np.dtype([("begin", "<i4"), ("end", "<i4"), ("layout", "<u4"), ("count", "<i4")])
 
     def __init__(self, kept: int):
         self._kept = kept
@@ -79,8 +86,9 @@ class Counter(Handler):
         if end > len(body):
             end = len(value)
         body[end - len(value) : end] = np.frombuffer(value, np.uint8)
-        self._heads[slot] = end - len(value), end, head["count"] + 1
-        return record(frame[:4] + self._heads[slot]["count"].tobytes() + value + frame[key_start:])
+        head["begin"], head["end"] = end - len(value), end
+        head["count"] += 1
+        return record(frame[:4] + head["count"].tobytes() + value + frame[key_start:])
 
 
 class Meter(Echo):
@@ -184,8 +192,14 @@ class Misbehaving(Echo):
     def sends_a_record_without_an_output(self) -> None:
         self._sends(Message.RECORD, length=3)
 
-    def sends_fewer_than_no_records(self) -> None:
+    def answers_with_fewer_than_no_bytes(self) -> None:
         self._sends(Message.DONE, number=-1)
+
+    def answers_with_more_than_the_buffer(self) -> None:
+        self._sends(Message.DONE, number=self._memory.buffer_bytes + 1)
+
+    def answers_with_half_a_header(self) -> None:
+        self._sends(Message.DONE, number=RECORD_HEADER.size // 2)
 
     def declares_a_metric_without_a_name(self) -> None:
         self._sends(Message.METRICS, length=7)
@@ -206,15 +220,11 @@ class Misbehaving(Echo):
 
         Bell.answer = answer
 
-    def writes_a_record_beyond_the_buffer(self) -> list[bytes]:
-        return [RECORD_HEADER.pack(0, self._memory.buffer_bytes - 7)]
+    def writes_a_record_beyond_its_answer(self) -> list[bytes]:
+        return [record(b""), RECORD_HEADER.pack(0, 6) + b"abcde"]
 
     def writes_a_record_of_fewer_than_no_bytes(self) -> list[bytes]:
         return [RECORD_HEADER.pack(0, -1)]
-
-    def writes_fewer_records_than_it_says(self) -> list[bytes]:
-        self._sends(Message.DONE, number=self._memory.buffer_bytes)
-        return None
 
     def writes_to_output_7(self) -> list[bytes]:
         return [record(b"", 7)]

@@ -57,10 +57,10 @@ class Record(NamedTuple):
         return length
 
 
-def read_records(content: bytes, count: int | None = None) -> list[Record]:
-    """Records as they lie one after the other: output, length, bytes; `count` of them, or all that there are."""
+def read_records(content: bytes) -> list[Record]:
+    """Records as they lie one after the other: output, length, bytes."""
     found, position = [], 0
-    while position < len(content) if count is None else len(found) < count:
+    while position < len(content):
         output, length = struct.unpack_from("<ii", content, position)
         assert 0 <= length <= len(content) - position - 8
         found.append(Record(output, bytes(content[position + 8 : position + 8 + length])))
@@ -115,8 +115,10 @@ class Memory:
         struct.pack_into(f"<{len(rows)}i", self.bytes, self.row_slots, *slots)
         struct.pack_into(f"<{len(rows)}i", self.bytes, self.row_ends, *ends.tolist())
 
-    def records(self, count: int) -> list[Record]:
-        return read_records(self.bytes[self.answers : self.answers + self.buffer_bytes], count)
+    def records(self, length: int) -> list[Record]:
+        """Those in the first bytes of the answers."""
+        assert 0 <= length <= self.buffer_bytes
+        return read_records(self.bytes[self.answers : self.answers + length])
 
     def metric_values(self, count: int) -> list[int]:
         return list(struct.unpack_from(f"<{count}q", self.bytes, PAGE))

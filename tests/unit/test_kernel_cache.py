@@ -12,7 +12,8 @@ SOURCES = Path(kernel_cache.__file__).parent
 def elsewhere(tmp_path, monkeypatch):
     """The sources at another path, as Flink unpacks a wheel."""
     for name in kernel_cache.SOURCES:
-        shutil.copy(SOURCES / name, tmp_path)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(SOURCES / name, tmp_path / name)
     monkeypatch.setattr(kernel_cache, "__file__", str(tmp_path / "kernel_cache.py"))
     return tmp_path
 

@@ -222,9 +222,9 @@ def test_decoding_is_timed_and_rejects_are_counted_by_reason():
     assert {reason: count for reason, count in rejected.items() if count} == {"invalid_json": 2, "empty_record": 1}
     assert set(rejected) == set(Reason)
     assert shown["counter\tdecode_ms_bucket\tle=+Inf"] == 1
-    assert shown["counter\tevent_to_decode_ms_bucket\tle=+Inf"] == 6
-    assert shown["counter\tevent_to_decode_ms_bucket\tle=20"] <= 4
-    assert shown["counter\tevent_to_decode_ms_bucket\tle=10000"] >= 5
+    assert shown["counter\tevent_to_decode_ms_bucket\tle=+Inf"] == 3  # not of rejects: their times may be anything
+    assert shown["counter\tevent_to_decode_ms_bucket\tle=20"] <= 1
+    assert shown["counter\tevent_to_decode_ms_bucket\tle=10000"] >= 2
     assert shown["counter\tevent_to_decode_ms_sum"] >= 5_030
 
 

@@ -229,7 +229,7 @@ def test_the_worker_finds_rows_slots_metrics_and_answers_where_the_operator_has_
     seen.metrics[:] = np.arange(len(seen.metrics))
     assert made.metric_values(8192) == list(range(8192))
     seen.bytes[seen.answers : seen.answers + 10] = RECORD_HEADER.pack(1, 2) + b"ab"
-    assert made.records(1) == [(1, b"ab")]
+    assert made.records(10) == [(1, b"ab")]
 
 
 def test_slots_are_seen_one_after_the_other_and_written_through(tmp_path):

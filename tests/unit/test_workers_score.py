@@ -124,7 +124,9 @@ def serving_of(bundles: dict[str, Bundle], rollout: Rollout, options: Options = 
 
 
 def read(records: list[Record], output: int = SCORES) -> list[dict]:
-    return [json.loads(record.value) for record in records if record.output == output]
+    """The records of an output, with scores as a reader has them: the decimals may be more or fewer."""
+    found = [json.loads(record.value) for record in records if record.output == output]
+    return [one | {"score": np.float32(one["score"])} for one in found]
 
 
 @dataclass
@@ -149,7 +151,7 @@ class Whole:
         self.vectors.append(serving.vectors(version, scored.features).tobytes())
         return {
             "user_id": user,
-            "score": float(scored.score[0]),
+            "score": scored.score[0],
             "decision": bool(scored.decision[0]),
             "arm": serving.arms[scored.arm[0]].name,
             "model_version": version,
@@ -266,7 +268,7 @@ def test_the_vectors_that_models_were_given_are_logged_of_the_sampled_users_alon
         assert one.pop("feature_schema_hash") == bundle.manifest.feature_schema_hash
         vector = b64decode(one.pop("features"))
         assert vector == whole.vectors[one["source_offset"]]
-        assert float(Scorer(bundle).predict(np.frombuffer(vector, "<f4")[None])[0]) == one["score"]
+        assert Scorer(bundle).predict(np.frombuffer(vector, "<f4")[None])[0] == one["score"]
         assert one.items() <= scores[one["source_offset"]].items()
     assert len({one["score"] for one in logged}) > 2
 

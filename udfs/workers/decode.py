@@ -50,7 +50,7 @@ class DecodeClicks(Handler):
         started = time.perf_counter()
         heads = rows.heads(RAW_RECORD)
         _, payloads = _keys_and_payloads(rows, heads)
-        accept, records = self._accept, []
+        accept, records, accepted_ms = self._accept, [], []
         for payload, partition, offset, time_ms in zip(
             payloads, heads["partition"].tolist(), heads["offset"].tolist(), heads["time_ms"].tolist()
         ):
@@ -68,8 +68,10 @@ class DecodeClicks(Handler):
             has_id = event_id is not None
             head = _pack(ROWS, size, len(key), EVENT_ROW, has_id, partition, offset, time_ms, event)
             records.append(head + written_id + key)
+            accepted_ms.append(time_ms)
         self._decoding.observe((time.perf_counter() - started) * 1000)
-        self._event_to_decode.observe(*(time.time_ns() // 1_000_000 - heads["time_ms"]).tolist())
+        now_ms = time.time_ns() // 1_000_000
+        self._event_to_decode.observe(*[now_ms - time_ms for time_ms in accepted_ms])
         return records
 
 

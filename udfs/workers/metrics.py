@@ -29,7 +29,8 @@ class Metrics:
         return declared
 
     def update_gauges(self) -> None:
-        for position, value in self._gauges:
+        """Write what all gauges show now."""
+        for position, value in list(self._gauges):
             self._values[position] = value()
 
     def counter(self, groups: tuple[str, ...], name: str) -> "Counter":

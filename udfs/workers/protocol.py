@@ -23,7 +23,7 @@ class Message(IntEnum):
     ROW = 2  # one row that is too large for the memory, in the payload
     NEXT = 3  # the part of the answer has been read, the next one may be written
     READY = 11  # the number is the version of the protocol
-    DONE = 12  # the last or only part of the answer is in the memory; the number says how many records
+    DONE = 12  # the last or only part of the answer is in the memory; the number says how many bytes
     PART = 13  # the same of a part that is not the last: NEXT follows
     RECORD = 14  # one record that is too large for the memory, in the payload: output (i4), bytes
     METRICS = 15  # new metrics, in the payload
@@ -131,7 +131,10 @@ class Bell:
         self._send(Message.FAILED, 0, traceback.encode())
 
     def answer(self, records: list[bytes]) -> None:
-        """Answer a batch with records, each with its RECORD_HEADER; in parts where they don't fit into the memory."""
+        """Answer a batch; in parts where the answer doesn't fit into the memory.
+
+        Each item is one record with its RECORD_HEADER or, where it fits into the memory, several.
+        """
         room = self._memory.buffer_bytes
         if sum(map(len, records)) <= room:
             self._write(Message.DONE, records)
@@ -154,7 +157,7 @@ class Bell:
     def _write(self, kind: Message, records: list[bytes]) -> None:
         content = b"".join(records)
         self._memory.bytes[self._memory.answers : self._memory.answers + len(content)] = content
-        self._send(kind, len(records))
+        self._send(kind, len(content))
 
     def _await_next(self) -> None:
         message = self._receive()
@@ -166,7 +169,8 @@ class Bell:
         if header is None:
             return None
         kind, self._sequence, number, length = _HEADER.unpack(header)
-        return kind, number, self._read(length) if length else b""
+        payload = self._read(length) if length else b""
+        return None if payload is None else (kind, number, payload)
 
     def _read(self, size: int) -> bytes | None:
         """So many bytes; None where the operator has closed the socket."""

@@ -2,18 +2,20 @@
 
 import struct
 import time
+from functools import cached_property
 
 import numpy as np
 
 from udfs.deployment import Scored
-from udfs.history import EVENT, event_names
+from udfs.history import EVENT
 from udfs.metrics import LatencyMetric
-from udfs.outputs import FeatureVector, Score, ShadowScores, to_json
+from udfs.outputs import FeatureVector, ShadowScores, to_json
 from udfs.sampling import in_sample
 from udfs.serving import Serving, follow
 from udfs.user_slots import EVENT_ROW, SLOT_HEAD, USER_ROW, UserSlots
 from udfs.workers.metrics import MetricGroup
 from udfs.workers.protocol import RECORD_HEADER, Rows, SharedMemory
+from udfs.workers.score_writer import verdict, write_scores
 from udfs.workers.server import Handler
 
 #: The outputs of the score operator.
@@ -29,6 +31,7 @@ class ScoreClicks(Handler):
 
     def open(self, memory: SharedMemory, metrics: MetricGroup) -> None:
         self._users = UserSlots(memory.slot_heads(SLOT_HEAD), memory.slot_bodies(EVENT))
+        self._room = memory.buffer_bytes
         self._follower = follow(self._serving)
         self._deployment = self._follower.current
         self._batch_size = 0
@@ -55,7 +58,7 @@ class ScoreClicks(Handler):
         if not len(features):
             return []
         events = _Events(rows, heads)
-        scored = self._deployment.score_features(events.user_ids, features)
+        scored = self._deployment.score_features(lambda: events.user_ids, features)
         scored_at = time.time_ns() // 1_000_000
         records = self._scores(events, scored, scored_at)
         if self._user_share > 0:
@@ -66,32 +69,29 @@ class ScoreClicks(Handler):
         return records
 
     def _scores(self, events: "_Events", scored: Scored, scored_at: int) -> list[bytes]:
-        names = event_names(events.heads["event"]["kind"])
-        arms = self._deployment.arm_names[scored.arm].tolist()
-        return [
-            _record(
-                SCORES, Score(user, event_id, name, time_ms, score, decision, arm, version, scored_at, *source), key
-            )
-            for user, event_id, name, time_ms, score, decision, arm, version, source, key in zip(
-                events.user_ids,
-                events.event_ids,
-                names,
-                events.times_ms,
-                scored.score.tolist(),
-                scored.decision.tolist(),
-                arms,
-                scored.version.tolist(),
-                events.sources,
-                events.keys,
-            )  # fmt: skip
-        ]
+        """The records of scores. What arm, version and decision make of one is written once for all that share it."""
+        arm_names = self._deployment.arm_names
+        versions = list(set(scored.version))
+        codes = 2 * scored.arm + scored.decision
+        for number, version in enumerate(versions[1:], 1):
+            codes += (scored.version == version) * (number * 2 * len(arm_names))
+        shared, verdicts = np.unique(codes, return_inverse=True)
+        texts = []
+        for code in shared.tolist():
+            of_version, decision = divmod(code, 2)
+            number, arm = divmod(of_version, len(arm_names))
+            texts.append(verdict(bool(decision), arm_names[arm], versions[number], scored_at))
+        return write_scores(
+            SCORES, events.content, events.id_starts, events.key_starts, events.ends, events.heads, scored.score,
+            verdicts, texts, self._room,
+        )  # fmt: skip
 
     def _feature_vectors(self, events: "_Events", scored: Scored) -> list[bytes]:
         """The vectors that the models were given, of the users in the sample."""
         sampled = np.array([in_sample(user, self._user_share) for user in events.user_ids], bool)
         scores = scored.score.tolist()
         records = []
-        for version in set(scored.version):
+        for version in sorted(set(scored.version)):
             rows = np.flatnonzero(sampled & (scored.version == version))
             vectors = self._deployment.vectors(version, scored.features[rows])
             schema = self._deployment.manifest(version).feature_schema_hash
@@ -154,21 +154,34 @@ class _Events:
 
     def __init__(self, rows: Rows, heads: np.ndarray):
         events = heads["kind"] == EVENT_ROW
-        self.heads = heads = heads[events]
-        content, ends = rows.content, rows.ends[events]
-        key_starts = ends - heads["key_bytes"]
-        id_starts = rows.starts[events] + USER_ROW.itemsize
-        self.keys = [content[start:end] for start, end in zip(key_starts.tolist(), ends.tolist())]
-        self.user_ids = [key.decode() for key in self.keys]
-        self.event_ids = [
-            content[start:end].decode() if has_id else None
-            for start, end, has_id in zip(id_starts.tolist(), key_starts.tolist(), heads["has_event_id"].tolist())
-        ]
-        self.times_ms = heads["event"]["time_ms"].tolist()
-        self.sources = list(zip(heads["partition"].tolist(), heads["offset"].tolist()))
+        self.heads = heads[events]
+        self.content, self.ends = rows.content, rows.ends[events]
+        self.key_starts = self.ends - self.heads["key_bytes"]
+        self.id_starts = rows.starts[events] + USER_ROW.itemsize
+
+    @cached_property
+    def keys(self) -> list[bytes]:
+        return [self.content[start:end] for start, end in zip(self.key_starts.tolist(), self.ends.tolist())]
+
+    @cached_property
+    def user_ids(self) -> list[str]:
+        return [key.decode() for key in self.keys]
+
+    @cached_property
+    def event_ids(self) -> list[str | None]:
+        columns = self.id_starts.tolist(), self.key_starts.tolist(), self.heads["has_event_id"].tolist()
+        return [self.content[start:end].decode() if has_id else None for start, end, has_id in zip(*columns)]
+
+    @cached_property
+    def times_ms(self) -> list[int]:
+        return self.heads["event"]["time_ms"].tolist()
+
+    @cached_property
+    def sources(self) -> list[tuple[int, int]]:
+        return list(zip(self.heads["partition"].tolist(), self.heads["offset"].tolist()))
 
 
-def _record(output: int, value: Score | FeatureVector | ShadowScores, key: bytes) -> bytes:
+def _record(output: int, value: FeatureVector | ShadowScores, key: bytes) -> bytes:
     """A record for an output, keyed by the user."""
     json = to_json(value)
     key_length = len(key)

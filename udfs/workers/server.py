@@ -6,13 +6,16 @@ import logging
 import pickle
 import signal
 import sys
+import threading
 import traceback
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 
 from udfs.workers.metrics import MetricGroup, Metrics
 from udfs.workers.protocol import Bell, Rows, SharedMemory
 
+GAUGE_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 log = logging.getLogger(__name__)
@@ -27,7 +30,7 @@ class Handler(ABC):
 
     @abstractmethod
     def process(self, rows: Rows) -> list[bytes]:
-        """The records that answer a batch, each with its RECORD_HEADER."""
+        """The records that answer a batch, as Bell.answer takes them."""
 
     def close(self) -> None:  # noqa: B027, most have nothing to let go of
         """Let go of threads, when the operator has ended."""
@@ -42,12 +45,11 @@ def main(directory: Path) -> int:
     try:
         handler: Handler = pickle.loads((directory / "handler").read_bytes())
         serve(handler, bell, memory)
-    except ConnectionError:  # the operator has gone, and with it whoever would read a message
-        return 1
     except Exception:
         text = traceback.format_exc()
         log.error("%s", text)
-        bell.fail(text)
+        with suppress(ConnectionError):  # the operator has gone, and with it whoever would read the message
+            bell.fail(text)
         return 1
     return 0
 
@@ -56,10 +58,13 @@ def serve(handler: Handler, bell: Bell, memory: SharedMemory) -> None:
     """Answer batches until the operator closes the socket."""
     metrics = Metrics(memory.metrics)
     handler.open(memory, metrics.group().add_group("intent"))
+    metrics.update_gauges()
     gc.collect()
     gc.freeze()  # what is there now stays: no collection has to look at it again
     bell.declare(metrics.take_declared())
     bell.ready()
+    ended = threading.Event()
+    threading.Thread(target=_keep_gauges, args=(metrics, ended), name="gauges", daemon=True).start()
     try:
         for rows in bell.batches():
             records = handler.process(rows)
@@ -67,7 +72,14 @@ def serve(handler: Handler, bell: Bell, memory: SharedMemory) -> None:
             bell.declare(metrics.take_declared())
             bell.answer(records)
     finally:
+        ended.set()
         handler.close()
+
+
+def _keep_gauges(metrics: Metrics, ended: threading.Event) -> None:
+    """Gauges change without a batch, too: a worker without traffic takes another model over."""
+    while not ended.wait(GAUGE_SECONDS):
+        metrics.update_gauges()
 
 
 def _die_with_parent() -> None:

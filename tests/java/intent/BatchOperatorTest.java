@@ -94,6 +94,13 @@ class BatchOperatorTest extends WorkerTest {
     }
 
     @Test
+    void aWorkerMayPackItsRecordsIntoOnePiece() throws Exception {
+        Task task = open(handler("Pack"), "log").send("a", "1 b", "", "c");
+        assertEquals(List.of("a", "", "c"), task.take());
+        assertEquals(List.of("1 b"), task.takeFrom("log"));
+    }
+
+    @Test
     void aBatchMayHaveNoAnswer() throws Exception {
         assertEquals(List.of(), open(handler("Nothing")).send("a", "b", "c", "d", "e", "f", "g", "h").take());
     }

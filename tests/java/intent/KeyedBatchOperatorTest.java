@@ -2,6 +2,7 @@ package intent;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -92,6 +93,19 @@ class KeyedBatchOperatorTest extends WorkerTest {
     }
 
     @Test
+    void stateOfAnotherLayoutIsRefused() throws Exception {
+        Task task = open(1);
+        send(task, "a1");
+        OperatorSubtaskState state = task.checkpoint();
+        for (byte[] head : List.of(head(2, 100), Arrays.copyOf(head(1, 100), 20))) {
+            Task restored = task(new KeyedBatchOperator(settings(handler("Nothing")), 1, head, 10, TTL_MS)).open(state);
+            send(restored, "b2");
+            String message = assertThrows(IllegalStateException.class, () -> send(restored, "a3")).getMessage();
+            assertTrue(message.startsWith("The state of key a has another layout than this release"), message);
+        }
+    }
+
+    @Test
     void theStateOfAKeyThatHasItsSlotIsGoneATtlAfterItsLastRow() throws Exception {
         Task task = open(2);
         send(task, "a1", "b2");
@@ -166,7 +180,7 @@ class KeyedBatchOperatorTest extends WorkerTest {
     }
 
     private KeyedBatchOperator operator(long ttlMs, int slots, int bodyBytes) {
-        return new KeyedBatchOperator(settings(handler("Counter", KEPT)), slots, head(100), bodyBytes, ttlMs);
+        return new KeyedBatchOperator(settings(handler("Counter", KEPT)), slots, head(1, 100), bodyBytes, ttlMs);
     }
 
     /** A row is the letter of its key and a value. */
@@ -183,12 +197,12 @@ class KeyedBatchOperatorTest extends WorkerTest {
     /** Of an answer: key, count and what is kept of the values. */
     static String text(byte[] answer, Function<byte[], String> toText) {
         byte[] value = Frame.value(answer);
-        long count = ByteBuffer.wrap(value).order(ByteOrder.LITTLE_ENDIAN).getLong();
+        int count = ByteBuffer.wrap(value).order(ByteOrder.LITTLE_ENDIAN).getInt();
         return new String(Frame.key(answer)) + " " + count + " "
-                + toText.apply(Arrays.copyOfRange(value, Long.BYTES, value.length));
+                + toText.apply(Arrays.copyOfRange(value, Integer.BYTES, value.length));
     }
 
-    static byte[] head(long count) {
-        return ByteBuffer.allocate(16).order(ByteOrder.LITTLE_ENDIAN).putLong(8, count).array();
+    static byte[] head(int layout, int count) {
+        return ByteBuffer.allocate(16).order(ByteOrder.LITTLE_ENDIAN).putInt(8, layout).putInt(12, count).array();
     }
 }

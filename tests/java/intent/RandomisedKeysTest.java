@@ -35,10 +35,10 @@ class RandomisedKeysTest extends WorkerTest {
     private static final int KEPT = 300;
     private static final int BODY_BYTES = 450;
     private static final long TTL_MS = 1000;
-    private static final long FIRST_COUNT = 100;
+    private static final int FIRST_COUNT = 100;
 
     /** What is kept of a key. */
-    private record Kept(long count, String values, long touchedMs) {}
+    private record Kept(int count, String values, long touchedMs) {}
 
     private Random random;
     private StateBackend backend;
@@ -92,7 +92,7 @@ class RandomisedKeysTest extends WorkerTest {
             KeyedBatchOperator operator = new KeyedBatchOperator(
                     settings(handler("Counter", KEPT)),
                     1 + random.nextInt(20),
-                    KeyedBatchOperatorTest.head(FIRST_COUNT),
+                    KeyedBatchOperatorTest.head(1, FIRST_COUNT),
                     BODY_BYTES,
                     TTL_MS);
             Task task = task(operator, new Subtask(index, parallelism, MAX_PARALLELISM), backend);

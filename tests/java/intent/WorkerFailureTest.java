@@ -35,12 +35,13 @@ class WorkerFailureTest extends WorkerTest {
                     announces fewer than no bytes           | -5 bytes
                     announces 2 GiB                         | 2147483647 bytes
                     sends a record without an output        | a large record has 3 bytes
-                    sends fewer than no records             | -1 records
+                    answers with fewer than no bytes        | an answer has -1 bytes, there is room for 256
+                    answers with more than the buffer       | an answer has 257 bytes, there is room for 256
+                    answers with half a header              | a record has -1 bytes, -4 are left
                     declares a metric without a name        | xxxxxxx
                     answers another call                    | answered call 2 with 0 bytes, the call was 1
-                    writes a record beyond the buffer       | record 0 of 1 has 249 bytes, 256 are left
-                    writes a record of fewer than no bytes  | record 0 of 1 has -1 bytes
-                    writes fewer records than it says       | record 32 of 256 has -1 bytes, 0 are left
+                    writes a record beyond its answer       | a record has 6 bytes, 5 are left
+                    writes a record of fewer than no bytes  | a record has -1 bytes, 0 are left
                     writes to output 7                      | a record is for output 7 of 2
                     writes to output minus 1                | a record is for output -1 of 2
                     """)
@@ -74,14 +75,14 @@ class WorkerFailureTest extends WorkerTest {
     void aWorkerThatTakesTooLongForItsAnswerFailsItsTask() throws Exception {
         answerTimeoutMs = 300;
         Task task = open(handler("Misbehaving", "sleeps")).send("a");
-        assertWorkerFails("has not come to an answer in time (workers.answer_timeout", task::finish);
+        assertWorkerFails("took longer than workers.answer_timeout to answer and is ended.", task::finish);
     }
 
     @Test
     void aWorkerThatTakesTooLongForItsStartFailsItsTask() {
         startTimeoutMs = 1000;
         assertWorkerFails(
-                "in time (workers.answer_timeout, workers.start_timeout)",
+                "took longer than workers.start_timeout to start and is ended.",
                 () -> open(handler("Misbehaving", "sleeps at the start")));
     }
 
@@ -89,7 +90,7 @@ class WorkerFailureTest extends WorkerTest {
     void aWorkerThatDoesNotTakeInALargeRowFailsItsTask() throws Exception {
         answerTimeoutMs = 300;
         Task task = open(handler("Misbehaving", "does not listen at the start"));
-        assertWorkerFails("has not come to room for a row in time", () -> task.send("x".repeat(10 << 20)));
+        assertWorkerFails("workers.answer_timeout to answer", () -> task.send("x".repeat(10 << 20)));
     }
 
     @Test
@@ -116,7 +117,7 @@ class WorkerFailureTest extends WorkerTest {
         Path python = temporary.resolve("python");
         Files.writeString(python, "#!/bin/sh\nexec " + PYTHON + " -c 'import time; time.sleep(3600)' \"$@\"\n");
         Files.setPosixFilePermissions(python, PosixFilePermissions.fromString("rwx------"));
-        assertWorkerFails("has not come to connecting in time", () -> open(python.toString(), memory.toString()));
+        assertWorkerFails("workers.start_timeout to start", () -> open(python.toString(), memory.toString()));
     }
 
     @Test

@@ -30,7 +30,6 @@ public class BatchOperator extends AbstractStreamOperator<byte[]> implements One
     protected transient SharedMemory memory;
     private transient ProcessPythonEnvironmentManager python;
     private transient Worker worker;
-    private transient WorkerMetrics metrics;
     private transient OutputTag<byte[]>[] tags;
     private transient StreamRecord<byte[]> emitted;
     private transient Worker.Answer answer;
@@ -55,10 +54,9 @@ public class BatchOperator extends AbstractStreamOperator<byte[]> implements One
         }
         emitted = new StreamRecord<>(null);
         answer = new Answer();
-        metrics = new WorkerMetrics(getMetricGroup());
         name = getOperatorConfig().getOperatorName() + " (" + (getRuntimeContext().getTaskInfo().getIndexOfThisSubtask() + 1) + "/"
                 + getRuntimeContext().getTaskInfo().getNumberOfParallelSubtasks() + ")";
-        worker = new Worker(name, settings, slots(), pythonEnvironment(), metrics::register);
+        worker = new Worker(name, settings, slots(), pythonEnvironment(), new WorkerMetrics(getMetricGroup())::register);
         memory = worker.memory();
     }
 
@@ -97,7 +95,6 @@ public class BatchOperator extends AbstractStreamOperator<byte[]> implements One
         memory.bytes.putInt(memory.rowSlots + Integer.BYTES * rows, slot);
         if (row.length > memory.bufferBytes) {
             worker.call(row, answer);
-            metrics.update(memory);
             return;
         }
         memory.bytes.put(memory.rows + usedBytes, row);
@@ -123,7 +120,6 @@ public class BatchOperator extends AbstractStreamOperator<byte[]> implements One
             rows = 0;
             usedBytes = 0;
             worker.call(count, answer);
-            metrics.update(memory);
         }
     }
 
@@ -161,22 +157,22 @@ public class BatchOperator extends AbstractStreamOperator<byte[]> implements One
     /** Emits records: output (int), length (int), bytes. Checks all three, for they are another process's. */
     private final class Answer implements Worker.Answer {
         @Override
-        public void part(int records) throws Exception {
-            int position = memory.answers;
-            int end = position + memory.bufferBytes;
-            if (records < 0) {
-                throw broken("an answer has " + records + " records");
+        public void part(int length) throws Exception {
+            if (length < 0 || length > memory.bufferBytes) {
+                throw broken("an answer has " + length + " bytes, there is room for " + memory.bufferBytes);
             }
-            for (int record = 0; record < records; record++) {
-                int length = end - position < RECORD_HEADER ? -1 : memory.bytes.getInt(position + Integer.BYTES);
-                if (length < 0 || length > end - position - RECORD_HEADER) {
-                    throw broken("record " + record + " of " + records + " has " + length + " bytes, "
-                            + (end - position) + " are left");
+            int position = memory.answers;
+            int end = position + length;
+            while (position < end) {
+                int left = end - position - RECORD_HEADER;
+                int size = left < 0 ? -1 : memory.bytes.getInt(position + Integer.BYTES);
+                if (size < 0 || size > left) {
+                    throw broken("a record has " + size + " bytes, " + left + " are left");
                 }
-                byte[] bytes = new byte[length];
+                byte[] bytes = new byte[size];
                 memory.bytes.get(position + RECORD_HEADER, bytes);
                 emit(memory.bytes.getInt(position), bytes);
-                position += RECORD_HEADER + length;
+                position += RECORD_HEADER + size;
             }
         }
 

@@ -9,6 +9,7 @@ import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.attribute.PosixFilePermissions;
+import java.util.Locale;
 
 /** The file that an operator and its worker both map: rows, their answers and slots. docs/worker-protocol.md shows it. */
 final class SharedMemory implements AutoCloseable {
@@ -32,6 +33,7 @@ final class SharedMemory implements AutoCloseable {
     final int heads;
     final int bodies;
     final ByteBuffer bytes;
+    private long[] lastMetrics;
     /** Not a channel, which an interrupted thread cannot truncate. */
     private final RandomAccessFile opened;
 
@@ -68,8 +70,8 @@ final class SharedMemory implements AutoCloseable {
                 opened.write(zeros, 0, Math.min(zeros.length, left));
             }
         } catch (IOException error) {
-            close();
-            String needed = String.format("%.1f MiB", size / 1048576.0);
+            free();
+            String needed = String.format(Locale.ROOT, "%.1f MiB", size / 1048576.0);
             throw new WorkerException(
                     file.getParent().getParent() + ": no room for the " + needed + " of memory that each worker shares"
                             + " with its task (" + error.getMessage() + "). Mount a larger one there, for example"
@@ -88,9 +90,23 @@ final class SharedMemory implements AutoCloseable {
         return (int) rounded;
     }
 
+    /** The value of a metric, for Flink's reporters, whose threads may come after the end: then it is the last one. */
+    synchronized long metric(int position) {
+        return lastMetrics == null ? bytes.getLong(metrics + Long.BYTES * position) : lastMetrics[position];
+    }
+
     /** Give the memory back, although Java keeps the mapping until it collects it; nobody may touch it afterwards. */
     @Override
-    public void close() throws IOException {
+    public synchronized void close() throws IOException {
+        if (lastMetrics == null) {
+            long[] last = new long[METRICS];
+            bytes.slice(metrics, Long.BYTES * METRICS).order(ByteOrder.LITTLE_ENDIAN).asLongBuffer().get(last);
+            lastMetrics = last;
+        }
+        free();
+    }
+
+    private void free() throws IOException {
         opened.setLength(0);
         opened.close();
     }

@@ -22,7 +22,7 @@ import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.Map;
 import java.util.concurrent.TimeUnit;
-import java.util.function.Consumer;
+import java.util.function.BiConsumer;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -42,8 +42,8 @@ final class Worker implements AutoCloseable {
 
     /** What the worker answers with, as it comes. */
     interface Answer {
-        /** There are so many records in the memory. */
-        void part(int records) throws Exception;
+        /** There are so many bytes of records in the memory. */
+        void part(int length) throws Exception;
 
         /** One record that was too large for it. */
         void record(ByteBuffer record) throws Exception;
@@ -51,7 +51,7 @@ final class Worker implements AutoCloseable {
 
     private final String name;
     private final WorkerSettings settings;
-    private final Consumer<String> newMetrics;
+    private final BiConsumer<SharedMemory, String> newMetrics;
     private final Path directory;
     private final Deque<String> lastLines = new ArrayDeque<>();
     private final ByteBuffer header = ByteBuffer.allocateDirect(HEADER).order(ByteOrder.LITTLE_ENDIAN);
@@ -74,7 +74,7 @@ final class Worker implements AutoCloseable {
             WorkerSettings settings,
             SharedMemory.Slots slots,
             Map<String, String> environment,
-            Consumer<String> newMetrics)
+            BiConsumer<SharedMemory, String> newMetrics)
             throws IOException {
         this.name = name;
         this.settings = settings;
@@ -207,7 +207,7 @@ final class Worker implements AutoCloseable {
 
     private void declare(String lines) throws WorkerException {
         try {
-            newMetrics.accept(lines);
+            newMetrics.accept(memory, lines);
         } catch (RuntimeException error) {
             throw broken("declared metrics that are none: " + lines);
         }

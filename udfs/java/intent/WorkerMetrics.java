@@ -7,7 +7,6 @@ import org.apache.flink.metrics.MetricGroup;
 /** Metrics of a worker in Flink's metric groups. Their values are in the shared memory, as longs. */
 final class WorkerMetrics {
     private final MetricGroup group;
-    private final long[] values = new long[SharedMemory.METRICS];
     private int count;
 
     WorkerMetrics(MetricGroup group) {
@@ -15,7 +14,7 @@ final class WorkerMetrics {
     }
 
     /** Register metrics, a line each: kind, name and groups, apart by tabs; a group is NAME or LABEL=VALUE. */
-    void register(String lines) {
+    void register(SharedMemory memory, String lines) {
         for (String line : lines.split("\n")) {
             String[] words = line.split("\t");
             MetricGroup of = group;
@@ -25,31 +24,18 @@ final class WorkerMetrics {
             }
             int position = count++;
             if (words[0].equals("counter")) {
-                of.counter(words[1], new Value(position));
+                of.counter(words[1], new Value(memory, position));
             } else {
-                of.gauge(words[1], (Gauge<Long>) () -> values[position]);
+                of.gauge(words[1], (Gauge<Long>) () -> memory.metric(position));
             }
         }
     }
 
-    /** Take over what the worker has written; afterwards Flink's reporters read it without touching the memory. */
-    void update(SharedMemory memory) {
-        for (int position = 0; position < count; position++) {
-            values[position] = memory.bytes.getLong(memory.metrics + Long.BYTES * position);
-        }
-    }
-
     /** A counter that the worker counts. */
-    private final class Value implements Counter {
-        private final int position;
-
-        private Value(int position) {
-            this.position = position;
-        }
-
+    private record Value(SharedMemory memory, int position) implements Counter {
         @Override
         public long getCount() {
-            return values[position];
+            return memory.metric(position);
         }
 
         @Override
