@@ -9,7 +9,7 @@ Importing this module compiles the kernel, which takes seconds, or finds it comp
 from enum import IntEnum
 
 import numpy as np
-from numba import config, from_dtype, njit, types
+from numba import from_dtype, njit, types
 
 from udfs import kernel_cache
 from udfs.features import FEATURE_NAMES, SESSION_GAP_MS, WINDOWS_MS, Need
@@ -340,7 +340,6 @@ def compute_row(
         store_history(row, records, order, size, first_seen_ms, needs, generation, sets, counts, values, last_times)
 
 
-config.CACHE_LOCATOR_CLASSES = "udfs.kernel_cache.KernelCacheLocator"
 _per_row = types.Array(types.int64, 1, "A", readonly=True)
 
 
@@ -357,9 +356,7 @@ _per_row = types.Array(types.int64, 1, "A", readonly=True)
         types.Array(types.int64, 1, "C"),
         types.Array(types.float32, 2, "C"),
     ),
-    error_model="numpy",
-    nogil=True,
-    cache=kernel_cache.is_usable(),
+    **kernel_cache.entry_options(),
 )
 def compute_rows(
     records, starts, ends, lifetime_events, first_seen_ms, profiles, history_length, needs, columns, matrix
@@ -405,9 +402,7 @@ _strided = {of: types.Array(of, 1, "A") for of in (types.uint8, types.int32, typ
         types.Array(types.int64, 1, "C"),
         types.Array(types.float32, 2, "C"),
     ),
-    error_model="numpy",
-    nogil=True,
-    cache=kernel_cache.is_usable(),
+    **kernel_cache.entry_options(),
 )
 def append_rows(
     kinds, events, new_profiles, slots, begins, ends, events_seen, first_seen_ms, profiles, records, ring_length,

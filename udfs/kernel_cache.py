@@ -10,6 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
+from numba import config
+
 SOURCES = (
     "feature_kernel.py",
     "features.py",
@@ -20,6 +22,12 @@ SOURCES = (
     "workers/protocol.py",
     "workers/score_writer.py",
 )
+
+
+def entry_options() -> dict:
+    """Options of `njit` for a function that Python calls: it is kept here, whichever module comes first."""
+    config.CACHE_LOCATOR_CLASSES = "udfs.kernel_cache.KernelCacheLocator"
+    return {"error_model": "numpy", "nogil": True, "cache": is_usable()}
 
 
 class KernelCacheLocator:

@@ -71,7 +71,7 @@ class ProfileDecoder:
         out = DecodedProfiles()
         for key, payload in zip(keys, payloads):
             try:
-                user_id, packed = self._decode_one(key, payload)
+                user_id, packed = self.accept(key, payload)
                 reason = message = None
             except Exception as error:  # explain() raises again what a record can't cause
                 reject = explain(payload, error)
@@ -83,7 +83,11 @@ class ProfileDecoder:
             out.messages.append(message)
         return out
 
-    def _decode_one(self, key: bytes | None, payload: bytes | None) -> tuple[str, bytes]:
+    def accept(self, key: bytes | None, payload: bytes | None) -> tuple[str, bytes]:
+        """The user and the packed profile of a record.
+
+        Raises what `udfs.rejects.explain` explains where the record breaks the contract.
+        """
         if not payload:
             if not key:
                 raise Reject(Reason.EMPTY_RECORD, "a deletion needs the user_id as the record's key")

@@ -1,4 +1,7 @@
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +44,13 @@ def test_a_cache_that_can_not_be_made_is_not_used(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert not kernel_cache.is_usable()
+
+
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [("udfs.feature_kernel", "append_rows"), ("udfs.workers.score_writer", "_write")],
+)
+def test_compiled_code_is_kept_there_whichever_module_comes_first(tmp_path, module, function):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", f"import {module}"], env=environment, check=True)
+    assert list((tmp_path / "purchase-intent").glob(f"*/*.{function}-*.nbi"))

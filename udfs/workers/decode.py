@@ -9,10 +9,10 @@ from udfs.events import ClickDecoder, ClickLimits, pack_click
 from udfs.metrics import LatencyMetric, RejectedMetric
 from udfs.outputs import DeadLetter, iso_time, to_json
 from udfs.profiles import ProfileDecoder
-from udfs.rejects import Reason, Reject, explain
+from udfs.rejects import Reject, explain
 from udfs.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW_FORMAT
 from udfs.workers.metrics import MetricGroup
-from udfs.workers.protocol import RECORD_HEADER, Rows, SharedMemory
+from udfs.workers.protocol import RECORD_HEADER, Rows, SharedMemory, frame_record
 from udfs.workers.server import Handler
 
 #: What a raw record begins with (RawRecordReader.java); its key and value follow. A length of -1 is null.
@@ -28,7 +28,6 @@ RAW_RECORD = np.dtype(
 
 #: The outputs of both decode operators.
 ROWS, DEAD_LETTERS = 0, 1
-_NO_KEY = (-1).to_bytes(4, "little", signed=True)
 
 _USER_ROW = struct.Struct(USER_ROW_FORMAT)
 _pack = struct.Struct(RECORD_HEADER.format + USER_ROW_FORMAT.removeprefix("<")).pack
@@ -49,7 +48,7 @@ class DecodeClicks(Handler):
     def process(self, rows: Rows) -> list[bytes]:
         started = time.perf_counter()
         heads = rows.heads(RAW_RECORD)
-        _, payloads = _keys_and_payloads(rows, heads)
+        payloads = _payloads(rows, heads)
         accept, records, accepted_ms = self._accept, [], []
         for payload, partition, offset, time_ms in zip(
             payloads, heads["partition"].tolist(), heads["offset"].tolist(), heads["time_ms"].tolist()
@@ -82,26 +81,29 @@ class DecodeProfiles(Handler):
         self._topic, self._max_record_bytes = topic, max_record_bytes
 
     def open(self, memory: SharedMemory, metrics: MetricGroup) -> None:
-        self._decode = ProfileDecoder(self._max_record_bytes).decode
+        self._accept = ProfileDecoder(self._max_record_bytes).accept
         self._rejected = RejectedMetric(metrics, "profiles")
 
     def process(self, rows: Rows) -> list[bytes]:
         heads = rows.heads(RAW_RECORD)
-        keys, payloads = _keys_and_payloads(rows, heads)
-        profiles = self._decode(keys, payloads)
         records = []
-        for row, (partition, offset, time_ms) in enumerate(
-            zip(heads["partition"].tolist(), heads["offset"].tolist(), heads["time_ms"].tolist())
+        for key, payload, partition, offset, time_ms in zip(
+            _keys(rows, heads),
+            _payloads(rows, heads),
+            heads["partition"].tolist(),
+            heads["offset"].tolist(),
+            heads["time_ms"].tolist(),
         ):
-            reason = profiles.reasons[row]
-            if reason is None:
-                key = profiles.user_ids[row].encode()
-                fields = len(key), PROFILE_ROW, 0, partition, offset, time_ms, profiles.profiles[row]
-                records.append(_pack(ROWS, _USER_ROW.size + len(key), *fields) + key)
-            else:
-                reject = Reject(Reason(reason), profiles.messages[row])
+            try:
+                user_id, profile = self._accept(key, payload)
+                user = user_id.encode()
+            except Exception as error:  # explain() raises again what a record can't cause
+                reject = explain(payload, error)
                 self._rejected.count(reject.reason)
-                records.append(dead_letter(self._topic, partition, offset, time_ms, reject, payloads[row]))
+                records.append(dead_letter(self._topic, partition, offset, time_ms, reject, payload))
+                continue
+            size = _USER_ROW.size + len(user)
+            records.append(_pack(ROWS, size, len(user), PROFILE_ROW, 0, partition, offset, time_ms, profile) + user)
         return records
 
 
@@ -109,18 +111,19 @@ def dead_letter(topic: str, partition: int, offset: int, time_ms: int, reject: R
     """A record for the dead-letter output, without a key."""
     letter = DeadLetter(topic, partition, offset, iso_time(time_ms), reject.reason.value, str(reject), original)
     value = to_json(letter)
-    return RECORD_HEADER.pack(DEAD_LETTERS, len(_NO_KEY) + len(value)) + _NO_KEY + value
+    return frame_record(DEAD_LETTERS, value)
 
 
-def _keys_and_payloads(rows: Rows, heads: np.ndarray) -> tuple[list[bytes | None], list[bytes | None]]:
-    """Key and value of each raw record, None where there is none."""
-    content = rows.content
-    key_starts = rows.starts + RAW_RECORD.itemsize
-    value_starts = key_starts + np.maximum(heads["key_bytes"], 0)
-    return (
-        _slices(content, key_starts, value_starts, heads["key_bytes"]),
-        _slices(content, value_starts, rows.ends, heads["value_bytes"]),
-    )
+def _keys(rows: Rows, heads: np.ndarray) -> list[bytes | None]:
+    """The key of each raw record, None where there is none."""
+    starts = rows.starts + RAW_RECORD.itemsize
+    return _slices(rows.content, starts, starts + np.maximum(heads["key_bytes"], 0), heads["key_bytes"])
+
+
+def _payloads(rows: Rows, heads: np.ndarray) -> list[bytes | None]:
+    """The value of each raw record, None where there is none."""
+    starts = rows.starts + RAW_RECORD.itemsize + np.maximum(heads["key_bytes"], 0)
+    return _slices(rows.content, starts, rows.ends, heads["value_bytes"])
 
 
 def _slices(content: bytes, starts: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> list[bytes | None]:

@@ -35,6 +35,17 @@ _HEADER = struct.Struct("<iiii")  # type, sequence, number, bytes of the payload
 RECORD_HEADER = struct.Struct("<ii")
 
 
+_FRAME = struct.Struct("<iii")  # output, bytes that follow, bytes of the key
+
+
+def frame_record(output: int, value: bytes, key: bytes | None = None) -> bytes:
+    """A record for an output: a frame, as Frame.java reads it."""
+    if key is None:
+        return _FRAME.pack(output, 4 + len(value), -1) + value
+    key_bytes = len(key)
+    return _FRAME.pack(output, 4 + len(value) + key_bytes, key_bytes) + value + key
+
+
 class ProtocolError(RuntimeError):
     """The other side does not keep to the protocol."""
 

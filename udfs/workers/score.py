@@ -1,6 +1,5 @@
 """The handler of the score operator: rows of users in, scores out; feature vectors and shadows' scores beside them."""
 
-import struct
 import time
 from functools import cached_property
 
@@ -14,7 +13,7 @@ from udfs.sampling import in_sample
 from udfs.serving import Serving, follow
 from udfs.user_slots import EVENT_ROW, SLOT_HEAD, USER_ROW, UserSlots
 from udfs.workers.metrics import MetricGroup
-from udfs.workers.protocol import RECORD_HEADER, Rows, SharedMemory
+from udfs.workers.protocol import Rows, SharedMemory, frame_record
 from udfs.workers.score_writer import verdict, write_scores
 from udfs.workers.server import Handler
 
@@ -100,16 +99,16 @@ class ScoreClicks(Handler):
                     events.user_ids[row], events.event_ids[row], events.times_ms[row], scores[row], version, schema,
                     vector.tobytes(), *events.sources[row],
                 )  # fmt: skip
-                records.append(_record(FEATURE_LOG, logged, events.keys[row]))
+                records.append(frame_record(FEATURE_LOG, to_json(logged), events.keys[row]))
         return records
 
     def _shadow_scores(self, events: "_Events", scored: Scored, scored_at: int) -> list[bytes]:
         versions = list(scored.shadows)
         of_rows = np.stack(list(scored.shadows.values()), 1).tolist()
         return [
-            _record(
+            frame_record(
                 SHADOW_SCORES,
-                ShadowScores(user, event_id, time_ms, version, score, versions, shadows, scored_at, *source),
+                to_json(ShadowScores(user, event_id, time_ms, version, score, versions, shadows, scored_at, *source)),
                 key,
             )
             for user, event_id, time_ms, version, score, shadows, source, key in zip(
@@ -179,13 +178,3 @@ class _Events:
     @cached_property
     def sources(self) -> list[tuple[int, int]]:
         return list(zip(self.heads["partition"].tolist(), self.heads["offset"].tolist()))
-
-
-def _record(output: int, value: FeatureVector | ShadowScores, key: bytes) -> bytes:
-    """A record for an output, keyed by the user."""
-    json = to_json(value)
-    key_length = len(key)
-    return _pack(output, 4 + len(json) + key_length, key_length) + json + key
-
-
-_pack = struct.Struct(RECORD_HEADER.format + "i").pack

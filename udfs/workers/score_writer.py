@@ -213,9 +213,7 @@ _column = {of: types.Array(of, 1, "A") for of in (types.uint8, types.int32, type
         _column[types.float32], _positions, _bytes, _positions, _bytes, _positions, _bytes, _positions,
         types.Array(types.uint8, 1, "C"), types.int64, types.int64, types.int64,
     ),
-    error_model="numpy",
-    nogil=True,
-    cache=kernel_cache.is_usable(),
+    **kernel_cache.entry_options(),
 )  # fmt: skip
 def _write(
     output, content, id_starts, key_starts, ends, has_id, kinds, times_ms, partitions, offsets, scores, verdicts,
