@@ -15,7 +15,7 @@ import numpy as np
 from training.dataset import ANY_TIME
 from udfs.deployment import Deployment, Options, Scored
 from udfs.events import ClickDecoder
-from udfs.history import EVENT, event_names
+from udfs.history import EVENT, EVENT_KINDS
 from udfs.model import load_bundle
 from udfs.outputs import Score, to_json
 from udfs.serving import follow, serving_bundle
@@ -95,7 +95,7 @@ class PeerScorer:
 def score_records(clicks: Sequence[Click], scored: Scored, deployment: Deployment) -> list[bytes]:
     """What the job would write to the topic of scores, as JSON."""
     scored_at = time.time_ns() // 1_000_000
-    names = event_names(np.array([click.event[_KIND_AT] for click in clicks]))
+    names = [EVENT_KINDS[click.event[_KIND_AT]] for click in clicks]
     return [
         to_json(
             Score(
