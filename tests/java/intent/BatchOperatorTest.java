@@ -2,7 +2,10 @@ package intent;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
+import java.util.ArrayDeque;
 import java.util.List;
+import java.util.Queue;
+import java.util.concurrent.TimeUnit;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -56,6 +59,50 @@ class BatchOperatorTest extends WorkerTest {
     void noRowWaitsLongerForABatchThatWasFullBefore() throws Exception {
         Task task = open(JOIN).send("a", "b").setTime(LINGER_MS / 2).send("c", "d", "e");
         assertEquals(List.of("a b c d", "e"), task.setTime(LINGER_MS / 2 + LINGER_MS).take());
+    }
+
+    /** Without a linger time, and with a clock that is read when it opens, for each row, and around each call. */
+    private static final class WithoutLinger extends BatchOperator {
+        private static final Queue<Long> CLOCK_MS = new ArrayDeque<>();
+
+        private WithoutLinger(WorkerSettings settings, Long... clockMs) {
+            super(settings);
+            CLOCK_MS.clear();
+            CLOCK_MS.addAll(List.of(clockMs));
+        }
+
+        @Override
+        long nanoTime() {
+            return TimeUnit.MILLISECONDS.toNanos(CLOCK_MS.remove());
+        }
+    }
+
+    @Test
+    void withoutLingerARowGoesOutAtOnceIfTheWorkerHasTime() throws Exception {
+        Task task = task(new WithoutLinger(settings(JOIN, 0), 10L, 10L, 10L, 12L, 20L, 20L, 21L)).open();
+        assertEquals(List.of("a"), task.send("a").take());
+        assertEquals(List.of("b"), task.send("b").take());
+    }
+
+    @Test
+    void withoutLingerRowsWaitFourTimesAsLongAsTheBatchBeforeTook() throws Exception {
+        Task task = task(new WithoutLinger(settings(JOIN, 0), 10L, 10L, 10L, 11L, 11L, 14L, 15L, 15L, 16L)).open();
+        assertEquals(List.of("a"), task.send("a", "b", "c").take());
+        assertEquals(List.of("b c d"), task.send("d").take());
+    }
+
+    @Test
+    void withoutLingerRowsDoNotWaitForOthersThatDoNotCome() throws Exception {
+        Task task = task(new WithoutLinger(settings(JOIN, 0), 10L, 10L, 10L, 11L, 11L, 15L, 16L)).open().setTime(100);
+        assertEquals(List.of("a"), task.send("a", "b").setTime(103).take());
+        assertEquals(List.of("b"), task.setTime(104).take());
+    }
+
+    @Test
+    void withoutLingerRowsWaitAFewMillisecondsAtMost() throws Exception {
+        Task task = task(new WithoutLinger(settings(JOIN, 0), 10L, 10L, 10L, 9000L, 9004L, 9005L, 9005L, 9006L)).open();
+        assertEquals(List.of("a"), task.send("a", "b").take());
+        assertEquals(List.of("b c"), task.send("c").take());
     }
 
     @Test

@@ -77,14 +77,22 @@ abstract class WorkerTest {
     }
 
     WorkerSettings settings(byte[] handler) {
-        return settings(handler, PYTHON, memory.toString());
+        return settings(handler, LINGER_MS);
+    }
+
+    WorkerSettings settings(byte[] handler, long lingerMs) {
+        return settings(handler, lingerMs, PYTHON, memory.toString());
     }
 
     WorkerSettings settings(byte[] handler, String python, String memoryDirectory) {
+        return settings(handler, LINGER_MS, python, memoryDirectory);
+    }
+
+    private WorkerSettings settings(byte[] handler, long lingerMs, String python, String memoryDirectory) {
         Configuration options = new Configuration();
         options.setString("python.executable", python);
         return new WorkerSettings(
-                options, handler, memoryDirectory, MAX_ROWS, BUFFER_BYTES, LINGER_MS, startTimeoutMs, answerTimeoutMs);
+                options, handler, memoryDirectory, MAX_ROWS, BUFFER_BYTES, lingerMs, startTimeoutMs, answerTimeoutMs);
     }
 
     /** A handler of handlers.py as Python pickles it; an argument is a string or a whole number. */

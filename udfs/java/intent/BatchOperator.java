@@ -3,6 +3,7 @@ package intent;
 import java.nio.ByteBuffer;
 import java.util.HashMap;
 import java.util.Map;
+import java.util.concurrent.TimeUnit;
 import org.apache.flink.api.common.typeinfo.PrimitiveArrayTypeInfo;
 import org.apache.flink.python.env.PythonDependencyInfo;
 import org.apache.flink.python.env.process.ProcessPythonEnvironmentManager;
@@ -11,6 +12,7 @@ import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
 import org.apache.flink.streaming.api.operators.OneInputStreamOperator;
 import org.apache.flink.streaming.api.watermark.Watermark;
 import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
+import org.apache.flink.streaming.runtime.tasks.ProcessingTimeService;
 import org.apache.flink.util.OutputTag;
 
 /**
@@ -18,11 +20,17 @@ import org.apache.flink.util.OutputTag;
  *
  * <p>A batch goes out when it is full, when its oldest row has waited for the linger time, and before each checkpoint
  * barrier and watermark. While the worker is at work rows queue up in front of the operator, so that under load batches
- * grow by themselves.
+ * grow by themselves. Without a linger time a row goes out at once, unless the worker has just been at work: each call
+ * has its fixed cost, so four times as long as one took has to pass before the next one that is not full.
  */
 public class BatchOperator extends AbstractStreamOperator<byte[]> implements OneInputStreamOperator<byte[], byte[]> {
     private static final long serialVersionUID = 1;
     private static final int RECORD_HEADER = 2 * Integer.BYTES;
+    /** How long a worker rests between two batches that are not full, as a multiple of what the one before took. */
+    private static final int REST = 4;
+    /** However long a batch took, rows of the next one wait no longer than this for others. */
+    private static final long MAX_REST_NS = TimeUnit.MILLISECONDS.toNanos(5);
+
 
     private final WorkerSettings settings;
     private final String[] sideOutputs;
@@ -37,6 +45,7 @@ public class BatchOperator extends AbstractStreamOperator<byte[]> implements One
     private transient int rows;
     private transient int usedBytes;
     private transient boolean timerIsSet;
+    private transient long restsUntilNs;
 
     /** @param sideOutputs their names; the worker numbers outputs from 0, which is the main one */
     public BatchOperator(WorkerSettings settings, String... sideOutputs) {
@@ -54,6 +63,7 @@ public class BatchOperator extends AbstractStreamOperator<byte[]> implements One
         }
         emitted = new StreamRecord<>(null);
         answer = new Answer();
+        restsUntilNs = nanoTime();
         name = getOperatorConfig().getOperatorName() + " (" + (getRuntimeContext().getTaskInfo().getIndexOfThisSubtask() + 1) + "/"
                 + getRuntimeContext().getTaskInfo().getNumberOfParallelSubtasks() + ")";
         worker = new Worker(name, settings, slots(), pythonEnvironment(), new WorkerMetrics(getMetricGroup())::register);
@@ -101,16 +111,33 @@ public class BatchOperator extends AbstractStreamOperator<byte[]> implements One
         usedBytes += row.length;
         memory.bytes.putInt(memory.rowEnds + Integer.BYTES * rows, usedBytes);
         rows++;
-        if (rows == settings.maxRows()) {
+        long waitNs = rows == settings.maxRows() ? 0 : lingerNs();
+        if (waitNs <= 0) {
             flush();
         } else if (!timerIsSet) {
-            timerIsSet = true;
-            getProcessingTimeService()
-                    .registerTimer(getProcessingTimeService().getCurrentProcessingTime() + settings.lingerMs(), time -> {
-                        timerIsSet = false;
-                        flush();
-                    });
+            setTimer(TimeUnit.NANOSECONDS.toMillis(waitNs));
         }
+    }
+
+    /** How much longer a row that comes now waits for others. */
+    private long lingerNs() {
+        return settings.lingerMs() == 0
+                ? restsUntilNs - nanoTime()
+                : TimeUnit.MILLISECONDS.toNanos(settings.lingerMs());
+    }
+
+    /** Tests have another clock. */
+    long nanoTime() {
+        return System.nanoTime();
+    }
+
+    private void setTimer(long waitMs) {
+        timerIsSet = true;
+        ProcessingTimeService clock = getProcessingTimeService();
+        clock.registerTimer(clock.getCurrentProcessingTime() + waitMs, time -> {
+            timerIsSet = false;
+            flush();
+        });
     }
 
     /** Send the open batch, and emit what the worker answers. */
@@ -119,7 +146,10 @@ public class BatchOperator extends AbstractStreamOperator<byte[]> implements One
             int count = rows;
             rows = 0;
             usedBytes = 0;
+            long beganNs = nanoTime();
             worker.call(count, answer);
+            long endedNs = nanoTime();
+            restsUntilNs = endedNs + Math.min(MAX_REST_NS, REST * (endedNs - beganNs));
         }
     }
 
