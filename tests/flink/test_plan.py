@@ -25,7 +25,7 @@ def test_rows_are_exchanged_once_by_user(explain):
 
 def test_one_worker_decodes_the_profiles_and_one_a_task_everything_else(explain):
     parallelism = {node["contents"]: node["parallelism"] for node in explain("job.parallelism=4")}
-    assert {name for name, count in parallelism.items() if count == 1} == {"Source: profiles", "decode profiles"}
+    assert {name for name, count in parallelism.items() if count == 1} == {"Source: read profiles", "decode profiles"}
     assert set(parallelism.values()) == {1, 4}
 
 
