@@ -18,7 +18,7 @@ def parse_arguments(name: str, description: str, arguments: Sequence[str] | None
     parser.add_argument("--conf", type=Path, required=True, help="YAML file, for example conf/local.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. state.ttl=30d")
     parser.add_argument("--skip-topic-check", action="store_true", help="where this host can't reach the brokers")
-    parser.add_argument("--explain", action="store_true", help="print the optimised plan and submit nothing")
+    parser.add_argument("--explain", action="store_true", help="print the plan and submit nothing")
     return parser.parse_args(arguments)
 
 

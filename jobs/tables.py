@@ -100,7 +100,7 @@ def consumer_properties(settings: Settings) -> dict[str, object]:
 
 def producer_properties(settings: Settings) -> dict[str, object]:
     """The options of Kafka's producers."""
-    properties = {"linger.ms": 2, "max.request.size": MAX_REQUEST_BYTES, **_client_properties(settings)}
+    properties = {"linger.ms": 0, "max.request.size": MAX_REQUEST_BYTES, **_client_properties(settings)}
     if settings.delivery.guarantee == "exactly-once":
         properties["transaction.timeout.ms"] = duration_ms(settings.delivery.transaction_timeout)
     return properties
