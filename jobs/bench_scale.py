@@ -23,6 +23,7 @@ BUSY_PART = 10  # one of so many users is busy at a time
 EVENTS = 5_000_000
 COUNTED_FROM, COUNTED_TO = 4_200_000, 4_900_000
 PARALLELISM = 2
+CACHED_USERS = 120_000  # of each score worker: the busy ones of MANY_USERS, and a fifth more
 SLOWEST_SECONDS = 1_800  # to the first mark, and from there to the last
 TEMPLATES = 200_000  # clicks that sessions are taken from
 SESSION_GAP_MS = 30 * 60_000
@@ -63,7 +64,7 @@ def rows(figures: dict) -> list[tuple[str, str]]:
 
 def _figures(context: Context, sessions: Sequence[Sequence[Template]], users: int) -> dict:
     run = f"scale-{users}"
-    overrides = reading(f"{run}-clicks", run, PARALLELISM)
+    overrides = [*reading(f"{run}-clicks", run, PARALLELISM), f"workers.cached_users={CACHED_USERS}"]
     topics = context.create_topics(overrides).topics
     clicks = busy_clicks(sessions, users, users // BUSY_PART, EVENTS)
     context.send(topics.clicks, clicks, EVENTS)
