@@ -1,7 +1,7 @@
 """What a click costs when there are a hundred times as many users: rate, memory and state for few and for many.
 
-In both runs a tenth of the users are busy at a time and equally many clicks are scored, most of them before the rate
-is taken: by then every user has been seen, and the job has state of all.
+In both runs a tenth of the users are busy at a time, the workers have room for all of these, and equally many clicks
+are scored, most of them before the rate is taken: by then every user has been seen, and the job has state of all.
 """
 
 import re
@@ -23,7 +23,7 @@ BUSY_PART = 10  # one of so many users is busy at a time
 EVENTS = 5_000_000
 COUNTED_FROM, COUNTED_TO = 4_200_000, 4_900_000
 PARALLELISM = 2
-CACHED_USERS = 120_000  # of each score worker: the busy ones of MANY_USERS, and a fifth more
+CACHED_USERS = MANY_USERS // BUSY_PART // PARALLELISM * 6 // 5  # of each worker: its busy ones, and a fifth more
 SLOWEST_SECONDS = 1_800  # to the first mark, and from there to the last
 TEMPLATES = 200_000  # clicks that sessions are taken from
 SESSION_GAP_MS = 30 * 60_000

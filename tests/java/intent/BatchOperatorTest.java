@@ -77,30 +77,35 @@ class BatchOperatorTest extends WorkerTest {
         }
     }
 
+    private Task openWithoutLinger(Long... clockMs) throws Exception {
+        lingerMs = 0;
+        return task(new WithoutLinger(settings(JOIN), clockMs)).open();
+    }
+
     @Test
     void withoutLingerARowGoesOutAtOnceIfTheWorkerHasTime() throws Exception {
-        Task task = task(new WithoutLinger(settings(JOIN, 0), 10L, 10L, 10L, 12L, 20L, 20L, 21L)).open();
+        Task task = openWithoutLinger(10L, 10L, 10L, 12L, 20L, 20L, 21L);
         assertEquals(List.of("a"), task.send("a").take());
         assertEquals(List.of("b"), task.send("b").take());
     }
 
     @Test
     void withoutLingerRowsWaitFourTimesAsLongAsTheBatchBeforeTook() throws Exception {
-        Task task = task(new WithoutLinger(settings(JOIN, 0), 10L, 10L, 10L, 11L, 11L, 14L, 15L, 15L, 16L)).open();
+        Task task = openWithoutLinger(10L, 10L, 10L, 11L, 11L, 14L, 15L, 15L, 16L);
         assertEquals(List.of("a"), task.send("a", "b", "c").take());
         assertEquals(List.of("b c d"), task.send("d").take());
     }
 
     @Test
     void withoutLingerRowsDoNotWaitForOthersThatDoNotCome() throws Exception {
-        Task task = task(new WithoutLinger(settings(JOIN, 0), 10L, 10L, 10L, 11L, 11L, 15L, 16L)).open().setTime(100);
+        Task task = openWithoutLinger(10L, 10L, 10L, 11L, 11L, 15L, 16L).setTime(100);
         assertEquals(List.of("a"), task.send("a", "b").setTime(103).take());
         assertEquals(List.of("b"), task.setTime(104).take());
     }
 
     @Test
     void withoutLingerRowsWaitAFewMillisecondsAtMost() throws Exception {
-        Task task = task(new WithoutLinger(settings(JOIN, 0), 10L, 10L, 10L, 9000L, 9004L, 9005L, 9005L, 9006L)).open();
+        Task task = openWithoutLinger(10L, 10L, 10L, 9000L, 9004L, 9005L, 9005L, 9006L);
         assertEquals(List.of("a"), task.send("a", "b").take());
         assertEquals(List.of("b c"), task.send("c").take());
     }

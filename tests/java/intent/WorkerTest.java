@@ -36,6 +36,8 @@ abstract class WorkerTest {
     @TempDir
     Path temporary;
 
+    long lingerMs = LINGER_MS;
+
     /** How long a worker may take; tests of what happens then lower it. */
     long startTimeoutMs = 60_000;
 
@@ -77,18 +79,10 @@ abstract class WorkerTest {
     }
 
     WorkerSettings settings(byte[] handler) {
-        return settings(handler, LINGER_MS);
-    }
-
-    WorkerSettings settings(byte[] handler, long lingerMs) {
-        return settings(handler, lingerMs, PYTHON, memory.toString());
+        return settings(handler, PYTHON, memory.toString());
     }
 
     WorkerSettings settings(byte[] handler, String python, String memoryDirectory) {
-        return settings(handler, LINGER_MS, python, memoryDirectory);
-    }
-
-    private WorkerSettings settings(byte[] handler, long lingerMs, String python, String memoryDirectory) {
         Configuration options = new Configuration();
         options.setString("python.executable", python);
         return new WorkerSettings(

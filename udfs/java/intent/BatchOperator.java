@@ -31,7 +31,6 @@ public class BatchOperator extends AbstractStreamOperator<byte[]> implements One
     /** However long a batch took, rows of the next one wait no longer than this for others. */
     private static final long MAX_REST_NS = TimeUnit.MILLISECONDS.toNanos(5);
 
-
     private final WorkerSettings settings;
     private final String[] sideOutputs;
 
