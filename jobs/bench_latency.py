@@ -5,6 +5,7 @@ import threading
 import time
 from array import array
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from itertools import cycle, islice
 
 import msgspec
@@ -147,8 +148,8 @@ class _Score(msgspec.Struct):
 
 def in_a_process(function, *arguments):
     """The result of a function in a fresh process, so that nothing of this one's memory or threads is in its way."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
 
 
 def _send_steadily(bootstrap_servers: str, topic: str, rate: int, seconds: int) -> int:

@@ -1,7 +1,7 @@
 import json
 import pickle
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from hashlib import sha256
 from itertools import count
 from multiprocessing import get_context
@@ -221,8 +221,9 @@ def test_writers_at_once_lose_no_change_and_never_share_a_number(tmp_path, pool)
         with ThreadPoolExecutor(3) as threads:
             won = list(threads.map(_write_ten, jobs))
     else:
-        with get_context("fork").Pool(3) as processes:
-            won = processes.map(_write_ten, jobs)
+        # Not forked: a copy of a process that has threads can wait for ever for a lock that one of them held.
+        with ProcessPoolExecutor(3, get_context("spawn")) as processes:
+            won = list(processes.map(_write_ten, jobs))
     assert sorted(number for numbers in won for number in numbers) == list(range(1, 31))
     registry = Registry(uri)
     for (_, writer), numbers in zip(jobs, won):
