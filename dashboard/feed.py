@@ -11,11 +11,10 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 
-from kafka.errors import KafkaError
-
-from dashboard.records import Score
 from dashboard.state import FOLLOWED, SAMPLED, DashboardState
-from dashboard.topic_reader import Offsets, TopicReader
+from dashboard.topic_reader import Offsets, TopicReader, open_reader
+from udfs.kafka.errors import KafkaClientError
+from udfs.outputs import Score
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +48,11 @@ class Feed(threading.Thread):
     def run(self) -> None:
         while not self._enough.is_set():
             try:
-                self._watch(TopicReader(self._properties))
-            except KafkaError as error:
-                told = " ".join(str(error).split())
-                log.warning("the broker does not answer: %s", told)
-                self._state.broker_lost(_now_ms(), told)
+                with open_reader(self._properties) as reader:
+                    self._watch(reader)
+            except KafkaClientError as error:
+                log.warning("%s", error)
+                self._state.broker_lost(_now_ms(), f"The cause: {error}")
                 self._enough.wait(LOOK_SECONDS)
             except Exception as error:  # a defect: the pages are to say so, and not to stand still as if all were well
                 self._state.broker_lost(_now_ms(), f"The dashboard stopped reading: {error!r}")
@@ -61,14 +60,11 @@ class Feed(threading.Thread):
 
     def _watch(self, reader: TopicReader) -> None:
         self._topics_at = float("-inf")
-        try:
-            while not self._enough.is_set():
-                began = time.monotonic()
-                self._look(reader)
-                self._state.broker_answers()
-                self._enough.wait(max(0.0, began + LOOK_SECONDS - time.monotonic()))
-        finally:
-            reader.close()
+        while not self._enough.is_set():
+            began = time.monotonic()
+            self._look(reader)
+            self._state.broker_answers()
+            self._enough.wait(max(0.0, began + LOOK_SECONDS - time.monotonic()))
 
     def _look(self, reader: TopicReader) -> None:
         if time.monotonic() - self._topics_at > TOPICS_SECONDS:

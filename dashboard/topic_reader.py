@@ -4,19 +4,27 @@ Everything is bounded: what is fetched at once, how long it is waited for, how m
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaError, LeaderNotAvailableError
+from kafka.errors import LeaderNotAvailableError
 
-from training.kafka_source import client_options
+from udfs.kafka.connection import open_consumer
 
 CONNECT_MS = 5_000
 ANSWER_MS = 4_000
 FETCH_BYTES = 256 * 1024  # of a partition at once; a larger record comes all the same
 POLL_MS = 100
+OPTIONS = {
+    "bootstrap_timeout_ms": CONNECT_MS,
+    "request_timeout_ms": ANSWER_MS,
+    "reconnect_backoff_max_ms": 1_000,
+    "max_partition_fetch_bytes": FETCH_BYTES,
+    "fetch_max_wait_ms": POLL_MS,
+}
 
 Offsets = dict[int, int]  # by partition
 
@@ -28,35 +36,26 @@ class Stretch(NamedTuple):
     after: Offsets
 
 
+@contextmanager
+def open_reader(properties: Mapping[str, object]) -> Iterator["TopicReader"]:
+    """A reader of the topics of a Kafka that has these client properties.
+
+    Raises KafkaClientError for properties that Python can't use, and when the brokers don't answer, now or later.
+    """
+    # A consumer that is assigned partitions forgets the topics of the others, and can't be asked for their offsets.
+    with (
+        open_consumer(properties, "topics", **OPTIONS) as asking,
+        open_consumer(properties, "topics", **OPTIONS) as reading,
+    ):
+        yield TopicReader(asking, reading)
+
+
 class TopicReader:
-    """Raises KafkaError from every method when the brokers don't answer."""
+    """Looks topics up with a consumer that is assigned nothing, and reads them with another one."""
 
-    def __init__(self, properties: Mapping[str, object]):
-        """`properties` are Kafka client properties; raises SourceError for those that Python can't use."""
-        options = {
-            **client_options(properties),
-            "isolation_level": "read_committed",
-            "enable_auto_commit": False,
-            "allow_auto_create_topics": False,
-            "auto_offset_reset": "earliest",
-            "bootstrap_timeout_ms": CONNECT_MS,
-            "request_timeout_ms": ANSWER_MS,
-            "reconnect_backoff_max_ms": 1_000,
-            "max_partition_fetch_bytes": FETCH_BYTES,
-            "fetch_max_wait_ms": POLL_MS,
-            "metrics_enabled": False,
-        }
-        # A consumer that is assigned partitions forgets the topics of the others, and can't be asked for their offsets.
-        self._asking = KafkaConsumer(**options)
-        try:
-            self._consumer = KafkaConsumer(**options)
-        except KafkaError:
-            self._asking.close()
-            raise
-
-    def close(self) -> None:
-        self._asking.close()
-        self._consumer.close()
+    def __init__(self, asking: KafkaConsumer, reading: KafkaConsumer):
+        self._asking = asking
+        self._consumer = reading
 
     def partitions(self, topics: Iterable[str]) -> dict[str, list[int]]:
         """The partitions of those topics that exist."""

@@ -6,7 +6,6 @@ from time import time_ns
 
 import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from kafka.errors import KafkaError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -18,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard.user import LookupBusy, UserPage, Users
 from dashboard.views import Views
+from udfs.kafka.errors import KafkaClientError
 
 HERE = Path(__file__).parent
 PAGES = {
@@ -71,8 +71,8 @@ def make_app(views: Views, users: Users, hosts: Sequence[str]) -> Starlette:
             found: UserPage = users.find(user_id, _place(request.query_params.get("event", "")))
         except LookupBusy:
             return render("user", 503, found=None, problem="Another user is being looked up. Try again.", **values)
-        except KafkaError as error:
-            return render("user", 503, found=None, problem=f"The broker does not answer: {error}", **values)
+        except KafkaClientError as error:
+            return render("user", 503, found=None, problem=f"The user can't be looked up: {error}", **values)
         return render("user", found=found, problem="", **values)
 
     def data(request: Request) -> Response:

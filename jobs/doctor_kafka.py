@@ -1,21 +1,17 @@
 """What a job's Kafka lacks, found with the job's own rights and without writing a record."""
 
-import logging
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
 
-from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 from kafka.errors import AuthorizationError, CoordinatorNotAvailableError, KafkaError, for_code
 
 from jobs.doctor import Finding
 from jobs.settings import Settings
-from jobs.topics import TopicError, check_dead_letter_room, topics_by_role
-from training.kafka_source import client_options
-from training.records import SourceError
+from jobs.topics import check_dead_letter_room, topics_by_role
 from udfs.durations import duration_ms
+from udfs.kafka.connection import one_line, open_admin, open_producer
+from udfs.kafka.errors import KafkaClientError
 
 TIMEOUT_MS = 10_000
 READ_ROLES = ("clicks", "profiles")
@@ -26,30 +22,28 @@ LARGEST_SKEW_MS = 1_000
 
 def check_kafka(settings: Settings) -> Iterator[Finding]:
     """Broker, topics, rights, and for exactly-once a transaction and the brokers' clock."""
+    limits = {"request_timeout_ms": TIMEOUT_MS, "bootstrap_timeout_ms": TIMEOUT_MS}
+    try:
+        with open_admin(settings.kafka, "brokers", **limits) as admin:
+            yield from _check_with(admin, settings)
+    except KafkaClientError as error:
+        yield Finding("Kafka", error.problem, error.remedy or "correct section kafka of the settings")
+
+
+def _check_with(admin: KafkaAdminClient, settings: Settings) -> Iterator[Finding]:
+    brokers = admin.describe_cluster()["brokers"]
     protocol = settings.kafka.get("security.protocol", "PLAINTEXT")
-    with _complaints() as complaints:
-        try:
-            options = client_options(settings.kafka)
-            admin = KafkaAdminClient(**options, request_timeout_ms=TIMEOUT_MS, bootstrap_timeout_ms=TIMEOUT_MS)
-        except (SourceError, KafkaError) as error:
-            telling = [words for words in complaints if "socket disconnected" not in words]  # that follows any cause
-            why = [*telling, *complaints, _words(error)][0]
-            remedy = "section kafka: servers, protocol, trust store, user and password"
-            yield Finding("Kafka", f"{settings.kafka['bootstrap.servers']} over {protocol}: {why}", remedy)
-            return
-    with closing(admin):
-        brokers = admin.describe_cluster()["brokers"]
-        yield Finding("Kafka", f"{len(brokers)} broker{'s'[: len(brokers) != 1]} over {protocol}")
-        roles = topics_by_role(settings)
-        described = {topic["name"]: topic for topic in admin.describe_topics(list(roles.values()))}
-        for role, name in roles.items():
-            yield check_topic(role, described[name], settings.job.parallelism)
-        yield _check_limits(admin, roles)
-        yield _check_group(admin, settings.source.group_id)
-        if settings.delivery.guarantee == "exactly-once":
-            yield from check_transaction(settings, options, admin)
-        else:
-            yield Finding("clock of Kafka", "can't be told: brokers say their time in transactions only", unknown=True)
+    yield Finding("Kafka", f"{len(brokers)} broker{'s'[: len(brokers) != 1]} over {protocol}")
+    roles = topics_by_role(settings)
+    described = {topic["name"]: topic for topic in admin.describe_topics(list(roles.values()))}
+    for role, name in roles.items():
+        yield check_topic(role, described[name], settings.job.parallelism)
+    yield _check_limits(admin, roles)
+    yield _check_group(admin, settings.source.group_id)
+    if settings.delivery.guarantee == "exactly-once":
+        yield from check_transaction(settings, admin)
+    else:
+        yield Finding("clock of Kafka", "unknown: brokers tell their time in transactions only", unknown=True)
 
 
 def check_topic(role: str, topic: Mapping, parallelism: int) -> Finding:
@@ -61,7 +55,7 @@ def check_topic(role: str, topic: Mapping, parallelism: int) -> Finding:
             return Finding(
                 subject, "hidden: DESCRIBE is refused", f"grant this user {', '.join(wanted_operations(role))}"
             )
-        return Finding(subject, f"not there ({error.__name__})", "python -m jobs.topics --conf FILE")
+        return Finding(subject, f"does not exist ({error.__name__})", "python -m jobs.topics --conf FILE")
     partitions = len(topic["partitions"])
     found = f"{partitions} partition{'s'[: partitions != 1]}"
     refused = missing_operations(wanted_operations(role), topic.get("authorized_operations"))
@@ -108,20 +102,19 @@ def _check_group(admin: KafkaAdminClient, group_id: str) -> Finding:
 def _check_limits(admin: KafkaAdminClient, roles: Mapping[str, str]) -> Finding:
     try:
         check_dead_letter_room(admin, roles)
-    except (TopicError, KafkaError) as error:
-        return Finding("dead letters' size", " ".join(str(error).split()), "see docs/topics.md, dead_letters")
+    except (KafkaClientError, KafkaError) as error:
+        return Finding("dead letters' size", one_line(error), "see docs/topics.md, dead_letters")
     return Finding("dead letters' size", "holds any click")
 
 
-def check_transaction(settings: Settings, options: Mapping[str, object], admin: KafkaAdminClient) -> Iterator[Finding]:
+def check_transaction(settings: Settings, admin: KafkaAdminClient) -> Iterator[Finding]:
     """Open a transaction without a record, as the sinks would, and abort it: the brokers stamp when it began."""
     name = f"{settings.job.name}-{settings.topics.scores}-doctor"
     timeout_ms = duration_ms(settings.delivery.transaction_timeout)
+    options = {"transactional_id": name, "transaction_timeout_ms": timeout_ms, "max_block_ms": TIMEOUT_MS}
+    subject = f"{name}, {settings.delivery.transaction_timeout}"
     try:
-        producer = KafkaProducer(
-            **options, transactional_id=name, transaction_timeout_ms=timeout_ms, max_block_ms=TIMEOUT_MS
-        )
-        with closing(producer):
+        with open_producer(settings.kafka, subject, **options) as producer:
             producer.init_transactions()
             producer.begin_transaction()
             before_ms = time.time() * 1000
@@ -131,12 +124,12 @@ def check_transaction(settings: Settings, options: Mapping[str, object], admin: 
                 began_ms = admin.describe_transactions([name])[name].transaction_start_time_ms
             finally:
                 producer.abort_transaction()
-    except KafkaError as error:
+    except KafkaClientError as error:
         remedy = (
             f"WRITE and DESCRIBE on transactional ids from {settings.job.name}-; at most transaction.max.timeout.ms"
         )
-        yield Finding("transactions", f"{name}, {settings.delivery.transaction_timeout}: {_words(error)}", remedy)
-        yield Finding("clock of Kafka", "can't be told without a transaction", unknown=True)
+        yield Finding("transactions", error.problem, remedy)
+        yield Finding("clock of Kafka", "unknown without a transaction", unknown=True)
         return
     yield Finding("transactions", f"may last {settings.delivery.transaction_timeout}")
     yield check_clock("Kafka", before_ms, began_ms, after_ms)
@@ -151,24 +144,3 @@ def check_clock(whose: str, before_ms: float, theirs_ms: float, after_ms: float)
         return Finding(f"clock of {whose}", f"as this machine's, within {after_ms - before_ms:.0f} ms")
     found = f"{off_ms / 1000:.3f} s {'ahead of' if ahead > behind else 'behind'} this machine's"
     return Finding(f"clock of {whose}", found, "synchronise the clocks (NTP)" if off_ms > LARGEST_SKEW_MS else "")
-
-
-@contextmanager
-def _complaints() -> Iterator[list[str]]:
-    """What kafka-python logs of connections that fail: its exception says only that there is none in the end."""
-    found: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: found.extend(re.findall(r"Connection (?:lost|failed): (.*)", record.getMessage()))
-    logger = logging.getLogger("kafka")
-    logger.addHandler(handler)
-    logger.propagate, propagated = False, logger.propagate
-    try:
-        yield found
-    finally:
-        logger.propagate = propagated
-        logger.removeHandler(handler)
-
-
-def _words(error: Exception) -> str:
-    """The kind of error and what it says, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

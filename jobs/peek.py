@@ -20,10 +20,12 @@ from kafka import KafkaConsumer, TopicPartition
 from rich.console import Console
 from rich.text import Text
 
-from jobs.kafka_records import POLL_MS, reading, records_until_now, seek_to_time, time_ms
 from jobs.peek_view import USER_ROLES, Seen, as_json, as_line, see
 from jobs.settings import ConfigError, Settings, Topics, load_settings
-from jobs.topics import TopicError, all_topics
+from jobs.time_options import time_ms
+from jobs.topics import all_topics
+from udfs.kafka.errors import KafkaClientError
+from udfs.kafka.reading import POLL_MS, open_topics, records_until_now, seek_to_time
 
 LIMIT = 20
 #: Offsets that are looked at for each record to show: markers of transactions and compaction leave some empty.
@@ -39,14 +41,14 @@ def peek(
     limit: int = LIMIT,
     follow: bool = False,
 ) -> None:
-    """Show the newest `limit` records in time order, and then, to follow, all that come. Raises TopicError."""
+    """Show the newest `limit` records in time order, and then, to follow, all that come. Raises KafkaClientError."""
     role_of = {getattr(settings.topics, role): role for role in roles}
 
     def seen(records) -> Iterator[Seen]:
         found = (see(role_of[record.topic], record) for record in records)
         return (record for record in found if user_id in (None, record.user_id))
 
-    with reading(settings, *role_of) as (consumer, partitions):
+    with open_topics(settings.kafka, *role_of) as (consumer, partitions):
         if since_ms is not None:
             seek_to_time(consumer, partitions, since_ms)
         elif user_id is None:
@@ -122,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"peek: {error}", file=sys.stderr)
         return 2
-    except TopicError as error:
+    except KafkaClientError as error:
         print(f"peek: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # how following ends

@@ -8,7 +8,6 @@ From a program: send(producer, topic, at_rate(records, 500)), with records from 
 """
 
 import argparse
-import logging
 import os
 import re
 import signal
@@ -21,10 +20,9 @@ from itertools import chain, islice
 from pathlib import Path
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
 from rich.console import Console
 
-from jobs.replay_options import SIMULATION_OPTIONS, OptionError, kafka_options, simulation
+from jobs.replay_options import SIMULATION_OPTIONS, OptionError, producer_options, simulation
 from jobs.replay_progress import Total, shown_progress
 from jobs.replay_send import FOR_LATENCY, FOR_THROUGHPUT, Sent, at_rate, at_recorded_speed, send
 from training.mapping import MappingError, load_mapping
@@ -43,6 +41,9 @@ from training.records import (
 )
 from training.simulate import simulate
 from udfs.events import ClickLimits
+from udfs.kafka.connection import kafka_failures, open_producer
+from udfs.kafka.errors import KafkaClientError
+from udfs.kafka.properties import LOCAL_SERVERS
 
 REASONS_SHOWN = 5
 EXIT_INTERRUPTED = 130
@@ -80,10 +81,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 1 after failed deliveries, 2 for an unusable option or source, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
-        options.kafka = kafka_options(options.kafka, os.environ)
+        options.kafka = producer_options([f"bootstrap.servers={options.bootstrap_servers}", *options.kafka], os.environ)
         with ExitStack() as resources:
             return _replay(options, _open_source(options, resources), resources)
-    except (MappingError, SourceError, OptionError, OSError) as error:
+    except (MappingError, SourceError, OptionError, KafkaClientError, OSError) as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -118,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         "retention.ms deletes its records at once",
     )
 
-    parser.add_argument("--bootstrap-servers", default="localhost:9092", metavar="HOST:PORT,...")
+    parser.add_argument("--bootstrap-servers", default=LOCAL_SERVERS, metavar="HOST:PORT,...")
     parser.add_argument("--topic", type=_topic, default="clicks")
     parser.add_argument("--profiles-topic", type=_topic, default="profiles")
     parser.add_argument(
@@ -126,8 +127,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any option of kafka-python's KafkaProducer, such as security_protocol=SASL_SSL; a secret only from the "
-        "environment: 'sasl_plain_password=${KAFKA_PASSWORD}'",
+        help="a client property, such as security.protocol=SASL_SSL, or any option of kafka-python's KafkaProducer; a "
+        "secret only from the environment: 'sasl.jaas.config=${NAME}'",
     )
     return parser
 
@@ -221,8 +222,9 @@ def _replay(options: argparse.Namespace, source: Source, resources: ExitStack) -
     elif options.speed:
         records = at_recorded_speed(records, options.speed)
 
-    producer = _producer(options)
-    resources.callback(producer.close)
+    properties, tuned = options.kafka
+    defaults = FOR_LATENCY if options.rate or options.speed else FOR_THROUGHPUT
+    producer = resources.enter_context(open_producer(properties, "replay", **defaults | tuned))
     results = []
     if source.profiles:
         results.append(_send(producer, options.profiles_topic, source.profiles, "profiles", lambda _sent: None, False))
@@ -267,24 +269,13 @@ def _note_on_time(time_ms: int | None) -> None:
         )
 
 
-def _producer(options: argparse.Namespace) -> KafkaProducer:
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # its failures are counted and reported here
-    defaults = FOR_LATENCY if options.rate or options.speed else FOR_THROUGHPUT
-    try:
-        return KafkaProducer(bootstrap_servers=options.bootstrap_servers, **defaults | options.kafka)
-    except (KafkaError, ValueError, RuntimeError) as error:
-        raise OptionError(f"Kafka at {options.bootstrap_servers}: {error}") from None
-
-
 def _send(
     producer: KafkaProducer, topic: str, records: Iterable[Record], what: str, total: Total, record_timestamps: bool
 ) -> Sent:
-    console = Console()
-    try:
-        with shown_progress(records, what, total, console) as shown:
-            result = send(producer, topic, shown, record_timestamps)
-    except KafkaError as error:
-        raise OptionError(f"topic {topic} at {producer.config['bootstrap_servers']}: {error}") from None
+    subject = f"topic {topic} at {','.join(producer.config['bootstrap_servers'])}"
+    remedy = "check that the topic exists and that this user may write to it"
+    with kafka_failures(subject, remedy), shown_progress(records, what, total, Console()) as shown:
+        result = send(producer, topic, shown, record_timestamps)
     note = ", interrupted" if result.interrupted else ""
     print(
         f"{what}: {result.delivered} sent to {topic} in {result.seconds:.1f} s ({result.rate:.0f}/s), "

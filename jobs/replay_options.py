@@ -1,4 +1,4 @@
-"""Command-line texts as options of KafkaProducer and of the simulator."""
+"""Command-line texts as properties and options of KafkaProducer, and as options of the simulator."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -9,7 +9,8 @@ import msgspec
 from kafka import KafkaProducer
 
 from training.simulate import Simulation
-from udfs.variables import VARIABLE, is_written_secret
+from udfs.kafka.errors import KafkaClientError
+from udfs.kafka.properties import PROPERTIES, key_and_value
 
 #: KafkaProducer options that take an object, which no text can be.
 OBJECT_OPTIONS = (
@@ -23,7 +24,10 @@ OBJECT_OPTIONS = (
     "sasl_oauth_token_provider",
     "kafka_client",
 )
-KAFKA_OPTIONS = tuple(name for name in KafkaProducer.DEFAULT_CONFIG if name not in OBJECT_OPTIONS)
+#: The other options, with dots for underscores. Most are producer properties of Kafka by the same name. What Kafka does
+#: not have, or only in a form for Java, goes by kafka-python's name: proxies, client certificates, a user's password.
+PRODUCER_OPTIONS = {name.replace("_", "."): name for name in KafkaProducer.DEFAULT_CONFIG if name not in OBJECT_OPTIONS}
+KEYS = (*PROPERTIES, *(key for key in PRODUCER_OPTIONS if key not in PROPERTIES))
 SIMULATION_OPTIONS = tuple(field.name for field in fields(Simulation))
 
 
@@ -31,57 +35,52 @@ class OptionError(ValueError):
     """An option that can't be used; the message is one line that names it and the rule."""
 
 
-def kafka_options(texts: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
-    """KafkaProducer options from KEY=VALUE texts; ${NAME} in a value stands for the environment variable NAME."""
-    options = {}
+def producer_options(texts: Sequence[str], environment: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Client properties, and options of KafkaProducer beside them, of KEY=VALUE texts. Raises KafkaClientError."""
+    properties: dict[str, str] = {}
+    options: dict[str, Any] = {}
     for text in texts:
-        key, value = _key_and_value(text, "--kafka", KAFKA_OPTIONS)
-        if is_written_secret(key, value):
-            raise OptionError(
-                f"--kafka {key}: a secret on the command line shows in the process list; "
-                f"write '{key}=${{NAME}}' and set the environment variable NAME"
-            )
-        options[key] = _typed(key, _expand(key, value, environment))
-    return options
+        key, value = key_and_value(text, KEYS, environment)
+        if key in PROPERTIES:
+            properties[key] = value
+        else:
+            options[PRODUCER_OPTIONS[key]] = _typed(key, value)
+    return properties, options
 
 
 def simulation(text: str) -> Simulation:
     """The simulation that a text such as users=2000,hours=24,seed=1 asks for."""
-    values = dict(_key_and_value(part.strip(), "--simulate", SIMULATION_OPTIONS) for part in text.split(","))
+    values = dict(_simulation_option(part.strip()) for part in text.split(","))
     try:
         return msgspec.convert(values, Simulation, strict=False)
     except msgspec.ValidationError as error:
         raise OptionError(f"--simulate {text}: {error}") from None
 
 
-def _key_and_value(text: str, option: str, known: Sequence[str]) -> tuple[str, str]:
+def _simulation_option(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise OptionError(f"{option} {key}: want KEY=VALUE")
-    if key not in known:
-        similar = get_close_matches(key.replace(".", "_"), known, n=1)
-        advice = f"did you mean {similar[0]}?" if similar else f"want one of {', '.join(known)}"
-        raise OptionError(f"{option} {key}: unknown key; {advice}")
+        raise OptionError(f"--simulate {key}: expected KEY=VALUE")
+    if key not in SIMULATION_OPTIONS:
+        similar = get_close_matches(key, SIMULATION_OPTIONS, n=1)
+        advice = f"did you mean {similar[0]}?" if similar else f"expected one of {', '.join(SIMULATION_OPTIONS)}"
+        raise OptionError(f"--simulate {key}: unknown key; {advice}")
     return key, value
-
-
-def _expand(key: str, value: str, environment: Mapping[str, str]) -> str:
-    for name in VARIABLE.findall(value):
-        if name not in environment:
-            raise OptionError(f"--kafka {key}: environment variable {name} is not set")
-    return VARIABLE.sub(lambda match: environment[match[1]], value)
 
 
 def _typed(key: str, value: str) -> Any:
     """`value` as the type of the option's default."""
-    default = KafkaProducer.DEFAULT_CONFIG[key]
-    wanted = int if key.endswith("_bytes") else type(default)
-    if (wanted, value) == (int, "all") and key == "acks":
+    name = PRODUCER_OPTIONS[key]
+    default = KafkaProducer.DEFAULT_CONFIG[name]
+    wanted = int if name.endswith("_bytes") else type(default)
+    if (name, value) == ("acks", "all"):
         return value
+    if (name, value) == ("compression_type", "none"):
+        return None
     if wanted not in (bool, int, float):
         return value
     try:
         return msgspec.convert(value, wanted, strict=False)
     except msgspec.ValidationError:
         rule = "true or false" if wanted is bool else "a number"
-        raise OptionError(f"--kafka {key}: {value!r}: want {rule}") from None
+        raise KafkaClientError(f"--kafka {key}: {value!r}: expected {rule}") from None

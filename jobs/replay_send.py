@@ -12,6 +12,7 @@ from kafka.partitioner.default import murmur2
 from kafka.producer.future import FutureRecordMetadata
 
 from training.records import Record
+from udfs.kafka.connection import open_producer
 
 #: A paced replay looks at the clock so often: steady for a consumer, and few calls of sleep.
 STEP_SECONDS = 0.002
@@ -47,12 +48,10 @@ class Sent:
 
 
 def send_at_once(bootstrap_servers: str, topic: str, records: Iterable[Record]) -> Sent:
-    """Send records as fast as the broker takes them, over a producer of its own."""
-    producer = KafkaProducer(bootstrap_servers=bootstrap_servers, **FOR_THROUGHPUT)
-    try:
+    """Send records as fast as the broker takes them, over a producer of its own. Raises KafkaClientError."""
+    properties = {"bootstrap.servers": bootstrap_servers}
+    with open_producer(properties, f"topic {topic}", **FOR_THROUGHPUT) as producer:
         return send(producer, topic, records)
-    finally:
-        producer.close()
 
 
 def send(producer: KafkaProducer, topic: str, records: Iterable[Record], record_timestamps: bool = True) -> Sent:

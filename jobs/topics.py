@@ -5,16 +5,15 @@ python -m jobs.topics --conf conf/local.yaml
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kafka.admin import ConfigResource, KafkaAdminClient
-from kafka.errors import KafkaError
 
 from jobs.settings import ConfigError, Settings, load_settings
-from training.kafka_source import client_options
-from training.records import SourceError
+from udfs.kafka.connection import open_admin
+from udfs.kafka.errors import KafkaClientError
+from udfs.kafka.properties import client_options
 
 #: What a topic needs besides the broker's defaults. A dead letter holds its original as base64, a third longer.
 TOPIC_CONFIGS = {
@@ -23,15 +22,13 @@ TOPIC_CONFIGS = {
     "dead_letters": {"max.message.bytes": str(8 * 1024 * 1024)},
 }
 GROWTH_OF_A_DEAD_LETTER = 1.5
-
-
-class TopicError(RuntimeError):
-    """The brokers or the topics don't fit the settings; the message is one line that says what to do."""
+SUBJECT = "topics"
+REQUEST_TIMEOUT_MS = 10_000
 
 
 def create_topics(settings: Settings, partitions: int, replication: int) -> list[str]:
-    """Create the job's topics that are missing; returns their names. Raises TopicError."""
-    with _admin(settings) as admin:
+    """Create the job's topics that are missing; returns their names. Raises KafkaClientError."""
+    with open_admin(settings.kafka, SUBJECT, request_timeout_ms=REQUEST_TIMEOUT_MS) as admin:
         existing = set(admin.list_topics())
         missing = {
             topic: {
@@ -48,30 +45,35 @@ def create_topics(settings: Settings, partitions: int, replication: int) -> list
 
 
 def check_topics(settings: Settings, roles: Sequence[str] = ()) -> None:
-    """Raise TopicError unless the brokers answer, every topic exists and a dead letter can hold any click.
+    """Raise KafkaClientError unless the brokers answer, every topic exists and a dead letter can hold any click.
 
     The topics are those of the score job, or those of `roles`.
     """
     wanted = {role: getattr(settings.topics, role) for role in roles} or topics_by_role(settings)
-    with _admin(settings) as admin:
+    try:
+        client_options(settings.kafka)
+    except KafkaClientError as error:  # of Python alone: the job's own clients may be able to use them
+        raise KafkaClientError(f"{error}; to submit without a look at the topics, add --skip-topic-check") from None
+    with open_admin(settings.kafka, SUBJECT, request_timeout_ms=REQUEST_TIMEOUT_MS) as admin:
         missing = sorted(set(wanted.values()) - set(admin.list_topics()))
         if missing:
-            raise TopicError(
-                f"missing topics: {', '.join(missing)}; create them with python -m jobs.topics --conf FILE"
+            raise KafkaClientError(
+                f"these topics do not exist: {', '.join(missing)}",
+                "create them with python -m jobs.topics --conf FILE",
             )
         if "dead_letters" in wanted:
             check_dead_letter_room(admin, wanted)
 
 
 def check_dead_letter_room(admin: KafkaAdminClient, names: Mapping[str, str]) -> None:
-    """Raise TopicError unless a dead letter can hold any click and profile; `names` are those of topics by role."""
+    """Raise KafkaClientError unless a dead letter can hold any click and profile; `names` are of topics, by role."""
     limits = {role: _max_message_bytes(admin, names[role]) for role in ("clicks", "profiles", "dead_letters")}
     largest = max(limits["clicks"], limits["profiles"])
     if limits["dead_letters"] < largest * GROWTH_OF_A_DEAD_LETTER:
-        raise TopicError(
-            f"topic {names['dead_letters']}: max.message.bytes is {limits['dead_letters']}, want at least "
-            f"{int(largest * GROWTH_OF_A_DEAD_LETTER)}: a dead letter holds, as base64, a record of "
-            f"{names['clicks']} or {names['profiles']}, which has up to {largest} bytes"
+        raise KafkaClientError(
+            f"topic {names['dead_letters']}: max.message.bytes is {limits['dead_letters']}; a dead letter holds, as "
+            f"base64, a record of {names['clicks']} or {names['profiles']}, which has up to {largest} bytes",
+            f"set it to at least {int(largest * GROWTH_OF_A_DEAD_LETTER)}",
         )
 
 
@@ -93,29 +95,12 @@ def all_topics(settings: Settings) -> dict[str, str]:
     return topics_by_role(settings) | {role: getattr(topics, role) for role in others}
 
 
-@contextmanager
-def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    try:
-        admin = KafkaAdminClient(**client_options(settings.kafka), request_timeout_ms=10_000)
-    except SourceError as error:
-        raise TopicError(f"{error}; correct it, or --skip-topic-check") from None
-    except KafkaError as error:
-        servers = settings.kafka["bootstrap.servers"]
-        raise TopicError(f"kafka.bootstrap.servers: no broker answers at {servers}: {error}") from None
-    try:
-        yield admin
-    except KafkaError as error:
-        raise TopicError(f"the broker refused: {error}") from None
-    finally:
-        admin.close()
-
-
 def _max_message_bytes(admin: KafkaAdminClient, topic: str) -> int:
     key = "max.message.bytes"
     described = admin.describe_configs([ConfigResource("topic", topic, [key])], config_filter="all")
     found = described.get("topic", {}).get(topic, {}).get(key)
     if found is None:  # kafka-python leaves out what is refused
-        raise TopicError(f"topic {topic}: {key} can't be read; grant this user DESCRIBE_CONFIGS on the topic")
+        raise KafkaClientError(f"topic {topic}: this user may not read {key}", "grant it DESCRIBE_CONFIGS on the topic")
     return int(found["value"])
 
 
@@ -130,7 +115,7 @@ def main() -> None:
         created = create_topics(
             load_settings(arguments.conf, arguments.set), arguments.partitions, arguments.replication
         )
-    except (ConfigError, TopicError) as error:
+    except (ConfigError, KafkaClientError) as error:
         sys.exit(f"topics: {error}")
     print(f"created {', '.join(created)}" if created else "all topics exist")
 

@@ -21,7 +21,8 @@ from jobs.topics import create_topics
 from tests.contracts import broken
 from tests.e2e.conftest import JOB_PASSWORD, JOB_PASSWORD_VARIABLE
 from tests.e2e.pipeline import CONF
-from training.kafka_source import client_options, read_topic
+from udfs.kafka.properties import client_options
+from udfs.kafka.reading import read_topic
 
 pytestmark = pytest.mark.e2e
 

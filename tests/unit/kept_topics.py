@@ -22,8 +22,6 @@ class KeptTopics:
         self.topics = topics
         self.read_records = 0
 
-    def close(self) -> None: ...
-
     def partitions(self, topics: Iterable[str]) -> dict[str, list[int]]:
         return {topic: list(self.topics[topic]) for topic in topics if topic in self.topics}
 

@@ -105,7 +105,7 @@ def test_what_comes_of_a_click_is_sorted_behind_it():
     [
         ([], "name a topic, or --user"),
         (["kpis", "--user", "ada"], "records of kpis are no user's"),
-        (["scores", "--since", "now"], "--since now: want a duration"),
+        (["scores", "--since", "now"], "--since now: expected a duration"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_in_a_line(arguments, message, capsys):

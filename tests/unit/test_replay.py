@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.replay import main
-from jobs.replay_options import OptionError, kafka_options, simulation
+from jobs.replay_options import OptionError, producer_options, simulation
 from jobs.replay_send import BURST_SECONDS, CATCH_UP, STEP_SECONDS, at_rate, at_recorded_speed
 from training.mapping import ClickMapping, MappingError, load_mapping
 from training.records import (
@@ -33,6 +33,8 @@ from training.records import (
 )
 from training.simulate import Simulation, simulate
 from udfs.events import ClickDecoder
+from udfs.kafka.errors import KafkaClientError
+from udfs.kafka.properties import client_options
 from udfs.profiles import ProfileDecoder
 
 ROOT = Path(__file__).parents[2]
@@ -316,45 +318,65 @@ def test_an_event_that_came_late_is_sent_at_once():
 # Options
 
 
-def test_kafka_options_have_the_type_of_their_defaults():
+@pytest.mark.parametrize("dot", [".", "_"], ids=["Kafka's names", "kafka-python's names"])
+def test_kafka_options_have_the_type_of_their_defaults(dot):
     texts = [
-        "linger_ms=5",
+        "linger.ms=5",
         "acks=all",
-        "ssl_check_hostname=false",
-        "client_id=7",
-        "receive_buffer_bytes=9",
+        "compression.type=none",
+        "ssl.check.hostname=false",
+        "receive.buffer.bytes=9",
         "retries=3",
+        "client.id=7",
     ]
-    assert kafka_options(texts, {}) == {
+    properties, options = producer_options([text.replace(".", dot) for text in texts], {})
+    assert properties == {"client.id": "7"}
+    assert options == {
         "linger_ms": 5,
         "acks": "all",
+        "compression_type": None,
         "ssl_check_hostname": False,
-        "client_id": "7",
         "receive_buffer_bytes": 9,
         "retries": 3.0,
     }
 
 
-def test_a_secret_comes_from_the_environment():
-    assert kafka_options(["sasl_plain_password=${PW}"], {"PW": "a=b"}) == {"sasl_plain_password": "a=b"}
+def test_a_replay_takes_the_client_properties_that_other_commands_take():
+    login = '"u" password="${PW}";'
+    texts = ["bootstrap.servers=k:1", "security.protocol=SASL_SSL", f"sasl.jaas.config=username={login}"]
+    properties, options = producer_options(texts, {"PW": "s3cret"})
+    assert not options
+    assert client_options(properties) == {
+        "bootstrap_servers": ["k:1"],
+        "security_protocol": "SASL_SSL",
+        "sasl_plain_username": "u",
+        "sasl_plain_password": "s3cret",
+    }
+
+
+@pytest.mark.parametrize("variable", ["${PW}", "${env:PW}"])
+def test_a_secret_comes_from_the_environment(variable):
+    _, options = producer_options([f"sasl_plain_password={variable}"], {"PW": "a=b"})
+    assert options == {"sasl_plain_password": "a=b"}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("sasl_plain_password=hunter2", "--kafka sasl_plain_password: a secret on the command line"),
+        ("sasl.jaas.config=hunter2", "--kafka sasl.jaas.config: a secret on the command line"),
         ("sasl_plain_password=${PW}", "--kafka sasl_plain_password: environment variable PW is not set"),
-        ("security.protocol=SSL", "--kafka security.protocol: unknown key; did you mean security_protocol?"),
-        ("xyzzy=1", "--kafka xyzzy: unknown key; want one of bootstrap_servers"),
+        ("security.protocoll=SSL", "--kafka security.protocoll: unknown key; did you mean security.protocol?"),
+        ("xyzzy=1", "--kafka xyzzy: unknown key; expected one of bootstrap.servers"),
         ("selector=x", "--kafka selector: unknown key"),
-        ("linger_ms=soon", "--kafka linger_ms: 'soon': want a number"),
-        ("ssl_check_hostname=maybe", "--kafka ssl_check_hostname: 'maybe': want true or false"),
-        ("linger_ms", "--kafka linger_ms: want KEY=VALUE"),
+        ("linger_ms=soon", "--kafka linger.ms: 'soon': expected a number"),
+        ("ssl_check_hostname=maybe", "--kafka ssl.check.hostname: 'maybe': expected true or false"),
+        ("linger_ms", "--kafka linger_ms: expected KEY=VALUE"),
     ],
 )
 def test_a_wrong_kafka_option_is_refused_without_showing_a_secret(text, message):
-    with pytest.raises(OptionError) as refusal:
-        kafka_options([text], {})
+    with pytest.raises(KafkaClientError) as refusal:
+        producer_options([text], {})
     assert str(refusal.value).startswith(message)
     assert "hunter2" not in str(refusal.value)
 

@@ -6,10 +6,10 @@ import yaml
 
 from jobs.settings import ConfigError, archive_settings, drift_settings, load_settings, printable, shared_memory_bytes
 from jobs.tables import kafka_source
-from training.kafka_source import client_options
-from training.records import SourceError
 from udfs.durations import duration_ms
 from udfs.history import EVENT
+from udfs.kafka.errors import KafkaClientError
+from udfs.kafka.properties import client_options
 from udfs.user_slots import SLOT_HEAD
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -204,7 +204,7 @@ def test_a_secret_may_be_a_variable_of_the_clusters_environment(monkeypatch):
     options = kafka_source(settings, "clicks")
     assert options["properties.sasl.jaas.config"] == f"org.apache.flink.kafka.shaded.{login}"
     assert options["properties.config.providers"] == "env"
-    with pytest.raises(SourceError, match="kafka.sasl.jaas.config: environment variable PW is not set"):
+    with pytest.raises(KafkaClientError, match="kafka.sasl.jaas.config: environment variable PW is not set"):
         client_options(settings.kafka)
     monkeypatch.setenv("PW", "s3cret")
     assert client_options(settings.kafka)["sasl_plain_password"] == "s3cret"

@@ -10,8 +10,8 @@ from kafka import KafkaAdminClient, KafkaProducer
 
 from tests.unit.test_experiment import sessions_of
 from training.experiment import main
-from training.kafka_source import read_topic
-from training.records import SourceError
+from udfs.kafka.errors import KafkaClientError
+from udfs.kafka.reading import read_topic
 
 pytestmark = pytest.mark.e2e
 
@@ -68,7 +68,7 @@ def test_a_topic_is_read_from_a_time_on(stack, topic, properties):
 
 def test_an_empty_topic_has_nothing_and_a_missing_one_is_named(topic, properties):
     assert list(read_topic(properties, topic)) == []
-    with pytest.raises(SourceError, match="topic missing-one: not there"):
+    with pytest.raises(KafkaClientError, match="topic missing-one does not exist, or this user may not see it; check"):
         list(read_topic(properties, "missing-one"))
 
 

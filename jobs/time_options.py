@@ -1,0 +1,27 @@
+"""Times as commands take them: --since 10 min, --until 2026-11-24T12:00."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from jobs.settings import ConfigError
+from udfs.durations import Duration, duration_ms
+
+
+def time_ms(text: str, option: str, now_ms: int) -> int:
+    """Milliseconds since 1970 of a duration before now, or of an ISO 8601 time, which is UTC unless it says otherwise.
+
+    >>> time_ms("10 min", "--since", 1_000_000)
+    400000
+    """
+    try:
+        return now_ms - duration_ms(msgspec.convert(text, Duration))
+    except msgspec.ValidationError:
+        pass  # no duration
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"{option} {text}: expected a duration such as 10 min, or a time such as 2026-11-24T12:00"
+        ) from None
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -1,0 +1,95 @@
+"""Kafka's client properties: as commands and settings write them, and as options of kafka-python.
+
+Properties have the names that Kafka documents for its Java clients. Every submitted job imports this module, which
+therefore doesn't import kafka-python.
+"""
+
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
+
+from udfs.kafka.errors import KafkaClientError
+from udfs.variables import SECRET_ADVICE, is_written_secret
+
+#: A variable of the environment that Kafka's Java clients look up where they run; Python's are given its value.
+CLUSTER_VARIABLE = re.compile(r"\$\{env:(\w+)\}")
+#: On a command line both forms are the environment of the command.
+COMMAND_VARIABLE = re.compile(r"\$\{(?:env:)?(\w+)\}")
+#: The client properties that commands take.
+PROPERTIES = (
+    "bootstrap.servers",
+    "security.protocol",
+    "sasl.mechanism",
+    "sasl.jaas.config",
+    "client.id",
+    "ssl.truststore.location",
+    "ssl.truststore.type",
+)
+#: Those that kafka-python takes as they are, under the same name with underscores.
+SAME_IN_PYTHON = ("security.protocol", "sasl.mechanism", "client.id")
+LOCAL_SERVERS = "localhost:9092"
+
+
+def client_properties(texts: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Client properties of KEY=VALUE texts, as commands take them behind --kafka. Raises KafkaClientError."""
+    properties = {"bootstrap.servers": LOCAL_SERVERS}
+    return properties | dict(key_and_value(text, PROPERTIES, environment) for text in texts)
+
+
+def key_and_value(text: str, known: Collection[str], environment: Mapping[str, str]) -> tuple[str, str]:
+    """The parts of a KEY=VALUE text behind --kafka; ${NAME} in the value is the environment variable NAME.
+
+    A key may have underscores for dots, as kafka-python writes it. Raises KafkaClientError for an unknown key, an unset
+    variable, and a secret that is written out.
+    """
+    written, equals, value = text.partition("=")
+    key = written.replace("_", ".")
+    if not equals:
+        raise KafkaClientError(f"--kafka {written}: expected KEY=VALUE, such as bootstrap.servers={LOCAL_SERVERS}")
+    if key not in known:
+        similar = get_close_matches(key, known, n=1)
+        advice = f"did you mean {similar[0]}?" if similar else f"expected one of {', '.join(known)}"
+        raise KafkaClientError(f"--kafka {written}: unknown key", advice)
+    if is_written_secret(key, value):
+        raise KafkaClientError(
+            f"--kafka {written}: a secret on the command line shows in the process list", SECRET_ADVICE
+        )
+    return key, _substitute(COMMAND_VARIABLE, value, f"--kafka {written}", environment)
+
+
+def client_options(properties: Mapping[str, object]) -> dict[str, object]:
+    """kafka-python's options for the client properties that have any; those of Java alone are left out.
+
+    Raises KafkaClientError for a trust store that Python can't read, and for an unset ${env:NAME}.
+    """
+    given = {
+        key: _substitute(CLUSTER_VARIABLE, str(value), f"kafka.{key}", os.environ)
+        for key, value in properties.items()
+        if key in PROPERTIES and value is not None
+    }
+    options: dict[str, object] = {"bootstrap_servers": given["bootstrap.servers"].split(",")}
+    options |= {key.replace(".", "_"): given[key] for key in SAME_IN_PYTHON if key in given}
+    for field in ("username", "password"):
+        login = re.search(rf'{field}="([^"]*)"', given.get("sasl.jaas.config", ""))
+        if login:
+            options[f"sasl_plain_{field}"] = login[1]
+    if "ssl.truststore.location" in given:
+        if given.get("ssl.truststore.type") != "PEM":
+            raise KafkaClientError(
+                "kafka.ssl.truststore.location: Python reads a trust store of type PEM only",
+                "export the certificates to a PEM file and set ssl.truststore.type=PEM",
+            )
+        options["ssl_cafile"] = given["ssl.truststore.location"]
+    return options
+
+
+def _substitute(variable: re.Pattern[str], value: str, place: str, environment: Mapping[str, str]) -> str:
+    def look_up(match: re.Match[str]) -> str:
+        if match[1] not in environment:
+            raise KafkaClientError(
+                f"{place}: environment variable {match[1]} is not set", "set it where this command runs"
+            )
+        return environment[match[1]]
+
+    return variable.sub(look_up, value)
