@@ -1,19 +1,18 @@
 """How far features and scores have moved from training: the newest windows of topic drift."""
 
-from dashboard.records import Drift, FeatureDrift
+from udfs.outputs import LEVELS, DriftWindow, FeatureDrift
 
 WINDOWS = 120
 MOST_VERSIONS = 6
-LEVELS = ("stable", "watch", "alarm")
 
 
 class Drifting:
     """The records of topic drift by model version."""
 
     def __init__(self) -> None:
-        self._windows: dict[str, dict[int, Drift]] = {}
+        self._windows: dict[str, dict[int, DriftWindow]] = {}
 
-    def add(self, record: Drift) -> None:
+    def add(self, record: DriftWindow) -> None:
         version = record.model_version
         if version not in self._windows and len(self._windows) >= MOST_VERSIONS:
             del self._windows[min(self._windows, key=lambda known: max(self._windows[known]))]
@@ -75,7 +74,7 @@ class Drifting:
             return None
         return next((part.shares for part in self._newest(version).features if part.name == name), None)
 
-    def _newest(self, version: str) -> Drift:
+    def _newest(self, version: str) -> DriftWindow:
         windows = self._windows[version]
         return windows[max(windows)]
 
@@ -83,15 +82,15 @@ class Drifting:
 def _rank(feature: dict) -> tuple:
     """The highest level first, then the largest index; what hardly moves keeps its place from window to window."""
     level = LEVELS.index(feature["level"]) if feature["level"] in LEVELS else 0
-    return -level, -round(feature["psi"] or 0, 2), feature["name"]
+    return -level, -round(feature["psi"], 2), feature["name"]
 
 
-def _level(window: Drift) -> str:
+def _level(window: DriftWindow) -> str:
     return window.level if window.level in LEVELS else LEVELS[0]
 
 
 def _psi(feature: FeatureDrift | None) -> float | None:
-    return None if feature is None or feature.psi is None else round(feature.psi, 4)
+    return None if feature is None else round(feature.psi, 4)
 
 
 def _letter(feature: FeatureDrift | None) -> str:

@@ -7,8 +7,8 @@ from numpy.typing import ArrayLike
 from scipy.stats import t as student
 
 from dashboard.quality import trailing_sums
-from dashboard.records import Kpi
 from dashboard.series import Series
+from udfs.outputs import KpiValue
 
 MINUTES = 1_440
 SPAN = 15  # minutes that a point of a line stands for
@@ -24,7 +24,7 @@ class KpiLines:
     def __init__(self) -> None:
         self._lines: dict[tuple[str, str, str | None], Series] = {}
 
-    def add(self, record: Kpi) -> None:
+    def add(self, record: KpiValue) -> None:
         if record.window != "minute":
             return
         line = (record.kpi, record.arm or NO_ARM, record.placement)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.stats import norm
 
-from dashboard.records import Outcome, Quality
 from dashboard.series import Series
+from udfs.outputs import ModelQuality, Outcome
 
 MINUTES = 1_440
 SPAN = 15  # minutes that a point of a line stands for
@@ -25,7 +25,7 @@ class LiveQuality:
     def __init__(self) -> None:
         self._by_model: dict[tuple[str, str], Series] = {}
 
-    def add(self, record: Quality) -> None:
+    def add(self, record: ModelQuality) -> None:
         model = (record.model_version, record.arm)
         if model not in self._by_model and len(self._by_model) >= MOST_MODELS:
             return

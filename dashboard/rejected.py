@@ -1,11 +1,9 @@
 """Dead letters: how many for which reason, and the newest of each."""
 
-from base64 import b64decode
-from binascii import Error as Base64Error
 from collections import Counter, deque
 
-from dashboard.records import DeadLetter
 from dashboard.series import Series
+from udfs.outputs import DeadLetter
 from udfs.rejects import Reason
 
 MINUTES = 180
@@ -35,7 +33,7 @@ class DeadLetters:
                 "topic": record.topic[:249],
                 "partition": record.partition,
                 "offset": record.offset,
-                "message": (record.message or "")[:SHOWN_BYTES],
+                "message": record.message[:SHOWN_BYTES],
                 **_shown(record.original),
             }
         )
@@ -51,19 +49,11 @@ class DeadLetters:
         }
 
 
-def _shown(original: str | None) -> dict:
+def _shown(original: bytes | None) -> dict:
     """The first bytes as text, and how many there are."""
     if original is None:
         return {"original": None, "bytes": 0}
-    wanted = (SHOWN_BYTES + 2) // 3 * 4
-    try:
-        start = b64decode(original[:wanted])
-    except (Base64Error, ValueError):
-        return {"original": None, "bytes": 0}
-    return {
-        "original": start[:SHOWN_BYTES].decode("utf-8", "backslashreplace"),
-        "bytes": len(original) * 3 // 4 - original[-2:].count("="),
-    }
+    return {"original": original[:SHOWN_BYTES].decode("utf-8", "backslashreplace"), "bytes": len(original)}
 
 
 def _columns(series: Series) -> dict:

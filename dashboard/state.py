@@ -8,9 +8,10 @@ from dashboard.experiments import Experiments
 from dashboard.flow import TopicFlow
 from dashboard.kpi_lines import KpiLines
 from dashboard.quality import Calibration, LiveQuality
-from dashboard.records import DeadLetter, Drift, Effect, Kpi, Outcome, Quality, Reader, Score
+from dashboard.records import RecordDecoder
 from dashboard.rejected import DeadLetters
 from dashboard.scoring import Latencies, ScoreMix
+from udfs.outputs import RECORDS
 
 #: How long a topic may be silent before the pages say so; None where silence is no sign of anything.
 SILENT_AFTER_MS: dict[str, int | None] = {
@@ -27,9 +28,9 @@ SILENT_AFTER_MS: dict[str, int | None] = {
     "drift": 600_000,
 }
 
-#: Topics that are read record by record, and how; of the others a sample is enough, or their offsets are.
-FOLLOWED = {"dead_letters": DeadLetter, "kpis": Kpi, "model_quality": Quality, "experiments": Effect, "drift": Drift}
-SAMPLED = {"scores": Score, "outcomes": Outcome}
+#: Topics that are read record by record; of the others a sample is enough, or their offsets are.
+FOLLOWED = ("dead_letters", "kpis", "model_quality", "experiments", "drift")
+SAMPLED = ("scores", "outcomes")
 
 
 class DashboardState:
@@ -39,7 +40,7 @@ class DashboardState:
         """`topics` are names by role."""
         self.lock = threading.RLock()
         self.flows = {role: TopicFlow(topics[role], after) for role, after in SILENT_AFTER_MS.items()}
-        self.readers = {role: Reader(kind) for role, kind in (FOLLOWED | SAMPLED).items()}
+        self.decoders = {role: RecordDecoder(RECORDS[role]) for role in FOLLOWED + SAMPLED}
         self.latencies = Latencies(budget_ms)
         self.mix = ScoreMix()
         self.rejected = DeadLetters()
@@ -72,11 +73,11 @@ class DashboardState:
                     self.flows[role].observe(now_ms, offsets)
 
     def take(self, role: str, now_ms: int, values: Sequence[bytes | None], times_ms: Sequence[int] = ()) -> list:
-        """Add records of a topic, with Kafka's timestamps; returns those that could be read."""
+        """Add records of a topic, with Kafka's timestamps; returns those that can be decoded."""
         with self.lock:
-            records = self.readers[role].read(list(values))
+            records = self.decoders[role].decode(values)
             if role == "dead_letters":
-                # Where all can be read, as nearly always, each has its own time; else about the same.
+                # Where all can be decoded, as nearly always, each has its own time; else about the same.
                 times_ms = times_ms if len(times_ms) == len(records) else [now_ms] * len(records)
                 for record, time_ms in zip(records, times_ms):
                     self.rejected.add(time_ms, record)

@@ -11,14 +11,15 @@ import msgspec
 import numpy as np
 
 from dashboard.explain import Explanation, Model, explain, load_model
-from dashboard.records import Reader, Score
-from dashboard.topic_reader import TopicReader
+from dashboard.records import RecordDecoder
+from dashboard.topic_reader import TopicReader, open_reader
 from dashboard.user_records import NOTHING, Budget, Found, find_records, partition_of
 from dashboard.words import value_text
 from training.dataset import Dataset, arrange, read_clicks, read_profile_batch
 from udfs.events import Click, ClickLimits
 from udfs.features import FEATURES, FeatureComputer
 from udfs.model import BundleError, load_bundle
+from udfs.outputs import Score
 from udfs.registry import Registry, RegistryError
 
 MOST_RECORDS, MOST_SECONDS = 400_000, 20.0  # of all topics, for one answer
@@ -79,16 +80,13 @@ class Users:
     def find(self, user_id: str, place: tuple[int, int] | None = None) -> UserPage:
         """A user's page, with the reasons of the event at a partition and offset of clicks, else of the newest score.
 
-        Raises LookupBusy, KafkaError.
+        Raises LookupBusy, KafkaClientError.
         """
         if not self._one.acquire(blocking=False):
             raise LookupBusy
         try:
-            reader = TopicReader(self._properties)
-            try:
+            with open_reader(self._properties) as reader:
                 found = self._read(reader, user_id.encode())
-            finally:
-                reader.close()
             return self._page(user_id, *found, place)
         finally:
             self._one.release()
@@ -107,7 +105,7 @@ class Users:
 
         scores = read("scores", most=SHOWN)
         # Whoever produces clicks may choose partitions in another way; scores say where the clicks are.
-        told = Reader(Score).read([record.value for record in scores.records[-1:]])
+        told = RecordDecoder(Score).decode([record.value for record in scores.records[-1:]])
         profiles = read("profiles", most=1)
         return read("clicks", told[0].source_partition if told else None), profiles, scores
 
@@ -122,7 +120,7 @@ class Users:
             _times_ms(profiles),
         )
         dataset = arrange(accepted, updates, self._history_length)
-        scored = Reader(Score).read([record.value for record in scores.records])
+        scored = RecordDecoder(Score).decode([record.value for record in scores.records])
         by_place = {(score.source_partition, score.source_offset): score for score in scored}
         events = {}
         for row in reversed(range(max(0, len(dataset.user) - SHOWN), len(dataset.user))):

@@ -18,12 +18,14 @@ from pyflink.table import StatementSet, TableEnvironment
 from jobs.decoding import register_decoders
 from jobs.settings import ConfigError, Settings, archive_settings, load_settings
 from jobs.submission import parse_arguments, submit
-from jobs.tables import FEATURE_LOG_COLUMNS, create_table, feature_log_source, source_tables
-from jobs.topics import TopicError, check_topics
+from jobs.tables import columns, create_table, feature_log_source, source_tables
+from jobs.topics import check_topics
+from udfs.kafka.errors import KafkaClientError
+from udfs.outputs import FeatureVector
 
 RECORD_FILES = """record_key BYTES, payload BYTES, record_time TIMESTAMP_LTZ(3), source_partition INT,
     source_offset BIGINT, topic STRING, `day` STRING"""
-FEATURE_FILES = f"{FEATURE_LOG_COLUMNS.rstrip()}, `day` STRING"
+FEATURE_FILES = columns(FeatureVector, "`day` STRING")
 
 # Both topics go into one sink, so that a failure restarts both: they share a Python worker, and Flink would restart but
 # the half that noticed its end, with the worker that has ended.
@@ -50,10 +52,9 @@ FROM (
 )
 """
 
-ARCHIVE_FEATURES = """
+ARCHIVE_FEATURES = f"""
 INSERT INTO feature_files
-SELECT user_id, event_id, event_time, score, model_version, feature_schema_hash, features, source_partition,
-    source_offset, DATE_FORMAT(record_time, 'yyyy-MM-dd')
+SELECT {", ".join(FeatureVector.__struct_fields__)}, DATE_FORMAT(record_time, 'yyyy-MM-dd')
 FROM feature_log
 """
 
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = archive_settings(load_settings(options.conf, options.set))
         if not options.skip_topic_check:
             check_topics(settings)
-    except (ConfigError, TopicError) as error:
+    except (ConfigError, KafkaClientError) as error:
         sys.exit(f"archive_clicks: {error}")
     sources = source_tables(settings)
     if settings.feature_log.user_share > 0:

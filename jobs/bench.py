@@ -30,8 +30,8 @@ from jobs.bench_rates import BenchError
 from jobs.bench_report import Measured, Report, ReportError, commit_of, now, read_report, write_report
 from jobs.local_stack import PROJECT, StackError
 from jobs.processes import ProcessError
-from jobs.topics import TopicError
 from training.records import SourceError
+from udfs.kafka.errors import KafkaClientError
 
 REPORT = PROJECT / "build" / "bench.json"
 
@@ -51,7 +51,7 @@ FAILURES = (
     BenchError,
     StackError,
     ProcessError,
-    TopicError,
+    KafkaClientError,
     SourceError,
     KafkaError,
     flink_client.JobError,

@@ -18,6 +18,7 @@ from jobs.replay_send import FOR_LATENCY, at_rate, send
 from jobs.settings import Topics
 from training.records import Record
 from training.simulate import Simulation, simulate
+from udfs.outputs import Score
 
 MOST_CLICKS = 500_000  # different ones; then they come again
 SETTLE_SECONDS = 5
@@ -128,7 +129,7 @@ class Receiver(threading.Thread):
         return len(self.times) // 2
 
     def run(self) -> None:
-        read = msgspec.json.Decoder(_Score).decode
+        read = msgspec.json.Decoder(Score).decode
         while not self._stopping.is_set():
             batches = self._consumer.poll(timeout_ms=100)
             now_ms = time.time() * 1000
@@ -140,10 +141,6 @@ class Receiver(threading.Thread):
         self._stopping.set()
         self.join()
         self._consumer.close()
-
-
-class _Score(msgspec.Struct):
-    event_time: int
 
 
 def in_a_process(function, *arguments):

@@ -10,7 +10,7 @@ from jobs import flink_client
 from jobs.bench_context import EVENTS, Context, fresh_run, note, step
 from jobs.job_metrics import job_metric, records_read
 from jobs.replay_send import send_at_once
-from training.kafka_source import read_topic
+from udfs.kafka.reading import read_topic
 
 JOBS = ("measure_outcomes", "measure_sessions", "watch_drift", "watch_experiments")
 USER_SHARE = 0.1  # of users in the feature log

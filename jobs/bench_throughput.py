@@ -17,7 +17,7 @@ from jobs.bench_rates import rate_between
 from jobs.bench_swap import POLL_SECONDS, job_swap_figures, job_swap_words
 from jobs.job_metrics import job_metric
 from jobs.local_stack import LocalStack
-from training.kafka_source import read_topic
+from udfs.kafka.reading import read_topic
 from udfs.model import load_bundle
 
 BACKENDS = {"heap": "hashmap", "rocksdb": "rocksdb"}

@@ -107,7 +107,7 @@ def _demonstrate(stack: LocalStack) -> None:
     console.print(f"    job {job} runs")
     show_dashboard(stack, CONF, overrides)
 
-    outcome = Outcome()
+    outcome = Outcome(settings.topics.dead_letters)
     topics = [settings.topics.scores, settings.topics.dead_letters]
     watcher = TopicWatcher(stack.bootstrap_servers, topics, outcome.received)
     watcher.start()

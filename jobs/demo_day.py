@@ -47,10 +47,10 @@ from jobs.replay_send import at_recorded_speed, send
 from jobs.settings import Settings, load_settings
 from jobs.topics import create_topics
 from jobs.watch_scores import TopicWatcher
-from training.labels import CONVERTED
 from training.records import Record
 from training.simulate import Clickstream, Simulation, simulate
 from training.visits import HOUR_MS
+from udfs.labels import CONVERTED
 
 CONF = PROJECT / "conf" / "local.yaml"
 REPORT = PROJECT / "build" / "demo_day.json"

@@ -7,8 +7,9 @@ import msgspec
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from jobs.demo_day_outcome import DayOutcome, DriftRecord, EffectRecord, KpiSums, ScoreOutcome, ShadowScores
+from jobs.demo_day_outcome import DayOutcome
 from training.simulate import Clickstream
+from udfs.outputs import DriftWindow, ExperimentResult, KpiValue, Outcome, ShadowScores
 
 MOVED_SHOWN = 8
 
@@ -26,7 +27,7 @@ def report(day: Clickstream, outcome: DayOutcome, experiment_ms: int, shift_ms: 
 
 
 def model_figures(
-    outcomes: Sequence[ScoreOutcome], shadows: Sequence[ShadowScores], propensity: np.ndarray, shift_ms: int
+    outcomes: Sequence[Outcome], shadows: Sequence[ShadowScores], propensity: np.ndarray, shift_ms: int
 ) -> list[dict]:
     """How good scores were, and could have been: of each model, serving or in shadow, before and after the shift."""
     told = {_number(outcome.event_id): outcome for outcome in outcomes if outcome.evaluated}
@@ -69,7 +70,7 @@ def _auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     return round(float(roc_auc_score(labels, scores)), 4) if 0 < labels.mean() < 1 else None
 
 
-def kpi_figures(sums: Sequence[KpiSums], since_ms: int) -> dict[str, dict[str, float | None]]:
+def kpi_figures(sums: Sequence[KpiValue], since_ms: int) -> dict[str, dict[str, float | None]]:
     """The value of each KPI, and of click-through by placement, in each arm, of the hours from then on."""
     totals = defaultdict(lambda: np.zeros(2))
     for row in sums:
@@ -82,7 +83,7 @@ def kpi_figures(sums: Sequence[KpiSums], since_ms: int) -> dict[str, dict[str, f
     return dict(figures)
 
 
-def experiment_figures(effects: Sequence[EffectRecord]) -> dict | None:
+def experiment_figures(effects: Sequence[ExperimentResult]) -> dict | None:
     """The newest state of the experiment, None when nothing was told."""
     newest = {effect.kpi: effect for effect in sorted(effects, key=lambda effect: effect.at)}
     if not newest:
@@ -95,7 +96,7 @@ def experiment_figures(effects: Sequence[EffectRecord]) -> dict | None:
     }
 
 
-def drift_figures(records: Sequence[DriftRecord], shift_ms: int) -> dict[str, dict]:
+def drift_figures(records: Sequence[DriftWindow], shift_ms: int) -> dict[str, dict]:
     """Of each model: levels of the windows before and after the shift, its first alarm after it, what moved most."""
     figures = {}
     for version in sorted({record.model_version for record in records}):
@@ -117,11 +118,10 @@ def drift_figures(records: Sequence[DriftRecord], shift_ms: int) -> dict[str, di
     return figures
 
 
-def _mean_index(records: Sequence[DriftRecord]) -> dict[str, float]:
+def _mean_index(records: Sequence[DriftWindow]) -> dict[str, float]:
     """Each feature's PSI, the mean over windows."""
     indices = defaultdict(list)
     for record in records:
         for feature in record.features:
-            if feature.psi is not None:
-                indices[feature.name].append(feature.psi)
+            indices[feature.name].append(feature.psi)
     return {name: round(float(np.mean(values)), 4) for name, values in indices.items()}

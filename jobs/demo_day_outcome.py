@@ -1,4 +1,4 @@
-"""What the jobs told in the course of the demo's day, as far as it is read."""
+"""What the jobs wrote in the course of the demo's day, as far as its figures need it."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,71 +6,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from udfs.outputs import RECORDS, DriftWindow, ExperimentResult, KpiValue, Outcome, ShadowScores
 
-class ScoreOutcome(msgspec.Struct):
-    event_id: str
-    event_time: int
-    score: float
-    model_version: str
-    label: bool
-    evaluated: bool
-
-
-class ShadowScores(msgspec.Struct):
-    event_id: str
-    shadow_versions: list[str]
-    shadow_scores: list[float]
-
-
-class KpiSums(msgspec.Struct):
-    window: str
-    window_start: int
-    kpi: str
-    arm: str | None
-    placement: str | None
-    numerator: float
-    denominator: float
-
-
-class MovedFeature(msgspec.Struct):
-    name: str
-    psi: float | None
-
-
-class DriftRecord(msgspec.Struct):
-    window_start: int
-    window_end: int
-    model_version: str
-    level: str
-    moved: list[str]
-    features: list[MovedFeature]
-
-
-class EffectRecord(msgspec.Struct):
-    at: int
-    kpi: str
-    treatment: str
-    baseline: str
-    treatment_users: int
-    baseline_users: int
-    treatment_value: float | None
-    baseline_value: float | None
-    difference: float | None
-    low: float | None
-    high: float | None
-    is_better: bool
-    is_worse: bool
-    guardrail: str | None
-    decision: str
-
-
-_KINDS = {
-    "outcomes": ScoreOutcome,
-    "shadow_scores": ShadowScores,
-    "kpis": KpiSums,
-    "drift": DriftRecord,
-    "experiments": EffectRecord,
-}
+#: Topics whose records are kept.
+KEPT = ("outcomes", "shadow_scores", "kpis", "drift", "experiments")
+_DECODERS = {role: msgspec.json.Decoder(RECORDS[role]) for role in KEPT}
 
 
 @dataclass
@@ -80,17 +20,17 @@ class DayOutcome:
     roles: dict[str, str]  # of topics, by their names
     sent: int = 0
     counts: Counter[str] = field(default_factory=Counter)  # of records, by role
-    outcomes: list[ScoreOutcome] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
     shadow_scores: list[ShadowScores] = field(default_factory=list)
-    kpis: list[KpiSums] = field(default_factory=list)
-    drift: list[DriftRecord] = field(default_factory=list)
-    experiments: list[EffectRecord] = field(default_factory=list)
+    kpis: list[KpiValue] = field(default_factory=list)
+    drift: list[DriftWindow] = field(default_factory=list)
+    experiments: list[ExperimentResult] = field(default_factory=list)
 
     def received(self, topic: str, value: bytes, _now: float) -> None:
         """Take a record of one of the topics."""
         role = self.roles[topic]
-        if role in _KINDS:
-            getattr(self, role).append(msgspec.json.decode(value, type=_KINDS[role]))
+        if role in _DECODERS:
+            getattr(self, role).append(_DECODERS[role].decode(value))
         self.counts[role] += 1
 
     @property

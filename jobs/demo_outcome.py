@@ -13,16 +13,12 @@ from sklearn.metrics import roc_auc_score
 
 from training.records import Record
 from training.simulate import Clickstream, best_auc
+from udfs.outputs import DeadLetter, Score
 
 HOT_USERS, HOT_EVENTS = 5, 6
 
-
-class _Answer(msgspec.Struct):
-    """A score or a dead letter, as far as the demo reads it."""
-
-    event_id: str | None = None
-    score: float | None = None
-    reason: str | None = None
+_decode_score = msgspec.json.Decoder(Score).decode
+_decode_letter = msgspec.json.Decoder(DeadLetter).decode
 
 
 class _Identified(msgspec.Struct):
@@ -33,6 +29,7 @@ class _Identified(msgspec.Struct):
 class Outcome:
     """What was sent and what came back so far. One thread sends, another one receives."""
 
+    dead_letter_topic: str
     sent: int = 0
     scores: dict[str, float] = field(default_factory=dict)  # by event id
     dead_letters: Counter[str] = field(default_factory=Counter)  # by reason
@@ -64,16 +61,16 @@ class Outcome:
         if event_id is not None:
             self._sent_at.setdefault(event_id, time.time())  # a broken copy follows its click
 
-    def received(self, _topic: str, value: bytes, now: float) -> None:
+    def received(self, topic: str, value: bytes, now: float) -> None:
         """Take a record of the scores or dead-letters topic."""
-        answer = msgspec.json.decode(value, type=_Answer)
-        if answer.reason is not None:
-            self.dead_letters[answer.reason] += 1
+        if topic == self.dead_letter_topic:
+            self.dead_letters[_decode_letter(value).reason] += 1
             return
-        self.scores[answer.event_id] = answer.score
+        score = _decode_score(value)
+        self.scores[score.event_id] = score.score
         self._last_score_at = now
-        if self._sent_at is not None and answer.event_id in self._sent_at:
-            self.latencies_ms.append((now - self._sent_at[answer.event_id]) * 1000)
+        if self._sent_at is not None and score.event_id in self._sent_at:
+            self.latencies_ms.append((now - self._sent_at[score.event_id]) * 1000)
 
     @property
     def answered(self) -> int:

@@ -16,44 +16,14 @@ from pyflink.table import StatementSet, TableEnvironment
 from jobs.event_time import MAX_INTERVAL_MS, click_columns, interval
 from jobs.settings import ConfigError, Settings, click_limits, load_settings, outcome_settings
 from jobs.submission import parse_arguments, submit
-from jobs.tables import SCORES_COLUMNS, create_table, kafka_sink, kafka_source, keyed_sink
-from jobs.topics import TopicError, check_topics
-from training.labels import Label, LabelError, find_label
+from jobs.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
+from jobs.topics import check_topics
 from udfs.durations import duration_ms
 from udfs.flink_outcomes import MeasureQuality, ReadAmounts
-from udfs.quality import COUNT, MEASURES
-
-LABELS_FILE = "labels.yaml"  # beside the configuration file
-
-# A score's row is at the end of its horizon, and the watermark that much behind it: that of the events' own times.
-DUE_SCORES = """{scores},
-    arrival AS PROCTIME(),
-    due AS TO_TIMESTAMP_LTZ(event_time + {horizon_ms}, 3),
-    WATERMARK FOR due AS due - {behind}
-"""
-
-OUTCOMES_COLUMNS = """
-    user_id STRING,
-    event_id STRING,
-    event_name STRING,
-    event_time BIGINT,
-    score FLOAT,
-    decision BOOLEAN,
-    arm STRING,
-    model_version STRING,
-    label BOOLEAN,
-    evaluated BOOLEAN,
-    matured_at BIGINT,
-    source_partition INT,
-    source_offset BIGINT
-"""
-
-QUALITY_COLUMNS = f"""
-    event_minute BIGINT,
-    model_version STRING,
-    arm STRING,
-    {", ".join(f"{name} {'BIGINT' if name == COUNT else 'DOUBLE'}" for name in MEASURES)}
-"""
+from udfs.kafka.errors import KafkaClientError
+from udfs.labels import LABELS_FILE, Label, LabelError, find_label
+from udfs.outputs import ModelQuality, Outcome, Score
+from udfs.quality import MEASURES
 
 # The same click may be scored twice where delivery is at-least-once: its first score counts.
 # The window leaves out the moment of the score itself: (time, time + horizon], in milliseconds.
@@ -129,9 +99,14 @@ def measure_outcomes(tables: TableEnvironment, settings: Settings, label: Label)
 
 def score_columns(settings: Settings, label: Label) -> str:
     """The columns of `due_scores`, whose rowtime is when their horizon has passed."""
+    # The watermark is the horizon behind that, and so is that of the events' own times.
     behind_ms = label.horizon_ms + duration_ms(settings.event_time.lateness)
-    scores = SCORES_COLUMNS.rstrip()
-    return DUE_SCORES.format(scores=scores, horizon_ms=label.horizon_ms, behind=interval(behind_ms))
+    return columns(
+        Score,
+        "arrival AS PROCTIME()",
+        f"due AS TO_TIMESTAMP_LTZ(event_time + {label.horizon_ms}, 3)",
+        f"WATERMARK FOR due AS due - {interval(behind_ms)}",
+    )
 
 
 def kafka_tables(settings: Settings, label: Label) -> list[str]:
@@ -143,8 +118,8 @@ def kafka_tables(settings: Settings, label: Label) -> list[str]:
     return [
         create_table("due_scores", score_columns(settings, label), scores),
         create_table("event_clicks", click_columns(settings), clicks),
-        create_table("outcomes", OUTCOMES_COLUMNS, keyed_sink(settings, topics.outcomes)),
-        create_table("model_quality", QUALITY_COLUMNS, quality),
+        create_table("outcomes", columns(Outcome), keyed_sink(settings, topics.outcomes)),
+        create_table("model_quality", columns(ModelQuality), quality),
     ]
 
 
@@ -153,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments("measure_outcomes", "Submit the job that tells what came of each score.", arguments)
     try:
         settings = outcome_settings(load_settings(options.conf, options.set))
-        label = find_label(settings.outcomes.label, options.conf.parent / LABELS_FILE)
+        label = find_label(settings.outcomes.label, options.conf.with_name(LABELS_FILE))
         if label.horizon_ms + duration_ms(settings.event_time.lateness) > MAX_INTERVAL_MS:
             raise ConfigError(
                 f"key outcomes.label: the horizon of {label.horizon} and event_time.lateness "
@@ -161,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         if not options.skip_topic_check:
             check_topics(settings, ("clicks", "scores", "outcomes", "model_quality"))
-    except (ConfigError, LabelError, TopicError) as error:
+    except (ConfigError, LabelError, KafkaClientError) as error:
         sys.exit(f"measure_outcomes: {error}")
     submit(
         settings,

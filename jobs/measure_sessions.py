@@ -17,42 +17,14 @@ from pyflink.table import StatementSet, TableEnvironment
 from jobs.event_time import click_columns, interval
 from jobs.settings import ConfigError, Settings, click_limits, load_settings, session_settings
 from jobs.submission import parse_arguments, submit
-from jobs.tables import SCORES_COLUMNS, create_table, kafka_sink, kafka_source, keyed_sink
-from jobs.topics import TopicError, check_topics
+from jobs.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
+from jobs.topics import check_topics
 from udfs.durations import duration_ms
 from udfs.features import SESSION_GAP_MS
 from udfs.flink_sessions import ReadActions
-from udfs.kpis import COUNTED, Kpi, KpiError, load_kpis, sql_sum
-
-KPIS_FILE = "kpis.yaml"  # beside the configuration file
-
-TIMED_SCORES = """{scores},
-    happened AS TO_TIMESTAMP_LTZ(event_time, 3),
-    WATERMARK FOR happened AS happened - {lateness}
-"""
-
-SESSIONS_COLUMNS = f"""
-    user_id STRING,
-    arm STRING,
-    model_version STRING,
-    started_at BIGINT,
-    ended_at BIGINT,
-    events BIGINT,
-    pages BIGINT,
-    {", ".join(f"{name} BIGINT" for name in COUNTED)},
-    revenue DOUBLE
-"""
-
-KPIS_COLUMNS = """
-    window_start BIGINT,
-    `window` STRING,
-    arm STRING,
-    placement STRING,
-    kpi STRING,
-    numerator DOUBLE,
-    denominator DOUBLE,
-    `value` DOUBLE
-"""
+from udfs.kafka.errors import KafkaClientError
+from udfs.kpis import COUNTED, KPIS_FILE, Kpi, KpiError, load_kpis, sql_sum
+from udfs.outputs import KpiValue, Score, Session
 
 ACTIONS = """
 CREATE TEMPORARY VIEW actions AS
@@ -85,8 +57,7 @@ GROUP BY user_id, SESSION(happened, {{gap}})
 
 SESSIONS = f"""
 INSERT INTO sessions
-SELECT user_id, arm, model_version, started_at, ended_at, events, pages, {", ".join(COUNTED)}, revenue
-FROM closed_sessions
+SELECT {", ".join(Session.__struct_fields__)} FROM closed_sessions
 """
 
 # A session counts in the window in which it closes: when its silence has lasted for the gap.
@@ -152,7 +123,9 @@ def measure_sessions(tables: TableEnvironment, settings: Settings, kpis: dict[st
 def score_columns(settings: Settings) -> str:
     """The columns of `timed_scores`, whose rowtime is that of the click."""
     lateness = interval(duration_ms(settings.event_time.lateness))
-    return TIMED_SCORES.format(scores=SCORES_COLUMNS.rstrip(), lateness=lateness)
+    return columns(
+        Score, "happened AS TO_TIMESTAMP_LTZ(event_time, 3)", f"WATERMARK FOR happened AS happened - {lateness}"
+    )
 
 
 def kafka_tables(settings: Settings) -> list[str]:
@@ -163,8 +136,8 @@ def kafka_tables(settings: Settings) -> list[str]:
     return [
         create_table("timed_scores", score_columns(settings), scores),
         create_table("event_clicks", click_columns(settings), clicks),
-        create_table("sessions", SESSIONS_COLUMNS, keyed_sink(settings, topics.sessions)),
-        create_table("kpis", KPIS_COLUMNS, kafka_sink(settings, topics.kpis) | {"format": "json"}),
+        create_table("sessions", columns(Session), keyed_sink(settings, topics.sessions)),
+        create_table("kpis", columns(KpiValue), kafka_sink(settings, topics.kpis) | {"format": "json"}),
     ]
 
 
@@ -173,10 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments("measure_sessions", "Submit the job that measures sessions and KPIs.", arguments)
     try:
         settings = session_settings(load_settings(options.conf, options.set))
-        kpis = load_kpis(options.conf.parent / KPIS_FILE)
+        kpis = load_kpis(options.conf.with_name(KPIS_FILE))
         if not options.skip_topic_check:
             check_topics(settings, ("clicks", "scores", "sessions", "kpis"))
-    except (ConfigError, KpiError, TopicError) as error:
+    except (ConfigError, KpiError, KafkaClientError) as error:
         sys.exit(f"measure_sessions: {error}")
     submit(
         settings,

@@ -13,7 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +22,13 @@ from kafka.errors import KafkaError
 from rich.console import Console
 from rich.table import Table
 
-from jobs.dead_letters import DeadLetter, read_letter
-from jobs.kafka_records import MAX_RECORD_BYTES, reading, records_until_now, seek_to_time, time_ms
-from jobs.requeue_plan import Fate, Judge, Plan, note, note_key, noted_position
+from jobs.requeue_plan import Fate, Judge, Plan, note, note_key, noted_position, read_letter
 from jobs.settings import ConfigError, Settings, load_settings
-from jobs.topics import TopicError
-from training.kafka_source import client_options
-from training.records import SourceError
+from jobs.time_options import time_ms
+from udfs.kafka.connection import open_producer
+from udfs.kafka.errors import KafkaClientError
+from udfs.kafka.reading import MAX_RECORD_BYTES, open_topics, records_until_now, seek_to_time
+from udfs.outputs import DeadLetter
 from udfs.rejects import Reason
 
 BATCH = 500  # letters in a transaction
@@ -46,14 +46,14 @@ class Selection:
 
 
 def preview(settings: Settings, selected: Selection) -> Plan:
-    """What `requeue` would do now. Raises TopicError."""
-    with reading(settings, settings.topics.requeued) as (consumer, partitions):
+    """What `requeue` would do now. Raises KafkaClientError."""
+    with open_topics(settings.kafka, settings.topics.requeued) as (consumer, partitions):
         sent = [noted_position(record.key) for record in records_until_now(consumer, partitions)]
     return Judge(settings, sent).plan(_letters(settings, selected), selected.limit)
 
 
 def requeue(settings: Settings, selected: Selection) -> Plan:
-    """Send the selected letters back. Raises TopicError; what was sent until then is noted."""
+    """Send the selected letters back. Raises KafkaClientError; what was sent until then is noted."""
     with _producer(settings) as producer:
         producer.init_transactions()  # fences any other run: from here on, only this one adds notes
         plan = preview(settings, selected)
@@ -91,7 +91,7 @@ def _transaction(producer: KafkaProducer) -> Iterator[None]:
 
 
 def _letters(settings: Settings, selected: Selection) -> Iterator[DeadLetter]:
-    with reading(settings, settings.topics.dead_letters) as (consumer, partitions):
+    with open_topics(settings.kafka, settings.topics.dead_letters) as (consumer, partitions):
         if selected.since_ms is not None:
             seek_to_time(consumer, partitions, selected.since_ms)
         for record in records_until_now(consumer, partitions):
@@ -101,28 +101,17 @@ def _letters(settings: Settings, selected: Selection) -> Iterator[DeadLetter]:
                 yield letter
 
 
-@contextmanager
-def _producer(settings: Settings) -> Iterator[KafkaProducer]:
-    """A producer with transactions. Raises TopicError."""
+def _producer(settings: Settings) -> AbstractContextManager[KafkaProducer]:
+    """A producer with transactions."""
     name = f"{settings.job.name}-requeue"
-    try:
-        producer = KafkaProducer(
-            **client_options(settings.kafka),
-            transactional_id=name,
-            max_request_size=MAX_RECORD_BYTES,
-            metrics_enabled=False,
-        )
-    except SourceError as error:
-        raise TopicError(str(error)) from None
-    except KafkaError as error:
-        servers = settings.kafka["bootstrap.servers"]
-        raise TopicError(f"kafka.bootstrap.servers: no broker answers at {servers}: {error}") from None
-    try:
-        yield producer
-    except KafkaError as error:
-        raise TopicError(f"transactional id {name}: {error}; what has been sent is noted: run it again") from None
-    finally:
-        producer.close()
+    remedy = f"remove the cause and run the command again; what it has sent is noted in {settings.topics.requeued}"
+    return open_producer(
+        settings.kafka,
+        f"transactional id {name}",
+        remedy,
+        transactional_id=name,
+        max_request_size=MAX_RECORD_BYTES,
+    )
 
 
 def table(plan: Plan, dry_run: bool) -> Table:
@@ -163,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"requeue: {error}", file=sys.stderr)
         return 2
-    except TopicError as error:
+    except KafkaClientError as error:
         print(f"requeue: {error}", file=sys.stderr)
         return 1
     Console().print(table(plan, options.dry_run) if plan.counts else "no such dead letters")

@@ -3,14 +3,30 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 import msgspec
+from kafka.consumer.fetcher import ConsumerRecord
 
-from jobs.dead_letters import DeadLetter, Position
 from jobs.settings import Settings, click_limits
 from udfs.events import ClickDecoder
+from udfs.kafka.errors import KafkaClientError
+from udfs.outputs import DeadLetter, Position, RequeuedLetter, to_json
 from udfs.profiles import ProfileDecoder
+
+_decode = msgspec.json.Decoder(DeadLetter).decode
+
+
+def read_letter(record: ConsumerRecord) -> DeadLetter:
+    """The dead letter that a record of the topic holds. Raises KafkaClientError when it is none."""
+    try:
+        letter = _decode(record.value)
+        datetime.fromisoformat(letter.timestamp)  # the contract's pattern also allows a 30th of February
+    except (msgspec.DecodeError, TypeError, ValueError) as error:
+        place = f"topic {record.topic}, partition {record.partition}, offset {record.offset}"
+        raise KafkaClientError(f"{place}: not a dead letter: {error}") from None
+    return letter
 
 
 class Fate(StrEnum):
@@ -82,6 +98,4 @@ def noted_position(key: bytes) -> Position:
 
 def note(letter: DeadLetter, now_ms: int) -> bytes:
     """The value of a note in the topic `requeued`."""
-    topic, partition, offset = letter.position
-    fields = {"topic": topic, "partition": partition, "offset": offset, "reason": letter.reason}
-    return msgspec.json.encode(fields | {"requeued_at": now_ms})
+    return to_json(RequeuedLetter(*letter.position, letter.reason, now_ms))

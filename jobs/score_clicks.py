@@ -17,9 +17,10 @@ from jobs.settings import ConfigError, Settings, click_limits, load_settings
 from jobs.streams import Stream, Streams
 from jobs.submission import flink_options, parse_arguments
 from jobs.tables import consumer_properties, producer_properties, transactional_prefix
-from jobs.topics import TopicError, check_topics
+from jobs.topics import check_topics
 from udfs.deployment import Options
 from udfs.durations import duration_ms
+from udfs.kafka.errors import KafkaClientError
 from udfs.model import BundleError, load_bundle
 from udfs.registry import RegistryError
 from udfs.serving import Serving, serving_bundle, serving_registry
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         serving = find_serving(settings)
         if not options.skip_topic_check:
             check_topics(settings)
-    except (ConfigError, BundleError, RegistryError, TopicError) as error:
+    except (ConfigError, BundleError, RegistryError, KafkaClientError) as error:
         sys.exit(f"score_clicks: {error}")
     streams = Streams(flink_options(settings), settings.workers)
     written = score_clicks(streams, *kafka_streams(streams, settings), settings, serving)

@@ -2,9 +2,13 @@
 
 import re
 
+import msgspec
+
 from jobs.settings import Settings
-from training.kafka_source import CLUSTER_VARIABLE
 from udfs.durations import duration_ms
+from udfs.kafka.properties import CLUSTER_VARIABLE
+from udfs.outputs import FeatureVector
+from udfs.sql_types import sql_types
 
 CLICKS_COLUMNS = """
     payload BYTES,
@@ -26,38 +30,18 @@ PROFILES_COLUMNS = """
 #: Where Kafka has the columns that are not in the record's bytes; a test's table leaves these out.
 KAFKA_METADATA = {name: f"METADATA FROM '{name}' VIRTUAL" for name in ("timestamp", "partition", "offset")}
 
-SCORES_COLUMNS = """
-    user_id STRING,
-    event_id STRING,
-    event_name STRING,
-    event_time BIGINT,
-    score FLOAT,
-    decision BOOLEAN,
-    arm STRING,
-    model_version STRING,
-    scored_at BIGINT,
-    source_partition INT,
-    source_offset BIGINT
-"""
 
-FEATURE_LOG_COLUMNS = """
-    user_id STRING,
-    event_id STRING,
-    event_time BIGINT,
-    score FLOAT,
-    model_version STRING,
-    feature_schema_hash STRING,
-    features BYTES,
-    source_partition INT,
-    source_offset BIGINT
-"""
+def columns(record: type[msgspec.Struct], *added: str) -> str:
+    """The column definitions of a table of a topic's records: the record's fields, then those that the table adds."""
+    fields = (f"`{name}` {kind}" for name, kind in sql_types(record).items())
+    return "\n    " + ",\n    ".join((*fields, *added)) + "\n"
 
 
-def create_table(name: str, columns: str, options: dict[str, object], partitioned_by: str = "") -> str:
+def create_table(name: str, definitions: str, options: dict[str, object], partitioned_by: str = "") -> str:
     """The CREATE TABLE statement."""
     written = ",\n    ".join(f"{_quote(key)} = {_quote(value)}" for key, value in options.items())
     partitions = f" PARTITIONED BY ({partitioned_by})" if partitioned_by else ""
-    return f"CREATE TEMPORARY TABLE {name} ({columns}){partitions} WITH (\n    {written}\n)"
+    return f"CREATE TEMPORARY TABLE {name} ({definitions}){partitions} WITH (\n    {written}\n)"
 
 
 def source_tables(settings: Settings) -> list[str]:
@@ -80,8 +64,8 @@ def source_tables(settings: Settings) -> list[str]:
 def feature_log_source(settings: Settings) -> str:
     """CREATE TABLE statement of the feature log, to be read."""
     options = kafka_source(settings, settings.topics.feature_log) | {"format": "json"}
-    columns = f"{FEATURE_LOG_COLUMNS.rstrip()},\n    record_time TIMESTAMP_LTZ(3) {KAFKA_METADATA['timestamp']}\n"
-    return create_table("feature_log", columns, options)
+    record_time = f"record_time TIMESTAMP_LTZ(3) {KAFKA_METADATA['timestamp']}"
+    return create_table("feature_log", columns(FeatureVector, record_time), options)
 
 
 #: The largest record that the job may have to write: a dead letter holds its original as base64.

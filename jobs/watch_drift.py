@@ -13,27 +13,25 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import msgspec
 from pyflink.table import StatementSet, TableEnvironment
 
 from jobs.event_time import interval
-from jobs.measure_outcomes import OUTCOMES_COLUMNS
 from jobs.settings import COUNTED_MS, ConfigError, Settings, drift_settings, load_settings
 from jobs.submission import parse_arguments, submit
-from jobs.tables import FEATURE_LOG_COLUMNS, create_table, kafka_sink, kafka_source
-from jobs.topics import TopicError, check_topics
+from jobs.tables import columns, create_table, kafka_sink, kafka_source
+from jobs.topics import check_topics
 from udfs.drift import REFERENCE_FILE, Thresholds
 from udfs.durations import duration_ms
 from udfs.flink_drift import CountCells, FindCells, JudgeDrift
+from udfs.kafka.errors import KafkaClientError
 from udfs.model import BundleError, read_listed_file, read_manifest
+from udfs.outputs import FeatureVector, Outcome
 from udfs.references import References, decode_reference
 from udfs.registry import Registry, RegistryError
 
-TIMED = """{columns},
-    happened AS TO_TIMESTAMP_LTZ({time}, 3),
-    WATERMARK FOR happened AS happened - {lateness}
-"""
-
-DRIFT_COLUMNS = "record STRING"  # JSON, whose features are an array of rows, which Python can't hand to SQL
+# The JSON of a DriftWindow: its features are an array of rows, which Python can't hand to SQL.
+DRIFT_COLUMNS = "record STRING"
 
 OBSERVED = """
 CREATE TEMPORARY VIEW observed AS
@@ -97,17 +95,19 @@ def watch_drift(tables: TableEnvironment, settings: Settings, references: Callab
 
 def vector_columns(settings: Settings) -> str:
     """The columns of `timed_vectors`, whose rowtime is that of the click."""
-    return _timed(FEATURE_LOG_COLUMNS, "event_time", settings)
+    return _timed_columns(FeatureVector, "event_time", settings)
 
 
 def outcome_columns(settings: Settings) -> str:
     """The columns of `timed_outcomes`, whose rowtime is when the outcome was known."""
-    return _timed(OUTCOMES_COLUMNS, "matured_at", settings)
+    return _timed_columns(Outcome, "matured_at", settings)
 
 
-def _timed(columns: str, time: str, settings: Settings) -> str:
+def _timed_columns(record: type[msgspec.Struct], time: str, settings: Settings) -> str:
     lateness = interval(duration_ms(settings.event_time.lateness))
-    return TIMED.format(columns=columns.rstrip(), time=time, lateness=lateness)
+    return columns(
+        record, f"happened AS TO_TIMESTAMP_LTZ({time}, 3)", f"WATERMARK FOR happened AS happened - {lateness}"
+    )
 
 
 def kafka_tables(settings: Settings) -> list[str]:
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         references = find_references(settings)
         if not options.skip_topic_check:
             check_topics(settings, ("feature_log", "outcomes", "drift"))
-    except (ConfigError, BundleError, RegistryError, TopicError) as error:
+    except (ConfigError, BundleError, RegistryError, KafkaClientError) as error:
         sys.exit(f"watch_drift: {error}")
     submit(
         settings,

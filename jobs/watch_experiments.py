@@ -15,39 +15,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pyflink.table import StatementSet, TableEnvironment
 
 from jobs.event_time import interval
-from jobs.measure_sessions import KPIS_FILE, SESSIONS_COLUMNS
 from jobs.settings import ConfigError, Settings, experiment_settings, load_settings
 from jobs.submission import parse_arguments, submit
-from jobs.tables import create_table, kafka_source, keyed_sink
-from jobs.topics import TopicError, check_topics
+from jobs.tables import columns, create_table, kafka_source, keyed_sink
+from jobs.topics import check_topics
 from udfs.durations import duration_ms, moment_ms
 from udfs.experiments import PAIRS
-from udfs.flink_experiments import VERDICT_COLUMNS, JudgeArms
-from udfs.kpis import Kpi, KpiError, load_kpis, sql_value
+from udfs.flink_experiments import VERDICT_TYPES, JudgeArms
+from udfs.kafka.errors import KafkaClientError
+from udfs.kpis import KPIS_FILE, Kpi, KpiError, load_kpis, sql_value
+from udfs.outputs import ExperimentResult, Session
 
-ARRIVING_SESSIONS = f"""{SESSIONS_COLUMNS.rstrip()},
-    arrival AS PROCTIME()
-"""
-
-EXPERIMENTS_COLUMNS = """
-    `at` BIGINT,
-    treatment STRING,
-    baseline STRING,
-    kpi STRING,
-    treatment_users BIGINT,
-    baseline_users BIGINT,
-    treatment_value DOUBLE,
-    baseline_value DOUBLE,
-    difference DOUBLE,
-    low DOUBLE,
-    high DOUBLE,
-    p_value DOUBLE,
-    is_better BOOLEAN,
-    is_worse BOOLEAN,
-    guardrail STRING,
-    sample_ratio_p DOUBLE,
-    decision STRING
-"""
+ARRIVING_SESSIONS = columns(Session, "arrival AS PROCTIME()")
 
 EARLIER = "earlier"  # the part of a session that is history; the other parts are the names of the two arms
 
@@ -132,7 +111,7 @@ def watch_experiments(tables: TableEnvironment, settings: Settings, kpis: dict[s
         tables.execute_sql(view)
     arrays = (", ".join(f"sum_{arm}_{numbers[expression]}" for expression in sums) for arm in arms)
     statements = tables.create_statement_set()
-    statements.add_insert_sql(EXPERIMENTS.format(*arms, *arrays, columns=", ".join(VERDICT_COLUMNS)))
+    statements.add_insert_sql(EXPERIMENTS.format(*arms, *arrays, columns=", ".join(VERDICT_TYPES)))
     return statements
 
 
@@ -181,7 +160,7 @@ def kafka_tables(settings: Settings) -> list[str]:
     }
     return [
         create_table("arriving_sessions", ARRIVING_SESSIONS, sessions),
-        create_table("experiments", EXPERIMENTS_COLUMNS, keyed_sink(settings, topics.experiments, "kpi")),
+        create_table("experiments", columns(ExperimentResult), keyed_sink(settings, topics.experiments, "kpi")),
     ]
 
 
@@ -190,10 +169,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments("watch_experiments", "Submit the job that watches an experiment.", arguments)
     try:
         settings = experiment_settings(load_settings(options.conf, options.set))
-        kpis = load_kpis(options.conf.parent / KPIS_FILE)
+        kpis = load_kpis(options.conf.with_name(KPIS_FILE))
         if not options.skip_topic_check:
             check_topics(settings, ("sessions", "experiments"))
-    except (ConfigError, KpiError, TopicError) as error:
+    except (ConfigError, KpiError, KafkaClientError) as error:
         sys.exit(f"watch_experiments: {error}")
     submit(
         settings,

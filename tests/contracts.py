@@ -2,20 +2,17 @@
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 
 from jsonschema import Draft202012Validator
 
-from jobs.settings import Topics
+from jobs.contracts import ROLES, contract_path
 
-CONTRACTS = Path(__file__).parents[1] / "docs" / "contracts"
-ROLES = Topics.__struct_fields__
 WRITTEN = [role for role in ROLES if role not in ("clicks", "profiles")]  # by the jobs
 
 
 def contract(role: str) -> dict:
     """The JSON Schema of a topic's values."""
-    return json.loads((CONTRACTS / f"{role}.schema.json").read_text())
+    return json.loads(contract_path(role).read_text())
 
 
 def broken(role: str, values: Iterable[bytes]) -> list[str]:

@@ -7,27 +7,9 @@ import msgspec
 import pandas as pd
 import pyarrow.parquet as pq
 
-from training.kafka_source import read_topic
 from training.records import SourceError
-
-
-class Session(msgspec.Struct):
-    """A record of topic `sessions`, as far as experiments read it."""
-
-    user_id: str
-    arm: str | None
-    started_at: int
-    ended_at: int
-    events: int
-    pages: int
-    view_promotions: int
-    select_promotions: int
-    add_to_carts: int
-    begin_checkouts: int
-    form_starts: int
-    form_submits: int
-    purchases: int
-    revenue: float
+from udfs.kafka.reading import read_topic
+from udfs.outputs import Session
 
 
 def read_sessions(path: Path) -> pd.DataFrame:
@@ -51,7 +33,7 @@ def read_sessions(path: Path) -> pd.DataFrame:
 def read_topic_sessions(properties: Mapping[str, object], topic: str) -> pd.DataFrame:
     """The session records that a topic has now; `properties` are Kafka client properties.
 
-    Raises SourceError naming topic, record, rule and value.
+    Raises SourceError naming topic, record, rule and value, and KafkaClientError for a topic that can't be read.
     """
     return _frame(_json(read_topic(properties, topic), f"topic {topic}: record"))
 

@@ -3,36 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 
 from training.evaluate import METRICS, Estimate, Scored, difference, estimate
+from udfs.outputs import Outcome, ShadowScores
 
 AUC = {"roc_auc": METRICS["roc_auc"]}
 Click = tuple[str, int, int]
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """A record of topic `outcomes`, as far as it is read."""
-
-    user_id: str
-    source_partition: int
-    source_offset: int
-    event_time: int
-    score: float
-    model_version: str
-    label: bool
-    evaluated: bool
-
-
-class ShadowScore(msgspec.Struct, frozen=True):
-    """A record of topic `shadow_scores`, as far as it is read."""
-
-    user_id: str
-    source_partition: int
-    source_offset: int
-    shadow_versions: tuple[str, ...]
-    shadow_scores: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -54,7 +31,7 @@ class ShadowQuality:
 
 
 def shadow_quality(
-    outcomes: Iterable[Outcome], shadow_scores: Iterable[ShadowScore], shadow: str, champion: str
+    outcomes: Iterable[Outcome], shadow_scores: Iterable[ShadowScores], shadow: str, champion: str
 ) -> ShadowQuality | None:
     """Join by user, partition and offset; each click counts once. None where they have none in common.
 
@@ -82,5 +59,5 @@ def shadow_quality(
     )
 
 
-def _click(record: Outcome | ShadowScore) -> Click:
+def _click(record: Outcome | ShadowScores) -> Click:
     return record.user_id, record.source_partition, record.source_offset

@@ -3,32 +3,11 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-import msgspec
-
+from udfs.outputs import DriftWindow, ModelQuality
 from udfs.rollout import Rollout
 
 MOST_NAMED = 5
 _MINUTE_MS = 60_000
-
-
-class DriftWindow(msgspec.Struct, frozen=True):
-    """A record of topic `drift`, as far as it is read."""
-
-    window_start: int
-    window_end: int
-    model_version: str
-    level: str
-    moved: tuple[str, ...] = ()
-
-
-class QualityMinute(msgspec.Struct, frozen=True):
-    """A record of topic `model_quality`, as far as it is read."""
-
-    event_minute: int
-    model_version: str
-    arm: str
-    scores: int
-    roc_auc: float | None = None
 
 
 def drift_trigger(records: Iterable[DriftWindow], champion: str, windows: int) -> str | None:
@@ -44,7 +23,7 @@ def drift_trigger(records: Iterable[DriftWindow], champion: str, windows: int) -
 
 
 def live_auc(
-    records: Iterable[QualityMinute], champion: str, minutes: int, least_scores: int
+    records: Iterable[ModelQuality], champion: str, minutes: int, least_scores: int
 ) -> tuple[float, int] | None:
     """The champion's AUC by minute, averaged by scores over the newest minutes, and how many scores that were.
 

@@ -13,7 +13,7 @@ index is by chance than with independent rows, `degrees_of_freedom` how it is di
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -21,6 +21,7 @@ from msgspec import Meta
 from scipy.special import chdtri
 
 from udfs.features import FEATURES
+from udfs.outputs import LEVELS, DriftWindow, FeatureDrift, Level
 
 REFERENCE_FILE = "reference.json"
 SCORE = "score"  # its name among the features
@@ -36,8 +37,6 @@ FALSE_ALARM = 1e-5
 #: Independent rows from which on a feature is judged: five in each decile, as Cochran (Biometrics 10, 1954) asks for.
 JUDGED_ROWS = 5 * BINS
 
-Level = Literal["stable", "watch", "alarm"]
-LEVELS: tuple[Level, ...] = ("stable", "watch", "alarm")
 
 _CODES = frozenset(feature.name for feature in FEATURES if feature.unit == "code")
 
@@ -110,32 +109,6 @@ class Reference(msgspec.Struct, frozen=True, dict=True):
         return np.stack([known.cells(values) for known, values in zip(self.distributions.values(), columns)], 1)
 
 
-class FeatureDrift(msgspec.Struct, frozen=True):
-    """A feature in a window: its index, corrected; the shares of what is missing, of what training never saw, and of
-    the known values in each bin."""
-
-    name: str
-    psi: float
-    level: Level
-    missing: float
-    unseen: float
-    shares: list[float]
-
-
-class WindowDrift(msgspec.Struct, frozen=True):
-    """A record of the topic `drift`."""
-
-    window_start: int
-    window_end: int
-    model_version: str
-    rows: int
-    level: Level
-    score_psi: float
-    label_rate: float | None
-    moved: list[str]
-    features: list[FeatureDrift]
-
-
 class NewestDrift:
     """How bad the newest window is, as numbers for metrics: the worst of its models."""
 
@@ -144,7 +117,7 @@ class NewestDrift:
         self.moved = 0  # features at watch or alarm
         self._window_end = 0
 
-    def note(self, drift: WindowDrift) -> None:
+    def note(self, drift: DriftWindow) -> None:
         """Take a window into account; windows that are older than the newest one count no more."""
         if drift.window_end < self._window_end:
             return
@@ -236,7 +209,7 @@ def window_drift(
     counts: np.ndarray,
     labels: tuple[int, int],
     thresholds: Thresholds,
-) -> WindowDrift:
+) -> DriftWindow:
     """The record of a window [start, end) in ms from its counts int64[features + 1, CELLS], at least one row, and from
     how many labels there were and how many of them positive."""
     watched = [name for name in reference.distributions if name not in thresholds.unwatched]
@@ -248,7 +221,7 @@ def window_drift(
         features.append(_feature_drift(name, known, of_feature, compared.corrected, level))
     moved = sorted((one for one in features if one.level != "stable"), key=lambda one: -one.psi)
     evaluated, positive = labels
-    return WindowDrift(
+    return DriftWindow(
         window_start=window[0],
         window_end=window[1],
         model_version=model_version,

@@ -3,13 +3,13 @@
 import zlib
 from collections.abc import Callable
 
-import msgspec
 import numpy as np
 from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
 from udfs.drift import CELLS, NewestDrift, Thresholds, count_cells, window_drift
 from udfs.flink_columns import Column, ColumnFunction, row_type
+from udfs.outputs import to_json
 from udfs.references import References
 
 
@@ -57,7 +57,7 @@ class CountCells(ColumnFunction):
 
 
 class JudgeDrift(ColumnFunction):
-    """The record of each window: JSON of a udfs.drift.WindowDrift; null where there are no counts or no reference."""
+    """The record of each window: JSON of a DriftWindow; null where there are no counts or no reference."""
 
     result = row_type(record=DataTypes.STRING())
 
@@ -95,7 +95,7 @@ class JudgeDrift(ColumnFunction):
         total = sum(np.frombuffer(zlib.decompress(part), np.int64) for part in counts).reshape(-1, CELLS)
         drift = window_drift(window, version, reference, total, labels, self._thresholds)
         self._newest.note(drift)
-        return msgspec.json.encode(drift).decode()
+        return to_json(drift).decode()
 
 
 def _count(cells: list) -> bytes:

@@ -7,23 +7,12 @@ from pyflink.table.udf import TableFunction, udtf
 
 from udfs.experiments import Arm, Finding, judge
 from udfs.kpis import Kpi
+from udfs.outputs import ExperimentResult
+from udfs.sql_types import sql_types
 
-#: Columns of a KPI in the verdict, in their order.
-VERDICT_COLUMNS = {
-    "kpi": DataTypes.STRING(),
-    "treatment_users": DataTypes.BIGINT(),
-    "baseline_users": DataTypes.BIGINT(),
-    "treatment_value": DataTypes.DOUBLE(),
-    "baseline_value": DataTypes.DOUBLE(),
-    "difference": DataTypes.DOUBLE(),
-    "low": DataTypes.DOUBLE(),
-    "high": DataTypes.DOUBLE(),
-    "p_value": DataTypes.DOUBLE(),
-    "is_better": DataTypes.BOOLEAN(),
-    "is_worse": DataTypes.BOOLEAN(),
-    "guardrail": DataTypes.STRING(),
-    "sample_ratio_p": DataTypes.DOUBLE(),
-    "decision": DataTypes.STRING(),
+#: The SQL types of the fields of a record that the verdict has; the job adds the others, which come first.
+VERDICT_TYPES = {
+    name: kind for name, kind in sql_types(ExperimentResult).items() if name not in ("at", "treatment", "baseline")
 }
 
 
@@ -40,11 +29,11 @@ class JudgeArms(TableFunction):
         verdict = judge(*arms, self._kpis, self._shares)
         for name in self._kpis:
             found = _columns_of(verdict.findings.get(name))
-            yield name, *verdict.users.values(), *found, verdict.sample_ratio_p, verdict.decision
+            yield name, *verdict.users.values(), *found, verdict.sample_ratio_p, verdict.action.value, verdict.decision
 
     def as_udtf(self):
         """The function as a table environment takes it."""
-        return udtf(self, result_types=list(VERDICT_COLUMNS.values()))
+        return udtf(self, result_types=[getattr(DataTypes, kind)() for kind in VERDICT_TYPES.values()])
 
 
 def _columns_of(finding: Finding | None) -> tuple:

@@ -1,66 +1,348 @@
-"""The records that the score job writes, as docs/contracts publishes them, and their JSON."""
+"""The records of the output topics: the only declaration of their fields.
 
+These structs define the JSON Schemas in docs/contracts (jobs/contracts.py), the columns of Flink's tables (`columns` in
+jobs/tables.py), and what each reader of a topic decodes.
+
+- Decoding enforces types, bounds, lengths and patterns, but nothing in `extra_json_schema`. So the contract lists the
+  values of an enum, and a reader accepts one that a later release adds.
+- The jobs write every field of a record. A field with a default may be missing in records from elsewhere.
+- `sql` in a field's `extra` is its SQL type, where that does not follow from its Python type.
+"""
+
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from udfs.history import EVENT_KINDS
+from udfs.rejects import Reason
+
+ARMS = ("champion", "challenger", "control", "not_eligible")
+#: Of drift, from the least to the most.
+Level = Literal["stable", "watch", "alarm"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+
+
+class ExperimentAction(StrEnum):
+    """What to do about an experiment."""
+
+    SHIP = "ship"
+    STOP = "stop"
+    KEEP_RUNNING = "keep_running"
+    FIX_FIRST = "fix_first"  # the arms do not have the users that their shares say
+
+
+#: Where a record is: topic, partition, offset.
+Position = tuple[str, int, int]
+
+
+def _one_of(values: Iterable[str]) -> dict[str, Any]:
+    return {"enum": [str(value) for value in values]}
+
+
+Count = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+UserId = Annotated[str, Meta(min_length=1, max_length=128, description="the user's id; also the record's key")]
+EventId = Annotated[str, Meta(max_length=128, description="of the click, where it had one")]
+EventName = Annotated[
+    str,
+    Meta(
+        description="GA4's name; other for a name that the contract does not keep",
+        extra_json_schema=_one_of(EVENT_KINDS),
+    ),
+]
+EventTime = Annotated[int, Meta(description="when the click happened, ms since 1970-01-01 UTC")]
+ModelScore = Annotated[Share, Meta(description="the model's probability of its label", extra={"sql": "FLOAT"})]
+Decision = Annotated[
+    bool, Meta(description="whether to act: the score is at least model.threshold; in control, what the rule says")
+]
+DecidingArm = Annotated[str, Meta(description="who decided", extra_json_schema=_one_of(ARMS))]
+ModelVersion = Annotated[str, Meta(min_length=1, description="version of the bundle whose score it is")]
+ScoredAt = Annotated[int, Meta(description="when it was scored, ms since 1970-01-01 UTC")]
+SourcePartition = Annotated[int, Meta(ge=0, description="partition of the click", extra={"sql": "INT"})]
+SourceOffset = Annotated[int, Meta(ge=0, description="offset of the click")]
 
 
 class Score(msgspec.Struct, gc=False):
     """A score of one accepted click."""
 
-    user_id: str
-    event_id: str | None
-    event_name: str
-    event_time: int
-    score: float
-    decision: bool
-    arm: str
-    model_version: str
-    scored_at: int
-    source_partition: int
-    source_offset: int
+    user_id: UserId
+    event_id: EventId | None
+    event_name: EventName
+    event_time: EventTime
+    score: ModelScore
+    decision: Decision
+    arm: DecidingArm
+    model_version: ModelVersion
+    scored_at: ScoredAt
+    source_partition: SourcePartition
+    source_offset: SourceOffset
 
 
 class FeatureVector(msgspec.Struct, gc=False):
-    """The exact vector that was scored; `features` is float32, little endian, in the order of the model's features."""
+    """The exact vector that was scored."""
 
-    user_id: str
-    event_id: str | None
-    event_time: int
-    score: float
-    model_version: str
-    feature_schema_hash: str
-    features: bytes
-    source_partition: int
-    source_offset: int
+    user_id: UserId
+    event_id: EventId | None
+    event_time: EventTime
+    score: ModelScore
+    model_version: ModelVersion
+    feature_schema_hash: Annotated[
+        str, Meta(description="as in the bundle's manifest, whose features name the columns")
+    ]
+    features: Annotated[bytes, Meta(description="float32, little endian, as base64; NaN is missing")]
+    source_partition: SourcePartition
+    source_offset: SourceOffset
 
 
 class ShadowScores(msgspec.Struct, gc=False):
-    """What the shadow models say of one click; a score is at the place of its version."""
+    """The scores that the shadow models give one click."""
 
-    user_id: str
-    event_id: str | None
-    event_time: int
-    model_version: str
-    score: float
-    shadow_versions: list[str]
-    shadow_scores: list[float]
-    scored_at: int
-    source_partition: int
-    source_offset: int
+    user_id: UserId
+    event_id: EventId | None
+    event_time: EventTime
+    model_version: ModelVersion
+    score: Annotated[Share, Meta(description="of the model that served", extra={"sql": "FLOAT"})]
+    shadow_versions: Annotated[
+        list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, description="versions of the shadows")
+    ]
+    shadow_scores: Annotated[
+        list[Share], Meta(min_length=1, description="each shadow's score, at the place of its version")
+    ]
+    scored_at: ScoredAt
+    source_partition: SourcePartition
+    source_offset: SourceOffset
+
+
+RejectedTopic = Annotated[str, Meta(description="of the rejected record")]
+RejectedPartition = Annotated[int, Meta(ge=0, description="of the rejected record", extra={"sql": "INT"})]
+RejectedOffset = Annotated[int, Meta(ge=0, description="of the rejected record")]
 
 
 class DeadLetter(msgspec.Struct, gc=False):
     """A rejected record, and why."""
 
-    topic: str
-    partition: int
-    offset: int
-    timestamp: str
-    reason: str
-    message: str
-    original: bytes | None
+    topic: RejectedTopic
+    partition: RejectedPartition
+    offset: RejectedOffset
+    timestamp: Annotated[
+        str,
+        Meta(
+            pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z$",
+            description="of the rejected record",
+            extra_json_schema={"format": "date-time"},
+        ),
+    ]
+    reason: Annotated[str, Meta(description="stable code", extra_json_schema=_one_of(Reason))]
+    message: Annotated[str, Meta(description="what exactly, with the field's path")]
+    original: Annotated[bytes, Meta(description="its bytes as base64; null for a record without value")] | None = None
 
+    @property
+    def position(self) -> Position:
+        return self.topic, self.partition, self.offset
+
+    @property
+    def timestamp_ms(self) -> int:
+        """Kafka's timestamp of the rejected record, in milliseconds."""
+        return round(datetime.fromisoformat(self.timestamp).timestamp() * 1000)
+
+
+class RequeuedLetter(msgspec.Struct, gc=False):
+    """A dead letter whose record was sent back."""
+
+    topic: RejectedTopic
+    partition: RejectedPartition
+    offset: RejectedOffset
+    reason: Annotated[str, Meta(description="as in dead_letters", extra_json_schema=_one_of(Reason))]
+    requeued_at: Annotated[int, Meta(description="when it was sent back, ms since 1970-01-01 UTC")]
+
+
+class Outcome(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """What came of one score, when its horizon has passed."""
+
+    user_id: UserId
+    event_id: EventId | None = None
+    event_name: EventName
+    event_time: EventTime
+    score: ModelScore
+    decision: Decision
+    arm: DecidingArm
+    model_version: ModelVersion
+    label: Annotated[bool, Meta(description="whether the outcome followed within the horizon")]
+    evaluated: Annotated[
+        bool, Meta(description="whether the label is for such events; what measures models leaves the others out")
+    ]
+    matured_at: Annotated[int, Meta(description="event_time and the horizon, ms since 1970-01-01 UTC")]
+    source_partition: SourcePartition
+    source_offset: SourceOffset
+
+
+class ModelQuality(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """How good the scores of one minute were, of one model and arm."""
+
+    event_minute: Annotated[int, Meta(description="the minute of the clicks, ms since 1970-01-01 UTC")]
+    model_version: ModelVersion
+    arm: DecidingArm
+    scores: Annotated[int, Meta(ge=1, description="how many evaluated outcomes")]
+    roc_auc: Annotated[Share, Meta(description="area under the ROC curve; null where all labels are alike")] | None = (
+        None
+    )
+    average_precision: Annotated[Share, Meta(description="null where all labels are alike")] | None = None
+    log_loss: Annotated[float, Meta(ge=0, description="mean logarithmic loss, in nats")]
+    mean_score: Annotated[Share, Meta(description="mean of the scores: where they are calibrated, the positive rate")]
+    positive_rate: Annotated[Share, Meta(description="share of the labels that are positive")]
+
+
+class Session(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """One closed session."""
+
+    user_id: UserId
+    # Without a default: sessions from a file that lacks the arms tell nothing of an experiment.
+    arm: (
+        Annotated[
+            str,
+            Meta(
+                description="of the session's first score; null when nothing was scored",
+                extra_json_schema=_one_of(ARMS),
+            ),
+        ]
+        | None
+    )
+    model_version: (
+        Annotated[str, Meta(description="of the session's first score; null when nothing was scored")] | None
+    ) = None
+    started_at: Annotated[int, Meta(description="its first event, ms since 1970-01-01 UTC")]
+    ended_at: Annotated[int, Meta(description="its last event, ms since 1970-01-01 UTC")]
+    # Not enforced: where topic scores goes back further than topic clicks, there are sessions of scores alone.
+    events: Annotated[int, Meta(description="how many", extra_json_schema={"minimum": 1})]
+    pages: Annotated[Count, Meta(description="different page locations, or items without one")]
+    view_promotions: Annotated[Count, Meta(description="number of view_promotion events")]
+    select_promotions: Annotated[Count, Meta(description="number of select_promotion events")]
+    add_to_carts: Annotated[Count, Meta(description="number of add_to_cart events")]
+    begin_checkouts: Annotated[Count, Meta(description="number of begin_checkout events")]
+    form_starts: Annotated[Count, Meta(description="number of form_start events")]
+    form_submits: Annotated[Count, Meta(description="number of form_submit events")]
+    purchases: Annotated[Count, Meta(description="number of purchase events")]
+    revenue: Annotated[float, Meta(ge=0, description="value of its purchases")]
+
+
+KpiName = Annotated[str, Meta(min_length=1, description="name of the KPI, as in conf/kpis.yaml")]
+
+
+class KpiValue(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """One KPI of one window and arm, and for promotions of one placement."""
+
+    window_start: Annotated[int, Meta(description="when the window begins, ms since 1970-01-01 UTC")]
+    window: Annotated[str, Meta(description="how long the window is", extra_json_schema=_one_of(("minute", "hour")))]
+    arm: (
+        Annotated[str, Meta(description="null for sessions without a score", extra_json_schema=_one_of(ARMS))] | None
+    ) = None
+    placement: Annotated[str, Meta(description="where on the page; null where the KPI is of whole sessions")] | None = (
+        None
+    )
+    kpi: KpiName
+    numerator: Annotated[float, Meta(description="as in conf/kpis.yaml")]
+    denominator: Annotated[float, Meta(ge=0, description="as in conf/kpis.yaml")]
+    value: Annotated[float, Meta(description="numerator over denominator; null where that is 0")] | None = None
+
+
+class ExperimentResult(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """The effect of a treatment on one KPI, as of the end of an interval."""
+
+    at: Annotated[int, Meta(description="end of the interval, by the job's clock, ms since 1970-01-01 UTC")]
+    treatment: Annotated[str, Meta(description="the arm whose effect it is", extra_json_schema=_one_of(ARMS))]
+    baseline: Annotated[str, Meta(description="the arm that it is compared with", extra_json_schema=_one_of(ARMS))]
+    kpi: KpiName
+    treatment_users: Annotated[Count, Meta(description="users of the treatment")]
+    baseline_users: Annotated[Count, Meta(description="users of the baseline")]
+    treatment_value: Annotated[float, Meta(description="the KPI of the treatment")] | None = None
+    baseline_value: Annotated[float, Meta(description="the KPI of the baseline")] | None = None
+    difference: Annotated[float, Meta(description="treatment minus baseline, after CUPED")] | None = None
+    low: Annotated[float, Meta(description="lower end of the interval that holds at every look")] | None = None
+    high: Annotated[float, Meta(description="upper end of the interval that holds at every look")] | None = None
+    p_value: Annotated[Share, Meta(description="valid at every look")] | None = None
+    is_better: Annotated[bool, Meta(description="significantly, after Holm's correction over all KPIs")]
+    is_worse: Annotated[bool, Meta(description="significantly, after Holm's correction over all KPIs")]
+    guardrail: (
+        Annotated[
+            str,
+            Meta(description="null where the KPI has none", extra_json_schema=_one_of(("held", "broken", "open"))),
+        ]
+        | None
+    ) = None
+    sample_ratio_p: (
+        Annotated[Share, Meta(description="of the users against experiments.shares; null without shares")] | None
+    ) = None
+    action: (
+        Annotated[
+            str,
+            Meta(description="what to do about the whole experiment", extra_json_schema=_one_of(ExperimentAction)),
+        ]
+        | UnsetType  # in records of earlier releases
+    ) = UNSET
+    decision: Annotated[
+        str,
+        Meta(
+            description="of the whole experiment, in words: the action and why",
+            extra_json_schema={"pattern": "^(Ship|Stop|Keep running|Fix first)"},
+        ),
+    ]
+
+
+class FeatureDrift(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """A feature in a window against training."""
+
+    name: Annotated[str, Meta(description="of the feature")]
+    psi: Annotated[float, Meta(ge=0, description="Population Stability Index against training, corrected for chance")]
+    level: Annotated[str, Meta(description="of this feature", extra_json_schema=_one_of(LEVELS))]
+    missing: Annotated[Share, Meta(description="share of rows without a value")]
+    unseen: Annotated[Share, Meta(description="share of rows with a value that training never saw")]
+    shares: Annotated[list[Share], Meta(description="of the known values, in the bins of the bundle's reference.json")]
+
+
+class DriftWindow(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """Features and scores of one window against training."""
+
+    window_start: Annotated[int, Meta(description="of the clicks' times, ms since 1970-01-01 UTC")]
+    window_end: Annotated[int, Meta(description="outside the window, ms since 1970-01-01 UTC")]
+    model_version: ModelVersion
+    rows: Annotated[int, Meta(ge=1, description="vectors in the window")]
+    level: Annotated[str, Meta(description="that of the worst feature", extra_json_schema=_one_of(LEVELS))]
+    score_psi: Annotated[
+        float,
+        Meta(ge=0, description="Population Stability Index against training, corrected for chance, of the score"),
+    ]
+    label_rate: (
+        Annotated[
+            Share,
+            Meta(description="positive share of the evaluated outcomes that matured in the window; null without any"),
+        ]
+        | None
+    ) = None
+    moved: Annotated[list[str], Meta(description="names at watch or alarm, those that moved most first")]
+    features: Annotated[
+        list[FeatureDrift], Meta(min_length=1, description="each feature, and the score by the name score")
+    ]
+
+
+#: By the role of the topic, as in the settings.
+RECORDS: dict[str, type[msgspec.Struct]] = {
+    "scores": Score,
+    "dead_letters": DeadLetter,
+    "feature_log": FeatureVector,
+    "shadow_scores": ShadowScores,
+    "requeued": RequeuedLetter,
+    "outcomes": Outcome,
+    "model_quality": ModelQuality,
+    "sessions": Session,
+    "kpis": KpiValue,
+    "experiments": ExperimentResult,
+    "drift": DriftWindow,
+}
 
 to_json = msgspec.json.Encoder().encode
 

@@ -313,7 +313,8 @@ class PlausibleShop(threading.Thread):
                 "is_worse": False,
                 "guardrail": guardrail,
                 "sample_ratio_p": 0.41,
-                "decision": "Keep running: conversion_rate got better; revenue_per_session could still be worse than "
+                "action": "keep_running",
+                "decision": "Keep running: conversion rate got better; revenue per session could still be worse than "
                 "allowed.",
             }
             self._send("experiments", record)

@@ -3,24 +3,27 @@
 import json
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 import pytest
 
 from jobs.event_time import click_columns
-from jobs.measure_outcomes import OUTCOMES_COLUMNS, QUALITY_COLUMNS, measure_outcomes, score_columns
+from jobs.measure_outcomes import measure_outcomes, score_columns
 from jobs.settings import outcome_settings
-from jobs.tables import KAFKA_METADATA, create_table
+from jobs.tables import KAFKA_METADATA, columns, create_table
 from tests.flink.conftest import environment, files, json_line, read_json_lines, settings_of
 from training.dataset import read_clicks
-from training.labels import find_label, label_events
 from training.simulate import Simulation, simulate
 from udfs.history import EVENT_KINDS
+from udfs.labels import LABELS_FILE, find_label, label_events
+from udfs.outputs import ModelQuality, Outcome
 from udfs.quality import MEASURES
 
 pytestmark = pytest.mark.flink
 
+LABELS = Path(__file__).parents[2] / "conf" / LABELS_FILE
 NOW = 1_800_000_000_000
 ONE_TRY = ("job.parallelism=1", "outcomes.parallelism=1", "flink.restart-strategy.type=none")
 
@@ -39,12 +42,12 @@ def measure(bundle_directory, tmp_path):
             ),
             "due_scores": (score_columns(settings, label), [json.dumps(score) + "\n" for score in scores]),
         }
-        for name, (columns, lines) in sources.items():
+        for name, (definitions, lines) in sources.items():
             (tmp_path / name).write_text("".join(lines))
-            tables.execute_sql(create_table(name, columns, files(tmp_path / name)))
-        sinks = {"outcomes": OUTCOMES_COLUMNS, "model_quality": QUALITY_COLUMNS}
-        for name, columns in sinks.items():
-            tables.execute_sql(create_table(name, columns, files(tmp_path / f"{name}.out")))
+            tables.execute_sql(create_table(name, definitions, files(tmp_path / name)))
+        sinks = {"outcomes": Outcome, "model_quality": ModelQuality}
+        for name, record in sinks.items():
+            tables.execute_sql(create_table(name, columns(record), files(tmp_path / f"{name}.out")))
         measure_outcomes(tables, settings, label).execute().wait()
         return {name: read_json_lines(tmp_path / f"{name}.out") for name in sinks}
 
@@ -70,7 +73,7 @@ def score_of(click: dict, number: int) -> dict:
 
 @pytest.mark.parametrize("name", ["converted", "abandoned", "engaged", "deep_visit"])
 def test_every_score_gets_the_label_that_training_computes(measure, name):
-    label = find_label(name)
+    label = find_label(name, LABELS)
     stream = simulate(replace(Simulation(users=60, hours=6, seed=3), late_share=0.05))
     clicks = list(stream.clicks())
     scores = [score_of(click, number) for number, click in enumerate(clicks)]
@@ -102,7 +105,7 @@ def test_every_score_gets_the_label_that_training_computes(measure, name):
 
 
 def test_an_outcome_counts_in_the_last_millisecond_of_the_horizon_and_not_in_the_score_s_own(measure):
-    label = find_label("purchase within 10 min")
+    label = find_label("purchase within 10 min", LABELS)
     view = {"user_id": "ada", "event_name": "view_item", "event_time": NOW, "event_id": "view"}
     times = {"same moment": NOW, "last": NOW + 600_000, "too late": NOW + 600_001}
     clicks, scores = [], []
@@ -118,7 +121,7 @@ def test_an_outcome_counts_in_the_last_millisecond_of_the_horizon_and_not_in_the
 
 
 def test_a_click_that_the_score_job_rejects_is_no_outcome_and_moves_no_time(measure):
-    label = find_label("purchase within 10 min")
+    label = find_label("purchase within 10 min", LABELS)
     view = {"user_id": "ada", "event_name": "view_item", "event_time": NOW, "event_id": "view"}
     purchase = view | {"event_name": "purchase", "event_time": NOW + 5_000}
     broken = [

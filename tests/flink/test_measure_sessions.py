@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 
 from jobs.event_time import click_columns
-from jobs.measure_sessions import KPIS_COLUMNS, SESSIONS_COLUMNS, measure_sessions, score_columns
+from jobs.measure_sessions import measure_sessions, score_columns
 from jobs.settings import session_settings
-from jobs.tables import KAFKA_METADATA, create_table
+from jobs.tables import KAFKA_METADATA, columns, create_table
 from tests.flink.conftest import environment, files, json_line, read_json_lines, settings_of
 from tests.session_oracle import GAP_MS, expected_sessions
 from training.simulate import Simulation, simulate
 from udfs.kpis import load_kpis, values
+from udfs.outputs import KpiValue, Session
 
 pytestmark = pytest.mark.flink
 
@@ -37,16 +38,16 @@ def measure(bundle_directory, tmp_path):
             ],
             "timed_scores": [json.dumps(score) + "\n" for score in scores],
         }
-        columns = {
+        definitions = {
             "event_clicks": click_columns(settings, dict.fromkeys(KAFKA_METADATA, "")),
             "timed_scores": score_columns(settings),
-            "sessions": SESSIONS_COLUMNS,
-            "kpis": KPIS_COLUMNS,
+            "sessions": columns(Session),
+            "kpis": columns(KpiValue),
         }
         for name, text in lines.items():
             (tmp_path / name).write_text("".join(text))
-        for name, declared in columns.items():
-            tables.execute_sql(create_table(name, declared, files(tmp_path / name)))
+        for name, defined in definitions.items():
+            tables.execute_sql(create_table(name, defined, files(tmp_path / name)))
         measure_sessions(tables, settings, KPIS).execute().wait()
         return {name: read_json_lines(tmp_path / name) for name in ("sessions", "kpis")}
 

@@ -12,7 +12,8 @@ from tests.drift_oracle import assert_same_windows, expected_windows
 from tests.flink.conftest import environment, files, read_json_lines, settings_of
 from tests.logged_vectors import feature_log, logged_vectors, outcomes
 from training.simulate import Simulation
-from udfs.drift import REFERENCE_FILE, WindowDrift
+from udfs.drift import REFERENCE_FILE
+from udfs.outputs import DriftWindow
 
 pytestmark = pytest.mark.flink
 
@@ -62,7 +63,7 @@ def test_the_records_are_those_of_the_contract(watch, bundle_directory):
     few = Simulation(users=20, hours=0.4, seed=2, visits_per_day=100.0)
     frame, names = logged_vectors(bundle_directory, few)
     _, written = watch(feature_log(frame, names, "test-model"), [], "drift.window=5 min", "drift.slide=5 min")
-    records = [msgspec.convert(row, WindowDrift) for row in written]
+    records = [msgspec.convert(row, DriftWindow) for row in written]
     assert sum(record.rows for record in records) == len(frame)
     assert {record.label_rate for record in records} == {None}
     assert all(record.window_end - record.window_start == 300_000 for record in records)

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 
 from jobs.settings import experiment_settings
-from jobs.tables import create_table
-from jobs.watch_experiments import ARRIVING_SESSIONS, EXPERIMENTS_COLUMNS, watch_experiments
+from jobs.tables import columns, create_table
+from jobs.watch_experiments import ARRIVING_SESSIONS, watch_experiments
 from tests.experiment_oracle import expected_records, newest_records
 from tests.flink.conftest import environment, files, read_json_lines, settings_of
 from training.experiment import compare
 from udfs.kpis import COUNTED, load_kpis
+from udfs.outputs import ExperimentResult
 
 pytestmark = pytest.mark.flink
 
@@ -41,7 +42,7 @@ def watch(bundle_directory, tmp_path):
         endless = files(arriving) | {"source.monitor-interval": "1 s"}  # at an end, open windows would be lost
         soon = {f"sink.rolling-policy.{name}-interval": "100 ms" for name in ("rollover", "check")}
         tables.execute_sql(create_table("arriving_sessions", ARRIVING_SESSIONS, endless))
-        tables.execute_sql(create_table("experiments", EXPERIMENTS_COLUMNS, files(written) | soon))
+        tables.execute_sql(create_table("experiments", columns(ExperimentResult), files(written) | soon))
         job = watch_experiments(tables, settings, KPIS).execute().get_job_client()
         deadline = time.monotonic() + WAIT_SECONDS
         while newest_records(read_json_lines(written)) != wanted and time.monotonic() < deadline:

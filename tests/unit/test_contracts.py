@@ -1,44 +1,22 @@
-"""docs/contracts, docs/topics.md, and the tables and structs of the jobs say the same of every topic."""
+"""docs/contracts, docs/topics.md, and the names that the jobs know of a record's fields agree with udfs.outputs."""
 
 import json
 import re
+from typing import get_args
 
-import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
-from jobs.measure_outcomes import OUTCOMES_COLUMNS, QUALITY_COLUMNS
-from jobs.measure_sessions import KPIS_COLUMNS, SESSIONS_COLUMNS
-from jobs.tables import FEATURE_LOG_COLUMNS, SCORES_COLUMNS
-from jobs.watch_experiments import EXPERIMENTS_COLUMNS
-from tests.contracts import CONTRACTS, ROLES, WRITTEN, broken, contract
-from udfs.events import click_schema
-from udfs.outputs import DeadLetter, FeatureVector, Score, ShadowScores
-from udfs.profiles import profile_schema
+from jobs.contracts import CONTRACTS, contract_text
+from jobs.peek_view import COLUMNS, USER_ROLES
+from jobs.settings import Arm
+from tests.contracts import ROLES, WRITTEN, broken, contract
+from tests.sample_records import SAMPLES, sample, sample_fields
+from udfs.kpis import COUNTED
+from udfs.outputs import ARMS, RECORDS, ModelQuality, Session, to_json
+from udfs.quality import MEASURES
 from udfs.rejects import Reason
 
-TABLES = {
-    "scores": SCORES_COLUMNS,
-    "feature_log": FEATURE_LOG_COLUMNS,
-    "outcomes": OUTCOMES_COLUMNS,
-    "model_quality": QUALITY_COLUMNS,
-    "sessions": SESSIONS_COLUMNS,
-    "kpis": KPIS_COLUMNS,
-    "experiments": EXPERIMENTS_COLUMNS,
-}
-STRUCTS = {"scores": Score, "feature_log": FeatureVector, "shadow_scores": ShadowScores, "dead_letters": DeadLetter}
-#: What Flink writes of a type; what may be null is in the contract only.
-JSON_TYPES = {
-    "STRING": "string",
-    "BYTES": "string",
-    "TIMESTAMP_LTZ": "string",
-    "BIGINT": "integer",
-    "INT": "integer",
-    "DOUBLE": "number",
-    "FLOAT": "number",
-    "BOOLEAN": "boolean",
-    "ARRAY": "array",
-}
 DOCUMENTED = (CONTRACTS.parent / "topics.md").read_text()
 
 
@@ -54,60 +32,102 @@ def test_each_topic_has_a_contract_and_nothing_else_has():
 
 
 @pytest.mark.parametrize("role", ROLES)
+def test_a_contract_is_that_of_the_struct(role):
+    published = (CONTRACTS / f"{role}.schema.json").read_text()
+    assert published == contract_text(role), "run `python -m jobs.contracts`"
+
+
+@pytest.mark.parametrize("role", ROLES)
 def test_a_contract_is_a_json_schema(role):
     Draft202012Validator.check_schema(contract(role))
+
+
+def test_each_topic_that_is_written_has_a_record():
+    assert RECORDS.keys() == set(WRITTEN)
+    assert {role: type(record) for role, record in SAMPLES.items()} == RECORDS
 
 
 @pytest.mark.parametrize("role", WRITTEN)
 def test_all_fields_of_what_is_written_are_there_and_are_documented(role):
     schema = contract(role)
     assert schema["additionalProperties"] is False
-    assert set(schema["required"]) == set(schema["properties"]) == documented_fields(role)
+    assert schema["required"] == list(schema["properties"]) == list(RECORDS[role].__struct_fields__)
+    assert set(schema["properties"]) == documented_fields(role)
     assert all(field["description"] for field in schema["properties"].values())
 
 
-@pytest.mark.parametrize("role", TABLES)
-def test_a_contract_has_the_columns_of_the_table(role):
-    columns = dict(re.findall(r"(?:^|,)\s*`?(\w+)`? ([A-Z_]+)", TABLES[role], re.MULTILINE))
-    properties = contract(role)["properties"]
-    assert set(columns) == set(properties)
-    for name, kind in columns.items():
-        types = properties[name]["type"]
-        assert JSON_TYPES[kind] in ([types] if isinstance(types, str) else types), name
-
-
-@pytest.mark.parametrize("role", STRUCTS)
-def test_a_contract_has_the_fields_of_the_struct_in_their_order(role):
-    schema = msgspec.json.schema(STRUCTS[role])["$defs"][STRUCTS[role].__name__]
-    published = contract(role)
-    assert published["required"] == list(published["properties"]) == schema["required"] == list(schema["properties"])
-    for name, field in schema["properties"].items():
-        assert types_of(published["properties"][name]) == types_of(field), name
-
-
-def types_of(field: dict) -> set[str]:
-    """The JSON types of a field, with those of an array's items and with the encoding of bytes."""
-    if "anyOf" in field:
-        return set().union(*map(types_of, field["anyOf"]))
-    types = {field["type"]} if isinstance(field["type"], str) else set(field["type"])
-    if "items" in field:
-        types |= {f"of {kind}" for kind in types_of(field["items"])}
-    return types | ({field["contentEncoding"]} if "contentEncoding" in field else set())
-
-
-@pytest.mark.parametrize(("role", "schema"), [("clicks", click_schema()), ("profiles", profile_schema())])
-def test_contracts_of_what_is_read_are_those_of_the_decoders(role, schema):
-    published = contract(role)
-    del published["$schema"]
-    assert published == schema, f"write {role}.schema.json anew from udfs"
+@pytest.mark.parametrize("role", ["clicks", "profiles"])
+def test_all_fields_of_what_is_read_are_documented(role):
+    schema = contract(role)
     record = schema["$defs"][schema["$ref"].rpartition("/")[2]]
     assert set(record["properties"]) == documented_fields(role)
 
 
-def test_all_reasons_are_in_the_contracts():
-    for role in ("dead_letters", "requeued"):
-        assert contract(role)["properties"]["reason"]["enum"] == [str(reason) for reason in Reason]
+@pytest.mark.parametrize("role", WRITTEN)
+def test_what_a_struct_writes_keeps_to_the_contract(role):
+    assert broken(role, [to_json(SAMPLES[role])]) == []
+
+
+@pytest.mark.parametrize(
+    ("role", "changes", "path"),
+    [
+        ("scores", {"score": 1.5}, "$.score"),
+        ("scores", {"event_name": "dance"}, "$.event_name"),
+        ("scores", {"user_id": ""}, "$.user_id"),
+        ("scores", {"source_offset": None}, "$.source_offset"),
+        ("scores", {"unheard": 1}, "$"),
+        ("dead_letters", {"timestamp": "yesterday"}, "$.timestamp"),
+        ("dead_letters", {"original": 7}, "$.original"),
+        ("shadow_scores", {"shadow_versions": []}, "$.shadow_versions"),
+        ("sessions", {"arm": "another"}, "$.arm"),
+        ("sessions", {"events": 0}, "$.events"),
+        ("experiments", {"guardrail": "bent"}, "$.guardrail"),
+        ("experiments", {"decision": "Wait."}, "$.decision"),
+        ("drift", {"features": []}, "$.features"),
+        ("drift", {"features": [{"name": "price"}]}, "$.features[0]"),
+    ],
+)
+def test_a_contract_refuses_what_it_does_not_describe(role, changes, path):
+    lines = broken(role, [json.dumps(sample_fields(role, **changes)).encode()])
+    assert lines
+    assert {line.split(": ")[1] for line in lines} == {path}
+
+
+def test_no_other_field_may_be_null():
+    null = {(role, name) for role in WRITTEN for name in RECORDS[role].__struct_fields__ if _allows_null(role, name)}
+    assert null == {
+        *((role, "event_id") for role in ("scores", "feature_log", "shadow_scores", "outcomes")),
+        ("dead_letters", "original"),
+        *(("model_quality", name) for name in ("roc_auc", "average_precision")),
+        *(("sessions", name) for name in ("arm", "model_version")),
+        *(("kpis", name) for name in ("arm", "placement", "value")),
+        *(("experiments", f"{arm}_value") for arm in ("treatment", "baseline")),
+        *(("experiments", name) for name in ("difference", "low", "high", "p_value", "guardrail", "sample_ratio_p")),
+        ("drift", "label_rate"),
+    }
+
+
+def _allows_null(role: str, name: str) -> bool:
+    return not broken(role, [to_json(sample(role, **{name: None}))])
+
+
+def test_all_reasons_are_documented():
     assert {*Reason} <= set(re.findall(r"`(\w+)`", DOCUMENTED))
+
+
+def test_what_jobs_compute_by_name_are_fields_in_the_order_of_the_record():
+    assert ModelQuality.__struct_fields__ == ("event_minute", "model_version", "arm", *MEASURES)
+    assert tuple(name for name in Session.__struct_fields__ if name in COUNTED) == tuple(COUNTED)
+    assert get_args(Arm) == ARMS
+
+
+def test_what_peek_knows_of_records_are_their_fields():
+    for role, shown in COLUMNS.items():
+        if role in RECORDS:
+            fields = (*RECORDS[role].__struct_fields__, "place", "decoded_original", "...")
+            assert {name for name, _ in shown} <= set(fields)
+    users = {role for role, record in RECORDS.items() if "user_id" in record.__struct_fields__}
+    assert users - {"feature_log"} == set(USER_ROLES) - {"clicks", "profiles", "dead_letters"}
 
 
 def test_what_breaks_a_contract_is_named():

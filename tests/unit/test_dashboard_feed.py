@@ -7,6 +7,7 @@ import pytest
 
 from dashboard.feed import DEAD_LETTERS_BEHIND, SAMPLED_RECORDS, Feed
 from dashboard.state import SILENT_AFTER_MS, DashboardState
+from tests.sample_records import sample_fields
 from tests.unit.kept_topics import KeptTopics, Record
 
 NOW = time.time_ns() // 1_000_000
@@ -18,9 +19,12 @@ def record(number: int, offset: int, value: dict, stamped: int = NOW) -> Record:
 
 def scores(number: int, first: int, count: int) -> list[Record]:
     """Scores of clicks of the same partition and offset, each 40 ms after its click."""
-    score = {"score": 0.1, "decision": False, "arm": "champion", "model_version": "v", "scored_at": NOW + 40}
     return [
-        record(number, offset, score | {"source_partition": number, "source_offset": offset})
+        record(
+            number,
+            offset,
+            sample_fields("scores", scored_at=NOW + 40, source_partition=number, source_offset=offset),
+        )
         for offset in range(first, first + count)
     ]
 
@@ -30,13 +34,11 @@ def clicks(number: int, count: int) -> list[Record]:
 
 
 def kpis(number: int, count: int) -> list[Record]:
-    value = {"window": "minute", "kpi": "k", "arm": "champion", "numerator": 1, "denominator": 2}
-    return [record(number, at, value | {"window_start": (at * 2 + number) * 60_000}) for at in range(count)]
+    return [record(number, at, sample_fields("kpis", window_start=(at * 2 + number) * 60_000)) for at in range(count)]
 
 
 def letters(count: int, stamped: int = NOW) -> list[Record]:
-    value = {"topic": "clicks", "partition": 0, "offset": 1, "timestamp": "", "reason": "invalid_json"}
-    return [record(0, at, value, stamped) for at in range(count)]
+    return [record(0, at, sample_fields("dead_letters"), stamped) for at in range(count)]
 
 
 @pytest.fixture

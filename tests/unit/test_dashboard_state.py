@@ -3,20 +3,22 @@
 import json
 from base64 import b64encode
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.drifting import WINDOWS, Drifting
-from dashboard.experiments import Experiments
+from dashboard.experiments import TONES, Experiments
 from dashboard.flow import TopicFlow
 from dashboard.kpi_lines import KpiLines, ratio_interval, ratio_lines
 from dashboard.quality import Calibration, LiveQuality
-from dashboard.records import Drift, Effect, FeatureDrift, Kpi, Outcome, Quality, Score
 from dashboard.scoring import MOST_MODELS, Latencies, ScoreMix
 from dashboard.series import Series
 from dashboard.state import SILENT_AFTER_MS, DashboardState
+from tests.sample_records import feature_drift, sample, sample_fields
+from udfs.outputs import DriftWindow, ExperimentAction, ExperimentResult, Score
 
 MINUTE = 60_000
 NOW = 1_800_000_000_000
@@ -91,7 +93,7 @@ def test_percentiles_are_those_of_the_last_seconds():
 
 
 def score(arm="champion", version="a", value=0.3) -> Score:
-    return Score(value, value > 0.2, arm, version, NOW, 0, 0)
+    return sample("scores", score=value, decision=value > 0.2, arm=arm, model_version=version)
 
 
 def test_shares_of_arms_add_up_and_their_number_is_bounded():
@@ -128,8 +130,8 @@ def test_each_point_of_a_line_is_the_ratio_of_the_minutes_up_to_it():
 def test_a_kpi_of_an_arm_that_comes_again_replaces_the_earlier_one():
     kpis = KpiLines()
     for numerator in (5, 9):
-        kpis.add(Kpi("minute", NOW, "conversion_rate", numerator, 100, "champion"))
-    kpis.add(Kpi("hour", NOW, "conversion_rate", 999, 1, "champion"))
+        kpis.add(sample("kpis", numerator=numerator, denominator=100))
+    kpis.add(sample("kpis", window="hour", numerator=999, denominator=1))
     (line,) = kpis.lines(60)
     assert line["value"] == [0.09]
     assert line["low"] == [None]
@@ -138,7 +140,7 @@ def test_a_kpi_of_an_arm_that_comes_again_replaces_the_earlier_one():
 def test_a_kpi_by_placement_only_is_summed_for_its_arm():
     kpis = KpiLines()
     for placement, clicks in (("hero", 2), ("side", 4)):
-        kpis.add(Kpi("minute", NOW, "click_through_rate", clicks, 100, "champion", placement))
+        kpis.add(sample("kpis", kpi="click_through_rate", numerator=clicks, denominator=100, placement=placement))
     assert kpis.lines(60)[0]["value"] == [0.03]
     assert {row["placement"] for row in kpis.placements(60)} == {"hero", "side"}
 
@@ -146,7 +148,8 @@ def test_a_kpi_by_placement_only_is_summed_for_its_arm():
 def test_live_auc_weighs_minutes_by_their_pairs():
     quality = LiveQuality()
     for minute, (scores, rate, auc) in enumerate([(100, 0.1, 0.9), (300, 0.2, 0.7), (50, 0.0, None)]):
-        quality.add(Quality(NOW + minute * MINUTE, "v", "champion", scores, 0.2, 0.1, rate, auc))
+        event_minute = NOW + minute * MINUTE
+        quality.add(sample("model_quality", event_minute=event_minute, scores=scores, positive_rate=rate, roc_auc=auc))
     (line,) = quality.lines(60)
     pairs = [10 * 90, 60 * 240]
     assert line["auc"][-1] == pytest.approx((0.9 * pairs[0] + 0.7 * pairs[1]) / sum(pairs), abs=1e-5)
@@ -154,32 +157,59 @@ def test_live_auc_weighs_minutes_by_their_pairs():
 
 def test_calibration_leaves_out_what_is_not_evaluated():
     calibration = Calibration()
-    calibration.add([Outcome(0.3, "champion", "v", at < 3, at != 9) for at in range(10)])
+    calibration.add([sample("outcomes", score=0.3, label=at < 3, evaluated=at != 9) for at in range(10)])
     (row,) = calibration.table()
     assert row["scores"] == 9
     assert row["came_true"] == pytest.approx(3 / 9)
     assert row["low"] < 3 / 9 < row["high"]
 
 
-def effect(at: int, decision="Keep running: no difference can be told from chance yet.", **fields) -> Effect:
-    values = {"baseline_value": 0.05, "difference": 0.005, "low": -0.001, "high": 0.011} | fields
-    return Effect(at, "challenger", "champion", "conversion_rate", 100, 300, decision, **values)
+def result(at: int, action: str, decision: str) -> ExperimentResult:
+    return sample("experiments", at=at, action=action, decision=decision, baseline_value=0.05, difference=0.005)
 
 
 def test_an_experiments_newest_look_counts_and_is_told_relative_to_the_baseline():
     experiments = Experiments()
-    for look in (effect(1), effect(2, "Ship challenger: conversion_rate got better."), effect(1, "Stop challenger.")):
-        experiments.add(look)
+    for at, action, decision in (
+        (1, "keep_running", "Keep running: no difference can be told from chance yet."),
+        (2, "ship", "Ship challenger: conversion rate got better."),
+        (1, "stop", "Stop challenger."),
+    ):
+        experiments.add(result(at, action, decision))
     (told,) = experiments.summary()
-    assert told["decision"] == "Ship challenger: conversion_rate got better."
+    assert told["decision"] == "Ship challenger: conversion rate got better."
     assert told["verdict"] == "good"
     assert told["kpis"][0]["relative_difference"] == pytest.approx(0.1)
     assert told["kpis"][0]["looks"]["times"] == [1, 2]
 
 
-def window(end: int, level: str, version: str = "v", psi: float = 0.01) -> Drift:
-    features = [FeatureDrift("a", "stable", 0, 0, [0.5, 0.5], 0.0), FeatureDrift("b", level, 0, 0, [0.9, 0.1], psi)]
-    return Drift(end - 1, end, version, 100, level, ["b"] if level == "alarm" else [], features)
+@pytest.mark.parametrize(
+    ("action", "tone"),
+    [
+        *((action.value, tone) for action, tone in TONES.items()),
+        (msgspec.UNSET, "wait"),
+        ("of a later release", "wait"),
+    ],
+)
+def test_an_experiment_looks_like_its_action_whatever_the_decision_says(action, tone):
+    experiments = Experiments()
+    experiments.add(result(1, action, "Stop challenger."))
+    (told,) = experiments.summary()
+    assert told["verdict"] == tone
+    assert TONES.keys() == set(ExperimentAction)
+    msgspec.json.encode(told)
+
+
+def window(end: int, level: str, version: str = "v", psi: float = 0.01) -> DriftWindow:
+    return sample(
+        "drift",
+        window_start=end - 1,
+        window_end=end,
+        model_version=version,
+        level=level,
+        moved=["b"] if level == "alarm" else [],
+        features=[feature_drift("a"), feature_drift("b", level, psi, (0.9, 0.1))],
+    )
 
 
 def test_drift_shows_the_model_that_is_worst_off_and_its_worst_features_first():
@@ -200,15 +230,13 @@ def test_dead_letters_are_counted_by_reason_with_bounded_samples():
     state = DashboardState({role: role for role in SILENT_AFTER_MS}, 1_000)
     letters = [
         json.dumps(
-            {
-                "topic": "clicks",
-                "partition": 0,
-                "offset": offset,
-                "timestamp": "2026-01-01T00:00:00Z",
-                "reason": "invalid_json" if offset % 2 else f"unheard of {offset}",
-                "message": "x" * 10_000,
-                "original": b64encode(b"<script>" * 1_000).decode(),
-            }
+            sample_fields(
+                "dead_letters",
+                offset=offset,
+                reason="invalid_json" if offset % 2 else f"unheard of {offset}",
+                message="x" * 10_000,
+                original=b64encode(b"<script>" * 1_000).decode(),
+            )
         ).encode()
         for offset in range(100)
     ]
@@ -220,9 +248,9 @@ def test_dead_letters_are_counted_by_reason_with_bounded_samples():
     assert told["samples"][0]["bytes"] == 8_000
 
 
-def test_what_can_not_be_read_is_counted_and_does_not_end_the_reading():
+def test_what_can_not_be_decoded_is_counted_and_does_not_end_the_reading():
     state = DashboardState({role: role for role in SILENT_AFTER_MS}, 1_000)
     good = b'{"window":"minute","window_start":1,"kpi":"k","numerator":1,"denominator":2,"arm":null}'
     state.take("kpis", NOW, [b"{", None, b'{"window": 7}', good])
-    assert state.readers["kpis"].unreadable == 3
+    assert state.decoders["kpis"].undecodable == 3
     assert state.kpis.lines(5)[0]["value"] == [0.5]

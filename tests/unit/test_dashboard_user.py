@@ -2,15 +2,16 @@
 
 import json
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
 from dashboard.explain import explain, load_model
-from dashboard.records import Score
 from dashboard.user import Users
 from dashboard.user_records import FIRST_STEP, Budget, find_records, partition_of
 from dashboard.words import value_text
+from tests.sample_records import sample, sample_fields
 from tests.unit.kept_topics import KeptTopics, Record
 from tests.unit.small_bundle import make_bundle
 from training.dataset import arrange, read_clicks
@@ -54,8 +55,7 @@ def served_scores(bundle, sent: list[tuple[str, dict]]) -> list[tuple[str, dict]
         history[user] = (history.get(user, b"") + decoded.events[0])[-64 * 32 :]
         seen[user], first[user] = seen.get(user, 0) + 1, min(first.get(user, click["event_time"]), click["event_time"])
         scored = deployment.score([user], [history[user]], np.array([seen[user]]), np.array([first[user]]), [None])
-        score = {"score": float(scored.score[0]), "decision": False, "arm": "champion", "model_version": "v1"}
-        scores.append((user, score | {"scored_at": NOW, "source_partition": 0, "source_offset": offset}))
+        scores.append((user, sample_fields("scores", user_id=user, score=float(scored.score[0]), source_offset=offset)))
     return scores
 
 
@@ -63,7 +63,8 @@ def served_scores(bundle, sent: list[tuple[str, dict]]) -> list[tuple[str, dict]
 def users_of(tmp_path, monkeypatch):
     def make(**topics: list[Record]) -> Users:
         monkeypatch.setattr(
-            "dashboard.user.TopicReader", lambda _: KeptTopics(**{name: {0: kept} for name, kept in topics.items()})
+            "dashboard.user.open_reader",
+            lambda _: nullcontext(KeptTopics(**{name: {0: kept} for name, kept in topics.items()})),
         )
         return Users({}, TOPICS, ClickLimits(), 64, None, tmp_path / "v1")
 
@@ -86,14 +87,12 @@ def test_the_score_computed_again_is_the_one_in_the_topic(users_of, tmp_path):
 
 
 def test_a_score_that_was_given_for_something_else_is_told(users_of):
-    score = {"score": 0.999, "decision": True, "arm": "champion", "model_version": "v1", "scored_at": NOW}
-    scores = records([("u0", score | {"source_partition": 0, "source_offset": 0})])
+    scores = records([("u0", sample_fields("scores", score=0.999, decision=True, source_offset=0))])
     assert not users_of(clicks=records(clicks(1)), scores=scores).find("u0").explanation.agrees
 
 
 def test_a_model_that_is_not_there_is_told(users_of):
-    score = {"score": 0.9, "decision": True, "arm": "champion", "model_version": "v7", "scored_at": NOW}
-    scores = records([("u0", score | {"source_partition": 0, "source_offset": 0})])
+    scores = records([("u0", sample_fields("scores", score=0.9, model_version="v7", source_offset=0))])
     page = users_of(clicks=records(clicks(1)), scores=scores).find("u0")
     assert page.explanation is None
     assert "v7" in page.problem
@@ -109,7 +108,7 @@ def test_reasons_and_the_rest_add_up_to_the_score(tmp_path):
     bundle = load_bundle(make_bundle(tmp_path, "v1"), 64)
     accepted = read_clicks([json.dumps(click).encode() for user, click in clicks(30) if user == "u1"])
     dataset = arrange(accepted)
-    told = explain(load_model(bundle), dataset, 9, Score(0.5, False, "champion", "v1", NOW, 0, 0))
+    told = explain(load_model(bundle), dataset, 9, sample("scores", score=0.5))
     logit = math.log(told.base / (1 - told.base)) + sum(reason.added for reason in told.reasons) + told.rest
     assert 1 / (1 + math.exp(-logit)) == pytest.approx(told.again, abs=1e-6)
 

@@ -10,10 +10,10 @@ from dashboard import web
 from dashboard.__main__ import LOOPBACK, listen
 from dashboard.explain import Explanation, Reason
 from dashboard.models import Models
-from dashboard.records import Effect, Score
 from dashboard.state import SILENT_AFTER_MS, DashboardState
 from dashboard.user import Event, LookupBusy, UserPage
 from dashboard.views import Views
+from tests.sample_records import sample
 from tests.unit.small_bundle import make_bundle
 from training.promote import main as promote
 from udfs.kpis import load_kpis
@@ -31,7 +31,7 @@ class KnownUsers:
     def find(self, user_id: str, place: tuple[int, int] | None = None) -> UserPage:
         if self.busy:
             raise LookupBusy
-        score = Score(0.25, True, EVIL, EVIL, 1, 3, 7)
+        score = sample("scores", user_id=EVIL, score=0.25, decision=True, arm=EVIL, model_version=EVIL)
         event = Event(3, 7, 1_800_000_000_000, EVIL, EVIL, score)
         reasons = [Reason("device", EVIL, EVIL, 0.7), Reason("country", EVIL, EVIL, -0.2)]
         why = Explanation(EVIL, EVIL, 0.25, 0.25, 0.1, reasons, 0.0, [("device", EVIL, EVIL)])
@@ -85,7 +85,7 @@ def test_what_a_user_did_is_text_on_the_page(client):
 
 
 def test_the_experiments_page_begins_with_the_decision_as_text(client, state):
-    state.experiments.add(Effect(1, "challenger", "champion", "conversion_rate", 1, 1, f"Stop {EVIL}"))
+    state.experiments.add(sample("experiments", action="stop", decision=f"Stop {EVIL}"))
     text = client.get("/experiment").text
     heading = re.search(r"<main.*?<h1[^>]*>(.*?)</h1>", text, re.DOTALL)
     assert heading[1].startswith("Stop &#34;&gt;&lt;script&gt;")

@@ -14,6 +14,7 @@ from jobs.demo_day_models import STEADY_FEATURES, Models
 from jobs.demo_day_outcome import DayOutcome
 from jobs.demo_day_tables import report_tables
 from jobs.demo_steps import demo_records
+from tests.sample_records import feature_drift, sample_fields
 from training.simulate import Simulation, simulate
 from udfs.features import FEATURE_NAMES
 
@@ -31,14 +32,15 @@ def outcome_records(day, version_of) -> list[dict]:
     labels, rows = day.labels()
     spoilt = np.random.default_rng(1).random(len(day))
     return [
-        {
-            "event_id": f"e4-{number}",
-            "event_time": int(day.events["time_ms"][number]),
-            "score": float(day.propensity[number] if version_of(number) == "good" else spoilt[number]),
-            "model_version": version_of(number),
-            "label": bool(labels[number]),
-            "evaluated": bool(rows[number]),
-        }
+        sample_fields(
+            "outcomes",
+            event_id=f"e4-{number}",
+            event_time=int(day.events["time_ms"][number]),
+            score=float(day.propensity[number] if version_of(number) == "good" else spoilt[number]),
+            model_version=version_of(number),
+            label=bool(labels[number]),
+            evaluated=bool(rows[number]),
+        )
         for number in range(len(day))
     ]
 
@@ -107,7 +109,12 @@ def test_a_model_is_measured_on_the_outcomes_of_its_own_scores_before_and_after_
 def test_a_shadow_is_measured_where_its_scores_have_outcomes(day):
     outcomes = outcome_records(day, lambda number: "poor")
     shadows = [
-        {"event_id": f"e4-{number}", "shadow_versions": ["new"], "shadow_scores": [float(day.propensity[number])]}
+        sample_fields(
+            "shadow_scores",
+            event_id=f"e4-{number}",
+            shadow_versions=["new"],
+            shadow_scores=[float(day.propensity[number])],
+        )
         for number in range(0, len(day), 3)
     ]
     rows = figures_of(day, outcomes=outcomes, shadow_scores=shadows)["models"]
@@ -119,8 +126,8 @@ def test_a_shadow_is_measured_where_its_scores_have_outcomes(day):
 
 def sums(day, **changes) -> dict:
     start_ms = int(day.events["time_ms"].min()) + 2 * HOUR_MS
-    record = {"window": "hour", "window_start": start_ms, "kpi": "conversion_rate", "arm": "control", "placement": None}
-    return record | {"numerator": 1.0, "denominator": 4.0, "value": 0.25} | changes
+    hour = sample_fields("kpis", window="hour", window_start=start_ms, arm="control", numerator=1.0, denominator=4.0)
+    return hour | {"value": 0.25} | changes
 
 
 def test_kpis_are_added_up_over_the_hours_of_the_experiment_alone(day):
@@ -141,14 +148,14 @@ def test_kpis_are_added_up_over_the_hours_of_the_experiment_alone(day):
 
 def drift(day, minutes: int, level: str, psi: float) -> dict:
     end_ms = int(day.events["time_ms"].min()) + 4 * HOUR_MS + minutes * MINUTE_MS
-    return {
-        "window_start": end_ms - HOUR_MS,
-        "window_end": end_ms,
-        "model_version": "good",
-        "level": level,
-        "moved": [],
-        "features": [{"name": "device", "psi": psi}, {"name": "scroll", "psi": None}, {"name": "value", "psi": 0.01}],
-    }
+    return sample_fields(
+        "drift",
+        window_start=end_ms - HOUR_MS,
+        window_end=end_ms,
+        model_version="good",
+        level=level,
+        features=[msgspec.to_builtins(feature_drift(name, psi=of)) for name, of in (("device", psi), ("value", 0.01))],
+    )
 
 
 def test_drift_is_told_before_and_after_the_shift_with_what_moved_most(day):
@@ -170,10 +177,9 @@ def test_drift_is_told_before_and_after_the_shift_with_what_moved_most(day):
 
 
 def effect(kpi: str, at: int, decision: str) -> dict:
-    values = dict.fromkeys(("treatment_value", "baseline_value", "difference", "low", "high"), 0.1)
-    users = {"treatment_users": 10, "baseline_users": 12, "p_value": None, "sample_ratio_p": None}
-    told = {"is_better": True, "is_worse": False, "guardrail": None, "decision": decision}
-    return {"at": at, "kpi": kpi, "treatment": "challenger", "baseline": "champion"} | values | users | told
+    return sample_fields(
+        "experiments", at=at, kpi=kpi, decision=decision, treatment_users=10, baseline_users=12, p_value=None
+    )
 
 
 def test_the_experiment_is_as_it_was_told_last(day):

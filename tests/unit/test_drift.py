@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
+from tests.sample_records import sample
 from training.dataset import arrange, read_clicks, read_profiles
 from training.reference import CLUSTER_MS, Sampling, reference_distributions
 from training.simulate import Simulation, simulate
@@ -18,7 +19,6 @@ from udfs.drift import (
     NewestDrift,
     Reference,
     Thresholds,
-    WindowDrift,
     compare,
     count_cells,
     stability_index,
@@ -234,6 +234,6 @@ def test_the_newest_window_is_as_bad_as_the_worst_of_its_models():
     newest = NewestDrift()
     seen = []
     for end, level, moved in ((1, "alarm", ["a", "b"]), (2, "watch", ["a"]), (2, "stable", []), (1, "alarm", ["a"])):
-        newest.note(WindowDrift(0, end, "v", 9, level, 0.0, None, moved, []))
+        newest.note(sample("drift", window_end=end, level=level, moved=moved))
         seen.append((newest.level, newest.moved))
     assert seen == [(2, 2), (1, 1), (1, 1), (1, 1)]

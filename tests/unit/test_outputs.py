@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from tests.contracts import broken
 from udfs.history import EVENT_KINDS
-from udfs.outputs import DeadLetter, FeatureVector, Score, ShadowScores, iso_time, to_json
+from udfs.outputs import ARMS, RECORDS, FeatureVector, ShadowScores, iso_time, to_json
 from udfs.rejects import Reason
 
-STRUCTS = {"scores": Score, "feature_log": FeatureVector, "shadow_scores": ShadowScores, "dead_letters": DeadLetter}
+#: What the score job writes.
+STRUCTS = {role: RECORDS[role] for role in ("scores", "feature_log", "shadow_scores", "dead_letters")}
 
 int32, int64 = st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1)
 any_int64 = st.integers(-(2**63), 2**63 - 1)
@@ -29,7 +30,7 @@ VALUES = {
     "event_time": int64,
     "score": scores,
     "decision": st.booleans(),
-    "arm": st.sampled_from(["champion", "challenger", "control", "not_eligible"]),
+    "arm": st.sampled_from(ARMS),
     "model_version": names,
     "scored_at": int64,
     "source_partition": int32,

@@ -4,16 +4,18 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import requeue
-from jobs.dead_letters import DeadLetter, read_letter
-from jobs.kafka_records import time_ms
-from jobs.requeue_plan import Fate, Judge, note, note_key, noted_position
+from jobs.requeue_plan import Fate, Judge, note, note_key, noted_position, read_letter
 from jobs.settings import ConfigError, load_settings
-from jobs.topics import TopicError
+from jobs.time_options import time_ms
+from tests.sample_records import sample_fields
+from udfs.kafka.errors import KafkaClientError
+from udfs.outputs import DeadLetter, iso_time
 
 CONF = Path(__file__).parents[2] / "conf" / "local.yaml"
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -33,7 +35,7 @@ def click(**fields) -> bytes:
 
 
 def letter(offset=0, original=b"", topic="clicks", reason="time_too_old", partition=0) -> DeadLetter:
-    return DeadLetter(topic, partition, offset, NOW, reason, "why", original)
+    return DeadLetter(topic, partition, offset, iso_time(NOW_MS), reason, "why", original)
 
 
 def fates(plan) -> dict:
@@ -48,7 +50,7 @@ def test_a_letter_goes_back_when_the_settings_have_come_to_accept_it():
 
 
 def test_the_original_timestamp_decides_not_the_present_one():
-    at_that_time = DeadLetter("clicks", 0, 0, datetime(2020, 1, 1, tzinfo=UTC), "wrong_type", "why", click())
+    at_that_time = DeadLetter("clicks", 0, 0, "2020-01-01T00:00:00.000Z", "wrong_type", "why", click())
     assert fates(judge().plan([at_that_time], 10)) == {Fate.REJECTED_AGAIN: 1}  # in the future, then
 
 
@@ -120,10 +122,13 @@ def test_a_letter_is_read_as_the_job_writes_it():
     assert (found.position, found.timestamp_ms, found.original) == (("clicks", 1, 2), NOW_MS + 123, b"{}")
 
 
-@pytest.mark.parametrize("value", [None, b"{}", b"nonsense"])
+NO_DATE = msgspec.json.encode(sample_fields("dead_letters", timestamp="2026-02-30T12:00:00.000Z"))
+
+
+@pytest.mark.parametrize("value", [None, b"{}", b"nonsense", NO_DATE])
 def test_what_is_no_dead_letter_is_named_by_its_place(value):
     record = SimpleNamespace(topic="dead_letters", partition=1, offset=2, value=value)
-    with pytest.raises(TopicError, match="topic dead_letters, partition 1, offset 2: not a dead letter"):
+    with pytest.raises(KafkaClientError, match="topic dead_letters, partition 1, offset 2: not a dead letter"):
         read_letter(record)
 
 
@@ -131,7 +136,7 @@ def test_times_are_durations_before_now_or_moments_in_utc():
     assert time_ms("2 h", "--since", NOW_MS) == NOW_MS - 7_200_000
     assert time_ms("2026-11-24T12:00", "--since", 0) == NOW_MS
     assert time_ms("2026-11-24T13:00+01:00", "--since", 0) == NOW_MS
-    with pytest.raises(ConfigError, match="--since yesterday: want a duration"):
+    with pytest.raises(ConfigError, match="--since yesterday: expected a duration"):
         time_ms("yesterday", "--since", 0)
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from training.triggers import DriftWindow, QualityMinute, drift_trigger, in_progress, live_auc, quality_trigger
+from tests.sample_records import sample
+from training.triggers import drift_trigger, in_progress, live_auc, quality_trigger
+from udfs.outputs import DriftWindow, ModelQuality
 from udfs.rollout import Challenger, Rollout
 
 MINUTE = 60_000
@@ -10,7 +12,14 @@ MINUTE = 60_000
 
 def windows(*levels: str, version: str = "v1") -> list[DriftWindow]:
     return [
-        DriftWindow(number * MINUTE, (number + 5) * MINUTE, version, level, ("price", "device"))
+        sample(
+            "drift",
+            window_start=number * MINUTE,
+            window_end=(number + 5) * MINUTE,
+            model_version=version,
+            level=level,
+            moved=["price", "device"],
+        )
         for number, level in enumerate(levels)
     ]
 
@@ -41,8 +50,10 @@ def test_the_reason_names_the_last_window_and_what_moved():
     )
 
 
-def quality(minute: int, scores: int, auc: float | None, version: str = "v1", arm: str = "champion") -> QualityMinute:
-    return QualityMinute(minute * MINUTE, version, arm, scores, auc)
+def quality(minute: int, scores: int, auc: float | None, version: str = "v1", arm: str = "champion") -> ModelQuality:
+    return sample(
+        "model_quality", event_minute=minute * MINUTE, model_version=version, arm=arm, scores=scores, roc_auc=auc
+    )
 
 
 def test_the_live_auc_weighs_minutes_by_their_scores():
