@@ -16,14 +16,13 @@ from dashboard.user import Users
 from dashboard.views import Views
 from dashboard.web import make_app
 from jobs.settings import ConfigError, Settings, load_settings
-from training.kafka_source import client_options
-from training.records import SourceError
 from udfs.durations import duration_ms
 from udfs.events import ClickLimits
-from udfs.kpis import KpiError, load_kpis
+from udfs.kafka.errors import KafkaClientError
+from udfs.kafka.properties import client_options
+from udfs.kpis import KPIS_FILE, KpiError, load_kpis
 from udfs.registry import RegistryError
 
-KPIS_FILE = "kpis.yaml"  # beside the configuration file
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NEXT_PORTS = 20
 
@@ -46,12 +45,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(settings: Settings, conf: Path, listener: socket.socket, hosts: list[str]) -> None:
-    """Serve until interrupted. Raises KpiError, RegistryError, SourceError before anything has started."""
+    """Serve until interrupted. Raises KpiError, RegistryError, KafkaClientError before anything has started."""
     client_options(settings.kafka)
     topics = {role: name for role, name in msgspec.to_builtins(settings.topics).items() if role in SILENT_AFTER_MS}
     state = DashboardState(topics, duration_ms(settings.execution.latency_budget))
     models = Models(settings.model.registry, Path(settings.model.bundle))
-    views = Views(state, models, load_kpis(conf.parent / KPIS_FILE))
+    views = Views(state, models, load_kpis(conf.with_name(KPIS_FILE)))
     decode = settings.decode
     limits = ClickLimits(decode.max_record_bytes, duration_ms(decode.max_behind), duration_ms(decode.max_ahead))
     users = Users(
@@ -91,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
             if not is_local:
                 print("dashboard: whoever reaches this address can read all of it; there is no login", flush=True)
             serve(settings, options.conf, listener, [*LOOPBACK, "[::1]"] if is_local else ["*"])
-    except (ConfigError, KpiError, RegistryError, SourceError, OSError) as error:
+    except (ConfigError, KpiError, RegistryError, KafkaClientError, OSError) as error:
         print(f"dashboard: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

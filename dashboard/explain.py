@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dashboard.records import Score
 from dashboard.words import describe, value_text
 from training.contributions import Contributions, contributions_of, strongest
 from training.dataset import Dataset
 from udfs.model import Bundle, Scorer
+from udfs.outputs import Score
 
 REASONS = 10
 #: What engines may differ by, and the export that one of them uses. Beyond it a score is one of something else.
@@ -25,7 +25,7 @@ class Model:
 
 
 def load_model(bundle: Bundle) -> Model:
-    return Model(bundle.manifest.label, Scorer(bundle), contributions_of(bundle))
+    return Model(str(bundle.manifest.label), Scorer(bundle), contributions_of(bundle))
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ def _ms(entry: Entry) -> int:
 
 def _metrics(manifest: Manifest) -> dict:
     return {
-        "label": manifest.label,
+        "label": str(manifest.label),
         "created_at": int(manifest.created_at.timestamp() * 1000),
         "trained_to": int(manifest.training_window.end.timestamp() * 1000),
         "metrics": {

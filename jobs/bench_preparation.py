@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from jobs.bench_context import EVENTS, Context, note, step
 from jobs.bench_rates import MIB, tree_pss
 from training.dataset import ANY_TIME
-from training.labels import CONVERTED
 from training.prepare import Preparation, prepare
 from training.records import Record
+from udfs.labels import CONVERTED
 
 COPIES = 10  # of the simulated clicks
 ROWS_IN_FILE = 250_000

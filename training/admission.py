@@ -47,9 +47,9 @@ def check_holdout(candidate: Manifest, champion: Manifest) -> None:
     model that was hardly tested would pass; equal models are seldom refused (8 % for holdouts of one size).
     """
     version = candidate.version
-    if candidate.label != champion.label:
+    if not candidate.label.is_same_as(champion.label):
         raise HoldoutError(
-            f"{version} predicts {candidate.label!r}, the champion {champion.label!r}: no metric compares the two"
+            f'{version} predicts "{candidate.label}", the champion "{champion.label}": no metric compares the two'
         )
     found = candidate.metrics.get(METRIC, np.nan)
     best, bound = (champion.metrics.get(name, np.nan) for name in (METRIC, f"{METRIC}_low"))

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from udfs.features import schema_hash
+from udfs.labels import Label
 from udfs.model import (
     FORMAT,
     MANIFEST_FILE,
@@ -36,7 +37,7 @@ def describe_model(
     files: Mapping[str, bytes],
     features: Sequence[str],
     history_length: int,
-    label: str,
+    label: Label,
     training_window: TrainingWindow,
     metrics: Mapping[str, float],
     version: str | None = None,

@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 
 from training.dataset import Dataset, arrange, read_clicks, read_profiles
-from training.labels import CONVERTED, Label, label_events
 from training.simulate import Clickstream
 from udfs.features import FEATURE_NAMES, FeatureComputer
+from udfs.labels import CONVERTED, Label, label_events
 
 BLOCK_ROWS = 50_000
 

@@ -18,14 +18,13 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.figure import Figure
 
-from training.kafka_source import client_properties
 from training.sessions import read_sessions, read_topic_sessions
 from udfs.durations import Moment, moment_ms
 from udfs.effects import ALPHA, Moments, measure_effect, users_needed
 from udfs.experiments import Arm, Verdict, judge
-from udfs.kpis import Kpi, load_kpis, values
+from udfs.kafka.properties import client_properties
+from udfs.kpis import KPIS_FILE, Kpi, load_kpis, values
 
-KPIS_FILE = Path(__file__).parents[1] / "conf" / "kpis.yaml"
 TEMPLATE = "experiment.html"
 REVENUE = "revenue_per_session"
 
@@ -221,17 +220,20 @@ def main(arguments: list[str] | None = None) -> int:
         source.add_argument("--topic", help="the topic itself, as it is now")
         command.add_argument(
             "--kafka",
+            action="extend",
             nargs="+",
             default=[],
             metavar="KEY=VALUE",
             help="client properties, such as bootstrap.servers=localhost:9092; a secret only from the environment, "
             "sasl.jaas.config='${NAME}'",
         )
-        command.add_argument("--kpis", type=Path, default=KPIS_FILE)
+        command.add_argument(
+            "--kpis", type=Path, default=Path("conf", KPIS_FILE), help="file of the KPIs (default: %(default)s)"
+        )
     options = parser.parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, OSError) as error:  # KpiError and SourceError among them
+    except (ValueError, OSError) as error:  # KpiError, SourceError and KafkaClientError among them
         print(f"experiment: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from training.archive import BATCH_ROWS, Part, find_files, reading, row_group_parts
 from training.dataset import Dataset
 from training.examples import Examples, examples_of
-from training.labels import Label, label_events
 from training.records import SourceError, parquet_metadata
+from udfs.labels import Label, label_events
 
 _COLUMNS = ["user_id", "event_time", "feature_schema_hash", "features", "source_partition", "source_offset"]
 #: What names an event. Offsets begin anew with a topic, so that partition and offset alone could meet another event.

@@ -17,11 +17,11 @@ from training.evaluate import (
 from training.examples import Examples
 from training.family import Calibration, Fitting, Model
 from training.fitting import Data, Pruning, cross_validate, learning_curve, scored
-from training.labels import Label
 from training.models import FAMILIES
 from training.rule_baseline import RuleBaseline, measure_rule
 from training.selection import Fit
 from training.settings import Training
+from udfs.labels import Label
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ from training.archive import Arrived, Part, find_parts, read_part
 from training.dataset import ANY_TIME, Clicks, ProfileUpdates, arrange, largest_so_far, read_profile_batch
 from training.examples import Examples, make_examples, save_examples
 from training.feature_log import LOG_ROWS, FeatureLog, find_log_parts, logged_examples, read_log_part
-from training.labels import Label
 from training.mapping import ClickMapping
 from training.spill import Spill, gather
 from training.summary import UNKNOWN_MS, Summary, in_words, skew
 from udfs.events import ClickDecoder, ClickLimits
 from udfs.features import FEATURE_NAMES, FeatureComputer
 from udfs.history import EVENT
+from udfs.labels import Label
 from udfs.profiles import PROFILE
 
 BUCKET_EVENTS = 200_000

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from training.kafka_source import read_topic
 from training.retraining import RETRAINING_FILE, load_recipe
 from training.retraining_run import retrain
 from training.watch import Watch
+from udfs.kafka.reading import read_topic
 
 POLL_S = 60
 EXIT_CODES = {"passed": 0, "failed": 3, "refused": 2}
@@ -47,7 +47,7 @@ def _say(line: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.retrain", description=main.__doc__)
-    parser.add_argument("--conf", type=Path, default=RETRAINING_FILE, help="conf/retraining.yaml, or one like it")
+    parser.add_argument("--conf", type=Path, default=RETRAINING_FILE, help="settings (default: conf/retraining.yaml)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as data.history=14d")
     parser.add_argument("--watch", action="store_true", help="start at drift alarms and when live quality falls")
     parser.add_argument("--every", metavar="DURATION", help="start on a schedule too, such as 1d")

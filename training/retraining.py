@@ -9,14 +9,15 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from training.labels import Label, find_label
 from training.settings import Training, load_training
 from udfs.durations import Duration, duration_ms
+from udfs.kpis import KPIS_FILE, Kpi, load_kpis
+from udfs.labels import LABELS_FILE, Label, find_label
 from udfs.overrides import parse_value, split_override
 from udfs.variables import SECRET_ADVICE, expand_variables, is_written_secret, refuse_written_secrets
 from udfs.yaml_files import in_words, read_yaml
 
-RETRAINING_FILE = Path(__file__).parents[1] / "conf" / "retraining.yaml"
+RETRAINING_FILE = Path("conf", "retraining.yaml")
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -91,6 +92,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     settings: Retraining
     training: Training
     label: Label
+    kpis: dict[str, Kpi] = {}  # those that automatic ramps are judged by
 
     @property
     def digest(self) -> str:
@@ -100,10 +102,14 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> Recipe:
-    """The settings of a file, and the training and label that they name. Raises ValueError naming file and key."""
+    """Load retraining settings and the training settings, label and KPIs beside them. Raises ValueError."""
     settings = load_retraining(path, overrides, environment)
-    training = load_training(path.parent / settings.training)
-    return Recipe(settings=settings, training=training, label=find_label(settings.label))
+    return Recipe(
+        settings=settings,
+        training=load_training(path.parent / settings.training),
+        label=find_label(settings.label, path.with_name(LABELS_FILE)),
+        kpis=load_kpis(path.with_name(KPIS_FILE)) if settings.ramping.auto else {},
+    )
 
 
 def load_retraining(

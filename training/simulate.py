@@ -15,12 +15,12 @@ import msgspec
 import numpy as np
 
 from training.broken import with_broken
-from training.labels import CONVERTED, label_clicks
 from training.people import DEVICE_SHARES, draw_people
 from training.propensity import purchase_propensity
 from training.shop import ACTION_CODES, ACTIONS
 from training.visits import HOUR_MS, SLOTS, Changes, crawl, draw_prices, shop
 from udfs.history import EVENT_KINDS
+from udfs.labels import CONVERTED, label_clicks
 from udfs.rollout import positions
 
 

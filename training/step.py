@@ -14,7 +14,7 @@ from udfs.kpis import Kpi
 from udfs.registry import Registry
 from udfs.rollout import Rollout
 
-#: Values of a topic since a time, as `training.kafka_source.read_topic` gives them.
+#: Values of a topic since a time, as `udfs.kafka.reading.read_topic` gives them.
 ReadTopic = Callable[[Mapping[str, object], str, int], Iterator[bytes]]
 
 
@@ -60,7 +60,7 @@ def step_report(
 
 
 def topic_sessions(settings: Retraining, since: datetime, read: ReadTopic) -> pd.DataFrame:
-    """The sessions of the topic since a time, read as those of a file are. Raises SourceError."""
+    """The sessions of the topic since a time, read as those of a file are. Raises SourceError, KafkaClientError."""
     with TemporaryDirectory() as directory:
         path = Path(directory) / f"{settings.topics.sessions}.jsonl"
         with path.open("wb") as file:

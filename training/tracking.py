@@ -38,7 +38,7 @@ def track(bundle: Path, trained: TrainedModel, training: Training) -> str:
     try:
         mlflow.set_experiment(experiment)
         with mlflow.start_run(run_name=manifest.version) as run:
-            mlflow.set_tags({"label": manifest.label, "version": manifest.version})
+            mlflow.set_tags({"label": str(manifest.label), "version": manifest.version})
             mlflow.log_params(_parameters(trained, training))
             mlflow.log_metrics(manifest.metrics)
             mlflow.log_artifacts(str(bundle), "bundle")
@@ -51,4 +51,5 @@ def _parameters(trained: TrainedModel, training: Training) -> dict[str, object]:
     """The settings, and as model.* the parameters that came of them."""
     settings = {name: value for name, value in msgspec.to_builtins(training).items() if name != "parameters"}
     found = trained.evaluation.parameters
-    return {**settings, **{f"model.{name}": value for name, value in found.items()}, "label": trained.manifest.label}
+    of_model = {f"model.{name}": value for name, value in found.items()}
+    return {**settings, **of_model, "label": str(trained.manifest.label)}

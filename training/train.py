@@ -13,9 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from training.bundle import check_version, refuse_existing, write_bundle
 from training.examples import Examples, load_examples, share_that_fits, simulated_examples
 from training.feature_log import FeatureLog
-from training.labels import Label, find_label
 from training.mapping import load_mapping
 from training.prepare import Preparation, prepare
+from training.recommendation import RELIABLE_USERS, recommend
+from training.recommendation_text import recommendation_text
 from training.report import REPORT_FILE, with_report
 from training.serving_cost import saving
 from training.settings import Training, TrainingError, for_logged, load_training
@@ -23,10 +24,10 @@ from training.simulate import Simulation, simulate
 from training.summary import Summary, overview, warnings
 from training.tracking import TrackingError, check_tracking, is_tracked, track
 from training.trainer import train_model
-from training.verdict import RELIABLE_USERS, verdict
+from udfs.labels import CONVERTED, LABELS_FILE, Label, find_label
 from udfs.model import Manifest, load_bundle
 
-DEFAULT_LABEL = "purchase within 30 min"
+DEFAULT_CONF = Path("conf", "training.yaml")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_version(options.version)
         check_tracking()
         training, log = _feature_log(options, load_training(options.conf, options.set))
-        label = find_label(options.label)
+        label = find_label(options.label, (options.conf or DEFAULT_CONF).with_name(LABELS_FILE))
         workspace = Path(mkdtemp(prefix="training-", dir=_existing_parent(options.out)))
         examples, propensity = _read_data(options, training, log, label, workspace / "examples")
         trained = with_report(train_model(examples, training, label, propensity, options.version, print))
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(summary(trained.manifest))
     if saved := saving(trained):
         print(saved)
-    print(verdict(trained))
+    print(recommendation_text(recommend(trained)))
     print(f"wrote {options.out}; read {options.out / REPORT_FILE}")
     try:
         if is_tracked():
@@ -106,7 +107,7 @@ def _read_data(
         stream = simulate(Simulation(options.users, options.hours, options.data_seed))
         examples = simulated_examples(stream, label, training.history_length)
         print(f"{len(stream)} clicks of {options.users} users")
-        return examples, stream.propensity[examples.offset] if options.label == DEFAULT_LABEL else None
+        return examples, stream.propensity[examples.offset] if label.is_same_as(CONVERTED) else None
     directories, found = _prepare(options, training, log, label, directory)
     print(overview(found))
     for line in warnings(found, options.clicks, options.profiles, options.feature_log):
@@ -151,7 +152,11 @@ def _parser() -> argparse.ArgumentParser:
         help="the job's archived feature_log: features as they were scored",
     )
     parser.add_argument("--logged-by", type=Path, help="the bundle that scored them, which names them")
-    parser.add_argument("--label", default=DEFAULT_LABEL, help="of conf/labels.yaml, or 'EVENT within DURATION'")
+    parser.add_argument(
+        "--label",
+        default="purchase within 30 min",
+        help="name from labels.yaml beside --conf, or 'EVENT within DURATION' (default: %(default)s)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="the bundle's directory, which must not exist yet")
     parser.add_argument("--version", help="of the model; by default the end of its data and its hash")
     parser.add_argument("--conf", type=Path, help="YAML of settings, for example conf/training.yaml")

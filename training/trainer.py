@@ -11,7 +11,6 @@ from training.examples import Examples
 from training.family import ServedModel
 from training.fitting import Data, scored
 from training.holdout import Evaluation, evaluate, manifest_metrics
-from training.labels import CONVERTED, Label
 from training.onnx_export import certify, export
 from training.provenance import git_commit, library_versions, window_of
 from training.reference import Sampling, reference_distributions, warm_up_rows
@@ -19,6 +18,7 @@ from training.selection import select_and_fit
 from training.settings import Training
 from training.split import checked, split_at, split_by_time, split_by_user, user_folds
 from udfs.drift import REFERENCE_FILE
+from udfs.labels import CONVERTED, Label
 from udfs.model import EXPORT_FILE, WARM_UP_FILE, Manifest, find_model_file
 
 
@@ -98,7 +98,7 @@ def _train(
         files,
         names,
         training.history_length,
-        str(label),
+        label,
         window_of(examples.time_ms[rows]),
         manifest_metrics(evaluation, _buyers(examples, holdout)),
         version,

@@ -10,6 +10,8 @@ from msgspec import Meta
 
 from udfs.yaml_files import key_and_rule, read_yaml
 
+#: Lies beside the settings file of whatever needs the KPIs.
+KPIS_FILE = "kpis.yaml"
 #: Counts of events in a session, by the name that a session's record has for them.
 COUNTED = {
     "view_promotions": "view_promotion",

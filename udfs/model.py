@@ -20,8 +20,10 @@ from msgspec import Meta
 
 from udfs import lightgbm_text, remote
 from udfs.features import FeatureComputer, find_columns, schema_hash
+from udfs.labels import Label, LabelError, label_of_sentence
 
-FORMAT = 1
+FORMAT = 2
+_WITH_SENTENCES = 1  # the format whose manifests had the label as an English sentence
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.ubj"  # of XGBoost, in UBJSON
 LIGHTGBM_FILE = "model.txt"
@@ -50,13 +52,13 @@ class TrainingWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is to be known of a model."""
 
-    format: Annotated[int, Meta(description="of the bundle: 1")]
+    format: Annotated[int, Meta(description="of the bundle: 2")]
     version: Annotated[str, Meta(pattern=VERSION_PATTERN, description="of the model; every score carries it")]
     created_at: Time
     features: Annotated[tuple[str, ...], Meta(min_length=1, description="names, in the order of the model's columns")]
     feature_schema_hash: Annotated[Sha256, Meta(description="udfs.features.schema_hash at training")]
     history_length: Annotated[int, Meta(ge=1, description="events of a user that the features saw")]
-    label: Annotated[str, Meta(description="what a score is the probability of")]
+    label: Annotated[Label, Meta(description="what a score is the probability of")]
     training_window: TrainingWindow
     metrics: dict[str, float]
     rows: Annotated[dict[str, int], Meta(description="how many events each part of the data had")] = {}
@@ -141,6 +143,8 @@ def read_manifest(read: Callable[[str], bytes], origin: str) -> Manifest:
     content, path = _read(read, origin, MANIFEST_FILE), f"{origin}/{MANIFEST_FILE}"
     try:
         found = msgspec.json.decode(content, type=_AnyFormat).format
+        if found == _WITH_SENTENCES:
+            return _upgraded(content, path)
         if found != FORMAT:
             raise BundleError(f"{path}: format is {found}, this code reads {FORMAT}: train again or use matching code")
         return msgspec.json.decode(content, type=Manifest)
@@ -210,6 +214,16 @@ def native_predict(model_file: str, model: bytes, threads: int = 1) -> Callable[
 
 class _AnyFormat(msgspec.Struct):
     format: int
+
+
+def _upgraded(content: bytes, path: str) -> Manifest:
+    """The manifest of a bundle that an earlier release wrote. Raises BundleError, msgspec.DecodeError."""
+    fields = msgspec.json.decode(content, type=dict)
+    try:
+        label = label_of_sentence(str(fields.get("label")))
+    except LabelError as error:
+        raise BundleError(f"{path}: {error}: train again") from None
+    return msgspec.convert(fields | {"format": FORMAT, "label": msgspec.to_builtins(label)}, Manifest)
 
 
 class _WarmUpFile(msgspec.Struct):

@@ -7,11 +7,11 @@ import pytest
 
 from training.examples import load_examples
 from training.feature_log import FeatureLog
-from training.labels import find_label
 from training.prepare import Preparation, prepare
 from training.records import click_records, profile_records
 from training.simulate import Simulation, simulate
 from udfs.events import ClickLimits
+from udfs.labels import CONVERTED
 from udfs.model import load_bundle
 
 pytestmark = pytest.mark.e2e
@@ -43,7 +43,7 @@ def test_the_archive_holds_what_was_accepted_and_training_reads_it(pipeline, bun
             (record.partition, record.offset, record.value, record.timestamp) for record in accepted
         ]
 
-    preparation = Preparation(find_label("purchase within 30 min"), limits=ClickLimits(CENTURY_MS), workers=1)
+    preparation = Preparation(CONVERTED, limits=ClickLimits(CENTURY_MS), workers=1)
     manifest = load_bundle(bundle_directory, 64).manifest
     log = FeatureLog(pipe.archive_of("feature_log"), manifest.feature_schema_hash, manifest.features)
     clicks, profiles = pipe.archive_of("clicks"), pipe.archive_of("profiles")

@@ -12,17 +12,18 @@ from tests.e2e.pipeline import Pipeline
 from training import promote
 from training.bundle import write_bundle
 from training.examples import simulated_examples
-from training.kafka_source import read_topic
 from training.records import click_records
 from training.retraining import RETRAINING_FILE, Recipe, load_recipe
 from training.retraining_run import retrain
 from training.runs import newest_run
 from training.settings import Training
-from training.shadow_quality import Outcome, ShadowQuality, ShadowScore, shadow_quality
+from training.shadow_quality import ShadowQuality, shadow_quality
 from training.simulate import Clickstream, Simulation, simulate
 from training.trainer import train_model
 from training.visits import HOUR_MS
 from training.watch import Watch
+from udfs.kafka.reading import read_topic
+from udfs.outputs import Outcome, ShadowScores
 from udfs.registry import Registry
 
 pytestmark = pytest.mark.e2e
@@ -131,7 +132,7 @@ def newest_outcome_ms(pipe: Pipeline) -> int:
 def live_quality(pipe: Pipeline, version: str) -> ShadowQuality:
     """The live AUC of the new model beside the champion's, on the clicks that both have scored."""
     outcomes = msgspec.convert(pipe.read("outcomes"), list[Outcome])
-    scores = msgspec.convert(pipe.read("shadow_scores"), list[ShadowScore])
+    scores = msgspec.convert(pipe.read("shadow_scores"), list[ShadowScores])
     found = shadow_quality(outcomes, scores, version, CHAMPION)
     assert found is not None
     return found

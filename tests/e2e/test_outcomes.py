@@ -14,10 +14,10 @@ from tests.experiment_oracle import expected_records, newest_records
 from tests.session_oracle import expected_sessions
 from training.dataset import read_clicks
 from training.experiment import compare
-from training.labels import find_label, label_events
 from training.records import Record, click_records
 from training.simulate import Simulation, simulate
 from udfs.kpis import load_kpis
+from udfs.labels import LABELS_FILE, find_label, label_events
 
 pytestmark = pytest.mark.e2e
 
@@ -52,7 +52,7 @@ def score_records(clicks: list[dict]) -> list[Record]:
 
 
 def test_outcomes_sessions_and_verdict_are_right_and_single_though_jobs_crash_and_clicks_are_late(pipeline, stack):
-    label = find_label(LABEL)
+    label = find_label(LABEL, CONF.with_name(LABELS_FILE))
     stream = simulate(Simulation(users=200, hours=4, seed=6, late_share=0.05))
     clicks = list(stream.clicks())
     after_all_ms = int(stream.events["time_ms"].max()) + DAY_MS

@@ -11,6 +11,7 @@ from training.bundle import describe_model, write_bundle
 from training.onnx_export import LIMIT, export
 from training.reference import warm_up_rows
 from udfs.features import FEATURE_NAMES
+from udfs.labels import CONVERTED
 from udfs.model import EXPORT_FILE, MODEL_FILE, WARM_UP_FILE, Manifest, TrainingWindow
 
 NAMES = FEATURE_NAMES[:3]
@@ -32,7 +33,7 @@ def files_of(seed: int) -> dict[str, bytes]:
 
 def manifest_of(version: str, files: dict[str, bytes], auc: float = 0.8, **fields) -> Manifest:
     metrics = {"test_roc_auc": auc, "test_roc_auc_low": auc - 0.02, "test_roc_auc_high": auc + 0.02}
-    fields = {"history_length": 64, "label": "bought", "metrics": metrics, "export": CERTIFICATE} | fields
+    fields = {"history_length": 64, "label": CONVERTED, "metrics": metrics, "export": CERTIFICATE} | fields
     return describe_model(files, NAMES, training_window=WINDOW, version=version, **fields)
 
 

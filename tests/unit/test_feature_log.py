@@ -11,7 +11,6 @@ from tests.unit.test_prepare import archive
 from training.bundle import write_bundle
 from training.examples import load_examples
 from training.feature_log import FeatureLog
-from training.labels import CONVERTED
 from training.prepare import Preparation, PrepareError, prepare
 from training.records import SourceError
 from training.settings import TrainingError, for_logged
@@ -19,6 +18,7 @@ from training.simulate import Simulation, simulate
 from training.train import main
 from training.trainer import train_model
 from udfs.events import ClickLimits
+from udfs.labels import CONVERTED
 from udfs.model import load_bundle
 
 NAMES = ("events_30m", "value", "since_last_visit_s", "country")

@@ -1,13 +1,28 @@
+from pathlib import Path
+
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.labels import CONVERTED, Label, LabelError, find_label, label_clicks, label_events, sum_after
 from udfs.history import EVENT, EVENT_KINDS
+from udfs.labels import (
+    CONVERTED,
+    LABELS_FILE,
+    Label,
+    LabelError,
+    find_label,
+    label_clicks,
+    label_events,
+    label_of_sentence,
+    sum_after,
+)
 
 VIEW, CART, PURCHASE, PAGE = (EVENT_KINDS.index(kind) for kind in ("view_item", "add_to_cart", "purchase", "page_view"))
 HORIZON_MS = CONVERTED.horizon_ms
+FILE = Path(__file__).parents[2] / "conf" / LABELS_FILE
+NAMES = ("converted", "abandoned", "engaged", "deep_visit")
 
 
 def labels(*events: tuple[int, int, int], label: Label = CONVERTED) -> list[bool]:
@@ -44,7 +59,7 @@ def test_no_events_have_no_labels():
 
 
 def test_abandoned_scores_cart_adds_only_and_is_positive_without_a_purchase():
-    label = find_label("abandoned")
+    label = find_label("abandoned", FILE)
     user, time_ms = np.array([1, 1, 2, 3]), np.array([0, 1, 0, label.horizon_ms])
     positive, usable = label_clicks(label, user, time_ms, np.array([CART, PURCHASE, CART, VIEW]))
     assert positive.tolist()[:3] == [False, True, True]
@@ -55,16 +70,16 @@ def test_engaged_sums_the_engagement_time_that_follows():
     records = np.zeros(3, EVENT)
     records["time_ms"] = 0, 1, 2
     records["engagement_ds"] = 9_999, 700, 500
-    assert label_events(find_label("engaged"), np.zeros(3, int), records)[0].tolist() == [True, False, False]
+    assert label_events(find_label("engaged", FILE), np.zeros(3, int), records)[0].tolist() == [True, False, False]
 
 
 def test_a_deep_visit_counts_page_views():
     events = [(1, second, PAGE) for second in range(6)]
-    assert labels(*events, label=find_label("deep_visit")) == [True] + [False] * 5
+    assert labels(*events, label=find_label("deep_visit", FILE)) == [True] + [False] * 5
 
 
 def test_any_event_within_a_time_is_a_label():
-    label = find_label("add_to_cart within 1 h")
+    label = find_label("add_to_cart within 1 h", FILE)
     assert (label.events, label.horizon_ms) == (("add_to_cart",), 3_600_000)
     assert str(label) == "add_to_cart by the same user within 1 h after the event"
 
@@ -80,7 +95,7 @@ def test_any_event_within_a_time_is_a_label():
 )
 def test_a_label_that_cannot_be_used_is_refused(text, message):
     with pytest.raises(LabelError) as error:
-        find_label(text)
+        find_label(text, FILE)
     assert message in str(error.value)
 
 
@@ -98,6 +113,43 @@ def test_an_entry_that_breaks_a_rule_is_refused_by_name(tmp_path, content, messa
     file.write_text(content)
     with pytest.raises(LabelError, match=message):
         find_label("x", file)
+
+
+def test_labels_that_mean_the_same_are_the_same_however_they_are_written():
+    label = Label(events=("purchase", "form_submit"), horizon="30 min")
+    assert label.is_same_as(Label(events=("form_submit", "purchase"), horizon="1800 s"))
+    assert label.is_same_as(Label(events=("form_submit", "purchase"), horizon="30 min", rows=label.scored_events))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"horizon": "31 min"},
+        {"events": ("form_submit",)},
+        {"absent": True},
+        {"rows": ("add_to_cart",)},
+        {"events": None, "page_views": 1},
+    ],
+)
+def test_labels_that_differ_in_meaning_are_not_the_same(changes):
+    assert not CONVERTED.is_same_as(msgspec.structs.replace(CONVERTED, **changes))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sentence_of_an_old_bundle_is_the_label_that_it_described(name):
+    sentences = {
+        "converted": "purchase by the same user within 30 min after the event",
+        "abandoned": "no purchase by the same user within 24 h after add_to_cart",
+        "engaged": "120 s of engagement or more by the same user within 30 min after the event",
+        "deep_visit": "5 page views or more by the same user within 30 min after the event",
+    }
+    assert label_of_sentence(sentences[name]) == find_label(name, FILE)
+
+
+@pytest.mark.parametrize("sentence", ["bought", "", "shopping by the same user within 1 h after the event"])
+def test_a_sentence_that_describes_no_label_is_refused(sentence):
+    with pytest.raises(LabelError, match=f"label '{sentence}'"):
+        label_of_sentence(sentence)
 
 
 event = st.tuples(st.integers(0, 3), st.integers(0, 12), st.integers(0, 5))

@@ -27,6 +27,7 @@ from training.simulate import Simulation, simulate
 from training.trainer import TrainedModel, train_model
 from udfs.engines import OnnxScorer, build_engine
 from udfs.features import FEATURE_NAMES, schema_hash
+from udfs.labels import CONVERTED
 from udfs.lightgbm_text import check_text, load_text
 from udfs.model import LIGHTGBM_FILE, MODEL_FILE, Bundle, BundleError, Scorer, WarmUp, check_scores, load_bundle
 
@@ -158,8 +159,8 @@ def bundle_of(directory: Path, files: dict[str, bytes], names=NAMES) -> Path:
     """Files with a manifest that fits them, so that only the model itself can be wrong."""
     window = {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}
     manifest = {
-        "format": 1, "version": "v1", "created_at": "2026-01-02T00:00:00Z", "features": names, "history_length": 64,
-        "feature_schema_hash": schema_hash(names, 64), "label": "bought", "training_window": window, "metrics": {},
+        "format": 2, "version": "v1", "created_at": "2026-01-02T00:00:00Z", "features": names, "history_length": 64,
+        "feature_schema_hash": schema_hash(names, 64), "label": CONVERTED, "training_window": window, "metrics": {},
         "files": {name: sha256(content).hexdigest() for name, content in files.items()},
     }  # fmt: skip
     for name, content in files.items():

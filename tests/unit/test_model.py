@@ -10,6 +10,7 @@ import xgboost
 
 from training.bundle import describe_model, write_bundle
 from udfs.features import FEATURE_NAMES, schema_hash
+from udfs.labels import CONVERTED
 from udfs.model import MODEL_FILE, BundleError, Scorer, TrainingWindow, load_bundle
 
 NAMES = FEATURE_NAMES[:3]
@@ -28,7 +29,7 @@ MODEL = train(names=list(NAMES))
 
 
 def manifest_of(model: bytes):
-    return describe_model({MODEL_FILE: model}, NAMES, 64, "bought", WINDOW, {"test_auc": 0.9}, version="v1")
+    return describe_model({MODEL_FILE: model}, NAMES, 64, CONVERTED, WINDOW, {"test_auc": 0.9}, version="v1")
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_a_bundle_comes_back_as_it_was_written(tmp_path):
 
 
 def test_a_model_without_a_version_is_named_by_the_end_of_its_data_and_its_hash():
-    manifest = describe_model({MODEL_FILE: MODEL}, NAMES, 64, "bought", WINDOW, {})
+    manifest = describe_model({MODEL_FILE: MODEL}, NAMES, 64, CONVERTED, WINDOW, {})
     assert manifest.version == f"{WINDOW.end:%Y%m%dT%H%M%SZ}-{sha256(MODEL).hexdigest()[:8]}"
 
 
@@ -100,7 +101,7 @@ def test_a_manifest_that_is_none_is_refused(bundle, content):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 2, "new_in_2": 1}, "format is 2, this code reads 1: train again or use matching code"),
+        ({"format": 3, "new_in_3": 1}, "format is 3, this code reads 2: train again or use matching code"),
         ({"extra": 1}, "not a valid manifest: Object contains unknown field `extra`"),
         ({"history_length": 0}, "not a valid manifest: Expected `int` >= 1 - at `$.history_length`"),
         ({"created_at": None}, "not a valid manifest: Expected `datetime`, got `null` - at `$.created_at`"),
@@ -114,6 +115,19 @@ def test_a_manifest_that_is_none_is_refused(bundle, content):
 def test_a_manifest_that_breaks_a_rule_is_refused_by_rule_and_value(bundle, changes, message):
     edit(bundle, **changes)
     assert refusal(bundle) == f"bundle/manifest.json: {message}"
+
+
+def test_a_bundle_of_format_1_is_read_with_the_label_that_its_sentence_describes(bundle):
+    now = load_bundle(bundle, 64).manifest
+    edit(bundle, format=1, label="purchase by the same user within 30 min after the event")
+    assert load_bundle(bundle, 64).manifest == now
+
+
+def test_a_bundle_of_format_1_whose_sentence_describes_no_label_is_refused(bundle):
+    edit(bundle, format=1, label="bought")
+    assert refusal(bundle) == (
+        "bundle/manifest.json: label 'bought' is in no form that this release reads: train again"
+    )
 
 
 def test_a_missing_file_is_refused(bundle):

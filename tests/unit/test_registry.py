@@ -311,7 +311,7 @@ def replaced(bundle: Path, name: str, content: bytes) -> None:
         (lambda bundle: (bundle / EXPORT_FILE).unlink(), "model.onnx: cannot be read: No such file or directory"),
         (lambda bundle: damage(bundle, features=["nose"]), "manifest.json: feature 'nose' is unknown"),
         (lambda bundle: damage(bundle, feature_schema_hash="0" * 64), "manifest.json: feature_schema_hash is 000"),
-        (lambda bundle: damage(bundle, format=2), "manifest.json: format is 2, this code reads 1"),
+        (lambda bundle: damage(bundle, format=3), "manifest.json: format is 3, this code reads 2"),
         (lambda bundle: damage(bundle, new_in_2=1), "manifest.json: not a valid manifest: "),
         (lambda bundle: damage(bundle, version="v9"), "manifest.json: version is 'v9', want 'v1'"),
         (lambda bundle: (bundle / "manifest.json").write_text("{"), "manifest.json: not a valid manifest: "),

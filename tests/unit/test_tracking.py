@@ -49,7 +49,7 @@ def test_a_training_is_a_run_with_its_settings_metrics_and_files(tmp_path, monke
     assert told == f"MLflow run {run.info.run_id} of experiment {found.name}"
     assert (run.info.run_name, run.info.status, run.data.tags["version"]) == ("v1", "FINISHED", "v1")
     assert run.data.metrics == trained.manifest.metrics
-    assert (run.data.params["folds"], run.data.params["label"]) == ("2", trained.manifest.label)
+    assert (run.data.params["folds"], run.data.params["label"]) == ("2", str(trained.manifest.label))
     assert float(run.data.params["model.max_depth"]) == trained.evaluation.parameters["max_depth"]
     kept = client.download_artifacts(run.info.run_id, "bundle", str(tmp_path))
     assert load_bundle(tmp_path / kept, 64).manifest == trained.manifest

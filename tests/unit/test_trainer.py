@@ -1,6 +1,6 @@
-import dataclasses
 import re
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -8,24 +8,22 @@ from scipy.special import logit
 from threadpoolctl import threadpool_limits
 
 from tests.conftest import QUICK
-from training.evaluate import Estimate
 from training.examples import Examples, simulated_examples
 from training.family import Calibration, Fitting, Sample
-from training.labels import CONVERTED
 from training.models import FAMILIES, taught_labels
 from training.onnx_export import ExportError, certify
+from training.recommendation import AlarmKind, Decision, find_alarms, read_recommendation, recommend
+from training.recommendation_text import recommendation_text
 from training.report import metrics_json, report_html
-from training.rule_baseline import RuleBaseline
 from training.serving_cost import saving
 from training.settings import TrainingError, load_training
 from training.simulate import Simulation, simulate
 from training.split import SplitError, split_by_time, split_by_user, user_folds
-from training.trainer import TrainedModel, train_model
-from training.verdict import alarms, verdict
+from training.trainer import train_model
 from udfs.engines import OnnxScorer
 from udfs.features import FEATURE_NAMES
+from udfs.labels import CONVERTED
 from udfs.model import EXPORT_FILE, Bundle, Scorer
-from udfs.rules import Rule
 
 
 @pytest.fixture(scope="module")
@@ -175,10 +173,13 @@ def test_a_feature_that_knows_the_label_raises_an_alarm(examples, trained):
     features = examples.features.copy()
     features[:, 0] = examples.labels
     leaking = train_model(with_features(examples, features), replace(QUICK, parameters={"colsample_bynode": 1.0}))
-    assert any("too good" in alarm for alarm in alarms(leaking))
-    assert any(f"{FEATURE_NAMES[0]} alone carries the model" in alarm for alarm in alarms(leaking))
-    assert verdict(leaking).startswith("Do not ship this model before its alarm is explained.")
-    assert not alarms(trained)
+    found = recommend(leaking)
+    assert found.decision == Decision.DO_NOT_SHIP
+    assert [(alarm.kind, alarm.feature) for alarm in found.alarms] == [
+        (AlarmKind.IMPLAUSIBLE_AUC, None),
+        (AlarmKind.SINGLE_FEATURE, FEATURE_NAMES[0]),
+    ]
+    assert not find_alarms(trained.evaluation)
 
 
 def test_the_export_scores_what_the_job_scores_and_its_certificate_says_so(trained, examples):
@@ -207,79 +208,21 @@ def test_a_calibration_folded_into_the_trees_is_the_calibration(examples, kind):
     assert added == pytest.approx(logit(folded.predict(rows)), abs=1e-4)
 
 
-def test_the_report_stands_alone_and_opens_with_the_verdict(trained):
-    page = report_html(trained).decode()
-    assert verdict(trained) in page.replace("&#39;", "'")
-    assert page.index('<p class="verdict') < page.index("<table>")
+def test_the_report_stands_alone_and_opens_with_the_recommendation(trained):
+    page, found = report_html(trained).decode(), recommend(trained)
+    assert recommendation_text(found) in page.replace("&#39;", "'")
+    assert page.index(f'<p class="recommendation {found.decision}">') < page.index("<table>")
     assert "<script" not in page
     assert not any(f'{attribute}="http' in page for attribute in ("src", "href"))
     for heading in ("Gain and lift", "Thresholds", "Most confident mistakes", "Provenance", "Bias or variance"):
         assert heading in page
 
 
-@pytest.mark.parametrize(
-    ("auc", "gain", "opening"),
-    [
-        (Estimate(0.8, 0.75, 0.85), Estimate(0.02, 0.01, 0.03), "Ship it, in shadow first. It ranks better"),
-        (Estimate(0.8, 0.75, 0.85), Estimate(0.02, -0.01, 0.05), "Ship only beside what serves today"),
-        (Estimate(0.8, 0.75, 0.85), Estimate(-0.02, -0.03, -0.01), "Do not ship: logistic regression, trained on"),
-        (Estimate(0.6, 0.45, 0.75), Estimate(0.02, 0.01, 0.03), "Do not ship: this model can't be told from chance."),
-    ],
-)
-def test_the_verdict_follows_from_chance_and_the_comparison(trained, auc, gain, opening):
-    evaluation = dataclasses.replace(
-        trained.evaluation,
-        metrics={**trained.evaluation.metrics, "roc_auc": auc},
-        differences={"logistic": {"roc_auc": gain}},
-    )
-    assert verdict(dataclasses.replace(with_buyers(trained, 50), evaluation=evaluation)).startswith(opening)
-    rough = verdict(dataclasses.replace(with_buyers(trained, 49), evaluation=evaluation))
-    assert not rough.startswith("Ship it")
-    assert "Only 49 of these users have a positive: too few" in rough
-
-
-@pytest.mark.parametrize(
-    ("gain", "opening"),
-    [
-        (Estimate(0.1, 0.05, 0.15), "Ship it, in shadow first. It ranks better than logistic regression, by 0.020"),
-        (Estimate(0.1, -0.05, 0.15), "Ship only beside what serves today, in shadow or an A/B test: the model is not"),
-        (Estimate(0.0, -0.05, 0.05), "Do not ship: the rule finds no less than this model. Acting on as many events"),
-        (Estimate(-0.1, -0.2, 0.05), "Do not ship: the rule finds no less than this model."),
-    ],
-)
-def test_a_model_that_does_not_beat_the_rule_is_not_to_be_shipped(trained, gain, opening):
-    found = dataclasses.replace(
-        trained.evaluation,
-        differences={"logistic": {"roc_auc": Estimate(0.02, 0.01, 0.03)}},
-        rule=rule_figures(gain, acted_on=0.1),
-    )
-    assert verdict(dataclasses.replace(with_buyers(trained, 50), evaluation=found)).startswith(opening)
-
-
-def test_a_rule_that_acts_on_nothing_is_no_comparison(trained):
-    found = dataclasses.replace(trained.evaluation, rule=rule_figures(Estimate(0, 0, 0), acted_on=0.0))
-    told = verdict(dataclasses.replace(trained, evaluation=found))
-    assert told.startswith(verdict(trained).split(":")[0])
-    assert "The rule acts on all or none of these events, so it says nothing of the model." in told
-
-
-def rule_figures(gain: Estimate, acted_on: float) -> RuleBaseline:
-    some = Estimate(0.3, 0.2, 0.4)
-    return RuleBaseline(
-        rule=Rule(all=("cart_adds_30m >= 1",)),
-        metrics={"roc_auc": some, "average_precision": some},
-        acted_on=Estimate(acted_on, acted_on, acted_on),
-        precision=some,
-        recall=some,
-        model_precision=some,
-        model_recall=some,
-        differences={"roc_auc": some, "average_precision": some, "precision": gain, "recall": gain},
-    )
-
-
-def with_buyers(trained: TrainedModel, users: int) -> TrainedModel:
-    metrics = {**trained.manifest.metrics, "test_positive_users": users}
-    return dataclasses.replace(trained, manifest=replace(trained.manifest, metrics=metrics))
+def test_metrics_have_the_recommendation_as_data_and_as_text(trained, tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_bytes(metrics_json(trained))
+    assert read_recommendation(path) == recommend(trained)
+    assert msgspec.json.decode(path.read_bytes())["recommendation_text"] == recommendation_text(recommend(trained))
 
 
 @pytest.mark.parametrize(

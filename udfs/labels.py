@@ -17,7 +17,8 @@ from udfs.durations import Duration, duration_ms
 from udfs.history import EVENT, EVENT_KINDS
 from udfs.yaml_files import read_yaml
 
-LABELS_FILE = Path(__file__).parents[1] / "conf" / "labels.yaml"
+#: Lies beside the settings file of whatever needs a label.
+LABELS_FILE = "labels.yaml"
 DECISECONDS = 10  # in a second: the unit of EVENT's engagement time
 
 Kinds = Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -36,6 +37,15 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     engagement_s: Annotated[float, Meta(gt=0)] | None = None
     page_views: Annotated[int, Meta(ge=1)] | None = None
     rows: Kinds | None = None
+
+    def is_same_as(self, other: "Label") -> bool:
+        """Whether both make the same events rows and the same rows positive, however the two are written."""
+        return self._meaning == other._meaning
+
+    @property
+    def _meaning(self) -> tuple:
+        outcome = (frozenset(self.events or ()), self.absent, self.engagement_s, self.page_views)
+        return self.horizon_ms, outcome, frozenset(self.scored_events)
 
     @property
     def horizon_ms(self) -> int:
@@ -72,10 +82,17 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return f"{outcome} by the same user within {self.horizon} {scored}"
 
 
+#: How format 1 of bundles put a label; today's wording is free to change.
+_SENTENCE = re.compile(
+    r"((?P<seconds>\d+(\.\d+)?(e\+\d+)?) s of engagement or more|(?P<pages>\d+) page views or more"
+    r"|(?P<absent>no )?(?P<events>\w+( or \w+)*)) by the same user within (?P<horizon>\d+ ?\w+) "
+    r"after (the event|(?P<rows>\w+( or \w+)*))"
+)
+
 CONVERTED = Label(events=("purchase",), horizon="30 min")
 
 
-def find_label(text: str, path: Path = LABELS_FILE) -> Label:
+def find_label(text: str, path: Path) -> Label:
     """The label of that name in a YAML file, or the one that "EVENT within DURATION" describes. Raises LabelError."""
     described = re.fullmatch(r"(\w+) within (\d+ ?\w+)", text.strip())
     if described:
@@ -85,6 +102,21 @@ def find_label(text: str, path: Path = LABELS_FILE) -> Label:
         names = ", ".join(entries) if isinstance(entries, dict) else "no labels"
         raise LabelError(f'label {text!r}: not in {path.name} ({names}), nor "EVENT within DURATION"')
     return _checked(entries[text], f"{path}: key {text}")
+
+
+def label_of_sentence(sentence: str) -> Label:
+    """The label that a bundle of format 1 described in words. Raises LabelError."""
+    parts = _SENTENCE.fullmatch(sentence)
+    if parts is None:
+        raise LabelError(f"label {sentence!r} is in no form that this release reads")
+    content = {"horizon": parts["horizon"], "rows": parts["rows"] and parts["rows"].split(" or ")}
+    if parts["seconds"]:
+        content["engagement_s"] = float(parts["seconds"])
+    elif parts["pages"]:
+        content["page_views"] = int(parts["pages"])
+    else:
+        content |= {"events": parts["events"].split(" or "), "absent": parts["absent"] is not None}
+    return _checked(content, f"label {sentence!r}")
 
 
 def _checked(content: object, origin: str) -> Label:
