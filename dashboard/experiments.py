@@ -2,19 +2,26 @@
 
 import msgspec
 
-from dashboard.records import Effect
+from udfs.outputs import ExperimentAction, ExperimentResult
 
 MOST_PAIRS, MOST_KPIS = 10, 50
 KEPT = 720  # looks of each KPI
+#: What an action looks like on the pages.
+TONES = {
+    ExperimentAction.SHIP: "good",
+    ExperimentAction.STOP: "bad",
+    ExperimentAction.FIX_FIRST: "bad",
+    ExperimentAction.KEEP_RUNNING: "wait",
+}
 
 
 class Experiments:
     """The records of topic experiments by treatment and baseline."""
 
     def __init__(self) -> None:
-        self._pairs: dict[tuple[str, str], dict[str, dict[int, Effect]]] = {}
+        self._pairs: dict[tuple[str, str], dict[str, dict[int, ExperimentResult]]] = {}
 
-    def add(self, record: Effect) -> None:
+    def add(self, record: ExperimentResult) -> None:
         pair = (record.treatment, record.baseline)
         if pair not in self._pairs and len(self._pairs) >= MOST_PAIRS:
             return
@@ -38,7 +45,7 @@ class Experiments:
                     "baseline": baseline,
                     "at": newest.at,
                     "decision": newest.decision,
-                    "verdict": verdict(newest.decision),
+                    "verdict": TONES.get(newest.action, "wait"),
                     "treatment_users": newest.treatment_users,
                     "baseline_users": newest.baseline_users,
                     "sample_ratio_p": newest.sample_ratio_p,
@@ -48,17 +55,7 @@ class Experiments:
         return sorted(told, key=lambda pair: -pair["at"])
 
 
-def verdict(decision: str) -> str:
-    """The decision's kind, for what it is to look like: its first word is what to do.
-
-    >>> verdict("Keep running: no difference can be told from chance yet.")
-    'wait'
-    """
-    kinds = {"Ship": "good", "Stop": "bad", "Fix": "bad", "Keep": "wait"}
-    return kinds.get(decision.partition(" ")[0], "wait")
-
-
-def _effect(looks_by_time: dict[int, Effect]) -> dict:
+def _effect(looks_by_time: dict[int, ExperimentResult]) -> dict:
     looks = [looks_by_time[at] for at in sorted(looks_by_time)]
     newest = looks[-1]
     told = msgspec.to_builtins(newest)

@@ -77,7 +77,7 @@ class Views:
 
     def _topic(self, role: str, now_ms: int) -> dict:
         flow = self.state.flows[role]
-        reader = self.state.readers.get(role)
+        decoder = self.state.decoders.get(role)
         rate = flow.rate()
         return {
             "role": role,
@@ -87,8 +87,8 @@ class Views:
             "silent_after": flow.silent_after_ms,
             "records": flow.records,
             "rate": None if rate is None else round(rate, 2),
-            "unreadable": reader.unreadable if reader else 0,
-            "last_error": reader.last_error if reader else "",
+            "unreadable": decoder.undecodable if decoder else 0,
+            "last_error": decoder.last_error if decoder else "",
         }
 
     def _live(self, now_ms: int) -> dict:
@@ -102,7 +102,7 @@ class Views:
             starts, counts = state.flows[role].by_minute.read()
             minutes[role] = {"times": starts[:-1].tolist(), "values": (counts[:-1, 0] / 60).round(2).tolist()}
         starts, percentiles = state.latencies.history()
-        experiments, drift = self._experiments(), state.drift.summary()
+        experiments, drift = state.experiments.summary(), state.drift.summary()
         return {
             "topics": [self._topic(role, now_ms) for role in state.flows],
             "rates": rates,
@@ -122,15 +122,7 @@ class Views:
         }
 
     def _experiment(self, _now_ms: int) -> dict:
-        return {"experiments": self._experiments(), "formulas": self._formulas()}
-
-    def _experiments(self) -> list[dict]:
-        """Those that were looked at, the names of KPIs in the decision as words."""
-        found = self.state.experiments.summary()
-        for name in self.kpis:
-            for experiment in found:
-                experiment["decision"] = experiment["decision"].replace(name, name.replace("_", " "))
-        return found
+        return {"experiments": self.state.experiments.summary(), "formulas": self._formulas()}
 
     def _formulas(self) -> dict:
         return {name: {"formula": kpi.formula, "direction": kpi.direction} for name, kpi in self.kpis.items()}

@@ -24,6 +24,7 @@ def expected_records(report: Report) -> dict[str, dict]:
             is_worse=found.is_worse,
             guardrail=found.guardrail,
             sample_ratio_p=report.sample_ratio_p,
+            action=report.action.value,
             decision=report.decision,
         )
         for kpi, found in report.findings.items()

@@ -1,8 +1,7 @@
-"""The changes that can be made to who serves, each from a rollout to the next one."""
+"""Transitions of the rollout as pure functions: each returns the rollout that follows from the one that serves."""
 
 from msgspec.structs import replace
 
-from udfs.registry import Entry, Registry
 from udfs.rollout import Challenger, Rollout, add_challenger
 
 FIRST_SALT = "rollout"
@@ -69,19 +68,6 @@ def stop(rollout: Rollout, version: str) -> Rollout:
     if version not in rollout.versions:
         raise ChangeError(f"{version} does not serve: challengers and shadows are {_named(rollout)}")
     return _without(rollout, version)
-
-
-def previous(registry: Registry, newest: Entry) -> Entry:
-    """The entry to roll back to: the one before the newest, where an entry that was rolled back counts no more.
-
-    A rollback of a rollback so goes one further back. Raises ChangeError when there is none.
-    """
-    serves = newest.restores or newest.number
-    for number in reversed(registry.numbers()):
-        entry = registry.entry(number) if number < serves else None
-        if entry is not None:
-            return entry
-    raise ChangeError(f"entry {serves} is the first one: there is nothing to go back to")
 
 
 def check_sticky(old: Rollout, new: Rollout) -> None:

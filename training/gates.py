@@ -10,6 +10,8 @@ from training.admission import METRIC, HoldoutError, check_bundle, check_holdout
 from training.evaluate import METRICS, Estimate, Scored, difference, estimate
 from training.examples import Examples
 from training.fitting import scored
+from training.recommendation import Alarm
+from training.recommendation_text import reason_text
 from training.retraining import Gates
 from training.runs import Gate
 from udfs.model import Bundle, BundleError, Manifest, Scorer
@@ -64,14 +66,14 @@ def _mean_score_by_rate(rows: Scored, weight: np.ndarray) -> float:
 
 
 def judge(
-    compared: Comparison, candidate: Bundle, champion: Manifest, alarms: Sequence[str], wanted: Gates
+    compared: Comparison, candidate: Bundle, champion: Manifest, alarms: Sequence[Alarm], wanted: Gates
 ) -> tuple[Gate, ...]:
-    """Every gate with what was found, also after one that did not pass. `alarms` are those of training.verdict."""
+    """Check a candidate against every gate, also after one that fails. `alarms` come with its recommendation."""
     ratio = compared.calibration
     least, most = 1 - wanted.calibration, 1 + wanted.calibration
     return (
         _bundle_gate(candidate),
-        Gate("leaks", "no sign that a feature knows the label", " ".join(alarms) or "none", not alarms),
+        Gate("leaks", "no sign of label leakage", " ".join(map(reason_text, alarms)) or "none", not alarms),
         Gate(
             "positives",
             f"{wanted.positive_users} users with a positive label or more",

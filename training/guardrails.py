@@ -5,8 +5,8 @@ from typing import Literal, NamedTuple
 
 from training.experiment import Report
 from training.shadow_quality import ShadowQuality
-from udfs.effects import SRM_ALPHA
 from udfs.kpis import Kpi
+from udfs.outputs import ExperimentAction
 from udfs.rollout import Rollout, Step
 
 Act = Literal["start", "ramp", "champion", "stop", "wait"]
@@ -57,7 +57,7 @@ def refuse_unless_held(report: Report, kpis: Mapping[str, Kpi], guardrails: Mapp
     others = [f"{found.words}: {found.state}" for found in checked.values() if found.state != "held"]
     if others:
         raise GuardrailError(f"the guardrails of this step do not hold: {'; '.join(others)}")
-    if _users_are_lost(report):
+    if report.action == ExperimentAction.FIX_FIRST:
         raise GuardrailError(f"the guardrails of this step can't be told: {report.decision}")
 
 
@@ -87,7 +87,7 @@ def decide_step(
 ) -> Verdict:
     """Whether a challenger goes to its next step, or becomes champion after the last one: not before its time, when all
     guardrails hold. It stops at once when one is broken, or the experiment says that a KPI got worse."""
-    if _users_are_lost(report):
+    if report.action == ExperimentAction.FIX_FIRST:
         return Verdict("wait", report.decision)
     checked = check_guardrails(report, kpis, guardrails)
     broken = [found.words for found in checked.values() if found.state == "broken"]
@@ -100,10 +100,6 @@ def decide_step(
         return Verdict("wait", f"open: {'; '.join(still_open)}")
     held = "; ".join(found.words for found in checked.values()) or "the step has no guardrails"
     return Verdict("champion" if is_last else "ramp", f"held: {held}" if checked else held)
-
-
-def _users_are_lost(report: Report) -> bool:
-    return report.sample_ratio_p is not None and report.sample_ratio_p < SRM_ALPHA
 
 
 def _hours(milliseconds: int) -> str:

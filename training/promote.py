@@ -7,30 +7,29 @@ import argparse
 import getpass
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from training.admission import check_bundle
-from training.changes import ChangeError, add_shadow, check_sticky, first, previous, ramp, start, stop, to_champion
-from training.entering import enter
-from training.experiment import KPIS_FILE, read_sessions
-from training.guardrails import GuardrailError, guardrails_at, refuse_unless_held
-from training.kafka_source import read_topic
-from training.ledger import next_entry, upload_bundle
+from training.changes import ChangeError
+from training.experiment import read_sessions
+from training.ledger import upload_bundle
 from training.ledger_text import bundle_lines, ledger_lines, serving_lines
 from training.retraining import RETRAINING_FILE, load_retraining
-from training.step import held_since, step_report, topic_sessions
-from udfs.kpis import load_kpis
+from training.rollout_changes import AddShadow, Apply, Change, First, MakeChampion, Ramp, Rollback, Start, Stop
+from training.rollout_service import OVERRIDABLE, Evidence, FindEvidence, RolloutService
+from training.step import step_report, topic_sessions
+from udfs.kafka.reading import read_topic
+from udfs.kpis import KPIS_FILE, load_kpis
 from udfs.model import load_bundle
-from udfs.registry import Entry, Registry
-from udfs.rollout import Rollout, load_rollout
+from udfs.registry import Registry
+from udfs.rollout import Rollout
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Change who serves, through the registry's ledger, or show it."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
-    options.arguments = arguments
     try:
         for line in options.run(Registry(options.registry), options):
             print(line)
@@ -55,110 +54,59 @@ def _stage(registry: Registry, options: argparse.Namespace) -> list[str]:
     return [f"{bundle.manifest.version}: {'staged' if is_new else 'is staged already'}"]
 
 
-def _shadow(registry: Registry, options: argparse.Namespace) -> list[str]:
-    return _change(registry, options, lambda rollout: add_shadow(rollout, options.version))
-
-
-def _start(registry: Registry, options: argparse.Namespace) -> list[str]:
-    if not options.champion:
-        return _change(
-            registry, options, lambda rollout: start(rollout, options.version, options.share, options.at_most)
-        )
-    number = next_entry(registry)
-    if _has_begun(registry):
-        raise ChangeError(
-            "start --champion: the ledger has begun; a challenger becomes champion by `ramp --to-champion`"
-        )
-    return _write(registry, options, number, None, first(options.version))
-
-
-def _ramp(registry: Registry, options: argparse.Namespace) -> list[str]:
-    number, version = next_entry(registry), options.version
-    old = registry.newest().rollout
-    new = to_champion(old, version) if options.to_champion else ramp(old, version, options.share)
-    return _write(registry, options, number, old, new, overridden=_overridden(registry, options, old, new))
-
-
-def _overridden(registry: Registry, options: argparse.Namespace, old: Rollout, new: Rollout) -> list[str]:
-    """What --force overrides of the guardrails that a growing challenger leaves; GuardrailError without it."""
-    shares = [{part.version: part.share for part in rollout.challengers} for rollout in (old, new)]
-    was, gets = shares[0][options.version], shares[1].get(options.version, 1.0)
-    guardrails = guardrails_at(old, was) if gets > was else {}
-    if not guardrails:
-        return []
+def _change(registry: Registry, options: argparse.Namespace) -> list[str]:
+    """Execute the change that the options ask for."""
     try:
-        if options.sessions is None:
-            raise GuardrailError(f"the step at {was:g} has guardrails: --sessions PATH, or topic, tells if they hold")
-        since = held_since(registry, options.version)
+        entry, overridden = RolloutService(registry).execute(
+            options.change(options),
+            by=options.by or _whoami(),
+            why=options.why,
+            force=options.force,
+            evidence=_evidence(options),
+            options=_ledger_options(options),
+        )
+    except OVERRIDABLE as error:
+        raise type(error)(f"{error}; --force overrides this") from None
+    forced = [f"forced: {line}" for line in overridden]
+    return [*forced, f"entry {entry.number} serves", *serving_lines(registry, entry)]
+
+
+def _start(options: argparse.Namespace) -> Change:
+    if options.champion:
+        return First(options.version)
+    return Start(options.version, options.at_most, options.share)
+
+
+def _ramp(options: argparse.Namespace) -> Change:
+    return MakeChampion(options.version) if options.to_champion else Ramp(options.version, options.share)
+
+
+def _evidence(options: argparse.Namespace) -> FindEvidence | None:
+    """What tells whether guardrails hold: the sessions that --sessions names; None without them."""
+    if options.sessions is None:
+        return None
+
+    def find(rollout: Rollout, version: str, since: datetime) -> Evidence:
         if options.sessions == "topic":
             sessions = topic_sessions(load_retraining(options.conf), since, read_topic)
         else:
             sessions = read_sessions(Path(options.sessions))
-        kpis = load_kpis(KPIS_FILE)
-        refuse_unless_held(step_report(old, options.version, since, sessions, kpis), kpis, guardrails)
-    except GuardrailError as error:
-        if not options.force:
-            raise GuardrailError(f"{error}; --force overrides this") from None
-        return [str(error)]
-    return []
+        kpis = load_kpis(options.conf.with_name(KPIS_FILE))
+        return Evidence(step_report(rollout, version, since, sessions, kpis), kpis)
+
+    return find
 
 
-def _stop(registry: Registry, options: argparse.Namespace) -> list[str]:
-    return _change(registry, options, lambda rollout: stop(rollout, options.version))
-
-
-def _apply(registry: Registry, options: argparse.Namespace) -> list[str]:
-    number = next_entry(registry)
-    if not _has_begun(registry):
-        return _write(registry, options, number, None, load_rollout(options.file))
-    old = registry.newest().rollout
-    new = load_rollout(options.file, old)
-    check_sticky(old, new)
-    return _write(registry, options, number, old, new)
-
-
-def _rollback(registry: Registry, options: argparse.Namespace) -> list[str]:
-    number = next_entry(registry)
-    newest = registry.newest()
-    target = previous(registry, newest) if options.to is None else registry.entry(options.to)
-    if target is None:
-        raise ChangeError(f"entry {options.to} is not whole: want one that `list` shows")
-    return _write(registry, options, number, newest.rollout, target.rollout, target)
-
-
-def _change(registry: Registry, options: argparse.Namespace, change: Callable[[Rollout], Rollout]) -> list[str]:
-    number = next_entry(registry)
-    old = registry.newest().rollout
-    return _write(registry, options, number, old, change(old))
-
-
-def _write(
-    registry: Registry,
-    options: argparse.Namespace,
-    number: int,
-    old: Rollout | None,
-    new: Rollout,
-    restored: Entry | None = None,
-    overridden: Sequence[str] = (),
-) -> list[str]:
-    entry, told = enter(
-        registry,
-        number,
-        old,
-        new,
-        by=options.by or _whoami(),
-        command=_common().parse_known_args(options.arguments)[1],  # all but what the entry has of its own
-        why=options.why,
-        force=options.force,
-        overridden=overridden,
-        restored=restored,
-    )
-    return [*(f"forced: {line}" for line in told), f"entry {entry.number} serves", *serving_lines(registry, entry)]
-
-
-def _has_begun(registry: Registry) -> bool:
-    """Whether the ledger has a whole entry: a first one that is half-written is none."""
-    return any(registry.entry(number) is not None for number in reversed(registry.numbers()))
+def _ledger_options(options: argparse.Namespace) -> list[str]:
+    """What the ledger's command has beside the change itself."""
+    recorded = []
+    if options.sessions is not None:
+        recorded += ["--sessions", options.sessions]
+        if options.conf != RETRAINING_FILE:
+            recorded += ["--conf", str(options.conf)]
+    if options.force:
+        recorded.append("--force")
+    return recorded
 
 
 def _whoami() -> str:
@@ -171,48 +119,65 @@ def _whoami() -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.promote", description=main.__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_readers(commands)
+    _add_changes(commands)
+    return parser
 
-    def add(name: str, run: Callable, what: str, parents: tuple = (_common(),)) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=what, description=what, parents=parents, allow_abbrev=False)
-        command.set_defaults(run=run, force=False)
+
+def _add_readers(commands: argparse._SubParsersAction) -> None:
+    """The commands that leave alone who serves."""
+
+    def add(name: str, run: Callable, what: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=what, description=what, parents=[_reading()], allow_abbrev=False)
+        command.set_defaults(run=run)
         return command
 
-    def forceable(
-        command: argparse.ArgumentParser, although: str = "the holdout does not show it to be as good as the champion"
-    ) -> argparse.ArgumentParser:
-        command.add_argument("--force", action="store_true", help=f"although {although}")
-        return command
-
-    reading = (_reading(),)
-    add("list", _list, "the staged bundles, and the ledger", reading)
-    add("show", _show, "what serves now, and what is known of it", reading)
-    add("stage", _stage, "check a bundle and copy it into the registry", reading).add_argument(
+    add("list", _list, "the staged bundles, and the ledger")
+    add("show", _show, "what serves now, and what is known of it")
+    add("stage", _stage, "check a bundle and copy it into the registry").add_argument(
         "directory", type=Path, metavar="DIR"
     )
-    add("shadow", _shadow, "let a model score and not act").add_argument("version")
-    command = forceable(add("start", _start, "let a model act for a share of the users"))
+
+
+def _add_changes(commands: argparse._SubParsersAction) -> None:
+    """The commands that change who serves, each with a function from its options to the Change."""
+
+    def add(
+        name: str, change: Callable[[argparse.Namespace], Change], what: str, although: str | None = None
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=what, description=what, parents=[_common()], allow_abbrev=False)
+        command.set_defaults(run=_change, change=change, force=False, sessions=None)
+        if although is not None:
+            command.add_argument("--force", action="store_true", help=f"although {although}")
+        return command
+
+    unproven = "the holdout does not show it to be as good as the champion"
+    add("shadow", lambda options: AddShadow(options.version), "let a model score and not act").add_argument("version")
+    command = add("start", _start, "let a model act for a share of the users", unproven)
     command.add_argument("version")
     command.add_argument("--share", type=_share, help="at first; by default the first step of the plan")
     how = command.add_mutually_exclusive_group(required=True)
     how.add_argument("--at-most", type=_share, help="the largest share that it may ever ramp to")
     how.add_argument("--champion", action="store_true", help="as the first model of a new registry")
-    command = forceable(
-        add("ramp", _ramp, "give a challenger the next share of the plan"), "guardrails of its step do not hold"
-    )
+    command = add("ramp", _ramp, "give a challenger the next share of the plan", "guardrails of its step do not hold")
     command.add_argument("version")
-    command.add_argument("--sessions", metavar="PATH|topic", help="that tell whether the step's guardrails hold")
-    command.add_argument("--conf", type=Path, default=RETRAINING_FILE, help="where the topic is: conf/retraining.yaml")
+    command.add_argument("--sessions", metavar="PATH|topic", help="that show whether the step's guardrails hold")
+    command.add_argument(
+        "--conf",
+        type=Path,
+        default=RETRAINING_FILE,
+        help=f"retraining settings, which say where the topic is; {KPIS_FILE} lies beside them (default: %(default)s)",
+    )
     how = command.add_mutually_exclusive_group()
     how.add_argument("--share", type=_share, help="or this one")
     how.add_argument("--to-champion", action="store_true", help="or all users, in the champion's place")
-    add("stop", _stop, "take a challenger or shadow out").add_argument("version")
-    add("rollback", _rollback, "return to what served before").add_argument(
+    add("stop", lambda options: Stop(options.version), "take a challenger or shadow out").add_argument("version")
+    add("rollback", lambda options: Rollback(options.to), "return to what served before").add_argument(
         "--to", type=int, metavar="ENTRY", help="or to what served by this entry"
     )
-    forceable(add("apply", _apply, "lay a file such as conf/rollout.yaml over what serves")).add_argument(
-        "file", type=Path
-    )
-    return parser
+    add(
+        "apply", lambda options: Apply(options.file), "lay a file such as conf/rollout.yaml over what serves", unproven
+    ).add_argument("file", type=Path)
 
 
 def _reading() -> argparse.ArgumentParser:

@@ -1,24 +1,25 @@
-"""What becomes of a model that retraining has entered: decided by policy, done through the ledger."""
+"""Ramps the model that retraining has entered, step by step: decided by policy, executed by the rollout service."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
 import msgspec
 
-from training.changes import ramp, start, stop, to_champion
-from training.entering import enter
-from training.experiment import KPIS_FILE
-from training.guardrails import GuardrailError, Verdict, decide_shadow, decide_step, guardrails_at
-from training.ledger import next_entry
+from training.experiment import Report
+from training.guardrails import Act, GuardrailError, Verdict, decide_shadow, decide_step, guardrails_at
 from training.records import SourceError
 from training.retraining import Retraining
-from training.runs import Decision, passed_runs, write_run
-from training.shadow_quality import Outcome, ShadowScore, shadow_quality
+from training.rollout_changes import Change, MakeChampion, Ramp, Start, Stop
+from training.rollout_service import Evidence, RolloutService
+from training.runs import Decision, Run, passed_runs, write_run
+from training.shadow_quality import ShadowQuality, shadow_quality
 from training.step import ReadTopic, held_since, step_report, topic_sessions
 from training.triggers import in_progress
 from udfs.durations import duration_ms
-from udfs.kpis import load_kpis
+from udfs.kpis import Kpi
+from udfs.outputs import Outcome, ShadowScores
 from udfs.registry import Registry
 from udfs.rollout import Rollout
 
@@ -26,84 +27,105 @@ BY = "retrain"
 T = TypeVar("T")
 
 
-def consider(registry: Registry, settings: Retraining, now: datetime, read: ReadTopic) -> str | None:
-    """Decide on the model that retraining has in shadow or as challenger, do it, and tell; None when there is none.
+def consider(
+    registry: Registry, settings: Retraining, kpis: Mapping[str, Kpi], now: datetime, read: ReadTopic
+) -> str | None:
+    """Decide on the model that retraining has in shadow or as challenger, and execute the decision.
 
-    The run's record has the decision. A start may override the comparison of holdouts, as the two models were compared
-    on the same live clicks; the ledger then says so. Raises RegistryError, SourceError, and what a change refuses.
+    Returns what was decided in a line, None when there is no such model. The run's record has the decision. A start may
+    override the comparison of holdouts, as the two models were compared on the same live clicks; the ledger then says
+    so. Raises RegistryError, SourceError, and what `RolloutService.execute` raises.
     """
-    number = next_entry(registry)  # before the rollout is read: a change in between is noticed
-    rollout = registry.newest().rollout
-    runs = passed_runs(registry)
-    version = in_progress(rollout, runs)
+    service = RolloutService(registry)
+    snapshot, runs = service.snapshot(), passed_runs(registry)
+    version = in_progress(snapshot.rollout, runs)
     if version is None:
         return None
     since = held_since(registry, version)
-    elapsed_ms = int((now - since).total_seconds() * 1000)
-    if version in rollout.shadows:
-        verdict = _of_shadow(rollout, version, since, elapsed_ms, settings, read)
-    else:
-        verdict = _of_step(rollout, version, since, elapsed_ms, settings, read)
-    written = None
-    if verdict.act != "wait":
-        new, command = _change(rollout, version, verdict.act, settings.ramping.at_most)
-        entry, _ = enter(registry, number, rollout, new, by=BY, command=command, why=verdict.why, force=True)
-        written = entry.number
-    run = runs[version]
-    if verdict.act != "wait" or not run.decisions or run.decisions[-1].act != "wait":
-        decisions = (*run.decisions, Decision(now, verdict.act, verdict.why, written))
-        write_run(registry, msgspec.structs.replace(run, decisions=decisions))
+    trial = _Trial(snapshot.rollout, version, since, int((now - since).total_seconds() * 1000), settings, kpis, read)
+    verdict, evidence = trial.decide()
+    number = None
+    if (change := _change(version, verdict.act, settings.ramping.at_most)) is not None:
+        entry, _ = service.execute(
+            change,
+            by=BY,
+            why=verdict.why,
+            force=isinstance(change, Start),
+            evidence=None if evidence is None else lambda *_: evidence,
+            snapshot=snapshot,
+        )
+        number = entry.number
+    _record(registry, runs[version], Decision(now, verdict.act, verdict.why, number))
     return f"{version}: {verdict.act}: {verdict.why}"
 
 
-def _of_shadow(
-    rollout: Rollout, version: str, since: datetime, elapsed_ms: int, settings: Retraining, read: ReadTopic
-) -> Verdict:
-    shadow_for_ms, quality = duration_ms(settings.ramping.shadow_for), None
-    if elapsed_ms >= shadow_for_ms:
-        since_ms = int(since.timestamp() * 1000)
-        quality = shadow_quality(
-            decoded(read(settings.kafka, settings.topics.outcomes, since_ms), Outcome, settings.topics.outcomes),
-            decoded(
-                read(settings.kafka, settings.topics.shadow_scores, since_ms),
-                ShadowScore,
-                settings.topics.shadow_scores,
-            ),
-            version,
-            rollout.champion,
+def _change(version: str, act: Act, at_most: float) -> Change | None:
+    """The change that an act stands for; None for waiting."""
+    match act:
+        case "start":
+            return Start(version, at_most)
+        case "ramp":
+            return Ramp(version)
+        case "champion":
+            return MakeChampion(version)
+        case "stop":
+            return Stop(version)
+    return None
+
+
+def _record(registry: Registry, run: Run, decision: Decision) -> None:
+    """Add a decision to the run's record; of waiting, only the first in a row."""
+    if decision.act != "wait" or not run.decisions or run.decisions[-1].act != "wait":
+        write_run(registry, msgspec.structs.replace(run, decisions=(*run.decisions, decision)))
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A model in shadow or a challenger, for how long it has had its role and share, and what to judge it by."""
+
+    rollout: Rollout
+    version: str
+    since: datetime
+    elapsed_ms: int
+    settings: Retraining
+    kpis: Mapping[str, Kpi]
+    read: ReadTopic
+
+    def decide(self) -> tuple[Verdict, Evidence | None]:
+        """Decide what to do with the model; for a challenger, with the sessions' evidence, if there is some yet."""
+        if self.version in self.rollout.shadows:
+            return self._decide_shadow(), None
+        try:
+            sessions = topic_sessions(self.settings, self.since, self.read)
+            report = step_report(self.rollout, self.version, self.since, sessions, self.kpis)
+        except GuardrailError as error:
+            return Verdict("wait", str(error)), None
+        return self._decide_step(report), Evidence(report, self.kpis)
+
+    def _decide_shadow(self) -> Verdict:
+        gates, shadow_for_ms = self.settings.gates, duration_ms(self.settings.ramping.shadow_for)
+        quality = self._live_quality() if self.elapsed_ms >= shadow_for_ms else None
+        return decide_shadow(quality, self.elapsed_ms, shadow_for_ms, gates.margin, gates.positive_users)
+
+    def _live_quality(self) -> ShadowQuality | None:
+        topics = self.settings.topics
+        outcomes = self._records(topics.outcomes, Outcome)
+        shadow_scores = self._records(topics.shadow_scores, ShadowScores)
+        return shadow_quality(outcomes, shadow_scores, self.version, self.rollout.champion)
+
+    def _records(self, topic: str, kind: type[T]) -> list[T]:
+        return decoded(self.read(self.settings.kafka, topic, int(self.since.timestamp() * 1000)), kind, topic)
+
+    def _decide_step(self, report: Report) -> Verdict:
+        challenger = next(part for part in self.rollout.challengers if part.version == self.version)
+        return decide_step(
+            report,
+            self.kpis,
+            guardrails_at(self.rollout, challenger.share),
+            self.elapsed_ms,
+            duration_ms(self.settings.ramping.step_for),
+            is_last=challenger.share >= challenger.at_most,
         )
-    wanted = settings.gates
-    return decide_shadow(quality, elapsed_ms, shadow_for_ms, wanted.margin, wanted.positive_users)
-
-
-def _of_step(
-    rollout: Rollout, version: str, since: datetime, elapsed_ms: int, settings: Retraining, read: ReadTopic
-) -> Verdict:
-    kpis = load_kpis(KPIS_FILE)
-    challenger = next(part for part in rollout.challengers if part.version == version)
-    try:
-        report = step_report(rollout, version, since, topic_sessions(settings, since, read), kpis)
-    except GuardrailError as error:
-        return Verdict("wait", str(error))
-    return decide_step(
-        report,
-        kpis,
-        guardrails_at(rollout, challenger.share),
-        elapsed_ms,
-        duration_ms(settings.ramping.step_for),
-        is_last=challenger.share >= challenger.at_most,
-    )
-
-
-def _change(rollout: Rollout, version: str, act: str, at_most: float) -> tuple[Rollout, tuple[str, ...]]:
-    """The rollout after an act, and the command of training.promote that does the same."""
-    if act == "start":
-        return start(rollout, version, None, at_most), ("start", version, "--at-most", f"{at_most:g}")
-    if act == "ramp":
-        return ramp(rollout, version, None), ("ramp", version)
-    if act == "champion":
-        return to_champion(rollout, version), ("ramp", version, "--to-champion")
-    return stop(rollout, version), ("stop", version)
 
 
 def decoded(values: Iterable[bytes], kind: type[T], topic: str) -> list[T]:

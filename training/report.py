@@ -15,9 +15,10 @@ from training.bundle import file_digests
 from training.contributions import strongest
 from training.evaluate import METRICS, Estimate, Scored, estimate
 from training.examples import Examples
+from training.recommendation import diagnose, recommend
+from training.recommendation_text import NAMES, diagnosis_text, recommendation_text
 from training.rule_baseline import describe_rule
 from training.trainer import TrainedModel
-from training.verdict import NAMES, alarms, bias_or_variance, verdict
 from udfs.history import DEVICES, EVENT_KINDS
 from udfs.profiles import country_of
 
@@ -108,11 +109,11 @@ def mistakes(trained: TrainedModel) -> list[dict]:
 
 
 def metrics_json(trained: TrainedModel) -> bytes:
-    """What the report tells, for programs."""
-    evaluation = trained.evaluation
-    told = {
-        "verdict": verdict(trained),
-        "alarms": alarms(trained),
+    """The report for programs. `training.recommendation.read_recommendation` reads the recommendation back."""
+    evaluation, recommendation = trained.evaluation, recommend(trained)
+    content = {
+        "recommendation": recommendation,
+        "recommendation_text": recommendation_text(recommendation),
         "model": evaluation.model,
         "label": evaluation.label,
         "rows": evaluation.rows,
@@ -133,7 +134,7 @@ def metrics_json(trained: TrainedModel) -> bytes:
         "parameters": evaluation.parameters,
         "features": trained.manifest.features,
     }
-    return msgspec.json.format(msgspec.json.encode(told)) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(content)) + b"\n"
 
 
 _MEANINGS = {
@@ -151,7 +152,7 @@ _MEANINGS = {
 
 def report_html(trained: TrainedModel) -> bytes:
     """The report, without any reference to the outside."""
-    evaluation = trained.evaluation
+    evaluation, recommendation = trained.evaluation, recommend(trained)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(),
@@ -167,12 +168,13 @@ def report_html(trained: TrainedModel) -> bytes:
     page = environment.get_template(TEMPLATE).render(
         manifest=trained.manifest,
         evaluation=evaluation,
-        verdict=verdict(trained),
+        recommendation=recommendation,
+        recommendation_text=recommendation_text(recommendation),
         names=NAMES,
         rule=evaluation.rule and describe_rule(evaluation.rule.rule),
         meanings=_MEANINGS,
         best_threshold=max(evaluation.thresholds, key=lambda row: row["value"].value),
-        bias_or_variance=bias_or_variance(trained),
+        diagnosis=diagnosis_text(diagnose(evaluation)),
         segments=segments(trained),
         mistakes=mistakes(trained),
         plots=plots,

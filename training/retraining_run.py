@@ -15,16 +15,16 @@ from msgspec.structs import replace
 
 from training.archive import Arrived, newest_arrival_ms
 from training.bundle import write_bundle
-from training.changes import add_shadow
-from training.entering import enter
 from training.examples import Examples, load_examples, share_that_fits
 from training.gates import Comparison, compare_models, failed, judge
-from training.labels import Label
-from training.ledger import next_entry, upload_bundle
+from training.ledger import upload_bundle
 from training.prepare import Preparation, prepare
 from training.ramping import BY
+from training.recommendation import RecommendationError, read_recommendation
 from training.report import METRICS_FILE, REPORT_FILE, with_report
 from training.retraining import Data, Recipe, RetrainingError
+from training.rollout_changes import AddShadow
+from training.rollout_service import RolloutService
 from training.run_lock import Lock, LockError, locked
 from training.runs import Run, Window, newest_run, passed_runs, read_runs, run_name, write_run
 from training.split import split_at
@@ -32,6 +32,7 @@ from training.summary import overview, warnings
 from training.trainer import train_model
 from training.triggers import in_progress
 from udfs.durations import duration_ms
+from udfs.labels import Label
 from udfs.model import Bundle, load_bundle
 from udfs.registry import Registry, RegistryError
 
@@ -45,10 +46,6 @@ class _Prepared(msgspec.Struct):
     directories: list[str]
     examples: int
     positives: int
-
-
-class _Told(msgspec.Struct):
-    alarms: list[str]
 
 
 def freeze(data: Data, label: Label) -> Window:
@@ -145,8 +142,8 @@ class _Work:
         candidate = self._train()
         self.record(state="evaluating", version=candidate.manifest.version)
         compared = compare_models(self._newest_rows(), candidate, champion)
-        told = msgspec.json.decode((self._bundle / METRICS_FILE).read_bytes(), type=_Told)
-        gates = judge(compared, candidate, champion.manifest, told.alarms, self._recipe.settings.gates)
+        alarms = read_recommendation(self._bundle / METRICS_FILE).alarms
+        gates = judge(compared, candidate, champion.manifest, alarms, self._recipe.settings.gates)
         if missed := failed(gates):
             self.record(gates=gates)
             self.finish("failed", f"{missed}. The report is {self._bundle / REPORT_FILE}")
@@ -172,9 +169,9 @@ class _Work:
 
     def _champion(self) -> Bundle:
         champion = self._registry.bundle(self.run.champion, self._recipe.training.history_length)
-        if champion.manifest.label != str(self._recipe.label):
+        if not champion.manifest.label.is_same_as(self._recipe.label):
             raise RetrainingError(
-                f"label is {str(self._recipe.label)!r}, the champion's {champion.manifest.label!r}: "
+                f'the label is "{self._recipe.label}", the champion predicts "{champion.manifest.label}": '
                 "no metric compares the two"
             )
         return champion
@@ -214,6 +211,7 @@ class _Work:
         return self._examples.take(rows)
 
     def _train(self) -> Bundle:
+        self._discard_outdated_bundle()
         if not self._bundle.exists():
             trained = train_model(
                 self._examples,
@@ -226,22 +224,31 @@ class _Work:
             write_bundle(self._bundle, trained.manifest, trained.files)
         return load_bundle(self._bundle, self._recipe.training.history_length)
 
+    def _discard_outdated_bundle(self) -> None:
+        """Remove a bundle that an earlier version of this code left when it crashed: its report can't be read."""
+        if not self._bundle.exists():
+            return
+        try:
+            read_recommendation(self._bundle / METRICS_FILE)
+        except RecommendationError as error:
+            self._tell(f"training again: {_line(error)}")
+            shutil.rmtree(self._bundle)
+
     def _enter(self, candidate: Bundle, compared: Comparison) -> int:
         """The ledger's entry that lets the candidate score in shadow, written now or before a crash."""
-        version, registry = candidate.manifest.version, self._registry
-        command = ("shadow", version)
+        change, registry = AddShadow(candidate.manifest.version), self._registry
         upload_bundle(registry, self._bundle, candidate)
         for number in registry.numbers():
             entry = registry.entry(number)
-            if entry is not None and entry.by == BY and entry.command == command:
+            if entry is not None and entry.by == BY and entry.command == change.command:
                 return number
-        number = next_entry(registry)
-        old = registry.newest().rollout
-        if old.champion != self.run.champion:
-            raise RetrainingError(f"{old.champion} is the champion now, and the run compared with {self.run.champion}")
+        service = RolloutService(registry)
+        snapshot = service.snapshot()
+        champion = snapshot.rollout.champion
+        if champion != self.run.champion:
+            raise RetrainingError(f"{champion} is the champion now, and the run compared with {self.run.champion}")
         self._lock.check()
-        why = f"{self.run.trigger}; {compared}"
-        entry, _ = enter(registry, number, old, add_shadow(old, version), by=BY, command=command, why=why)
+        entry, _ = service.execute(change, by=BY, why=f"{self.run.trigger}; {compared}", snapshot=snapshot)
         return entry.number
 
 

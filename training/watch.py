@@ -8,8 +8,9 @@ from training.retraining import Recipe
 from training.run_lock import locked
 from training.runs import Run, newest_run, passed_runs
 from training.step import ReadTopic
-from training.triggers import DriftWindow, QualityMinute, drift_trigger, in_progress, live_auc, quality_trigger
+from training.triggers import drift_trigger, in_progress, live_auc, quality_trigger
 from udfs.durations import duration_ms
+from udfs.outputs import DriftWindow, ModelQuality
 from udfs.registry import Registry
 
 #: How far back topics are read, at least; and after what time a run that was refused or broke off is tried again.
@@ -74,7 +75,7 @@ class Watch:
         since = now - max(LOOK_BACK, timedelta(minutes=2 * wanted.quality_minutes))
         topics = self._recipe.settings.topics
         windows = self._records(topics.drift, DriftWindow, since)
-        quality = self._records(topics.model_quality, QualityMinute, since)
+        quality = self._records(topics.model_quality, ModelQuality, since)
         drift = drift_trigger(windows, champion, wanted.drift_windows)
         found = live_auc(quality, champion, wanted.quality_minutes, wanted.quality_scores)
         reasons = [why for why in (drift, quality_trigger(found, bound, wanted.quality_minutes)) if why is not None]
@@ -97,7 +98,7 @@ class Watch:
             return
         self._not_before["ramping"] = now + _duration(settings.ramping.every)
         with locked(self._registry, duration_ms(settings.give_up)):
-            decided = consider(self._registry, settings, now, self._read)
+            decided = consider(self._registry, settings, self._recipe.kpis, now, self._read)
         if decided is not None:
             self._say("ramping", decided)
 

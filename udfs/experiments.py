@@ -1,4 +1,4 @@
-"""What the moments of two arms say: each KPI's effect, what it means, and a decision in words."""
+"""What the moments of two arms say: each KPI's effect, what it means, and what to do."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import numpy as np
 
 from udfs.effects import LEAST_USERS, SRM_ALPHA, Effect, Moments, holm, measure_effect, sample_ratio_p
 from udfs.kpis import Kpi
+from udfs.outputs import ExperimentAction
 
 #: Which of a user's four values are multiplied, in the order of the products in an arm's flat sums.
 PAIRS = tuple(combinations_with_replacement(range(4), 2))
@@ -47,8 +48,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """An experiment's state: the decision in words, and what it rests on."""
+    """An experiment's state: what to do, the same in words, and what it rests on."""
 
+    action: ExperimentAction
     decision: str
     treatment: str
     baseline: str
@@ -72,8 +74,9 @@ def judge(treatment: Arm, baseline: Arm, kpis: Mapping[str, Kpi], shares: Mappin
     }
     fallen = holm({name: effect.p_value for name, effect in effects.items()})
     findings = {name: _finding(kpis[name], effect, name in fallen) for name, effect in effects.items()}
-    decision = _decision(ratio_p, findings, treatment.name)
-    return Verdict(decision, treatment.name, baseline.name, users, ratio_p, findings)
+    action = choose_action(ratio_p, findings)
+    decision = decision_text(action, ratio_p, findings, treatment.name)
+    return Verdict(action, decision, treatment.name, baseline.name, users, ratio_p, findings)
 
 
 def _finding(kpi: Kpi, effect: Effect, is_told: bool) -> Finding:
@@ -87,22 +90,51 @@ def _finding(kpi: Kpi, effect: Effect, is_told: bool) -> Finding:
     return Finding(kpi, effect, is_told and better, is_told and not better, guardrail)
 
 
-def _decision(ratio_p: float | None, findings: dict[str, Finding], treatment: str) -> str:
+def choose_action(ratio_p: float | None, findings: Mapping[str, Finding]) -> ExperimentAction:
+    """Decide what to do, by the p-value of the arms' user counts and by the findings on the KPIs."""
     if ratio_p is not None and ratio_p < SRM_ALPHA:
-        return (
-            f"Fix first: the arms do not have the users that their shares say (p = {ratio_p:.2g}). Users are lost in "
-            "one of them, and no effect below can be trusted."
-        )
-    broken = [name for name, finding in findings.items() if finding.guardrail == "broken"]
-    worse = [name for name, finding in findings.items() if finding.is_worse]
-    if broken or worse:
-        return f"Stop {treatment}: {', '.join(dict.fromkeys([*broken, *worse]))} got worse."
-    better = [name for name, finding in findings.items() if finding.is_better]
-    still_open = [name for name, finding in findings.items() if finding.guardrail == "open"]
-    if better and not still_open:
-        return f"Ship {treatment}: {', '.join(better)} got better, and every guardrail holds."
+        return ExperimentAction.FIX_FIRST
+    if _got_worse(findings):
+        return ExperimentAction.STOP
+    if _got_better(findings) and not _still_open(findings):
+        return ExperimentAction.SHIP
+    return ExperimentAction.KEEP_RUNNING
+
+
+def decision_text(
+    action: ExperimentAction, ratio_p: float | None, findings: Mapping[str, Finding], treatment: str
+) -> str:
+    """Render an action with its reason."""
+    better = _listed(_got_better(findings))
+    match action:
+        case ExperimentAction.FIX_FIRST:
+            return (
+                f"Fix first: the arms do not have the users that their shares say (p = {ratio_p:.2g}). Users are lost "
+                "in one of them, and no effect below can be trusted."
+            )
+        case ExperimentAction.STOP:
+            return f"Stop {treatment}: {_listed(_got_worse(findings))} got worse."
+        case ExperimentAction.SHIP:
+            return f"Ship {treatment}: {better} got better, and every guardrail holds."
     if better:
-        return (
-            f"Keep running: {', '.join(better)} got better; {', '.join(still_open)} could still be worse than allowed."
-        )
+        return f"Keep running: {better} got better; {_listed(_still_open(findings))} could still be worse than allowed."
     return "Keep running: no difference can be told from chance yet."
+
+
+def _got_better(findings: Mapping[str, Finding]) -> list[str]:
+    return [name for name, finding in findings.items() if finding.is_better]
+
+
+def _got_worse(findings: Mapping[str, Finding]) -> list[str]:
+    """Those whose guardrail is broken first."""
+    broken = [name for name, finding in findings.items() if finding.guardrail == "broken"]
+    return list(dict.fromkeys([*broken, *(name for name, finding in findings.items() if finding.is_worse)]))
+
+
+def _still_open(findings: Mapping[str, Finding]) -> list[str]:
+    return [name for name, finding in findings.items() if finding.guardrail == "open"]
+
+
+def _listed(kpis: Sequence[str]) -> str:
+    """The names of KPIs as words."""
+    return ", ".join(kpis).replace("_", " ")

@@ -11,6 +11,7 @@ import pytest
 
 from training.experiment import compare, html, main, read_sessions
 from udfs.kpis import load_kpis
+from udfs.outputs import ExperimentAction
 
 KPIS = load_kpis(Path(__file__).parents[2] / "conf" / "kpis.yaml")
 EMPTY = dict.fromkeys(
@@ -34,19 +35,28 @@ def sessions_of(users: int, rates: dict[str, float], seed: int = 1) -> list[dict
     return rows
 
 
-@pytest.mark.parametrize(("rate", "opening"), [(0.3, "Ship"), (0.05, "Stop"), (0.15, "Keep running: no difference")])
-def test_a_better_arm_is_shipped_a_worse_one_stopped_and_equal_ones_kept_running(rate, opening):
+@pytest.mark.parametrize(
+    ("rate", "action", "opening"),
+    [
+        (0.3, ExperimentAction.SHIP, "Ship challenger: conversion rate"),
+        (0.05, ExperimentAction.STOP, "Stop challenger: conversion rate"),
+        (0.15, ExperimentAction.KEEP_RUNNING, "Keep running: no difference"),
+    ],
+)
+def test_a_better_arm_is_shipped_a_worse_one_stopped_and_equal_ones_kept_running(rate, action, opening):
     sessions = sessions_of(5_000, {"champion": 0.15, "challenger": rate})
     wide = {name: msgspec.structs.replace(kpi, guardrail=kpi.guardrail and 0.2) for name, kpi in KPIS.items()}
     report = compare(pd.DataFrame(sessions), wide, "challenger", "champion")
+    assert report.action == action
     assert report.decision.startswith(opening), report.decision
 
 
 def test_a_better_arm_waits_until_its_guardrails_hold():
     sessions = sessions_of(300, {"champion": 0.1, "challenger": 0.4})
-    decision = compare(pd.DataFrame(sessions), KPIS, "challenger", "champion").decision
-    assert decision.startswith("Keep running: conversion_rate")
-    assert "bounce_rate could still be worse" in decision
+    report = compare(pd.DataFrame(sessions), KPIS, "challenger", "champion")
+    assert report.action == ExperimentAction.KEEP_RUNNING
+    assert report.decision.startswith("Keep running: conversion rate")
+    assert "bounce rate could still be worse" in report.decision
 
 
 def test_kpis_and_money_are_those_of_an_obvious_computation():
@@ -72,14 +82,16 @@ def test_nothing_is_told_of_a_kpi_that_few_users_have():
     report = compare(pd.DataFrame(rows), KPIS, "challenger", "champion")
     assert "click_through_rate" not in report.findings
     assert "conversion_rate" in report.findings
-    assert report.decision.startswith("Keep running")
+    assert report.action == ExperimentAction.KEEP_RUNNING
 
 
 def test_missing_users_come_before_any_effect():
     sessions = pd.DataFrame(sessions_of(500, {"champion": 0.1, "challenger": 0.4}))
     kept = sessions[~sessions["user_id"].isin([f"challenger{user}" for user in range(120)])]
-    assert compare(kept, KPIS, "challenger", "champion", shares=FAIR).decision.startswith("Fix first")
-    assert not compare(sessions, KPIS, "challenger", "champion", shares=FAIR).decision.startswith("Fix first")
+    report = compare(kept, KPIS, "challenger", "champion", shares=FAIR)
+    assert report.action == ExperimentAction.FIX_FIRST
+    assert report.decision.startswith("Fix first: the arms do not have the users")
+    assert compare(sessions, KPIS, "challenger", "champion", shares=FAIR).action != ExperimentAction.FIX_FIRST
 
 
 def test_a_user_of_two_arms_counts_in_the_first():
@@ -117,10 +129,13 @@ def test_history_begins_before_the_start_however_it_is_written(tmp_path, capsys)
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("bootstrap.servers", "--kafka bootstrap.servers: want KEY=VALUE"),
-        ("bootstrap.server=b:9092", "--kafka bootstrap.server: unknown key; want one of bootstrap.servers"),
+        (
+            "bootstrap.servers",
+            "--kafka bootstrap.servers: expected KEY=VALUE, such as bootstrap.servers=localhost:9092",
+        ),
+        ("bootstrap.server=b:9092", "--kafka bootstrap.server: unknown key; did you mean bootstrap.servers?"),
         ("sasl.jaas.config=secret", "a secret on the command line shows in the process list"),
-        ("sasl.jaas.config=${NOT_SET}", "--kafka: key sasl.jaas.config: environment variable NOT_SET is not set"),
+        ("sasl.jaas.config=${NOT_SET}", "--kafka sasl.jaas.config: environment variable NOT_SET is not set"),
     ],
 )
 def test_a_client_property_that_cannot_be_used_is_named(capsys, text, told):

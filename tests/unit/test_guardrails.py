@@ -2,18 +2,20 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 from sklearn.metrics import roc_auc_score
 
+from tests.sample_records import sample
 from tests.unit.small_bundle import make_bundle
 from tests.unit.test_promote import Shop
 from training.evaluate import Estimate
-from training.experiment import KPIS_FILE, Report
+from training.experiment import Report
 from training.guardrails import (
     GuardrailError,
     check_guardrails,
@@ -25,24 +27,29 @@ from training.guardrails import (
 from training.ramping import consider
 from training.retraining import RETRAINING_FILE, load_retraining
 from training.runs import Run, Window, passed_runs, write_run
-from training.shadow_quality import Outcome, ShadowQuality, ShadowScore, shadow_quality
+from training.shadow_quality import ShadowQuality, shadow_quality
 from training.step import held_since, step_report
-from udfs.kpis import load_kpis
+from udfs.experiments import choose_action
+from udfs.kpis import KPIS_FILE, load_kpis
+from udfs.outputs import Outcome, ShadowScores
 from udfs.registry import Registry, seal, unseal
 from udfs.rollout import Challenger, Control, Rollout, Step
 
-KPIS = load_kpis(KPIS_FILE)
+KPIS = load_kpis(Path("conf", KPIS_FILE))
 HOUR_MS = 3_600_000
 
 
 def report(sample_ratio_p: float | None = 0.5, worse=(), **relative: tuple[float, float, float]) -> Report:
     """Of an experiment, as far as guardrails look at it."""
     findings = {
-        name: SimpleNamespace(effect=SimpleNamespace(relative=effect), is_worse=name in worse, guardrail=None)
+        name: SimpleNamespace(
+            effect=SimpleNamespace(relative=effect), is_better=False, is_worse=name in worse, guardrail=None
+        )
         for name, effect in relative.items()
     }
     return Report(
-        decision="Fix first: users are lost.",
+        action=choose_action(sample_ratio_p, findings),
+        decision="of no importance",
         treatment="challenger",
         baseline="champion",
         users={},
@@ -139,17 +146,22 @@ def test_a_shadow_starts_by_its_time_and_its_live_auc(quality, hours, act):
 # Live AUC
 
 
-def clicks(count: int, seed: int = 3) -> tuple[list[Outcome], list[ShadowScore]]:
+def place(row: int) -> dict:
+    """Whose click a row is, and where it is."""
+    return {"user_id": f"u{row // 3}", "source_partition": row % 2, "source_offset": row}
+
+
+def clicks(count: int, seed: int = 3) -> tuple[list[Outcome], list[ShadowScores]]:
     """Scores by v1, which know nothing, and by its shadow v2, which know something."""
     rng = np.random.default_rng(seed)
     labels = rng.random(count) < 0.3
     outcomes = [
-        Outcome(f"u{row // 3}", row % 2, row, row * 1000, float(score), "v1", bool(label), True)
+        sample("outcomes", **place(row), event_time=row * 1000, score=float(score), label=bool(label))
         for row, (score, label) in enumerate(zip(rng.random(count), labels))
     ]
     shadows = [
-        ShadowScore(f"u{row // 3}", row % 2, row, ("v9", "v2"), (0.5, float(score)))
-        for row, score in enumerate(rng.random(count) + 0.5 * labels)
+        sample("shadow_scores", **place(row), shadow_versions=["v9", "v2"], shadow_scores=[0.5, float(score)])
+        for row, score in enumerate((rng.random(count) + 0.5 * labels) / 1.5)
     ]
     return outcomes, shadows
 
@@ -173,18 +185,21 @@ def as_row(outcome: Outcome) -> dict:
     return {name: getattr(outcome, name) for name in (*KEY, "score", "label")}
 
 
-def as_shadow_row(shadow: ShadowScore) -> dict:
+def as_shadow_row(shadow: ShadowScores) -> dict:
     return {name: getattr(shadow, name) for name in KEY} | {"theirs": shadow.shadow_scores[1]}
 
 
 def test_repeated_clicks_count_once_and_others_do_not_count():
     outcomes, shadows = clicks(300)
     others = [
-        Outcome("x", 0, 1000, 0, 0.9, "v1", True, evaluated=False),
-        Outcome("y", 0, 1001, 0, 0.9, "v3", True, evaluated=True),
+        sample("outcomes", user_id="x", source_offset=1000, score=0.9, label=True, evaluated=False),
+        sample("outcomes", user_id="y", source_offset=1001, score=0.9, label=True, model_version="v3"),
     ]
-    more = [ShadowScore(one.user_id, 0, one.source_offset, ("v2",), (0.1,)) for one in others]
-    not_it = [ShadowScore("z", 0, 2000, ("v9",), (0.1,))]
+    more = [
+        sample("shadow_scores", user_id=one.user_id, source_offset=one.source_offset, shadow_scores=[0.1])
+        for one in others
+    ]
+    not_it = [sample("shadow_scores", user_id="z", source_offset=2000, shadow_versions=["v9"], shadow_scores=[0.1])]
     expected = shadow_quality(outcomes, shadows, "v2", "v1")
     assert shadow_quality(
         [*outcomes, *outcomes[:50], *others], [*shadows, *shadows[:50], *more, *not_it], "v2", "v1"
@@ -283,7 +298,8 @@ def stamp(registry, number: int) -> None:
 
 def test_ramp_asks_for_sessions_where_the_step_has_guardrails(shop):
     assert shop.refused("ramp", "v2") == (
-        "the step at 0.1 has guardrails: --sessions PATH, or topic, tells if they hold; --force overrides this"
+        "the step at 0.1 has guardrails: give --sessions PATH, or --sessions topic, to check them; "
+        "--force overrides this"
     )
 
 
@@ -313,6 +329,16 @@ def test_ramp_is_refused_when_guardrails_do_not_hold_but_by_force(shop, records,
     assert refusal.endswith("; --force overrides this")
     assert "forced: " in shop.do("ramp", "v2", "--sessions", path, "--force")
     assert (shop.shares, shop.entry.forced) == ({"v2": 0.3}, True)
+    assert shop.entry.command == ("ramp", "v2", "--sessions", path, "--force")
+
+
+def test_kpis_lie_beside_the_settings(shop, tmp_path):
+    path = write_sessions(shop.directory, sessions(0.6))
+    conf = tmp_path / "retraining.yaml"
+    assert shop.refused("ramp", "v2", "--sessions", path, "--conf", str(conf)).startswith("kpis.yaml: cannot be read")
+    (tmp_path / "kpis.yaml").write_text(Path("conf", KPIS_FILE).read_text())
+    shop.do("ramp", "v2", "--sessions", path, "--conf", str(conf))
+    assert shop.entry.command == ("ramp", "v2", "--sessions", path, "--conf", str(conf))
 
 
 def test_fewer_users_are_given_whatever_the_guardrails_say(shop):
@@ -352,14 +378,14 @@ class Policy:
     def after(self, hours: float) -> str | None:
         """What is told of a look, so long after the last change."""
         at = held_since(self.registry, "v2") + timedelta(hours=hours)
-        return consider(self.registry, self.settings, at, self.read)
+        return consider(self.registry, self.settings, KPIS, at, self.read)
 
     def live(self, shadow_knows: bool) -> None:
         outcomes, shadows = clicks(900)
         if not shadow_knows:
             outcomes, shadows = invert(outcomes, shadows)
-        self.topics["outcomes"] = [as_json(one) for one in outcomes]
-        self.topics["shadow_scores"] = [as_json(one) for one in shadows]
+        self.topics["outcomes"] = [asdict(one) for one in outcomes]
+        self.topics["shadow_scores"] = [asdict(one) for one in shadows]
 
     def sessions(self, challenger: float, share: float = 0.1) -> None:
         self.topics["sessions"] = sessions(challenger, share=share)
@@ -369,16 +395,12 @@ class Policy:
         return [decision.act for decision in passed_runs(self.registry)["v2"].decisions]
 
 
-def as_json(record) -> dict:
-    return {name: getattr(record, name) for name in record.__struct_fields__}
-
-
-def invert(outcomes: list[Outcome], shadows: list[ShadowScore]) -> tuple[list[Outcome], list[ShadowScore]]:
+def invert(outcomes: list[Outcome], shadows: list[ShadowScores]) -> tuple[list[Outcome], list[ShadowScores]]:
     """The champion knows something, and the shadow does not."""
     known = {one.source_offset: one.shadow_scores[1] for one in shadows}
-    scored = [Outcome(**as_json(one) | {"score": known[one.source_offset]}) for one in outcomes]
+    scored = [replace(one, score=known[one.source_offset]) for one in outcomes]
     plain = {one.source_offset: one.score for one in outcomes}
-    told = [ShadowScore(**as_json(one) | {"shadow_scores": (0.5, plain[one.source_offset])}) for one in shadows]
+    told = [replace(one, shadow_scores=[0.5, plain[one.source_offset]]) for one in shadows]
     return scored, told
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.unit.small_bundle import CERTIFICATE, files_of, make_bundle
 from training.promote import main
+from udfs.labels import CONVERTED, Label
 from udfs.model import EXPORT_FILE, MODEL_FILE, WARM_UP_FILE
 from udfs.registry import Entry, Registry, seal, unseal
 from udfs.rollout import Control, Rollout
@@ -301,13 +302,17 @@ def test_a_model_that_chance_does_not_tell_from_the_champion_may_start(shop, auc
     assert not shop.entry.forced
 
 
+ABANDONED = Label(events=("purchase",), absent=True, horizon="24 h", rows=("add_to_cart",))
 WORSE = {
     "metric": (
         {"auc": 0.75},
         "v3: test_roc_auc is 0.7500: want at least 0.7800, where the interval of the champion's ",
     ),
     "no metric": ({"metrics": {}}, "v3: test_roc_auc is nan: want at least 0.7800"),
-    "label": ({"label": "left"}, "v3 predicts 'left', the champion 'bought': no metric compares the two"),
+    "label": (
+        {"label": ABANDONED},
+        f'v3 predicts "{ABANDONED}", the champion "{CONVERTED}": no metric compares the two',
+    ),
 }
 
 
@@ -405,7 +410,7 @@ def test_show_tells_shares_metrics_and_what_comes_next(shop):
     assert "control       5.00%  the rule decides" in shown
     assert "challenger    1.00%  v2; at most 0.5, next 0.2" in shown
     assert "may be worse than the champion by: conversion_rate 2.0%" in shown
-    assert "v2: AUC 0.8000 (0.7800 to 0.8200); bought" in shown
+    assert f"v2: AUC 0.8000 (0.7800 to 0.8200); {CONVERTED}" in shown
 
 
 def test_list_shows_bundles_and_entries_whole_or_not(shop):

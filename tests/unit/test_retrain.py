@@ -1,28 +1,34 @@
 """Retraining from an archive: what a run does, what it refuses, and how it goes on after a crash."""
 
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from tests.sample_records import sample_fields
 from tests.unit.small_bundle import make_bundle
 from tests.unit.test_prepare import archive
-from training import promote, retrain, retraining_run
+from training import promote, retrain, retraining_run, rollout_service
 from training.evaluate import Estimate
 from training.gates import Comparison, failed, judge
-from training.labels import CONVERTED
+from training.recommendation import Alarm, AlarmKind, Decision, Recommendation
 from training.retraining import RETRAINING_FILE, Gates, RetrainingError, load_recipe, load_retraining
 from training.run_lock import locked
 from training.runs import newest_run, read_runs, write_run
 from training.simulate import Simulation, simulate
 from training.watch import Watch
+from udfs.kpis import KPIS_FILE
+from udfs.labels import CONVERTED, LABELS_FILE, Label
 from udfs.model import load_bundle
 from udfs.registry import Registry
 
-LABEL = str(CONVERTED)
+CONF = Path(__file__).parents[2] / "conf"
+OTHER_LABEL = Label(events=("begin_checkout",), horizon="1 h")
 HOUR_MS = 3_600_000
 TRAINING = """
 features: [cart_adds_30m, checkouts_30m, events_5m, session_duration_s]
@@ -48,7 +54,7 @@ def clicks(tmp_path_factory) -> Path:
 class Shop:
     """A registry with a champion, and settings to retrain by."""
 
-    def __init__(self, directory: Path, archived: Path, label: str = LABEL):
+    def __init__(self, directory: Path, archived: Path, label: Label = CONVERTED):
         self.directory = directory
         self.registry = Registry(str(directory / "registry"))
         make_bundle(directory / "models", "v1", label=label)
@@ -56,7 +62,8 @@ class Shop:
             assert promote.main([*command, "--registry", self.registry.uri]) == 0
         (directory / "training.yaml").write_text(TRAINING)
         self.conf = directory / "retraining.yaml"
-        self.conf.write_text(RETRAINING_FILE.read_text())
+        for name in (RETRAINING_FILE.name, LABELS_FILE, KPIS_FILE):
+            shutil.copy(CONF / name, directory)
         self.rules = [
             f"registry={self.registry.uri}",
             f"work={directory}/work",
@@ -91,13 +98,15 @@ class Crash(BaseException):
 
 
 class Calls:
-    """Functions of the run, counted; each ends the process the first time, before or after its work."""
+    """Functions of the run, and `append` of the ledger, counted; each ends the process the first time, before or after
+    its work."""
 
     def __init__(self, monkeypatch, **crashes: str):
         self.counts = dict.fromkeys(crashes, 0)
         self.arguments: dict[str, tuple] = {}
         for name, when in crashes.items():
-            monkeypatch.setattr(retraining_run, name, self._counted(name, when, getattr(retraining_run, name)))
+            module = rollout_service if name == "append" else retraining_run
+            monkeypatch.setattr(module, name, self._counted(name, when, getattr(module, name)))
 
     def _counted(self, name: str, when: str, function):
         def counted(*arguments, **options):
@@ -116,15 +125,15 @@ class Calls:
 def test_a_run_that_crashes_at_every_step_ends_in_shadow_and_repeats_no_step_that_had_finished(
     shop, monkeypatch, capsys
 ):
-    calls = Calls(monkeypatch, prepare="never", train_model="before", compare_models="before", enter="after")
+    calls = Calls(monkeypatch, prepare="never", train_model="before", compare_models="before", append="after")
     seen = []
-    for step in ("train_model", "compare_models", "enter"):
+    for step in ("train_model", "compare_models", "append"):
         with pytest.raises(Crash, match=step):
             shop.run()
         seen.append((shop.record.state, shop.record.finished))
     assert seen == [("training", None), ("evaluating", None), ("passed", None)]
     assert shop.run() == 0
-    assert calls.counts == {"prepare": 1, "train_model": 2, "compare_models": 3, "enter": 1}
+    assert calls.counts == {"prepare": 1, "train_model": 2, "compare_models": 3, "append": 1}
 
     record, entry = shop.record, shop.registry.newest()
     assert len(read_runs(shop.registry)) == 1
@@ -150,12 +159,15 @@ def test_a_run_that_crashes_at_every_step_ends_in_shadow_and_repeats_no_step_tha
     assert "is still in shadow or a challenger" in capsys.readouterr().err
 
 
+SHIPPED = msgspec.json.encode({"recommendation": Recommendation(Decision.SHIP, ())})
+
+
 @pytest.fixture
 def trained(shop, monkeypatch, tmp_path) -> Path:
     """Runs that find their model trained already, COMPARED with the champion: the bundle's directory."""
-    bundle = make_bundle(tmp_path / "models", "v2", label=LABEL)
-    for name in ("metrics.json", "report.html"):
-        (bundle / name).write_text('{"alarms": []}')
+    bundle = make_bundle(tmp_path / "models", "v2", label=CONVERTED)
+    (bundle / "metrics.json").write_bytes(SHIPPED)
+    (bundle / "report.html").write_text("a report")
     work = retraining_run._Work
     monkeypatch.setattr(work, "_bundle", bundle)
     monkeypatch.setattr(work, "_prepare", lambda self: None)
@@ -176,6 +188,26 @@ def test_a_candidate_that_fails_a_gate_is_not_entered_and_the_record_says_which(
     assert f"run {record.run} failed: positives" in capsys.readouterr().err
     assert shop.run() == 2
     assert f"no click has come since run {record.run}" in capsys.readouterr().err
+
+
+def test_the_alarms_of_the_training_fail_the_candidate(shop, trained, capsys):
+    alarm = Alarm(AlarmKind.SINGLE_FEATURE, 0.3, "price")
+    found = Recommendation(Decision.DO_NOT_SHIP, (alarm,))
+    (trained / "metrics.json").write_bytes(msgspec.json.encode({"recommendation": found}))
+    assert shop.run() == 3
+    assert "leaks: want no sign of label leakage, got price carries the model by itself" in shop.record.message
+
+
+def test_a_bundle_that_an_earlier_version_left_is_trained_again(shop, monkeypatch, capsys):
+    calls = Calls(monkeypatch, train_model="never", compare_models="before")
+    with pytest.raises(Crash):
+        shop.run()
+    metrics = shop.directory / "work" / shop.record.run / "bundle" / "metrics.json"
+    metrics.write_text('{"verdict": "Ship it, in shadow first.", "alarms": []}')
+    assert shop.run() == 0
+    assert calls.counts["train_model"] == 2
+    assert f"training again: {metrics}: no recommendation that this version can read" in capsys.readouterr().out
+    assert b"recommendation" in metrics.read_bytes()
 
 
 # What the examples are
@@ -209,11 +241,13 @@ def test_clicks_that_no_model_can_be_trained_on_are_refused_in_the_record(tmp_pa
 
 
 def test_another_label_than_the_champions_is_refused_before_anything_is_read(tmp_path, clicks, monkeypatch):
-    shop = Shop(tmp_path, clicks, label="bought")
+    shop = Shop(tmp_path, clicks, label=OTHER_LABEL)
     calls = Calls(monkeypatch, prepare="before")
     assert shop.run() == 2
     assert calls.counts == {"prepare": 0}
-    assert shop.record.message == f"label is {LABEL!r}, the champion's 'bought': no metric compares the two"
+    assert shop.record.message == (
+        f'the label is "{CONVERTED}", the champion predicts "{OTHER_LABEL}": no metric compares the two'
+    )
 
 
 def test_a_registry_without_a_champion_and_an_archive_without_clicks_are_refused(shop, capsys):
@@ -264,7 +298,7 @@ def test_a_second_run_is_refused_while_one_is_under_way(shop, capsys):
 
 def test_a_change_of_the_champion_meanwhile_refuses_the_candidate(shop, trained, monkeypatch, tmp_path):
     def compare(*_arguments) -> Comparison:
-        make_bundle(tmp_path / "models", "v3", label=LABEL)
+        make_bundle(tmp_path / "models", "v3", label=CONVERTED)
         for command in (
             ["stage", str(tmp_path / "models" / "v3")],
             ["start", "v3", "--at-most", "0.1", "--share", "0.1", "--why", "w"],
@@ -289,7 +323,7 @@ COMPARED = Comparison(
     calibration=Estimate(1.0, 0.9, 1.1),
 )
 WANTED = Gates(margin=0.01, calibration=0.2, positive_users=50)
-BUNDLE = {"label": LABEL}
+BUNDLE = {"label": CONVERTED}
 
 
 @pytest.mark.parametrize(
@@ -303,9 +337,10 @@ BUNDLE = {"label": LABEL}
         ("calibration", {"calibration": Estimate(1.3, 1.21, 1.4)}),
         ("calibration", {"calibration": Estimate(0.7, 0.6, 0.79)}),
         (None, {"calibration": Estimate(1.3, 1.19, 1.4)}),
-        ("leaks", {"alarms": ["The AUC is too good."]}),
+        ("leaks", {"alarms": [Alarm(AlarmKind.IMPLAUSIBLE_AUC, 0.97)]}),
+        ("leaks", {"alarms": [Alarm(AlarmKind.SINGLE_FEATURE, 0.3, "price")]}),
         ("bundle", {"bundle": {"export": {}}}),
-        ("holdout", {"bundle": {"label": "another"}}),
+        ("holdout", {"bundle": {"label": OTHER_LABEL}}),
     ],
 )
 def test_each_gate_that_fails_is_named_with_its_rule_and_value(tmp_path, gate, changes):
@@ -367,20 +402,12 @@ class Watched:
 
     def drift(self, *levels: str) -> None:
         self.topics["drift"] = [
-            {
-                "window_start": n,
-                "window_end": n + 5,
-                "model_version": "v1",
-                "rows": 9,
-                "level": level,
-                "moved": ["price"],
-            }
+            sample_fields("drift", window_start=n, window_end=n + 5, level=level, moved=["price"])
             for n, level in enumerate(levels)
         ]
 
     def quality(self, auc: float, scores: int) -> None:
-        record = {"event_minute": 0, "model_version": "v1", "arm": "champion", "scores": scores, "roc_auc": auc}
-        self.topics["model_quality"] = [record]
+        self.topics["model_quality"] = [sample_fields("model_quality", event_minute=0, scores=scores, roc_auc=auc)]
 
 
 def test_a_watch_tells_what_has_changed_and_nothing_else(shop):
@@ -414,7 +441,7 @@ def test_a_watch_does_not_retrain_while_a_model_is_being_tried(shop, tmp_path):
     watched = Watched(shop)
     watched.retrain(shop.recipe, "before", print)
     write_run(shop.registry, replace(shop.record, state="passed", version="v2"))
-    make_bundle(tmp_path / "models", "v2", label=LABEL)
+    make_bundle(tmp_path / "models", "v2", label=CONVERTED)
     for command in (["stage", str(tmp_path / "models" / "v2")], ["shadow", "v2", "--why", "w"]):
         assert promote.main([*command, "--registry", shop.registry.uri]) == 0
     watched.drift("alarm", "alarm", "alarm")

@@ -120,7 +120,8 @@ def test_data_without_any_information_gives_a_model_that_is_not_to_be_shipped(tm
     assert main(["--clicks", str(path), *QUICK, *useless, "--out", str(tmp_path / "bundle")]) == 0
     told = capsys.readouterr().out
     assert "features with one value or none in this data: " in told
-    assert "Do not ship: this model can't be told from chance." in told
+    assert "Do not ship this model. Its AUC (" in told
+    assert ") is not clearly above chance; try more data or another label." in told
 
 
 def test_duplicates_and_clocks_that_are_off_are_told_in_a_line_each(tmp_path, capsys):

@@ -1,0 +1,318 @@
+"""Whether to ship a model: which decision and reasons follow, what the text says, and what JSON keeps of it."""
+
+import math
+from types import SimpleNamespace
+from typing import get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.evaluate import Estimate
+from training.recommendation import (
+    IMPLAUSIBLE_AUC,
+    RELIABLE_USERS,
+    SINGLE_FEATURE_SHARE,
+    WIDE_GAP,
+    Alarm,
+    AlarmKind,
+    ChanceLevel,
+    ComparedWithModel,
+    ComparedWithRule,
+    Decision,
+    FewPositiveUsers,
+    Holdout,
+    Interval,
+    Limit,
+    Outcome,
+    Reason,
+    Recommendation,
+    RecommendationError,
+    RuleIsNoBaseline,
+    diagnose,
+    find_alarms,
+    read_recommendation,
+    recommend,
+)
+from training.recommendation_text import diagnosis_text, reason_text, recommendation_text
+from training.rule_baseline import RuleBaseline
+from udfs.rules import Rule
+
+NAN = float("nan")
+GOOD_AUC, CHANCE_AUC = Estimate(0.8, 0.75, 0.85), Estimate(0.6, 0.45, 0.75)
+BETTER, OPEN, WORSE = Estimate(0.02, 0.01, 0.03), Estimate(0.02, -0.01, 0.05), Estimate(-0.02, -0.03, -0.01)
+UNDEFINED = Estimate(NAN, NAN, NAN)
+
+
+def rule(gain: Estimate, acted_on: float = 0.1) -> RuleBaseline:
+    some = Estimate(0.3, 0.2, 0.4)
+    return RuleBaseline(
+        rule=Rule(all=("cart_adds_30m >= 1",)),
+        metrics={"roc_auc": some, "average_precision": some},
+        acted_on=Estimate(acted_on, acted_on, acted_on),
+        precision=some,
+        recall=some,
+        model_precision=some,
+        model_recall=some,
+        differences={"roc_auc": some, "average_precision": some, "precision": gain, "recall": gain},
+    )
+
+
+def trained(auc: Estimate = GOOD_AUC, users: int = RELIABLE_USERS, drop: float = 0.1, **changes) -> SimpleNamespace:
+    """A model, as far as recommendations look at it."""
+    some = Estimate(0.021, 0.02, 0.022)
+    evaluation = {
+        "metrics": {"roc_auc": auc, "mean_probability": some, "positive_rate": some},
+        "importance": [("cart_adds_30m", drop), ("country", 0.0)],
+        "cross_validated_auc": 0.8,
+        "training_auc": 0.82,
+        "learning_curve": [{"held_out": 0.79}, {"held_out": 0.8}],
+        "differences": {"logistic": {"roc_auc": BETTER}},
+        "rule": None,
+        "rows": {"holdout": 1_234},
+        "users": {"holdout": 140},
+        "gains": [{"share": 0.1, "gain": Estimate(0.41, 0.3, 0.5), "lift": Estimate(4.1, 3, 5)}],
+    }
+    manifest = SimpleNamespace(metrics={"test_positive_users": float(users)})
+    return SimpleNamespace(evaluation=SimpleNamespace(**evaluation | changes), manifest=manifest)
+
+
+def against(**gains: Estimate) -> dict:
+    return {"differences": {model: {"roc_auc": gain} for model, gain in gains.items()}}
+
+
+MODELS = against(logistic=BETTER, lightgbm=BETTER)
+SHADOW = Decision.SHIP_IN_SHADOW
+CASES = {
+    "ship": (trained(), Decision.SHIP, ComparedWithModel, "Ship this model, in shadow first. It ranks better than"),
+    "ship, better than the rule": (
+        trained(rule=rule(BETTER)),
+        Decision.SHIP,
+        ComparedWithRule,
+        "Ship this model, in shadow first. It is better than the rule: when both act on 10.0 % of the events",
+    ),
+    "ship, nothing to compare with": (trained(differences={}), Decision.SHIP, Holdout, "Ship this model, in shadow"),
+    "few users": (
+        trained(users=49),
+        SHADOW,
+        FewPositiveUsers,
+        "Run this model in shadow only. Only 49 holdout users have a positive label; figures are unreliable with fewer "
+        "than 50.",
+    ),
+    "open against a model": (
+        trained(**against(logistic=BETTER, lightgbm=OPEN)),
+        SHADOW,
+        ComparedWithModel,
+        "Run this model only in shadow or in an A/B test. It does not clearly rank better than LightGBM (AUC "
+        "difference +0.020, -0.010 to +0.050).",
+    ),
+    "undefined against a model": (trained(**against(logistic=UNDEFINED)), SHADOW, ComparedWithModel, "Run this model"),
+    "open against the rule": (
+        trained(rule=rule(OPEN)),
+        SHADOW,
+        ComparedWithRule,
+        "Run this model only in shadow or in an A/B test. It is not clearly better than the rule",
+    ),
+    "worse than a model": (
+        trained(**against(lightgbm=OPEN, logistic=WORSE)),
+        Decision.DO_NOT_SHIP,
+        ComparedWithModel,
+        "Do not ship this model. Logistic regression, trained on the same events, ranks better (AUC difference -0.020, "
+        "-0.030 to -0.010).",
+    ),
+    "worse than the rule": (
+        trained(rule=rule(WORSE)),
+        Decision.DO_NOT_SHIP,
+        ComparedWithRule,
+        "Do not ship this model. It is no better than the rule: when both act on 10.0 % of the events, the model's "
+        "recall is 30 % and the rule's 30 % (difference in percentage points -2.0, -3.0 to -1.0).",
+    ),
+    "as good as the rule": (
+        trained(rule=rule(Estimate(0.0, -0.05, 0.05))),
+        Decision.DO_NOT_SHIP,
+        ComparedWithRule,
+        "Do not ship this model. It is no better than the rule",
+    ),
+    "chance": (
+        trained(CHANCE_AUC),
+        Decision.DO_NOT_SHIP,
+        ChanceLevel,
+        "Do not ship this model. Its AUC (0.6000, 0.4500 to 0.7500) is not clearly above chance",
+    ),
+    "no AUC": (
+        trained(UNDEFINED),
+        Decision.DO_NOT_SHIP,
+        ChanceLevel,
+        "Do not ship this model. Its AUC (undefined, undefined to undefined) is not clearly above chance",
+    ),
+    "implausible AUC": (
+        trained(Estimate(0.97, 0.96, 0.98)),
+        Decision.DO_NOT_SHIP,
+        Alarm,
+        "Do not ship this model until its alarms are explained. This AUC of 0.970 is implausibly high; check for label "
+        "leakage.",
+    ),
+    "single feature": (
+        trained(drop=0.29),
+        Decision.DO_NOT_SHIP,
+        Alarm,
+        "Do not ship this model until its alarms are explained. cart_adds_30m carries the model by itself: without it "
+        "the AUC drops by 0.290.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "decision", "decisive", "opening"), CASES.values(), ids=CASES)
+def test_a_decision_comes_with_its_decisive_reason_first(model, decision, decisive, opening):
+    found = recommend(model)
+    assert found.decision == decision
+    assert type(found.reasons[0]) is decisive
+    assert recommendation_text(found).startswith(opening)
+    assert any(isinstance(reason, Holdout) for reason in found.reasons)
+
+
+def test_every_decision_and_every_kind_of_reason_is_reached():
+    models = [model for model, *_ in CASES.values()] + [trained(rule=rule(BETTER, acted_on=0.0))]
+    found = [recommend(model) for model in models]
+    assert {one.decision for one in found} == set(Decision)
+    reasons = [reason for one in found for reason in one.reasons]
+    assert {type(reason) for reason in reasons} == set(get_args(Reason))
+    assert {alarm.kind for one in found for alarm in one.alarms} == set(AlarmKind)
+    for kind in (ComparedWithModel, ComparedWithRule):
+        assert {reason.outcome for reason in reasons if isinstance(reason, kind)} == set(Outcome)
+
+
+def test_alarms_come_before_anything_else():
+    model = trained(Estimate(0.97, 0.4, 0.98), drop=0.29, rule=rule(WORSE), **against(logistic=WORSE))
+    found = recommend(model)
+    assert found.alarms == (
+        Alarm(AlarmKind.IMPLAUSIBLE_AUC, 0.97),
+        Alarm(AlarmKind.SINGLE_FEATURE, 0.29, "cart_adds_30m"),
+    )
+    assert found.reasons[:2] == found.alarms
+    assert found.decision == Decision.DO_NOT_SHIP
+
+
+@given(auc=st.floats(0, 1), crossed=st.floats(0, 1), drop=st.floats(-1, 1))
+def test_an_alarm_is_raised_at_its_limit(auc, crossed, drop):
+    found = find_alarms(trained(Estimate(auc, 0, 1), drop=drop, cross_validated_auc=crossed).evaluation)
+    kinds = {alarm.kind for alarm in found}
+    assert (AlarmKind.IMPLAUSIBLE_AUC in kinds) == (auc >= IMPLAUSIBLE_AUC)
+    limit = SINGLE_FEATURE_SHARE * (crossed - 0.5)
+    assert (AlarmKind.SINGLE_FEATURE in kinds) == (limit > 0 and drop >= limit)
+
+
+@pytest.mark.parametrize("model", [trained(users=3), trained(UNDEFINED, users=3), trained(users=3, rule=rule(WORSE))])
+def test_too_few_users_are_named_once_whatever_the_decision(model):
+    reasons = recommend(model).reasons
+    assert [one for one in reasons if isinstance(one, FewPositiveUsers)] == [FewPositiveUsers(3, RELIABLE_USERS)]
+    assert recommend(model).decision != Decision.SHIP
+
+
+@pytest.mark.parametrize("acted_on", [0.0, 1.0])
+def test_a_rule_that_acts_on_nothing_or_on_everything_decides_nothing(acted_on):
+    with_rule, without = recommend(trained(rule=rule(WORSE, acted_on))), recommend(trained())
+    assert with_rule.decision == without.decision
+    assert with_rule.reasons == (*without.reasons, RuleIsNoBaseline())
+    assert "so it is no baseline here." in recommendation_text(with_rule)
+
+
+def test_the_holdout_is_told_with_all_its_figures():
+    (told,) = (reason_text(reason) for reason in recommend(trained()).reasons if isinstance(reason, Holdout))
+    assert told == (
+        "On the holdout, 1234 events of 140 users not used in training, the 10 % of events with the highest scores "
+        "contain 41 % of the positives (lift 4.1); a positive outranks a negative 80 % of the time (AUC 0.8000, 0.7500 "
+        "to 0.8500); mean predicted 2.10 %, observed 2.10 %."
+    )
+
+
+# JSON
+
+
+figures = st.floats(allow_nan=True, allow_infinity=True)
+intervals = st.builds(Estimate, figures, figures, figures).map(Interval.of)
+shares = st.none() | st.floats(0, 1)
+REASONS = st.one_of(
+    st.builds(Alarm, st.sampled_from(AlarmKind), st.floats(0, 1), st.none() | st.text()),
+    st.builds(ChanceLevel, intervals),
+    st.builds(ComparedWithModel, st.sampled_from(Outcome), st.text(min_size=1), intervals),
+    st.builds(ComparedWithRule, st.sampled_from(Outcome), shares, shares, shares, intervals),
+    st.builds(RuleIsNoBaseline),
+    st.builds(FewPositiveUsers, st.integers(0, 2**40), st.integers(0, 2**40)),
+    st.builds(
+        Holdout,
+        events=st.integers(0, 2**40),
+        users=st.integers(0, 2**40),
+        top_share=st.floats(0, 1),
+        top_recall=shares,
+        top_lift=shares,
+        auc=intervals,
+        mean_predicted=shares,
+        observed=shares,
+    ),
+)
+
+
+@given(st.sampled_from(Decision), st.lists(REASONS, min_size=1).map(tuple))
+def test_a_recommendation_survives_json_and_can_be_told(decision, reasons):
+    found = Recommendation(decision, reasons)
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Recommendation) == found
+    assert "nan" not in recommendation_text(Recommendation(decision, tuple(map(unnamed, reasons))))
+
+
+def unnamed(reason: Reason) -> Reason:
+    """Without names of hypothesis's, which may hold anything."""
+    names = {"feature", "model"} & set(reason.__struct_fields__)
+    return msgspec.structs.replace(reason, **dict.fromkeys(names, "x"))
+
+
+def test_json_has_codes_for_programs():
+    found = msgspec.to_builtins(recommend(trained(drop=0.29)))
+    assert found["decision"] == "do_not_ship"
+    alarm = {"code": "alarm", "kind": "single_feature", "value": 0.29, "feature": "cart_adds_30m"}
+    assert found["reasons"][0] == alarm
+
+
+@pytest.mark.parametrize("model", [model for model, *_ in CASES.values()], ids=CASES)
+def test_a_recommendation_is_read_back_from_metrics(tmp_path, model):
+    path = tmp_path / "metrics.json"
+    path.write_bytes(msgspec.json.encode({"recommendation": recommend(model), "rows": {"holdout": 1}}))
+    assert read_recommendation(path) == recommend(model)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"verdict": "Ship it, in shadow first.", "alarms": []}', '{"recommendation": {"decision": "maybe"}}', "", None],
+    ids=["of an earlier version", "of a later version", "empty", "missing"],
+)
+def test_metrics_without_a_readable_recommendation_are_one_line(tmp_path, content):
+    path = tmp_path / "metrics.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(RecommendationError, match="metrics.json: no recommendation that this version can read") as told:
+        read_recommendation(path)
+    assert "\n" not in str(told.value)
+
+
+# Bias and variance
+
+
+@pytest.mark.parametrize(
+    ("gap", "limit", "told"),
+    [(WIDE_GAP + 0.01, Limit.VARIANCE, "overfits individual users"), (0.0, Limit.BIAS, "bias rather than variance")],
+)
+def test_a_wide_gap_between_seen_and_held_out_users_is_variance(gap, limit, told):
+    found = diagnose(trained(training_auc=0.8 + gap).evaluation)
+    assert found.limit == limit
+    assert math.isclose(found.last_doubling, 0.01)
+    text = diagnosis_text(found)
+    assert told in text
+    assert "0.800 on held-out ones" in text
+    assert text.endswith("The last doubling of users changed the AUC by +0.010.")
+
+
+def test_a_curve_of_one_point_says_nothing_of_more_users():
+    found = diagnose(trained(learning_curve=[{"held_out": 0.8}]).evaluation)
+    assert found.last_doubling is None
+    assert "doubling" not in diagnosis_text(found)

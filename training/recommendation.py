@@ -1,0 +1,279 @@
+"""Whether to ship a model, as data: a decision, and the reasons with the figures they rest on.
+
+`training/recommendation_text.py` renders it for people; gates and other programs read it from here or, through
+`read_recommendation`, from metrics.json.
+"""
+
+from enum import StrEnum
+from math import isfinite
+from pathlib import Path
+
+import msgspec
+
+from training.evaluate import Estimate
+from training.holdout import Evaluation
+from training.rule_baseline import RuleBaseline
+from training.trainer import TrainedModel
+
+IMPLAUSIBLE_AUC = 0.95
+#: Share of the AUC above chance that is lost without a single feature.
+SINGLE_FEATURE_SHARE = 0.8
+#: Between the AUC on training users and on held-out users.
+WIDE_GAP = 0.05
+#: With fewer users who have a positive label, chance moves the AUC by several hundredths.
+RELIABLE_USERS = 50
+
+
+class Decision(StrEnum):
+    """What to do with a model."""
+
+    SHIP = "ship"
+    SHIP_IN_SHADOW = "ship_in_shadow"  # or in an A/B test: not yet instead of the model that serves today
+    DO_NOT_SHIP = "do_not_ship"
+
+
+class AlarmKind(StrEnum):
+    """Signs of label leakage."""
+
+    IMPLAUSIBLE_AUC = "implausible_auc"
+    SINGLE_FEATURE = "single_feature"
+
+
+class Outcome(StrEnum):
+    """How the model fares against a baseline."""
+
+    WORSE = "worse"  # against the rule: no better
+    INCONCLUSIVE = "inconclusive"  # the interval of the difference includes 0
+    BETTER = "better"
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """An `Estimate` that survives JSON: undefined figures are None, as JSON has no NaN."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> "Interval":
+        return cls(*map(_defined, (estimate.value, estimate.low, estimate.high)))
+
+
+class _Reason(msgspec.Struct, frozen=True, tag_field="code"):
+    pass
+
+
+class Alarm(_Reason, tag="alarm"):
+    """A sign of label leakage: `value` is the AUC, or by how much the AUC drops without `feature`."""
+
+    kind: AlarmKind
+    value: float
+    feature: str | None = None
+
+
+class ChanceLevel(_Reason, tag="chance_level"):
+    """The AUC is not clearly above 0.5."""
+
+    auc: Interval
+
+
+class ComparedWithModel(_Reason, tag="compared_with_model"):
+    """Another kind of model, trained on the same events; the difference is this model's AUC minus the other's."""
+
+    outcome: Outcome
+    model: str
+    auc_difference: Interval
+
+
+class ComparedWithRule(_Reason, tag="compared_with_rule"):
+    """The hand-written rule, both acting on the same share of events; differences are model minus rule."""
+
+    outcome: Outcome
+    acted_on: float | None
+    model_recall: float | None
+    rule_recall: float | None
+    recall_difference: Interval
+
+
+class RuleIsNoBaseline(_Reason, tag="rule_is_no_baseline"):
+    """The rule acts on all holdout events or on none of them."""
+
+
+class FewPositiveUsers(_Reason, tag="few_positive_users"):
+    """Too few holdout users have a positive label for reliable figures."""
+
+    users: int
+    wanted: int
+
+
+class Holdout(_Reason, tag="holdout"):
+    """Performance on the holdout, for those who would act on the scores."""
+
+    events: int
+    users: int
+    top_share: float  # of the events, those with the highest scores
+    top_recall: float | None  # the share of all positives among these
+    top_lift: float | None
+    auc: Interval
+    mean_predicted: float | None
+    observed: float | None
+
+
+Reason = Alarm | ChanceLevel | ComparedWithModel | ComparedWithRule | RuleIsNoBaseline | FewPositiveUsers | Holdout
+
+
+class Recommendation(msgspec.Struct, frozen=True):
+    """A decision and its reasons, the decisive ones first."""
+
+    decision: Decision
+    reasons: tuple[Reason, ...]
+
+    @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        return tuple(reason for reason in self.reasons if isinstance(reason, Alarm))
+
+
+class RecommendationError(ValueError):
+    """A metrics.json without a recommendation that this version can read."""
+
+
+class _Metrics(msgspec.Struct):
+    recommendation: Recommendation
+
+
+def read_recommendation(path: Path) -> Recommendation:
+    """Return the recommendation in a metrics.json. Raises RecommendationError, also for files of earlier versions."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Metrics).recommendation
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecommendationError(
+            f"{path}: no recommendation that this version can read, an earlier one may have written it: {error}"
+        ) from None
+
+
+def recommend(trained: TrainedModel) -> Recommendation:
+    """Decide whether to ship a model, from its evaluation on the holdout."""
+    decision, decisive = _decide(trained)
+    reasons = [*decisive, _holdout(trained.evaluation)]
+    rule, few = trained.evaluation.rule, _few_positive_users(trained)
+    if rule and not rule.chooses:
+        reasons.append(RuleIsNoBaseline())
+    if few and few not in reasons:
+        reasons.append(few)
+    return Recommendation(decision, tuple(reasons))
+
+
+def find_alarms(evaluation: Evaluation) -> tuple[Alarm, ...]:
+    """Return the signs of label leakage: an implausibly high AUC, and one feature that carries the model."""
+    alarms = []
+    auc = evaluation.metrics["roc_auc"].value
+    if auc >= IMPLAUSIBLE_AUC:
+        alarms.append(Alarm(AlarmKind.IMPLAUSIBLE_AUC, auc))
+    feature, drop = evaluation.importance[0]
+    if drop >= SINGLE_FEATURE_SHARE * (evaluation.cross_validated_auc - 0.5) > 0:
+        alarms.append(Alarm(AlarmKind.SINGLE_FEATURE, drop, feature))
+    return tuple(alarms)
+
+
+def _decide(trained: TrainedModel) -> tuple[Decision, tuple[Reason, ...]]:
+    """The decision, with the reasons that led to it."""
+    evaluation = trained.evaluation
+    if alarms := find_alarms(evaluation):
+        return Decision.DO_NOT_SHIP, alarms
+    auc = evaluation.metrics["roc_auc"]
+    if not auc.low > 0.5:
+        return Decision.DO_NOT_SHIP, (ChanceLevel(Interval.of(auc)),)
+    comparisons = _comparisons(evaluation)
+    for outcome, decision in (
+        (Outcome.WORSE, Decision.DO_NOT_SHIP),
+        (Outcome.INCONCLUSIVE, Decision.SHIP_IN_SHADOW),
+    ):
+        for comparison in comparisons:
+            if comparison.outcome == outcome:
+                return decision, (comparison,)
+    if few := _few_positive_users(trained):
+        return Decision.SHIP_IN_SHADOW, (few, *comparisons)
+    return Decision.SHIP, comparisons
+
+
+def _comparisons(evaluation: Evaluation) -> tuple[ComparedWithRule | ComparedWithModel, ...]:
+    """The model against each baseline that is one, the rule first."""
+    rule = evaluation.rule
+    with_rule = [_compared_with_rule(rule)] if rule and rule.chooses else []
+    with_models = [
+        ComparedWithModel(_outcome(measures["roc_auc"]), model, Interval.of(measures["roc_auc"]))
+        for model, measures in evaluation.differences.items()
+    ]
+    return (*with_rule, *with_models)
+
+
+def _outcome(difference: Estimate) -> Outcome:
+    if difference.high < 0:
+        return Outcome.WORSE
+    return Outcome.BETTER if difference.low > 0 else Outcome.INCONCLUSIVE
+
+
+def _compared_with_rule(rule: RuleBaseline) -> ComparedWithRule:
+    difference = rule.differences["recall"]
+    if not difference.value > 0:
+        outcome = Outcome.WORSE  # a rule is cheaper to run: to be as good is not enough
+    else:
+        outcome = Outcome.BETTER if difference.low > 0 else Outcome.INCONCLUSIVE
+    return ComparedWithRule(
+        outcome=outcome,
+        acted_on=_defined(rule.acted_on.value),
+        model_recall=_defined(rule.model_recall.value),
+        rule_recall=_defined(rule.recall.value),
+        recall_difference=Interval.of(difference),
+    )
+
+
+def _holdout(evaluation: Evaluation) -> Holdout:
+    metrics, top = evaluation.metrics, evaluation.gains[0]
+    return Holdout(
+        events=evaluation.rows["holdout"],
+        users=evaluation.users["holdout"],
+        top_share=top["share"],
+        top_recall=_defined(top["gain"].value),
+        top_lift=_defined(top["lift"].value),
+        auc=Interval.of(metrics["roc_auc"]),
+        mean_predicted=_defined(metrics["mean_probability"].value),
+        observed=_defined(metrics["positive_rate"].value),
+    )
+
+
+def _few_positive_users(trained: TrainedModel) -> FewPositiveUsers | None:
+    users = int(trained.manifest.metrics["test_positive_users"])
+    return FewPositiveUsers(users, RELIABLE_USERS) if users < RELIABLE_USERS else None
+
+
+def _defined(figure: float) -> float | None:
+    return float(figure) if isfinite(figure) else None
+
+
+class Limit(StrEnum):
+    """What limits a model."""
+
+    VARIANCE = "variance"
+    BIAS = "bias"
+
+
+class Diagnosis(msgspec.Struct, frozen=True):
+    """Whether more data or a larger model would help, by the AUC on training users and on held-out ones."""
+
+    limit: Limit
+    training_auc: float
+    held_out_auc: float
+    last_doubling: float | None  # AUC gained on held-out users
+
+
+def diagnose(evaluation: Evaluation) -> Diagnosis:
+    """Tell bias from variance by the gap between training and held-out users."""
+    gap = evaluation.training_auc - evaluation.cross_validated_auc
+    points = [point["held_out"] for point in evaluation.learning_curve]
+    return Diagnosis(
+        limit=Limit.VARIANCE if gap > WIDE_GAP else Limit.BIAS,
+        training_auc=evaluation.training_auc,
+        held_out_auc=evaluation.cross_validated_auc,
+        last_doubling=points[-1] - points[-2] if len(points) > 1 else None,
+    )

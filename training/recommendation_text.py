@@ -1,0 +1,158 @@
+"""Recommendations as text, for reports and terminals."""
+
+from functools import singledispatch
+
+import msgspec
+
+from training.recommendation import (
+    Alarm,
+    AlarmKind,
+    ChanceLevel,
+    ComparedWithModel,
+    ComparedWithRule,
+    Decision,
+    Diagnosis,
+    FewPositiveUsers,
+    Holdout,
+    Interval,
+    Limit,
+    Outcome,
+    Reason,
+    Recommendation,
+    RuleIsNoBaseline,
+)
+
+#: Kinds of models, as people write them.
+NAMES = {"xgboost": "XGBoost", "logistic": "logistic regression", "lightgbm": "LightGBM"}
+
+
+def recommendation_text(recommendation: Recommendation) -> str:
+    """Render a recommendation as a paragraph, the decision first."""
+    return " ".join([_opening(recommendation), *map(reason_text, recommendation.reasons)])
+
+
+def _opening(recommendation: Recommendation) -> str:
+    if recommendation.alarms:
+        return "Do not ship this model until its alarms are explained."
+    if recommendation.decision == Decision.DO_NOT_SHIP:
+        return "Do not ship this model."
+    if recommendation.decision == Decision.SHIP:
+        return "Ship this model, in shadow first."
+    if isinstance(recommendation.reasons[0], FewPositiveUsers):
+        return "Run this model in shadow only."
+    return "Run this model only in shadow or in an A/B test."
+
+
+@singledispatch
+def reason_text(reason: Reason) -> str:
+    """Render one reason as one or two sentences."""
+    raise TypeError(f"unknown reason: {reason!r}")
+
+
+@reason_text.register
+def _alarm(reason: Alarm) -> str:
+    if reason.kind == AlarmKind.IMPLAUSIBLE_AUC:
+        return f"This AUC of {reason.value:.3f} is implausibly high; check for label leakage."
+    return (
+        f"{reason.feature} carries the model by itself: without it the AUC drops by {reason.value:.3f}. "
+        "Check whether this feature leaks the label."
+    )
+
+
+@reason_text.register
+def _chance_level(reason: ChanceLevel) -> str:
+    return f"Its AUC ({_range(reason.auc, '.4f')}) is not clearly above chance; try more data or another label."
+
+
+_THAN_MODEL = {
+    Outcome.WORSE: "{model}, trained on the same events, ranks better (AUC difference {difference}). More users or a "
+    "hyperparameter search may change that.",
+    Outcome.INCONCLUSIVE: "It does not clearly rank better than {model} (AUC difference {difference}).",
+    Outcome.BETTER: "It ranks better than {model} (AUC difference {difference}).",
+}
+
+
+@reason_text.register
+def _compared_with_model(reason: ComparedWithModel) -> str:
+    text = _THAN_MODEL[reason.outcome].format(
+        model=NAMES.get(reason.model, reason.model), difference=_range(reason.auc_difference, "+.3f")
+    )
+    return text[0].upper() + text[1:]
+
+
+_THAN_RULE = {
+    Outcome.WORSE: "It is no better than the rule",
+    Outcome.INCONCLUSIVE: "It is not clearly better than the rule",
+    Outcome.BETTER: "It is better than the rule",
+}
+
+
+@reason_text.register
+def _compared_with_rule(reason: ComparedWithRule) -> str:
+    return (
+        f"{_THAN_RULE[reason.outcome]}: when both act on {_percent(reason.acted_on, 1)} of the events, the model's "
+        f"recall is {_percent(reason.model_recall)} and the rule's {_percent(reason.rule_recall)} (difference in "
+        f"percentage points {_range(_scaled(reason.recall_difference, 100), '+.1f')})."
+    )
+
+
+@reason_text.register
+def _rule_is_no_baseline(_reason: RuleIsNoBaseline) -> str:
+    return "The rule acts on all of these events or on none, so it is no baseline here."
+
+
+@reason_text.register
+def _few_positive_users(reason: FewPositiveUsers) -> str:
+    return (
+        f"Only {reason.users} holdout users have a positive label; figures are unreliable with fewer than "
+        f"{reason.wanted}."
+    )
+
+
+@reason_text.register
+def _holdout(reason: Holdout) -> str:
+    return (
+        f"On the holdout, {reason.events} events of {reason.users} users not used in training, the "
+        f"{_percent(reason.top_share)} of events with the highest scores contain {_percent(reason.top_recall)} of the "
+        f"positives (lift {_number(reason.top_lift, '.1f')}); a positive outranks a negative "
+        f"{_percent(reason.auc.value)} of the time (AUC {_range(reason.auc, '.4f')}); mean predicted "
+        f"{_percent(reason.mean_predicted, 2)}, observed {_percent(reason.observed, 2)}."
+    )
+
+
+def diagnosis_text(diagnosis: Diagnosis) -> str:
+    """Render what would make the model better."""
+    text = (
+        f"The AUC is {diagnosis.training_auc:.3f} on training users and {diagnosis.held_out_auc:.3f} on held-out ones. "
+    )
+    if diagnosis.limit == Limit.VARIANCE:
+        text += (
+            "The gap indicates high variance: the model overfits individual users; more users or fewer features would "
+            "help."
+        )
+    else:
+        text += (
+            "The small gap indicates bias rather than variance: other features or a larger model would help more than "
+            "more users."
+        )
+    if diagnosis.last_doubling is not None:
+        text += f" The last doubling of users changed the AUC by {diagnosis.last_doubling:+.3f}."
+    return text
+
+
+def _number(figure: float | None, form: str) -> str:
+    return "undefined" if figure is None else f"{figure:{form}}"
+
+
+def _range(interval: Interval, form: str) -> str:
+    """The value, then its interval."""
+    value, low, high = (_number(figure, form) for figure in (interval.value, interval.low, interval.high))
+    return f"{value}, {low} to {high}"
+
+
+def _scaled(interval: Interval, factor: float) -> Interval:
+    return Interval(*(None if figure is None else factor * figure for figure in msgspec.structs.astuple(interval)))
+
+
+def _percent(share: float | None, digits: int = 0) -> str:
+    return "undefined" if share is None else f"{100 * share:.{digits}f} %"

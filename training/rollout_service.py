@@ -1,0 +1,159 @@
+"""The one way into the ledger: `RolloutService` checks a change and enters it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from training.admission import HoldoutError, check_models, check_newcomers
+from training.changes import ChangeError
+from training.experiment import Report
+from training.guardrails import GuardrailError, guardrails_at, refuse_unless_held
+from training.ledger import append, next_entry
+from training.rollout_changes import Change, Growth, Rollback
+from training.step import held_since
+from udfs.kpis import Kpi
+from udfs.registry import Entry, Registry
+from udfs.rollout import Rollout
+
+#: What `force` overrides.
+OVERRIDABLE = (HoldoutError, GuardrailError)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What serves, and the number of the entry that would follow it."""
+
+    number: int
+    newest: Entry | None  # None: the ledger has not begun
+
+    @property
+    def rollout(self) -> Rollout | None:
+        return None if self.newest is None else self.newest.rollout
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What sessions say of a challenger at the step that it has reached, and the KPIs they are judged by."""
+
+    report: Report
+    kpis: Mapping[str, Kpi]
+
+
+#: Gives the evidence on a version of a rollout since it has had its role and share. Called only where guardrails ask.
+FindEvidence = Callable[[Rollout, str, datetime], Evidence]
+
+
+class RolloutService:
+    """Executes changes of who serves on a registry."""
+
+    def __init__(self, registry: Registry):
+        self._registry = registry
+
+    def snapshot(self, may_be_empty: bool = False) -> Snapshot:
+        """Return what serves now. Pass it to `execute` to make sure that nothing has changed in between.
+
+        Raises RegistryError for a ledger without an entry, unless it may be empty.
+        """
+        # The number comes first: whoever writes an entry after this takes the number, and `append` notices.
+        number = next_entry(self._registry)
+        if may_be_empty and not self._has_begun():
+            return Snapshot(number, None)
+        return Snapshot(number, self._registry.newest())
+
+    def execute(
+        self,
+        change: Change,
+        *,
+        by: str,
+        why: str,
+        force: bool = False,
+        evidence: FindEvidence | None = None,
+        options: Sequence[str] = (),
+        snapshot: Snapshot | None = None,
+    ) -> tuple[Entry, list[str]]:
+        """Check a change of what serves and enter it; return the entry and the objections that `force` overrode.
+
+        `evidence` shows whether guardrails hold. `options` follow the change's command in the ledger. The change is
+        made to `snapshot`, by default to what serves now.
+
+        Raises ChangeError, RolloutError or BundleError for a change that can't be made, HoldoutError or GuardrailError
+        for one that must be forced, LostRace when something has changed since the snapshot.
+        """
+        snapshot = snapshot or self.snapshot(change.may_begin)
+        old = snapshot.rollout
+        restored = self._restored_by(change, snapshot.newest) if isinstance(change, Rollback) else None
+        new = change.apply(old) if restored is None else restored.rollout
+        if new == old:
+            raise ChangeError("this is what serves already")
+        check_models(self._registry, old, new)
+        overridden = []
+        for check in self._overridable_checks(change, old, new, evidence):
+            try:
+                check()
+            except OVERRIDABLE as error:
+                if not force:
+                    raise
+                overridden.append(str(error))
+        entry = append(
+            self._registry,
+            snapshot.number,
+            new,
+            by=by,
+            command=(*change.command, *options),
+            why=why,
+            forced=bool(overridden),
+            restores=None if restored is None else restored.restores or restored.number,
+        )
+        return entry, overridden
+
+    def _has_begun(self) -> bool:
+        """Whether the ledger has a whole entry: a first one that is half-written does not count."""
+        return any(self._registry.entry(number) is not None for number in reversed(self._registry.numbers()))
+
+    def _restored_by(self, rollback: Rollback, newest: Entry) -> Entry:
+        """Return the entry that a rollback brings back. Raises ChangeError when there is none."""
+        if rollback.to is None:
+            return self._previous(newest)
+        entry = self._registry.entry(rollback.to)
+        if entry is None:
+            raise ChangeError(f"entry {rollback.to} is not whole: want one that `list` shows")
+        return entry
+
+    def _previous(self, newest: Entry) -> Entry:
+        """The entry before the newest, not counting those that were rolled back.
+
+        So a rollback after a rollback goes one entry further back.
+        """
+        serves = newest.restores or newest.number
+        for number in reversed(self._registry.numbers()):
+            entry = self._registry.entry(number) if number < serves else None
+            if entry is not None:
+                return entry
+        raise ChangeError(f"entry {serves} is the first one: there is nothing to go back to")
+
+    def _overridable_checks(
+        self, change: Change, old: Rollout | None, new: Rollout, evidence: FindEvidence | None
+    ) -> Iterator[Callable[[], None]]:
+        if isinstance(change, Growth):
+            yield partial(self._check_guardrails, change.version, old, new, evidence)
+        if not isinstance(change, Rollback):  # what it restores has acted before: no second comparison of holdouts
+            yield partial(check_newcomers, self._registry, old, new)
+
+    def _check_guardrails(self, version: str, old: Rollout, new: Rollout, evidence: FindEvidence | None) -> None:
+        """Raises GuardrailError when a challenger gets more users and its step's guardrails are not shown to hold."""
+        share, next_share = _share(old, version), _share(new, version)
+        guardrails = guardrails_at(old, share) if next_share > share else {}
+        if not guardrails:
+            return
+        if evidence is None:
+            raise GuardrailError(
+                f"the step at {share:g} has guardrails: give --sessions PATH, or --sessions topic, to check them"
+            )
+        found = evidence(old, version, held_since(self._registry, version))
+        refuse_unless_held(found.report, found.kpis, guardrails)
+
+
+def _share(rollout: Rollout, version: str) -> float:
+    """The share of the users for whom a challenger or the champion acts, all of them for the champion."""
+    return next((part.share for part in rollout.challengers if part.version == version), 1.0)
