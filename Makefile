@@ -26,7 +26,7 @@ help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(BUILT) ## Broker, cluster, model, job and clicks, start to finish; KEEP=1 leaves it running, DAY=1 plays a day
-	@$(PYTHON) -m jobs.demo $(if $(DAY),--day) $(if $(KEEP),--keep)
+	@$(PYTHON) -m tools.demo $(if $(DAY),--day) $(if $(KEEP),--keep)
 
 test: $(BUILT) ## All tests: unit, Java, then those with a mini cluster, then those with broker and cluster
 	@$(PYTHON) -m pytest --numprocesses 2 tests/unit
@@ -36,23 +36,23 @@ test: $(BUILT) ## All tests: unit, Java, then those with a mini cluster, then th
 	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --durations=5 tests/flink tests/e2e
 
 bench: $(BUILT) $(if $(if $(PART),$(findstring peers,$(PART)),all),$(PEERS)) ## Measure this machine, to build/bench.json: all parts, or PART=throughput,latency,peers
-	@$(PYTHON) -m jobs.bench $(if $(PART),--part '$(PART)')
+	@$(PYTHON) -m tools.bench $(if $(PART),--part '$(PART)')
 
 dashboard: $(VENV) ## The live dashboard over the topics: CONF=conf/local.yaml, PORT=8080, KAFKA=host:port, REGISTRY=
 	@$(PYTHON) -m dashboard --conf '$(or $(CONF),conf/local.yaml)' $(if $(PORT),--port '$(PORT)') \
 		$(if $(KAFKA),--set 'kafka.bootstrap.servers=$(KAFKA)') $(if $(REGISTRY),--set 'model.registry=$(REGISTRY)')
 
 up: $(BUILT) ## Start a Kafka broker and a Flink cluster on this machine
-	@$(PYTHON) -m jobs.local_stack up
+	@$(PYTHON) -m tools.stack up
 
 down: $(VENV) ## Stop them; topics and checkpoints stay in build/local
-	@$(PYTHON) -m jobs.local_stack down
+	@$(PYTHON) -m tools.stack down
 
 submit: $(BUILT) ## Submit jobs to that cluster: JOBS='score_clicks measure_sessions' CONF=conf/mine.yaml
-	@$(PYTHON) -m jobs.submit_local $(JOBS) --conf '$(or $(CONF),conf/local.yaml)'
+	@$(PYTHON) -m tools.stack.submit $(JOBS) --conf '$(or $(CONF),conf/local.yaml)'
 
 status: $(VENV) ## Show what runs, and where
-	@$(PYTHON) -m jobs.local_stack status || true
+	@$(PYTHON) -m tools.stack status || true
 
 venv: $(VENV) ## The virtual environment .venv, with the packages of requirements.txt
 
@@ -61,7 +61,7 @@ wheel: $(WHEEL) ## The wheel that a job is submitted with, in dist/
 jars: $(JARS) ## The JARs of the job and of the local broker, in build/jars
 
 release: $(BUILT) ## Wheel, JARs, settings and pins as one archive with checksums, in dist/release
-	@$(PYTHON) -m jobs.release
+	@$(PYTHON) -m tools.release
 
 lint: $(VENV) ## Style, formatting and the import rules
 	@.venv/bin/ruff check --quiet .
@@ -81,11 +81,12 @@ train: $(VENV) ## Train a model: DATA=clicks OUT=models/first, LABEL=, PROFILES=
 features: $(VENV) ## Print the table of features
 	@$(PYTHON) -m udfs.features
 
-reference: $(VENV) ## Write the reference of settings in docs/configuration.md anew
-	@$(PYTHON) -m jobs.settings_reference
+reference: $(VENV) ## Write docs/configuration.md and docs/contracts from the code
+	@$(PYTHON) -m tools.settings_reference
+	@$(PYTHON) -m tools.contracts
 
 doctor: ## Say what this machine lacks, and how to get it
-	@$$(command -v python3.11 || command -v python3) -m jobs.doctor
+	@$$(command -v python3.11 || command -v python3) -m tools.doctor
 
 pins: $(PREREQUISITES) ## Write requirements.txt anew: the newest versions that setup.py allows
 	@echo '==> Resolving setup.py in an empty environment (about 3 minutes)'
@@ -108,13 +109,13 @@ hashes: $(PREREQUISITES) ## Write the hashes in requirements.txt anew, after a v
 	@mv build/hashes/requirements.txt requirements.txt
 
 clean: ## Stop what runs and delete everything that was built
-	@if [ -e build/local/stack.json ]; then $(PYTHON) -m jobs.local_stack down; fi
+	@if [ -e build/local/stack.json ]; then $(PYTHON) -m tools.stack down; fi
 	@rm -rf .venv build dist
 
 $(PREREQUISITES):
 	@python=$$(command -v python3.11 || command -v python3) \
 		|| { echo 'missing  Python 3.11: apt-get install python3.11 python3.11-venv' >&2; exit 1; }; \
-		$$python -m jobs.doctor --prerequisites >&2
+		$$python -m tools.doctor --prerequisites >&2
 	@mkdir -p $(@D) && touch $@
 
 $(VENV): requirements.txt setup.py | $(PREREQUISITES)

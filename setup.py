@@ -19,8 +19,14 @@ setup(
     name="purchase-intent",
     version="0.1.0",
     description="Purchase-intent scores for every click: Kafka, Flink, XGBoost, Kafka",
-    packages=find_packages(include=["dashboard", "jobs", "jobs.*", "udfs", "udfs.*", "training", "training.*"]),
-    package_data={"dashboard": ["static/*", "templates/*"], "training": ["*.html"]},  # pages, of reports too
+    packages=find_packages(
+        include=[name for top in ("dashboard", "jobs", "training", "udfs") for name in (top, f"{top}.*")]
+    ),
+    package_data={
+        "dashboard": ["static/*", "templates/*"],
+        "training.reporting": ["*.html"],
+        "training.experiments": ["*.html"],
+    },
     python_requires="~=3.11.0",
     install_requires=[
         "apache-flink==2.2.1",

@@ -9,19 +9,19 @@ from pathlib import Path
 import msgspec
 import uvicorn
 
-from dashboard.feed import Feed
-from dashboard.models import Models, ModelsThread
-from dashboard.state import SILENT_AFTER_MS, DashboardState
-from dashboard.user import Users
+from dashboard.app import make_app
+from dashboard.ingest.feed import Feed
+from dashboard.panels.models import Models, ModelsThread
+from dashboard.panels.state import SILENT_AFTER_MS, DashboardState
+from dashboard.user.page import Users
 from dashboard.views import Views
-from dashboard.web import make_app
-from jobs.settings import ConfigError, Settings, load_settings
-from udfs.durations import duration_ms
-from udfs.events import ClickLimits
+from jobs.common.settings import ConfigError, Settings, load_settings
+from udfs.config.durations import duration_ms
+from udfs.contracts.clicks import ClickLimits
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import client_options
-from udfs.kpis import KPIS_FILE, KpiError, load_kpis
-from udfs.registry import RegistryError
+from udfs.measurement.kpis import KPIS_FILE, KpiError, load_kpis
+from udfs.rollout.registry import RegistryError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 NEXT_PORTS = 20

@@ -15,7 +15,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dashboard.user import LookupBusy, UserPage, Users
+from dashboard.user.page import LookupBusy, UserPage, Users
 from dashboard.views import Views
 from udfs.kafka.errors import KafkaClientError
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from dashboard.models import Models
-from dashboard.scoring import PERCENTILES
-from dashboard.state import DashboardState
-from udfs.kpis import Kpi
+from dashboard.panels.models import Models
+from dashboard.panels.scores import PERCENTILES
+from dashboard.panels.state import DashboardState
+from udfs.measurement.kpis import Kpi
 
 KPI_MINUTES = 180
 QUALITY_MINUTES = 180

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.decoding import register_decoders
-from jobs.settings import ConfigError, Settings, archive_settings, load_settings
-from jobs.submission import parse_arguments, submit
-from jobs.tables import columns, create_table, feature_log_source, source_tables
-from jobs.topics import check_topics
+from jobs.common.functions import register_decoders
+from jobs.common.settings import ConfigError, Settings, archive_settings, load_settings
+from jobs.common.submission import parse_arguments, submit
+from jobs.common.tables import columns, create_table, feature_log_source, source_tables
+from jobs.common.topics import check_topics
+from udfs.contracts.outputs import FeatureVector
 from udfs.kafka.errors import KafkaClientError
-from udfs.outputs import FeatureVector
 
 RECORD_FILES = """record_key BYTES, payload BYTES, record_time TIMESTAMP_LTZ(3), source_partition INT,
     source_offset BIGINT, topic STRING, `day` STRING"""

@@ -13,17 +13,17 @@ from collections.abc import Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.event_time import MAX_INTERVAL_MS, click_columns, interval
-from jobs.settings import ConfigError, Settings, click_limits, load_settings, outcome_settings
-from jobs.submission import parse_arguments, submit
-from jobs.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
-from jobs.topics import check_topics
-from udfs.durations import duration_ms
-from udfs.flink_outcomes import MeasureQuality, ReadAmounts
+from jobs.common.event_time import MAX_INTERVAL_MS, click_columns, interval
+from jobs.common.settings import ConfigError, Settings, click_limits, load_settings, outcome_settings
+from jobs.common.submission import parse_arguments, submit
+from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
+from jobs.common.topics import check_topics
+from udfs.config.durations import duration_ms
+from udfs.contracts.outputs import ModelQuality, Outcome, Score
+from udfs.flink.outcomes import MeasureQuality, ReadAmounts
 from udfs.kafka.errors import KafkaClientError
-from udfs.labels import LABELS_FILE, Label, LabelError, find_label
-from udfs.outputs import ModelQuality, Outcome, Score
-from udfs.quality import MEASURES
+from udfs.measurement.labels import LABELS_FILE, Label, LabelError, find_label
+from udfs.measurement.quality import MEASURES
 
 # The same click may be scored twice where delivery is at-least-once: its first score counts.
 # The window leaves out the moment of the score itself: (time, time + horizon], in milliseconds.

@@ -14,17 +14,17 @@ from collections.abc import Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.event_time import click_columns, interval
-from jobs.settings import ConfigError, Settings, click_limits, load_settings, session_settings
-from jobs.submission import parse_arguments, submit
-from jobs.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
-from jobs.topics import check_topics
-from udfs.durations import duration_ms
-from udfs.features import SESSION_GAP_MS
-from udfs.flink_sessions import ReadActions
+from jobs.common.event_time import click_columns, interval
+from jobs.common.settings import ConfigError, Settings, click_limits, load_settings, session_settings
+from jobs.common.submission import parse_arguments, submit
+from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
+from jobs.common.topics import check_topics
+from udfs.config.durations import duration_ms
+from udfs.contracts.outputs import KpiValue, Score, Session
+from udfs.features.catalog import SESSION_GAP_MS
+from udfs.flink.sessions import ReadActions
 from udfs.kafka.errors import KafkaClientError
-from udfs.kpis import COUNTED, KPIS_FILE, Kpi, KpiError, load_kpis, sql_sum
-from udfs.outputs import KpiValue, Score, Session
+from udfs.measurement.kpis import COUNTED, KPIS_FILE, Kpi, KpiError, load_kpis, sql_sum
 
 ACTIONS = """
 CREATE TEMPORARY VIEW actions AS

@@ -13,18 +13,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.settings import ConfigError, Settings, click_limits, load_settings
-from jobs.streams import Stream, Streams
-from jobs.submission import flink_options, parse_arguments
-from jobs.tables import consumer_properties, producer_properties, transactional_prefix
-from jobs.topics import check_topics
-from udfs.deployment import Options
-from udfs.durations import duration_ms
+from jobs.common.settings import ConfigError, Settings, click_limits, load_settings
+from jobs.common.streams import Stream, Streams
+from jobs.common.submission import flink_options, parse_arguments
+from jobs.common.tables import consumer_properties, producer_properties, transactional_prefix
+from jobs.common.topics import check_topics
+from udfs.config.durations import duration_ms
+from udfs.features.user_slots import new_head, ring_bytes
 from udfs.kafka.errors import KafkaClientError
-from udfs.model import BundleError, load_bundle
-from udfs.registry import RegistryError
-from udfs.serving import Serving, serving_bundle, serving_registry
-from udfs.user_slots import new_head, ring_bytes
+from udfs.models.bundle import BundleError, load_bundle
+from udfs.rollout.registry import RegistryError
+from udfs.serving.bootstrap import Serving, serving_bundle, serving_registry
+from udfs.serving.deployment import Options
 from udfs.workers.decode import DecodeClicks, DecodeProfiles
 from udfs.workers.score import ScoreClicks
 

@@ -16,19 +16,19 @@ from pathlib import Path
 import msgspec
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.event_time import interval
-from jobs.settings import COUNTED_MS, ConfigError, Settings, drift_settings, load_settings
-from jobs.submission import parse_arguments, submit
-from jobs.tables import columns, create_table, kafka_sink, kafka_source
-from jobs.topics import check_topics
-from udfs.drift import REFERENCE_FILE, Thresholds
-from udfs.durations import duration_ms
-from udfs.flink_drift import CountCells, FindCells, JudgeDrift
+from jobs.common.event_time import interval
+from jobs.common.settings import COUNTED_MS, ConfigError, Settings, drift_settings, load_settings
+from jobs.common.submission import parse_arguments, submit
+from jobs.common.tables import columns, create_table, kafka_sink, kafka_source
+from jobs.common.topics import check_topics
+from udfs.config.durations import duration_ms
+from udfs.contracts.outputs import FeatureVector, Outcome
+from udfs.flink.drift import CountCells, FindCells, JudgeDrift
 from udfs.kafka.errors import KafkaClientError
-from udfs.model import BundleError, read_listed_file, read_manifest
-from udfs.outputs import FeatureVector, Outcome
-from udfs.references import References, decode_reference
-from udfs.registry import Registry, RegistryError
+from udfs.measurement.drift import REFERENCE_FILE, Thresholds
+from udfs.models.bundle import BundleError, read_listed_file, read_manifest
+from udfs.rollout.references import References, decode_reference
+from udfs.rollout.registry import Registry, RegistryError
 
 # The JSON of a DriftWindow: its features are an array of rows, which Python can't hand to SQL.
 DRIFT_COLUMNS = "record STRING"

@@ -14,17 +14,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.event_time import interval
-from jobs.settings import ConfigError, Settings, experiment_settings, load_settings
-from jobs.submission import parse_arguments, submit
-from jobs.tables import columns, create_table, kafka_source, keyed_sink
-from jobs.topics import check_topics
-from udfs.durations import duration_ms, moment_ms
-from udfs.experiments import PAIRS
-from udfs.flink_experiments import VERDICT_TYPES, JudgeArms
+from jobs.common.event_time import interval
+from jobs.common.settings import ConfigError, Settings, experiment_settings, load_settings
+from jobs.common.submission import parse_arguments, submit
+from jobs.common.tables import columns, create_table, kafka_source, keyed_sink
+from jobs.common.topics import check_topics
+from udfs.config.durations import duration_ms, moment_ms
+from udfs.contracts.outputs import ExperimentResult, Session
+from udfs.flink.experiments import VERDICT_TYPES, JudgeArms
 from udfs.kafka.errors import KafkaClientError
-from udfs.kpis import KPIS_FILE, Kpi, KpiError, load_kpis, sql_value
-from udfs.outputs import ExperimentResult, Session
+from udfs.measurement.experiment import PAIRS
+from udfs.measurement.kpis import KPIS_FILE, Kpi, KpiError, load_kpis, sql_value
 
 ARRIVING_SESSIONS = columns(Session, "arrival AS PROCTIME()")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from training.bundle import write_bundle
-from training.examples import simulated_examples
-from training.settings import Training
-from training.simulate import Simulation, simulate
-from training.trainer import train_model
+from training.bundles.trainer import train_model
+from training.bundles.writer import write_bundle
+from training.modeling.settings import Training
+from training.simulation.clickstream import Simulation, simulate
+from training.simulation.examples import simulated_examples
 
 # How fast this machine is just now is no property of the code.
 settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,6 +1,6 @@
 """The contracts of the topics: a JSON Schema of each topic's values, made from the struct that declares its records.
 
-python -m jobs.contracts        # writes docs/contracts anew
+python -m tools.contracts        # writes docs/contracts anew
 """
 
 import json
@@ -11,12 +11,13 @@ from typing import Any
 
 import msgspec
 
-from jobs.settings import Topics
-from udfs.events import click_schema
-from udfs.outputs import RECORDS
-from udfs.profiles import profile_schema
+from jobs.common.settings import Topics
+from tools.paths import PROJECT
+from udfs.contracts.clicks import click_schema
+from udfs.contracts.outputs import RECORDS
+from udfs.contracts.profiles import profile_schema
 
-CONTRACTS = Path(__file__).parents[1] / "docs" / "contracts"
+CONTRACTS = PROJECT / "docs" / "contracts"
 ROLES = Topics.__struct_fields__
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -1,12 +1,9 @@
-"""Says what this machine lacks to build, test and run the project, or what a target lacks, and how to get it.
+"""Check whether this machine has what it takes to build, test and run the project: `python -m tools.doctor`.
 
-    python -m jobs.doctor
-    python -m jobs.doctor --conf FILE [--set KEY=VALUE] [--flink URL]
+It needs nothing but Python's standard library, so it runs before anything is installed. jobs/ops/doctor checks a Kafka
+and a cluster instead.
 
-For this machine it needs nothing but Python's standard library, so it runs before anything is installed. With --conf it
-looks at what the score job meets with these settings (jobs/doctor_target.py).
-
-Exit code: 0 nothing is missing; 1 something is; 2 the settings can't be read.
+Exit code: 0 nothing is missing; 1 something is.
 """
 
 import argparse
@@ -18,10 +15,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
+from jobs.ops.doctor.finding import Finding, mebibytes
+from tools.paths import PROJECT
+
 JAVA_VERSION = 17
 #: Broker 1 GiB, JobManager 1 GiB, two TaskManagers of 3.4 GiB, their Python workers and the client.
 MEMORY_GIB = 10
@@ -32,7 +30,7 @@ SHARED_MEMORY = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from jobs.settings import load_settings, shared_memory_bytes
+from jobs.common.settings import load_settings, shared_memory_bytes
 settings = load_settings(Path(sys.argv[1]) / "conf" / "local.yaml")
 print(shared_memory_bytes(settings), settings.workers.memory_dir)
 """
@@ -42,20 +40,6 @@ MORE_SHARED_MEMORY = (
 )
 BROWSER = ("chromium", "chromedriver")
 DEFAULT_PORTS = {8081: "Flink", 9092: "Kafka"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was looked at, what was found, what to do about it; no remedy when all is well or unknown."""
-
-    subject: str
-    found: str
-    remedy: str = ""
-    unknown: bool = False
-
-    def __str__(self) -> str:
-        mark = "missing" if self.remedy else "unknown" if self.unknown else "ok"
-        return f"{mark:8} {self.subject:20} {self.found}" + (f" -> {self.remedy}" if self.remedy else "")
 
 
 def check_prerequisites() -> Iterator[Finding]:
@@ -141,7 +125,7 @@ def check_memory(available_gib: float | None) -> Finding:
     if available_gib is None:
         return Finding("memory", f"can't tell on {sys.platform}; broker and cluster take up to {MEMORY_GIB} GiB")
     enough = available_gib >= MEMORY_GIB
-    remedy = "free some, or start less: python -m jobs.local_stack up --task-managers 1 --task-manager-memory 2g"
+    remedy = "free some, or start less: python -m tools.stack up --task-managers 1 --task-manager-memory 2g"
     return Finding("memory", f"{available_gib:.1f} GiB available of {MEMORY_GIB} needed", "" if enough else remedy)
 
 
@@ -210,44 +194,24 @@ def available_memory_gib() -> float | None:
     return int(found[1]) / 2**20 if found else None
 
 
-def mebibytes(number: int) -> int:
-    """Bytes as whole MiB, rounded up."""
-    return -(-number >> 20)
-
-
 def is_bound(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def recorded_ports(record: Path) -> set[int]:
-    """The ports of the stack that jobs.local_stack has recorded, empty when there is none."""
+    """The ports of the stack that tools.stack has recorded, empty when there is none."""
     processes = json.loads(record.read_text()) if record.exists() else []
     return {port for process in processes for port in process["ports"].values()}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="jobs.doctor", description="Say what is missing, and how to get it.")
+    parser = argparse.ArgumentParser(prog="tools.doctor", description="Say what is missing, and how to get it.")
     parser.add_argument("--prerequisites", action="store_true", help="only name what has to be there before a build")
-    parser.add_argument(
-        "--conf", type=Path, help="settings: look at their Kafka, model and cluster, not at this machine"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. state.ttl=30d")
-    parser.add_argument("--flink", metavar="URL", help="with --conf: the cluster's REST address, http://host:8081")
     options = parser.parse_args(arguments)
-    if options.conf:
-        from jobs.doctor_target import check_target  # imports packages, which may not be installed yet
-        from jobs.settings import ConfigError
-
-        try:
-            findings = list(check_target(options.conf, options.set, options.flink))
-        except ConfigError as error:
-            print(f"doctor: {error}", file=sys.stderr)
-            return 2
-    else:
-        findings = list(check_prerequisites())
-        if not options.prerequisites:
-            findings += [*check_machine(), *check_build(), *check_workers()]
+    findings = list(check_prerequisites())
+    if not options.prerequisites:
+        findings += [*check_machine(), *check_build(), *check_workers()]
     missing = [finding for finding in findings if finding.remedy]
     for finding in missing if options.prerequisites else findings:
         print(finding)

@@ -1,6 +1,6 @@
 """A release of the jobs: all that a cluster needs from this project, in one directory and one archive.
 
-python -m jobs.release                  # `make release`: writes dist/release
+python -m tools.release                  # `make release`: writes dist/release
 cd purchase-intent-0.1.0 && sha256sum --check --strict SHA256SUMS
 """
 
@@ -10,9 +10,9 @@ import sys
 import tarfile
 from pathlib import Path
 
-from jobs.flink_client import JobError, newest_wheel
-from jobs.local_stack import JARS, PROJECT
-from jobs.processes import ProcessError
+from tools.paths import JARS, PROJECT
+from tools.stack.flink_client import JobError, newest_wheel
+from tools.stack.processes import ProcessError
 
 CHECKSUMS = "SHA256SUMS"
 #: What is copied as it is, beside wheel and JARs.

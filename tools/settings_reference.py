@@ -1,19 +1,18 @@
-"""The reference of settings: what a key may be from jobs/settings.py, default and meaning from conf/base.yaml.
+"""The reference of settings: what a key may be from jobs/common/settings.py, default and meaning from conf/base.yaml.
 
-make reference       # or: python -m jobs.settings_reference: writes it anew into docs/configuration.md
+make reference       # or: python -m tools.settings_reference: writes it anew into docs/configuration.md
 """
 
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from jobs.settings import OPEN_SECTIONS, Settings
+from jobs.common.settings import OPEN_SECTIONS, Settings
+from tools.paths import PROJECT
 
-PROJECT = Path(__file__).parents[1]
 BASE = PROJECT / "conf" / "base.yaml"
 PAGE = PROJECT / "docs" / "configuration.md"
 BEGIN, END = "<!-- make reference writes from here -->", "<!-- to here -->"

@@ -11,20 +11,20 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from training.admission import check_bundle
-from training.changes import ChangeError
-from training.experiment import read_sessions
-from training.ledger import upload_bundle
-from training.ledger_text import bundle_lines, ledger_lines, serving_lines
-from training.retraining import RETRAINING_FILE, load_retraining
-from training.rollout_changes import AddShadow, Apply, Change, First, MakeChampion, Ramp, Rollback, Start, Stop
-from training.rollout_service import OVERRIDABLE, Evidence, FindEvidence, RolloutService
-from training.step import step_report, topic_sessions
+from training.experiments.sessions import read_sessions, read_topic_sessions
+from training.retraining.settings import RETRAINING_FILE, load_retraining
+from training.rollout.admission import check_bundle
+from training.rollout.commands import AddShadow, Apply, Change, First, MakeChampion, Ramp, Rollback, Start, Stop
+from training.rollout.display import bundle_lines, ledger_lines, serving_lines
+from training.rollout.ledger import upload_bundle
+from training.rollout.ramp_step import step_report
+from training.rollout.service import OVERRIDABLE, Evidence, FindEvidence, RolloutService
+from training.rollout.transitions import ChangeError
 from udfs.kafka.reading import read_topic
-from udfs.kpis import KPIS_FILE, load_kpis
-from udfs.model import load_bundle
-from udfs.registry import Registry
-from udfs.rollout import Rollout
+from udfs.measurement.kpis import KPIS_FILE, load_kpis
+from udfs.models.bundle import load_bundle
+from udfs.rollout.plan import Rollout
+from udfs.rollout.registry import Registry
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,7 +88,9 @@ def _evidence(options: argparse.Namespace) -> FindEvidence | None:
 
     def find(rollout: Rollout, version: str, since: datetime) -> Evidence:
         if options.sessions == "topic":
-            sessions = topic_sessions(load_retraining(options.conf), since, read_topic)
+            settings = load_retraining(options.conf)
+            since_ms = int(since.timestamp() * 1000)
+            sessions = read_topic_sessions(settings.kafka, settings.topics.sessions, since_ms, read_topic)
         else:
             sessions = read_sessions(Path(options.sessions))
         kpis = load_kpis(options.conf.with_name(KPIS_FILE))

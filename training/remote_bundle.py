@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from training.bundle import describe_model, write_bundle
-from training.reference import warm_up_rows
-from udfs.model import ENDPOINT_FILE, WARM_UP_FILE, BundleError, load_bundle
-from udfs.remote import Endpoint, RemoteScorer
+from training.bundles.reference import warm_up_rows
+from training.bundles.writer import describe_model, write_bundle
+from udfs.models.bundle import ENDPOINT_FILE, WARM_UP_FILE, BundleError, load_bundle
+from udfs.models.remote import Endpoint, RemoteScorer
 
 
 def main(arguments: list[str] | None = None) -> int:

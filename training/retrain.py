@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from training.retraining import RETRAINING_FILE, load_recipe
-from training.retraining_run import retrain
-from training.watch import Watch
+from training.retraining.run import retrain
+from training.retraining.scheduler import Watch
+from training.retraining.settings import RETRAINING_FILE, load_recipe
 from udfs.kafka.reading import read_topic
 
 POLL_S = 60

@@ -10,22 +10,23 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.bundle import check_version, refuse_existing, write_bundle
-from training.examples import Examples, load_examples, share_that_fits, simulated_examples
-from training.feature_log import FeatureLog
-from training.mapping import load_mapping
-from training.prepare import Preparation, prepare
-from training.recommendation import RELIABLE_USERS, recommend
-from training.recommendation_text import recommendation_text
-from training.report import REPORT_FILE, with_report
-from training.serving_cost import saving
-from training.settings import Training, TrainingError, for_logged, load_training
-from training.simulate import Simulation, simulate
-from training.summary import Summary, overview, warnings
-from training.tracking import TrackingError, check_tracking, is_tracked, track
-from training.trainer import train_model
-from udfs.labels import CONVERTED, LABELS_FILE, Label, find_label
-from udfs.model import Manifest, load_bundle
+from training.bundles.trainer import train_model
+from training.bundles.writer import check_version, refuse_existing, write_bundle
+from training.data.examples import Examples, load_examples, share_that_fits
+from training.data.feature_log import FeatureLog
+from training.data.mapping import load_mapping
+from training.data.prepare import Preparation, prepare
+from training.data.summary import Summary, overview, warnings
+from training.modeling.settings import Training, TrainingError, for_logged, load_training
+from training.reporting.mlflow_tracking import TrackingError, check_tracking, is_tracked, track
+from training.reporting.recommendation import RELIABLE_USERS, recommend
+from training.reporting.recommendation_text import recommendation_text
+from training.reporting.report import REPORT_FILE, with_report
+from training.reporting.serving_cost import saving
+from training.simulation.clickstream import Simulation, simulate
+from training.simulation.examples import simulated_examples
+from udfs.measurement.labels import CONVERTED, LABELS_FILE, Label, find_label
+from udfs.models.bundle import Manifest, load_bundle
 
 DEFAULT_CONF = Path("conf", "training.yaml")
 
@@ -145,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--profiles", type=Path, help="an archive, or JSON Lines; there `updated_at` (ms) says since when"
     )
-    parser.add_argument("--mapping", type=Path, help="YAML that adapts foreign columns, as of jobs.replay")
+    parser.add_argument("--mapping", type=Path, help="YAML that adapts foreign columns, as of jobs.ops.replay")
     parser.add_argument(
         "--feature-log",
         type=Path,

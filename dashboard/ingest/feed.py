@@ -11,10 +11,10 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 
-from dashboard.state import FOLLOWED, SAMPLED, DashboardState
-from dashboard.topic_reader import Offsets, TopicReader, open_reader
+from dashboard.ingest.topic_reader import Offsets, TopicReader, open_reader
+from dashboard.panels.state import FOLLOWED, SAMPLED, DashboardState
+from udfs.contracts.outputs import Score
 from udfs.kafka.errors import KafkaClientError
-from udfs.outputs import Score
 
 log = logging.getLogger(__name__)
 

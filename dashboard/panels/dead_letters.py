@@ -2,9 +2,9 @@
 
 from collections import Counter, deque
 
-from dashboard.series import Series
-from udfs.outputs import DeadLetter
-from udfs.rejects import Reason
+from dashboard.panels.series import Series
+from udfs.contracts.outputs import DeadLetter
+from udfs.contracts.rejects import Reason
 
 MINUTES = 180
 SAMPLES = 8  # of each reason

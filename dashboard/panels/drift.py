@@ -1,6 +1,6 @@
 """How far features and scores have moved from training: the newest windows of topic drift."""
 
-from udfs.outputs import LEVELS, DriftWindow, FeatureDrift
+from udfs.contracts.outputs import LEVELS, DriftWindow, FeatureDrift
 
 WINDOWS = 120
 MOST_VERSIONS = 6

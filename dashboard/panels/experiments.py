@@ -2,7 +2,7 @@
 
 import msgspec
 
-from udfs.outputs import ExperimentAction, ExperimentResult
+from udfs.contracts.outputs import ExperimentAction, ExperimentResult
 
 MOST_PAIRS, MOST_KPIS = 10, 50
 KEPT = 720  # looks of each KPI

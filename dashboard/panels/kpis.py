@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import t as student
 
-from dashboard.quality import trailing_sums
-from dashboard.series import Series
-from udfs.outputs import KpiValue
+from dashboard.panels.quality import trailing_sums
+from dashboard.panels.series import Series
+from udfs.contracts.outputs import KpiValue
 
 MINUTES = 1_440
 SPAN = 15  # minutes that a point of a line stands for

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from training.runs import read_runs
-from udfs.model import BundleError, Manifest, read_manifest
-from udfs.registry import Entry, Registry, RegistryError
-from udfs.rollout import Rollout
+from training.retraining.run_store import read_runs
+from udfs.models.bundle import BundleError, Manifest, read_manifest
+from udfs.rollout.plan import Rollout
+from udfs.rollout.registry import Entry, Registry, RegistryError
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ METRICS = ("test_roc_auc", "test_average_precision", "test_log_loss")
 
 
 class Distribution(msgspec.Struct):
-    """How a feature or the score was spread in training; training/reference.py says what bin a value is in."""
+    """How a feature or the score was spread in training; training/bundles/reference.py says what bin a value is in."""
 
     edges: list[float]
     shares: list[float]

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.stats import norm
 
-from dashboard.series import Series
-from udfs.outputs import ModelQuality, Outcome
+from dashboard.panels.series import Series
+from udfs.contracts.outputs import ModelQuality, Outcome
 
 MINUTES = 1_440
 SPAN = 15  # minutes that a point of a line stands for

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from dashboard.series import Series
-from udfs.outputs import Score
+from dashboard.panels.series import Series
+from udfs.contracts.outputs import Score
 
 PERCENTILES = (50, 95, 99)
 LATENCY_SECONDS = 10

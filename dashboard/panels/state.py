@@ -3,15 +3,15 @@
 import threading
 from collections.abc import Mapping, Sequence
 
-from dashboard.drifting import Drifting
-from dashboard.experiments import Experiments
-from dashboard.flow import TopicFlow
-from dashboard.kpi_lines import KpiLines
-from dashboard.quality import Calibration, LiveQuality
-from dashboard.records import RecordDecoder
-from dashboard.rejected import DeadLetters
-from dashboard.scoring import Latencies, ScoreMix
-from udfs.outputs import RECORDS
+from dashboard.decoder import RecordDecoder
+from dashboard.panels.dead_letters import DeadLetters
+from dashboard.panels.drift import Drifting
+from dashboard.panels.experiments import Experiments
+from dashboard.panels.kpis import KpiLines
+from dashboard.panels.quality import Calibration, LiveQuality
+from dashboard.panels.scores import Latencies, ScoreMix
+from dashboard.panels.traffic import TopicFlow
+from udfs.contracts.outputs import RECORDS
 
 #: How long a topic may be silent before the pages say so; None where silence is no sign of anything.
 SILENT_AFTER_MS: dict[str, int | None] = {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from dashboard.series import Series
+from dashboard.panels.series import Series
 
 #: quiet: nothing comes, and that is no sign of anything; silent: nothing comes where something should.
 State = Literal["unknown", "missing", "empty", "flowing", "quiet", "silent"]

@@ -9,7 +9,7 @@ const seen = new Chart("seen", { format: share, top: 1, empty: "No score has bee
 const auc = new Chart("auc", { format: (value) => number(value, 3), zero: false, empty: "No score has matured yet: its horizon has to pass." });
 const promise = new Chart("promise", { format: (value) => percent(value, 2), empty: "No score has matured yet." });
 const loss = new Chart("loss", { format: (value) => number(value, 4), empty: "No score has matured yet." });
-// As of training/runs.py; a run that failed or was refused did what it is for, an error did not.
+// As of training/retraining/run_store.py; a run that failed or was refused did what it is for, an error did not.
 const STATES = { preparing: "wait", training: "wait", evaluating: "wait", passed: "good", failed: "none", refused: "none", error: "bad" };
 
 poll("models", 5, (told) => {

@@ -53,7 +53,7 @@ export function showStatus(status) {
 function topicNotices(topic) {
   const found = [];
   if (topic.state === "missing") {
-    found.push(["wait", `Topic ${topic.topic} does not exist. python -m jobs.topics creates it.`]);
+    found.push(["wait", `Topic ${topic.topic} does not exist. python -m jobs.ops.topics creates it.`]);
   } else if (topic.state === "empty") {
     found.push(["wait", `Topic ${topic.topic} is empty: nothing has been written to it yet.`]);
   } else if (topic.state === "silent") {

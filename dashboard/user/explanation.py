@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dashboard.words import describe, value_text
-from training.contributions import Contributions, contributions_of, strongest
-from training.dataset import Dataset
-from udfs.model import Bundle, Scorer
-from udfs.outputs import Score
+from dashboard.user.wording import describe, value_text
+from training.data.dataset import Dataset
+from udfs.contracts.outputs import Score
+from udfs.models.attributions import Contributions, contributions_of, strongest
+from udfs.models.backends import Scorer
+from udfs.models.bundle import Bundle
 
 REASONS = 10
 #: What engines may differ by, and the export that one of them uses. Beyond it a score is one of something else.

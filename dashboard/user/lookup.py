@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.partitioner.default import murmur2
 
-from dashboard.topic_reader import Offsets, TopicReader
+from dashboard.ingest.topic_reader import Offsets, TopicReader
 
 FIRST_STEP = 20_000  # offsets; each further step back is twice as long
 STRETCH_SECONDS = 5.0

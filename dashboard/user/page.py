@@ -10,17 +10,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from dashboard.explain import Explanation, Model, explain, load_model
-from dashboard.records import RecordDecoder
-from dashboard.topic_reader import TopicReader, open_reader
-from dashboard.user_records import NOTHING, Budget, Found, find_records, partition_of
-from dashboard.words import value_text
-from training.dataset import Dataset, arrange, read_clicks, read_profile_batch
-from udfs.events import Click, ClickLimits
-from udfs.features import FEATURES, FeatureComputer
-from udfs.model import BundleError, load_bundle
-from udfs.outputs import Score
-from udfs.registry import Registry, RegistryError
+from dashboard.decoder import RecordDecoder
+from dashboard.ingest.topic_reader import TopicReader, open_reader
+from dashboard.user.explanation import Explanation, Model, explain, load_model
+from dashboard.user.lookup import NOTHING, Budget, Found, find_records, partition_of
+from dashboard.user.wording import value_text
+from training.data.dataset import Dataset, arrange, read_clicks, read_profile_batch
+from udfs.contracts.clicks import Click, ClickLimits
+from udfs.contracts.outputs import Score
+from udfs.features.catalog import FEATURES
+from udfs.features.computer import FeatureComputer
+from udfs.models.bundle import BundleError, load_bundle
+from udfs.rollout.registry import Registry, RegistryError
 
 MOST_RECORDS, MOST_SECONDS = 400_000, 20.0  # of all topics, for one answer
 SHOWN = 64  # events

@@ -2,9 +2,9 @@
 
 import math
 
-from udfs.features import FEATURES
-from udfs.profiles import country_of
-from udfs.rules import VOCABULARIES
+from udfs.contracts.profiles import country_of
+from udfs.features.catalog import FEATURES
+from udfs.rollout.rules import VOCABULARIES
 
 _BY_NAME = {feature.name: feature for feature in FEATURES}
 _PLURAL = {"events", "items", "categories", "pages", "days"}

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from jobs.settings import Settings
-from jobs.tables import KAFKA_METADATA
-from udfs.durations import duration_ms
+from jobs.common.settings import Settings
+from jobs.common.tables import KAFKA_METADATA
+from udfs.config.durations import duration_ms
 
 MAX_INTERVAL_MS = 99 * 86_400_000  # Flink's intervals have two digits of days
 

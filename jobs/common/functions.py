@@ -2,8 +2,8 @@
 
 from pyflink.table import TableEnvironment
 
-from jobs.settings import Settings, click_limits
-from udfs.flink_udfs import DecodeClicks, DecodeProfiles
+from jobs.common.settings import Settings, click_limits
+from udfs.flink.decode import DecodeClicks, DecodeProfiles
 
 
 def register_decoders(tables: TableEnvironment, settings: Settings) -> None:

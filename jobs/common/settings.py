@@ -11,13 +11,13 @@ import yaml
 from msgspec import Meta
 from msgspec.structs import replace
 
-from udfs.durations import Duration, Moment, duration_ms
-from udfs.events import ClickLimits
-from udfs.features import FEATURE_NAMES
-from udfs.overrides import parse_value, split_override
-from udfs.user_slots import SLOT_HEAD, ring_bytes
-from udfs.variables import SECRET_ADVICE, expand_variables, is_secret, is_written_secret, refuse_written_secrets
-from udfs.yaml_files import in_words
+from udfs.config.durations import Duration, Moment, duration_ms
+from udfs.config.overrides import parse_value, split_override
+from udfs.config.reading import in_words
+from udfs.config.variables import SECRET_ADVICE, expand_variables, is_secret, is_written_secret, refuse_written_secrets
+from udfs.contracts.clicks import ClickLimits
+from udfs.features.catalog import FEATURE_NAMES
+from udfs.features.user_slots import SLOT_HEAD, ring_bytes
 
 ENVIRONMENT_PREFIX = "INTENT_"
 OPEN_SECTIONS = (

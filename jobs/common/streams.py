@@ -13,8 +13,8 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 from pyflink.util.java_utils import to_jarray
 
-from jobs.settings import Workers
-from udfs.durations import duration_ms
+from jobs.common.settings import Workers
+from udfs.config.durations import duration_ms
 from udfs.workers.server import Handler
 
 Stream = JavaObject

@@ -8,8 +8,8 @@ from pathlib import Path
 from pyflink.common import Configuration
 from pyflink.table import EnvironmentSettings, StatementSet, TableEnvironment
 
-from jobs.settings import Option, Settings
-from udfs.durations import duration_ms
+from jobs.common.settings import Option, Settings
+from udfs.config.durations import duration_ms
 
 
 def parse_arguments(name: str, description: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -4,11 +4,11 @@ import re
 
 import msgspec
 
-from jobs.settings import Settings
-from udfs.durations import duration_ms
+from jobs.common.settings import Settings
+from udfs.config.durations import duration_ms
+from udfs.contracts.outputs import FeatureVector
+from udfs.contracts.sql_types import sql_types
 from udfs.kafka.properties import CLUSTER_VARIABLE
-from udfs.outputs import FeatureVector
-from udfs.sql_types import sql_types
 
 CLICKS_COLUMNS = """
     payload BYTES,

@@ -1,16 +1,10 @@
-"""The topics of the job: created with the settings they need, and checked before the job starts.
+"""The topics of the job: created with the settings they need, and checked before the job starts."""
 
-python -m jobs.topics --conf conf/local.yaml
-"""
-
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from kafka.admin import ConfigResource, KafkaAdminClient
 
-from jobs.settings import ConfigError, Settings, load_settings
+from jobs.common.settings import Settings
 from udfs.kafka.connection import open_admin
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import client_options
@@ -59,7 +53,7 @@ def check_topics(settings: Settings, roles: Sequence[str] = ()) -> None:
         if missing:
             raise KafkaClientError(
                 f"these topics do not exist: {', '.join(missing)}",
-                "create them with python -m jobs.topics --conf FILE",
+                "create them with python -m jobs.ops.topics --conf FILE",
             )
         if "dead_letters" in wanted:
             check_dead_letter_room(admin, wanted)
@@ -89,7 +83,7 @@ def topics_by_role(settings: Settings) -> dict[str, str]:
 
 
 def all_topics(settings: Settings) -> dict[str, str]:
-    """The topics of the score job, of those that measure what comes of it, and of jobs.requeue."""
+    """The topics of the score job, of those that measure what comes of it, and of jobs.ops.requeue."""
     topics = settings.topics
     others = ("outcomes", "model_quality", "sessions", "kpis", "experiments", "drift", "requeued")
     return topics_by_role(settings) | {role: getattr(topics, role) for role in others}
@@ -102,23 +96,3 @@ def _max_message_bytes(admin: KafkaAdminClient, topic: str) -> int:
     if found is None:  # kafka-python leaves out what is refused
         raise KafkaClientError(f"topic {topic}: this user may not read {key}", "grant it DESCRIBE_CONFIGS on the topic")
     return int(found["value"])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="jobs.topics", description="Create the job's topics that are missing.")
-    parser.add_argument("--conf", type=Path, required=True)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--partitions", type=int, default=4, help="at least the job's parallelism (default 4)")
-    parser.add_argument("--replication", type=int, default=1)
-    arguments = parser.parse_args()
-    try:
-        created = create_topics(
-            load_settings(arguments.conf, arguments.set), arguments.partitions, arguments.replication
-        )
-    except (ConfigError, KafkaClientError) as error:
-        sys.exit(f"topics: {error}")
-    print(f"created {', '.join(created)}" if created else "all topics exist")
-
-
-if __name__ == "__main__":
-    main()

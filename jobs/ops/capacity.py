@@ -1,6 +1,6 @@
 """What a load takes: slots, memory, partitions and checkpoints, reckoned from what the benchmark measured.
 
-    python -m jobs.capacity [build/bench.json]
+    python -m jobs.ops.capacity [build/bench.json]
 
 docs/capacity.md says what is measured and what is assumed. Exit code: 0 printed; 2 the file can't be used.
 """
@@ -132,7 +132,7 @@ def size(number: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="jobs.capacity", description="Reckon what loads take.")
+    parser = argparse.ArgumentParser(prog="jobs.ops.capacity", description="Reckon what loads take.")
     parser.add_argument("report", nargs="?", type=Path, default=Path("build/bench.json"), help="of `make bench`")
     report = parser.parse_args(arguments).report
     try:

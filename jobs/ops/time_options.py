@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from jobs.settings import ConfigError
-from udfs.durations import Duration, duration_ms
+from jobs.common.settings import ConfigError
+from udfs.config.durations import Duration, duration_ms
 
 
 def time_ms(text: str, option: str, now_ms: int) -> int:

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from jobs.settings import load_settings, shared_memory_bytes
+from jobs.common.settings import load_settings, shared_memory_bytes
 
 PROJECT = Path(__file__).parents[2]
 VALIDATORS = PROJECT / "build" / "validators"

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.flink_client import newest_wheel
-from jobs.local_stack import JARS, LocalStack
-from jobs.release import build_release
-from jobs.settings import load_settings
-from jobs.topics import create_topics
-from tests.e2e.flowing import FlowingClicks
-from tests.e2e.pipeline import CONF, Pipeline
+from jobs.common.settings import load_settings
+from jobs.common.topics import create_topics
+from tests.support.e2e.flowing import FlowingClicks
+from tests.support.e2e.pipeline import CONF, Pipeline
+from tools.paths import JARS
+from tools.release import build_release
+from tools.stack.flink_client import newest_wheel
+from tools.stack.local_stack import LocalStack
 
 #: In the environment of the cluster, and only there: what a job may name as ${env:...}.
 JOB_PASSWORD_VARIABLE, JOB_PASSWORD = "E2E_JOB_PASSWORD", "correct-horse-7391"

@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath
 import pytest
 import yaml
 
-from jobs.flink_client import wait_for
-from jobs.local_cluster import cluster_options, flink_environment, flink_home, prepare_cluster, start_task_manager
-from jobs.local_http import get_text
-from jobs.processes import start, stop
-from jobs.release import PROJECT
+from tools.release import PROJECT
+from tools.stack.cluster import cluster_options, flink_environment, flink_home, prepare_cluster, start_task_manager
+from tools.stack.flink_client import wait_for
+from tools.stack.http_client import get_text
+from tools.stack.processes import start, stop
 
 pytestmark = pytest.mark.e2e
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.examples import load_examples
-from training.feature_log import FeatureLog
-from training.prepare import Preparation, prepare
-from training.records import click_records, profile_records
-from training.simulate import Simulation, simulate
-from udfs.events import ClickLimits
-from udfs.labels import CONVERTED
-from udfs.model import load_bundle
+from training.data.examples import load_examples
+from training.data.feature_log import FeatureLog
+from training.data.prepare import Preparation, prepare
+from training.data.sources import click_records, profile_records
+from training.simulation.clickstream import Simulation, simulate
+from udfs.contracts.clicks import ClickLimits
+from udfs.measurement.labels import CONVERTED
+from udfs.models.bundle import load_bundle
 
 pytestmark = pytest.mark.e2e
 

@@ -8,14 +8,14 @@ import sys
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from jobs.local_stack import LocalStack
-from jobs.processes import stop
-from jobs.settings import load_settings
-from jobs.topics import create_topics
-from tests.e2e.browser import chromium
-from tests.e2e.pipeline import CONF
-from tests.e2e.plausible import DRIFTS, PlausibleShop, fill_registry, renamed
-from udfs.kpis import load_kpis
+from jobs.common.settings import load_settings
+from jobs.common.topics import create_topics
+from tests.support.e2e.browser import chromium
+from tests.support.e2e.pipeline import CONF
+from tests.support.e2e.plausible import DRIFTS, PlausibleShop, fill_registry, renamed
+from tools.stack.local_stack import LocalStack
+from tools.stack.processes import stop
+from udfs.measurement.kpis import load_kpis
 
 pytestmark = pytest.mark.e2e
 

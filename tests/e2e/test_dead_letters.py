@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from tests.e2e.pipeline import original
-from udfs.rejects import Reason
+from tests.support.e2e.pipeline import original
+from udfs.contracts.rejects import Reason
 
 pytestmark = pytest.mark.e2e
 

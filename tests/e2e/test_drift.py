@@ -5,11 +5,11 @@ import json
 import pandas as pd
 import pytest
 
-from tests.drift_oracle import assert_same_windows, expected_windows
-from tests.logged_vectors import feature_log, logged_vectors, outcomes
-from training.records import Record
-from training.simulate import Simulation
-from udfs.drift import REFERENCE_FILE
+from tests.support.logged_vectors import feature_log, logged_vectors, outcomes
+from tests.support.oracles.drift import assert_same_windows, expected_windows
+from training.data.sources import Record
+from training.simulation.clickstream import Simulation
+from udfs.measurement.drift import REFERENCE_FILE
 
 pytestmark = pytest.mark.e2e
 

@@ -6,25 +6,25 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from jobs.demo_day_models import STEADY_FEATURES
-from jobs.flink_client import wait_for
-from tests.e2e.pipeline import Pipeline
+from tests.support.e2e.pipeline import Pipeline
+from tools.demo.day.models import STEADY_FEATURES
+from tools.stack.flink_client import wait_for
 from training import promote
-from training.bundle import write_bundle
-from training.examples import simulated_examples
-from training.records import click_records
-from training.retraining import RETRAINING_FILE, Recipe, load_recipe
-from training.retraining_run import retrain
-from training.runs import newest_run
-from training.settings import Training
-from training.shadow_quality import ShadowQuality, shadow_quality
-from training.simulate import Clickstream, Simulation, simulate
-from training.trainer import train_model
-from training.visits import HOUR_MS
-from training.watch import Watch
+from training.bundles.trainer import train_model
+from training.bundles.writer import write_bundle
+from training.data.sources import click_records
+from training.modeling.settings import Training
+from training.retraining.run import retrain
+from training.retraining.run_store import newest_run
+from training.retraining.scheduler import Watch
+from training.retraining.settings import RETRAINING_FILE, Recipe, load_recipe
+from training.rollout.shadow_quality import ShadowQuality, shadow_quality
+from training.simulation.clickstream import Clickstream, Simulation, simulate
+from training.simulation.examples import simulated_examples
+from training.simulation.traffic import HOUR_MS
+from udfs.contracts.outputs import Outcome, ShadowScores
 from udfs.kafka.reading import read_topic
-from udfs.outputs import Outcome, ShadowScores
-from udfs.registry import Registry
+from udfs.rollout.registry import Registry
 
 pytestmark = pytest.mark.e2e
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 import psutil
 import pytest
 
-from jobs import flink_client
-from jobs.local_stack import LocalStack
-from tests.e2e.pipeline import Pipeline, positions
+from tests.support.e2e.pipeline import Pipeline, positions
+from tools.stack import flink_client
+from tools.stack.local_stack import LocalStack
 
 pytestmark = pytest.mark.e2e
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 
-from tests.unit.test_experiment import sessions_of
+from tests.unit.training.test_experiment import sessions_of
 from training.experiment import main
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.reading import read_topic

@@ -11,12 +11,12 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from jobs.flink_client import JobError, wait_for
-from jobs.local_http import get_text
-from jobs.processes import start, stop, wait_until
-from tests.monitoring import PROMETHEUS, RULES, all_rules, dashboard_queries, metric_names, recorded
+from tests.support.monitoring import PROMETHEUS, RULES, all_rules, dashboard_queries, metric_names, recorded
+from tools.stack.flink_client import JobError, wait_for
+from tools.stack.http_client import get_text
+from tools.stack.processes import start, stop, wait_until
 from training.promote import main
-from training.visits import HOUR_MS
+from training.simulation.traffic import HOUR_MS
 
 pytestmark = pytest.mark.e2e
 

@@ -8,16 +8,16 @@ from zlib import crc32
 import pandas as pd
 import pytest
 
-from jobs.flink_client import wait_for
-from tests.e2e.pipeline import CONF, Pipeline
-from tests.experiment_oracle import expected_records, newest_records
-from tests.session_oracle import expected_sessions
-from training.dataset import read_clicks
-from training.experiment import compare
-from training.records import Record, click_records
-from training.simulate import Simulation, simulate
-from udfs.kpis import load_kpis
-from udfs.labels import LABELS_FILE, find_label, label_events
+from tests.support.e2e.pipeline import CONF, Pipeline
+from tests.support.oracles.experiment import expected_records, newest_records
+from tests.support.oracles.sessions import expected_sessions
+from tools.stack.flink_client import wait_for
+from training.data.dataset import read_clicks
+from training.data.sources import Record, click_records
+from training.experiments.comparison import compare
+from training.simulation.clickstream import Simulation, simulate
+from udfs.measurement.kpis import load_kpis
+from udfs.measurement.labels import LABELS_FILE, find_label, label_events
 
 pytestmark = pytest.mark.e2e
 

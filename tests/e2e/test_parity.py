@@ -9,12 +9,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from training.dataset import ProfileUpdates, arrange, read_clicks, read_profiles
-from training.mapping import load_mapping
-from training.records import Record, click_records, file_records, profile_records
-from training.simulate import Simulation, simulate
-from udfs.features import FeatureComputer
-from udfs.model import Scorer, load_bundle
+from training.data.dataset import ProfileUpdates, arrange, read_clicks, read_profiles
+from training.data.mapping import load_mapping
+from training.data.sources import Record, click_records, file_records, profile_records
+from training.simulation.clickstream import Simulation, simulate
+from udfs.features.computer import FeatureComputer
+from udfs.models.backends import Scorer
+from udfs.models.bundle import load_bundle
 
 pytestmark = pytest.mark.e2e
 

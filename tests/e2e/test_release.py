@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from jobs import flink_client
+from tools.stack import flink_client
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.e2e.pipeline import CONF, Pipeline
+from tests.support.e2e.pipeline import CONF, Pipeline
 
 pytestmark = pytest.mark.e2e
 
@@ -61,5 +61,5 @@ def letter(pipe: Pipeline, number: int, original: bytes) -> bytes:
 
 def begin(pipe: Pipeline) -> subprocess.Popen:
     overrides = [word for override in pipe.overrides for word in ("--set", override)]
-    command = [sys.executable, "-m", "jobs.requeue", "--conf", str(CONF), *overrides]
+    command = [sys.executable, "-m", "jobs.ops.requeue", "--conf", str(CONF), *overrides]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)

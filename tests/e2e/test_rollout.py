@@ -9,18 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs import flink_client
-from tests.e2e.pipeline import Pipeline, positions
-from training.bundle import write_bundle
-from training.examples import simulated_examples
-from training.ledger import append, next_entry
+from tests.support.e2e.pipeline import Pipeline, positions
+from tools.stack import flink_client
+from training.bundles.trainer import train_model
+from training.bundles.writer import write_bundle
+from training.modeling.settings import Training
 from training.promote import main
-from training.settings import Training
-from training.simulate import Simulation, simulate
-from training.trainer import train_model
-from udfs.model import Scorer, load_bundle
-from udfs.registry import Registry
-from udfs.rollout import Rollout, arms, assign
+from training.rollout.ledger import append, next_entry
+from training.simulation.clickstream import Simulation, simulate
+from training.simulation.examples import simulated_examples
+from udfs.models.backends import Scorer
+from udfs.models.bundle import load_bundle
+from udfs.rollout.plan import Rollout, arms, assign
+from udfs.rollout.registry import Registry
 
 pytestmark = pytest.mark.e2e
 

@@ -14,13 +14,17 @@ import yaml
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePatternType, ResourcePattern, ResourceType
 
-from jobs import doctor, doctor_kafka, flink_client, peek, requeue
-from jobs.local_stack import LocalStack
-from jobs.settings import load_settings
-from jobs.topics import create_topics
-from tests.contracts import broken
+from jobs.common.settings import load_settings
+from jobs.common.topics import create_topics
+from jobs.ops.doctor import kafka as doctor_kafka
+from jobs.ops.peek import __main__ as peek
+from jobs.ops.requeue import __main__ as requeue
 from tests.e2e.conftest import JOB_PASSWORD, JOB_PASSWORD_VARIABLE
-from tests.e2e.pipeline import CONF
+from tests.support.contracts import broken
+from tests.support.e2e.pipeline import CONF
+from tools import doctor
+from tools.stack import flink_client
+from tools.stack.local_stack import LocalStack
 from udfs.kafka.properties import client_options
 from udfs.kafka.reading import read_topic
 

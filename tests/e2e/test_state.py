@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.flink_client import wait_for
-from tests.e2e.pipeline import Pipeline
-from udfs.features import FEATURE_NAMES
+from tests.support.e2e.pipeline import Pipeline
+from tools.stack.flink_client import wait_for
+from udfs.features.catalog import FEATURE_NAMES
 
 pytestmark = pytest.mark.e2e
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs import flink_client
-from jobs.local_stack import LocalStack
+from tools.stack import flink_client
+from tools.stack.local_stack import LocalStack
 
 pytestmark = pytest.mark.e2e
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from pyflink.table import TableEnvironment
 
+from jobs.common.settings import load_settings
+from jobs.common.streams import Streams
+from jobs.common.submission import flink_options, table_environment
 from jobs.score_clicks import find_serving, kafka_streams, score_clicks
-from jobs.settings import load_settings
-from jobs.streams import Streams
-from jobs.submission import flink_options, table_environment
+from tools.paths import CONF
 from udfs.workers.decode import RAW_RECORD
 
 PROJECT = Path(__file__).parents[2]
 JARS = PROJECT / "build" / "jars" / "job"
-CONF = PROJECT / "conf" / "local.yaml"
 #: A failure ends the job, and with it the test; the shipped settings would try again and again.
 ONE_TRY = ("job.parallelism=1", "feature_log.user_share=1.0", "flink.restart-strategy.type=none")
 

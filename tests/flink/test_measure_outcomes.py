@@ -9,17 +9,17 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from jobs.event_time import click_columns
+from jobs.common.event_time import click_columns
+from jobs.common.settings import outcome_settings
+from jobs.common.tables import KAFKA_METADATA, columns, create_table
 from jobs.measure_outcomes import measure_outcomes, score_columns
-from jobs.settings import outcome_settings
-from jobs.tables import KAFKA_METADATA, columns, create_table
 from tests.flink.conftest import environment, files, json_line, read_json_lines, settings_of
-from training.dataset import read_clicks
-from training.simulate import Simulation, simulate
-from udfs.history import EVENT_KINDS
-from udfs.labels import LABELS_FILE, find_label, label_events
-from udfs.outputs import ModelQuality, Outcome
-from udfs.quality import MEASURES
+from training.data.dataset import read_clicks
+from training.simulation.clickstream import Simulation, simulate
+from udfs.contracts.outputs import ModelQuality, Outcome
+from udfs.contracts.packed_events import EVENT_KINDS
+from udfs.measurement.labels import LABELS_FILE, find_label, label_events
+from udfs.measurement.quality import MEASURES
 
 pytestmark = pytest.mark.flink
 

@@ -7,15 +7,15 @@ from zlib import crc32
 import pandas as pd
 import pytest
 
-from jobs.event_time import click_columns
+from jobs.common.event_time import click_columns
+from jobs.common.settings import session_settings
+from jobs.common.tables import KAFKA_METADATA, columns, create_table
 from jobs.measure_sessions import measure_sessions, score_columns
-from jobs.settings import session_settings
-from jobs.tables import KAFKA_METADATA, columns, create_table
 from tests.flink.conftest import environment, files, json_line, read_json_lines, settings_of
-from tests.session_oracle import GAP_MS, expected_sessions
-from training.simulate import Simulation, simulate
-from udfs.kpis import load_kpis, values
-from udfs.outputs import KpiValue, Session
+from tests.support.oracles.sessions import GAP_MS, expected_sessions
+from training.simulation.clickstream import Simulation, simulate
+from udfs.contracts.outputs import KpiValue, Session
+from udfs.measurement.kpis import load_kpis, values
 
 pytestmark = pytest.mark.flink
 

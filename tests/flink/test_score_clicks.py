@@ -6,9 +6,11 @@ from base64 import b64decode
 import numpy as np
 import pytest
 
-from training.dataset import arrange, read_clicks
-from udfs.features import FEATURE_NAMES, FeatureComputer
-from udfs.model import Scorer, load_bundle
+from training.data.dataset import arrange, read_clicks
+from udfs.features.catalog import FEATURE_NAMES
+from udfs.features.computer import FeatureComputer
+from udfs.models.backends import Scorer
+from udfs.models.bundle import load_bundle
 
 pytestmark = pytest.mark.flink
 

@@ -5,15 +5,15 @@ import json
 import msgspec
 import pytest
 
-from jobs.settings import drift_settings
-from jobs.tables import create_table
+from jobs.common.settings import drift_settings
+from jobs.common.tables import create_table
 from jobs.watch_drift import DRIFT_COLUMNS, find_references, outcome_columns, vector_columns, watch_drift
-from tests.drift_oracle import assert_same_windows, expected_windows
 from tests.flink.conftest import environment, files, read_json_lines, settings_of
-from tests.logged_vectors import feature_log, logged_vectors, outcomes
-from training.simulate import Simulation
-from udfs.drift import REFERENCE_FILE
-from udfs.outputs import DriftWindow
+from tests.support.logged_vectors import feature_log, logged_vectors, outcomes
+from tests.support.oracles.drift import assert_same_windows, expected_windows
+from training.simulation.clickstream import Simulation
+from udfs.contracts.outputs import DriftWindow
+from udfs.measurement.drift import REFERENCE_FILE
 
 pytestmark = pytest.mark.flink
 

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jobs.settings import experiment_settings
-from jobs.tables import columns, create_table
+from jobs.common.settings import experiment_settings
+from jobs.common.tables import columns, create_table
 from jobs.watch_experiments import ARRIVING_SESSIONS, watch_experiments
-from tests.experiment_oracle import expected_records, newest_records
 from tests.flink.conftest import environment, files, read_json_lines, settings_of
-from training.experiment import compare
-from udfs.kpis import COUNTED, load_kpis
-from udfs.outputs import ExperimentResult
+from tests.support.oracles.experiment import expected_records, newest_records
+from training.experiments.comparison import compare
+from udfs.contracts.outputs import ExperimentResult
+from udfs.measurement.kpis import COUNTED, load_kpis
 
 pytestmark = pytest.mark.flink
 

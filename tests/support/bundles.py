@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import xgboost
 
-from training.bundle import describe_model, write_bundle
-from training.onnx_export import LIMIT, export
-from training.reference import warm_up_rows
-from udfs.features import FEATURE_NAMES
-from udfs.labels import CONVERTED
-from udfs.model import EXPORT_FILE, MODEL_FILE, WARM_UP_FILE, Manifest, TrainingWindow
+from training.bundles.reference import warm_up_rows
+from training.bundles.writer import describe_model, write_bundle
+from training.modeling.onnx_export import LIMIT, export
+from udfs.features.catalog import FEATURE_NAMES
+from udfs.measurement.labels import CONVERTED
+from udfs.models.bundle import EXPORT_FILE, MODEL_FILE, WARM_UP_FILE, Manifest, TrainingWindow
 
 NAMES = FEATURE_NAMES[:3]
 WINDOW = TrainingWindow(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from training.simulate import Clickstream
-from udfs.features import SESSION_GAP_MS
+from training.simulation.clickstream import Clickstream
+from udfs.features.catalog import SESSION_GAP_MS
 
 
 def calibration_errors(stream: Clickstream, propensity: np.ndarray, wanted: np.ndarray | bool = True) -> list[float]:

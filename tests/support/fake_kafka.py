@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from dashboard.topic_reader import Offsets, Stretch
+from dashboard.ingest.topic_reader import Offsets, Stretch
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from training.dataset import arrange, read_clicks
-from training.simulate import Simulation, simulate
-from udfs.features import FeatureComputer
-from udfs.model import load_bundle
+from training.data.dataset import arrange, read_clicks
+from training.simulation.clickstream import Simulation, simulate
+from udfs.features.computer import FeatureComputer
+from udfs.models.bundle import load_bundle
 
 HORIZON_MS = 600_000
 

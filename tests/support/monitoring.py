@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 PROMETHEUS = CONF / "prometheus" / "prometheus.yml"
 RULES = tuple(sorted((CONF / "prometheus").glob("*.rules.yml")))
 DASHBOARD = CONF / "grafana" / "dashboards" / "purchase-intent.json"

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from udfs.outputs import (
+from udfs.contracts.outputs import (
     DeadLetter,
     DriftWindow,
     ExperimentResult,

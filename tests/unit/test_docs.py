@@ -58,12 +58,13 @@ def understood(module: str, arguments: str, monkeypatch, capsys) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
-@pytest.mark.parametrize("command", shown(r"python -m ((?:jobs|training|dashboard|udfs)[\w.]*)((?: +[^|]+)?)$"))
+@pytest.mark.parametrize("command", shown(r"python -m ((?:jobs|tools|training|dashboard|udfs)[\w.]*)((?: +[^|]+)?)$"))
 def test_a_module_takes_the_arguments_shown(command, parse_only, monkeypatch, capsys):
     if command[2].strip() or "." not in command[1]:
         understood(command[1], command[2], monkeypatch, capsys)
     else:
-        assert (PROJECT / f"{command[1].replace('.', '/')}.py").exists()  # named without saying how it is called
+        module = PROJECT / command[1].replace(".", "/")  # named without saying how it is called
+        assert module.with_suffix(".py").exists() or (module / "__main__.py").exists()
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")

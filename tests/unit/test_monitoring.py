@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.monitoring import DASHBOARD, PROMETHEUS, RULES, alerts, all_rules, dashboard_queries, metric_names, recorded
+from tests.support.monitoring import (
+    DASHBOARD,
+    PROMETHEUS,
+    RULES,
+    alerts,
+    all_rules,
+    dashboard_queries,
+    metric_names,
+    recorded,
+)
 
 PROJECT = Path(__file__).parents[2]
 MINUTES = 60

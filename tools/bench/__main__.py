@@ -14,23 +14,16 @@ from types import ModuleType
 from kafka.errors import KafkaError
 from rich.table import Table
 
-from jobs import (
-    bench_dashboard,
-    bench_inference,
-    bench_latency,
-    bench_measuring,
-    bench_peers,
-    bench_preparation,
-    bench_scale,
-    bench_throughput,
-    flink_client,
-)
-from jobs.bench_context import Context, bench_context, console, note, step
-from jobs.bench_rates import BenchError
-from jobs.bench_report import Measured, Report, ReportError, commit_of, now, read_report, write_report
-from jobs.local_stack import PROJECT, StackError
-from jobs.processes import ProcessError
-from training.records import SourceError
+from tools.bench import dashboard, inference, latency, measuring, preparation, scale, throughput
+from tools.bench.context import Context, bench_context, console, note, step
+from tools.bench.peers import comparison
+from tools.bench.rates import BenchError
+from tools.bench.report import Measured, Report, ReportError, commit_of, now, read_report, write_report
+from tools.paths import PROJECT
+from tools.stack import flink_client
+from tools.stack.local_stack import StackError
+from tools.stack.processes import ProcessError
+from training.data.sources import SourceError
 from udfs.kafka.errors import KafkaClientError
 
 REPORT = PROJECT / "build" / "bench.json"
@@ -38,14 +31,14 @@ REPORT = PROJECT / "build" / "bench.json"
 #: The parts by name, in the order in which they run. Each module has `measure`, which returns its figures as plain
 #: data, and `rows`, which makes rows of a table of them: what, and its figure.
 PARTS: dict[str, ModuleType] = {
-    "throughput": bench_throughput,
-    "latency": bench_latency,
-    "inference": bench_inference,
-    "preparation": bench_preparation,
-    "measuring": bench_measuring,
-    "dashboard": bench_dashboard,
-    "peers": bench_peers,
-    "scale": bench_scale,
+    "throughput": throughput,
+    "latency": latency,
+    "inference": inference,
+    "preparation": preparation,
+    "measuring": measuring,
+    "dashboard": dashboard,
+    "peers": comparison,
+    "scale": scale,
 }
 FAILURES = (
     BenchError,
@@ -73,7 +66,7 @@ def parts_of(text: str) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="jobs.bench", description="How fast everything is on this machine.")
+    parser = argparse.ArgumentParser(prog="tools.bench", description="How fast everything is on this machine.")
     parser.add_argument("--part", default=",".join(PARTS), metavar="NAME,NAME", help=f"{', '.join(PARTS)}; all of them")
     options = parser.parse_args(arguments)
     try:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training.dataset import ANY_TIME
-from udfs.deployment import Options, Scored
-from udfs.events import ClickDecoder, DecodedClicks
-from udfs.history import EVENT
-from udfs.model import Bundle
-from udfs.serving import follow, serving_bundle
+from training.data.dataset import ANY_TIME
+from udfs.contracts.clicks import ClickDecoder, DecodedClicks
+from udfs.contracts.packed_events import EVENT
+from udfs.models.bundle import Bundle
+from udfs.serving.bootstrap import follow, serving_bundle
+from udfs.serving.deployment import Options, Scored
 
 
 class PlainScorer:

@@ -12,22 +12,22 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from jobs import flink_client
-from jobs.bench_rates import told_every
-from jobs.bench_swap import two_models
-from jobs.local_stack import PROJECT, LocalStack
-from jobs.processes import stop
-from jobs.replay_send import send_at_once
-from jobs.settings import Settings, Topics, load_settings
-from jobs.topics import create_topics
-from training.bundle import write_bundle
-from training.examples import Examples, simulated_examples
-from training.records import Record, click_records
-from training.settings import Training
-from training.simulate import Simulation, simulate
-from training.trainer import train_model
-
-CONF = PROJECT / "conf" / "local.yaml"
+from jobs.common.settings import Settings, Topics, load_settings
+from jobs.common.topics import create_topics
+from jobs.ops.replay.producer import send_at_once
+from tools.bench.hot_swap import two_models
+from tools.bench.rates import told_every
+from tools.paths import CONF, PROJECT
+from tools.stack import flink_client
+from tools.stack.local_stack import LocalStack
+from tools.stack.processes import stop
+from training.bundles.trainer import train_model
+from training.bundles.writer import write_bundle
+from training.data.examples import Examples
+from training.data.sources import Record, click_records
+from training.modeling.settings import Training
+from training.simulation.clickstream import Simulation, simulate
+from training.simulation.examples import simulated_examples
 
 EVENTS = 1_000_000
 USERS, HOURS = 20_000, 48

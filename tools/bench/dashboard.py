@@ -1,6 +1,6 @@
 """What the dashboard costs the job, and how fast it answers while the job is busy.
 
-`make bench` measures a minute; `python -m jobs.bench_dashboard --minutes 10` does as long as you like, alone, and
+`make bench` measures a minute; `python -m tools.bench.dashboard --minutes 10` does as long as you like, alone, and
 writes build/bench_dashboard.json.
 """
 
@@ -13,14 +13,15 @@ import msgspec
 import numpy as np
 import psutil
 
-from jobs import flink_client
-from jobs.bench_context import CONF, Context, bench_context, fresh_run, note, step
-from jobs.bench_latency import SHIPPED, latency_figures, latency_words, warm_up
-from jobs.bench_rates import MIB
-from jobs.local_http import get_text
-from jobs.local_stack import PROJECT, LocalStack, StackError
-from jobs.processes import ProcessError, stop
-from jobs.settings import Topics
+from jobs.common.settings import Topics
+from tools.bench.context import CONF, Context, bench_context, fresh_run, note, step
+from tools.bench.latency import SHIPPED, latency_figures, latency_words, warm_up
+from tools.bench.rates import MIB
+from tools.paths import PROJECT
+from tools.stack import flink_client
+from tools.stack.http_client import get_text
+from tools.stack.local_stack import LocalStack, StackError
+from tools.stack.processes import ProcessError, stop
 
 REPORT = PROJECT / "build" / "bench_dashboard.json"
 RATE = 10_000
@@ -120,7 +121,7 @@ def dashboard_figures(stack: LocalStack, overrides: list[str], topics: Topics, s
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="jobs.bench_dashboard", description="What the dashboard costs the job.")
+    parser = argparse.ArgumentParser(prog="tools.bench.dashboard", description="What the dashboard costs the job.")
     parser.add_argument("--minutes", type=float, default=10, help="beside the dashboard; 10")
     options = parser.parse_args(arguments)
     try:

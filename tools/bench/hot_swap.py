@@ -6,17 +6,17 @@ from pathlib import Path
 
 import msgspec
 
-from jobs import flink_client
-from jobs.job_metrics import job_buckets, job_metric
-from jobs.local_stack import LocalStack
-from training.bundle import write_bundle
-from training.changes import first
-from training.examples import Examples
-from training.ledger import append, next_entry, upload_bundle
-from udfs.deployment import Deployment, Options
-from udfs.model import load_bundle
-from udfs.registry import Registry
-from udfs.serving import follow, serving_registry
+from tools.stack import flink_client
+from tools.stack.local_stack import LocalStack
+from tools.stack.metrics import job_buckets, job_metric
+from training.bundles.writer import write_bundle
+from training.data.examples import Examples
+from training.rollout.ledger import append, next_entry, upload_bundle
+from training.rollout.transitions import first
+from udfs.models.bundle import load_bundle
+from udfs.rollout.registry import Registry
+from udfs.serving.bootstrap import follow, serving_registry
+from udfs.serving.deployment import Deployment, Options
 
 POLL_SECONDS = 0.5
 SECONDS_BEFORE, SECONDS_AFTER = 3.0, 2.0

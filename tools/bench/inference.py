@@ -9,13 +9,13 @@ from statistics import median
 import msgspec
 import numpy as np
 
-from jobs.bench_context import Context, note, step
-from jobs.bench_swap import batch_scorer, swap_figures, swap_words
-from training.changes import add_shadow, first
-from training.examples import Examples
-from udfs.deployment import Deployment, Model, Options, load_model
-from udfs.engines import SIZES, measure_break_even
-from udfs.model import Bundle, load_bundle
+from tools.bench.context import Context, note, step
+from tools.bench.hot_swap import batch_scorer, swap_figures, swap_words
+from training.data.examples import Examples
+from training.rollout.transitions import add_shadow, first
+from udfs.models.backends import SIZES, measure_break_even
+from udfs.models.bundle import Bundle, load_bundle
+from udfs.serving.deployment import Deployment, Model, Options, load_model
 
 BATCHES = (1, 8, 64, 512)
 SHADOW_BATCHES = (64, 5_000)

@@ -12,13 +12,13 @@ import msgspec
 import numpy as np
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from jobs import flink_client
-from jobs.bench_context import HOURS, USERS, Context, fresh_run, note, step
-from jobs.replay_send import FOR_LATENCY, at_rate, send
-from jobs.settings import Topics
-from training.records import Record
-from training.simulate import Simulation, simulate
-from udfs.outputs import Score
+from jobs.common.settings import Topics
+from jobs.ops.replay.producer import FOR_LATENCY, at_rate, send
+from tools.bench.context import HOURS, USERS, Context, fresh_run, note, step
+from tools.stack import flink_client
+from training.data.sources import Record
+from training.simulation.clickstream import Simulation, simulate
+from udfs.contracts.outputs import Score
 
 MOST_CLICKS = 500_000  # different ones; then they come again
 SETTLE_SECONDS = 5

@@ -6,10 +6,10 @@ from contextlib import ExitStack
 
 import msgspec
 
-from jobs import flink_client
-from jobs.bench_context import EVENTS, Context, fresh_run, note, step
-from jobs.job_metrics import job_metric, records_read
-from jobs.replay_send import send_at_once
+from jobs.ops.replay.producer import send_at_once
+from tools.bench.context import EVENTS, Context, fresh_run, note, step
+from tools.stack import flink_client
+from tools.stack.metrics import job_metric, records_read
 from udfs.kafka.reading import read_topic
 
 JOBS = ("measure_outcomes", "measure_sessions", "watch_drift", "watch_experiments")

@@ -13,12 +13,12 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.bench_context import EVENTS, Context, note, step
-from jobs.bench_rates import MIB, tree_pss
-from training.dataset import ANY_TIME
-from training.prepare import Preparation, prepare
-from training.records import Record
-from udfs.labels import CONVERTED
+from tools.bench.context import EVENTS, Context, note, step
+from tools.bench.rates import MIB, tree_pss
+from training.data.dataset import ANY_TIME
+from training.data.prepare import Preparation, prepare
+from training.data.sources import Record
+from udfs.measurement.labels import CONVERTED
 
 COPIES = 10  # of the simulated clicks
 ROWS_IN_FILE = 250_000

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jobs import flink_client
-from jobs.bench_context import Context, note, step
-from jobs.bench_rates import MIB, PeakMemory, rate_between
-from jobs.bench_throughput import reading
-from jobs.job_metrics import job_metric
-from jobs.local_stack import LocalStack
-from training.records import Record
+from tools.bench.context import Context, note, step
+from tools.bench.rates import MIB, PeakMemory, rate_between
+from tools.bench.throughput import reading
+from tools.stack import flink_client
+from tools.stack.local_stack import LocalStack
+from tools.stack.metrics import job_metric
+from training.data.sources import Record
 
 FEW_USERS, MANY_USERS = 20_000, 2_000_000
 BUSY_PART = 10  # one of so many users is busy at a time

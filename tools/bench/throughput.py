@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs import flink_client
-from jobs.bare_loop import bare_loop_rate
-from jobs.bench_context import COUNTED_FROM, COUNTED_TO, Context, fresh_run, note, step
-from jobs.bench_latency import in_a_process
-from jobs.bench_rates import rate_between
-from jobs.bench_swap import POLL_SECONDS, job_swap_figures, job_swap_words
-from jobs.job_metrics import job_metric
-from jobs.local_stack import LocalStack
+from tools.bench.bare_loop import bare_loop_rate
+from tools.bench.context import COUNTED_FROM, COUNTED_TO, Context, fresh_run, note, step
+from tools.bench.hot_swap import POLL_SECONDS, job_swap_figures, job_swap_words
+from tools.bench.latency import in_a_process
+from tools.bench.rates import rate_between
+from tools.stack import flink_client
+from tools.stack.local_stack import LocalStack
+from tools.stack.metrics import job_metric
 from udfs.kafka.reading import read_topic
-from udfs.model import load_bundle
+from udfs.models.bundle import load_bundle
 
 BACKENDS = {"heap": "hashmap", "rocksdb": "rocksdb"}
 PARALLELISMS = (1, 2, 4)

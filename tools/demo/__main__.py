@@ -1,7 +1,7 @@
 """The whole loop on this machine: broker, cluster, model, job, clicks, scores; then what came of it.
 
-    make demo            # or: python -m jobs.demo [--keep]
-    make demo DAY=1      # a whole day with all jobs instead: jobs.demo_day
+    make demo            # or: python -m tools.demo [--keep]
+    make demo DAY=1      # a whole day with all jobs instead: tools.demo.day.scenario
 
 A simulated shop's half day is played in fast motion: first a backlog as fast as possible, which warms the JVM up, then
 clicks at a steady rate, for which latency is measured. The same figures go to build/demo.json.
@@ -18,9 +18,12 @@ from pathlib import Path
 import msgspec
 from rich.live import Live
 
-from jobs import demo_day, flink_client
-from jobs.demo_outcome import Outcome, report, report_table
-from jobs.demo_steps import (
+from jobs.common.settings import Settings, load_settings
+from jobs.common.topics import create_topics
+from jobs.ops.replay.producer import at_rate, send
+from tools.demo.day import scenario as demo_day
+from tools.demo.outcome import Outcome, report, report_table
+from tools.demo.steps import (
     await_answers,
     check,
     click_producer,
@@ -31,17 +34,15 @@ from jobs.demo_steps import (
     step,
     train,
 )
-from jobs.local_stack import DEFAULT_DIRECTORY, PROJECT, LocalStack, StackError
-from jobs.processes import ProcessError, is_running
-from jobs.replay_send import at_rate, send
-from jobs.settings import Settings, load_settings
-from jobs.topics import create_topics
-from jobs.watch_scores import TopicWatcher
-from training.records import Record
-from training.settings import Training
-from training.simulate import Clickstream, Simulation, simulate
+from tools.demo.topic_watcher import TopicWatcher
+from tools.paths import CONF, PROJECT, STACK
+from tools.stack import flink_client
+from tools.stack.local_stack import LocalStack, StackError
+from tools.stack.processes import ProcessError, is_running
+from training.data.sources import Record
+from training.modeling.settings import Training
+from training.simulation.clickstream import Clickstream, Simulation, simulate
 
-CONF = PROJECT / "conf" / "local.yaml"
 REPORT = PROJECT / "build" / "demo.json"
 
 HOURS = 12
@@ -55,12 +56,12 @@ QUICK_TRAINING = Training(folds=3, rounds=150, prune=False, compare=())
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="jobs.demo", description="The whole loop on this machine.")
+    parser = argparse.ArgumentParser(prog="tools.demo", description="The whole loop on this machine.")
     parser.add_argument("--keep", action="store_true", help="leave broker, cluster and jobs running, in build/local")
     parser.add_argument("--day", action="store_true", help="play a day in fast motion, with all jobs")
     options = parser.parse_args(arguments)
     keep, demonstrate = options.keep, demo_day.demonstrate if options.day else _demonstrate
-    directory = DEFAULT_DIRECTORY if keep else Path(tempfile.mkdtemp(prefix="demo-", dir=PROJECT / "build"))
+    directory = STACK if keep else Path(tempfile.mkdtemp(prefix="demo-", dir=PROJECT / "build"))
     size = demo_day.CLUSTER if options.day else {}
     stack = LocalStack(directory, prefer_default_ports=keep, report=console.print, **size)
     try:
@@ -171,11 +172,11 @@ def _explain_what_runs(stack: LocalStack) -> None:
     console.print(f"    Flink          {stack.rest_url}")
     console.print(f"    Kafka          {stack.bootstrap_servers}")
     console.print(
-        f"    more clicks    .venv/bin/python -m jobs.replay --bootstrap-servers {stack.bootstrap_servers}"
+        f"    more clicks    .venv/bin/python -m jobs.ops.replay --bootstrap-servers {stack.bootstrap_servers}"
         f" --simulate users=500,hours=2,seed=3 --times shift --rate {RATE}"
     )
     console.print(
-        f"    follow scores  .venv/bin/python -m jobs.peek scores dead_letters --conf {CONF.relative_to(PROJECT)}"
+        f"    follow scores  .venv/bin/python -m jobs.ops.peek scores dead_letters --conf {CONF.relative_to(PROJECT)}"
         f" --set kafka.bootstrap.servers={stack.bootstrap_servers} --follow"
     )
 

@@ -11,9 +11,9 @@ from rich.console import Group
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from training.records import Record
-from training.simulate import Clickstream, best_auc
-from udfs.outputs import DeadLetter, Score
+from training.data.sources import Record
+from training.simulation.clickstream import Clickstream, best_auc
+from udfs.contracts.outputs import DeadLetter, Score
 
 HOT_USERS, HOT_EVENTS = 5, 6
 

@@ -7,18 +7,18 @@ import msgspec
 from kafka import KafkaProducer
 from rich.console import Console
 
-from jobs import flink_client
-from jobs.local_stack import LocalStack, StackError
-from jobs.replay_send import FOR_LATENCY, Sent, send_at_once
-from jobs.settings import Settings
-from training.broken import with_broken
-from training.bundle import write_bundle
-from training.examples import simulated_examples
-from training.records import Record, profile_records
-from training.settings import Training
-from training.simulate import Clickstream
+from jobs.common.settings import Settings
+from jobs.ops.replay.producer import FOR_LATENCY, Sent, send_at_once
+from tools.stack import flink_client
+from tools.stack.local_stack import LocalStack, StackError
+from training.bundles.trainer import train_model
+from training.bundles.writer import write_bundle
+from training.data.sources import Record, profile_records
+from training.modeling.settings import Training
+from training.simulation.clickstream import Clickstream
+from training.simulation.examples import simulated_examples
+from training.simulation.malformed import with_broken
 from training.train import summary
-from training.trainer import train_model
 
 BROKEN_SHARE = 0.005
 DRAIN_SECONDS = 60

@@ -8,11 +8,11 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobs.processes import Process, ProcessError, start
+from tools.stack.processes import Process, ProcessError, start
 
 HEAP = "1g"
 #: Larger records than a production broker takes, so that the job's own limits are what rejects them. A dead letter of
-#: such a record is half as large again, and fits the limit that jobs/topics.py gives its topic.
+#: such a record is half as large again, and fits the limit that jobs/common/topics.py gives its topic.
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 SCRAM_LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule"
 

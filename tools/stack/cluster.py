@@ -9,7 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from jobs.processes import Process, ProcessError, start
+from tools.paths import PROJECT
+from tools.stack.processes import Process, ProcessError, start
 
 JOB_MANAGER_MEMORY = "1024m"
 
@@ -79,7 +80,7 @@ def prepare_cluster(directory: Path, job_jars: Path, options: Mapping[str, objec
         (directory / "lib" / jar.name).symlink_to(jar)
 
 
-LOGGING = Path(__file__).parents[1] / "conf" / "log4j-console.properties"
+LOGGING = PROJECT / "conf" / "log4j-console.properties"
 
 
 #: Python workers inherit this from their TaskManager. A batch is megabytes, which glibc would take from the system and

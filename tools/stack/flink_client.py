@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
-from jobs.local_stack import LocalStack
-
-REPOSITORY = Path(__file__).parents[1]
+from tools.paths import PROJECT
+from tools.stack.local_stack import LocalStack
 
 
 class JobError(RuntimeError):
@@ -18,7 +17,7 @@ class JobError(RuntimeError):
 
 def newest_wheel() -> Path:
     """The wheel that `make wheel` built. Raises JobError when there is none."""
-    wheels = sorted((REPOSITORY / "dist").glob("*.whl"), key=lambda wheel: wheel.stat().st_mtime)
+    wheels = sorted((PROJECT / "dist").glob("*.whl"), key=lambda wheel: wheel.stat().st_mtime)
     if not wheels:
         raise JobError("dist: no wheel; run `make wheel`")
     return wheels[-1]

@@ -1,14 +1,11 @@
 """A Kafka broker and a Flink cluster on this machine: for development, the demo, the benchmark and the tests.
 
-    python -m jobs.local_stack up|down|status [--dir build/local]
-
     with LocalStack(directory) as stack:
         subprocess.run([stack.flink, "run", ...], env=stack.environment)
 
 DIR/stack.json records every process, so that any later command can find and end exactly those.
 """
 
-import argparse
 import http.client
 import json
 import os
@@ -21,13 +18,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Self
 
-from jobs import local_broker, local_cluster
-from jobs.local_http import get_text, patch
-from jobs.processes import Process, ProcessError, is_running, kill, start, stop, wait_until
+from tools.paths import JARS, PROJECT, STACK
+from tools.stack import broker as kafka_broker
+from tools.stack import cluster as flink_cluster
+from tools.stack.http_client import get_text, patch
+from tools.stack.processes import Process, is_running, kill, start, stop, wait_until
 
-PROJECT = Path(__file__).resolve().parent.parent
-DEFAULT_DIRECTORY = PROJECT / "build" / "local"
-JARS = PROJECT / "build" / "jars"
 READY_SECONDS = 180.0
 #: Below the range that Linux gives to outgoing connections: one of those could take the port of a broker that is down.
 PORTS = range(20_000, 32_000)
@@ -40,8 +36,8 @@ class StackError(RuntimeError):
 class LocalStack:
     """The stack of one directory, started by this object or, when the directory has a stack.json, by an earlier one.
 
-    `options` are Flink options over those of `local_cluster.cluster_options`, `job_jars` what is in the cluster's lib/
-    beside Flink's own, `broker_options` Kafka's over those of `local_broker.broker_properties`. With `sasl_users`
+    `options` are Flink options over those of `flink_cluster.cluster_options`, `job_jars` what is in the cluster's lib/
+    beside Flink's own, `broker_options` Kafka's over those of `kafka_broker.broker_properties`. With `sasl_users`
     (passwords by name) the broker also listens for SASL over TLS. Ports are picked when a service first starts: Kafka's
     9092 and Flink's 8081 where free and wanted, else any free one. They stay the same while the stack is up. Methods
     that start something return when it is ready, and raise ProcessError when it does not get there.
@@ -49,7 +45,7 @@ class LocalStack:
 
     def __init__(
         self,
-        directory: Path = DEFAULT_DIRECTORY,
+        directory: Path = STACK,
         *,
         task_managers: int = 2,
         slots: int = 2,
@@ -110,13 +106,13 @@ class LocalStack:
         ports = before.ports if before else self._broker_ports()
         data, file = self.directory / "kafka", self.directory / "conf" / "server.properties"
         file.parent.mkdir(parents=True, exist_ok=True)
-        properties = local_broker.broker_properties(
+        properties = kafka_broker.broker_properties(
             ports["kafka"], ports["controller"], data, self._partitions, ports.get("sasl")
         )
         if not any((JARS / "kafka").glob("*.jar")):
             raise StackError(f"{JARS / 'kafka'}: no Kafka there; run `make jars`")
-        local_broker.format_storage(JARS / "kafka", properties | self._broker_options, file, self._sasl_users)
-        broker = local_broker.start_broker(JARS / "kafka", file, self.directory / "log" / "broker.log", ports)
+        kafka_broker.format_storage(JARS / "kafka", properties | self._broker_options, file, self._sasl_users)
+        broker = kafka_broker.start_broker(JARS / "kafka", file, self.directory / "log" / "broker.log", ports)
         self._remember(broker)
         self._await("Kafka broker", broker, lambda: _accepts(ports["kafka"]))
 
@@ -127,11 +123,11 @@ class LocalStack:
     def start_cluster(self) -> None:
         """Start the JobManager and the TaskManagers."""
         ports = {"rest": self._free_port(8081), "rpc": self._free_port(), "metrics": self._free_port()}
-        options = local_cluster.cluster_options(
+        options = flink_cluster.cluster_options(
             self.directory, ports["rest"], ports["rpc"], self._slots, self._task_manager_memory
         )
-        local_cluster.prepare_cluster(self.directory, self._job_jars, options | self._options)
-        job_manager = local_cluster.start_job_manager(self.directory, ports)
+        flink_cluster.prepare_cluster(self.directory, self._job_jars, options | self._options)
+        job_manager = flink_cluster.start_job_manager(self.directory, ports)
         self._remember(job_manager)
         started = [self._launch_task_manager() for _ in range(self._task_managers)]
         self._await("Flink JobManager", job_manager, lambda: self._registered() is not None)
@@ -184,11 +180,11 @@ class LocalStack:
     @property
     def flink(self) -> Path:
         """The `flink` command; run it in `environment`."""
-        return local_cluster.flink_home() / "bin" / "flink"
+        return flink_cluster.flink_home() / "bin" / "flink"
 
     @property
     def environment(self) -> dict[str, str]:
-        return local_cluster.flink_environment(self.directory)
+        return flink_cluster.flink_environment(self.directory)
 
     def rest(self, path: str) -> Any:
         """The JSON that Flink's REST API answers at `path`, for example /jobs/overview. Raises OSError."""
@@ -201,7 +197,7 @@ class LocalStack:
     def _launch_task_manager(self) -> Process:
         number = 1 + sum(map(_is_task_manager, self.processes))
         ports = {"metrics": self._free_port()}
-        started = local_cluster.start_task_manager(self.directory, f"taskmanager-{number}", ports)
+        started = flink_cluster.start_task_manager(self.directory, f"taskmanager-{number}", ports)
         self._remember(started)
         return started
 
@@ -285,62 +281,3 @@ def _accepts(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _up(stack: LocalStack) -> int:
-    if stack.processes and all(map(is_running, stack.processes.values())):
-        print("already up")
-        return _status(stack)
-    print(f"==> Starting Kafka and Flink (logs in {stack.directory / 'log'})")
-    stack.start()
-    return _status(stack)
-
-
-def _down(stack: LocalStack) -> int:
-    running = [process.name for process in stack.processes.values() if is_running(process)]
-    stack.stop()
-    print(f"stopped {', '.join(running)}" if running else "nothing is running")
-    return 0
-
-
-def _status(stack: LocalStack) -> int:
-    """Print each process. The exit code is 0 when there are some and all of them run, else 1."""
-    if not stack.processes:
-        print("not running; start it with `make up`")
-        return 1
-    running = [is_running(process) for process in stack.processes.values()]
-    for process, runs in zip(stack.processes.values(), running, strict=True):
-        addresses = "  ".join(_address(purpose, port) for purpose, port in process.ports.items())
-        print(f"{process.name:14} {'up' if runs else 'ended'}  pid {process.pid}  {addresses}")
-        if not runs:
-            print(f"{'':14} its log: {process.log}")
-    return 0 if all(running) else 1
-
-
-def _address(purpose: str, port: int) -> str:
-    forms = {"rest": "http://127.0.0.1:{}", "metrics": "http://127.0.0.1:{}/metrics", "page": "http://127.0.0.1:{}"}
-    return f"{purpose} {forms.get(purpose, '127.0.0.1:{}').format(port)}"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="jobs.local_stack", description="A Kafka broker and a Flink cluster here.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, help_text in (("up", "start both"), ("down", "end both"), ("status", "show what runs")):
-        command = commands.add_parser(name, help=help_text)
-        command.add_argument("--dir", type=Path, default=DEFAULT_DIRECTORY, help="data, logs and records (build/local)")
-        if name == "up":
-            command.add_argument("--task-managers", type=int, default=2, help="default 2")
-            command.add_argument("--slots", type=int, default=2, help="of each TaskManager; default 2")
-            command.add_argument("--task-manager-memory", default="3456m", help="of each, in all; default 3456m")
-            command.add_argument("--partitions", type=int, default=4, help="of topics nobody created; default 4")
-    parsed = vars(parser.parse_args(arguments))
-    run = {"up": _up, "down": _down, "status": _status}[parsed.pop("command")]
-    try:
-        return run(LocalStack(parsed.pop("dir"), prefer_default_ports=True, **parsed))
-    except (StackError, ProcessError) as error:
-        print(f"local_stack: {error}", file=sys.stderr)
-        return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from jobs.local_http import get_text
-from jobs.local_stack import LocalStack
+from tools.stack.http_client import get_text
+from tools.stack.local_stack import LocalStack
 
 NOT_PLAIN = re.compile(r"[^a-zA-Z0-9:_]")
 

@@ -7,20 +7,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from jobs import flink_client
-from jobs.local_stack import DEFAULT_DIRECTORY, PROJECT, LocalStack, StackError
-
-CONF = PROJECT / "conf" / "local.yaml"
+from tools.paths import CONF, STACK
+from tools.stack import flink_client
+from tools.stack.local_stack import LocalStack, StackError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="jobs.submit_local", description="Submit jobs to the cluster of `make up`.")
+    parser = argparse.ArgumentParser(prog="tools.stack.submit", description="Submit jobs to the cluster of `make up`.")
     parser.add_argument("jobs", nargs="+", metavar="JOB", help="such as score_clicks: a module of jobs/")
     parser.add_argument("--conf", type=Path, default=CONF, help="conf/local.yaml by default")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument(
-        "--dir", type=Path, default=DEFAULT_DIRECTORY, help="where `make up` has the stack (build/local)"
-    )
+    parser.add_argument("--dir", type=Path, default=STACK, help="where `make up` has the stack (build/local)")
     options = parser.parse_args(arguments)
     stack = LocalStack(options.dir)
     try:

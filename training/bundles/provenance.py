@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from udfs.model import TrainingWindow
+from udfs.models.bundle import TrainingWindow
 
 LIBRARIES = ("xgboost-cpu", "lightgbm", "onnx", "onnxruntime", "numpy", "scikit-learn")
 

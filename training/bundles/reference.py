@@ -8,9 +8,9 @@ import numpy as np
 from msgspec.structs import replace
 from scipy.sparse import csr_array
 
-from training.examples import Examples
-from training.onnx_export import LIMIT
-from udfs.drift import BINS, Distribution, Reference, is_code
+from training.data.examples import Examples
+from training.modeling.onnx_export import LIMIT
+from udfs.measurement.drift import BINS, Distribution, Reference, is_code
 
 WARM_UP_ROWS = 64
 #: Events of a user in a slot of this length count as one cluster: the length of the window of jobs.watch_drift.
@@ -35,7 +35,7 @@ class Sampling:
 def reference_distributions(
     names: Sequence[str], features: np.ndarray, of_features: Sampling, score: np.ndarray, of_score: Sampling
 ) -> bytes:
-    """JSON of a udfs.drift.Reference: of features float32[n, names], and of scores float[m] of other rows.
+    """JSON of a udfs.measurement.drift.Reference: of features float32[n, names], and of scores float[m] of other rows.
 
     The scores are of rows that the model was not fitted to, because scores of the others are too sure.
     """
@@ -102,7 +102,7 @@ def _edges(known: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def _chance(category: np.ndarray, shares: np.ndarray, clusters: _Clusters) -> tuple[float, float, float]:
     """Design effect and degrees of freedom of a sample of such events, and the index that these rows make by chance.
 
-    See udfs.drift. Where there is one category, the design effect is that of a value which each user keeps.
+    See udfs.measurement.drift. Where there is one category, the design effect is that of a value which each user keeps.
     """
     category, weight = category[clusters.rows], clusters.weight[clusters.rows]
     total = weight.sum()

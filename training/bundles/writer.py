@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from udfs.features import schema_hash
-from udfs.labels import Label
-from udfs.model import (
+from udfs.features.catalog import schema_hash
+from udfs.measurement.labels import Label
+from udfs.models.bundle import (
     FORMAT,
     MANIFEST_FILE,
     VERSION_PATTERN,

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.mapping import ClickMapping
-from training.records import SourceError, file_records, format_of, parquet_metadata
+from training.data.mapping import ClickMapping
+from training.data.sources import SourceError, file_records, format_of, parquet_metadata
 
 BATCH_ROWS = 10_000
 ROW_GROUPS_IN_PART = 8

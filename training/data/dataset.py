@@ -12,11 +12,11 @@ from itertools import islice
 import msgspec
 import numpy as np
 
-from udfs.events import LATEST_TIME_MS, ClickDecoder, ClickLimits
-from udfs.features import FeatureComputer
-from udfs.history import EVENT
-from udfs.profiles import NO_PROFILE, PROFILE, ProfileDecoder
-from udfs.rejects import explain
+from udfs.contracts.clicks import LATEST_TIME_MS, ClickDecoder, ClickLimits
+from udfs.contracts.packed_events import EVENT
+from udfs.contracts.profiles import NO_PROFILE, PROFILE, ProfileDecoder
+from udfs.contracts.rejects import explain
+from udfs.features.computer import FeatureComputer
 
 #: The job bounds event times relative to Kafka's timestamps, which a plain file does not have.
 ANY_TIME = ClickLimits(max_behind_ms=LATEST_TIME_MS, max_ahead_ms=LATEST_TIME_MS)

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
-from training.dataset import Dataset, arrange, read_clicks, read_profiles
-from training.simulate import Clickstream
-from udfs.features import FEATURE_NAMES, FeatureComputer
-from udfs.labels import CONVERTED, Label, label_events
+from training.data.dataset import Dataset
+from udfs.features.computer import FeatureComputer
+from udfs.measurement.labels import Label, label_events
 
 BLOCK_ROWS = 50_000
 
@@ -155,12 +153,3 @@ class _Saved:
 
     def kept(self, name: str) -> np.ndarray:
         return self.whole(name)[self.rows]
-
-
-def simulated_examples(stream: Clickstream, label: Label = CONVERTED, history_length: int = 64) -> Examples:
-    """Examples of a simulated stream, by way of the bytes that Kafka would carry; `offset` numbers its events."""
-    clicks = read_clicks(map(msgspec.json.encode, stream.clicks()), stream.arrival_ms)
-    data = arrange(clicks, read_profiles(map(msgspec.json.encode, stream.profiles)), history_length)
-    positions = np.arange(len(stream))
-    computer = FeatureComputer(FEATURE_NAMES, history_length)
-    return make_examples(data, label, computer, np.zeros(len(stream), np.int64), positions)

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from training.archive import BATCH_ROWS, Part, find_files, reading, row_group_parts
-from training.dataset import Dataset
-from training.examples import Examples, examples_of
-from training.records import SourceError, parquet_metadata
-from udfs.labels import Label, label_events
+from training.data.archive import BATCH_ROWS, Part, find_files, reading, row_group_parts
+from training.data.dataset import Dataset
+from training.data.examples import Examples, examples_of
+from training.data.sources import SourceError, parquet_metadata
+from udfs.measurement.labels import Label, label_events
 
 _COLUMNS = ["user_id", "event_time", "feature_schema_hash", "features", "source_partition", "source_offset"]
 #: What names an event. Offsets begin anew with a topic, so that partition and offset alone could meet another event.

@@ -13,7 +13,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from udfs.events import Click
+from udfs.contracts.clicks import Click
 
 Name = Annotated[str, Meta(min_length=1)]
 

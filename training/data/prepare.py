@@ -19,18 +19,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from training.archive import Arrived, Part, find_parts, read_part
-from training.dataset import ANY_TIME, Clicks, ProfileUpdates, arrange, largest_so_far, read_profile_batch
-from training.examples import Examples, make_examples, save_examples
-from training.feature_log import LOG_ROWS, FeatureLog, find_log_parts, logged_examples, read_log_part
-from training.mapping import ClickMapping
-from training.spill import Spill, gather
-from training.summary import UNKNOWN_MS, Summary, in_words, skew
-from udfs.events import ClickDecoder, ClickLimits
-from udfs.features import FEATURE_NAMES, FeatureComputer
-from udfs.history import EVENT
-from udfs.labels import Label
-from udfs.profiles import PROFILE
+from training.data.archive import Arrived, Part, find_parts, read_part
+from training.data.dataset import ANY_TIME, Clicks, ProfileUpdates, arrange, largest_so_far, read_profile_batch
+from training.data.examples import Examples, make_examples, save_examples
+from training.data.feature_log import LOG_ROWS, FeatureLog, find_log_parts, logged_examples, read_log_part
+from training.data.mapping import ClickMapping
+from training.data.partitioning import Spill, gather
+from training.data.summary import UNKNOWN_MS, Summary, in_words, skew
+from udfs.contracts.clicks import ClickDecoder, ClickLimits
+from udfs.contracts.packed_events import EVENT
+from udfs.contracts.profiles import PROFILE
+from udfs.features.catalog import FEATURE_NAMES
+from udfs.features.computer import FeatureComputer
+from udfs.measurement.labels import Label
 
 BUCKET_EVENTS = 200_000
 

@@ -14,8 +14,8 @@ import msgspec
 import pyarrow
 import pyarrow.parquet
 
-from training.mapping import ClickMapping, RowError, check_columns, click_adapter, same_names
-from udfs.events import LATEST_TIME_MS
+from training.data.mapping import ClickMapping, RowError, check_columns, click_adapter, same_names
+from udfs.contracts.clicks import LATEST_TIME_MS
 
 WEEK_MS = 7 * 86_400_000
 PARQUET_BATCH_ROWS = 8_192

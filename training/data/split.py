@@ -7,7 +7,7 @@ user, and in a split by time no training label reaches into the holdout.
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
-from training.examples import Examples
+from training.data.examples import Examples
 
 
 class SplitError(ValueError):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.dataset import largest_so_far
-from udfs.features import SESSION_GAP_MS
+from training.data.dataset import largest_so_far
+from udfs.features.catalog import SESSION_GAP_MS
 
 UNKNOWN_MS = -1  # arrival of an event whose file does not tell
 #: Networks and batching make events late by seconds or minutes; by more than the gap of a session, features suffer.

@@ -5,7 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from training.evaluate import (
+from training.data.examples import Examples
+from training.evaluation.rule_baseline import RuleBaseline, measure_rule
+from training.modeling.base import Calibration, Fitting, Model
+from training.modeling.families import FAMILIES
+from training.modeling.metrics import (
     METRICS,
     Estimate,
     calibration_table,
@@ -14,14 +18,10 @@ from training.evaluate import (
     gain_table,
     threshold_table,
 )
-from training.examples import Examples
-from training.family import Calibration, Fitting, Model
-from training.fitting import Data, Pruning, cross_validate, learning_curve, scored
-from training.models import FAMILIES
-from training.rule_baseline import RuleBaseline, measure_rule
-from training.selection import Fit
-from training.settings import Training
-from udfs.labels import Label
+from training.modeling.model_selection import Data, Pruning, cross_validate, learning_curve, scored
+from training.modeling.pipeline import Fit
+from training.modeling.settings import Training
+from udfs.measurement.labels import Label
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.evaluate import RANKING, Estimate, Scored, difference, estimate, with_intervals
-from training.examples import Examples
-from udfs.rules import Rule, matches
+from training.data.examples import Examples
+from training.modeling.metrics import RANKING, Estimate, Scored, difference, estimate, with_intervals
+from udfs.rollout.rules import Rule, matches
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import msgspec
 import pandas as pd
 import pyarrow.parquet as pq
 
-from training.records import SourceError
-from udfs.kafka.reading import read_topic
-from udfs.outputs import Session
+from training.data.sources import SourceError
+from udfs.contracts.outputs import Session
+from udfs.kafka.reading import ReadTopic, read_topic
 
 
 def read_sessions(path: Path) -> pd.DataFrame:
@@ -30,12 +30,15 @@ def read_sessions(path: Path) -> pd.DataFrame:
     return _frame(rows)
 
 
-def read_topic_sessions(properties: Mapping[str, object], topic: str) -> pd.DataFrame:
-    """The session records that a topic has now; `properties` are Kafka client properties.
+def read_topic_sessions(
+    properties: Mapping[str, object], topic: str, since_ms: int | None = None, read: ReadTopic = read_topic
+) -> pd.DataFrame:
+    """The session records that a topic has now, or those that Kafka has stamped since a time.
 
-    Raises SourceError naming topic, record, rule and value, and KafkaClientError for a topic that can't be read.
+    `properties` are Kafka client properties. Raises SourceError naming topic, record, rule and value, and
+    KafkaClientError for a topic that can't be read.
     """
-    return _frame(_json(read_topic(properties, topic), f"topic {topic}: record"))
+    return _frame(_json(read(properties, topic, since_ms), f"topic {topic}: record"))
 
 
 def _lines(file: Path) -> list[Session]:

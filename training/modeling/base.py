@@ -74,7 +74,7 @@ class ServedModel(Model, Protocol):
     names: tuple[str, ...]  # of its k features
 
     def contributions(self, features: np.ndarray) -> np.ndarray:
-        """What each feature adds to the logit, float[n, k + 1], the base last (training/contributions.py)."""
+        """What each feature adds to the logit, float[n, k + 1], the base last (udfs/models/attributions.py)."""
 
     def calibrated(self, calibration: Calibration) -> "ServedModel":
         """The model whose own probabilities are the calibrated ones, so that serving need not know of calibration."""

@@ -12,8 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from training.contributions import xgboost_contributions
-from training.family import (
+from training.modeling.base import (
     EPSILON,
     Calibration,
     Family,
@@ -23,8 +22,9 @@ from training.family import (
     library_parameters,
     split_values,
 )
-from training.lightgbm_family import LightGBMFamily
-from udfs.model import MODEL_FILE, OBJECTIVE
+from training.modeling.lightgbm_model import LightGBMFamily
+from udfs.models.attributions import xgboost_contributions
+from udfs.models.bundle import MODEL_FILE, OBJECTIVE
 
 TEACHER_ROWS = 200_000
 

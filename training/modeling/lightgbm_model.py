@@ -6,9 +6,9 @@ import lightgbm
 import numpy as np
 import optuna
 
-from training.contributions import lightgbm_contributions
-from training.family import Calibration, Fitting, Sample, information, library_parameters, split_values
-from udfs.model import LIGHTGBM_FILE
+from training.modeling.base import Calibration, Fitting, Sample, information, library_parameters, split_values
+from udfs.models.attributions import lightgbm_contributions
+from udfs.models.bundle import LIGHTGBM_FILE
 
 _ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold
 

@@ -7,9 +7,9 @@ import numpy as np
 import optuna
 from sklearn.metrics import roc_auc_score
 
-from training.evaluate import METRICS, Estimate, Scored, difference
-from training.examples import Examples
-from training.family import Calibration, Family, Fitting, Model, Sample, fit_calibration
+from training.data.examples import Examples
+from training.modeling.base import Calibration, Family, Fitting, Model, Sample, fit_calibration
+from training.modeling.metrics import METRICS, Estimate, Scored, difference
 
 PRUNED_SIZES = (64, 48, 32, 24, 16, 12, 8)
 SEARCH_ROWS = 200_000

@@ -9,8 +9,8 @@ import xgboost
 from onnxmltools import convert_lightgbm, convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 
-from udfs.engines import OnnxScorer
-from udfs.model import LIGHTGBM_FILE
+from udfs.models.backends import OnnxScorer
+from udfs.models.bundle import LIGHTGBM_FILE
 
 #: The largest difference of a probability that an export may show. float32 has a relative precision of 6e-8; the two
 #: libraries add up hundreds of leaves in different orders.

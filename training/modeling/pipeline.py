@@ -1,13 +1,14 @@
-"""From the training rows to one fitted model: the steps of training/fitting.py in their order."""
+"""From the training rows to one fitted model: the steps of training/modeling/model_selection.py in their order."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from training.evaluate import Estimate
-from training.family import Calibration, Fitting, ServedModel
-from training.fitting import (
+from training.modeling.base import Calibration, Fitting, ServedModel
+from training.modeling.families import FAMILIES
+from training.modeling.metrics import Estimate
+from training.modeling.model_selection import (
     CrossValidated,
     Data,
     Pruning,
@@ -18,8 +19,7 @@ from training.fitting import (
     scored,
     search,
 )
-from training.models import FAMILIES
-from training.settings import Training
+from training.modeling.settings import Training
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from training.models import FAMILIES
-from udfs.features import FEATURE_NAMES, find_columns
-from udfs.overrides import parse_value, split_override
-from udfs.rollout import RolloutError, load_rule
-from udfs.rules import Rule, rule_features
-from udfs.yaml_files import read_yaml
+from training.modeling.families import FAMILIES
+from udfs.config.overrides import parse_value, split_override
+from udfs.config.reading import read_yaml
+from udfs.features.catalog import FEATURE_NAMES, find_columns
+from udfs.rollout.plan import RolloutError, load_rule
+from udfs.rollout.rules import Rule, rule_features
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(gt=0, lt=1)]

@@ -7,21 +7,23 @@ from typing import TypeVar
 
 import msgspec
 
-from training.experiment import Report
-from training.guardrails import Act, GuardrailError, Verdict, decide_shadow, decide_step, guardrails_at
-from training.records import SourceError
-from training.retraining import Retraining
-from training.rollout_changes import Change, MakeChampion, Ramp, Start, Stop
-from training.rollout_service import Evidence, RolloutService
-from training.runs import Decision, Run, passed_runs, write_run
-from training.shadow_quality import ShadowQuality, shadow_quality
-from training.step import ReadTopic, held_since, step_report, topic_sessions
-from training.triggers import in_progress
-from udfs.durations import duration_ms
-from udfs.kpis import Kpi
-from udfs.outputs import Outcome, ShadowScores
-from udfs.registry import Registry
-from udfs.rollout import Rollout
+from training.data.sources import SourceError
+from training.experiments.comparison import Report
+from training.experiments.sessions import read_topic_sessions
+from training.retraining.run_store import Decision, Run, passed_runs, write_run
+from training.retraining.settings import Retraining
+from training.retraining.triggers import in_progress
+from training.rollout.commands import Change, MakeChampion, Ramp, Start, Stop
+from training.rollout.guardrails import Act, GuardrailError, Verdict, decide_shadow, decide_step, guardrails_at
+from training.rollout.ramp_step import held_since, step_report
+from training.rollout.service import Evidence, RolloutService
+from training.rollout.shadow_quality import ShadowQuality, shadow_quality
+from udfs.config.durations import duration_ms
+from udfs.contracts.outputs import Outcome, ShadowScores
+from udfs.kafka.reading import ReadTopic
+from udfs.measurement.kpis import Kpi
+from udfs.rollout.plan import Rollout
+from udfs.rollout.registry import Registry
 
 BY = "retrain"
 T = TypeVar("T")
@@ -96,7 +98,8 @@ class _Trial:
         if self.version in self.rollout.shadows:
             return self._decide_shadow(), None
         try:
-            sessions = topic_sessions(self.settings, self.since, self.read)
+            since_ms = int(self.since.timestamp() * 1000)
+            sessions = read_topic_sessions(self.settings.kafka, self.settings.topics.sessions, since_ms, self.read)
             report = step_report(self.rollout, self.version, self.since, sessions, self.kpis)
         except GuardrailError as error:
             return Verdict("wait", str(error)), None

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from msgspec.structs import replace
 
-from training.admission import METRIC, HoldoutError, check_bundle, check_holdout
-from training.evaluate import METRICS, Estimate, Scored, difference, estimate
-from training.examples import Examples
-from training.fitting import scored
-from training.recommendation import Alarm
-from training.recommendation_text import reason_text
-from training.retraining import Gates
-from training.runs import Gate
-from udfs.model import Bundle, BundleError, Manifest, Scorer
+from training.data.examples import Examples
+from training.modeling.metrics import METRICS, Estimate, Scored, difference, estimate
+from training.modeling.model_selection import scored
+from training.reporting.recommendation import Alarm
+from training.reporting.recommendation_text import reason_text
+from training.retraining.run_store import Gate
+from training.retraining.settings import Gates
+from training.rollout.admission import METRIC, HoldoutError, check_bundle, check_holdout
+from udfs.models.backends import Scorer
+from udfs.models.bundle import Bundle, BundleError, Manifest
 
 AUC = {"roc_auc": METRICS["roc_auc"]}
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from training.registry_files import create_file, replace_file
-from udfs.registry import Registry, RegistryError
+from training.rollout.atomic_files import create_file, replace_file
+from udfs.rollout.registry import Registry, RegistryError
 
 DIRECTORY = "retraining/lock"
 

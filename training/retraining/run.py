@@ -13,28 +13,28 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from training.archive import Arrived, newest_arrival_ms
-from training.bundle import write_bundle
-from training.examples import Examples, load_examples, share_that_fits
-from training.gates import Comparison, compare_models, failed, judge
-from training.ledger import upload_bundle
-from training.prepare import Preparation, prepare
-from training.ramping import BY
-from training.recommendation import RecommendationError, read_recommendation
-from training.report import METRICS_FILE, REPORT_FILE, with_report
-from training.retraining import Data, Recipe, RetrainingError
-from training.rollout_changes import AddShadow
-from training.rollout_service import RolloutService
-from training.run_lock import Lock, LockError, locked
-from training.runs import Run, Window, newest_run, passed_runs, read_runs, run_name, write_run
-from training.split import split_at
-from training.summary import overview, warnings
-from training.trainer import train_model
-from training.triggers import in_progress
-from udfs.durations import duration_ms
-from udfs.labels import Label
-from udfs.model import Bundle, load_bundle
-from udfs.registry import Registry, RegistryError
+from training.bundles.trainer import train_model
+from training.bundles.writer import write_bundle
+from training.data.archive import Arrived, newest_arrival_ms
+from training.data.examples import Examples, load_examples, share_that_fits
+from training.data.prepare import Preparation, prepare
+from training.data.split import split_at
+from training.data.summary import overview, warnings
+from training.reporting.recommendation import RecommendationError, read_recommendation
+from training.reporting.report import METRICS_FILE, REPORT_FILE, with_report
+from training.retraining.auto_ramp import BY
+from training.retraining.gates import Comparison, compare_models, failed, judge
+from training.retraining.lock import Lock, LockError, locked
+from training.retraining.run_store import Run, Window, newest_run, passed_runs, read_runs, run_name, write_run
+from training.retraining.settings import Data, Recipe, RetrainingError
+from training.retraining.triggers import in_progress
+from training.rollout.commands import AddShadow
+from training.rollout.ledger import upload_bundle
+from training.rollout.service import RolloutService
+from udfs.config.durations import duration_ms
+from udfs.measurement.labels import Label
+from udfs.models.bundle import Bundle, load_bundle
+from udfs.rollout.registry import Registry, RegistryError
 
 CLICKS, PROFILES = "topic=clicks", "topic=profiles"
 PREPARED_FILE = "prepared.json"

@@ -5,8 +5,8 @@ from typing import Literal
 
 import msgspec
 
-from training.registry_files import replace_file
-from udfs.registry import Registry, RegistryError
+from training.rollout.atomic_files import replace_file
+from udfs.rollout.registry import Registry, RegistryError
 
 DIRECTORY = "retraining"
 State = Literal["preparing", "training", "evaluating", "passed", "failed", "refused", "error"]

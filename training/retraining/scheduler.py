@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from training.ramping import consider, decoded
-from training.retraining import Recipe
-from training.run_lock import locked
-from training.runs import Run, newest_run, passed_runs
-from training.step import ReadTopic
-from training.triggers import drift_trigger, in_progress, live_auc, quality_trigger
-from udfs.durations import duration_ms
-from udfs.outputs import DriftWindow, ModelQuality
-from udfs.registry import Registry
+from training.retraining.auto_ramp import consider, decoded
+from training.retraining.lock import locked
+from training.retraining.run_store import Run, newest_run, passed_runs
+from training.retraining.settings import Recipe
+from training.retraining.triggers import drift_trigger, in_progress, live_auc, quality_trigger
+from udfs.config.durations import duration_ms
+from udfs.contracts.outputs import DriftWindow, ModelQuality
+from udfs.kafka.reading import ReadTopic
+from udfs.rollout.registry import Registry
 
 #: How far back topics are read, at least; and after what time a run that was refused or broke off is tried again.
 LOOK_BACK, RETRY = timedelta(hours=6), timedelta(minutes=10)

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from training.settings import Training, load_training
-from udfs.durations import Duration, duration_ms
-from udfs.kpis import KPIS_FILE, Kpi, load_kpis
-from udfs.labels import LABELS_FILE, Label, find_label
-from udfs.overrides import parse_value, split_override
-from udfs.variables import SECRET_ADVICE, expand_variables, is_written_secret, refuse_written_secrets
-from udfs.yaml_files import in_words, read_yaml
+from training.modeling.settings import Training, load_training
+from udfs.config.durations import Duration, duration_ms
+from udfs.config.overrides import parse_value, split_override
+from udfs.config.reading import in_words, read_yaml
+from udfs.config.variables import SECRET_ADVICE, expand_variables, is_written_secret, refuse_written_secrets
+from udfs.measurement.kpis import KPIS_FILE, Kpi, load_kpis
+from udfs.measurement.labels import LABELS_FILE, Label, find_label
 
 RETRAINING_FILE = Path("conf", "retraining.yaml")
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from udfs.outputs import DriftWindow, ModelQuality
-from udfs.rollout import Rollout
+from udfs.contracts.outputs import DriftWindow, ModelQuality
+from udfs.rollout.plan import Rollout
 
 MOST_NAMED = 5
 _MINUTE_MS = 60_000

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from training.onnx_export import LIMIT
-from udfs.engines import OnnxScorer
-from udfs.model import EXPORT_FILE, WARM_UP_FILE, Bundle, BundleError, Manifest, Scorer, check_scores
-from udfs.registry import Registry
-from udfs.rollout import Rollout
+from training.modeling.onnx_export import LIMIT
+from udfs.models.backends import OnnxScorer, Scorer
+from udfs.models.bundle import EXPORT_FILE, WARM_UP_FILE, Bundle, BundleError, Manifest, check_scores
+from udfs.rollout.plan import Rollout
+from udfs.rollout.registry import Registry
 
 METRIC = "test_roc_auc"
 

@@ -7,7 +7,7 @@ from tempfile import NamedTemporaryFile
 
 from fsspec.implementations.local import LocalFileSystem
 
-from udfs.registry import Registry
+from udfs.rollout.registry import Registry
 
 
 def create_file(registry: Registry, names: Sequence[str], content: bytes) -> None:

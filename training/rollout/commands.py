@@ -1,8 +1,8 @@
 """Changes of the rollout as command objects.
 
-Each knows the rollout that comes of it (`apply`, a pure function of the old one; see `training/changes.py`) and the
+Each knows the rollout that comes of it (`apply`, a pure function of the old one; see `transitions`) and the
 command line of `training.promote` that makes the same change (`command`), which the ledger records.
-`training.rollout_service.RolloutService` executes them.
+`training.rollout.service.RolloutService` executes them.
 """
 
 from abc import ABC, abstractmethod
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from training import changes
-from training.changes import ChangeError
-from udfs.rollout import Rollout, load_rollout
+from training.rollout import transitions
+from training.rollout.transitions import ChangeError
+from udfs.rollout.plan import Rollout, load_rollout
 
 Command = tuple[str, ...]
 
@@ -49,7 +49,7 @@ class First(Transition):
             raise ChangeError(
                 "start --champion: the ledger has begun; a challenger becomes champion by `ramp --to-champion`"
             )
-        return changes.first(self.version)
+        return transitions.first(self.version)
 
     @property
     def command(self) -> Command:
@@ -66,7 +66,7 @@ class Apply(Transition):
     def apply(self, rollout: Rollout | None) -> Rollout:
         changed = load_rollout(self.file, rollout)
         if rollout is not None:
-            changes.check_sticky(rollout, changed)
+            transitions.check_sticky(rollout, changed)
         return changed
 
     @property
@@ -81,7 +81,7 @@ class AddShadow(Transition):
     version: str
 
     def apply(self, rollout: Rollout) -> Rollout:
-        return changes.add_shadow(rollout, self.version)
+        return transitions.add_shadow(rollout, self.version)
 
     @property
     def command(self) -> Command:
@@ -97,7 +97,7 @@ class Start(Transition):
     share: float | None = None
 
     def apply(self, rollout: Rollout) -> Rollout:
-        return changes.start(rollout, self.version, self.share, self.at_most)
+        return transitions.start(rollout, self.version, self.share, self.at_most)
 
     @property
     def command(self) -> Command:
@@ -118,7 +118,7 @@ class Ramp(Growth):
     share: float | None = None
 
     def apply(self, rollout: Rollout) -> Rollout:
-        return changes.ramp(rollout, self.version, self.share)
+        return transitions.ramp(rollout, self.version, self.share)
 
     @property
     def command(self) -> Command:
@@ -132,7 +132,7 @@ class MakeChampion(Growth):
     version: str
 
     def apply(self, rollout: Rollout) -> Rollout:
-        return changes.to_champion(rollout, self.version)
+        return transitions.to_champion(rollout, self.version)
 
     @property
     def command(self) -> Command:
@@ -146,7 +146,7 @@ class Stop(Transition):
     version: str
 
     def apply(self, rollout: Rollout) -> Rollout:
-        return changes.stop(rollout, self.version)
+        return transitions.stop(rollout, self.version)
 
     @property
     def command(self) -> Command:

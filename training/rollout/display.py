@@ -4,11 +4,11 @@ import shlex
 
 import msgspec
 
-from training.admission import METRIC
-from udfs.model import BundleError
-from udfs.registry import Entry, Registry, RegistryError
-from udfs.rollout import Rollout
-from udfs.rules import Rule
+from training.rollout.admission import METRIC
+from udfs.models.bundle import BundleError
+from udfs.rollout.plan import Rollout
+from udfs.rollout.registry import Entry, Registry, RegistryError
+from udfs.rollout.rules import Rule
 
 SHOWN = {METRIC: "AUC", "test_average_precision": "average precision", "test_log_loss": "log loss"}
 

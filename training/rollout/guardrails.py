@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from training.experiment import Report
-from training.shadow_quality import ShadowQuality
-from udfs.kpis import Kpi
-from udfs.outputs import ExperimentAction
-from udfs.rollout import Rollout, Step
+from training.experiments.comparison import Report
+from training.rollout.shadow_quality import ShadowQuality
+from udfs.contracts.outputs import ExperimentAction
+from udfs.measurement.kpis import Kpi
+from udfs.rollout.plan import Rollout, Step
 
 Act = Literal["start", "ramp", "champion", "stop", "wait"]
 

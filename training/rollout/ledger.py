@@ -1,4 +1,4 @@
-"""Writing the registry: bundles, and the ledger of who serves. udfs/registry.py reads it and describes its layout.
+"""Writing the registry: bundles, and the ledger of who serves. udfs/rollout/registry.py reads it.
 
 A change is written as one new file under the next number, which only one writer can create. On a local file system the
 file appears whole (it is written beside and then linked); object stores create objects whole; elsewhere a reader knows
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from training.registry_files import create_file, make_directory
-from udfs.model import MANIFEST_FILE, Bundle, BundleError
-from udfs.registry import ENTRY_FORMAT, Entry, Registry, RegistryError, decode_entry, entry_file, seal
-from udfs.rollout import Rollout
+from training.rollout.atomic_files import create_file, make_directory
+from udfs.models.bundle import MANIFEST_FILE, Bundle, BundleError
+from udfs.rollout.plan import Rollout
+from udfs.rollout.registry import ENTRY_FORMAT, Entry, Registry, RegistryError, decode_entry, entry_file, seal
 
 
 class LostRace(RegistryError):

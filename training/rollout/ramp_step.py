@@ -1,21 +1,15 @@
 """The step of the rollout's plan that a challenger has reached: since when, and what sessions say of it since."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from training.experiment import Report, compare, read_sessions
-from training.guardrails import GuardrailError
-from training.retraining import Retraining
-from udfs.kpis import Kpi
-from udfs.registry import Registry
-from udfs.rollout import Rollout
-
-#: Values of a topic since a time, as `udfs.kafka.reading.read_topic` gives them.
-ReadTopic = Callable[[Mapping[str, object], str, int], Iterator[bytes]]
+from training.experiments.comparison import Report, compare
+from training.rollout.guardrails import GuardrailError
+from udfs.measurement.kpis import Kpi
+from udfs.rollout.plan import Rollout
+from udfs.rollout.registry import Registry
 
 
 def held_since(registry: Registry, version: str) -> datetime:
@@ -57,13 +51,3 @@ def step_report(
         return compare(current, dict(kpis), "challenger", "champion", None, shares if shares["champion"] > 0 else None)
     except ValueError as error:
         raise GuardrailError(f"sessions since {since:%Y-%m-%d %H:%M} UTC: {error}") from None
-
-
-def topic_sessions(settings: Retraining, since: datetime, read: ReadTopic) -> pd.DataFrame:
-    """The sessions of the topic since a time, read as those of a file are. Raises SourceError, KafkaClientError."""
-    with TemporaryDirectory() as directory:
-        path = Path(directory) / f"{settings.topics.sessions}.jsonl"
-        with path.open("wb") as file:
-            for value in read(settings.kafka, settings.topics.sessions, int(since.timestamp() * 1000)):
-                file.write(value + b"\n")
-        return read_sessions(path)

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from training.admission import HoldoutError, check_models, check_newcomers
-from training.changes import ChangeError
-from training.experiment import Report
-from training.guardrails import GuardrailError, guardrails_at, refuse_unless_held
-from training.ledger import append, next_entry
-from training.rollout_changes import Change, Growth, Rollback
-from training.step import held_since
-from udfs.kpis import Kpi
-from udfs.registry import Entry, Registry
-from udfs.rollout import Rollout
+from training.experiments.comparison import Report
+from training.rollout.admission import HoldoutError, check_models, check_newcomers
+from training.rollout.commands import Change, Growth, Rollback
+from training.rollout.guardrails import GuardrailError, guardrails_at, refuse_unless_held
+from training.rollout.ledger import append, next_entry
+from training.rollout.ramp_step import held_since
+from training.rollout.transitions import ChangeError
+from udfs.measurement.kpis import Kpi
+from udfs.rollout.plan import Rollout
+from udfs.rollout.registry import Entry, Registry
 
 #: What `force` overrides.
 OVERRIDABLE = (HoldoutError, GuardrailError)

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from udfs.rollout import Challenger, Rollout, add_challenger
+from udfs.rollout.plan import Challenger, Rollout, add_challenger
 
 FIRST_SALT = "rollout"
 

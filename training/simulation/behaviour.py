@@ -2,7 +2,7 @@
 
 A user in a session is in one of a few contexts, has some items in the cart and an intent. Intent is self-exciting: it
 decays with time and jumps by what the user does, so it follows from observable behaviour. After a random pause the user
-takes one of `ACTIONS`, chosen by context, cart and intent. That makes a Markov chain; `training.propensity` solves it.
+takes one of `ACTIONS`, chosen by context, cart and intent. That makes a Markov chain; `propensity` solves it.
 A visit goes by one `Behaviour` from its first action to its last.
 """
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 import numpy as np
 
-from udfs.rejects import Reason
+from udfs.contracts.rejects import Reason
 
 DAY_MS = 86_400_000
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from udfs.profiles import AGE_BANDS, MEMBERSHIP_TIERS
+from udfs.contracts.profiles import AGE_BANDS, MEMBERSHIP_TIERS
 
 UTC_OFFSETS = {"DE": 60, "FR": 60, "GB": 0, "US": -300, "BR": -180, "IN": 330, "JP": 540}  # minutes
 DEVICE_SHARES = {"mobile": 0.55, "desktop": 0.35, "tablet": 0.07, None: 0.03}

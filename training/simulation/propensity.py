@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 from scipy.sparse import csr_array
 
-from training.shop import (
+from training.simulation.behaviour import (
     ACTIONS,
     BUY,
     CART_LIMIT,

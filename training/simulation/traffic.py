@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.people import People
-from training.shop import (
+from training.simulation.behaviour import (
     ACTION_CODES,
     BUY,
     INTENT_ADDED,
@@ -19,7 +18,8 @@ from training.shop import (
     draw_pauses,
     state_after,
 )
-from udfs.features import SESSION_GAP_MS
+from training.simulation.population import People
+from udfs.features.catalog import SESSION_GAP_MS
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

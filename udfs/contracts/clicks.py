@@ -9,8 +9,8 @@ from zlib import crc32
 import msgspec
 from msgspec import Meta
 
-from udfs.history import DEVICES, EVENT_FORMAT, EVENT_KINDS, NO_ID, PAGE_TYPES
-from udfs.rejects import Reason, Reject, explain
+from udfs.contracts.packed_events import DEVICES, EVENT_FORMAT, EVENT_KINDS, NO_ID, PAGE_TYPES
+from udfs.contracts.rejects import Reason, Reject, explain
 
 LATEST_TIME_MS = 4_102_444_800_000  # 2100-01-01 UTC: a later time is in the wrong unit, whatever the bounds say
 
@@ -88,7 +88,7 @@ class ClickDecoder:
     def accept(self, payload: bytes | None, record_time_ms: int) -> Click:
         """The click of a record, given the timestamp (milliseconds) that Kafka has for it.
 
-        Raises what `udfs.rejects.explain` explains where the record breaks the contract.
+        Raises what `udfs.contracts.rejects.explain` explains where the record breaks the contract.
         """
         limits = self._limits
         if payload is not None and len(payload) > limits.max_record_bytes:

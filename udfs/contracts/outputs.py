@@ -1,7 +1,7 @@
 """The records of the output topics: the only declaration of their fields.
 
-These structs define the JSON Schemas in docs/contracts (jobs/contracts.py), the columns of Flink's tables (`columns` in
-jobs/tables.py), and what each reader of a topic decodes.
+These structs define the JSON Schemas in docs/contracts (tools/contracts.py), the columns of Flink's tables
+(jobs/common/tables.py), and what each reader of a topic decodes.
 
 - Decoding enforces types, bounds, lengths and patterns, but nothing in `extra_json_schema`. So the contract lists the
   values of an enum, and a reader accepts one that a later release adds.
@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from udfs.history import EVENT_KINDS
-from udfs.rejects import Reason
+from udfs.contracts.packed_events import EVENT_KINDS
+from udfs.contracts.rejects import Reason
 
 ARMS = ("champion", "challenger", "control", "not_eligible")
 #: Of drift, from the least to the most.

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from udfs.rejects import Reason, Reject, explain
+from udfs.contracts.rejects import Reason, Reject, explain
 
 #: Age bands by code, 0 when unknown; ordered, so that a code compares like an age. Append only.
 AGE_BANDS = ("unknown", "under 18", "18-24", "25-34", "35-44", "45-54", "55-64", "65+")
@@ -86,7 +86,7 @@ class ProfileDecoder:
     def accept(self, key: bytes | None, payload: bytes | None) -> tuple[str, bytes]:
         """The user and the packed profile of a record.
 
-        Raises what `udfs.rejects.explain` explains where the record breaks the contract.
+        Raises what `udfs.contracts.rejects.explain` explains where the record breaks the contract.
         """
         if not payload:
             if not key:

@@ -2,9 +2,9 @@
 
 To add a feature:
 1. add an entry to FEATURES below; its `need` names the work that it costs;
-2. store it in udfs/feature_kernel.py: `row[Column.your_feature] = ...`;
-3. define it once more, slowly and obviously, in tests/unit/feature_oracle.py.
-tests/unit/test_features.py fails while one of the three is missing, or while they disagree.
+2. store it in udfs/features/kernel.py: `row[Column.your_feature] = ...`;
+3. define it once more, slowly and obviously, in tests/support/oracles/features.py.
+tests/unit/udfs/features/test_features.py fails while one of the three is missing, or while they disagree.
 To change what a feature means, do all three and raise its `revision`: models trained on the old meaning are refused.
 
 `python -m udfs.features` prints the table.
@@ -18,9 +18,8 @@ from enum import IntFlag
 
 import numpy as np
 
-from udfs.history import DEVICES, EVENT, EVENT_KINDS, PAGE_TYPES
-from udfs.profiles import AGE_BANDS, MEMBERSHIP_TIERS, PROFILE
-from udfs.user_slots import EVENT_ROW, UserSlots
+from udfs.contracts.packed_events import DEVICES, EVENT, EVENT_KINDS, PAGE_TYPES
+from udfs.contracts.profiles import AGE_BANDS, MEMBERSHIP_TIERS, PROFILE
 
 #: A pause longer than this ends a session.
 SESSION_GAP_MS = 1_800_000
@@ -175,78 +174,7 @@ def _profile() -> list[Feature]:
 FEATURES: tuple[Feature, ...] = (*_recency(), *_windows(), *_session(), *_context(), *_lifetime(), *_profile())
 FEATURE_NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 
-_INT64 = np.dtype(np.int64)
 _COLUMN_OF = {name: column for column, name in enumerate(FEATURE_NAMES)}
-
-
-class FeatureComputer:
-    """Computes the named features. Building the first one of a process compiles the kernel, which takes seconds."""
-
-    def __init__(self, names: Sequence[str] = FEATURE_NAMES, history_length: int = 64):
-        """Raises ValueError for an unknown or repeated name, and for a history length below 1."""
-        if history_length < 1:
-            raise ValueError(f"history_length is {history_length}: at least 1")
-        self.names = tuple(names)
-        self.history_length = history_length
-        self._columns = np.array(find_columns(self.names), np.int64)
-        self._needs = int(combined_need(self.names))
-        # Here and not above: the kernel reads this registry, and what only needs names must not load numba.
-        from udfs.feature_kernel import append_rows, compute_rows
-
-        self._compute_rows, self._append_rows = compute_rows, append_rows
-
-    def compute(
-        self,
-        records: np.ndarray,
-        starts: np.ndarray,
-        ends: np.ndarray,
-        lifetime_events: np.ndarray,
-        first_seen_ms: np.ndarray,
-        profiles: np.ndarray,
-    ) -> np.ndarray:
-        """The feature matrix float32[n, len(names)] of n scored events.
-
-        Row r sees the last `history_length` of records[starts[r]:ends[r]], in arrival order; the last one is the event
-        being scored and its time is "now". Records stamped later than now are ignored, by all but `history_events` and
-        `saturated`. Rows do not depend on each other, slices may overlap.
-
-        records EVENT[m], starts and ends int64[n], lifetime_events int64[n] (events ever seen of the user, this one
-        included), first_seen_ms int64[n] (time of the user's first event), profiles PROFILE[n].
-        Raises ValueError for another dtype or shape, and for a slice that is empty or not inside the records.
-        """
-        _check_array("records", records, EVENT, None)
-        _check_array("starts", starts, _INT64, None)
-        rows = len(starts)
-        _check_array("ends", ends, _INT64, rows)
-        _check_array("lifetime_events", lifetime_events, _INT64, rows)
-        _check_array("first_seen_ms", first_seen_ms, _INT64, rows)
-        _check_array("profiles", profiles, PROFILE, rows)
-        matrix = np.empty((rows, len(self.names)), np.float32)
-        broken = self._compute_rows(
-            np.ascontiguousarray(records), starts, ends, lifetime_events, first_seen_ms, np.ascontiguousarray(profiles),
-            self.history_length, self._needs, self._columns, matrix,
-        )  # fmt: skip
-        if broken >= 0:
-            raise ValueError(
-                f"row {broken} is records[{starts[broken]}:{ends[broken]}] of {len(records)}: "
-                "want at least one record, all inside"
-            )
-        return matrix
-
-    def append(self, rows: np.ndarray, slots: np.ndarray, users: UserSlots) -> np.ndarray:
-        """Take in USER_ROW[n] rows in their order, row r into slot slots[r] (int32[n]) of the users.
-
-        Returns the feature matrix float32[m, len(names)] of the m events among them, each as of its arrival: what
-        `compute` gives for the user's history then.
-        """
-        heads = users.heads
-        matrix = np.empty((np.count_nonzero(rows["kind"] == EVENT_ROW), len(self.names)), np.float32)
-        self._append_rows(
-            rows["kind"], rows["event"], rows["profile"], slots,
-            heads["begin"], heads["end"], heads["events"], heads["first_seen_ms"], heads["profile"],
-            users.events, users.ring_length, self.history_length, self._needs, self._columns, matrix,
-        )  # fmt: skip
-        return matrix
 
 
 def find_columns(names: Sequence[str]) -> list[int]:
@@ -295,16 +223,5 @@ def feature_table() -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 
-def _check_array(name: str, array: np.ndarray, dtype: np.dtype, rows: int | None) -> None:
-    if array.dtype != dtype:
-        raise ValueError(f"{name} has dtype {array.dtype}: want {dtype}")
-    if array.ndim != 1 or rows is not None and len(array) != rows:
-        raise ValueError(f"{name} has shape {array.shape}: want {'one dimension' if rows is None else (rows,)}")
-
-
 def _layout(dtype: np.dtype) -> list:
     return [dtype.itemsize, *((name, field.str, field.shape, offset) for name, (field, offset) in dtype.fields.items())]
-
-
-if __name__ == "__main__":
-    print(feature_table())

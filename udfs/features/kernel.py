@@ -3,7 +3,7 @@
 Windows and the session all end at the scored event. So one set of running totals serves them all: whenever the pass
 leaves a window, or the session, the totals so far are that window's features.
 
-Importing this module compiles the kernel, which takes seconds, or finds it compiled: see udfs/kernel_cache.py.
+Importing this module compiles the kernel, which takes seconds, or finds it compiled: see udfs/features/kernel_cache.py.
 """
 
 from enum import IntEnum
@@ -11,11 +11,11 @@ from enum import IntEnum
 import numpy as np
 from numba import from_dtype, njit, types
 
-from udfs import kernel_cache
-from udfs.features import FEATURE_NAMES, SESSION_GAP_MS, WINDOWS_MS, Need
-from udfs.history import DEVICES, EVENT, EVENT_KINDS, NO_ID, PAGE_TYPES
-from udfs.profiles import AGE_BANDS, MEMBERSHIP_TIERS, NO_DAY, PROFILE
-from udfs.user_slots import PROFILE_ROW
+from udfs.contracts.packed_events import DEVICES, EVENT, EVENT_KINDS, NO_ID, PAGE_TYPES
+from udfs.contracts.profiles import AGE_BANDS, MEMBERSHIP_TIERS, NO_DAY, PROFILE
+from udfs.features import kernel_cache
+from udfs.features.catalog import FEATURE_NAMES, SESSION_GAP_MS, WINDOWS_MS, Need
+from udfs.features.user_slots import PROFILE_ROW
 
 #: Where a feature goes in the row of all features. A name that is not in the registry stops the compilation.
 Column = IntEnum("Column", [(name, column) for column, name in enumerate(FEATURE_NAMES)])

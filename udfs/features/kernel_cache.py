@@ -12,13 +12,14 @@ from typing import Self
 
 from numba import config
 
+#: From udfs/ on: what compiled functions are made of.
 SOURCES = (
-    "feature_kernel.py",
-    "features.py",
-    "history.py",
-    "outputs.py",
-    "profiles.py",
-    "user_slots.py",
+    "contracts/outputs.py",
+    "contracts/packed_events.py",
+    "contracts/profiles.py",
+    "features/catalog.py",
+    "features/kernel.py",
+    "features/user_slots.py",
     "workers/protocol.py",
     "workers/score_writer.py",
 )
@@ -26,7 +27,7 @@ SOURCES = (
 
 def entry_options() -> dict:
     """Options of `njit` for a function that Python calls: it is kept here, whichever module comes first."""
-    config.CACHE_LOCATOR_CLASSES = "udfs.kernel_cache.KernelCacheLocator"
+    config.CACHE_LOCATOR_CLASSES = "udfs.features.kernel_cache.KernelCacheLocator"
     return {"error_model": "numpy", "nogil": True, "cache": is_usable()}
 
 
@@ -57,7 +58,7 @@ def content_hash() -> str:
     """SHA-256, in hex, of the sources that decide what the kernel computes."""
     digest = sha256()
     for name in SOURCES:
-        digest.update((Path(__file__).parent / name).read_bytes())
+        digest.update((Path(__file__).parents[1] / name).read_bytes())
     return digest.hexdigest()
 
 

@@ -9,8 +9,8 @@ from typing import Self
 
 import numpy as np
 
-from udfs.history import EVENT
-from udfs.profiles import NO_PROFILE, PROFILE
+from udfs.contracts.packed_events import EVENT
+from udfs.contracts.profiles import NO_PROFILE, PROFILE
 
 #: Changes with everything that gives the bytes in state another meaning: a job refuses state of another layout.
 LAYOUT = 1

@@ -4,10 +4,10 @@ import numpy as np
 from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
-from udfs.events import ClickDecoder, ClickLimits
-from udfs.flink_columns import Column, ColumnFunction, row_type
+from udfs.contracts.clicks import ClickDecoder, ClickLimits
+from udfs.contracts.profiles import ProfileDecoder
+from udfs.flink.columns import Column, ColumnFunction, row_type
 from udfs.metrics import RejectedMetric
-from udfs.profiles import ProfileDecoder
 
 #: What a decoded row has beside what it decoded: its time, and of a rejected one why, and its bytes.
 _OF_RECORD = {

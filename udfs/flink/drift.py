@@ -7,10 +7,10 @@ import numpy as np
 from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
-from udfs.drift import CELLS, NewestDrift, Thresholds, count_cells, window_drift
-from udfs.flink_columns import Column, ColumnFunction, row_type
-from udfs.outputs import to_json
-from udfs.references import References
+from udfs.contracts.outputs import to_json
+from udfs.flink.columns import Column, ColumnFunction, row_type
+from udfs.measurement.drift import CELLS, NewestDrift, Thresholds, count_cells, window_drift
+from udfs.rollout.references import References
 
 
 class FindCells(ColumnFunction):

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pyflink.table import DataTypes
 from pyflink.table.udf import TableFunction, udtf
 
-from udfs.experiments import Arm, Finding, judge
-from udfs.kpis import Kpi
-from udfs.outputs import ExperimentResult
-from udfs.sql_types import sql_types
+from udfs.contracts.outputs import ExperimentResult
+from udfs.contracts.sql_types import sql_types
+from udfs.measurement.experiment import Arm, Finding, judge
+from udfs.measurement.kpis import Kpi
 
 #: The SQL types of the fields of a record that the verdict has; the job adds the others, which come first.
 VERDICT_TYPES = {

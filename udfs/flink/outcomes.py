@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 from pyflink.table import DataTypes
 
-from udfs.events import ClickDecoder, ClickLimits
-from udfs.flink_columns import Column, ColumnFunction, row_type
-from udfs.history import EVENT
-from udfs.quality import COUNT, MEASURES
+from udfs.contracts.clicks import ClickDecoder, ClickLimits
+from udfs.contracts.packed_events import EVENT
+from udfs.flink.columns import Column, ColumnFunction, row_type
+from udfs.measurement.quality import COUNT, MEASURES
 
 
 class ReadAmounts(ColumnFunction):

@@ -4,9 +4,9 @@ import msgspec
 import numpy as np
 from pyflink.table import DataTypes
 
-from udfs.events import Click, ClickDecoder, ClickLimits
-from udfs.flink_columns import Column, ColumnFunction, row_type
-from udfs.history import EVENT, EVENT_KINDS, NO_ID
+from udfs.contracts.clicks import Click, ClickDecoder, ClickLimits
+from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID
+from udfs.flink.columns import Column, ColumnFunction, row_type
 
 _PURCHASE = EVENT_KINDS.index("purchase")
 _PROMOTIONS = tuple(EVENT_KINDS.index(name) for name in ("view_promotion", "select_promotion"))

@@ -9,8 +9,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 
+from udfs.config.variables import SECRET_ADVICE, is_written_secret
 from udfs.kafka.errors import KafkaClientError
-from udfs.variables import SECRET_ADVICE, is_written_secret
 
 #: A variable of the environment that Kafka's Java clients look up where they run; Python's are given its value.
 CLUSTER_VARIABLE = re.compile(r"\$\{env:(\w+)\}")

@@ -1,6 +1,6 @@
 """Committed records, read by position and time and without a consumer group."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from kafka import KafkaConsumer, TopicPartition
@@ -13,18 +13,22 @@ POLL_MS = 500
 SILENCE_MS = 30_000
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 
+#: Properties, topic and time in, values out, as `read_topic` does it.
+ReadTopic = Callable[[Mapping[str, object], str, int | None], Iterator[bytes]]
+
 
 def read_topic(properties: Mapping[str, object], topic: str, since_ms: int | None = None) -> Iterator[bytes]:
     """The values of all committed records that a topic has now, or of those that Kafka has stamped since a time.
 
-    What follows the beginning of a transaction that is still open is not committed yet. `properties` are Kafka client
-    properties. Raises KafkaClientError when the topic does not exist or can't be read.
+    What follows the beginning of a transaction that is still open is not committed yet; tombstones are left out.
+    `properties` are Kafka client properties. Raises KafkaClientError when the topic does not exist or can't be read.
     """
     with open_topics(properties, topic) as (consumer, partitions):
         if since_ms is not None:
             seek_to_time(consumer, partitions, since_ms)
         for record in records_until_now(consumer, partitions):
-            yield record.value
+            if record.value is not None:
+                yield record.value
 
 
 @contextmanager
@@ -43,7 +47,7 @@ def partitions_of(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
     if not numbers:
         raise KafkaClientError(
             f"topic {topic} does not exist, or this user may not see it",
-            "check the name and the user's rights; python -m jobs.topics --conf FILE creates a job's topics",
+            "check the name and the user's rights; python -m jobs.ops.topics --conf FILE creates a job's topics",
         )
     return [TopicPartition(topic, number) for number in sorted(numbers)]
 

@@ -20,8 +20,8 @@ import numpy as np
 from msgspec import Meta
 from scipy.special import chdtri
 
-from udfs.features import FEATURES
-from udfs.outputs import LEVELS, DriftWindow, FeatureDrift, Level
+from udfs.contracts.outputs import LEVELS, DriftWindow, FeatureDrift, Level
+from udfs.features.catalog import FEATURES
 
 REFERENCE_FILE = "reference.json"
 SCORE = "score"  # its name among the features

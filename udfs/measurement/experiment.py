@@ -6,9 +6,9 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from udfs.effects import LEAST_USERS, SRM_ALPHA, Effect, Moments, holm, measure_effect, sample_ratio_p
-from udfs.kpis import Kpi
-from udfs.outputs import ExperimentAction
+from udfs.contracts.outputs import ExperimentAction
+from udfs.measurement.effects import LEAST_USERS, SRM_ALPHA, Effect, Moments, holm, measure_effect, sample_ratio_p
+from udfs.measurement.kpis import Kpi
 
 #: Which of a user's four values are multiplied, in the order of the products in an arm's flat sums.
 PAIRS = tuple(combinations_with_replacement(range(4), 2))

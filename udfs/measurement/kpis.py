@@ -8,7 +8,7 @@ import msgspec
 import pandas as pd
 from msgspec import Meta
 
-from udfs.yaml_files import key_and_rule, read_yaml
+from udfs.config.reading import key_and_rule, read_yaml
 
 #: Lies beside the settings file of whatever needs the KPIs.
 KPIS_FILE = "kpis.yaml"

@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from udfs.durations import Duration, duration_ms
-from udfs.history import EVENT, EVENT_KINDS
-from udfs.yaml_files import read_yaml
+from udfs.config.durations import Duration, duration_ms
+from udfs.config.reading import read_yaml
+from udfs.contracts.packed_events import EVENT, EVENT_KINDS
 
 #: Lies beside the settings file of whatever needs a label.
 LABELS_FILE = "labels.yaml"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xgboost
 
-from udfs.lightgbm_text import load_text
-from udfs.model import LIGHTGBM_FILE, Bundle
+from udfs.models.bundle import LIGHTGBM_FILE, Bundle
+from udfs.models.lightgbm_text import load_text
 
 if TYPE_CHECKING:
     import lightgbm

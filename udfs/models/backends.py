@@ -9,10 +9,21 @@ from collections.abc import Callable
 from statistics import median
 from typing import Literal
 
+import msgspec
 import numpy as np
 import onnxruntime
 
-from udfs.model import EXPORT_FILE, Bundle, BundleError, Scorer, check_scores
+from udfs.features.computer import FeatureComputer
+from udfs.models import lightgbm_text, remote
+from udfs.models.bundle import (
+    ENDPOINT_FILE,
+    EXPORT_FILE,
+    LIGHTGBM_FILE,
+    Bundle,
+    BundleError,
+    check_scores,
+    load_booster,
+)
 
 EngineName = Literal["auto", "native", "onnx"]
 #: Batch sizes at which the engines are compared.
@@ -42,6 +53,35 @@ def build_engine(bundle: Bundle, engine: EngineName, threads: int = 1) -> Predic
     if engine == "onnx":
         return exported
     return faster_by_size(exported, native, measure_break_even(exported, native, rows.features))
+
+
+class Scorer:
+    """Features and model of a bundle, ready to score. Building the first one of a process takes seconds."""
+
+    def __init__(self, bundle: Bundle, threads: int = 1):
+        self.features = FeatureComputer(bundle.manifest.features, bundle.manifest.history_length)
+        self._predict = native_predict(bundle.model_file, bundle.model, threads)
+
+    def predict(self, matrix: np.ndarray) -> np.ndarray:
+        """The probability of the label, float32[n], from the feature matrix float32[n, k] with NaN for missing."""
+        if not len(matrix):
+            return np.empty(0, np.float32)
+        return self._predict(matrix)
+
+
+def native_predict(model_file: str, model: bytes, threads: int = 1) -> Callable[[np.ndarray], np.ndarray]:
+    """A model in its own library: probabilities float32[n] of n > 0 feature rows float32[n, k], NaN for missing.
+
+    A model that another process serves raises RemoteError when it has none.
+    """
+    if model_file == LIGHTGBM_FILE:
+        text = lightgbm_text.load_text(model)
+        return lambda matrix: text.predict(matrix, num_threads=threads).astype(np.float32)
+    if model_file == ENDPOINT_FILE:
+        return remote.RemoteScorer(msgspec.json.decode(model, type=remote.Endpoint)).predict
+    booster = load_booster(model)
+    booster.set_param({"nthread": threads})
+    return lambda matrix: booster.inplace_predict(matrix, missing=np.nan)
 
 
 class OnnxScorer:

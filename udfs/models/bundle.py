@@ -18,9 +18,9 @@ import numpy as np
 import xgboost
 from msgspec import Meta
 
-from udfs import lightgbm_text, remote
-from udfs.features import FeatureComputer, find_columns, schema_hash
-from udfs.labels import Label, LabelError, label_of_sentence
+from udfs.features.catalog import find_columns, schema_hash
+from udfs.measurement.labels import Label, LabelError, label_of_sentence
+from udfs.models import lightgbm_text, remote
 
 FORMAT = 2
 _WITH_SENTENCES = 1  # the format whose manifests had the label as an English sentence
@@ -65,7 +65,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     seed: int | None = None
     libraries: Annotated[dict[str, str], Meta(description="their versions at training")] = {}
     git_commit: str | None = None
-    export: Annotated[dict[str, float], Meta(description="certificate of model.onnx, see training/onnx_export.py")] = {}
+    export: Annotated[
+        dict[str, float], Meta(description="certificate of model.onnx, see training/modeling/onnx_export.py")
+    ] = {}
     files: Annotated[dict[str, Sha256], Meta(description="SHA-256 of each file of the bundle but this one")]
 
     @property
@@ -183,35 +185,6 @@ def check_scores(bundle: Bundle, scores: np.ndarray, tolerance: float, scorer: s
         )
 
 
-class Scorer:
-    """Features and model of a bundle, ready to score. Building the first one of a process takes seconds."""
-
-    def __init__(self, bundle: Bundle, threads: int = 1):
-        self.features = FeatureComputer(bundle.manifest.features, bundle.manifest.history_length)
-        self._predict = native_predict(bundle.model_file, bundle.model, threads)
-
-    def predict(self, matrix: np.ndarray) -> np.ndarray:
-        """The probability of the label, float32[n], from the feature matrix float32[n, k] with NaN for missing."""
-        if not len(matrix):
-            return np.empty(0, np.float32)
-        return self._predict(matrix)
-
-
-def native_predict(model_file: str, model: bytes, threads: int = 1) -> Callable[[np.ndarray], np.ndarray]:
-    """A model in its own library: probabilities float32[n] of n > 0 feature rows float32[n, k], NaN for missing.
-
-    A model that another process serves raises RemoteError when it has none.
-    """
-    if model_file == LIGHTGBM_FILE:
-        text = lightgbm_text.load_text(model)
-        return lambda matrix: text.predict(matrix, num_threads=threads).astype(np.float32)
-    if model_file == ENDPOINT_FILE:
-        return remote.RemoteScorer(msgspec.json.decode(model, type=remote.Endpoint)).predict
-    booster = _load_booster(model)
-    booster.set_param({"nthread": threads})
-    return lambda matrix: booster.inplace_predict(matrix, missing=np.nan)
-
-
 class _AnyFormat(msgspec.Struct):
     format: int
 
@@ -287,7 +260,7 @@ def _check_xgboost(model: bytes, manifest: Manifest, path: str) -> None:
     if not model:  # XGBoost would end the process
         raise BundleError(f"{path}: not an XGBoost model: the file is empty")
     try:
-        booster = _load_booster(model)
+        booster = load_booster(model)
     except xgboost.core.XGBoostError as error:
         raise BundleError(f"{path}: not an XGBoost model: {_essence(error)}") from error
     _check_names(booster.feature_names, booster.num_features(), manifest, path)
@@ -334,7 +307,8 @@ def _check_objective(found: str, wanted: str, path: str) -> None:
         raise BundleError(f"{path}: the model's objective is {found!r}, want {wanted!r}")
 
 
-def _load_booster(model: bytes) -> xgboost.Booster:
+def load_booster(model: bytes) -> xgboost.Booster:
+    """XGBoost's model of the content of MODEL_FILE. Raises XGBoostError."""
     booster = xgboost.Booster()
     booster.load_model(bytearray(model))
     return booster

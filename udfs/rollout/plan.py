@@ -15,10 +15,10 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from udfs.features import FEATURES
-from udfs.model import VERSION_PATTERN
-from udfs.rules import Rule, RuleError, check_rule, matches, rule_features
-from udfs.yaml_files import MISSING_KEY, UNKNOWN_KEY, key_and_rule, read_yaml
+from udfs.config.reading import MISSING_KEY, UNKNOWN_KEY, key_and_rule, read_yaml
+from udfs.features.catalog import FEATURES
+from udfs.models.bundle import VERSION_PATTERN
+from udfs.rollout.rules import Rule, RuleError, check_rule, matches, rule_features
 
 Version = Annotated[str, Meta(pattern=VERSION_PATTERN)]
 Share = Annotated[float, Meta(ge=0, le=1)]

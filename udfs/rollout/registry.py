@@ -3,7 +3,7 @@
     bundles/<version>/...       immutable; without its manifest.json, which is uploaded last, a bundle is not there
     ledger/<8 digits>.json      one file for each change of who serves; the newest whole one says who does
 
-It lies on any file system that fsspec knows. training/ledger.py writes it.
+It lies on any file system that fsspec knows. training/rollout/ledger.py writes it.
 """
 
 import re
@@ -16,7 +16,7 @@ import msgspec
 from fsspec.core import url_to_fs
 from msgspec import Meta
 
-from udfs.model import (
+from udfs.models.bundle import (
     MANIFEST_FILE,
     VERSION_PATTERN,
     Bundle,
@@ -26,7 +26,7 @@ from udfs.model import (
     read_listed_file,
     read_manifest,
 )
-from udfs.rollout import Rollout, RolloutError, check_rollout
+from udfs.rollout.plan import Rollout, RolloutError, check_rollout
 
 ENTRY_FORMAT = 1
 
@@ -96,7 +96,7 @@ class Registry:
         return None
 
     def bundle(self, version: str, history_length: int | None = None) -> Bundle:
-        """A staged bundle, checked like `udfs.model.load_bundle` does.
+        """A staged bundle, checked like `udfs.models.bundle.load_bundle` does.
 
         Raises BundleError for one that must not serve, RegistryError when the registry can't be read just now.
         """

@@ -23,9 +23,9 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from udfs.features import FEATURE_NAMES
-from udfs.history import DEVICES, EVENT_KINDS, PAGE_TYPES
-from udfs.profiles import AGE_BANDS, MEMBERSHIP_TIERS, country_code
+from udfs.contracts.packed_events import DEVICES, EVENT_KINDS, PAGE_TYPES
+from udfs.contracts.profiles import AGE_BANDS, MEMBERSHIP_TIERS, country_code
+from udfs.features.catalog import FEATURE_NAMES
 
 #: The vocabularies of features that are codes, `country` apart.
 VOCABULARIES = {

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from udfs.deployment import Deployer, Deployment, Options
-from udfs.follower import Follower
-from udfs.model import Bundle, BundleError
-from udfs.registry import Registry
-from udfs.rollout import Rollout
+from udfs.models.bundle import Bundle, BundleError
+from udfs.rollout.plan import Rollout
+from udfs.rollout.registry import Registry
+from udfs.serving.deployment import Deployer, Deployment, Options
+from udfs.serving.poller import Follower
 
 #: The number of what serves where there is no ledger.
 NO_ENTRY = 0

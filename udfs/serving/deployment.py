@@ -7,17 +7,17 @@ from functools import partial
 
 import numpy as np
 
-from udfs.breaker import PAUSE_S, Breaker
-from udfs.engines import EngineName, Predict, build_engine
-from udfs.features import FeatureComputer
-from udfs.history import EVENT, read_histories
-from udfs.model import Bundle, BundleError, Manifest, Scorer
-from udfs.profiles import NO_PROFILE, PROFILE
-from udfs.remote import RemoteError
-from udfs.rollout import CHAMPION, CONTROL, Rollout, arms, assign, eligible_rows, rollout_features
-from udfs.rules import matches
-from udfs.shadows import Shadows
-from udfs.user_slots import UserSlots
+from udfs.contracts.packed_events import EVENT, read_histories
+from udfs.contracts.profiles import NO_PROFILE, PROFILE
+from udfs.features.computer import FeatureComputer
+from udfs.features.user_slots import UserSlots
+from udfs.models.backends import EngineName, Predict, Scorer, build_engine
+from udfs.models.bundle import Bundle, BundleError, Manifest
+from udfs.models.circuit_breaker import PAUSE_S, Breaker
+from udfs.models.remote import RemoteError
+from udfs.rollout.plan import CHAMPION, CONTROL, Rollout, arms, assign, eligible_rows, rollout_features
+from udfs.rollout.rules import matches
+from udfs.serving.shadows import Shadows
 
 log = logging.getLogger(__name__)
 

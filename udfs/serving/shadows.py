@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 
 import numpy as np
 
-from udfs.breaker import PAUSE_S, Breaker
+from udfs.models.circuit_breaker import PAUSE_S, Breaker
 
 log = logging.getLogger(__name__)
 

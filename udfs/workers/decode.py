@@ -5,12 +5,12 @@ import time
 
 import numpy as np
 
-from udfs.events import ClickDecoder, ClickLimits, pack_click
+from udfs.contracts.clicks import ClickDecoder, ClickLimits, pack_click
+from udfs.contracts.outputs import DeadLetter, iso_time, to_json
+from udfs.contracts.profiles import ProfileDecoder
+from udfs.contracts.rejects import Reject, explain
+from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW_FORMAT
 from udfs.metrics import LatencyMetric, RejectedMetric
-from udfs.outputs import DeadLetter, iso_time, to_json
-from udfs.profiles import ProfileDecoder
-from udfs.rejects import Reject, explain
-from udfs.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW_FORMAT
 from udfs.workers.metrics import MetricGroup
 from udfs.workers.protocol import RECORD_HEADER, Rows, SharedMemory, frame_record
 from udfs.workers.server import Handler

@@ -5,13 +5,13 @@ from functools import cached_property
 
 import numpy as np
 
-from udfs.deployment import Scored
-from udfs.history import EVENT
+from udfs.contracts.outputs import FeatureVector, ShadowScores, to_json
+from udfs.contracts.packed_events import EVENT
+from udfs.features.user_slots import EVENT_ROW, SLOT_HEAD, USER_ROW, UserSlots
 from udfs.metrics import LatencyMetric
-from udfs.outputs import FeatureVector, ShadowScores, to_json
-from udfs.sampling import in_sample
-from udfs.serving import Serving, follow
-from udfs.user_slots import EVENT_ROW, SLOT_HEAD, USER_ROW, UserSlots
+from udfs.rollout.sampling import in_sample
+from udfs.serving.bootstrap import Serving, follow
+from udfs.serving.deployment import Scored
 from udfs.workers.metrics import MetricGroup
 from udfs.workers.protocol import Rows, SharedMemory, frame_record
 from udfs.workers.score_writer import verdict, write_scores

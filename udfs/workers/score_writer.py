@@ -1,7 +1,7 @@
 """Scores of a batch as JSON, compiled: a struct and an encoder's call for each would take as long as its features.
 
-Each record is what msgspec would make of udfs.outputs.Score, but that a score has nine significant digits: as many as a
-float32 needs to be read back as the same.
+Each record is what msgspec would make of a Score, but that a score has nine significant digits: as many as a float32
+needs to be read back as the same.
 """
 
 import json
@@ -9,9 +9,9 @@ import json
 import numpy as np
 from numba import njit, types
 
-from udfs import kernel_cache
-from udfs.history import EVENT_KINDS
-from udfs.outputs import Score
+from udfs.contracts.outputs import Score
+from udfs.contracts.packed_events import EVENT_KINDS
+from udfs.features import kernel_cache
 from udfs.workers.protocol import RECORD_HEADER
 
 _HEADER_BYTES = RECORD_HEADER.size + 4  # and the key's length

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from kafka.admin import KafkaAdminClient
 from kafka.errors import AuthorizationError, CoordinatorNotAvailableError, KafkaError, for_code
 
-from jobs.doctor import Finding
-from jobs.settings import Settings
-from jobs.topics import check_dead_letter_room, topics_by_role
-from udfs.durations import duration_ms
+from jobs.common.settings import Settings
+from jobs.common.topics import check_dead_letter_room, topics_by_role
+from jobs.ops.doctor.finding import Finding
+from udfs.config.durations import duration_ms
 from udfs.kafka.connection import one_line, open_admin, open_producer
 from udfs.kafka.errors import KafkaClientError
 
@@ -55,7 +55,7 @@ def check_topic(role: str, topic: Mapping, parallelism: int) -> Finding:
             return Finding(
                 subject, "hidden: DESCRIBE is refused", f"grant this user {', '.join(wanted_operations(role))}"
             )
-        return Finding(subject, f"does not exist ({error.__name__})", "python -m jobs.topics --conf FILE")
+        return Finding(subject, f"does not exist ({error.__name__})", "python -m jobs.ops.topics --conf FILE")
     partitions = len(topic["partitions"])
     found = f"{partitions} partition{'s'[: partitions != 1]}"
     refused = missing_operations(wanted_operations(role), topic.get("authorized_operations"))

@@ -1,4 +1,4 @@
-"""What the target of some settings lacks: their Kafka, their model, their cluster. jobs.doctor prints it."""
+"""Checks of what the settings of the score job point at: Kafka, model and Flink cluster."""
 
 import json
 import time
@@ -8,15 +8,17 @@ from pathlib import Path
 
 import urllib3
 
-from jobs.doctor import PROJECT, Finding, mebibytes, pins
-from jobs.doctor_kafka import check_clock, check_kafka
-from jobs.settings import Settings, load_settings, shared_memory_bytes
-from udfs.deployment import Options
-from udfs.durations import duration_ms
-from udfs.model import BundleError, load_bundle
-from udfs.registry import RegistryError
-from udfs.serving import serving_bundle, serving_registry
+from jobs.common.settings import Settings, load_settings, shared_memory_bytes
+from jobs.ops.doctor.finding import Finding, mebibytes
+from jobs.ops.doctor.kafka import check_clock, check_kafka
+from udfs.config.durations import duration_ms
+from udfs.models.bundle import BundleError, load_bundle
+from udfs.rollout.registry import RegistryError
+from udfs.serving.bootstrap import serving_bundle, serving_registry
+from udfs.serving.deployment import Options
 
+#: Where the JARs of this version may lie, from the working directory: in a release, in a checkout.
+JAR_DIRECTORIES = (Path("jars"), Path("build", "jars", "job"))
 #: What a cluster's lib/ needs beside Flink's own JARs: the start of each name, and where it is from.
 NEEDED_JARS = {
     "flink-sql-connector-kafka-": "build/jars/job",
@@ -28,7 +30,7 @@ NEEDED_JARS = {
 def check_target(conf: Path, overrides: Sequence[str], flink: str | None) -> Iterator[Finding]:
     """All that can be told of the score job's target. Raises ConfigError."""
     settings = load_settings(conf, overrides)
-    yield check_client(version("apache-flink"))
+    yield Finding("Flink client", version("apache-flink"))
     yield check_model(settings)
     yield from check_kafka(settings)
     if flink is None:
@@ -37,12 +39,6 @@ def check_target(conf: Path, overrides: Sequence[str], flink: str | None) -> Ite
         yield describe_shared_memory(settings, 1)
     else:
         yield from check_cluster(settings, flink)
-
-
-def check_client(installed: str) -> Finding:
-    """Compare the installed Flink with that of requirements.txt, which the JARs are built for."""
-    pinned = pins((PROJECT / "requirements.txt").read_text().splitlines())["apache-flink"]
-    return Finding("Flink client", installed, "" if installed == pinned else f"want {pinned}: make venv")
 
 
 def check_model(settings: Settings) -> Finding:
@@ -121,7 +117,7 @@ def describe_shared_memory(settings: Settings, slots: int) -> Finding:
 def check_jars(classpath: Sequence[str], flink: str) -> Iterator[Finding]:
     """The JARs of the JobManager's class path; TaskManagers are started from the same image or directory."""
     names = [Path(entry).name for entry in classpath]
-    built = {jar.name for jar in (PROJECT / "build" / "jars" / "job").glob("*.jar")}
+    built = {jar.name for directory in JAR_DIRECTORIES for jar in directory.glob("*.jar")}
     for start, origin in NEEDED_JARS.items():
         found = [name for name in names if name.startswith(start)]
         wanted = [name for name in built if name.startswith(start)] or [f"{start}{flink}.jar"] * start.endswith(

@@ -1,6 +1,6 @@
 """Shows what is in topics: the newest records, one user's across topics in time order, or what comes from now on.
 
-    python -m jobs.peek [TOPIC ...] --conf FILE [--user ID] [--since T] [--limit N] [--follow] [--json]
+    python -m jobs.ops.peek [TOPIC ...] --conf FILE [--user ID] [--since T] [--limit N] [--follow] [--json]
 
 TOPIC is a key of `topics` in the settings. It commits no offsets and writes nothing. Lines of JSON when piped.
 
@@ -20,10 +20,10 @@ from kafka import KafkaConsumer, TopicPartition
 from rich.console import Console
 from rich.text import Text
 
-from jobs.peek_view import USER_ROLES, Seen, as_json, as_line, see
-from jobs.settings import ConfigError, Settings, Topics, load_settings
-from jobs.time_options import time_ms
-from jobs.topics import all_topics
+from jobs.common.settings import ConfigError, Settings, Topics, load_settings
+from jobs.common.topics import all_topics
+from jobs.ops.peek.formatting import USER_ROLES, Seen, as_json, as_line, see
+from jobs.ops.time_options import time_ms
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.reading import POLL_MS, open_topics, records_until_now, seek_to_time
 
@@ -91,7 +91,7 @@ def _print_columns(console: Console) -> Callable[[Seen], None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="jobs.peek", description="Show what is in topics.")
+    parser = argparse.ArgumentParser(prog="jobs.ops.peek", description="Show what is in topics.")
     roles = msgspec.structs.fields(Topics)
     parser.add_argument("topics", nargs="*", metavar="TOPIC", help=", ".join(field.name for field in roles))
     parser.add_argument("--conf", type=Path, required=True)

@@ -1,8 +1,8 @@
 """Sends recorded or simulated clicks to Kafka: as fast as possible, at a steady rate, or as fast as they happened.
 
-    python -m jobs.replay clicks.jsonl.gz --rate 500
-    python -m jobs.replay events.csv.gz --mapping conf/mappings/taobao.yaml --times shift --speed 60
-    python -m jobs.replay --simulate users=2000,hours=24,seed=1 --profiles simulated --times shift
+    python -m jobs.ops.replay clicks.jsonl.gz --rate 500
+    python -m jobs.ops.replay events.csv.gz --mapping conf/mappings/taobao.yaml --times shift --speed 60
+    python -m jobs.ops.replay --simulate users=2000,hours=24,seed=1 --profiles simulated --times shift
 
 From a program: send(producer, topic, at_rate(records, 500)), with records from file_records or click_records.
 """
@@ -22,11 +22,11 @@ from pathlib import Path
 from kafka import KafkaProducer
 from rich.console import Console
 
-from jobs.replay_options import SIMULATION_OPTIONS, OptionError, producer_options, simulation
-from jobs.replay_progress import Total, shown_progress
-from jobs.replay_send import FOR_LATENCY, FOR_THROUGHPUT, Sent, at_rate, at_recorded_speed, send
-from training.mapping import MappingError, load_mapping
-from training.records import (
+from jobs.ops.replay.options import SIMULATION_OPTIONS, OptionError, producer_options, simulation
+from jobs.ops.replay.producer import FOR_LATENCY, FOR_THROUGHPUT, Sent, at_rate, at_recorded_speed, send
+from jobs.ops.replay.progress import Total, shown_progress
+from training.data.mapping import MappingError, load_mapping
+from training.data.sources import (
     Record,
     SourceError,
     UnfitReporter,
@@ -39,8 +39,8 @@ from training.records import (
     profile_records,
     weeks_to_shift,
 )
-from training.simulate import simulate
-from udfs.events import ClickLimits
+from training.simulation.clickstream import simulate
+from udfs.contracts.clicks import ClickLimits
 from udfs.kafka.connection import kafka_failures, open_producer
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import LOCAL_SERVERS
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m jobs.replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m jobs.ops.replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("source", nargs="?", type=Path, help="a .csv, .jsonl (either also .gz) or .parquet file")

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from kafka import KafkaProducer
 
-from training.simulate import Simulation
+from training.simulation.clickstream import Simulation
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import PROPERTIES, key_and_value
 

@@ -11,7 +11,7 @@ from kafka.errors import KafkaError
 from kafka.partitioner.default import murmur2
 from kafka.producer.future import FutureRecordMetadata
 
-from training.records import Record
+from training.data.sources import Record
 from udfs.kafka.connection import open_producer
 
 #: A paced replay looks at the clock so often: steady for a consumer, and few calls of sleep.

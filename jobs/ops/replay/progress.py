@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from training.records import Record
+from training.data.sources import Record
 
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 10.0

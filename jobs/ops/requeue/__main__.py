@@ -1,6 +1,6 @@
 """Dead letters back to their topics, once each, when the job has learned to accept them.
 
-    python -m jobs.requeue --conf FILE [--reason R] [--since T] [--until T] [--limit N] [--dry-run]
+    python -m jobs.ops.requeue --conf FILE [--reason R] [--since T] [--until T] [--limit N] [--dry-run]
 
 A letter goes back when the decoder of this release, under these settings, accepts it: so run the release that the job
 runs. It returns with its bytes and its timestamp to its partition. The same transaction notes it in the topic
@@ -22,14 +22,14 @@ from kafka.errors import KafkaError
 from rich.console import Console
 from rich.table import Table
 
-from jobs.requeue_plan import Fate, Judge, Plan, note, note_key, noted_position, read_letter
-from jobs.settings import ConfigError, Settings, load_settings
-from jobs.time_options import time_ms
+from jobs.common.settings import ConfigError, Settings, load_settings
+from jobs.ops.requeue.plan import Fate, Judge, Plan, note, note_key, noted_position, read_letter
+from jobs.ops.time_options import time_ms
+from udfs.contracts.outputs import DeadLetter
+from udfs.contracts.rejects import Reason
 from udfs.kafka.connection import open_producer
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.reading import MAX_RECORD_BYTES, open_topics, records_until_now, seek_to_time
-from udfs.outputs import DeadLetter
-from udfs.rejects import Reason
 
 BATCH = 500  # letters in a transaction
 LIMIT = 100_000  # letters in a run: they are sorted in memory
@@ -132,7 +132,7 @@ def _heading(fate: Fate, dry_run: bool) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="jobs.requeue", description="Send dead letters back, once each.")
+    parser = argparse.ArgumentParser(prog="jobs.ops.requeue", description="Send dead letters back, once each.")
     parser.add_argument("--conf", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--reason", choices=[*Reason], help="only letters of this reason")

@@ -9,11 +9,11 @@ from enum import StrEnum
 import msgspec
 from kafka.consumer.fetcher import ConsumerRecord
 
-from jobs.settings import Settings, click_limits
-from udfs.events import ClickDecoder
+from jobs.common.settings import Settings, click_limits
+from udfs.contracts.clicks import ClickDecoder
+from udfs.contracts.outputs import DeadLetter, Position, RequeuedLetter, to_json
+from udfs.contracts.profiles import ProfileDecoder
 from udfs.kafka.errors import KafkaClientError
-from udfs.outputs import DeadLetter, Position, RequeuedLetter, to_json
-from udfs.profiles import ProfileDecoder
 
 _decode = msgspec.json.Decoder(DeadLetter).decode
 

@@ -5,8 +5,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-from jobs.replay_send import at_rate
-from tests.e2e.pipeline import Pipeline
+from jobs.ops.replay.producer import at_rate
+from tests.support.e2e.pipeline import Pipeline
 
 
 class FlowingClicks(threading.Thread):

@@ -10,15 +10,15 @@ from urllib.parse import urlparse
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from jobs import flink_client
-from jobs.local_stack import LocalStack
-from jobs.replay_send import FOR_THROUGHPUT, send
-from jobs.settings import Settings
-from tests.contracts import WRITTEN, broken
-from training.archive import find_parts, read_part
-from training.records import Record
+from jobs.common.settings import Settings
+from jobs.ops.replay.producer import FOR_THROUGHPUT, send
+from tests.support.contracts import WRITTEN, broken
+from tools.stack import flink_client
+from tools.stack.local_stack import LocalStack
+from training.data.archive import find_parts, read_part
+from training.data.sources import Record
 
-CONF = Path(__file__).parents[2] / "conf" / "local.yaml"
+CONF = Path(__file__).parents[3] / "conf" / "local.yaml"
 READ_SECONDS = 120
 CHECKED_RECORDS = 2_000  # of a topic, against its contract
 

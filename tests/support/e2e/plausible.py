@@ -13,20 +13,20 @@ import numpy as np
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from jobs.settings import Settings
-from training.ledger import append, next_entry, upload_bundle
-from training.records import profile_records
-from training.runs import Decision, Gate, Run, Window, run_name, write_run
-from training.simulate import Simulation, simulate
-from udfs.deployment import Deployment, Options, load_model
-from udfs.events import ClickDecoder, ClickLimits
-from udfs.history import EVENT
-from udfs.kpis import Kpi
-from udfs.model import load_bundle
-from udfs.profiles import ProfileDecoder
-from udfs.registry import Registry
-from udfs.rollout import Challenger, Control, Rollout
-from udfs.rules import Rule
+from jobs.common.settings import Settings
+from training.data.sources import profile_records
+from training.retraining.run_store import Decision, Gate, Run, Window, run_name, write_run
+from training.rollout.ledger import append, next_entry, upload_bundle
+from training.simulation.clickstream import Simulation, simulate
+from udfs.contracts.clicks import ClickDecoder, ClickLimits
+from udfs.contracts.packed_events import EVENT
+from udfs.contracts.profiles import ProfileDecoder
+from udfs.measurement.kpis import Kpi
+from udfs.models.bundle import load_bundle
+from udfs.rollout.plan import Challenger, Control, Rollout
+from udfs.rollout.registry import Registry
+from udfs.rollout.rules import Rule
+from udfs.serving.deployment import Deployment, Options, load_model
 
 MINUTE = 60_000
 HISTORY_BYTES = 64 * EVENT.itemsize

@@ -5,7 +5,7 @@ from math import sqrt
 
 import numpy as np
 
-from udfs.effects import Effect, always_valid_p, boundary
+from udfs.measurement.effects import Effect, always_valid_p, boundary
 
 
 @dataclass(frozen=True)

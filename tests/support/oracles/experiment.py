@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.experiment import Report
+from training.experiments.comparison import Report
 
 
 def expected_records(report: Report) -> dict[str, dict]:

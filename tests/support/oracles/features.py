@@ -10,8 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from udfs.history import DEVICES, EVENT_KINDS, PAGE_TYPES
-from udfs.profiles import AGE_BANDS, MEMBERSHIP_TIERS, NO_DAY
+from udfs.contracts.packed_events import DEVICES, EVENT_KINDS, PAGE_TYPES
+from udfs.contracts.profiles import AGE_BANDS, MEMBERSHIP_TIERS, NO_DAY
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000

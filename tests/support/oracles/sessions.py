@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from udfs.kpis import COUNTED
+from udfs.measurement.kpis import COUNTED
 
 GAP_MS = 1_800_000
 

@@ -6,21 +6,21 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from dashboard import web
+from dashboard import app as app_module
 from dashboard.__main__ import LOOPBACK, listen
-from dashboard.explain import Explanation, Reason
-from dashboard.models import Models
-from dashboard.state import SILENT_AFTER_MS, DashboardState
-from dashboard.user import Event, LookupBusy, UserPage
+from dashboard.panels.models import Models
+from dashboard.panels.state import SILENT_AFTER_MS, DashboardState
+from dashboard.user.explanation import Explanation, Reason
+from dashboard.user.page import Event, LookupBusy, UserPage
 from dashboard.views import Views
-from tests.sample_records import sample
-from tests.unit.small_bundle import make_bundle
+from tests.support.bundles import make_bundle
+from tests.support.sample_records import sample
 from training.promote import main as promote
-from udfs.kpis import load_kpis
+from udfs.measurement.kpis import load_kpis
 
 EVIL = '"><script>alert(1)</script>'
-KPIS = load_kpis(Path(__file__).parents[2] / "conf" / "kpis.yaml")
-DRAWN_BY_US = Path(web.__file__).parent
+KPIS = load_kpis(Path(__file__).parents[3] / "conf" / "kpis.yaml")
+DRAWN_BY_US = Path(app_module.__file__).parent
 
 
 class KnownUsers:
@@ -52,10 +52,12 @@ def users() -> KnownUsers:
 def client(state, users, tmp_path) -> TestClient:
     models = Models(None, make_bundle(tmp_path, "v1"))
     models.look()
-    return TestClient(web.make_app(Views(state, models, KPIS), users, LOOPBACK), base_url="http://127.0.0.1:8080")
+    return TestClient(
+        app_module.make_app(Views(state, models, KPIS), users, LOOPBACK), base_url="http://127.0.0.1:8080"
+    )
 
 
-@pytest.mark.parametrize("path", ["/", *(f"/{name}" for name in web.PAGES if name != "live"), "/user?id=u1"])
+@pytest.mark.parametrize("path", ["/", *(f"/{name}" for name in app_module.PAGES if name != "live"), "/user?id=u1"])
 def test_every_page_has_a_heading_a_language_and_nothing_from_elsewhere(client, path):
     answer = client.get(path)
     assert answer.status_code == 200
@@ -69,7 +71,7 @@ def test_every_page_has_a_heading_a_language_and_nothing_from_elsewhere(client, 
     assert not re.search(r"<script(?! src=)|\son\w+=|\sstyle=", answer.text)
 
 
-@pytest.mark.parametrize("name", [name for name in web.PAGES if name != "user"])
+@pytest.mark.parametrize("name", [name for name in app_module.PAGES if name != "user"])
 def test_every_page_has_data_also_before_anything_has_come(client, name):
     answer = client.get(f"/data/{name}")
     assert answer.status_code == 200
@@ -119,7 +121,7 @@ def test_nothing_can_be_changed(client, method):
 def test_what_is_not_there_is_not_found(client):
     assert client.get("/data/feature?version=v1&name=nothing").status_code == 404
     assert client.get("/data/unheard").status_code == 404
-    assert client.get("/static/../web.py").status_code == 404
+    assert client.get("/static/../app_module.py").status_code == 404
     assert client.get("/user", params={"id": "x" * 129}).status_code == 400
 
 

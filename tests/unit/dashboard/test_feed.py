@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from dashboard.feed import DEAD_LETTERS_BEHIND, SAMPLED_RECORDS, Feed
-from dashboard.state import SILENT_AFTER_MS, DashboardState
-from tests.sample_records import sample_fields
-from tests.unit.kept_topics import KeptTopics, Record
+from dashboard.ingest.feed import DEAD_LETTERS_BEHIND, SAMPLED_RECORDS, Feed
+from dashboard.panels.state import SILENT_AFTER_MS, DashboardState
+from tests.support.fake_kafka import KeptTopics, Record
+from tests.support.sample_records import sample_fields
 
 NOW = time.time_ns() // 1_000_000
 

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.drifting import WINDOWS, Drifting
-from dashboard.experiments import TONES, Experiments
-from dashboard.flow import TopicFlow
-from dashboard.kpi_lines import KpiLines, ratio_interval, ratio_lines
-from dashboard.quality import Calibration, LiveQuality
-from dashboard.scoring import MOST_MODELS, Latencies, ScoreMix
-from dashboard.series import Series
-from dashboard.state import SILENT_AFTER_MS, DashboardState
-from tests.sample_records import feature_drift, sample, sample_fields
-from udfs.outputs import DriftWindow, ExperimentAction, ExperimentResult, Score
+from dashboard.panels.drift import WINDOWS, Drifting
+from dashboard.panels.experiments import TONES, Experiments
+from dashboard.panels.kpis import KpiLines, ratio_interval, ratio_lines
+from dashboard.panels.quality import Calibration, LiveQuality
+from dashboard.panels.scores import MOST_MODELS, Latencies, ScoreMix
+from dashboard.panels.series import Series
+from dashboard.panels.state import SILENT_AFTER_MS, DashboardState
+from dashboard.panels.traffic import TopicFlow
+from tests.support.sample_records import feature_drift, sample, sample_fields
+from udfs.contracts.outputs import DriftWindow, ExperimentAction, ExperimentResult, Score
 
 MINUTE = 60_000
 NOW = 1_800_000_000_000

@@ -7,19 +7,19 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from dashboard.explain import explain, load_model
-from dashboard.user import Users
-from dashboard.user_records import FIRST_STEP, Budget, find_records, partition_of
-from dashboard.words import value_text
-from tests.sample_records import sample, sample_fields
-from tests.unit.kept_topics import KeptTopics, Record
-from tests.unit.small_bundle import make_bundle
-from training.dataset import arrange, read_clicks
-from udfs.deployment import Deployment, Options
-from udfs.deployment import load_model as load_served
-from udfs.events import ClickDecoder, ClickLimits
-from udfs.model import load_bundle
-from udfs.rollout import Rollout
+from dashboard.user.explanation import explain, load_model
+from dashboard.user.lookup import FIRST_STEP, Budget, find_records, partition_of
+from dashboard.user.page import Users
+from dashboard.user.wording import value_text
+from tests.support.bundles import make_bundle
+from tests.support.fake_kafka import KeptTopics, Record
+from tests.support.sample_records import sample, sample_fields
+from training.data.dataset import arrange, read_clicks
+from udfs.contracts.clicks import ClickDecoder, ClickLimits
+from udfs.models.bundle import load_bundle
+from udfs.rollout.plan import Rollout
+from udfs.serving.deployment import Deployment, Options
+from udfs.serving.deployment import load_model as load_served
 
 NOW = 1_800_000_000_000
 TOPICS = {"clicks": "clicks", "scores": "scores", "profiles": "profiles"}
@@ -63,7 +63,7 @@ def served_scores(bundle, sent: list[tuple[str, dict]]) -> list[tuple[str, dict]
 def users_of(tmp_path, monkeypatch):
     def make(**topics: list[Record]) -> Users:
         monkeypatch.setattr(
-            "dashboard.user.open_reader",
+            "dashboard.user.page.open_reader",
             lambda _: nullcontext(KeptTopics(**{name: {0: kept} for name, kept in topics.items()})),
         )
         return Users({}, TOPICS, ClickLimits(), 64, None, tmp_path / "v1")

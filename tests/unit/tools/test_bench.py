@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import bench
-from jobs.bench import PARTS, main, measured, part_rows, parts_of, table
-from jobs.bench_rates import BenchError
-from jobs.bench_report import Measured, ReportError, commit_of, read_report, write_report
+from tools.bench import __main__ as bench
+from tools.bench.__main__ import PARTS, main, measured, part_rows, parts_of, table
+from tools.bench.rates import BenchError
+from tools.bench.report import Measured, ReportError, commit_of, read_report, write_report
 
 OLD = Measured(date=datetime(2026, 1, 2, 3, 4, tzinfo=UTC), commit="abc1234", cores=2, figures={"events": 1})
 
@@ -114,7 +114,7 @@ def test_a_part_that_fails_keeps_its_last_figures_and_the_next_one_runs(tmp_path
 
     monkeypatch.setattr(bench, "REPORT", file := tmp_path / "bench.json")
     monkeypatch.setattr(bench, "PROJECT", tmp_path)
-    monkeypatch.setattr("jobs.bench_context.PROJECT", tmp_path)
+    monkeypatch.setattr("tools.bench.context.PROJECT", tmp_path)
     (tmp_path / "build").mkdir()
     write_report(file, {"latency": OLD})
     monkeypatch.setattr(PARTS["latency"], "measure", fails)

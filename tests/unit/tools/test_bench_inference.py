@@ -1,12 +1,12 @@
 """The figures of the benchmark are there and make sense; how large they are is the machine's business."""
 
-from jobs import bench_inference
-from jobs.bench_inference import BATCHES, SHADOW_BATCHES, inference_figures
-from jobs.bench_swap import swap_figures, two_models
-from tests.unit.small_bundle import make_bundle
-from training.examples import simulated_examples
-from training.simulate import Simulation, simulate
-from udfs.model import load_bundle
+from tests.support.bundles import make_bundle
+from tools.bench import inference
+from tools.bench.hot_swap import swap_figures, two_models
+from tools.bench.inference import BATCHES, SHADOW_BATCHES, inference_figures
+from training.simulation.clickstream import Simulation, simulate
+from training.simulation.examples import simulated_examples
+from udfs.models.bundle import load_bundle
 
 
 def test_each_engine_and_batch_size_has_a_figure_and_so_have_shadows(tmp_path):
@@ -18,7 +18,7 @@ def test_each_engine_and_batch_size_has_a_figure_and_so_have_shadows(tmp_path):
     assert [*figures["shadows"]] == [str(size) for size in SHADOW_BATCHES]
     assert all(ratio > 0 for cost in figures["shadows"].values() for ratio in cost.values())
     swap = {"rows": 20, "longest_during_ms": 2.0, "longest_before_ms": 1.0}
-    rows = bench_inference.rows(figures | {"swap": swap})
+    rows = inference.rows(figures | {"swap": swap})
     assert len(rows) == len(BATCHES) + len(SHADOW_BATCHES) + 2
     assert rows[-1][1] == "longest batch of 20 2.0 ms while another model is taken over, 1.0 ms before"
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jobs import bench_peers
-from jobs.bare_loop import PlainScorer, bare_loop_rate
-from jobs.bench_context import Context
-from jobs.bench_peer_scoring import PeerScorer, UserState, peer_arguments
-from jobs.bench_peers import COMMANDS, Run
-from jobs.bench_rates import BenchError
-from tests.unit.small_bundle import make_bundle
-from training.records import click_records
-from training.simulate import Simulation, simulate
-from udfs.model import load_bundle
-from udfs.outputs import Score
+from tests.support.bundles import make_bundle
+from tools.bench.bare_loop import PlainScorer, bare_loop_rate
+from tools.bench.context import Context
+from tools.bench.peers import comparison
+from tools.bench.peers.comparison import COMMANDS, Run
+from tools.bench.peers.scoring import PeerScorer, UserState, peer_arguments
+from tools.bench.rates import BenchError
+from training.data.sources import click_records
+from training.simulation.clickstream import Simulation, simulate
+from udfs.contracts.outputs import Score
+from udfs.models.bundle import load_bundle
 
 RUN = Run("127.0.0.1:1", "clicks", "scores", Path("model"), Path("state"), processes=2)
 
@@ -62,7 +62,7 @@ def test_the_bare_loop_has_a_rate(tmp_path):
 @pytest.mark.parametrize("peer", ["plain", "quix"])
 def test_the_processes_of_a_consumer_group_have_a_directory_each(peer):
     commands = COMMANDS[peer](RUN)
-    assert [command[1:3] for command in commands] == [["-m", f"jobs.bench_peer_{peer}"]] * 2
+    assert [command[1:3] for command in commands] == [["-m", f"tools.bench.peers.{peer}_peer"]] * 2
     parsed = [peer_arguments("x", command[3:]) for command in commands]
     assert [(found.servers, found.clicks, found.scores, found.bundle) for found in parsed] == [
         (RUN.servers, RUN.clicks, RUN.scores, RUN.bundle)
@@ -72,11 +72,11 @@ def test_the_processes_of_a_consumer_group_have_a_directory_each(peer):
 
 def test_the_processes_of_bytewax_know_each_other(tmp_path, monkeypatch):
     prepared = []
-    monkeypatch.setattr(bench_peers.subprocess, "run", lambda command, **options: prepared.append(command))
+    monkeypatch.setattr(comparison.subprocess, "run", lambda command, **options: prepared.append(command))
     run = Run("127.0.0.1:1", "clicks", "scores", Path("model"), tmp_path, processes=2)
     first, second = COMMANDS["bytewax"](run)
     assert prepared == [[first[0], "-m", "bytewax.recovery", str(tmp_path / "recovery"), "2"]]
-    assert first[3] == "jobs/bench_peer_bytewax.py:flow('127.0.0.1:1', 'clicks', 'scores', 'model')"
+    assert first[3] == "tools/bench/peers/bytewax_peer.py:flow('127.0.0.1:1', 'clicks', 'scores', 'model')"
     assert [command[command.index("--process-id") + 1] for command in (first, second)] == ["0", "1"]
     addresses = {command[command.index("--addresses") + 1] for command in (first, second)}
     assert len(addresses) == 1
@@ -84,9 +84,9 @@ def test_the_processes_of_bytewax_know_each_other(tmp_path, monkeypatch):
 
 
 def test_where_peers_are_not_installed_the_part_says_how(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench_peers, "PYTHON", tmp_path / "python")
+    monkeypatch.setattr(comparison, "PYTHON", tmp_path / "python")
     with pytest.raises(BenchError, match="make bench PART=peers"):
-        bench_peers.measure(Context(tmp_path))
+        comparison.measure(Context(tmp_path))
 
 
 def test_a_context_of_which_nothing_is_asked_starts_and_writes_nothing(tmp_path):

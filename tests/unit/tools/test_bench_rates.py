@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.bench_context import CONF, fresh_run, topics_of
-from jobs.bench_latency import GUARANTEES, SHIPPED, settled
-from jobs.bench_measuring import USER_SHARE
-from jobs.bench_rates import POLL_SECONDS, BenchError, PeakMemory, rate_between, told_every, tree_pss
-from jobs.bench_throughput import SWAP_ROWS, reading
-from jobs.settings import Topics, load_settings
+from jobs.common.settings import Topics, load_settings
+from tools.bench.context import CONF, fresh_run, topics_of
+from tools.bench.latency import GUARANTEES, SHIPPED, settled
+from tools.bench.measuring import USER_SHARE
+from tools.bench.rates import POLL_SECONDS, BenchError, PeakMemory, rate_between, told_every, tree_pss
+from tools.bench.throughput import SWAP_ROWS, reading
 
 
 class Counting:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.bench_scale import CLICK_GAP_MS, FIRST_CLICKS, SESSION_CLICKS, SESSION_GAP_MS, busy_clicks, session_templates
-from training.dataset import ANY_TIME
-from training.records import click_records
-from training.simulate import Simulation, simulate
-from udfs.events import Click, ClickDecoder
+from tools.bench.scale import CLICK_GAP_MS, FIRST_CLICKS, SESSION_CLICKS, SESSION_GAP_MS, busy_clicks, session_templates
+from training.data.dataset import ANY_TIME
+from training.data.sources import click_records
+from training.simulation.clickstream import Simulation, simulate
+from udfs.contracts.clicks import Click, ClickDecoder
 
 RECORDS = list(islice(click_records(simulate(Simulation(40, 24)).clicks()), 3_000))
 SESSIONS = session_templates(RECORDS)

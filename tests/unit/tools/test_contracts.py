@@ -1,4 +1,4 @@
-"""docs/contracts, docs/topics.md, and the names that the jobs know of a record's fields agree with udfs.outputs."""
+"""docs/contracts, docs/topics.md and the jobs name the fields that udfs.contracts.outputs declares."""
 
 import json
 import re
@@ -7,15 +7,15 @@ from typing import get_args
 import pytest
 from jsonschema import Draft202012Validator
 
-from jobs.contracts import CONTRACTS, contract_text
-from jobs.peek_view import COLUMNS, USER_ROLES
-from jobs.settings import Arm
-from tests.contracts import ROLES, WRITTEN, broken, contract
-from tests.sample_records import SAMPLES, sample, sample_fields
-from udfs.kpis import COUNTED
-from udfs.outputs import ARMS, RECORDS, ModelQuality, Session, to_json
-from udfs.quality import MEASURES
-from udfs.rejects import Reason
+from jobs.common.settings import Arm
+from jobs.ops.peek.formatting import COLUMNS, USER_ROLES
+from tests.support.contracts import ROLES, WRITTEN, broken, contract
+from tests.support.sample_records import SAMPLES, sample, sample_fields
+from tools.contracts import CONTRACTS, contract_text
+from udfs.contracts.outputs import ARMS, RECORDS, ModelQuality, Session, to_json
+from udfs.contracts.rejects import Reason
+from udfs.measurement.kpis import COUNTED
+from udfs.measurement.quality import MEASURES
 
 DOCUMENTED = (CONTRACTS.parent / "topics.md").read_text()
 
@@ -34,7 +34,7 @@ def test_each_topic_has_a_contract_and_nothing_else_has():
 @pytest.mark.parametrize("role", ROLES)
 def test_a_contract_is_that_of_the_struct(role):
     published = (CONTRACTS / f"{role}.schema.json").read_text()
-    assert published == contract_text(role), "run `python -m jobs.contracts`"
+    assert published == contract_text(role), "run `python -m tools.contracts`"
 
 
 @pytest.mark.parametrize("role", ROLES)

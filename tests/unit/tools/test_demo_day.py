@@ -8,15 +8,15 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from jobs.demo_day import JOBS, MINUTE_MS, moments, parts
-from jobs.demo_day_figures import report
-from jobs.demo_day_models import STEADY_FEATURES, Models
-from jobs.demo_day_outcome import DayOutcome
-from jobs.demo_day_tables import report_tables
-from jobs.demo_steps import demo_records
-from tests.sample_records import feature_drift, sample_fields
-from training.simulate import Simulation, simulate
-from udfs.features import FEATURE_NAMES
+from tests.support.sample_records import feature_drift, sample_fields
+from tools.demo.day.figures import report
+from tools.demo.day.models import STEADY_FEATURES, Models
+from tools.demo.day.outcome import DayOutcome
+from tools.demo.day.scenario import JOBS, MINUTE_MS, moments, parts
+from tools.demo.day.tables import report_tables
+from tools.demo.steps import demo_records
+from training.simulation.clickstream import Simulation, simulate
+from udfs.features.catalog import FEATURE_NAMES
 
 HOUR_MS = 3_600_000
 ROLES = ("scores", "dead_letters", "outcomes", "shadow_scores", "kpis", "drift", "experiments")

@@ -1,8 +1,8 @@
 """What the demo counts of the records that come back."""
 
-from jobs.demo_outcome import Outcome
-from tests.sample_records import sample
-from udfs.outputs import to_json
+from tests.support.sample_records import sample
+from tools.demo.outcome import Outcome
+from udfs.contracts.outputs import to_json
 
 
 def test_scores_and_dead_letters_are_told_apart_by_their_topic():

@@ -8,7 +8,7 @@ import sys
 import pytest
 from packaging.requirements import Requirement
 
-from jobs import doctor
+from tools import doctor
 
 FREEZE = "numpy==2.1.3\nPyYAML==6.0.3\n"
 
@@ -106,7 +106,7 @@ def test_a_finding_says_what_to_do_only_when_something_is_missing():
 
 
 def test_the_doctor_needs_nothing_but_the_standard_library():
-    bare = [sys.executable, "-S", "-m", "jobs.doctor", "--prerequisites"]
+    bare = [sys.executable, "-S", "-m", "tools.doctor", "--prerequisites"]
     done = subprocess.run(bare, cwd=doctor.PROJECT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

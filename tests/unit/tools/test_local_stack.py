@@ -12,11 +12,13 @@ import psutil
 import pytest
 import yaml
 
-from jobs import local_broker, local_stack
-from jobs.local_broker import broker_properties, format_storage, java
-from jobs.local_cluster import cluster_options, flink_environment, prepare_cluster
-from jobs.local_stack import LocalStack, StackError
-from jobs.processes import Process, ProcessError, is_running, kill, start, stop, wait_until
+from tools.paths import PROJECT
+from tools.stack import __main__ as command
+from tools.stack import broker, local_stack
+from tools.stack.broker import broker_properties, format_storage, java
+from tools.stack.cluster import cluster_options, flink_environment, prepare_cluster
+from tools.stack.local_stack import LocalStack, StackError
+from tools.stack.processes import Process, ProcessError, is_running, kill, start, stop, wait_until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 STUBBORN = [
@@ -188,7 +190,7 @@ def test_a_stack_without_its_jars_says_how_to_get_them_and_leaves_nothing(tmp_pa
 def test_a_stack_that_is_up_is_not_started_twice(tmp_path, launch, capsys):
     broker, job_manager = launch(name="broker", kafka=9092), launch(name="jobmanager", rest=8081)
     record(tmp_path, broker, job_manager)
-    assert local_stack.main(["up", "--dir", str(tmp_path)]) == 0
+    assert command.main(["up", "--dir", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "already up" in printed
     assert "http://127.0.0.1:8081" in printed
@@ -199,9 +201,9 @@ def test_a_stack_of_which_a_part_has_ended_has_to_be_stopped_first(tmp_path, lau
     broker, job_manager = launch(name="broker", kafka=9092), launch(name="jobmanager", rest=8081)
     record(tmp_path, broker, job_manager)
     kill(job_manager)
-    assert local_stack.main(["status", "--dir", str(tmp_path)]) == 1
+    assert command.main(["status", "--dir", str(tmp_path)]) == 1
     assert "ended" in capsys.readouterr().out
-    assert local_stack.main(["up", "--dir", str(tmp_path)]) == 2
+    assert command.main(["up", "--dir", str(tmp_path)]) == 2
     assert "make down" in capsys.readouterr().err
     assert is_running(broker)
 
@@ -209,16 +211,16 @@ def test_a_stack_of_which_a_part_has_ended_has_to_be_stopped_first(tmp_path, lau
 def test_down_ends_what_an_earlier_command_started_and_may_be_repeated(tmp_path, launch, capsys):
     broker = launch(name="broker", kafka=9092)
     record(tmp_path, broker)
-    assert local_stack.main(["down", "--dir", str(tmp_path)]) == 0
+    assert command.main(["down", "--dir", str(tmp_path)]) == 0
     assert not is_running(broker)
-    assert local_stack.main(["down", "--dir", str(tmp_path)]) == 0
+    assert command.main(["down", "--dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "stopped broker\nnothing is running\n"
-    assert local_stack.main(["status", "--dir", str(tmp_path)]) == 1
+    assert command.main(["status", "--dir", str(tmp_path)]) == 1
 
 
 def test_a_broken_record_is_named_in_one_line(tmp_path, capsys):
     (tmp_path / "stack.json").write_text("[{}]")
-    assert local_stack.main(["down", "--dir", str(tmp_path)]) == 2
+    assert command.main(["down", "--dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert "stack.json" in error
     assert error.count("\n") == 1
@@ -230,8 +232,8 @@ def test_a_broker_that_was_never_started_has_no_address(tmp_path):
 
 
 def test_the_command_runs_as_a_module(tmp_path):
-    command = [sys.executable, "-m", "jobs.local_stack", "status", "--dir", str(tmp_path)]
-    done = subprocess.run(command, cwd=local_stack.PROJECT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tools.stack", "status", "--dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
 
 
@@ -242,7 +244,7 @@ def test_a_cluster_id_that_begins_with_a_hyphen_is_not_taken_for_an_option(tmp_p
         commands.append(command)
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(local_broker.uuid, "uuid4", lambda: uuid.UUID(bytes=b"\xfb" * 16))
-    monkeypatch.setattr(local_broker.subprocess, "run", run)
+    monkeypatch.setattr(broker.uuid, "uuid4", lambda: uuid.UUID(bytes=b"\xfb" * 16))
+    monkeypatch.setattr(broker.subprocess, "run", run)
     format_storage(tmp_path, {"log.dirs": tmp_path / "data"}, tmp_path / "server.properties")
     assert any(word.startswith("--cluster-id=-") for word in commands[0])

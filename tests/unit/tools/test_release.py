@@ -4,8 +4,8 @@ import tarfile
 
 import pytest
 
-from jobs.processes import ProcessError
-from jobs.release import CHECKSUMS, build_release
+from tools.release import CHECKSUMS, build_release
+from tools.stack.processes import ProcessError
 
 
 @pytest.fixture

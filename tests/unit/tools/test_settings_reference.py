@@ -2,8 +2,8 @@
 
 import msgspec
 
-from jobs.settings import OPEN_SECTIONS, Settings
-from jobs.settings_reference import BASE, PAGE, described, reference, rule, with_reference
+from jobs.common.settings import OPEN_SECTIONS, Settings
+from tools.settings_reference import BASE, PAGE, described, reference, rule, with_reference
 
 DESCRIBED = {entry.key: entry for entry in described(BASE.read_text())}
 

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training.experiment import compare, html, main, read_sessions
-from udfs.kpis import load_kpis
-from udfs.outputs import ExperimentAction
+from training.experiment import main, read_sessions
+from training.experiments.comparison import compare
+from training.experiments.report import html
+from udfs.contracts.outputs import ExperimentAction
+from udfs.measurement.kpis import load_kpis
 
-KPIS = load_kpis(Path(__file__).parents[2] / "conf" / "kpis.yaml")
+KPIS = load_kpis(Path(__file__).parents[3] / "conf" / "kpis.yaml")
 EMPTY = dict.fromkeys(
     ("view_promotions", "select_promotions", "begin_checkouts", "form_starts", "form_submits", "add_to_carts"), 0
 )

@@ -4,12 +4,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.unit.small_bundle import CERTIFICATE, files_of, make_bundle
+from tests.support.bundles import CERTIFICATE, files_of, make_bundle
 from training.promote import main
-from udfs.labels import CONVERTED, Label
-from udfs.model import EXPORT_FILE, MODEL_FILE, WARM_UP_FILE
-from udfs.registry import Entry, Registry, seal, unseal
-from udfs.rollout import Control, Rollout
+from udfs.measurement.labels import CONVERTED, Label
+from udfs.models.bundle import EXPORT_FILE, MODEL_FILE, WARM_UP_FILE
+from udfs.rollout.plan import Control, Rollout
+from udfs.rollout.registry import Entry, Registry, seal, unseal
 
 
 class Shop:

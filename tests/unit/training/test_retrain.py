@@ -10,24 +10,26 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from tests.sample_records import sample_fields
-from tests.unit.small_bundle import make_bundle
-from tests.unit.test_prepare import archive
-from training import promote, retrain, retraining_run, rollout_service
-from training.evaluate import Estimate
-from training.gates import Comparison, failed, judge
-from training.recommendation import Alarm, AlarmKind, Decision, Recommendation
-from training.retraining import RETRAINING_FILE, Gates, RetrainingError, load_recipe, load_retraining
-from training.run_lock import locked
-from training.runs import newest_run, read_runs, write_run
-from training.simulate import Simulation, simulate
-from training.watch import Watch
-from udfs.kpis import KPIS_FILE
-from udfs.labels import CONVERTED, LABELS_FILE, Label
-from udfs.model import load_bundle
-from udfs.registry import Registry
+from tests.support.bundles import make_bundle
+from tests.support.sample_records import sample_fields
+from tests.unit.training.data.test_prepare import archive
+from training import promote, retrain
+from training.modeling.metrics import Estimate
+from training.reporting.recommendation import Alarm, AlarmKind, Decision, Recommendation
+from training.retraining import run as retraining_run
+from training.retraining.gates import Comparison, failed, judge
+from training.retraining.lock import locked
+from training.retraining.run_store import newest_run, read_runs, write_run
+from training.retraining.scheduler import Watch
+from training.retraining.settings import RETRAINING_FILE, Gates, RetrainingError, load_recipe, load_retraining
+from training.rollout import service as rollout_service
+from training.simulation.clickstream import Simulation, simulate
+from udfs.measurement.kpis import KPIS_FILE
+from udfs.measurement.labels import CONVERTED, LABELS_FILE, Label
+from udfs.models.bundle import load_bundle
+from udfs.rollout.registry import Registry
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 OTHER_LABEL = Label(events=("begin_checkout",), horizon="1 h")
 HOUR_MS = 3_600_000
 TRAINING = """

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.unit.test_prepare import archive
-from training.simulate import Simulation, simulate
+from tests.unit.training.data.test_prepare import archive
+from training.simulation.clickstream import Simulation, simulate
 from training.train import main
-from udfs.model import load_bundle
+from udfs.models.bundle import load_bundle
 
 QUICK = ["--set", "rounds=5", "--set", "folds=2", "--set", "prune=false", "--set", "compare=[]", "--set", "threads=1"]
 

@@ -9,16 +9,16 @@ import pytest
 from kafka import TopicPartition
 from kafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 
-from dashboard import topic_reader
-from jobs.settings import load_settings
-from jobs.topics import check_topics
+from dashboard.ingest import topic_reader
+from jobs.common.settings import load_settings
+from jobs.common.topics import check_topics
 from udfs.kafka import reading
 from udfs.kafka.connection import kafka_failures, open_admin, open_consumer, open_producer
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import client_options, client_properties
 from udfs.kafka.reading import partitions_of, records_until_now, seek_to_time
 
-CONF = Path(__file__).parents[2] / "conf" / "local.yaml"
+CONF = Path(__file__).parents[3] / "conf" / "local.yaml"
 NOWHERE = {"bootstrap.servers": "127.0.0.1:1"}
 FIRST, SECOND = TopicPartition("clicks", 0), TopicPartition("clicks", 1)
 

@@ -1,6 +1,6 @@
 """A peer of the job: Bytewax with its Kafka connectors and recovery, at least once.
 
-    python -m bytewax.run "jobs/bench_peer_bytewax.py:flow('127.0.0.1:9092', 'clicks', 'scores', 'models/first')" ...
+    python -m bytewax.run "tools/bench/peers/bytewax_peer.py:flow('127.0.0.1:9092', 'clicks', 'scores', 'MODEL')" ...
 
 It hands on batches, so decoder and model get batches. Several processes share the partitions and, by key, the users.
 """
@@ -14,7 +14,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from jobs.bench_peer_scoring import Click, PeerScorer, UserState
+from tools.bench.peers.scoring import Click, PeerScorer, UserState
 
 BATCH_ROWS = 5_000
 

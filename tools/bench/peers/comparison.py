@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from jobs.bench_context import COUNTED_FROM, COUNTED_TO, Context, note, step
-from jobs.bench_rates import BenchError, rate_between, records_in
-from jobs.bench_throughput import bare_loop, reading
-from jobs.local_stack import PROJECT
-from jobs.processes import Process, ProcessError, is_running, log_tail, start, stop
+from tools.bench.context import COUNTED_FROM, COUNTED_TO, Context, note, step
+from tools.bench.rates import BenchError, rate_between, records_in
+from tools.bench.throughput import bare_loop, reading
+from tools.paths import PROJECT
+from tools.stack.processes import Process, ProcessError, is_running, log_tail, start, stop
 
 PYTHON = PROJECT / "build" / "peers" / "bin" / "python"  # of an environment of their own, which make builds
 INSTALL = "make bench PART=peers"
@@ -155,7 +155,7 @@ def _versions() -> dict[str, str]:
 def script_commands(module: str, run: Run) -> list[list[str]]:
     """The commands of a peer whose processes share the work as a consumer group."""
     return [
-        [str(PYTHON), "-m", f"jobs.{module}", *run.options, "--state", str(run.directory / str(number))]
+        [str(PYTHON), "-m", f"tools.bench.peers.{module}", *run.options, "--state", str(run.directory / str(number))]
         for number in range(run.processes)
     ]
 
@@ -167,7 +167,7 @@ def bytewax_commands(run: Run) -> list[list[str]]:
     subprocess.run([str(PYTHON), "-m", "bytewax.recovery", str(recovery), str(run.processes)], cwd=PROJECT, check=True)
     flow = ", ".join(map(repr, (run.servers, run.clicks, run.scores, str(run.bundle))))
     command = [
-        *(str(PYTHON), "-m", "bytewax.run", f"jobs/bench_peer_bytewax.py:flow({flow})"),
+        *(str(PYTHON), "-m", "bytewax.run", f"tools/bench/peers/bytewax_peer.py:flow({flow})"),
         *("--recovery-directory", str(recovery)),
         *("--snapshot-interval", str(SNAPSHOT_SECONDS), "--backup-interval", "0"),
     ]
@@ -188,7 +188,7 @@ def _free_ports(count: int) -> list[int]:
 
 #: How the processes of each peer are started.
 COMMANDS = {
-    "plain": partial(script_commands, "bench_peer_plain"),
-    "quix": partial(script_commands, "bench_peer_quix"),
+    "plain": partial(script_commands, "plain_peer"),
+    "quix": partial(script_commands, "quix_peer"),
     "bytewax": bytewax_commands,
 }

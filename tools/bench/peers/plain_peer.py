@@ -5,8 +5,8 @@ Several processes share the partitions as members of a consumer group.
 
 from kafka import KafkaConsumer, KafkaProducer
 
-from jobs.bench_peer_scoring import PeerScorer, UserState, peer_arguments
-from jobs.replay_send import FOR_THROUGHPUT
+from jobs.ops.replay.producer import FOR_THROUGHPUT
+from tools.bench.peers.scoring import PeerScorer, UserState, peer_arguments
 
 BATCH_ROWS = 5_000
 POLL_MS = 100
@@ -14,7 +14,7 @@ POLL_MS = 100
 
 def main() -> None:
     """Score until killed. Offsets are committed when the scores of a batch are delivered: at least once."""
-    options = peer_arguments("bench_peer_plain")
+    options = peer_arguments("plain_peer")
     scorer = PeerScorer(options.bundle)
     producer = KafkaProducer(bootstrap_servers=options.servers, **FOR_THROUGHPUT)
     consumer = KafkaConsumer(

@@ -8,7 +8,7 @@ from quixstreams import Application
 from quixstreams.context import message_context
 from quixstreams.state import State
 
-from jobs.bench_peer_scoring import PeerScorer, UserState, peer_arguments
+from tools.bench.peers.scoring import PeerScorer, UserState, peer_arguments
 
 STATE_KEY = "user"
 
@@ -31,7 +31,7 @@ class ClickScorer:
 
 def main() -> None:
     """Score until killed."""
-    options = peer_arguments("bench_peer_quix")
+    options = peer_arguments("quix_peer")
     application = Application(
         broker_address=options.servers,
         consumer_group=options.scores,

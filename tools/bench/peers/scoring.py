@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.dataset import ANY_TIME
-from udfs.deployment import Deployment, Options, Scored
-from udfs.events import ClickDecoder
-from udfs.history import EVENT, EVENT_KINDS
-from udfs.model import load_bundle
-from udfs.outputs import Score, to_json
-from udfs.serving import follow, serving_bundle
+from training.data.dataset import ANY_TIME
+from udfs.contracts.clicks import ClickDecoder
+from udfs.contracts.outputs import Score, to_json
+from udfs.contracts.packed_events import EVENT, EVENT_KINDS
+from udfs.models.bundle import load_bundle
+from udfs.serving.bootstrap import follow, serving_bundle
+from udfs.serving.deployment import Deployment, Options, Scored
 
 HISTORY_LENGTH = 64
 _KIND_AT = EVENT.fields["kind"][1]
@@ -125,7 +125,9 @@ def score_records(clicks: Sequence[Click], scored: Scored, deployment: Deploymen
 
 def peer_arguments(name: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """What the scripts of peers are told."""
-    parser = argparse.ArgumentParser(prog=f"jobs.{name}", description="Score clicks for `make bench PART=peers`.")
+    parser = argparse.ArgumentParser(
+        prog=f"tools.bench.peers.{name}", description="Score clicks for the benchmark."
+    )
     parser.add_argument("--servers", required=True, help="bootstrap servers of Kafka")
     parser.add_argument("--clicks", required=True, help="the topic to read, from its beginning")
     parser.add_argument("--scores", required=True, help="the topic to write")

@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from jobs.demo_day_outcome import DayOutcome
-from training.simulate import Clickstream
-from udfs.outputs import DriftWindow, ExperimentResult, KpiValue, Outcome, ShadowScores
+from tools.demo.day.outcome import DayOutcome
+from training.simulation.clickstream import Clickstream
+from udfs.contracts.outputs import DriftWindow, ExperimentResult, KpiValue, Outcome, ShadowScores
 
 MOVED_SHOWN = 8
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import yaml
 
-from jobs.demo_steps import indented, train
-from jobs.local_stack import StackError
+from tools.demo.steps import indented, train
+from tools.stack.local_stack import StackError
 from training import promote
-from training.settings import Training
-from training.simulate import Clickstream
-from training.visits import HOUR_MS
-from udfs.features import FEATURES
+from training.modeling.settings import Training
+from training.simulation.clickstream import Clickstream
+from training.simulation.traffic import HOUR_MS
+from udfs.features.catalog import FEATURES
 
 HISTORY_HOURS = 24  # that models learn from
 SALT, CONTROL_SHARE, FIRST_SHARE, CHALLENGER_SHARE = "demo-day", 0.1, 0.05, 0.45

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from udfs.outputs import RECORDS, DriftWindow, ExperimentResult, KpiValue, Outcome, ShadowScores
+from udfs.contracts.outputs import RECORDS, DriftWindow, ExperimentResult, KpiValue, Outcome, ShadowScores
 
 #: Topics whose records are kept.
 KEPT = ("outcomes", "shadow_scores", "kpis", "drift", "experiments")

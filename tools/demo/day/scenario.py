@@ -1,6 +1,6 @@
 """A day of the simulated shop in fast motion, with all jobs; then what came of it.
 
-    make demo DAY=1      # or: python -m jobs.demo --day
+    make demo DAY=1      # or: python -m tools.demo --day
 
 Event times are those of yesterday, 6:00 to 22:00 UTC, and run SPEED times faster than the clock, while Kafka stamps
 records as they are sent: an event is so at most 42 h behind its record and never ahead of it, well within
@@ -17,9 +17,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from jobs import flink_client
-from jobs.demo_day_figures import report
-from jobs.demo_day_models import (
+from jobs.common.settings import Settings, load_settings
+from jobs.common.topics import create_topics
+from jobs.ops.replay.producer import at_recorded_speed, send
+from tools.demo.day.figures import report
+from tools.demo.day.models import (
     AFTER_SHIFT,
     CHALLENGER,
     CHALLENGER_SHARE,
@@ -29,9 +31,9 @@ from jobs.demo_day_models import (
     SALT,
     Models,
 )
-from jobs.demo_day_outcome import DayOutcome, clock_time
-from jobs.demo_day_tables import report_tables
-from jobs.demo_steps import (
+from tools.demo.day.outcome import DayOutcome, clock_time
+from tools.demo.day.tables import report_tables
+from tools.demo.steps import (
     await_answers,
     check,
     click_producer,
@@ -42,17 +44,15 @@ from jobs.demo_steps import (
     show_dashboard,
     step,
 )
-from jobs.local_stack import PROJECT, LocalStack
-from jobs.replay_send import at_recorded_speed, send
-from jobs.settings import Settings, load_settings
-from jobs.topics import create_topics
-from jobs.watch_scores import TopicWatcher
-from training.records import Record
-from training.simulate import Clickstream, Simulation, simulate
-from training.visits import HOUR_MS
-from udfs.labels import CONVERTED
+from tools.demo.topic_watcher import TopicWatcher
+from tools.paths import CONF, PROJECT
+from tools.stack import flink_client
+from tools.stack.local_stack import LocalStack
+from training.data.sources import Record
+from training.simulation.clickstream import Clickstream, Simulation, simulate
+from training.simulation.traffic import HOUR_MS
+from udfs.measurement.labels import CONVERTED
 
-CONF = PROJECT / "conf" / "local.yaml"
 REPORT = PROJECT / "build" / "demo_day.json"
 MINUTE_MS = 60_000
 

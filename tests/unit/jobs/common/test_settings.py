@@ -4,15 +4,22 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jobs.settings import ConfigError, archive_settings, drift_settings, load_settings, printable, shared_memory_bytes
-from jobs.tables import kafka_source
-from udfs.durations import duration_ms
-from udfs.history import EVENT
+from jobs.common.settings import (
+    ConfigError,
+    archive_settings,
+    drift_settings,
+    load_settings,
+    printable,
+    shared_memory_bytes,
+)
+from jobs.common.tables import kafka_source
+from udfs.config.durations import duration_ms
+from udfs.contracts.packed_events import EVENT
+from udfs.features.user_slots import SLOT_HEAD
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import client_options
-from udfs.user_slots import SLOT_HEAD
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[4] / "conf"
 LOCAL = CONF / "local.yaml"
 
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from jobs.settings import archive_settings, load_settings
-from jobs.submission import flink_options, sql_options
+from jobs.common.settings import archive_settings, load_settings
+from jobs.common.submission import flink_options, sql_options
 
-CONF = Path(__file__).parents[2] / "conf" / "local.yaml"
+CONF = Path(__file__).parents[4] / "conf" / "local.yaml"
 
 
 def load(*overrides):

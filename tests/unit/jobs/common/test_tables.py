@@ -6,11 +6,11 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from jobs.tables import columns
-from tests.contracts import contract
-from udfs.flink_experiments import VERDICT_TYPES
-from udfs.outputs import RECORDS, DriftWindow, ExperimentResult, FeatureVector, ShadowScores
-from udfs.sql_types import sql_types
+from jobs.common.tables import columns
+from tests.support.contracts import contract
+from udfs.contracts.outputs import RECORDS, DriftWindow, ExperimentResult, FeatureVector, ShadowScores
+from udfs.contracts.sql_types import sql_types
+from udfs.flink.experiments import VERDICT_TYPES
 
 #: What Flink writes as JSON of an SQL type.
 JSON_TYPES = {

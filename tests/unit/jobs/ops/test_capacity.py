@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import capacity
-from jobs.capacity import Assumed, Measured, need
+from jobs.ops import capacity
+from jobs.ops.capacity import Assumed, Measured, need
 
 MEASURED = Measured(events_per_core=20_000, bytes_per_user=1_500, click_bytes=300, score_bytes=250)
 FIGURES = {

@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs import doctor
-from jobs.doctor_kafka import check_clock, check_group, check_topic, missing_operations
-from jobs.doctor_target import (
+from jobs.common.settings import load_settings
+from jobs.ops.doctor.__main__ import main
+from jobs.ops.doctor.finding import Finding
+from jobs.ops.doctor.kafka import check_clock, check_group, check_topic, missing_operations
+from jobs.ops.doctor.target import (
     check_checkpoint_dir,
     check_jars,
     check_slots,
@@ -12,9 +14,8 @@ from jobs.doctor_target import (
     describe_shared_memory,
     slots_of_task_manager,
 )
-from jobs.settings import load_settings
 
-CONF = Path(__file__).parents[2] / "conf" / "local.yaml"
+CONF = Path(__file__).parents[4] / "conf" / "local.yaml"
 
 
 def topic(operations=("READ", "DESCRIBE_CONFIGS"), partitions=4, error_code=0):
@@ -40,7 +41,7 @@ def test_what_a_job_may_not_do_with_a_topic_is_named():
 
 
 def test_a_missing_topic_is_told_from_a_hidden_one():
-    assert "jobs.topics" in check_topic("clicks", topic(error_code=3, partitions=0), 4).remedy
+    assert "jobs.ops.topics" in check_topic("clicks", topic(error_code=3, partitions=0), 4).remedy
     assert "DESCRIBE is refused" in check_topic("clicks", topic(error_code=29, partitions=0), 4).found
 
 
@@ -84,7 +85,7 @@ def test_slots_have_to_suffice_where_there_are_any():
 
 
 def test_the_jars_in_lib_are_compared_with_those_that_were_built(tmp_path, monkeypatch):
-    monkeypatch.setattr("jobs.doctor_target.PROJECT", tmp_path)
+    monkeypatch.chdir(tmp_path)
     jars = tmp_path / "build" / "jars" / "job"
     jars.mkdir(parents=True)
     for name in ("flink-sql-connector-kafka-5.0.0-2.2.jar", "batch-operators.jar"):
@@ -118,14 +119,14 @@ def test_checkpoints_need_a_directory_of_the_settings_or_of_the_cluster():
 
 
 def test_a_target_whose_broker_is_away_is_a_finding_and_the_settings_file_an_error(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("jobs.doctor_kafka.TIMEOUT_MS", 200)
+    monkeypatch.setattr("jobs.ops.doctor.kafka.TIMEOUT_MS", 200)
     bundle = ("--set", f"model.bundle={tmp_path}")
-    assert doctor.main(["--conf", str(CONF), "--set", "kafka.bootstrap.servers=127.0.0.1:1", *bundle]) == 1
+    assert main(["--conf", str(CONF), "--set", "kafka.bootstrap.servers=127.0.0.1:1", *bundle]) == 1
     printed = capsys.readouterr()
     assert "127.0.0.1:1 over PLAINTEXT: KafkaConnectionError: 111 ECONNREFUSED" in printed.out
     assert not printed.err
-    assert doctor.main(["--conf", "nowhere.yaml"]) == 2
+    assert main(["--conf", "nowhere.yaml"]) == 2
 
 
 def test_what_is_unknown_is_neither_fine_nor_missing():
-    assert str(doctor.Finding("clock", "can't be told", unknown=True)).startswith("unknown")
+    assert str(Finding("clock", "can't be told", unknown=True)).startswith("unknown")

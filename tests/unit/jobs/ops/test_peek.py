@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import peek
-from jobs.peek_view import as_json, as_line, see, visible
+from jobs.ops.peek import __main__ as peek
+from jobs.ops.peek.formatting import as_json, as_line, see, visible
 
-CONF = Path(__file__).parents[2] / "conf" / "local.yaml"
+CONF = Path(__file__).parents[4] / "conf" / "local.yaml"
 HOSTILE = "\x1b[2J\r\n\x07\u202e\x9b31m"
 
 

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.replay import main
-from jobs.replay_options import OptionError, producer_options, simulation
-from jobs.replay_send import BURST_SECONDS, CATCH_UP, STEP_SECONDS, at_rate, at_recorded_speed
-from training.mapping import ClickMapping, MappingError, load_mapping
-from training.records import (
+from jobs.ops.replay.__main__ import main
+from jobs.ops.replay.options import OptionError, producer_options, simulation
+from jobs.ops.replay.producer import BURST_SECONDS, CATCH_UP, STEP_SECONDS, at_rate, at_recorded_speed
+from training.data.mapping import ClickMapping, MappingError, load_mapping
+from training.data.sources import (
     WEEK_MS,
     Record,
     SourceError,
@@ -31,13 +31,13 @@ from training.records import (
     profile_records,
     weeks_to_shift,
 )
-from training.simulate import Simulation, simulate
-from udfs.events import ClickDecoder
+from training.simulation.clickstream import Simulation, simulate
+from udfs.contracts.clicks import ClickDecoder
+from udfs.contracts.profiles import ProfileDecoder
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import client_options
-from udfs.profiles import ProfileDecoder
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 DATA = ROOT.parent / "shared" / "data"
 NOW_MS = 1_790_000_000_000
 MAPPING = ClickMapping(

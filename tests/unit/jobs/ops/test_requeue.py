@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import requeue
-from jobs.requeue_plan import Fate, Judge, note, note_key, noted_position, read_letter
-from jobs.settings import ConfigError, load_settings
-from jobs.time_options import time_ms
-from tests.sample_records import sample_fields
+from jobs.common.settings import ConfigError, load_settings
+from jobs.ops.requeue import __main__ as requeue
+from jobs.ops.requeue.plan import Fate, Judge, note, note_key, noted_position, read_letter
+from jobs.ops.time_options import time_ms
+from tests.support.sample_records import sample_fields
+from udfs.contracts.outputs import DeadLetter, iso_time
 from udfs.kafka.errors import KafkaClientError
-from udfs.outputs import DeadLetter, iso_time
 
-CONF = Path(__file__).parents[2] / "conf" / "local.yaml"
+CONF = Path(__file__).parents[4] / "conf" / "local.yaml"
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 NOW_MS = round(NOW.timestamp() * 1000)
 LONG_AGO_MS = NOW_MS - 40 * 86_400_000

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.broken import with_broken
-from training.dataset import NO_UPDATES, arrange, read_clicks, read_profiles
-from training.simulate import Simulation, simulate
-from udfs.events import ClickLimits
-from udfs.features import FeatureComputer
-from udfs.history import EVENT, read_histories
-from udfs.profiles import NO_PROFILE, PROFILE
-from udfs.rejects import Reason
+from training.data.dataset import NO_UPDATES, arrange, read_clicks, read_profiles
+from training.simulation.clickstream import Simulation, simulate
+from training.simulation.malformed import with_broken
+from udfs.contracts.clicks import ClickLimits
+from udfs.contracts.packed_events import EVENT, read_histories
+from udfs.contracts.profiles import NO_PROFILE, PROFILE
+from udfs.contracts.rejects import Reason
+from udfs.features.computer import FeatureComputer
 
 HISTORY_LENGTH = 4
 

@@ -7,19 +7,19 @@ import pytest
 from msgspec.structs import replace
 
 from tests.conftest import QUICK
-from tests.unit.test_prepare import archive
-from training.bundle import write_bundle
-from training.examples import load_examples
-from training.feature_log import FeatureLog
-from training.prepare import Preparation, PrepareError, prepare
-from training.records import SourceError
-from training.settings import TrainingError, for_logged
-from training.simulate import Simulation, simulate
+from tests.unit.training.data.test_prepare import archive
+from training.bundles.trainer import train_model
+from training.bundles.writer import write_bundle
+from training.data.examples import load_examples
+from training.data.feature_log import FeatureLog
+from training.data.prepare import Preparation, PrepareError, prepare
+from training.data.sources import SourceError
+from training.modeling.settings import TrainingError, for_logged
+from training.simulation.clickstream import Simulation, simulate
 from training.train import main
-from training.trainer import train_model
-from udfs.events import ClickLimits
-from udfs.labels import CONVERTED
-from udfs.model import load_bundle
+from udfs.contracts.clicks import ClickLimits
+from udfs.measurement.labels import CONVERTED
+from udfs.models.bundle import load_bundle
 
 NAMES = ("events_30m", "value", "since_last_visit_s", "country")
 HASH = "a" * 64

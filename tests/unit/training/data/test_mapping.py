@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.mapping import (
+from training.data.mapping import (
     ClickMapping,
     MappingError,
     RowError,
@@ -16,7 +16,7 @@ from training.mapping import (
     same_names,
 )
 
-MAPPINGS = Path(__file__).parents[2] / "conf" / "mappings"
+MAPPINGS = Path(__file__).parents[4] / "conf" / "mappings"
 REQUIRED = "columns: {user_id: who, event_name: what, event_time: at}\n"
 
 

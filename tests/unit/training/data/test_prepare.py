@@ -10,14 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.archive import Arrived, find_parts, newest_arrival_ms, read_part
-from training.examples import load_examples, save_examples, simulated_examples
-from training.prepare import EVENT_ROWS, UPDATE_ROWS, Preparation, PrepareError, build_bucket, prepare
-from training.records import SourceError
-from training.simulate import Simulation, simulate
-from udfs.events import ClickLimits
-from udfs.history import EVENT
-from udfs.labels import CONVERTED
+from training.data.archive import Arrived, find_parts, newest_arrival_ms, read_part
+from training.data.examples import load_examples, save_examples
+from training.data.prepare import EVENT_ROWS, UPDATE_ROWS, Preparation, PrepareError, build_bucket, prepare
+from training.data.sources import SourceError
+from training.simulation.clickstream import Simulation, simulate
+from training.simulation.examples import simulated_examples
+from udfs.contracts.clicks import ClickLimits
+from udfs.contracts.packed_events import EVENT
+from udfs.measurement.labels import CONVERTED
 
 QUICK = Preparation(CONVERTED, workers=2, bucket_events=1_000, limits=ClickLimits(max_behind_ms=10**13))
 

@@ -11,16 +11,16 @@ from msgspec.structs import replace
 from sklearn.metrics import precision_score, recall_score
 
 from tests.conftest import QUICK
-from training.evaluate import Scored
-from training.examples import simulated_examples
-from training.report import metrics_json, report_html
-from training.rule_baseline import compare_with_rule, describe_rule
-from training.settings import Training, TrainingError, for_logged, load_training
-from training.simulate import Simulation, simulate
-from training.trainer import train_model
-from udfs.rules import Rule
+from training.bundles.trainer import train_model
+from training.evaluation.rule_baseline import compare_with_rule, describe_rule
+from training.modeling.metrics import Scored
+from training.modeling.settings import Training, TrainingError, for_logged, load_training
+from training.reporting.report import metrics_json, report_html
+from training.simulation.clickstream import Simulation, simulate
+from training.simulation.examples import simulated_examples
+from udfs.rollout.rules import Rule
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[4] / "conf"
 RULE = Rule(any=("cart_adds_30m >= 1", Rule(all=("device == mobile", "checkouts_30m >= 1"))))
 
 

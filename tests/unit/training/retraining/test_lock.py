@@ -10,10 +10,10 @@ from threading import Barrier
 import msgspec
 import pytest
 
-from training import run_lock
-from training.registry_files import replace_file
-from training.run_lock import DIRECTORY, Holder, LockError, locked
-from udfs.registry import Registry
+from training.retraining import lock as lock_module
+from training.retraining.lock import DIRECTORY, Holder, LockError, locked
+from training.rollout.atomic_files import replace_file
+from udfs.rollout.registry import Registry
 
 HOUR_MS = 3_600_000
 _NAMES = count()
@@ -70,7 +70,7 @@ def test_of_many_threads_that_begin_at_once_one_gets_it(registry, left):
 
 def test_a_process_that_ended_without_letting_go_is_no_obstacle(tmp_path):
     code = (
-        "import os, sys; from training.run_lock import locked; from udfs.registry import Registry\n"
+        "import os, sys; from training.retraining.lock import locked; from udfs.rollout.registry import Registry\n"
         "with locked(Registry(sys.argv[1]), 3_600_000): os._exit(9)"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
@@ -101,6 +101,6 @@ def test_a_process_that_cannot_be_seen_holds_until_the_limit(registry, hours, is
 def test_who_was_thought_dead_finds_out_before_it_changes_anything(registry, monkeypatch):
     with locked(registry, HOUR_MS) as slow:
         slow.check()
-        monkeypatch.setattr(run_lock, "process_start", lambda pid: "2")
+        monkeypatch.setattr(lock_module, "process_start", lambda pid: "2")
         with locked(Registry(registry.uri), HOUR_MS), pytest.raises(LockError, match="another process took over"):
             slow.check()

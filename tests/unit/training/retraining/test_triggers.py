@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.sample_records import sample
-from training.triggers import drift_trigger, in_progress, live_auc, quality_trigger
-from udfs.outputs import DriftWindow, ModelQuality
-from udfs.rollout import Challenger, Rollout
+from tests.support.sample_records import sample
+from training.retraining.triggers import drift_trigger, in_progress, live_auc, quality_trigger
+from udfs.contracts.outputs import DriftWindow, ModelQuality
+from udfs.rollout.plan import Challenger, Rollout
 
 MINUTE = 60_000
 

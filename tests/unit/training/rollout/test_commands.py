@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.small_bundle import make_bundle
-from training import changes
-from training.admission import HoldoutError
-from training.changes import ChangeError
-from training.guardrails import GuardrailError
-from training.ledger import LostRace, upload_bundle
+from tests.support.bundles import make_bundle
 from training.promote import _parser
-from training.rollout_changes import AddShadow, Apply, Change, First, MakeChampion, Ramp, Rollback, Start, Stop
-from training.rollout_service import RolloutService
-from udfs.model import load_bundle
-from udfs.registry import Registry, RegistryError
-from udfs.rollout import Step
+from training.rollout import transitions
+from training.rollout.admission import HoldoutError
+from training.rollout.commands import AddShadow, Apply, Change, First, MakeChampion, Ramp, Rollback, Start, Stop
+from training.rollout.guardrails import GuardrailError
+from training.rollout.ledger import LostRace, upload_bundle
+from training.rollout.service import RolloutService
+from training.rollout.transitions import ChangeError
+from udfs.models.bundle import load_bundle
+from udfs.rollout.plan import Step
+from udfs.rollout.registry import Registry, RegistryError
 
 versions = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 shares = st.floats(0, 1)
@@ -56,7 +56,7 @@ def test_commands_are_those_that_earlier_entries_have(change, command):
 
 def test_changes_are_pure_functions_of_the_rollout():
     rollout = First("v1").apply(None)
-    assert rollout == changes.first("v1")
+    assert rollout == transitions.first("v1")
     seen = [rollout]
     for change in (AddShadow("v2"), Start("v2", 0.05), Ramp("v2"), MakeChampion("v2")):
         rollout = change.apply(seen[-1])

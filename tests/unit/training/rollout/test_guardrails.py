@@ -11,12 +11,15 @@ import pytest
 from msgspec.structs import asdict, replace
 from sklearn.metrics import roc_auc_score
 
-from tests.sample_records import sample
-from tests.unit.small_bundle import make_bundle
-from tests.unit.test_promote import Shop
-from training.evaluate import Estimate
-from training.experiment import Report
-from training.guardrails import (
+from tests.support.bundles import make_bundle
+from tests.support.sample_records import sample
+from tests.unit.training.test_promote import Shop
+from training.experiments.comparison import Report
+from training.modeling.metrics import Estimate
+from training.retraining.auto_ramp import consider
+from training.retraining.run_store import Run, Window, passed_runs, write_run
+from training.retraining.settings import RETRAINING_FILE, load_retraining
+from training.rollout.guardrails import (
     GuardrailError,
     check_guardrails,
     decide_shadow,
@@ -24,16 +27,13 @@ from training.guardrails import (
     guardrails_at,
     refuse_unless_held,
 )
-from training.ramping import consider
-from training.retraining import RETRAINING_FILE, load_retraining
-from training.runs import Run, Window, passed_runs, write_run
-from training.shadow_quality import ShadowQuality, shadow_quality
-from training.step import held_since, step_report
-from udfs.experiments import choose_action
-from udfs.kpis import KPIS_FILE, load_kpis
-from udfs.outputs import Outcome, ShadowScores
-from udfs.registry import Registry, seal, unseal
-from udfs.rollout import Challenger, Control, Rollout, Step
+from training.rollout.ramp_step import held_since, step_report
+from training.rollout.shadow_quality import ShadowQuality, shadow_quality
+from udfs.contracts.outputs import Outcome, ShadowScores
+from udfs.measurement.experiment import choose_action
+from udfs.measurement.kpis import KPIS_FILE, load_kpis
+from udfs.rollout.plan import Challenger, Control, Rollout, Step
+from udfs.rollout.registry import Registry, seal, unseal
 
 KPIS = load_kpis(Path("conf", KPIS_FILE))
 HOUR_MS = 3_600_000

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tests.unit.calibration import calibration_errors
-from training.broken import BREAK, with_broken
-from training.propensity import purchase_propensity
-from training.shop import (
+from tests.support.calibration import calibration_errors
+from training.simulate import main
+from training.simulation.behaviour import (
     BUY,
     LEAVE,
     Behaviour,
@@ -21,12 +20,14 @@ from training.shop import (
     draw_pauses,
     state_after,
 )
-from training.simulate import Simulation, best_auc, main, simulate
-from training.visits import SLOTS
-from udfs.events import ClickDecoder
-from udfs.history import EVENT_KINDS
-from udfs.profiles import ProfileDecoder
-from udfs.rejects import Reason
+from training.simulation.clickstream import Simulation, best_auc, simulate
+from training.simulation.malformed import BREAK, with_broken
+from training.simulation.propensity import purchase_propensity
+from training.simulation.traffic import SLOTS
+from udfs.contracts.clicks import ClickDecoder
+from udfs.contracts.packed_events import EVENT_KINDS
+from udfs.contracts.profiles import ProfileDecoder
+from udfs.contracts.rejects import Reason
 
 SMALL = Simulation(users=200, seed=3)
 

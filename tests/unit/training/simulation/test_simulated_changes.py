@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tests.unit.calibration import calibration_errors
-from training.examples import simulated_examples
-from training.propensity import purchase_propensity
-from training.shop import Behaviour
-from training.simulate import Simulation, simulate
-from udfs.features import SESSION_GAP_MS
-from udfs.history import EVENT_KINDS
-from udfs.rollout import Challenger, Rollout, arms, assign, positions
+from tests.support.calibration import calibration_errors
+from training.simulation.behaviour import Behaviour
+from training.simulation.clickstream import Simulation, simulate
+from training.simulation.examples import simulated_examples
+from training.simulation.propensity import purchase_propensity
+from udfs.contracts.packed_events import EVENT_KINDS
+from udfs.features.catalog import SESSION_GAP_MS
+from udfs.rollout.plan import Challenger, Rollout, arms, assign, positions
 
 USUAL = Simulation(users=4_000, seed=5)
 SALT, LIFT_START, LIFT_END = "changes", 0.3, 0.7

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udfs.events import Click, ClickDecoder, ClickLimits, click_schema, pack_click
-from udfs.history import EVENT, EVENT_FORMAT, EVENT_KINDS, NO_ID, PAGE_TYPES, read_histories
-from udfs.rejects import Reason
+from udfs.contracts.clicks import Click, ClickDecoder, ClickLimits, click_schema, pack_click
+from udfs.contracts.packed_events import EVENT, EVENT_FORMAT, EVENT_KINDS, NO_ID, PAGE_TYPES, read_histories
+from udfs.contracts.rejects import Reason
 
 NOW = 1_700_000_000_000
 

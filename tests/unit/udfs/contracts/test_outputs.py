@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.contracts import broken
-from udfs.history import EVENT_KINDS
-from udfs.outputs import ARMS, RECORDS, FeatureVector, ShadowScores, iso_time, to_json
-from udfs.rejects import Reason
+from tests.support.contracts import broken
+from udfs.contracts.outputs import ARMS, RECORDS, FeatureVector, ShadowScores, iso_time, to_json
+from udfs.contracts.packed_events import EVENT_KINDS
+from udfs.contracts.rejects import Reason
 
 #: What the score job writes.
 STRUCTS = {role: RECORDS[role] for role in ("scores", "feature_log", "shadow_scores", "dead_letters")}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udfs.profiles import (
+from udfs.contracts.profiles import (
     AGE_BANDS,
     MEMBERSHIP_TIERS,
     NO_DAY,
@@ -15,7 +15,7 @@ from udfs.profiles import (
     country_code,
     country_of,
 )
-from udfs.rejects import Reason
+from udfs.contracts.rejects import Reason
 
 
 def decode(payload, key=b"ada"):

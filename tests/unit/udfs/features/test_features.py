@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.feature_oracle import ORACLE, read_case
-from udfs import features
-from udfs.features import FEATURE_NAMES, FEATURES, FeatureComputer, Need, combined_need, schema_hash
-from udfs.history import EVENT, EVENT_KINDS, PAGE_TYPES, read_histories
-from udfs.profiles import NO_DAY, NO_PROFILE, PROFILE
+from tests.support.oracles.features import ORACLE, read_case
+from udfs.contracts.packed_events import EVENT, EVENT_KINDS, PAGE_TYPES, read_histories
+from udfs.contracts.profiles import NO_DAY, NO_PROFILE, PROFILE
+from udfs.features import catalog
+from udfs.features.catalog import FEATURE_NAMES, FEATURES, Need, combined_need, schema_hash
+from udfs.features.computer import FeatureComputer
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 NOON = 1_700_049_600_000  # Wednesday 2023-11-15 12:00 UTC
@@ -424,7 +425,7 @@ def test_the_schema_hash_depends_on_names_order_and_history_length():
 def test_the_schema_hash_changes_when_a_feature_is_revised(monkeypatch):
     before = schema_hash(["value", "scroll"], 64), schema_hash(["scroll"], 64)
     revised = tuple(replace(f, revision=2) if f.name == "value" else f for f in FEATURES)
-    monkeypatch.setattr(features, "FEATURES", revised)
+    monkeypatch.setattr(catalog, "FEATURES", revised)
     assert schema_hash(["value", "scroll"], 64) != before[0]
     assert schema_hash(["scroll"], 64) == before[1]
 
@@ -438,5 +439,8 @@ def test_the_module_prints_a_line_for_each_feature():
 
 
 def test_names_and_hashes_are_had_without_loading_numba():
-    program = "import sys, udfs.features as f; f.schema_hash(f.FEATURE_NAMES, 64); sys.exit('numba' in sys.modules)"
+    program = (
+        "import sys, udfs.features.catalog as catalog;"
+        "catalog.schema_hash(catalog.FEATURE_NAMES, 64); sys.exit('numba' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -6,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from udfs import kernel_cache
+from udfs.features import kernel_cache
 
-SOURCES = Path(kernel_cache.__file__).parent
+SOURCES = Path(kernel_cache.__file__).parents[1]
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def elsewhere(tmp_path, monkeypatch):
     for name in kernel_cache.SOURCES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(SOURCES / name, tmp_path / name)
-    monkeypatch.setattr(kernel_cache, "__file__", str(tmp_path / "kernel_cache.py"))
+    monkeypatch.setattr(kernel_cache, "__file__", str(tmp_path / "features" / "kernel_cache.py"))
     return tmp_path
 
 
@@ -35,9 +36,10 @@ def test_a_change_in_any_source_finds_another_kernel(elsewhere, name):
 
 
 def test_everything_that_the_kernel_imports_of_ours_is_among_the_sources():
-    kernel = (SOURCES / "feature_kernel.py").read_text()
-    imported = {line.split()[1] for line in kernel.splitlines() if line.startswith("from udfs.")}
-    assert {f"{module.removeprefix('udfs.')}.py" for module in imported} <= set(kernel_cache.SOURCES)
+    kernel = (SOURCES / "features" / "kernel.py").read_text()
+    imported = re.findall(r"^from (udfs\.\w+\.\w+) import", kernel, re.MULTILINE)
+    assert len(imported) > 3
+    assert {f"{module.removeprefix('udfs.').replace('.', '/')}.py" for module in imported} <= set(kernel_cache.SOURCES)
 
 
 def test_a_cache_that_can_not_be_made_is_not_used(tmp_path, monkeypatch):
@@ -48,7 +50,7 @@ def test_a_cache_that_can_not_be_made_is_not_used(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("module", "function"),
-    [("udfs.feature_kernel", "append_rows"), ("udfs.workers.score_writer", "_write")],
+    [("udfs.features.kernel", "append_rows"), ("udfs.workers.score_writer", "_write")],
 )
 def test_compiled_code_is_kept_there_whichever_module_comes_first(tmp_path, module, function):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}

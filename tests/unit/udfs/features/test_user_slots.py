@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.test_features import EDGES, MINUTE, NOON, assert_same_bits, event, random_batch
-from udfs.features import FeatureComputer
-from udfs.history import EVENT, read_histories
-from udfs.profiles import NO_PROFILE, PROFILE, Profile, pack_profile
-from udfs.user_slots import (
+from tests.unit.udfs.features.test_features import EDGES, MINUTE, NOON, assert_same_bits, event, random_batch
+from udfs.contracts.packed_events import EVENT, read_histories
+from udfs.contracts.profiles import NO_PROFILE, PROFILE, Profile, pack_profile
+from udfs.features.computer import FeatureComputer
+from udfs.features.user_slots import (
     EVENT_ROW,
     LAYOUT,
     PROFILE_ROW,

@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from tests.sample_records import sample
-from training.dataset import arrange, read_clicks, read_profiles
-from training.reference import CLUSTER_MS, Sampling, reference_distributions
-from training.simulate import Simulation, simulate
-from udfs.drift import (
+from tests.support.sample_records import sample
+from training.bundles.reference import CLUSTER_MS, Sampling, reference_distributions
+from training.data.dataset import arrange, read_clicks, read_profiles
+from training.simulation.clickstream import Simulation, simulate
+from udfs.features.catalog import FEATURE_NAMES
+from udfs.features.computer import FeatureComputer
+from udfs.measurement.drift import (
     CELLS,
     MISSING,
     UNSEEN,
@@ -24,7 +26,6 @@ from udfs.drift import (
     stability_index,
     window_drift,
 )
-from udfs.features import FEATURE_NAMES, FeatureComputer
 
 THRESHOLDS = Thresholds(watch=0.1, alarm=0.25, unwatched=("since_first_seen_s", "lifetime_events"))
 

@@ -9,8 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from tests.unit.effect_oracle import UserSums, expected_effect
-from udfs.effects import (
+from tests.support.oracles.effects import UserSums, expected_effect
+from udfs.measurement.effects import (
     ALPHA,
     LEAST_USERS,
     SRM_ALPHA,

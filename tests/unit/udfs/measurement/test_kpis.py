@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from udfs.kpis import KpiError, load_kpis, values
+from udfs.measurement.kpis import KpiError, load_kpis, values
 
-SHIPPED = Path(__file__).parents[2] / "conf" / "kpis.yaml"
+SHIPPED = Path(__file__).parents[4] / "conf" / "kpis.yaml"
 SESSIONS = pd.DataFrame(
     {
         "started_at": [0, 10_000],

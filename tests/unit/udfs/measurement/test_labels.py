@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udfs.history import EVENT, EVENT_KINDS
-from udfs.labels import (
+from udfs.contracts.packed_events import EVENT, EVENT_KINDS
+from udfs.measurement.labels import (
     CONVERTED,
     LABELS_FILE,
     Label,
@@ -21,7 +21,7 @@ from udfs.labels import (
 
 VIEW, CART, PURCHASE, PAGE = (EVENT_KINDS.index(kind) for kind in ("view_item", "add_to_cart", "purchase", "page_view"))
 HORIZON_MS = CONVERTED.horizon_ms
-FILE = Path(__file__).parents[2] / "conf" / LABELS_FILE
+FILE = Path(__file__).parents[4] / "conf" / LABELS_FILE
 NAMES = ("converted", "abandoned", "engaged", "deep_visit")
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import xgboost
 
-from training.bundle import describe_model, write_bundle
-from udfs.features import FEATURE_NAMES, schema_hash
-from udfs.labels import CONVERTED
-from udfs.model import MODEL_FILE, BundleError, Scorer, TrainingWindow, load_bundle
+from training.bundles.writer import describe_model, write_bundle
+from udfs.features.catalog import FEATURE_NAMES, schema_hash
+from udfs.measurement.labels import CONVERTED
+from udfs.models.backends import Scorer
+from udfs.models.bundle import MODEL_FILE, BundleError, TrainingWindow, load_bundle
 
 NAMES = FEATURE_NAMES[:3]
 WINDOW = TrainingWindow(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))

@@ -15,21 +15,21 @@ from hypothesis.extra import numpy as arrays
 from msgspec.structs import replace
 
 from tests.conftest import QUICK
-from training.admission import check_bundle
-from training.bundle import write_bundle
-from training.examples import simulated_examples
-from training.family import Fitting, Sample
-from training.lightgbm_family import LightGBMFamily, LightGBMModel, exact_in_float32, float32_threshold
-from training.onnx_export import ExportError, certify, edge_rows, export
-from training.report import metrics_json, report_html
-from training.serving_cost import saving
-from training.simulate import Simulation, simulate
-from training.trainer import TrainedModel, train_model
-from udfs.engines import OnnxScorer, build_engine
-from udfs.features import FEATURE_NAMES, schema_hash
-from udfs.labels import CONVERTED
-from udfs.lightgbm_text import check_text, load_text
-from udfs.model import LIGHTGBM_FILE, MODEL_FILE, Bundle, BundleError, Scorer, WarmUp, check_scores, load_bundle
+from training.bundles.trainer import TrainedModel, train_model
+from training.bundles.writer import write_bundle
+from training.modeling.base import Fitting, Sample
+from training.modeling.lightgbm_model import LightGBMFamily, LightGBMModel, exact_in_float32, float32_threshold
+from training.modeling.onnx_export import ExportError, certify, edge_rows, export
+from training.reporting.report import metrics_json, report_html
+from training.reporting.serving_cost import saving
+from training.rollout.admission import check_bundle
+from training.simulation.clickstream import Simulation, simulate
+from training.simulation.examples import simulated_examples
+from udfs.features.catalog import FEATURE_NAMES, schema_hash
+from udfs.measurement.labels import CONVERTED
+from udfs.models.backends import OnnxScorer, Scorer, build_engine
+from udfs.models.bundle import LIGHTGBM_FILE, MODEL_FILE, Bundle, BundleError, WarmUp, check_scores, load_bundle
+from udfs.models.lightgbm_text import check_text, load_text
 
 NAMES = FEATURE_NAMES[:3]
 SETTINGS = replace(QUICK, model="lightgbm", prune=True, compare=("logistic",))

@@ -14,14 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jobs.local_http import get_text
-from tests.unit.small_bundle import NAMES, files_of, make_bundle
+from tests.support.bundles import NAMES, files_of, make_bundle
+from tools.stack.http_client import get_text
 from training import promote, remote_bundle
-from udfs.breaker import FAILURES
-from udfs.deployment import Options
-from udfs.model import MODEL_FILE, WARM_UP_FILE, BundleError, Scorer, load_bundle
-from udfs.registry import Registry
-from udfs.remote import (
+from udfs.models.backends import Scorer
+from udfs.models.bundle import MODEL_FILE, WARM_UP_FILE, BundleError, load_bundle
+from udfs.models.circuit_breaker import FAILURES
+from udfs.models.remote import (
     RETRIES_SAVED,
     Endpoint,
     RemoteError,
@@ -30,8 +29,11 @@ from udfs.remote import (
     decode_answer,
     encode_request,
 )
-from udfs.serving import follow, serving_bundle, serving_registry
+from udfs.rollout.registry import Registry
+from udfs.serving.bootstrap import follow, serving_bundle, serving_registry
+from udfs.serving.deployment import Options
 
+SERVER = Path(__file__).parents[3] / "support" / "oip_server.py"
 ROWS = np.random.default_rng(1).random((25, len(NAMES)), np.float32)
 ROWS[::4, 1] = np.nan
 PATIENT_MS = 20_000
@@ -42,7 +44,7 @@ class Server:
 
     def __init__(self, model: Path):
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parent / "oip_server.py"), str(model)],
+            [sys.executable, str(SERVER), str(model)],
             stdout=subprocess.PIPE,
             text=True,
         )

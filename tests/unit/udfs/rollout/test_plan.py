@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from scipy.stats import binomtest, chi2_contingency, chisquare
 
-from udfs.rollout import (
+from udfs.rollout.plan import (
     CHAMPION,
     CONTROL,
     ELIGIBILITY_FEATURES,
@@ -27,11 +27,11 @@ from udfs.rollout import (
     positions,
     rollout_features,
 )
-from udfs.rules import Rule
+from udfs.rollout.rules import Rule
 
 USERS = [f"user-{number}" for number in range(20_000)]
 RULE = Rule(any=("cart_adds_30m >= 1",))
-EXAMPLE = Path(__file__).parents[2] / "conf" / "rollout.yaml"
+EXAMPLE = Path(__file__).parents[4] / "conf" / "rollout.yaml"
 P_VALUE = 1e-4  # the users are fixed: a test fails always or never
 
 

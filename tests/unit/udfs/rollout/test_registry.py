@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tests.unit.small_bundle import files_of, make_bundle
-from training.ledger import LostRace, append, next_entry, upload_bundle
-from udfs.model import EXPORT_FILE, MODEL_FILE, BundleError, Scorer, check_scores, load_bundle
-from udfs.registry import Registry, RegistryError, seal, unseal
-from udfs.rollout import Rollout
+from tests.support.bundles import files_of, make_bundle
+from training.rollout.ledger import LostRace, append, next_entry, upload_bundle
+from udfs.models.backends import Scorer
+from udfs.models.bundle import EXPORT_FILE, MODEL_FILE, BundleError, check_scores, load_bundle
+from udfs.rollout.plan import Rollout
+from udfs.rollout.registry import Registry, RegistryError, seal, unseal
 
 _NAMES = count()
 

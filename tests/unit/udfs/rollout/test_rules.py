@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udfs.profiles import MEMBERSHIP_TIERS, country_code
-from udfs.rules import Rule, RuleError, check_rule, matches, rule_features
+from udfs.contracts.profiles import MEMBERSHIP_TIERS, country_code
+from udfs.rollout.rules import Rule, RuleError, check_rule, matches, rule_features
 
 NAMES = ("since_cart_add_s", "cart_adds_30m", "device", "country", "membership_tier", "event_kind")
 NAN = np.nan

@@ -7,20 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.small_bundle import NAMES, make_bundle
-from training.changes import add_shadow, first, start
-from training.ledger import append
-from udfs.breaker import FAILURES, PAUSE_S
-from udfs.deployment import Deployment, Options, load_model
-from udfs.follower import Follower
-from udfs.model import Scorer, load_bundle
-from udfs.profiles import PROFILE, Profile, pack_profile
-from udfs.registry import Registry
-from udfs.rollout import CONTROL, Challenger, Control, Rollout, assign
-from udfs.rules import Rule
-from udfs.serving import Serving, follow, serving_registry
-from udfs.shadows import Shadows
-from udfs.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW, UserSlots
+from tests.support.bundles import NAMES, make_bundle
+from training.rollout.ledger import append
+from training.rollout.transitions import add_shadow, first, start
+from udfs.contracts.profiles import PROFILE, Profile, pack_profile
+from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW, UserSlots
+from udfs.models.backends import Scorer
+from udfs.models.bundle import load_bundle
+from udfs.models.circuit_breaker import FAILURES, PAUSE_S
+from udfs.rollout.plan import CONTROL, Challenger, Control, Rollout, assign
+from udfs.rollout.registry import Registry
+from udfs.rollout.rules import Rule
+from udfs.serving.bootstrap import Serving, follow, serving_registry
+from udfs.serving.deployment import Deployment, Options, load_model
+from udfs.serving.poller import Follower
+from udfs.serving.shadows import Shadows
 
 OPTIONS = Options(engine="native")
 USERS = [f"u{number}" for number in range(400)]

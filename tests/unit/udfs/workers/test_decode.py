@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.contracts import broken
-from tests.unit.fake_operator import FakeOperator, Record, read_records, rows_of
-from tests.unit.test_events import BAD_RECORDS, NOW, click
-from udfs.events import Click, ClickDecoder, ClickLimits, pack_click
-from udfs.profiles import NO_PROFILE, Profile, ProfileDecoder, pack_profile
-from udfs.rejects import Reason
-from udfs.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW
+from tests.support.contracts import broken
+from tests.support.fake_operator import FakeOperator, Record, read_records, rows_of
+from tests.unit.udfs.contracts.test_clicks import BAD_RECORDS, NOW, click
+from udfs.contracts.clicks import Click, ClickDecoder, ClickLimits, pack_click
+from udfs.contracts.profiles import NO_PROFILE, Profile, ProfileDecoder, pack_profile
+from udfs.contracts.rejects import Reason
+from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW
 from udfs.workers.decode import DEAD_LETTERS, RAW_RECORD, ROWS, DecodeClicks, DecodeProfiles
 from udfs.workers.metrics import Metrics
 from udfs.workers.server import Handler

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from udfs.contracts.rejects import Reason
 from udfs.metrics import LatencyMetric, RejectedMetric
-from udfs.rejects import Reason
 from udfs.workers.metrics import Metrics
 
 

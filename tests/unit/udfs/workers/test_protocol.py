@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.fake_operator import (
+from tests.support.fake_operator import (
     BATCH,
     DONE,
     METRICS_DECLARED,
@@ -179,7 +179,7 @@ def test_a_file_that_is_no_memory_is_refused(tmp_path):
 
 PARENT_OF_A_BUSY_WORKER = """
 import sys
-from tests.unit.fake_operator import BATCH, FakeOperator, Repeat
+from tests.support.fake_operator import BATCH, FakeOperator, Repeat
 with FakeOperator(Repeat()) as operator:
     operator.memory.put_rows([b"sleep"], [0])
     operator.send(BATCH, 1)

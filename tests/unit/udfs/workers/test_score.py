@@ -16,21 +16,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tests.contracts import broken
-from tests.unit.fake_operator import FakeOperator, Memory, Record, read_records, rows_of
-from tests.unit.small_bundle import files_of, make_bundle
-from tests.unit.test_deployment import OPTIONS, deployment, enter
-from training.changes import add_shadow, first
-from udfs.deployment import Deployment, Options
-from udfs.events import Click, pack_click
-from udfs.model import Bundle, Scorer, load_bundle
-from udfs.profiles import Profile, pack_profile
-from udfs.registry import Registry
-from udfs.rollout import Challenger, Control, Rollout
-from udfs.rules import Rule
-from udfs.sampling import in_sample
-from udfs.serving import Serving, serving_bundle, serving_registry
-from udfs.user_slots import EVENT_ROW, PROFILE_ROW, new_head, ring_bytes
+from tests.support.bundles import files_of, make_bundle
+from tests.support.contracts import broken
+from tests.support.fake_operator import FakeOperator, Memory, Record, read_records, rows_of
+from tests.unit.udfs.serving.test_deployment import OPTIONS, deployment, enter
+from training.rollout.transitions import add_shadow, first
+from udfs.contracts.clicks import Click, pack_click
+from udfs.contracts.profiles import Profile, pack_profile
+from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, new_head, ring_bytes
+from udfs.models.backends import Scorer
+from udfs.models.bundle import Bundle, load_bundle
+from udfs.rollout.plan import Challenger, Control, Rollout
+from udfs.rollout.registry import Registry
+from udfs.rollout.rules import Rule
+from udfs.rollout.sampling import in_sample
+from udfs.serving.bootstrap import Serving, serving_bundle, serving_registry
+from udfs.serving.deployment import Deployment, Options
 from udfs.workers.metrics import Metrics
 from udfs.workers.protocol import SharedMemory
 from udfs.workers.score import FEATURE_LOG, SCORES, SHADOW_SCORES, ScoreClicks

@@ -7,10 +7,10 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.unit.fake_operator import read_records
-from udfs.history import EVENT_KINDS
-from udfs.outputs import Score, to_json
-from udfs.user_slots import USER_ROW
+from tests.support.fake_operator import read_records
+from udfs.contracts.outputs import Score, to_json
+from udfs.contracts.packed_events import EVENT_KINDS
+from udfs.features.user_slots import USER_ROW
 from udfs.workers.score_writer import verdict, write_scores
 
 OUTPUT = 3

@@ -6,14 +6,14 @@ from unittest.mock import patch
 import pytest
 
 from tests.conftest import QUICK
-from training import tracking
-from training.bundle import write_bundle
-from training.examples import simulated_examples
-from training.simulate import Simulation, simulate
-from training.tracking import TrackingError, check_tracking, is_tracked, track
+from training.bundles.trainer import train_model
+from training.bundles.writer import write_bundle
+from training.reporting import mlflow_tracking
+from training.reporting.mlflow_tracking import TrackingError, check_tracking, is_tracked, track
+from training.simulation.clickstream import Simulation, simulate
+from training.simulation.examples import simulated_examples
 from training.train import main
-from training.trainer import train_model
-from udfs.model import load_bundle
+from udfs.models.bundle import load_bundle
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_server_that_does_not_answer_costs_the_run_and_not_the_bundle(tmp_path
 
 @pytest.mark.usefixtures("plain_environment")
 def test_without_the_library_a_wanted_run_is_refused_before_the_training(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    monkeypatch.setattr(mlflow_tracking, "find_spec", lambda name: None)
     check_tracking()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(TrackingError, match="MLFLOW_TRACKING_URI is set, but MLflow is not installed"):

@@ -6,13 +6,13 @@ import logging
 import msgspec
 import pytest
 
-from tests.unit.small_bundle import files_of, make_bundle
-from tests.unit.test_drift import distribution
-from training.ledger import upload_bundle
-from udfs.drift import REFERENCE_FILE, Reference
-from udfs.model import BundleError, load_bundle
-from udfs.references import References, decode_reference
-from udfs.registry import Registry
+from tests.support.bundles import files_of, make_bundle
+from tests.unit.udfs.measurement.test_drift import distribution
+from training.rollout.ledger import upload_bundle
+from udfs.measurement.drift import REFERENCE_FILE, Reference
+from udfs.models.bundle import BundleError, load_bundle
+from udfs.rollout.references import References, decode_reference
+from udfs.rollout.registry import Registry
 
 REFERENCE = Reference({"a": distribution([0.5, 0.5])}, distribution([0.1, 0.9]))
 

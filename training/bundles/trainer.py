@@ -6,20 +6,20 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from training.bundle import describe_model
-from training.examples import Examples
-from training.family import ServedModel
-from training.fitting import Data, scored
-from training.holdout import Evaluation, evaluate, manifest_metrics
-from training.onnx_export import certify, export
-from training.provenance import git_commit, library_versions, window_of
-from training.reference import Sampling, reference_distributions, warm_up_rows
-from training.selection import select_and_fit
-from training.settings import Training
-from training.split import checked, split_at, split_by_time, split_by_user, user_folds
-from udfs.drift import REFERENCE_FILE
-from udfs.labels import CONVERTED, Label
-from udfs.model import EXPORT_FILE, WARM_UP_FILE, Manifest, find_model_file
+from training.bundles.provenance import git_commit, library_versions, window_of
+from training.bundles.reference import Sampling, reference_distributions, warm_up_rows
+from training.bundles.writer import describe_model
+from training.data.examples import Examples
+from training.data.split import checked, split_at, split_by_time, split_by_user, user_folds
+from training.evaluation.holdout import Evaluation, evaluate, manifest_metrics
+from training.modeling.base import ServedModel
+from training.modeling.model_selection import Data, scored
+from training.modeling.onnx_export import certify, export
+from training.modeling.pipeline import select_and_fit
+from training.modeling.settings import Training
+from udfs.measurement.drift import REFERENCE_FILE
+from udfs.measurement.labels import CONVERTED, Label
+from udfs.models.bundle import EXPORT_FILE, WARM_UP_FILE, Manifest, find_model_file
 
 
 @dataclass(frozen=True)

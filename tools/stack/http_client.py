@@ -1,4 +1,4 @@
-"""Asking a server on this machine. Needs nothing but the standard library, as jobs.doctor does not."""
+"""HTTP requests to a server on this machine."""
 
 import http.client
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from training.evaluate import Scored, calibration_table, difference, estimate, gain_table, threshold_table
+from training.modeling.metrics import Scored, calibration_table, difference, estimate, gain_table, threshold_table
 
 RNG = np.random.default_rng(1)
 N = 2_000

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.evaluate import METRICS, Estimate, Scored, difference, estimate
-from udfs.outputs import Outcome, ShadowScores
+from training.modeling.metrics import METRICS, Estimate, Scored, difference, estimate
+from udfs.contracts.outputs import Outcome, ShadowScores
 
 AUC = {"roc_auc": METRICS["roc_auc"]}
 Click = tuple[str, int, int]

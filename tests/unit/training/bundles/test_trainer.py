@@ -8,22 +8,23 @@ from scipy.special import logit
 from threadpoolctl import threadpool_limits
 
 from tests.conftest import QUICK
-from training.examples import Examples, simulated_examples
-from training.family import Calibration, Fitting, Sample
-from training.models import FAMILIES, taught_labels
-from training.onnx_export import ExportError, certify
-from training.recommendation import AlarmKind, Decision, find_alarms, read_recommendation, recommend
-from training.recommendation_text import recommendation_text
-from training.report import metrics_json, report_html
-from training.serving_cost import saving
-from training.settings import TrainingError, load_training
-from training.simulate import Simulation, simulate
-from training.split import SplitError, split_by_time, split_by_user, user_folds
-from training.trainer import train_model
-from udfs.engines import OnnxScorer
-from udfs.features import FEATURE_NAMES
-from udfs.labels import CONVERTED
-from udfs.model import EXPORT_FILE, Bundle, Scorer
+from training.bundles.trainer import train_model
+from training.data.examples import Examples
+from training.data.split import SplitError, split_by_time, split_by_user, user_folds
+from training.modeling.base import Calibration, Fitting, Sample
+from training.modeling.families import FAMILIES, taught_labels
+from training.modeling.onnx_export import ExportError, certify
+from training.modeling.settings import TrainingError, load_training
+from training.reporting.recommendation import AlarmKind, Decision, find_alarms, read_recommendation, recommend
+from training.reporting.recommendation_text import recommendation_text
+from training.reporting.report import metrics_json, report_html
+from training.reporting.serving_cost import saving
+from training.simulation.clickstream import Simulation, simulate
+from training.simulation.examples import simulated_examples
+from udfs.features.catalog import FEATURE_NAMES
+from udfs.measurement.labels import CONVERTED
+from udfs.models.backends import OnnxScorer, Scorer
+from udfs.models.bundle import EXPORT_FILE, Bundle
 
 
 @pytest.fixture(scope="module")

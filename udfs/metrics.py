@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from udfs.rejects import Reason
+from udfs.contracts.rejects import Reason
 
 #: Upper bounds of the latency buckets, milliseconds.
 LATENCY_BOUNDS_MS = (5, 10, 20, 50, 100, 200, 500, 1_000, 10_000)

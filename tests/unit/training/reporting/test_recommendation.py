@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.evaluate import Estimate
-from training.recommendation import (
+from training.evaluation.rule_baseline import RuleBaseline
+from training.modeling.metrics import Estimate
+from training.reporting.recommendation import (
     IMPLAUSIBLE_AUC,
     RELIABLE_USERS,
     SINGLE_FEATURE_SHARE,
@@ -35,9 +36,8 @@ from training.recommendation import (
     read_recommendation,
     recommend,
 )
-from training.recommendation_text import diagnosis_text, reason_text, recommendation_text
-from training.rule_baseline import RuleBaseline
-from udfs.rules import Rule
+from training.reporting.recommendation_text import diagnosis_text, reason_text, recommendation_text
+from udfs.rollout.rules import Rule
 
 NAN = float("nan")
 GOOD_AUC, CHANCE_AUC = Estimate(0.8, 0.75, 0.85), Estimate(0.6, 0.45, 0.75)

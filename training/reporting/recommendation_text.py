@@ -4,7 +4,7 @@ from functools import singledispatch
 
 import msgspec
 
-from training.recommendation import (
+from training.reporting.recommendation import (
     Alarm,
     AlarmKind,
     ChanceLevel,

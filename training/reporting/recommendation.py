@@ -1,6 +1,6 @@
 """Whether to ship a model, as data: a decision, and the reasons with the figures they rest on.
 
-`training/recommendation_text.py` renders it for people; gates and other programs read it from here or, through
+`recommendation_text` renders it for people; gates and other programs read it from here or, through
 `read_recommendation`, from metrics.json.
 """
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from training.evaluate import Estimate
-from training.holdout import Evaluation
-from training.rule_baseline import RuleBaseline
-from training.trainer import TrainedModel
+from training.bundles.trainer import TrainedModel
+from training.evaluation.holdout import Evaluation
+from training.evaluation.rule_baseline import RuleBaseline
+from training.modeling.metrics import Estimate
 
 IMPLAUSIBLE_AUC = 0.95
 #: Share of the AUC above chance that is lost without a single feature.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from training.settings import Training
-from training.trainer import TrainedModel
+from training.bundles.trainer import TrainedModel
+from training.modeling.settings import Training
 
 EXPERIMENT = "purchase-intent"
 

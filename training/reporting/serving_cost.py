@@ -8,11 +8,12 @@ from time import perf_counter
 
 import numpy as np
 
-from training.examples import Examples
-from training.trainer import TrainedModel
-from udfs.features import FeatureComputer
-from udfs.model import find_model_file, native_predict
-from udfs.profiles import NO_PROFILE, PROFILE
+from training.bundles.trainer import TrainedModel
+from training.data.examples import Examples
+from udfs.contracts.profiles import NO_PROFILE, PROFILE
+from udfs.features.computer import FeatureComputer
+from udfs.models.backends import native_predict
+from udfs.models.bundle import find_model_file
 
 BATCH_ROWS, BATCHES = 500, 40
 

@@ -11,16 +11,16 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.figure import Figure
 
-from training.bundle import file_digests
-from training.contributions import strongest
-from training.evaluate import METRICS, Estimate, Scored, estimate
-from training.examples import Examples
-from training.recommendation import diagnose, recommend
-from training.recommendation_text import NAMES, diagnosis_text, recommendation_text
-from training.rule_baseline import describe_rule
-from training.trainer import TrainedModel
-from udfs.history import DEVICES, EVENT_KINDS
-from udfs.profiles import country_of
+from training.bundles.trainer import TrainedModel
+from training.bundles.writer import file_digests
+from training.data.examples import Examples
+from training.evaluation.rule_baseline import describe_rule
+from training.modeling.metrics import METRICS, Estimate, Scored, estimate
+from training.reporting.recommendation import diagnose, recommend
+from training.reporting.recommendation_text import NAMES, diagnosis_text, recommendation_text
+from udfs.contracts.packed_events import DEVICES, EVENT_KINDS
+from udfs.contracts.profiles import country_of
+from udfs.models.attributions import strongest
 
 TEMPLATE = "report.html"
 REPORT_FILE = "report.html"
@@ -109,7 +109,7 @@ def mistakes(trained: TrainedModel) -> list[dict]:
 
 
 def metrics_json(trained: TrainedModel) -> bytes:
-    """The report for programs. `training.recommendation.read_recommendation` reads the recommendation back."""
+    """The report for programs. `read_recommendation` reads the recommendation back."""
     evaluation, recommendation = trained.evaluation, recommend(trained)
     content = {
         "recommendation": recommendation,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from udfs.drift import REFERENCE_FILE, Reference
-from udfs.model import BundleError
-from udfs.registry import Registry, RegistryError
+from udfs.measurement.drift import REFERENCE_FILE, Reference
+from udfs.models.bundle import BundleError
+from udfs.rollout.registry import Registry, RegistryError
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Reading topics for the dashboard, bounded in time and memory."""

@@ -1,0 +1,1 @@
+"""The state behind each panel, in bounded memory."""

@@ -1,0 +1,1 @@
+"""Sends recorded or simulated clicks to Kafka."""

@@ -1,0 +1,1 @@
+"""The benchmark: throughput, latency and memory of each part, as ratios within one run."""

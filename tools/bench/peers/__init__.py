@@ -1,0 +1,1 @@
+"""The benchmark's comparison with other stream processors, each in a process of its own."""

@@ -1,0 +1,1 @@
+"""A day of the simulated shop in fast motion, with all jobs."""

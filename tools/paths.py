@@ -1,0 +1,9 @@
+"""Where things lie in a checkout of this project. Needs nothing but the standard library: tools.doctor runs first."""
+
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+CONF = PROJECT / "conf" / "local.yaml"
+JARS = PROJECT / "build" / "jars"
+#: Of the stack that `make up` starts and `make demo KEEP=1` leaves running.
+STACK = PROJECT / "build" / "local"

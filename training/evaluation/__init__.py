@@ -1,0 +1,1 @@
+"""Measuring a fitted model on the holdout, beside other models and a rule."""

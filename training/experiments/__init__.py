@@ -1,0 +1,1 @@
+"""Analysing experiments: sessions, the comparison of two arms, its report."""

@@ -1,0 +1,69 @@
+"""Comparing two arms of an experiment on sessions.
+
+The unit is the user. A user who was in more than one arm counts in the first.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from udfs.measurement.effects import Moments
+from udfs.measurement.experiment import Arm, Verdict, judge
+from udfs.measurement.kpis import Kpi, values
+
+REVENUE = "revenue_per_session"
+
+
+@dataclass(frozen=True)
+class Report(Verdict):
+    """A verdict on sessions that are at hand: how many they are, and what the treatment brought."""
+
+    sessions: dict[str, int]
+    money: tuple[float, float, float] | None  # value, low, high
+
+
+def compare(
+    sessions: pd.DataFrame,
+    kpis: dict[str, Kpi],
+    treatment: str,
+    baseline: str,
+    start_ms: int | None = None,
+    shares: dict[str, float] | None = None,
+) -> Report:
+    """What sessions say of a treatment against a baseline, both names of arms.
+
+    Sessions that began before `start_ms` are the users' history. `shares` of users that the arms should have are
+    checked. Raises ValueError when an arm has too few users.
+    """
+    is_earlier = sessions["started_at"] < (start_ms or 0)
+    current = sessions[~is_earlier & sessions["arm"].isin([treatment, baseline])].sort_values(["started_at", "arm"])
+    arm_of = current.groupby("user_id")["arm"].first()
+    current = current[current["arm"] == current["user_id"].map(arm_of)]
+    counts = {arm: int((current["arm"] == arm).sum()) for arm in (treatment, baseline)}
+    arms = []
+    for name in (treatment, baseline):
+        users = arm_of.index[arm_of == name]
+        if len(users) < 2:
+            raise ValueError(f"arm {name} has {len(users)} users: want at least 2; arms there are {_arms(sessions)}")
+        moments = {kpi: kpi_moments(kpis[kpi], current, sessions[is_earlier], users) for kpi in kpis}
+        arms.append(Arm(name, len(users), moments))
+    verdict = judge(*arms, kpis, shares)
+    money = None
+    if REVENUE in verdict.findings:
+        effect = verdict.findings[REVENUE].effect
+        money = tuple(round(value * counts[treatment], 2) for value in (effect.difference, effect.low, effect.high))
+    return Report(**vars(verdict), sessions=counts, money=money)
+
+
+def _arms(sessions: pd.DataFrame) -> str:
+    return ", ".join(sorted(sessions["arm"].dropna().unique())) or "none"
+
+
+def kpi_moments(kpi: Kpi, current: pd.DataFrame, earlier: pd.DataFrame, users: pd.Index) -> Moments:
+    """The moments of a KPI over users, out of their sessions in the experiment and before it."""
+
+    def sums(term: str, of: pd.DataFrame) -> np.ndarray:
+        return values(term, of).groupby(of["user_id"]).sum().reindex(users, fill_value=0.0).to_numpy(float)
+
+    return Moments.of_users(*(sums(term, of) for of in (current, earlier) for term in (kpi.numerator, kpi.denominator)))

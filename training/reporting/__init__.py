@@ -1,0 +1,1 @@
+"""What a training is told to people and programs: report, recommendation, cost of serving, run in MLflow."""

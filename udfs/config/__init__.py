@@ -1,0 +1,1 @@
+"""Reading configuration: YAML, overrides, variables, durations. Imports nothing of this project."""

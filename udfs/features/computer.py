@@ -1,0 +1,86 @@
+"""Computing features for a batch of events, with the compiled kernel."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from udfs.contracts.packed_events import EVENT
+from udfs.contracts.profiles import PROFILE
+from udfs.features.catalog import FEATURE_NAMES, combined_need, find_columns
+from udfs.features.kernel import append_rows, compute_rows
+from udfs.features.user_slots import EVENT_ROW, UserSlots
+
+_INT64 = np.dtype(np.int64)
+
+
+class FeatureComputer:
+    """Computes the named features. Building the first one of a process compiles the kernel, which takes seconds."""
+
+    def __init__(self, names: Sequence[str] = FEATURE_NAMES, history_length: int = 64):
+        """Raises ValueError for an unknown or repeated name, and for a history length below 1."""
+        if history_length < 1:
+            raise ValueError(f"history_length is {history_length}: at least 1")
+        self.names = tuple(names)
+        self.history_length = history_length
+        self._columns = np.array(find_columns(self.names), np.int64)
+        self._needs = int(combined_need(self.names))
+
+    def compute(
+        self,
+        records: np.ndarray,
+        starts: np.ndarray,
+        ends: np.ndarray,
+        lifetime_events: np.ndarray,
+        first_seen_ms: np.ndarray,
+        profiles: np.ndarray,
+    ) -> np.ndarray:
+        """The feature matrix float32[n, len(names)] of n scored events.
+
+        Row r sees the last `history_length` of records[starts[r]:ends[r]], in arrival order; the last one is the event
+        being scored and its time is "now". Records stamped later than now are ignored, by all but `history_events` and
+        `saturated`. Rows do not depend on each other, slices may overlap.
+
+        records EVENT[m], starts and ends int64[n], lifetime_events int64[n] (events ever seen of the user, this one
+        included), first_seen_ms int64[n] (time of the user's first event), profiles PROFILE[n].
+        Raises ValueError for another dtype or shape, and for a slice that is empty or not inside the records.
+        """
+        _check_array("records", records, EVENT, None)
+        _check_array("starts", starts, _INT64, None)
+        rows = len(starts)
+        _check_array("ends", ends, _INT64, rows)
+        _check_array("lifetime_events", lifetime_events, _INT64, rows)
+        _check_array("first_seen_ms", first_seen_ms, _INT64, rows)
+        _check_array("profiles", profiles, PROFILE, rows)
+        matrix = np.empty((rows, len(self.names)), np.float32)
+        broken = compute_rows(
+            np.ascontiguousarray(records), starts, ends, lifetime_events, first_seen_ms, np.ascontiguousarray(profiles),
+            self.history_length, self._needs, self._columns, matrix,
+        )  # fmt: skip
+        if broken >= 0:
+            raise ValueError(
+                f"row {broken} is records[{starts[broken]}:{ends[broken]}] of {len(records)}: "
+                "want at least one record, all inside"
+            )
+        return matrix
+
+    def append(self, rows: np.ndarray, slots: np.ndarray, users: UserSlots) -> np.ndarray:
+        """Take in USER_ROW[n] rows in their order, row r into slot slots[r] (int32[n]) of the users.
+
+        Returns the feature matrix float32[m, len(names)] of the m events among them, each as of its arrival: what
+        `compute` gives for the user's history then.
+        """
+        heads = users.heads
+        matrix = np.empty((np.count_nonzero(rows["kind"] == EVENT_ROW), len(self.names)), np.float32)
+        append_rows(
+            rows["kind"], rows["event"], rows["profile"], slots,
+            heads["begin"], heads["end"], heads["events"], heads["first_seen_ms"], heads["profile"],
+            users.events, users.ring_length, self.history_length, self._needs, self._columns, matrix,
+        )  # fmt: skip
+        return matrix
+
+
+def _check_array(name: str, array: np.ndarray, dtype: np.dtype, rows: int | None) -> None:
+    if array.dtype != dtype:
+        raise ValueError(f"{name} has dtype {array.dtype}: want {dtype}")
+    if array.ndim != 1 or rows is not None and len(array) != rows:
+        raise ValueError(f"{name} has shape {array.shape}: want {'one dimension' if rows is None else (rows,)}")
