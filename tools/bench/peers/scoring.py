@@ -125,9 +125,7 @@ def score_records(clicks: Sequence[Click], scored: Scored, deployment: Deploymen
 
 def peer_arguments(name: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """What the scripts of peers are told."""
-    parser = argparse.ArgumentParser(
-        prog=f"tools.bench.peers.{name}", description="Score clicks for the benchmark."
-    )
+    parser = argparse.ArgumentParser(prog=f"tools.bench.peers.{name}", description="Score clicks for the benchmark.")
     parser.add_argument("--servers", required=True, help="bootstrap servers of Kafka")
     parser.add_argument("--clicks", required=True, help="the topic to read, from its beginning")
     parser.add_argument("--scores", required=True, help="the topic to write")
