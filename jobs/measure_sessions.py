@@ -36,7 +36,8 @@ FROM (
 WHERE a.user_id IS NOT NULL
 """
 
-# A session belongs to the arm of its first score: MIN finds it, behind the time in as many digits.
+# A session belongs to the arm of its first score: MIN finds it, behind the time in as many digits. Scores alone, of
+# clicks that retention has deleted, are no session.
 CLOSED_SESSIONS = f"""
 CREATE TEMPORARY VIEW closed_sessions AS
 SELECT user_id, SPLIT_INDEX(MIN(served), '|', 1) AS arm, SPLIT_INDEX(MIN(served), '|', 2) AS model_version,
@@ -53,6 +54,7 @@ FROM (
     FROM timed_scores
 )
 GROUP BY user_id, SESSION(happened, {{gap}})
+HAVING COUNT(event_name) > 0
 """
 
 SESSIONS = f"""
@@ -145,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Check settings, KPIs and topics, then submit the job."""
     options = parse_arguments("measure_sessions", "Submit the job that measures sessions and KPIs.", arguments)
     try:
-        settings = session_settings(load_settings(options.conf, options.set))
+        settings = session_settings(load_settings(options.conf, options.overrides))
         kpis = load_kpis(options.conf.with_name(KPIS_FILE))
         if not options.skip_topic_check:
             check_topics(settings, ("clicks", "scores", "sessions", "kpis"))

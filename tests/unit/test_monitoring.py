@@ -24,6 +24,9 @@ from tests.support.monitoring import (
 PROJECT = Path(__file__).parents[2]
 MINUTES = 60
 JOB = 'job_name="score_clicks"'
+ACCEPTED = f'intent_event_to_decode_ms_bucket{{{JOB},le="+Inf"}}'
+REJECTED = f'intent_rejected{{{JOB},topic="clicks",reason="invalid_json"}}'
+SCORED = f"intent_scored{{{JOB}}}"
 #: Series of a job that is well: values by the minute, for an hour.
 WELL = {
     'up{job="flink",instance="jobmanager:9249"}': "1x60",
@@ -34,12 +37,12 @@ WELL = {
     f"flink_taskmanager_job_task_operator_pendingRecords{{{JOB}}}": "50x60",
     f"flink_taskmanager_job_task_operator_KafkaSourceReader_KafkaConsumer_records_consumed_total{{{JOB}}}": "0+6000x60",
     f"flink_taskmanager_job_task_operator_numLateRecordsDropped{{{JOB}}}": "0x60",
-    f'intent_event_to_decode_ms_bucket{{{JOB},le="+Inf"}}': "0+6000x60",
-    f"intent_scored{{{JOB}}}": "0+6000x60",
+    ACCEPTED: "0+6000x60",
+    SCORED: "0+6000x60",
     f'intent_event_to_score_ms_bucket{{{JOB},le="50"}}': "0+5000x60",
     f'intent_event_to_score_ms_bucket{{{JOB},le="+Inf"}}': "0+6000x60",
     f"intent_event_to_score_ms_over_budget{{{JOB}}}": "0+10x60",
-    f'intent_rejected{{{JOB},topic="clicks",reason="invalid_json"}}': "0+10x60",
+    REJECTED: "0+10x60",
     f'intent_ledger_entry{{{JOB},subtask_index="0"}}': "7x60",
     f'intent_ledger_entry{{{JOB},subtask_index="1"}}': "6x3 7x57",
     f"intent_models_refused{{{JOB}}}": "1x60",
@@ -50,7 +53,6 @@ WELL = {
     f"intent_drift_level{{{JOB}}}": "0x30 2x9 1x21",
 }
 OVER = f"intent_event_to_score_ms_over_budget{{{JOB}}}"
-REJECTED = f'intent_rejected{{{JOB},topic="clicks",reason="invalid_json"}}'
 PENDING = f"flink_taskmanager_job_task_operator_pendingRecords{{{JOB}}}"
 #: For each alert what has to be otherwise; None is a series that is not there. The clock of promtool begins at 1970.
 ILL = {
@@ -61,8 +63,8 @@ ILL = {
     "CheckpointOld": {f"flink_jobmanager_job_lastCheckpointCompletedTimestamp{{{JOB}}}": "0+60000x40 2400000x20"},
     "ConsumerLag": {PENDING: "20000x60"},
     "LateRecords": {f"flink_taskmanager_job_task_operator_numLateRecordsDropped{{{JOB}}}": "0+100x60"},
-    "NoClicks": {f'intent_event_to_decode_ms_bucket{{{JOB},le="+Inf"}}': "0+6000x10 60000x50"},
-    "NothingScored": {f"intent_scored{{{JOB}}}": None},
+    "NoClicks": {ACCEPTED: "0+6000x10 60000x50", REJECTED: "0+10x10 100x50"},
+    "NothingScored": {SCORED: None},
     "DeadLetters": {REJECTED: "0+100x60"},
     "DeadLettersMany": {REJECTED: "0+2000x60"},
     "LatencyBudget": {OVER: "0+100x60"},
@@ -115,6 +117,8 @@ def test_promtool_accepts_rules_and_configuration(promtool):
 
 def test_each_alert_fires_when_it_should_and_none_does_while_all_is_well(promtool, tmp_path):
     tests = [scenario("all is well", {}, set())]
+    none_accepted = {ACCEPTED: "0+6000x10 60000x50", REJECTED: "0+10x10 100+6000x49", SCORED: "0+6000x10 60000x50"}
+    tests += [scenario("every click is rejected", none_accepted, {"DeadLetters", "DeadLettersMany", "NothingScored"})]
     tests += [scenario(alert, changed, {alert} | ALONG.get(alert, set())) for alert, changed in ILL.items()]
     file = tmp_path / "rules.test.yml"
     file.write_text(yaml.safe_dump({"rule_files": [str(rules) for rules in RULES], "tests": tests}))

@@ -10,11 +10,11 @@ import msgspec
 from training.data.sources import SourceError
 from training.experiments.comparison import Report
 from training.experiments.sessions import read_topic_sessions
-from training.retraining.run_store import Decision, Run, passed_runs, write_run
+from training.retraining.run_store import RampRecord, Run, passed_runs, write_run
 from training.retraining.settings import Retraining
 from training.retraining.triggers import in_progress
 from training.rollout.commands import Change, MakeChampion, Ramp, Start, Stop
-from training.rollout.guardrails import Act, GuardrailError, Verdict, decide_shadow, decide_step, guardrails_at
+from training.rollout.guardrails import Act, GuardrailError, RampDecision, decide_shadow, decide_step, guardrails_at
 from training.rollout.ramp_step import held_since, step_report
 from training.rollout.service import Evidence, RolloutService
 from training.rollout.shadow_quality import ShadowQuality, shadow_quality
@@ -57,7 +57,7 @@ def consider(
             snapshot=snapshot,
         )
         number = entry.number
-    _record(registry, runs[version], Decision(now, verdict.act, verdict.why, number))
+    _record(registry, runs[version], RampRecord(now, verdict.act, verdict.why, number))
     return f"{version}: {verdict.act}: {verdict.why}"
 
 
@@ -75,7 +75,7 @@ def _change(version: str, act: Act, at_most: float) -> Change | None:
     return None
 
 
-def _record(registry: Registry, run: Run, decision: Decision) -> None:
+def _record(registry: Registry, run: Run, decision: RampRecord) -> None:
     """Add a decision to the run's record; of waiting, only the first in a row."""
     if decision.act != "wait" or not run.decisions or run.decisions[-1].act != "wait":
         write_run(registry, msgspec.structs.replace(run, decisions=(*run.decisions, decision)))
@@ -93,7 +93,7 @@ class _Trial:
     kpis: Mapping[str, Kpi]
     read: ReadTopic
 
-    def decide(self) -> tuple[Verdict, Evidence | None]:
+    def decide(self) -> tuple[RampDecision, Evidence | None]:
         """Decide what to do with the model; for a challenger, with the sessions' evidence, if there is some yet."""
         if self.version in self.rollout.shadows:
             return self._decide_shadow(), None
@@ -101,11 +101,11 @@ class _Trial:
             since_ms = int(self.since.timestamp() * 1000)
             sessions = read_topic_sessions(self.settings.kafka, self.settings.topics.sessions, since_ms, self.read)
             report = step_report(self.rollout, self.version, self.since, sessions, self.kpis)
+            return self._decide_step(report), Evidence(report, self.kpis)
         except GuardrailError as error:
-            return Verdict("wait", str(error)), None
-        return self._decide_step(report), Evidence(report, self.kpis)
+            return RampDecision("wait", str(error)), None
 
-    def _decide_shadow(self) -> Verdict:
+    def _decide_shadow(self) -> RampDecision:
         gates, shadow_for_ms = self.settings.gates, duration_ms(self.settings.ramping.shadow_for)
         quality = self._live_quality() if self.elapsed_ms >= shadow_for_ms else None
         return decide_shadow(quality, self.elapsed_ms, shadow_for_ms, gates.margin, gates.positive_users)
@@ -119,7 +119,7 @@ class _Trial:
     def _records(self, topic: str, kind: type[T]) -> list[T]:
         return decoded(self.read(self.settings.kafka, topic, int(self.since.timestamp() * 1000)), kind, topic)
 
-    def _decide_step(self, report: Report) -> Verdict:
+    def _decide_step(self, report: Report) -> RampDecision:
         challenger = next(part for part in self.rollout.challengers if part.version == self.version)
         return decide_step(
             report,

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from training.experiments.comparison import Report
 from training.rollout.shadow_quality import ShadowQuality
 from udfs.contracts.outputs import ExperimentAction
-from udfs.measurement.kpis import Kpi
+from udfs.measurement.kpis import KPIS_FILE, Kpi
 from udfs.rollout.plan import Rollout, Step
 
 Act = Literal["start", "ramp", "champion", "stop", "wait"]
@@ -16,7 +16,7 @@ class GuardrailError(ValueError):
     """A step whose guardrails do not hold, or can't be told yet; `--force` overrides it."""
 
 
-class Verdict(NamedTuple):
+class RampDecision(NamedTuple):
     """What to do with a challenger, and why."""
 
     act: Act
@@ -37,7 +37,16 @@ def guardrails_at(rollout: Rollout, share: float) -> Mapping[str, float]:
 
 
 def check_guardrails(report: Report, kpis: Mapping[str, Kpi], guardrails: Mapping[str, float]) -> dict[str, Checked]:
-    """Each KPI against its guardrail, by the interval of its relative effect."""
+    """Each KPI against its guardrail, by the interval of its relative effect.
+
+    Raises GuardrailError for a guardrail on a KPI that is not defined.
+    """
+    unknown = sorted(guardrails.keys() - kpis.keys())
+    if unknown:
+        raise GuardrailError(
+            f"the rollout has a guardrail on {unknown[0]}, which {KPIS_FILE} does not define: add it there, or correct "
+            f"the rollout; {KPIS_FILE} has {', '.join(kpis)}"
+        )
     return {name: _checked(report, name, kpis[name], worse) for name, worse in guardrails.items()}
 
 
@@ -63,18 +72,20 @@ def refuse_unless_held(report: Report, kpis: Mapping[str, Kpi], guardrails: Mapp
 
 def decide_shadow(
     quality: ShadowQuality | None, elapsed_ms: int, shadow_for_ms: int, margin: float, positive_users: int
-) -> Verdict:
+) -> RampDecision:
     """Whether a shadow starts to act: after its time, when its live AUC is not below the champion's by the margin."""
     if elapsed_ms < shadow_for_ms:
-        return Verdict("wait", f"in shadow for {_hours(elapsed_ms)} of {_hours(shadow_for_ms)}")
+        return RampDecision("wait", f"in shadow for {_hours(elapsed_ms)} of {_hours(shadow_for_ms)}")
     if quality is None or quality.positive_users < positive_users:
         users = 0 if quality is None else quality.positive_users
-        return Verdict("wait", f"{users} users with a positive label scored by both: want {positive_users} or more")
+        return RampDecision(
+            "wait", f"{users} users with a positive label scored by both: want {positive_users} or more"
+        )
     if quality.difference.low >= -margin:
-        return Verdict("start", f"{quality}: not below by more than {margin:g}")
+        return RampDecision("start", f"{quality}: not below by more than {margin:g}")
     if quality.difference.high < -margin:
-        return Verdict("stop", f"{quality}: below by more than {margin:g}")
-    return Verdict("wait", f"{quality}: may be below by more than {margin:g}")
+        return RampDecision("stop", f"{quality}: below by more than {margin:g}")
+    return RampDecision("wait", f"{quality}: may be below by more than {margin:g}")
 
 
 def decide_step(
@@ -84,22 +95,22 @@ def decide_step(
     elapsed_ms: int,
     step_for_ms: int,
     is_last: bool,
-) -> Verdict:
+) -> RampDecision:
     """Whether a challenger goes to its next step, or becomes champion after the last one: not before its time, when all
     guardrails hold. It stops at once when one is broken, or the experiment says that a KPI got worse."""
     if report.action == ExperimentAction.FIX_FIRST:
-        return Verdict("wait", report.decision)
+        return RampDecision("wait", report.decision)
     checked = check_guardrails(report, kpis, guardrails)
     broken = [found.words for found in checked.values() if found.state == "broken"]
     worse = [name for name, one in report.findings.items() if one.is_worse or one.guardrail == "broken"]
     if broken or worse:
-        return Verdict("stop", "; ".join([*broken, *([f"got worse: {', '.join(worse)}"] if worse else [])]))
+        return RampDecision("stop", "; ".join([*broken, *([f"got worse: {', '.join(worse)}"] if worse else [])]))
     if elapsed_ms < step_for_ms:
-        return Verdict("wait", f"at this step for {_hours(elapsed_ms)} of {_hours(step_for_ms)}")
+        return RampDecision("wait", f"at this step for {_hours(elapsed_ms)} of {_hours(step_for_ms)}")
     if still_open := [found.words for found in checked.values() if found.state == "open"]:
-        return Verdict("wait", f"open: {'; '.join(still_open)}")
+        return RampDecision("wait", f"open: {'; '.join(still_open)}")
     held = "; ".join(found.words for found in checked.values()) or "the step has no guardrails"
-    return Verdict("champion" if is_last else "ramp", f"held: {held}" if checked else held)
+    return RampDecision("champion" if is_last else "ramp", f"held: {held}" if checked else held)
 
 
 def _hours(milliseconds: int) -> str:

@@ -14,12 +14,12 @@ def roc_auc(score: np.ndarray, label: np.ndarray) -> float | None:
     >>> roc_auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))
     0.75
     """
-    return float(roc_auc_score(label, score)) if _has_both(label) else None
+    return _at_most_1(roc_auc_score(label, score)) if _has_both(label) else None
 
 
 def average_precision(score: np.ndarray, label: np.ndarray) -> float | None:
     """The mean of the precisions at each positive, from the highest score down; None where all labels are alike."""
-    return float(average_precision_score(label, score)) if _has_both(label) else None
+    return _at_most_1(average_precision_score(label, score)) if _has_both(label) else None
 
 
 def log_losses(score: np.ndarray, label: np.ndarray) -> float:
@@ -53,6 +53,11 @@ MEASURES: dict[str, Measure] = {
     "mean_score": mean_score,
     "positive_rate": positive_rate,
 }
+
+
+def _at_most_1(measure: float) -> float:
+    """scikit-learn sums shares, which rounding can take above 1, and the contract of model_quality is at most 1."""
+    return min(float(measure), 1.0)
 
 
 def _has_both(label: np.ndarray) -> bool:

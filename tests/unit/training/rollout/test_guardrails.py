@@ -317,7 +317,7 @@ def test_ramp_goes_on_when_the_guardrails_hold_and_then_needs_none(shop):
         (sessions(0.1), "conversion_rate -79.5% (-9"),
         (sessions(0.5, users=320), "may be worse by 50.0%: open"),
         (sessions(0.6)[:399], "arm champion has 0 users: want at least 2"),
-        (sessions(0.6)[200:], "Fix first: the arms do not have the users"),
+        (sessions(0.6)[200:], "Fix first: sample ratio mismatch"),
         (sessions(0.6, started=NOW - timedelta(days=1)), "arm challenger has 0 users"),
     ],
     ids=["broken", "open", "no champion", "users lost", "before the step"],
@@ -358,6 +358,11 @@ def test_a_guardrail_that_is_not_held_is_named():
         refuse_unless_held(report(conversion_rate=OPEN), KPIS, {"conversion_rate": 0.02})
 
 
+def test_a_guardrail_on_a_kpi_that_is_not_defined_is_refused():
+    with pytest.raises(GuardrailError, match="guardrail on profit, which kpis.yaml does not define"):
+        check_guardrails(report(conversion_rate=OPEN), KPIS, {"conversion_rate": 0.02, "profit": 0.1})
+
+
 # The policy on a registry
 
 
@@ -368,6 +373,7 @@ class Policy:
         self.registry = Registry(str(directory / "registry"))
         self.now = datetime.now(UTC)
         self.topics: dict[str, list[dict]] = {}
+        self.kpis = KPIS
         rules = ["ramping.auto=true", "ramping.shadow_for=1 h", "ramping.step_for=1 h"]
         self.settings = load_retraining(RETRAINING_FILE, [f"registry={directory}/registry", *rules])
 
@@ -378,7 +384,7 @@ class Policy:
     def after(self, hours: float) -> str | None:
         """What is told of a look, so long after the last change."""
         at = held_since(self.registry, "v2") + timedelta(hours=hours)
-        return consider(self.registry, self.settings, KPIS, at, self.read)
+        return consider(self.registry, self.settings, self.kpis, at, self.read)
 
     def live(self, shadow_knows: bool) -> None:
         outcomes, shadows = clicks(900)
@@ -451,6 +457,14 @@ def test_the_policy_stops_a_challenger_whose_guardrail_breaks(policy):
     policy.sessions(0.1)
     assert "stop: conversion_rate" in policy.after(0.1)
     assert policy.registry.newest().rollout.versions == ("v1",)
+
+
+def test_the_policy_waits_while_a_guardrail_is_on_a_kpi_that_is_not_defined(policy):
+    policy.live(shadow_knows=True)
+    policy.after(1)
+    policy.sessions(0.3)
+    policy.kpis = {name: kpi for name, kpi in KPIS.items() if name != "conversion_rate"}
+    assert "wait: the rollout has a guardrail on conversion_rate" in policy.after(1)
 
 
 def test_the_policy_waits_while_sessions_are_few_and_says_so_once_in_the_record(policy):

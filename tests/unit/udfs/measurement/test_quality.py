@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
 from udfs.measurement.quality import MEASURES
 
@@ -20,6 +21,14 @@ def test_the_measures_are_what_their_definitions_say(rows):
     assert measured["scores"] == len(rows)
     assert measured["positive_rate"] == pytest.approx(label.mean())
     assert measured["mean_score"] == pytest.approx(score.mean())
+
+
+def test_no_measure_is_above_1_by_rounding():
+    rng = np.random.default_rng(0)
+    label = np.arange(308) < 148
+    score = np.sort(rng.random(308))[::-1]
+    assert average_precision_score(label, score) > 1  # which the contract of model_quality does not allow
+    assert MEASURES["average_precision"](score, label) == 1.0
 
 
 def test_certain_and_wrong_is_a_finite_loss():
