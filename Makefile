@@ -1,4 +1,4 @@
-# Every target builds what it needs first. `make` lists them.
+# Each target builds what it needs first. `make` lists the targets.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -6,9 +6,9 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 PYTHON := .venv/bin/python
-SOURCES := $(shell find dashboard jobs training udfs -name '*.py') $(wildcard dashboard/static/* dashboard/templates/*)
+SOURCES := $(shell find dashboard intent jobs training udfs -name '*.py') $(wildcard dashboard/static/* dashboard/templates/*)
 
-# Each stands for the directory that it is in, whose own time does not tell whether it is complete.
+# Each of these files marks its directory as complete. The directory's own time does not show that.
 VENV := .venv/complete
 WHEEL := dist/complete
 JARS := build/jars/complete
@@ -25,10 +25,10 @@ FLINK_OPERATOR := org.apache.flink:flink-kubernetes-operator-api:1.10.0
 help: ## List the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-demo: $(BUILT) ## Broker, cluster, model, job and clicks, start to finish; KEEP=1 leaves it running, DAY=1 plays a day
-	@$(PYTHON) -m tools.demo $(if $(DAY),--day) $(if $(KEEP),--keep)
+demo: $(BUILT) ## Run the whole system on this machine and show the results; KEEP=1 leaves it running, DAY=1 plays a day
+	@$(PYTHON) -m tools.demo $(if $(filter-out 0 no false,$(DAY)),--day) $(if $(filter-out 0 no false,$(KEEP)),--keep)
 
-test: $(BUILT) ## All tests: unit, Java, then those with a mini cluster, then those with broker and cluster
+test: $(BUILT) ## Run all tests: unit, Java, mini cluster, then broker and cluster
 	@$(PYTHON) -m pytest --numprocesses 2 tests/unit
 	@echo '==> Java operators with workers (about a minute; the first time Maven fetches the test harness)'
 	@mvn --batch-mode test > build/maven-test.log 2>&1 || { cat build/maven-test.log; exit 1; }
@@ -38,32 +38,32 @@ test: $(BUILT) ## All tests: unit, Java, then those with a mini cluster, then th
 bench: $(BUILT) $(if $(if $(PART),$(findstring peers,$(PART)),all),$(PEERS)) ## Measure this machine, to build/bench.json: all parts, or PART=throughput,latency,peers
 	@$(PYTHON) -m tools.bench $(if $(PART),--part '$(PART)')
 
-dashboard: $(VENV) ## The live dashboard over the topics: CONF=conf/local.yaml, PORT=8080, KAFKA=host:port, REGISTRY=
+dashboard: $(VENV) ## Start the live dashboard: CONF=conf/local.yaml, PORT=8080, KAFKA=host:port, REGISTRY=
 	@$(PYTHON) -m dashboard --conf '$(or $(CONF),conf/local.yaml)' $(if $(PORT),--port '$(PORT)') \
 		$(if $(KAFKA),--set 'kafka.bootstrap.servers=$(KAFKA)') $(if $(REGISTRY),--set 'model.registry=$(REGISTRY)')
 
 up: $(BUILT) ## Start a Kafka broker and a Flink cluster on this machine
 	@$(PYTHON) -m tools.stack up
 
-down: $(VENV) ## Stop them; topics and checkpoints stay in build/local
+down: $(VENV) ## Stop both; topics and checkpoints stay in build/local
 	@$(PYTHON) -m tools.stack down
 
-submit: $(BUILT) ## Submit jobs to that cluster: JOBS='score_clicks measure_sessions' CONF=conf/mine.yaml
+submit: $(BUILT) ## Submit jobs to the local cluster: JOBS='score_clicks measure_sessions' CONF=conf/mine.yaml
 	@$(PYTHON) -m tools.stack.submit $(JOBS) --conf '$(or $(CONF),conf/local.yaml)'
 
-status: $(VENV) ## Show what runs, and where
+status: $(VENV) ## Show the running processes and their addresses
 	@$(PYTHON) -m tools.stack status || true
 
-venv: $(VENV) ## The virtual environment .venv, with the packages of requirements.txt
+venv: $(VENV) ## Create the virtual environment .venv with the packages of requirements.txt
 
-wheel: $(WHEEL) ## The wheel that a job is submitted with, in dist/
+wheel: $(WHEEL) ## Build the wheel that jobs are submitted with, in dist/
 
-jars: $(JARS) ## The JARs of the job and of the local broker, in build/jars
+jars: $(JARS) ## Build the JARs of the job and of the local broker, in build/jars
 
-release: $(BUILT) ## Wheel, JARs, settings and pins as one archive with checksums, in dist/release
+release: $(BUILT) ## Pack wheel, JARs, settings and pinned versions as one archive with checksums, in dist/release
 	@$(PYTHON) -m tools.release
 
-lint: $(VENV) ## Style, formatting and the import rules
+lint: $(VENV) ## Check style, formatting and import rules
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/lint-imports --cache-dir build/import-linter
@@ -81,14 +81,14 @@ train: $(VENV) ## Train a model: DATA=clicks OUT=models/first, LABEL=, PROFILES=
 features: $(VENV) ## Print the table of features
 	@$(PYTHON) -m udfs.features
 
-reference: $(VENV) ## Write docs/configuration.md and docs/contracts from the code
+reference: $(VENV) ## Generate the reference in docs/configuration.md and the schemas in docs/contracts
 	@$(PYTHON) -m tools.settings_reference
 	@$(PYTHON) -m tools.contracts
 
-doctor: ## Say what this machine lacks, and how to get it
+doctor: ## List what this machine lacks, and how to get it
 	@$$(command -v python3.11 || command -v python3) -m tools.doctor
 
-pins: $(PREREQUISITES) ## Write requirements.txt anew: the newest versions that setup.py allows
+pins: $(PREREQUISITES) ## Update requirements.txt to the newest versions that setup.py allows
 	@echo '==> Resolving setup.py in an empty environment (about 3 minutes)'
 	@rm -rf build/pins && python3.11 -m venv build/pins
 	@build/pins/bin/pip install --quiet '.[dev]'
@@ -97,7 +97,7 @@ pins: $(PREREQUISITES) ## Write requirements.txt anew: the newest versions that 
 	@mv build/pins/requirements.txt requirements.txt
 	@$(MAKE) hashes
 
-hashes: $(PREREQUISITES) ## Write the hashes in requirements.txt anew, after a version was changed or a line NAME==VERSION added
+hashes: $(PREREQUISITES) ## Update the hashes in requirements.txt, after changing a version or adding a line NAME==VERSION
 	@echo '==> Asking the package index for the hashes of all files of each version (about 5 minutes)'
 	@rm -rf build/hashes && python3.11 -m venv build/hashes
 	@build/hashes/bin/pip install --quiet $(PIP_TOOLS)
@@ -108,7 +108,7 @@ hashes: $(PREREQUISITES) ## Write the hashes in requirements.txt anew, after a v
 	@{ sed -n 1p requirements.txt; sed '/^$$/d; /^#/d' build/hashes/pins.txt; } > build/hashes/requirements.txt
 	@mv build/hashes/requirements.txt requirements.txt
 
-clean: ## Stop what runs and delete everything that was built
+clean: ## Stop the local stack and delete .venv, build and dist
 	@if [ -e build/local/stack.json ]; then $(PYTHON) -m tools.stack down; fi
 	@rm -rf .venv build dist
 
@@ -121,8 +121,8 @@ $(PREREQUISITES):
 $(VENV): requirements.txt setup.py | $(PREREQUISITES)
 	@echo '==> Installing Python packages into .venv (about 2 minutes)'
 	@python3.11 -m venv .venv
-	@# Every package is pinned, so there is nothing to resolve; `pip check` finds a pin that does not fit. A file whose
-	@# hash is not in requirements.txt is refused, and so is a pin without hashes.
+	@# Every package is pinned, so there is nothing to resolve; `pip check` finds pins that conflict. pip rejects a file
+	@# whose hash is not in requirements.txt, and a pin without hashes.
 	@total=$$(grep -c '==' requirements.txt); n=0; \
 		$(PYTHON) -m pip install --progress-bar off --no-deps --require-hashes -r requirements.txt | while read -r step rest; do \
 			case $$step in \
@@ -149,7 +149,7 @@ $(PEERS): setup.py requirements.txt | $(WHEEL)
 	@echo '==> Installing Quix Streams and Bytewax into build/peers, over the packages of .venv (about a minute)'
 	@rm -rf $(@D) && python3.11 -m venv $(@D)
 	@echo '$(CURDIR)/.venv/lib/python3.11/site-packages' > $(@D)/lib/python3.11/site-packages/venv.pth
-	@# Versions are those of requirements.txt, but for pydantic: Quix Streams takes none of MLflow's.
+	@# Versions are those of requirements.txt, except pydantic: Quix Streams does not accept the one that MLflow needs.
 	@grep -oE '^[[:alnum:]][^ ]*==[^ ]+' requirements.txt | grep -v '^pydantic' > $(@D)/constraints.txt
 	@$(@D)/bin/pip install --quiet --constraint $(@D)/constraints.txt "$$(echo dist/*.whl)[peers]"
 	@$(@D)/bin/pip uninstall --quiet --yes purchase-intent

@@ -20,17 +20,19 @@ setup(
     version="0.1.0",
     description="Purchase-intent scores for every click: Kafka, Flink, XGBoost, Kafka",
     packages=find_packages(
-        include=[name for top in ("dashboard", "jobs", "training", "udfs") for name in (top, f"{top}.*")]
+        include=[name for top in ("dashboard", "intent", "jobs", "training", "udfs") for name in (top, f"{top}.*")]
     ),
     package_data={
         "dashboard": ["static/*", "templates/*"],
         "training.reporting": ["*.html"],
         "training.experiments": ["*.html"],
     },
+    entry_points={"console_scripts": ["intent = intent.cli:main"]},
     python_requires="~=3.11.0",
     install_requires=[
         "apache-flink==2.2.1",
         "async-timeout",  # redis of apache-beam needs it before Python 3.11.3: pinned for every 3.11, whichever pins it
+        "click>=8.5",  # help of arguments
         "fsspec",
         "Jinja2",
         "joblib<1.6",

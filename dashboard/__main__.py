@@ -1,21 +1,26 @@
-"""The live dashboard over the topics: python -m dashboard --conf conf/local.yaml [--port 8080] [--host 127.0.0.1]."""
+"""The live dashboard over the topics: python -m dashboard --conf conf/local.yaml [--port 8080] [--host 127.0.0.1].
 
-import argparse
+Exit codes: 0, interrupted; 2, the settings, the registry or the address can't be used.
+"""
+
 import logging
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import msgspec
 import uvicorn
 
 from dashboard.app import make_app
 from dashboard.ingest.feed import Feed
-from dashboard.panels.models import Models, ModelsThread
+from dashboard.panels.models import ModelPanel, ModelsThread
 from dashboard.panels.state import SILENT_AFTER_MS, DashboardState
 from dashboard.user.page import Users
 from dashboard.views import Views
 from jobs.common.settings import ConfigError, Settings, load_settings
+from udfs.config.command_line import EXIT_OK, EXIT_USAGE, Command, conf_option, run, set_option
 from udfs.config.durations import duration_ms
 from udfs.contracts.clicks import ClickLimits
 from udfs.kafka.errors import KafkaClientError
@@ -28,7 +33,7 @@ NEXT_PORTS = 20
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket at the port, or at the first free one after it. Raises OSError when the host is none of this machine."""
+    """A socket at the port, or at the first free one after it. Raises OSError unless the host is of this machine."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in (*range(port, min(port + NEXT_PORTS, 65_536)), 0):
         listener = socket.socket(family)
@@ -49,7 +54,7 @@ def serve(settings: Settings, conf: Path, listener: socket.socket, hosts: list[s
     client_options(settings.kafka)
     topics = {role: name for role, name in msgspec.to_builtins(settings.topics).items() if role in SILENT_AFTER_MS}
     state = DashboardState(topics, duration_ms(settings.execution.latency_budget))
-    models = Models(settings.model.registry, Path(settings.model.bundle))
+    models = ModelPanel(settings.model.registry, Path(settings.model.bundle))
     views = Views(state, models, load_kpis(conf.with_name(KPIS_FILE)))
     decode = settings.decode
     limits = ClickLimits(decode.max_record_bytes, duration_ms(decode.max_behind), duration_ms(decode.max_ahead))
@@ -72,30 +77,43 @@ def serve(settings: Settings, conf: Path, listener: socket.socket, hosts: list[s
         models_thread.stop()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="dashboard", description="The live dashboard over the topics.")
-    parser.add_argument("--conf", type=Path, required=True)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--port", type=int, default=8080, help="8080, or the next one that is free")
-    parser.add_argument("--host", default="127.0.0.1", help="127.0.0.1: this machine alone; there is no login")
-    options = parser.parse_args(arguments)
+@click.command(
+    "dashboard",
+    cls=Command,
+    errors=dict.fromkeys((ConfigError, KpiError, RegistryError, KafkaClientError, OSError), EXIT_USAGE),
+    interrupted=EXIT_OK,
+)
+@conf_option()
+@set_option("kafka.bootstrap.servers=127.0.0.1:9092")
+@click.option("--port", type=int, default=8080, help="Port to listen on, or the next one that is free.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    metavar="ADDRESS",
+    help="Address to listen on. There is no login: whoever reaches an address other than loopback can read everything.",
+)
+def command(conf: Path, overrides: tuple[str, ...], port: int, host: str) -> None:
+    """Serve the live dashboard.
+
+    \b
+    Examples:
+      intent dashboard --conf conf/local.yaml
+      intent dashboard --conf conf/mine.yaml --set model.registry=models/registry --port 8090
+    """
     logging.basicConfig(level=logging.ERROR, format="dashboard: %(message)s")
-    try:
-        settings = load_settings(options.conf, options.set)
-        with listen(options.host, options.port) as listener:
-            port = listener.getsockname()[1]
-            is_local = options.host in LOOPBACK
-            shown = f"[{options.host}]" if ":" in options.host else options.host
-            print(f"dashboard: http://{shown}:{port}", flush=True)
-            if not is_local:
-                print("dashboard: whoever reaches this address can read all of it; there is no login", flush=True)
-            serve(settings, options.conf, listener, [*LOOPBACK, "[::1]"] if is_local else ["*"])
-    except (ConfigError, KpiError, RegistryError, KafkaClientError, OSError) as error:
-        print(f"dashboard: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 0
-    return 0
+    settings = load_settings(conf, overrides)
+    with listen(host, port) as listener:
+        is_local = host in LOOPBACK
+        shown = f"[{host}]" if ":" in host else host
+        print(f"dashboard: http://{shown}:{listener.getsockname()[1]}", flush=True)
+        if not is_local:
+            print("dashboard: everyone who can reach this address can read everything; there is no login", flush=True)
+        serve(settings, conf, listener, [*LOOPBACK, "[::1]"] if is_local else ["*"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until interrupted; return the exit code."""
+    return run(command, "python -m dashboard", arguments)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
-"""Change and show who serves: `python -m training.promote show --registry models/registry`.
+"""Show and change which models serve: `python -m training.promote show --registry models/registry`.
 
-Exit code 0: done. 2: refused, nothing has changed; one line on standard error says why.
+Exit codes: 0, done; 2, refused: nothing has changed, and one line on standard error says why.
 """
 
-import argparse
 import getpass
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+import click
 
 from training.experiments.sessions import read_sessions, read_topic_sessions
 from training.retraining.settings import RETRAINING_FILE, load_retraining
@@ -20,6 +23,7 @@ from training.rollout.ledger import upload_bundle
 from training.rollout.ramp_step import step_report
 from training.rollout.service import OVERRIDABLE, Evidence, FindEvidence, RolloutService
 from training.rollout.transitions import ChangeError
+from udfs.config.command_line import EXIT_USAGE, PATH, Group, Value, run
 from udfs.kafka.reading import read_topic
 from udfs.measurement.kpis import KPIS_FILE, load_kpis
 from udfs.models.bundle import load_bundle
@@ -27,86 +31,68 @@ from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Registry
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Change who serves, through the registry's ledger, or show it."""
-    options = _parser().parse_args(arguments)
-    try:
-        for line in options.run(Registry(options.registry), options):
-            print(line)
-    except (ValueError, OSError) as error:
-        print(f"promote: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+@dataclass(frozen=True)
+class Request:
+    """The options of a change, beside the change itself."""
+
+    registry: str
+    why: str
+    by: str | None
+    force: bool = False
+    sessions: str | None = None
+    conf: Path = RETRAINING_FILE
 
 
-def _list(registry: Registry, options: argparse.Namespace) -> list[str]:
-    return [*bundle_lines(registry), "", *ledger_lines(registry)]
-
-
-def _show(registry: Registry, options: argparse.Namespace) -> list[str]:
-    return serving_lines(registry, registry.newest())
-
-
-def _stage(registry: Registry, options: argparse.Namespace) -> list[str]:
-    bundle = load_bundle(options.directory, None)
-    check_bundle(bundle)
-    is_new = upload_bundle(registry, options.directory, bundle)
-    return [f"{bundle.manifest.version}: {'staged' if is_new else 'is staged already'}"]
-
-
-def _change(registry: Registry, options: argparse.Namespace) -> list[str]:
-    """Execute the change that the options ask for."""
+def _execute(change: Change, request: Request) -> None:
+    """Make a change, and print what serves then."""
+    registry = Registry(request.registry)
     try:
         entry, overridden = RolloutService(registry).execute(
-            options.change(options),
-            by=options.by or _whoami(),
-            why=options.why,
-            force=options.force,
-            evidence=_evidence(options),
-            options=_ledger_options(options),
+            change,
+            by=request.by or _whoami(),
+            why=request.why,
+            force=request.force,
+            evidence=_evidence(request),
+            options=_ledger_options(request),
         )
     except OVERRIDABLE as error:
         raise type(error)(f"{error}; --force overrides this") from None
-    forced = [f"forced: {line}" for line in overridden]
-    return [*forced, f"entry {entry.number} serves", *serving_lines(registry, entry)]
+    _print(f"forced: {line}" for line in overridden)
+    print(f"ledger entry {entry.number} is now active")
+    _print(serving_lines(registry, entry))
 
 
-def _start(options: argparse.Namespace) -> Change:
-    if options.champion:
-        return First(options.version)
-    return Start(options.version, options.at_most, options.share)
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
 
 
-def _ramp(options: argparse.Namespace) -> Change:
-    return MakeChampion(options.version) if options.to_champion else Ramp(options.version, options.share)
-
-
-def _evidence(options: argparse.Namespace) -> FindEvidence | None:
-    """What tells whether guardrails hold: the sessions that --sessions names; None without them."""
-    if options.sessions is None:
+def _evidence(request: Request) -> FindEvidence | None:
+    """The evidence on guardrails, from the sessions that --sessions names; None without that option."""
+    if request.sessions is None:
         return None
 
     def find(rollout: Rollout, version: str, since: datetime) -> Evidence:
-        if options.sessions == "topic":
-            settings = load_retraining(options.conf)
+        if request.sessions == "topic":
+            settings = load_retraining(request.conf)
             since_ms = int(since.timestamp() * 1000)
             sessions = read_topic_sessions(settings.kafka, settings.topics.sessions, since_ms, read_topic)
         else:
-            sessions = read_sessions(Path(options.sessions))
-        kpis = load_kpis(options.conf.with_name(KPIS_FILE))
+            sessions = read_sessions(Path(request.sessions))
+        kpis = load_kpis(request.conf.with_name(KPIS_FILE))
         return Evidence(step_report(rollout, version, since, sessions, kpis), kpis)
 
     return find
 
 
-def _ledger_options(options: argparse.Namespace) -> list[str]:
-    """What the ledger's command has beside the change itself."""
+def _ledger_options(request: Request) -> list[str]:
+    """The options that the ledger records after the change itself."""
     recorded = []
-    if options.sessions is not None:
-        recorded += ["--sessions", options.sessions]
-        if options.conf != RETRAINING_FILE:
-            recorded += ["--conf", str(options.conf)]
-    if options.force:
+    if request.sessions is not None:
+        recorded += ["--sessions", request.sessions]
+        if request.conf != RETRAINING_FILE:
+            recorded += ["--conf", str(request.conf)]
+    if request.force:
         recorded.append("--force")
     return recorded
 
@@ -115,85 +101,7 @@ def _whoami() -> str:
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (KeyError, OSError):  # a container whose user has no name
-        raise ChangeError("who makes the change? This system has no name for you: give --by") from None
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.promote", description=main.__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_readers(commands)
-    _add_changes(commands)
-    return parser
-
-
-def _add_readers(commands: argparse._SubParsersAction) -> None:
-    """The commands that leave alone who serves."""
-
-    def add(name: str, run: Callable, what: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=what, description=what, parents=[_reading()], allow_abbrev=False)
-        command.set_defaults(run=run)
-        return command
-
-    add("list", _list, "the staged bundles, and the ledger")
-    add("show", _show, "what serves now, and what is known of it")
-    add("stage", _stage, "check a bundle and copy it into the registry").add_argument(
-        "directory", type=Path, metavar="DIR"
-    )
-
-
-def _add_changes(commands: argparse._SubParsersAction) -> None:
-    """The commands that change who serves, each with a function from its options to the Change."""
-
-    def add(
-        name: str, change: Callable[[argparse.Namespace], Change], what: str, although: str | None = None
-    ) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=what, description=what, parents=[_common()], allow_abbrev=False)
-        command.set_defaults(run=_change, change=change, force=False, sessions=None)
-        if although is not None:
-            command.add_argument("--force", action="store_true", help=f"although {although}")
-        return command
-
-    unproven = "the holdout does not show it to be as good as the champion"
-    add("shadow", lambda options: AddShadow(options.version), "let a model score and not act").add_argument("version")
-    command = add("start", _start, "let a model act for a share of the users", unproven)
-    command.add_argument("version")
-    command.add_argument("--share", type=_share, help="at first; by default the first step of the plan")
-    how = command.add_mutually_exclusive_group(required=True)
-    how.add_argument("--at-most", type=_share, help="the largest share that it may ever ramp to")
-    how.add_argument("--champion", action="store_true", help="as the first model of a new registry")
-    command = add("ramp", _ramp, "give a challenger the next share of the plan", "guardrails of its step do not hold")
-    command.add_argument("version")
-    command.add_argument("--sessions", metavar="PATH|topic", help="that show whether the step's guardrails hold")
-    command.add_argument(
-        "--conf",
-        type=Path,
-        default=RETRAINING_FILE,
-        help=f"retraining settings, which say where the topic is; {KPIS_FILE} lies beside them (default: %(default)s)",
-    )
-    how = command.add_mutually_exclusive_group()
-    how.add_argument("--share", type=_share, help="or this one")
-    how.add_argument("--to-champion", action="store_true", help="or all users, in the champion's place")
-    add("stop", lambda options: Stop(options.version), "take a challenger or shadow out").add_argument("version")
-    add("rollback", lambda options: Rollback(options.to), "return to what served before").add_argument(
-        "--to", type=int, metavar="ENTRY", help="or to what served by this entry"
-    )
-    add(
-        "apply", lambda options: Apply(options.file), "lay a file such as conf/rollout.yaml over what serves", unproven
-    ).add_argument("file", type=Path)
-
-
-def _reading() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--registry", required=True, metavar="URI", help="a directory or an fsspec URL")
-    return parser
-
-
-def _common() -> argparse.ArgumentParser:
-    """What each change takes; the ledger has it apart from the command."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, parents=[_reading()])
-    parser.add_argument("--why", required=True, type=_reason, help="the reason, for the ledger")
-    parser.add_argument("--by", help="who; by default user@host")
-    return parser
+        raise ChangeError("cannot determine the user name; pass --by NAME") from None
 
 
 def _share(text: str) -> float:
@@ -202,14 +110,218 @@ def _share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"want a number from 0 to 1, got {text}")
+        raise ValueError(f"expected a number from 0 to 1, got {text}")
     return share
 
 
 def _reason(text: str) -> str:
     if not text.strip():
-        raise argparse.ArgumentTypeError("want a reason, got nothing")
+        raise ValueError("expected a reason, got an empty text")
     return text
+
+
+SHARE = Value("share", _share)
+
+registry_option = click.option(
+    "--registry",
+    required=True,
+    metavar="URI",
+    help="Registry: a directory or an fsspec URL, such as s3://bucket/registry.",
+)
+
+
+def change_options(function: Callable) -> Callable:
+    """The options of every change; the ledger records them apart from the command."""
+    for option in (
+        click.option("--by", metavar="NAME", help="Who makes the change; by default user@host."),
+        click.option(
+            "--why", required=True, type=Value("text", _reason), metavar="TEXT", help="Reason, for the ledger."
+        ),
+        registry_option,
+    ):
+        function = option(function)
+    return function
+
+
+def force_option(overridden: str) -> Callable[[Callable], Callable]:
+    return click.option("--force", is_flag=True, help=f"Override {overridden}. The ledger records it.")
+
+
+def version_argument(help: str) -> Callable[[Callable], Callable]:
+    return click.argument("version", help=help)
+
+
+@click.command("promote", cls=Group, errors={ValueError: EXIT_USAGE, OSError: EXIT_USAGE})
+def command() -> None:
+    """Show and change which models serve.
+
+    A registry holds the bundles that may serve, and a ledger of all changes. Running jobs follow the newest entry.
+
+    \b
+    Examples:
+      intent promote show --registry models/registry
+      intent promote stage models/second --registry models/registry
+      intent promote rollback --registry models/registry --why "conversion fell"
+    """
+
+
+@command.command("list")
+@registry_option
+def list_bundles(registry: str) -> None:
+    """List the staged bundles and the ledger.
+
+    \b
+    Examples:
+      intent promote list --registry models/registry
+      intent promote list --registry s3://bucket/registry
+    """
+    found = Registry(registry)
+    _print([*bundle_lines(found), "", *ledger_lines(found)])
+
+
+@command.command("show")
+@registry_option
+def show(registry: str) -> None:
+    """Show which models serve now, with their metrics.
+
+    \b
+    Examples:
+      intent promote show --registry models/registry
+      intent promote show --registry s3://bucket/registry
+    """
+    found = Registry(registry)
+    _print(serving_lines(found, found.newest()))
+
+
+@command.command("stage")
+@click.argument("directory", type=PATH, metavar="DIR", help="Directory of the bundle.")
+@registry_option
+def stage(directory: Path, registry: str) -> None:
+    """Check a bundle and copy it into the registry.
+
+    \b
+    Examples:
+      intent promote stage models/second --registry models/registry
+      intent promote stage models/second --registry s3://bucket/registry
+    """
+    bundle = load_bundle(directory, None)
+    check_bundle(bundle)
+    is_new = upload_bundle(Registry(registry), directory, bundle)
+    print(f"{bundle.manifest.version}: {'staged' if is_new else 'already staged'}")
+
+
+@command.command("shadow")
+@version_argument("Version of a staged model.")
+@change_options
+def shadow(version: str, **request: Any) -> None:
+    """Let a model score every click without acting on its scores.
+
+    \b
+    Examples:
+      intent promote shadow v2 --registry models/registry --why "retrained on May"
+    """
+    _execute(AddShadow(version), Request(**request))
+
+
+@command.command("start", exactly_one=("at_most", "champion"))
+@version_argument("Version of a staged model.")
+@click.option(
+    "--share", type=SHARE, metavar="SHARE", help="First traffic share; by default the first step of the plan."
+)
+@click.option("--at-most", type=SHARE, metavar="SHARE", help="Maximum traffic share, which no ramp exceeds.")
+@click.option("--champion", is_flag=True, help="Make the model the first champion of a new registry.")
+@force_option("the comparison of its holdout metrics with the champion's")
+@change_options
+def start(version: str, share: float | None, at_most: float | None, champion: bool, **request: Any) -> None:
+    """Let a model act for a share of the users, as a challenger.
+
+    \b
+    Examples:
+      intent promote start v1 --champion --registry models/registry --why "the first model"
+      intent promote start v2 --at-most 0.5 --registry models/registry --why "shadow scores look right"
+    """
+    change = First(version) if champion else Start(version, at_most, share)
+    _execute(change, Request(**request))
+
+
+@command.command("ramp", at_most_one=("share", "to_champion"))
+@version_argument("Version of a challenger.")
+@click.option(
+    "--sessions",
+    metavar="PATH|topic",
+    help="Sessions that show whether the guardrails hold: a file or directory, or `topic` to read the topic.",
+)
+@click.option(
+    "--conf",
+    type=PATH,
+    metavar="FILE",
+    default=RETRAINING_FILE,
+    help=f"Retraining settings, which name brokers and topic; {KPIS_FILE} is read from the same directory.",
+)
+@click.option("--share", type=SHARE, metavar="SHARE", help="Traffic share; by default the next step of the plan.")
+@click.option("--to-champion", is_flag=True, help="Make the challenger the champion, which acts for all users.")
+@force_option("the guardrails of the challenger's step")
+@change_options
+def ramp(version: str, share: float | None, to_champion: bool, **request: Any) -> None:
+    """Give a challenger the next traffic share of the plan.
+
+    \b
+    Examples:
+      intent promote ramp v2 --registry models/registry --why "a day at 1 %" --sessions topic
+      intent promote ramp v2 --to-champion --registry models/registry --why "guardrails hold" --sessions sessions/
+    """
+    change = MakeChampion(version) if to_champion else Ramp(version, share)
+    _execute(change, Request(**request))
+
+
+@command.command("stop")
+@version_argument("Version of a challenger or shadow.")
+@change_options
+def stop(version: str, **request: Any) -> None:
+    """Remove a challenger or shadow.
+
+    \b
+    Examples:
+      intent promote stop v2 --registry models/registry --why "its endpoint is down"
+    """
+    _execute(Stop(version), Request(**request))
+
+
+@command.command("rollback")
+@click.option(
+    "--to", type=int, metavar="ENTRY", help="Ledger entry to return to; by default the one before the current one."
+)
+@change_options
+def rollback(to: int | None, **request: Any) -> None:
+    """Return to the models of an earlier ledger entry.
+
+    \b
+    Examples:
+      intent promote rollback --registry models/registry --why "conversion fell"
+      intent promote rollback --to 7 --registry models/registry --why "the last good week"
+    """
+    _execute(Rollback(to), Request(**request))
+
+
+@command.command("apply")
+@click.argument("file", type=PATH, metavar="FILE", help="Rollout file, such as conf/rollout.yaml.")
+@force_option("the comparison of holdout metrics with the champion's")
+@change_options
+def apply(file: Path, **request: Any) -> None:
+    """Change plan, rule, control group or models by a file.
+
+    Keys of the file replace those of the current rollout; all others stay.
+
+    \b
+    Examples:
+      intent promote apply conf/rollout.yaml --registry models/registry --why "5 % control group"
+    """
+    _execute(Apply(file), Request(**request))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Show or change which models serve; return the exit code."""
+    return run(command, "python -m training.promote", arguments)
 
 
 if __name__ == "__main__":

@@ -1,40 +1,37 @@
-"""Make the bundle of a model that another process serves over the Open Inference Protocol v2:
+"""Make a bundle for a model that another process serves over the Open Inference Protocol v2:
 
     python -m training.remote_bundle --url http://HOST:PORT --model NAME --features-of BUNDLE --out DIR
 
-Features, history length, label and warm-up rows are those of a bundle that is there. The endpoint's scores of the
-warm-up rows, asked for now, are what it has to give again wherever the new bundle is loaded.
+The new bundle takes features, history length, label and warm-up rows from an existing one. The command asks the
+endpoint to score the warm-up rows; wherever the new bundle is loaded, the endpoint must reproduce these scores.
+
+Exit codes: 0, the bundle is written; 2, refused, no bundle.
 """
 
-import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import click
 import msgspec
 import numpy as np
 
 from training.bundles.reference import warm_up_rows
 from training.bundles.writer import describe_model, write_bundle
+from udfs.config.command_line import EXIT_USAGE, PATH, Command, run
 from udfs.models.bundle import ENDPOINT_FILE, WARM_UP_FILE, BundleError, load_bundle
 from udfs.models.remote import Endpoint, RemoteScorer
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Make the bundle of a model that another process serves over the Open Inference Protocol v2."""
-    options = _parser().parse_args(arguments)
-    try:
-        print(make_remote_bundle(_endpoint(options), options.features_of, options.out, options.version))
-    except (ValueError, OSError) as error:
-        print(f"remote_bundle: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+#: The defaults of an endpoint.
+ENDPOINT = {field.name: field.default for field in msgspec.structs.fields(Endpoint)}
 
 
 def make_remote_bundle(endpoint: Endpoint, features_of: Path, out: Path, version: str | None) -> str:
     """Write the bundle; returns a line that says so. Raises BundleError, RemoteError and OSError."""
     known = load_bundle(features_of, None)
     if known.warm_up is None:
-        raise BundleError(f"{features_of}: has no {WARM_UP_FILE}, so there are no rows to ask the endpoint about")
+        raise BundleError(f"{features_of}: {WARM_UP_FILE} is missing, so there are no rows for the endpoint to score")
     manifest, rows = known.manifest, known.warm_up.features
     scores = RemoteScorer(endpoint).predict(rows)
     files = {
@@ -58,29 +55,50 @@ def make_remote_bundle(endpoint: Endpoint, features_of: Path, out: Path, version
     )
 
 
-def _endpoint(options: argparse.Namespace) -> Endpoint:
-    given = {name: getattr(options, name) for name in Endpoint.__struct_fields__ if getattr(options, name) is not None}
+def _endpoint(given: dict[str, Any]) -> Endpoint:
     try:
-        return msgspec.convert(given, Endpoint)
+        return msgspec.convert({name: value for name, value in given.items() if value is not None}, Endpoint)
     except msgspec.ValidationError as error:
         raise BundleError(f"endpoint: {error}") from None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.remote_bundle", description=main.__doc__)
-    parser.add_argument("--url", required=True, help="of the server, for example http://models:8000")
-    parser.add_argument("--model", required=True, help="its name there")
-    parser.add_argument("--model-version", help="one of its versions there; by default the server chooses")
-    parser.add_argument("--input", help="name of the input tensor (features)")
-    parser.add_argument("--output", help="name of the output tensor (probabilities)")
-    parser.add_argument("--column", type=int, help="of a 2-D output, the one with the label's probability")
-    parser.add_argument("--timeout-ms", type=int, help="for a batch, retries included (100)")
-    parser.add_argument("--max-batch", type=int, help="rows in a request (1000)")
-    parser.add_argument("--token-env", help="the environment variable with a bearer token")
-    parser.add_argument("--features-of", required=True, type=Path, metavar="BUNDLE", help="with the same features")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the new bundle's directory")
-    parser.add_argument("--version", help="by default the time and a hash")
-    return parser
+@click.command("remote-bundle", cls=Command, errors={ValueError: EXIT_USAGE, OSError: EXIT_USAGE})
+@click.option("--url", required=True, metavar="URL", help="Address of the server, for example http://models:8000.")
+@click.option("--model", required=True, metavar="NAME", help="Name of the model on the server.")
+@click.option(
+    "--model-version", metavar="NAME", help="Version of the model on the server; by default the server chooses."
+)
+@click.option("--input", metavar="NAME", help="Name of the input tensor.", default=ENDPOINT["input"])
+@click.option("--output", metavar="NAME", help="Name of the output tensor.", default=ENDPOINT["output"])
+@click.option("--column", type=int, help="Column of a 2-D output that has the probability of the label, from 0.")
+@click.option(
+    "--timeout-ms", type=int, help="Timeout per batch in ms, retries included.", default=ENDPOINT["timeout_ms"]
+)
+@click.option("--max-batch", type=int, help="Maximum number of rows per request.", default=ENDPOINT["max_batch"])
+@click.option("--token-env", metavar="NAME", help="Environment variable that holds a bearer token.")
+@click.option(
+    "--features-of", type=PATH, required=True, metavar="BUNDLE", help="Existing bundle with the same features."
+)
+@click.option(
+    "--out", type=PATH, required=True, metavar="DIR", help="Directory of the new bundle, which must not exist."
+)
+@click.option("--version", metavar="NAME", help="Version of the new bundle; by default the time and a hash.")
+def command(features_of: Path, out: Path, version: str | None, **endpoint: Any) -> None:
+    """Make a bundle for a model that another process serves.
+
+    The server must speak the Open Inference Protocol v2. It is asked to score the warm-up rows of the existing bundle.
+
+    \b
+    Examples:
+      intent remote-bundle --url http://models:8000 --model intent --features-of models/first --out models/remote
+      intent remote-bundle --url http://models:8000 --model m --column 1 --features-of models/first --out models/m
+    """
+    print(make_remote_bundle(_endpoint(endpoint), features_of, out, version))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the bundle; return the exit code."""
+    return run(command, "python -m training.remote_bundle", arguments)
 
 
 if __name__ == "__main__":

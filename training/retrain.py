@@ -1,57 +1,67 @@
-"""Retrain from the archive, once or as long as it runs: `python -m training.retrain --conf conf/retraining.yaml`.
+"""Retrain from the archive, once or continuously: `python -m training.retrain --conf conf/retraining.yaml`.
 
-Exit code 0: the new model is in shadow. 1: an error broke it off, the next start goes on. 2: refused, one line says
-why. 3: the model was trained and did not pass its gates.
+Exit codes: 0, the new model is in shadow; 1, an error interrupted the run, and the next start resumes it; 2, refused,
+one line says why; 3, the model was trained and failed its gates; 130, interrupted.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
+
+import click
 
 from training.retraining.run import retrain
 from training.retraining.scheduler import Watch
 from training.retraining.settings import RETRAINING_FILE, load_recipe
+from udfs.config.command_line import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Command, conf_option, run, set_option
 from udfs.kafka.reading import read_topic
 
 POLL_S = 60
-EXIT_CODES = {"passed": 0, "failed": 3, "refused": 2}
+EXIT_GATES = 3
+EXIT_CODES = {"passed": EXIT_OK, "failed": EXIT_GATES, "refused": EXIT_USAGE}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Make a new model of the archive, compare it with the champion and enter it in shadow."""
-    options = _parser().parse_args(arguments)
-    try:
-        schedule = [] if options.every is None else [f"every={options.every}"]
-        recipe = load_recipe(options.conf, [*options.set, *schedule])
-        if not options.watch and not schedule:
-            run = retrain(recipe, "by hand", _say)
-            print(f"run {run.run} {run.state}: {run.message}", file=sys.stdout if run.state == "passed" else sys.stderr)
-            return EXIT_CODES.get(run.state, 1)
-        watch = Watch(recipe, options.watch, retrain, read_topic, _say)
-        while True:
-            watch.look(datetime.now(UTC))
-            time.sleep(POLL_S)
-    except (ValueError, OSError) as error:
-        print(f"retrain: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+@click.command("retrain", cls=Command, errors={ValueError: EXIT_USAGE, OSError: EXIT_USAGE})
+@conf_option("Retraining settings.", default=RETRAINING_FILE)
+@set_option("data.history=14d")
+@click.option("--watch", is_flag=True, help="Keep running, and start a run on a drift alarm or falling live quality.")
+@click.option("--every", metavar="DURATION", help="Keep running, and start a run on a schedule, such as 1d.")
+def command(conf: Path, overrides: tuple[str, ...], watch: bool, every: str | None) -> int:
+    """Train a new model from the archive and enter it in shadow.
+
+    The model must pass its gates in a comparison with the champion. Without --watch and --every, starts one run.
+
+    \b
+    Examples:
+      intent retrain --conf conf/retraining.yaml
+      intent retrain --conf conf/retraining.yaml --watch --every 1d
+    """
+    schedule = [] if every is None else [f"every={every}"]
+    recipe = load_recipe(conf, [*overrides, *schedule])
+    if watch or schedule:
+        return _watch(Watch(recipe, watch, retrain, read_topic, _say))
+    found = retrain(recipe, "by hand", _say)
+    print(f"run {found.run} {found.state}: {found.message}", file=sys.stdout if found.state == "passed" else sys.stderr)
+    return EXIT_CODES.get(found.state, EXIT_FAILED)
+
+
+def _watch(watch: Watch) -> NoReturn:
+    """Look for triggers until interrupted."""
+    while True:
+        watch.look(datetime.now(UTC))
+        time.sleep(POLL_S)
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.retrain", description=main.__doc__)
-    parser.add_argument("--conf", type=Path, default=RETRAINING_FILE, help="settings (default: conf/retraining.yaml)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as data.history=14d")
-    parser.add_argument("--watch", action="store_true", help="start at drift alarms and when live quality falls")
-    parser.add_argument("--every", metavar="DURATION", help="start on a schedule too, such as 1d")
-    return parser
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Retrain; return the exit code."""
+    return run(command, "python -m training.retrain", arguments)
 
 
 if __name__ == "__main__":

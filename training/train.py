@@ -1,16 +1,22 @@
-"""Train a model on clicks and write a bundle: `python -m training.train --simulate --out models/first`."""
+"""Train a model on clicks and write a bundle: `python -m training.train --simulate --out models/first`.
 
-import argparse
+Exit codes: 0, the bundle is written; 1, the bundle is written, but MLflow could not record it; 2, refused, no bundle.
+"""
+
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
+import click
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.bundles.trainer import train_model
+from training.bundles.trainer import TrainedModel, train_model
 from training.bundles.writer import check_version, refuse_existing, write_bundle
 from training.data.examples import Examples, load_examples, share_that_fits
 from training.data.feature_log import FeatureLog
@@ -25,48 +31,62 @@ from training.reporting.report import REPORT_FILE, with_report
 from training.reporting.serving_cost import saving
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
+from udfs.config.command_line import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_USAGE,
+    PATH,
+    Command,
+    print_error,
+    run,
+    set_option,
+)
 from udfs.measurement.labels import CONVERTED, LABELS_FILE, Label, find_label
 from udfs.models.bundle import Manifest, load_bundle
 
 DEFAULT_CONF = Path("conf", "training.yaml")
+SIMULATION = Simulation()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train a model of what users do next, and write it as a bundle: model, export, references, report."""
-    options = _parser().parse_args(arguments)
-    workspace = None
+@dataclass(frozen=True)
+class Options:
+    """The options of the command."""
+
+    simulate: bool
+    clicks: Path | None
+    profiles: Path | None
+    mapping: Path | None
+    feature_log: Path | None
+    logged_by: Path | None
+    label: str
+    out: Path
+    version: str | None
+    conf: Path | None
+    overrides: tuple[str, ...]
+    users: int
+    hours: float
+    data_seed: int
+
+
+def _train(options: Options) -> tuple[TrainedModel, Training]:
+    """Train, and write the bundle or nothing."""
+    refuse_existing(options.out)
+    check_version(options.version)
+    check_tracking()
+    training, log = _feature_log(options, load_training(options.conf, options.overrides))
+    label = find_label(options.label, (options.conf or DEFAULT_CONF).with_name(LABELS_FILE))
+    workspace = Path(mkdtemp(prefix="training-", dir=_existing_parent(options.out)))
     try:
-        refuse_existing(options.out)
-        check_version(options.version)
-        check_tracking()
-        training, log = _feature_log(options, load_training(options.conf, options.set))
-        label = find_label(options.label, (options.conf or DEFAULT_CONF).with_name(LABELS_FILE))
-        workspace = Path(mkdtemp(prefix="training-", dir=_existing_parent(options.out)))
         examples, propensity = _read_data(options, training, log, label, workspace / "examples")
         trained = with_report(train_model(examples, training, label, propensity, options.version, print))
         write_bundle(options.out, trained.manifest, trained.files)
-    except (ValueError, OSError, TrackingError) as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 2
     finally:
-        if workspace is not None:
-            shutil.rmtree(workspace)
-    print(summary(trained.manifest))
-    if saved := saving(trained):
-        print(saved)
-    print(recommendation_text(recommend(trained)))
-    print(f"wrote {options.out}; read {options.out / REPORT_FILE}")
-    try:
-        if is_tracked():
-            print(track(options.out, trained, training))
-    except TrackingError as error:
-        print(f"train: {error}; {options.out} is complete all the same", file=sys.stderr)
-        return 1
-    return 0
+        shutil.rmtree(workspace)
+    return trained, training
 
 
 def summary(manifest: Manifest) -> str:
-    """What came of a training, a few lines."""
+    """The results of a training, in a few lines."""
     metrics = manifest.metrics
     best = metrics.get("best_possible_test_auc")
     is_rough = metrics["test_positive_users"] < RELIABLE_USERS
@@ -87,21 +107,25 @@ def _existing_parent(path: Path) -> Path:
     return path.parent
 
 
-def _feature_log(options: argparse.Namespace, training: Training) -> tuple[Training, FeatureLog | None]:
+def _feature_log(options: Options, training: Training) -> tuple[Training, FeatureLog | None]:
     """The log to take features from, if any, and the settings that it leaves possible."""
     if options.feature_log is None and options.logged_by is None:
         return training, None
     if options.feature_log is None or options.logged_by is None:
-        raise TrainingError("--feature-log and --logged-by go together: the bundle names what is in the log")
+        raise TrainingError(
+            "--feature-log and --logged-by require each other: the bundle names the features in the log"
+        )
     if options.simulate or options.profiles:
-        raise TrainingError("--feature-log goes with --clicks alone: the log has what the job knew of profiles")
+        raise TrainingError(
+            "--feature-log can only be combined with --clicks: the log includes the features of profiles"
+        )
     manifest = load_bundle(options.logged_by, None).manifest
     log = FeatureLog(options.feature_log, manifest.feature_schema_hash, manifest.features)
     return for_logged(training, manifest.features, manifest.history_length), log
 
 
 def _read_data(
-    options: argparse.Namespace, training: Training, log: FeatureLog | None, label: Label, directory: Path
+    options: Options, training: Training, log: FeatureLog | None, label: Label, directory: Path
 ) -> tuple[Examples, np.ndarray | None]:
     """The examples and, where it is known, their true propensity."""
     if options.simulate:
@@ -120,7 +144,7 @@ def _read_data(
 
 
 def _prepare(
-    options: argparse.Namespace, training: Training, log: FeatureLog | None, label: Label, directory: Path
+    options: Options, training: Training, log: FeatureLog | None, label: Label, directory: Path
 ) -> tuple[list[Path], Summary]:
     mapping = load_mapping(options.mapping) if options.mapping else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -137,35 +161,87 @@ def _prepare(
         return prepare(options.clicks, directory, preparation, options.profiles, mapping, progress)
 
 
-def _parser() -> argparse.ArgumentParser:
-    simulation = Simulation()
-    parser = argparse.ArgumentParser(prog="python -m training.train", description=main.__doc__)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--simulate", action="store_true", help="train on a simulated shop")
-    source.add_argument("--clicks", type=Path, help="a file or directory: an archive, CSV, JSON Lines, Parquet")
-    parser.add_argument(
-        "--profiles", type=Path, help="an archive, or JSON Lines; there `updated_at` (ms) says since when"
-    )
-    parser.add_argument("--mapping", type=Path, help="YAML that adapts foreign columns, as of jobs.ops.replay")
-    parser.add_argument(
-        "--feature-log",
-        type=Path,
-        help="the job's archived feature_log: features as they were scored",
-    )
-    parser.add_argument("--logged-by", type=Path, help="the bundle that scored them, which names them")
-    parser.add_argument(
-        "--label",
-        default="purchase within 30 min",
-        help="name from labels.yaml beside --conf, or 'EVENT within DURATION' (default: %(default)s)",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="the bundle's directory, which must not exist yet")
-    parser.add_argument("--version", help="of the model; by default the end of its data and its hash")
-    parser.add_argument("--conf", type=Path, help="YAML of settings, for example conf/training.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. folds=3")
-    parser.add_argument("--users", type=int, default=simulation.users, help="to simulate")
-    parser.add_argument("--hours", type=float, default=simulation.hours, help="to simulate")
-    parser.add_argument("--data-seed", type=int, default=simulation.seed, help="of the simulation")
-    return parser
+@click.command(
+    "train",
+    cls=Command,
+    exactly_one=("clicks", "simulate"),
+    errors=dict.fromkeys((ValueError, OSError, TrackingError), EXIT_USAGE),
+)
+@click.option("--simulate", is_flag=True, help="Train on a simulated shop.")
+@click.option(
+    "--clicks", type=PATH, metavar="PATH", help="Train on clicks: an archive, or .csv, .jsonl or .parquet files."
+)
+@click.option(
+    "--profiles",
+    type=PATH,
+    metavar="PATH",
+    help="Profiles of the users: an archive, or .jsonl files in which `updated_at` (ms) is the time of each profile.",
+)
+@click.option(
+    "--mapping",
+    type=PATH,
+    metavar="FILE",
+    help="YAML file that maps columns to fields, as for replay; see conf/mappings.",
+)
+@click.option(
+    "--feature-log",
+    type=PATH,
+    metavar="DIR",
+    help="Archived feature_log of the job: train on the features with which events were scored. Requires --logged-by.",
+)
+@click.option(
+    "--logged-by", type=PATH, metavar="BUNDLE", help="Bundle that wrote the feature log, which names the features."
+)
+@click.option(
+    "--label",
+    default="purchase within 30 min",
+    metavar="LABEL",
+    help="Label to predict: a name from the labels.yaml beside --conf, or `EVENT within DURATION`.",
+)
+@click.option(
+    "--out", type=PATH, required=True, metavar="DIR", help="Directory of the new bundle, which must not exist."
+)
+@click.option("--version", metavar="NAME", help="Version of the model; by default the end of its data and a hash.")
+@click.option(
+    "--conf",
+    type=PATH,
+    metavar="FILE",
+    help="Training settings, for example conf/training.yaml; by default the built-in ones.",
+)
+@set_option("folds=3")
+@click.option("--users", type=int, default=SIMULATION.users, help="Number of users to simulate.")
+@click.option("--hours", type=float, default=SIMULATION.hours, help="Hours to simulate.")
+@click.option("--data-seed", type=int, default=SIMULATION.seed, help="Seed of the simulation.")
+def command(**given: Any) -> int:
+    """Train a model on clicks and write it as a bundle.
+
+    The bundle holds the model, its ONNX export, reference data and a report.
+
+    \b
+    Examples:
+      intent train --simulate --out models/first
+      intent train --clicks events.csv --mapping conf/mappings/example.yaml --out models/first
+      intent train --clicks archive --label "begin_checkout within 1 h" --conf conf/training.yaml --out models/checkout
+    """
+    options = Options(**given)
+    trained, training = _train(options)
+    print(summary(trained.manifest))
+    if saved := saving(trained):
+        print(saved)
+    print(recommendation_text(recommend(trained)))
+    print(f"wrote {options.out}; read {options.out / REPORT_FILE}")
+    try:
+        if is_tracked():
+            print(track(options.out, trained, training))
+    except TrackingError as error:
+        print_error("train", f"{error}; the bundle {options.out} is complete")
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train a model and write its bundle; return the exit code."""
+    return run(command, "python -m training.train", arguments)
 
 
 if __name__ == "__main__":

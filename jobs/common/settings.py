@@ -1,4 +1,4 @@
-"""The job's configuration: YAML files, the environment over them, --set over both; checked before anything starts."""
+"""The jobs' configuration, checked as a whole: YAML files, overridden by the environment, overridden by --set."""
 
 import os
 import re
@@ -20,6 +20,7 @@ from udfs.features.catalog import FEATURE_NAMES
 from udfs.features.user_slots import SLOT_HEAD, ring_bytes
 
 ENVIRONMENT_PREFIX = "INTENT_"
+TEMPLATE = Path("conf", "local.yaml")  # what settings of one's own begin as
 OPEN_SECTIONS = (
     "kafka",
     "flink",
@@ -46,12 +47,12 @@ class Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     """A part of the configuration. Fields without a default must be given."""
 
 
-class Job(Section):
+class JobSettings(Section):
     name: JobName
     parallelism: Positive
 
 
-class Topics(Section):
+class TopicNames(Section):
     clicks: TopicName
     profiles: TopicName
     scores: TopicName
@@ -67,36 +68,36 @@ class Topics(Section):
     drift: TopicName
 
 
-class Source(Section):
+class SourceSettings(Section):
     group_id: Annotated[str, Meta(min_length=1)]
     start: Literal["committed", "earliest", "latest"]
     bounded: bool
 
 
-class Decode(Section):
+class DecodeSettings(Section):
     max_record_bytes: Positive
     max_behind: Duration
     max_ahead: Duration
 
 
-class State(Section):
+class StateSettings(Section):
     backend: Literal["rocksdb", "hashmap"]
     ttl: Duration
     history_length: Annotated[int, Meta(ge=1, le=1024)]
 
 
-class Checkpoints(Section):
+class CheckpointSettings(Section):
     interval: Duration
     timeout: Duration
     dir: str | None = None
 
 
-class Execution(Section):
+class ExecutionSettings(Section):
     latency_budget: Duration
     buffer_timeout: Duration
 
 
-class Workers(Section):
+class WorkerSettings(Section):
     batch_rows: Annotated[int, Meta(ge=1, le=8192)]
     batch_bytes: Annotated[int, Meta(ge=65_536, le=268_435_456)]
     linger: Duration
@@ -106,18 +107,18 @@ class Workers(Section):
     answer_timeout: Duration
 
 
-class Background(Section):
+class BackgroundSettings(Section):
     bundle_size: Positive
     bundle_time: Duration
     buffer_timeout: Duration
 
 
-class Delivery(Section):
+class DeliverySettings(Section):
     guarantee: Literal["at-least-once", "exactly-once"]
     transaction_timeout: Duration
 
 
-class Model(Section):
+class ModelSettings(Section):
     bundle: Annotated[str, Meta(min_length=1)]
     threshold: Share
     threads: Positive
@@ -127,34 +128,34 @@ class Model(Section):
     registry: str | None = None
 
 
-class FeatureLog(Section):
+class FeatureLogSettings(Section):
     user_share: Share
 
 
-class Archive(Section):
+class ArchiveSettings(Section):
     name: JobName
     interval: Duration
     parallelism: Positive
     dir: str | None = None
 
 
-class EventTime(Section):
+class EventTimeSettings(Section):
     lateness: Duration
     idle: Duration
 
 
-class Outcomes(Section):
+class OutcomeSettings(Section):
     name: JobName
     parallelism: Positive
     label: Annotated[str, Meta(min_length=1)]
 
 
-class Sessions(Section):
+class SessionSettings(Section):
     name: JobName
     parallelism: Positive
 
 
-class Drift(Section):
+class DriftSettings(Section):
     name: JobName
     parallelism: Positive
     window: Duration
@@ -164,7 +165,7 @@ class Drift(Section):
     unwatched: tuple[str, ...]
 
 
-class Experiments(Section):
+class ExperimentSettings(Section):
     name: JobName
     parallelism: Positive
     treatment: Arm
@@ -177,24 +178,24 @@ class Experiments(Section):
 class Settings(Section):
     """Everything a data engineer tunes; conf/base.yaml describes each key."""
 
-    job: Job
-    topics: Topics
-    source: Source
-    decode: Decode
-    state: State
-    checkpoints: Checkpoints
-    execution: Execution
-    workers: Workers
-    background: Background
-    delivery: Delivery
-    model: Model
-    feature_log: FeatureLog
-    archive: Archive
-    event_time: EventTime
-    outcomes: Outcomes
-    sessions: Sessions
-    drift: Drift
-    experiments: Experiments
+    job: JobSettings
+    topics: TopicNames
+    source: SourceSettings
+    decode: DecodeSettings
+    state: StateSettings
+    checkpoints: CheckpointSettings
+    execution: ExecutionSettings
+    workers: WorkerSettings
+    background: BackgroundSettings
+    delivery: DeliverySettings
+    model: ModelSettings
+    feature_log: FeatureLogSettings
+    archive: ArchiveSettings
+    event_time: EventTimeSettings
+    outcomes: OutcomeSettings
+    sessions: SessionSettings
+    drift: DriftSettings
+    experiments: ExperimentSettings
     kafka: dict[str, Option | None]
     flink: dict[str, Option | None]
 
@@ -281,7 +282,10 @@ def _in_event_time(settings: Settings) -> Settings:
     return replace(settings, flink={"table.exec.source.idle-timeout": settings.event_time.idle, **settings.flink})
 
 
-def _named(settings: Settings, section: Archive | Outcomes | Sessions | Drift | Experiments) -> Settings:
+def _named(
+    settings: Settings,
+    section: ArchiveSettings | OutcomeSettings | SessionSettings | DriftSettings | ExperimentSettings,
+) -> Settings:
     """The settings with the name, group and parallelism of another job."""
     return replace(
         settings,
@@ -320,7 +324,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; start from conf/local.yaml") from None
+        raise ConfigError(_missing_file(path, seen)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
@@ -331,6 +335,16 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict:
     if base is None:
         return content
     return _merge(_read_with_base(path.parent / str(base), (*seen, path.resolve())), content)
+
+
+def _missing_file(path: Path, extended_by: tuple[Path, ...]) -> str:
+    """What is wrong when a settings file does not exist, and what the user can do."""
+    if extended_by:
+        return f"{path}: no such file; key extends of {extended_by[-1]} names it"
+    where = "" if path.is_absolute() else f" in {Path.cwd()}"
+    is_template = path.resolve().parts[-2:] == TEMPLATE.parts
+    advice = "" if is_template else f", such as a copy of {TEMPLATE} in the project's directory {TEMPLATE.parent}"
+    return f"{path}: no such file{where}; pass the path of a settings file{advice}"
 
 
 def _merge(under: dict, over: dict) -> dict:

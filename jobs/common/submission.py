@@ -1,25 +1,48 @@
-"""What every job does on its way to Flink: its command line, its settings as Flink's options, its environment."""
+"""Submission of a job: its command line, its settings as Flink's options, its environment."""
 
-import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import click
 from pyflink.common import Configuration
 from pyflink.table import EnvironmentSettings, StatementSet, TableEnvironment
 
 from jobs.common.settings import Option, Settings
+from udfs.config.command_line import Command, conf_option, run, set_option
 from udfs.config.durations import duration_ms
 
 
-def parse_arguments(name: str, description: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The arguments that all jobs take: conf, set, skip_topic_check, explain."""
-    parser = argparse.ArgumentParser(prog=f"jobs.{name}", description=description)
-    parser.add_argument("--conf", type=Path, required=True, help="YAML file, for example conf/local.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. state.ttl=30d")
-    parser.add_argument("--skip-topic-check", action="store_true", help="where this host can't reach the brokers")
-    parser.add_argument("--explain", action="store_true", help="print the plan and submit nothing")
-    return parser.parse_args(arguments)
+@dataclass(frozen=True)
+class JobOptions:
+    """The command line of a job."""
+
+    conf: Path
+    overrides: tuple[str, ...]
+    skip_topic_check: bool
+    explain: bool
+
+
+def parse_arguments(name: str, description: str, arguments: Sequence[str] | None = None) -> JobOptions:
+    """Parse the arguments of a job, by default those of the process. Exits after --help and after a usage error."""
+    parsed: list[JobOptions] = []
+
+    @click.command(name, cls=Command, help=description)
+    @conf_option()
+    @set_option("state.ttl=30d")
+    @click.option(
+        "--skip-topic-check", is_flag=True, help="Do not check the topics, for a host that can't reach the brokers."
+    )
+    @click.option("--explain", is_flag=True, help="Print the plan and submit nothing.")
+    def command(**given: Any) -> None:
+        parsed.append(JobOptions(**given))
+
+    exit_code = run(command, f"python -m jobs.{name}", arguments)
+    if not parsed:
+        sys.exit(exit_code)
+    return parsed[0]
 
 
 def flink_options(settings: Settings) -> dict[str, str]:

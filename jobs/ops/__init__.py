@@ -1,4 +1,4 @@
-"""Commands for operators: they look at topics, send records, and check settings against a cluster.
+"""Commands for operators: create topics, show, send and requeue records, check a target, estimate capacity.
 
-May import `jobs.common`, `training` and `udfs`. No job imports them.
+May import `jobs.common`, `training` and `udfs`. No job imports this package.
 """

@@ -1,29 +1,32 @@
-"""What a load takes: slots, memory, partitions and checkpoints, reckoned from what the benchmark measured.
+"""Estimate what a load needs: slots, memory, partitions and checkpoints, from the figures of the benchmark.
 
     python -m jobs.ops.capacity [build/bench.json]
 
-docs/capacity.md says what is measured and what is assumed. Exit code: 0 printed; 2 the file can't be used.
+docs/capacity.md lists what is measured and what is assumed. Exit codes: 0, printed; 2, the report can't be used.
 """
 
-import argparse
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import msgspec
 
+from udfs.config.command_line import EXIT_USAGE, PATH, Command, run
+
+REPORT = Path("build", "bench.json")
 RATES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 USERS = (1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 MIB, GIB = 1 << 20, 1 << 30
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a machine did with the whole job, state in RocksDB, broker on the same cores."""
+class MeasuredLoad:
+    """Figures of the whole job on one machine, with state in RocksDB and the broker on the same cores."""
 
-    events_per_core: float  # a second, at full load
+    events_per_core: float  # per second, at full load
     bytes_per_user: float  # of a savepoint
     click_bytes: float  # of a record's key and value
     score_bytes: float
@@ -31,19 +34,19 @@ class Measured:
 
 @dataclass(frozen=True)
 class Assumed:
-    """What the reckoning takes for granted, for want of a measurement; choose your own."""
+    """Assumptions of the estimate that are not measured; choose your own."""
 
-    load: float = 0.5  # share of the cores that a steady load may take: the rest catches up after a failure
+    load: float = 0.5  # target utilization of the cores; the headroom absorbs catch-up after a failure
     slots_per_core: float = 2.0  # slots beyond the cores overlap the waiting for Python
-    slot_mib: int = 1_536  # JVM and Python of a slot, without the state that it keeps in memory
-    hot_users: float = 0.05  # share of the users that are active at a time: their state stays in memory
-    partition_bytes: float = 5e6  # a second, in and out of a partition
+    slot_mib: int = 1_536  # JVM and Python per slot, without state kept in memory
+    hot_users: float = 0.05  # share of the users that are active at the same time; their state stays in memory
+    partition_bytes: float = 5e6  # per second, in and out of a partition
     interval_s: float = 30.0  # of checkpoints
 
 
 @dataclass(frozen=True)
-class Need:
-    """What a rate of events a second and a number of users take."""
+class Sizing:
+    """Resources for a rate of events per second and a number of users."""
 
     cores: int
     slots: int
@@ -54,13 +57,17 @@ class Need:
     checkpoint_bytes: float  # of an incremental one, at most
 
 
-def need(rate: float, users: float, measured: Measured, assumed: Assumed = Assumed()) -> Need:
-    """Reckon what `rate` events a second of `users` users take."""
+class ReportError(ValueError):
+    """A benchmark report that can't be read; the message is one line that names the file."""
+
+
+def need(rate: float, users: float, measured: MeasuredLoad, assumed: Assumed = Assumed()) -> Sizing:
+    """Estimate the resources for `rate` events per second of `users` users."""
     cores = math.ceil(rate / (measured.events_per_core * assumed.load))
     slots = math.ceil(cores * assumed.slots_per_core)
     state = users * measured.bytes_per_user
     touched = min(users, rate * assumed.interval_s)
-    return Need(
+    return Sizing(
         cores=cores,
         slots=slots,
         memory_gib=slots * assumed.slot_mib * MIB / GIB + state * assumed.hot_users / GIB,
@@ -72,7 +79,7 @@ def need(rate: float, users: float, measured: Measured, assumed: Assumed = Assum
 
 
 class _Figures(msgspec.Struct):
-    job: dict[str, dict[str, float]]  # events a second by state backend and parallelism
+    job: dict[str, dict[str, float]]  # events per second by state backend and parallelism
     state_bytes_per_user: float
     record_bytes: dict[str, float]
 
@@ -83,16 +90,16 @@ class _Throughput(msgspec.Struct):
 
 
 class _Bench(msgspec.Struct):
-    """What is read of build/bench.json."""
+    """The part of build/bench.json that is read."""
 
     throughput: _Throughput
 
 
-def measured_of(report: bytes) -> Measured:
+def measured_of(report: bytes) -> MeasuredLoad:
     """The figures of a benchmark's report. Raises msgspec.DecodeError."""
     throughput = msgspec.json.decode(report, type=_Bench).throughput
     figures = throughput.figures
-    return Measured(
+    return MeasuredLoad(
         events_per_core=max(figures.job["rocksdb"].values()) / throughput.cores,
         bytes_per_user=figures.state_bytes_per_user,
         click_bytes=figures.record_bytes["clicks"],
@@ -100,7 +107,7 @@ def measured_of(report: bytes) -> Measured:
     )
 
 
-def tables(measured: Measured, assumed: Assumed = Assumed()) -> Iterator[str]:
+def tables(measured: MeasuredLoad, assumed: Assumed = Assumed()) -> Iterator[str]:
     """The tables of docs/capacity.md, in Markdown: what the rate decides, what the users decide."""
     yield "| events/s | cores | slots | partitions | memory without state | network |\n|---|---|---|---|---|---|"
     for rate in RATES:
@@ -119,7 +126,7 @@ def tables(measured: Measured, assumed: Assumed = Assumed()) -> Iterator[str]:
 
 
 def size(number: float) -> str:
-    """Bytes in words.
+    """Format a number of bytes.
 
     >>> size(1_421_000_000_000)
     '1.4 TB'
@@ -131,20 +138,34 @@ def size(number: float) -> str:
     return f"{number:,.1f} TB"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="jobs.ops.capacity", description="Reckon what loads take.")
-    parser.add_argument("report", nargs="?", type=Path, default=Path("build/bench.json"), help="of `make bench`")
-    report = parser.parse_args(arguments).report
+def read_measured(report: Path) -> MeasuredLoad:
+    """The figures of a benchmark's report file. Raises ReportError."""
     try:
-        measured = measured_of(report.read_bytes())
+        return measured_of(report.read_bytes())
     except OSError as error:
-        print(f"capacity: {report}: {error.strerror}; `make bench PART=throughput` writes it", file=sys.stderr)
-        return 2
+        raise ReportError(f"{report}: {error.strerror}; `make bench PART=throughput` writes it") from None
     except (msgspec.DecodeError, KeyError) as error:
-        print(f"capacity: {report}: not a report of this release's `make bench`: {error}", file=sys.stderr)
-        return 2
-    print(*tables(measured), sep="\n")
-    return 0
+        raise ReportError(f"{report}: expected a report that this release's `make bench` wrote: {error}") from None
+
+
+@click.command("capacity", cls=Command, errors={ReportError: EXIT_USAGE})
+@click.argument("report", type=PATH, default=REPORT, help=f"The report that `make bench` wrote, by default {REPORT}.")
+def command(report: Path) -> None:
+    """Estimate cores, memory and partitions for your load.
+
+    The estimates rest on the figures of a benchmark; docs/capacity.md lists what is measured and what is assumed.
+
+    \b
+    Examples:
+      intent capacity
+      intent capacity build/bench.json
+    """
+    print(*tables(read_measured(report)), sep="\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables; return the exit code."""
+    return run(command, "python -m jobs.ops.capacity", arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Times as commands take them: --since 10 min, --until 2026-11-24T12:00."""
+"""Time options of commands: --since 10 min, --until 2026-11-24T12:00."""
 
 from datetime import UTC, datetime
 

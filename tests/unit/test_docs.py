@@ -1,6 +1,5 @@
 """What the docs link to is there, and the commands that they show can be given like that."""
 
-import argparse
 import re
 import runpy
 import shlex
@@ -8,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command_lines import ParsedError, stop_after_parsing
+
 PROJECT = Path(__file__).parents[2]
+PACKAGES = "dashboard|intent|jobs|tools|training|udfs"
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 MAKEFILE = (PROJECT / "Makefile").read_text()
 TEXTS = {page.relative_to(PROJECT).as_posix(): page.read_text().replace("\\\n", " ") for page in PAGES}
@@ -27,20 +29,10 @@ def shown(pattern: str) -> list:
     return list(found.values())
 
 
-class ParsedError(Exception):
-    """Arguments were understood."""
-
-
 @pytest.fixture
 def parse_only(monkeypatch):
-    """Whoever parses arguments gets no further; those that are wrong end in SystemExit."""
-    parse = argparse.ArgumentParser.parse_args
-
-    def parse_args(parser, arguments=None, namespace=None):
-        parse(parser, arguments, namespace)
-        raise ParsedError
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    """Arguments that a command accepts end in ParsedError, others in SystemExit."""
+    stop_after_parsing(monkeypatch)
 
 
 def understood(module: str, arguments: str, monkeypatch, capsys) -> None:
@@ -52,13 +44,14 @@ def understood(module: str, arguments: str, monkeypatch, capsys) -> None:
     monkeypatch.setattr("sys.argv", [module, *given])
     with pytest.raises((ParsedError, SystemExit)) as ended:
         runpy.run_module(module, run_name="__main__")
-    assert ended.type is ParsedError or given[-1] == "--help", f"python -m {module} does not take {arguments}"
+    shows_help = given[-1] == "--help" and not ended.value.code if ended.type is SystemExit else False
+    assert ended.type is ParsedError or shows_help, f"python -m {module} does not take {arguments}"
     said = capsys.readouterr().out
     assert not usage or [option for option in re.findall(r"--[\w-]+", arguments) if option not in said] == []
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
-@pytest.mark.parametrize("command", shown(r"python -m ((?:jobs|tools|training|dashboard|udfs)[\w.]*)((?: +[^|]+)?)$"))
+@pytest.mark.parametrize("command", shown(rf"python -m ((?:{PACKAGES})[\w.]*)((?: +[^|]+)?)$"))
 def test_a_module_takes_the_arguments_shown(command, parse_only, monkeypatch, capsys):
     if command[2].strip() or "." not in command[1]:
         understood(command[1], command[2], monkeypatch, capsys)
@@ -71,6 +64,12 @@ def test_a_module_takes_the_arguments_shown(command, parse_only, monkeypatch, ca
 @pytest.mark.parametrize("command", shown(r"flink run .*-pym (jobs\.\w+) -pyfs \S+(.*)$"))
 def test_a_job_takes_the_arguments_shown(command, parse_only, monkeypatch, capsys):
     understood(command[1], command[2], monkeypatch, capsys)
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules.*:RuntimeWarning")
+@pytest.mark.parametrize("command", shown(r"^intent ([a-z][^|]*)$"))
+def test_the_entry_point_takes_the_arguments_shown(command, parse_only, monkeypatch, capsys):
+    understood("intent", command[1], monkeypatch, capsys)
 
 
 @pytest.mark.parametrize("command", shown(r"^make [a-z].*$"))

@@ -1,1 +1,4 @@
-"""Reading configuration: YAML, overrides, variables, durations. Imports nothing of this project."""
+"""Configuration and command lines: YAML, overrides, variables, durations, and the basis of all commands.
+
+Imports nothing of this project.
+"""

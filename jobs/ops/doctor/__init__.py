@@ -1,1 +1,1 @@
-"""Checks what the settings of the score job point at: Kafka, model and Flink cluster."""
+"""Checks of the targets that the score job's settings name: Kafka, model and Flink cluster."""

@@ -1,32 +1,44 @@
 """Check what the score job will find with some settings: `python -m jobs.ops.doctor --conf FILE [--flink URL]`.
 
-Exit code: 0 nothing is missing; 1 something is; 2 the settings can't be read.
+Exit codes: 0, nothing is missing; 1, something is missing; 2, the settings can't be read.
 """
 
-import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import click
 
 from jobs.common.settings import ConfigError
 from jobs.ops.doctor.target import check_target
+from udfs.config.command_line import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Command, conf_option, run, set_option
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="jobs.ops.doctor", description="Check Kafka, model and cluster of the score job with these settings."
-    )
-    parser.add_argument("--conf", type=Path, required=True, help="settings file, for example conf/local.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. state.ttl=30d")
-    parser.add_argument("--flink", metavar="URL", help="REST address of the cluster, http://host:8081")
-    options = parser.parse_args(arguments)
-    try:
-        findings = list(check_target(options.conf, options.set, options.flink))
-    except ConfigError as error:
-        print(f"doctor: {error}", file=sys.stderr)
-        return 2
+@click.command("doctor", cls=Command, errors={ConfigError: EXIT_USAGE})
+@conf_option()
+@set_option("state.ttl=30d")
+@click.option(
+    "--flink", metavar="URL", help="REST address of the Flink cluster to check, for example http://127.0.0.1:8081."
+)
+def command(conf: Path, overrides: tuple[str, ...], flink: str | None) -> int:
+    """Check Kafka, model and cluster before you submit a job.
+
+    Each line reports a check: ok, unknown, or missing with a remedy. The exit code is 1 if something is missing.
+
+    \b
+    Examples:
+      intent doctor --conf conf/local.yaml
+      intent doctor --conf conf/mine.yaml --flink http://127.0.0.1:8081
+    """
+    findings = list(check_target(conf, overrides, flink))
     for finding in findings:
         print(finding)
-    return 1 if any(finding.remedy for finding in findings) else 0
+    return EXIT_FAILED if any(finding.remedy for finding in findings) else EXIT_OK
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the findings; return the exit code."""
+    return run(command, "python -m jobs.ops.doctor", arguments)
 
 
 if __name__ == "__main__":

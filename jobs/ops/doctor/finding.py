@@ -1,4 +1,4 @@
-"""What a check came to, as one line. Needs nothing but the standard library: tools.doctor runs before an install."""
+"""The result of a check, as one line. Uses only the standard library: tools.doctor runs before an install."""
 
 from dataclasses import dataclass
 

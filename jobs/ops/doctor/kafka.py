@@ -1,4 +1,4 @@
-"""What a job's Kafka lacks, found with the job's own rights and without writing a record."""
+"""Checks of Kafka, with the job's own rights and without writing a record."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -136,7 +136,7 @@ def check_transaction(settings: Settings, admin: KafkaAdminClient) -> Iterator[F
 
 
 def check_clock(whose: str, before_ms: float, theirs_ms: float, after_ms: float) -> Finding:
-    """Judge a time that another machine told between two of this one's; what lies between them can't be told."""
+    """Judge a time that another machine reported between two times of this one; a smaller difference can't be seen."""
     ahead = theirs_ms - after_ms
     behind = before_ms - theirs_ms - 1  # they tell whole milliseconds
     off_ms = max(ahead, behind, 0)

@@ -1,4 +1,4 @@
-"""Checks of what the settings of the score job point at: Kafka, model and Flink cluster."""
+"""Checks of the targets that the score job's settings name: Kafka, model and Flink cluster."""
 
 import json
 import time
@@ -28,7 +28,7 @@ NEEDED_JARS = {
 
 
 def check_target(conf: Path, overrides: Sequence[str], flink: str | None) -> Iterator[Finding]:
-    """All that can be told of the score job's target. Raises ConfigError."""
+    """All checks of the score job's target. Raises ConfigError."""
     settings = load_settings(conf, overrides)
     yield Finding("Flink client", version("apache-flink"))
     yield check_model(settings)

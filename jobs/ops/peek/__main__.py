@@ -1,13 +1,12 @@
-"""Shows what is in topics: the newest records, one user's across topics in time order, or what comes from now on.
+"""Show records of the topics: the newest ones, those of a user across topics in time order, or new ones as they come.
 
     python -m jobs.ops.peek [TOPIC ...] --conf FILE [--user ID] [--since T] [--limit N] [--follow] [--json]
 
-TOPIC is a key of `topics` in the settings. It commits no offsets and writes nothing. Lines of JSON when piped.
+TOPIC is a key of `topics` in the settings. The command commits no offsets and writes nothing.
 
-Exit code: 0 shown; 1 Kafka refused or did not answer; 2 the command was not usable.
+Exit codes: 0, records shown; 1, Kafka refused or did not answer; 2, the options or settings can't be used.
 """
 
-import argparse
 import heapq
 import os
 import sys
@@ -15,19 +14,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import click
 import msgspec
 from kafka import KafkaConsumer, TopicPartition
 from rich.console import Console
 from rich.text import Text
 
-from jobs.common.settings import ConfigError, Settings, Topics, load_settings
+from jobs.common.settings import ConfigError, Settings, TopicNames, load_settings
 from jobs.common.topics import all_topics
 from jobs.ops.peek.formatting import USER_ROLES, Seen, as_json, as_line, see
 from jobs.ops.time_options import time_ms
+from udfs.config.command_line import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Command, conf_option, run, set_option
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.reading import POLL_MS, open_topics, records_until_now, seek_to_time
 
 LIMIT = 20
+ROLES = tuple(field.name for field in msgspec.structs.fields(TopicNames))
 #: Offsets that are looked at for each record to show: markers of transactions and compaction leave some empty.
 OFFSETS_EACH = 3
 
@@ -72,10 +74,12 @@ def _roles(settings: Settings, named: Sequence[str], user_id: str | None) -> lis
     if named:
         without = [role for role in named if role not in USER_ROLES]
         if user_id is not None and without:
-            raise ConfigError(f"--user: records of {', '.join(without)} are no user's; want {', '.join(USER_ROLES)}")
+            raise ConfigError(
+                f"--user: records of {', '.join(without)} belong to no user; expected one of {', '.join(USER_ROLES)}"
+            )
         return list(named)
     if user_id is None:
-        raise ConfigError("name a topic, or --user ID for all topics of a user")
+        raise ConfigError("name a topic, or pass --user ID to search all topics that have users")
     return [role for role in USER_ROLES if role in all_topics(settings)]
 
 
@@ -90,48 +94,62 @@ def _print_columns(console: Console) -> Callable[[Seen], None]:
     return show
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="jobs.ops.peek", description="Show what is in topics.")
-    roles = msgspec.structs.fields(Topics)
-    parser.add_argument("topics", nargs="*", metavar="TOPIC", help=", ".join(field.name for field in roles))
-    parser.add_argument("--conf", type=Path, required=True)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument(
-        "--user", metavar="ID", help="only this user's records; without TOPIC, of all topics that have users"
-    )
-    parser.add_argument("--since", metavar="T", help="a duration such as 10 min, or an ISO 8601 time")
-    parser.add_argument("--limit", type=int, default=LIMIT, metavar="N", help=f"the newest so many (default {LIMIT})")
-    parser.add_argument("--follow", action="store_true", help="go on with what comes, until interrupted")
-    parser.add_argument("--json", action="store_true", help="lines of JSON on a terminal too")
-    options = parser.parse_args(arguments)
-    unknown = set(options.topics) - {field.name for field in roles}
-    if unknown:
-        parser.error(f"no such topic in the settings: {', '.join(sorted(unknown))}")
-    columns = sys.stdout.isatty() and not options.json
+@click.command(
+    "peek", cls=Command, errors={ConfigError: EXIT_USAGE, KafkaClientError: EXIT_FAILED}, interrupted=EXIT_OK
+)
+@click.argument(
+    "topics",
+    nargs=-1,
+    metavar="[TOPIC]...",
+    type=click.Choice(ROLES),
+    help=f"Topics by their keys in the settings: {', '.join(ROLES)}.",
+)
+@conf_option()
+@set_option("kafka.bootstrap.servers=127.0.0.1:9092")
+@click.option(
+    "--user", metavar="ID", help="Show only this user's records; without TOPIC, of all topics that have users."
+)
+@click.option(
+    "--since",
+    metavar="T",
+    help="Show only records since a time: a duration before now, such as 10 min, or an ISO 8601 time.",
+)
+@click.option("--limit", type=int, default=LIMIT, metavar="N", help="Show only the newest N records.")
+@click.option("--follow", is_flag=True, help="Keep showing new records until interrupted.")
+@click.option("--json", "as_lines", is_flag=True, help="Print JSON Lines on a terminal too, as in a pipe.")
+def command(
+    topics: tuple[str, ...],
+    conf: Path,
+    overrides: tuple[str, ...],
+    user: str | None,
+    since: str | None,
+    limit: int,
+    follow: bool,
+    as_lines: bool,
+) -> None:
+    """Show records of the topics.
+
+    Prints columns on a terminal and JSON Lines in a pipe. Commits no offsets.
+
+    \b
+    Examples:
+      intent peek scores dead_letters --conf conf/local.yaml --follow
+      intent peek --user u1 --since "10 min" --conf conf/local.yaml
+      intent peek dead_letters --limit 1000 --json --conf conf/local.yaml
+    """
+    columns = sys.stdout.isatty() and not as_lines
     show = _print_columns(Console(highlight=False)) if columns else lambda record: print(as_json(record), flush=True)
+    settings = load_settings(conf, overrides)
+    since_ms = time_ms(since, "--since", time.time_ns() // 1_000_000) if since else None
     try:
-        settings = load_settings(options.conf, options.set)
-        since_ms = time_ms(options.since, "--since", time.time_ns() // 1_000_000) if options.since else None
-        peek(
-            settings,
-            _roles(settings, options.topics, options.user),
-            show,
-            options.user,
-            since_ms,
-            options.limit,
-            options.follow,
-        )
-    except ConfigError as error:
-        print(f"peek: {error}", file=sys.stderr)
-        return 2
-    except KafkaClientError as error:
-        print(f"peek: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:  # how following ends
-        return 0
+        peek(settings, _roles(settings, topics, user), show, user, since_ms, limit, follow)
     except BrokenPipeError:  # the reader has enough: `| head`; what is still buffered has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Show records; return the exit code."""
+    return run(command, "python -m jobs.ops.peek", arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How records of the project's topics are shown: as columns for people, as JSON for programs."""
+"""Formatting of records: columns for people, JSON for programs."""
 
 import binascii
 import json

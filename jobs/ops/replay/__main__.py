@@ -1,24 +1,28 @@
-"""Sends recorded or simulated clicks to Kafka: as fast as possible, at a steady rate, or as fast as they happened.
+"""Send recorded or simulated clicks to Kafka: as fast as possible, at a steady rate, or at a multiple of their speed.
 
     python -m jobs.ops.replay clicks.jsonl.gz --rate 500
     python -m jobs.ops.replay events.csv.gz --mapping conf/mappings/taobao.yaml --times shift --speed 60
     python -m jobs.ops.replay --simulate users=2000,hours=24,seed=1 --profiles simulated --times shift
 
+Exit codes: 0, all records delivered; 1, some were not; 2, an option or the source can't be used; 130, interrupted.
+
 From a program: send(producer, topic, at_rate(records, 500)), with records from file_records or click_records.
 """
 
-import argparse
 import os
 import re
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
+import click
 from kafka import KafkaProducer
 from rich.console import Console
 
@@ -40,33 +44,63 @@ from training.data.sources import (
     weeks_to_shift,
 )
 from training.simulation.clickstream import simulate
+from udfs.config.command_line import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    PATH,
+    Command,
+    Value,
+    print_error,
+    run,
+)
 from udfs.contracts.clicks import ClickLimits
 from udfs.kafka.connection import kafka_failures, open_producer
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import LOCAL_SERVERS
 
 REASONS_SHOWN = 5
-EXIT_INTERRUPTED = 130
 SIMULATED = "simulated"  # instead of a file of profiles
 SIMULATE_HELP = (
-    f"simulated clicks; keys are {', '.join(SIMULATION_OPTIONS)}. At shift_at hours everybody begins to behave as in a "
-    "sale; from lift_at hours on, users at lift_start to lift_end of a rollout with the salt lift_salt buy more often"
+    f"Send simulated clicks instead of a file. Keys are {', '.join(SIMULATION_OPTIONS)}. From shift_at hours on, all "
+    "users behave as in a sale. From lift_at hours on, users between lift_start and lift_end of a rollout with the "
+    "salt lift_salt buy more often."
 )
 
 
 @dataclass(frozen=True)
-class Source:
-    """What is replayed."""
+class Options:
+    """The options of the command."""
+
+    source: Path | None
+    simulate: str | None
+    mapping: Path | None
+    profiles: str | None
+    limit: int | None
+    rate: float | None
+    speed: float | None
+    times: str
+    record_timestamps: str
+    bootstrap_servers: str
+    topic: str
+    profiles_topic: str
+    kafka: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ReplaySource:
+    """Where the records come from."""
 
     name: str
-    records: Callable[[int, UnfitReporter], Iterator[Record]]  # from the beginning, shifted by so many milliseconds
+    records: Callable[[int, UnfitReporter], Iterator[Record]]  # from the beginning, shifted by milliseconds
     total: Total
     profiles: Iterator[Record] | None
 
 
 @dataclass
 class UnfitRows:
-    """How many rows a mapping could not adapt, and why the first of them."""
+    """The number of rows that a mapping could not adapt, and the reasons for the first of them."""
 
     count: int = 0
     first: list[str] = field(default_factory=list)
@@ -77,85 +111,7 @@ class UnfitRows:
             self.first.append(f"row {number}: {reason}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 1 after failed deliveries, 2 for an unusable option or source, 130 after Ctrl-C."""
-    options = _parser().parse_args(arguments)
-    try:
-        options.kafka = producer_options([f"bootstrap.servers={options.bootstrap_servers}", *options.kafka], os.environ)
-        with ExitStack() as resources:
-            return _replay(options, _open_source(options, resources), resources)
-    except (MappingError, SourceError, OptionError, KafkaClientError, OSError) as error:
-        return _refuse(str(error))
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m jobs.ops.replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("source", nargs="?", type=Path, help="a .csv, .jsonl (either also .gz) or .parquet file")
-    source.add_argument("--simulate", metavar="KEY=VALUE,...", help=SIMULATE_HELP)
-    parser.add_argument("--mapping", type=Path, help="YAML file that says which column is which field (conf/mappings)")
-    parser.add_argument("--profiles", metavar="FILE", help="a .jsonl file of profiles to send first, or: simulated")
-    parser.add_argument("--limit", type=_count, metavar="N", help="send the first N events only")
-
-    pace = parser.add_mutually_exclusive_group()
-    pace.add_argument("--rate", type=_positive, help="events a second, evenly")
-    pace.add_argument("--speed", type=_positive, help="as recorded, so many times as fast; by default: flat out")
-
-    parser.add_argument(
-        "--times",
-        choices=("keep", "shift"),
-        default="keep",
-        help="shift: move all event times by whole weeks, so that the last one lies in the week before now",
-    )
-    parser.add_argument(
-        "--record-timestamps",
-        choices=("now", "event"),
-        default="now",
-        help="the Kafka timestamps, which the job compares event times with; by event times that are old, a topic with "
-        "retention.ms deletes its records at once",
-    )
-
-    parser.add_argument("--bootstrap-servers", default=LOCAL_SERVERS, metavar="HOST:PORT,...")
-    parser.add_argument("--topic", type=_topic, default="clicks")
-    parser.add_argument("--profiles-topic", type=_topic, default="profiles")
-    parser.add_argument(
-        "--kafka",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a client property, such as security.protocol=SASL_SSL, or any option of kafka-python's KafkaProducer; a "
-        "secret only from the environment: 'sasl.jaas.config=${NAME}'",
-    )
-    return parser
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r}: want a number above 0")
-    return number
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: want a whole number above 0")
-    return int(text)
-
-
-def _topic(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", text):
-        raise argparse.ArgumentTypeError(f"{text!r}: want at most 249 of A-Z, a-z, 0-9, '.', '_' and '-'")
-    return text
-
-
-def _open_source(options: argparse.Namespace, resources: ExitStack) -> Source:
+def _open_source(options: Options, resources: ExitStack) -> ReplaySource:
     source = _simulated(options, resources) if options.simulate else _from_file(options, resources)
     if options.limit is None:
         return source
@@ -166,11 +122,11 @@ def _open_source(options: argparse.Namespace, resources: ExitStack) -> Source:
     )
 
 
-def _simulated(options: argparse.Namespace, resources: ExitStack) -> Source:
+def _simulated(options: Options, resources: ExitStack) -> ReplaySource:
     if options.mapping:
-        raise OptionError("--mapping: simulated clicks need none")
+        raise OptionError("--mapping can't be combined with --simulate: simulated clicks need no mapping")
     stream = simulate(simulation(options.simulate))
-    return Source(
+    return ReplaySource(
         "simulation",
         lambda shift_ms, _on_unfit: click_records(stream.clicks(), shift_ms),
         lambda _sent: len(stream),
@@ -178,7 +134,7 @@ def _simulated(options: argparse.Namespace, resources: ExitStack) -> Source:
     )
 
 
-def _from_file(options: argparse.Namespace, resources: ExitStack) -> Source:
+def _from_file(options: Options, resources: ExitStack) -> ReplaySource:
     mapping = load_mapping(options.mapping) if options.mapping else None
     file_format = format_of(options.source.name)
     file = resources.enter_context(options.source.open("rb"))
@@ -192,22 +148,26 @@ def _from_file(options: argparse.Namespace, resources: ExitStack) -> Source:
         return sent * size / file.tell() if file.tell() else None
 
     rows = parquet_metadata(file, file.name).num_rows if file_format == ".parquet" else None
-    return Source(
+    return ReplaySource(
         str(options.source), records, total if rows is None else lambda _sent: rows, _profiles(options, resources)
     )
 
 
-def _profiles(options: argparse.Namespace, resources: ExitStack) -> Iterator[Record] | None:
+def _profiles(options: Options, resources: ExitStack) -> Iterator[Record] | None:
     if options.profiles is None:
         return None
     if options.profiles == SIMULATED:
-        raise OptionError(f"--profiles {SIMULATED}: needs --simulate")
+        raise OptionError(f"--profiles {SIMULATED} requires --simulate")
     if format_of(options.profiles) != ".jsonl":
-        raise OptionError(f"--profiles {options.profiles}: want a .jsonl or .jsonl.gz file, a profile a line")
+        raise OptionError(
+            f"--profiles {options.profiles}: expected a .jsonl or .jsonl.gz file with one profile per line"
+        )
     return file_records(resources.enter_context(Path(options.profiles).open("rb")))
 
 
-def _replay(options: argparse.Namespace, source: Source, resources: ExitStack) -> int:
+def _replay(
+    options: Options, kafka: tuple[dict[str, str], dict[str, Any]], source: ReplaySource, resources: ExitStack
+) -> int:
     shift_ms, total = _shift_and_total(options, source)
     unfit = UnfitRows()
     broken: list[SourceError] = []
@@ -222,7 +182,7 @@ def _replay(options: argparse.Namespace, source: Source, resources: ExitStack) -
     elif options.speed:
         records = at_recorded_speed(records, options.speed)
 
-    properties, tuned = options.kafka
+    properties, tuned = kafka
     defaults = FOR_LATENCY if options.rate or options.speed else FOR_THROUGHPUT
     producer = resources.enter_context(open_producer(properties, "replay", **defaults | tuned))
     results = []
@@ -233,13 +193,14 @@ def _replay(options: argparse.Namespace, source: Source, resources: ExitStack) -
 
     _report_unfit(unfit)
     if broken:
-        return _refuse(str(broken[0]))
+        print_error("replay", broken[0])
+        return EXIT_USAGE
     if any(result.interrupted for result in results):
         return EXIT_INTERRUPTED
-    return 1 if any(result.failed for result in results) else 0
+    return EXIT_FAILED if any(result.failed for result in results) else EXIT_OK
 
 
-def _shift_and_total(options: argparse.Namespace, source: Source) -> tuple[int, Total]:
+def _shift_and_total(options: Options, source: ReplaySource) -> tuple[int, Total]:
     """How far to move event times. Moving them takes a first pass for the last one, which also counts the events."""
     if options.times == "keep":
         return 0, source.total
@@ -258,13 +219,13 @@ def _until_broken(records: Iterable[Record], broken: list[SourceError]) -> Itera
 
 
 def _note_on_time(time_ms: int | None) -> None:
-    """Say so when the job will reject an event of this time that is sent now."""
+    """Warn when the job will reject an event of this time that is sent now."""
     limits = ClickLimits()
     lead_ms = 0 if time_ms is None else time_ms - _now_ms()
     if not -limits.max_behind_ms <= lead_ms <= limits.max_ahead_ms:
         print(
             f"replay: note: the first event is {lead_ms / 86_400_000:+.0f} days from its Kafka timestamp; the job "
-            "rejects that by default: use --times shift or --record-timestamps event",
+            "rejects such events by default: use --times shift or --record-timestamps event",
             file=sys.stderr,
         )
 
@@ -288,21 +249,119 @@ def _send(
 
 def _report_unfit(unfit: UnfitRows) -> None:
     if unfit.count:
-        print(
-            f"replay: {unfit.count} rows could not be adapted and were sent as they are, for example", file=sys.stderr
-        )
+        print(f"replay: {unfit.count} rows could not be mapped and were sent unchanged, for example", file=sys.stderr)
         print("\n".join(unfit.first), file=sys.stderr)
-
-
-def _refuse(message: str) -> int:
-    print(f"replay: {message}", file=sys.stderr)
-    return 2
 
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise ValueError(f"expected a number above 0, got {text!r}")
+    return number
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def _topic(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", text):
+        raise ValueError(f"expected 1 to 249 of the characters A-Z, a-z, 0-9, '.', '_' and '-', got {text!r}")
+    return text
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Stop at SIGTERM as after Ctrl-C: flush and report. Only the main thread can handle signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@click.command(
+    "replay",
+    cls=Command,
+    exactly_one=("source", "simulate"),
+    at_most_one=("rate", "speed"),
+    errors=dict.fromkeys((MappingError, SourceError, OptionError, KafkaClientError, OSError), EXIT_USAGE),
+)
+@click.argument(
+    "source", required=False, type=PATH, metavar="[FILE]", help="A .csv, .jsonl (either also .gz) or .parquet file."
+)
+@click.option("--simulate", metavar="KEY=VALUE,...", help=SIMULATE_HELP)
+@click.option("--mapping", type=PATH, metavar="FILE", help="YAML file that maps columns to fields; see conf/mappings.")
+@click.option(
+    "--profiles", metavar="FILE", help="Profiles to send first: a .jsonl file, or `simulated` for those of --simulate."
+)
+@click.option("--limit", type=Value("count", _count), metavar="N", help="Send only the first N events.")
+@click.option(
+    "--rate", type=Value("number", _positive), metavar="RATE", help="Send RATE events per second, evenly spaced."
+)
+@click.option(
+    "--speed",
+    type=Value("number", _positive),
+    metavar="SPEED",
+    help="Send at SPEED times the recorded speed. Without --rate and --speed, send as fast as possible.",
+)
+@click.option(
+    "--times",
+    type=click.Choice(("keep", "shift")),
+    default="keep",
+    help="`shift` moves all event times by whole weeks, so that the last one lies in the week before now.",
+)
+@click.option(
+    "--record-timestamps",
+    type=click.Choice(("now", "event")),
+    default="now",
+    help="Kafka timestamps of the records, which the job compares event times with. With `event`, a topic with "
+    "retention.ms deletes records at once if their event times are older.",
+)
+@click.option("--bootstrap-servers", default=LOCAL_SERVERS, metavar="HOST:PORT,...", help="Kafka brokers.")
+@click.option("--topic", type=Value("topic", _topic), default="clicks", metavar="NAME", help="Topic for the clicks.")
+@click.option(
+    "--profiles-topic", type=Value("topic", _topic), default="profiles", metavar="NAME", help="Topic for the profiles."
+)
+@click.option(
+    "--kafka",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A client property, such as security.protocol=SASL_SSL, or any option of kafka-python's KafkaProducer. Pass "
+    "secrets through the environment: 'sasl.jaas.config=${NAME}'. Can be repeated.",
+)
+def command(**given: Any) -> int:
+    """Send recorded or simulated clicks to Kafka.
+
+    \b
+    Examples:
+      intent replay clicks.jsonl.gz --rate 500
+      intent replay events.csv.gz --mapping conf/mappings/taobao.yaml --times shift --speed 60
+      intent replay --simulate users=2000,hours=24,seed=1 --profiles simulated --times shift
+    """
+    options = Options(**given)
+    properties = [f"bootstrap.servers={options.bootstrap_servers}", *options.kafka]
+    kafka = producer_options(properties, os.environ)
+    with _interrupted_by_sigterm(), ExitStack() as resources:
+        return _replay(options, kafka, _open_source(options, resources), resources)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Send the clicks; return the exit code."""
+    return run(command, "python -m jobs.ops.replay", arguments)
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to stop like after Ctrl-C: flush and report
     sys.exit(main())

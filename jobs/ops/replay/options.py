@@ -1,4 +1,4 @@
-"""Command-line texts as properties and options of KafkaProducer, and as options of the simulator."""
+"""Parsing of replay's options: Kafka's properties, KafkaProducer's options, options of the simulator."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""Sending records to Kafka at a pace, and counting what became of them."""
+"""Send records to Kafka at a pace, and count deliveries and failures."""
 
 import time
 from collections import Counter, deque

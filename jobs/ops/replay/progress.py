@@ -1,4 +1,4 @@
-"""Showing how far a replay is: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a replay: a bar on a terminal, otherwise a line from time to time."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator

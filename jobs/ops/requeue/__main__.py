@@ -1,22 +1,22 @@
-"""Dead letters back to their topics, once each, when the job has learned to accept them.
+"""Send dead letters back to their topics, once each, after a release that accepts them.
 
     python -m jobs.ops.requeue --conf FILE [--reason R] [--since T] [--until T] [--limit N] [--dry-run]
 
-A letter goes back when the decoder of this release, under these settings, accepts it: so run the release that the job
-runs. It returns with its bytes and its timestamp to its partition. The same transaction notes it in the topic
-`requeued`, so that no later run sends it again, whatever it selects.
+A letter goes back if the decoder of this release accepts it under these settings, so use the release that the job
+runs. It returns to its partition with its bytes and its timestamp. The same transaction records it in the topic
+`requeued`, so that no later run sends it again, whatever that run selects.
 
-Exit code: 0 done, also when there was nothing to do; 1 Kafka refused or did not answer; 2 the command was not usable.
+Exit codes: 0, done, or nothing to do; 1, Kafka refused or did not answer; 2, the options or settings can't be used.
 """
 
-import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from rich.console import Console
@@ -25,6 +25,7 @@ from rich.table import Table
 from jobs.common.settings import ConfigError, Settings, load_settings
 from jobs.ops.requeue.plan import Fate, Judge, Plan, note, note_key, noted_position, read_letter
 from jobs.ops.time_options import time_ms
+from udfs.config.command_line import EXIT_FAILED, EXIT_USAGE, Command, conf_option, run, set_option
 from udfs.contracts.outputs import DeadLetter
 from udfs.contracts.rejects import Reason
 from udfs.kafka.connection import open_producer
@@ -32,6 +33,7 @@ from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.reading import MAX_RECORD_BYTES, open_topics, records_until_now, seek_to_time
 
 BATCH = 500  # letters in a transaction
+REASONS = tuple(str(reason) for reason in Reason)
 LIMIT = 100_000  # letters in a run: they are sorted in memory
 
 
@@ -131,32 +133,54 @@ def _heading(fate: Fate, dry_run: bool) -> str:
     return "would be rejected again" if fate is Fate.REJECTED_AGAIN else fate
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="jobs.ops.requeue", description="Send dead letters back, once each.")
-    parser.add_argument("--conf", type=Path, required=True)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--reason", choices=[*Reason], help="only letters of this reason")
-    parser.add_argument("--since", metavar="T", help="written since: a duration such as 2 h, or an ISO 8601 time")
-    parser.add_argument("--until", metavar="T", help="written before")
-    parser.add_argument("--limit", type=int, default=LIMIT, metavar="N", help=f"send at most so many (default {LIMIT})")
-    parser.add_argument("--dry-run", action="store_true", help="send nothing, only say what would be sent")
-    options = parser.parse_args(arguments)
-    try:
-        settings = load_settings(options.conf, options.set)
-        since_ms, until_ms = (
-            None if text is None else time_ms(text, option, _now_ms())
-            for text, option in ((options.since, "--since"), (options.until, "--until"))
-        )
-        selected = Selection(options.reason, since_ms, until_ms, options.limit)
-        plan = preview(settings, selected) if options.dry_run else requeue(settings, selected)
-    except ConfigError as error:
-        print(f"requeue: {error}", file=sys.stderr)
-        return 2
-    except KafkaClientError as error:
-        print(f"requeue: {error}", file=sys.stderr)
-        return 1
-    Console().print(table(plan, options.dry_run) if plan.counts else "no such dead letters")
-    return 0
+@click.command("requeue", cls=Command, errors={ConfigError: EXIT_USAGE, KafkaClientError: EXIT_FAILED})
+@conf_option()
+@set_option("decode.max_behind=30d")
+@click.option(
+    "--reason",
+    type=click.Choice(REASONS),
+    metavar="REASON",
+    help=f"Select letters rejected for this reason: {', '.join(REASONS)}.",
+)
+@click.option(
+    "--since",
+    metavar="T",
+    help="Select letters written since a time: a duration before now, such as 2 h, or an ISO 8601 time.",
+)
+@click.option("--until", metavar="T", help="Select letters written before a time, given like --since.")
+@click.option("--limit", type=int, default=LIMIT, metavar="N", help="Send at most N letters.")
+@click.option("--dry-run", is_flag=True, help="Print what would be sent, and send nothing.")
+def command(
+    conf: Path,
+    overrides: tuple[str, ...],
+    reason: str | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    dry_run: bool,
+) -> None:
+    """Send dead letters back to their topics, once each.
+
+    Sends a letter only if the decoder of this release accepts it under these settings.
+
+    \b
+    Examples:
+      intent requeue --conf conf/local.yaml --dry-run
+      intent requeue --conf conf/local.yaml --reason time_too_old --since "2 h"
+    """
+    settings = load_settings(conf, overrides)
+    since_ms, until_ms = (
+        None if text is None else time_ms(text, option, _now_ms())
+        for text, option in ((since, "--since"), (until, "--until"))
+    )
+    selected = Selection(reason, since_ms, until_ms, limit)
+    plan = preview(settings, selected) if dry_run else requeue(settings, selected)
+    Console().print(table(plan, dry_run) if plan.counts else "no such dead letters")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Send the selected letters back; return the exit code."""
+    return run(command, "python -m jobs.ops.requeue", arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What becomes of each dead letter when letters are sent back, and the notes that keep it from being sent twice."""
+"""The plan of a requeue: which dead letters go back, and the notes that keep one from being sent twice."""
 
 from collections import Counter
 from collections.abc import Iterable

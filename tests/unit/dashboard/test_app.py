@@ -8,9 +8,9 @@ from starlette.testclient import TestClient
 
 from dashboard import app as app_module
 from dashboard.__main__ import LOOPBACK, listen
-from dashboard.panels.models import Models
+from dashboard.panels.models import ModelPanel
 from dashboard.panels.state import SILENT_AFTER_MS, DashboardState
-from dashboard.user.explanation import Explanation, Reason
+from dashboard.user.explanation import Contribution, Explanation
 from dashboard.user.page import Event, LookupBusy, UserPage
 from dashboard.views import Views
 from tests.support.bundles import make_bundle
@@ -33,7 +33,7 @@ class KnownUsers:
             raise LookupBusy
         score = sample("scores", user_id=EVIL, score=0.25, decision=True, arm=EVIL, model_version=EVIL)
         event = Event(3, 7, 1_800_000_000_000, EVIL, EVIL, score)
-        reasons = [Reason("device", EVIL, EVIL, 0.7), Reason("country", EVIL, EVIL, -0.2)]
+        reasons = [Contribution("device", EVIL, EVIL, 0.7), Contribution("country", EVIL, EVIL, -0.2)]
         why = Explanation(EVIL, EVIL, 0.25, 0.25, 0.1, reasons, 0.0, [("device", EVIL, EVIL)])
         return UserPage(user_id, [event], 0, 1, {"country": EVIL}, event, why, "", [EVIL], 10)
 
@@ -50,7 +50,7 @@ def users() -> KnownUsers:
 
 @pytest.fixture
 def client(state, users, tmp_path) -> TestClient:
-    models = Models(None, make_bundle(tmp_path, "v1"))
+    models = ModelPanel(None, make_bundle(tmp_path, "v1"))
     models.look()
     return TestClient(
         app_module.make_app(Views(state, models, KPIS), users, LOOPBACK), base_url="http://127.0.0.1:8080"
@@ -147,7 +147,7 @@ def test_the_registrys_ledger_and_shares_are_told(tmp_path):
     assert promote(["start", "v2", "--at-most", "0.5", "--share", "0.2", "--registry", uri, "--why", "better"]) == 0
     (tmp_path / "registry" / "retraining").mkdir()
     (tmp_path / "registry" / "retraining" / "half.json").write_text('{"run": "r1", ')
-    models = Models(uri, tmp_path)
+    models = ModelPanel(uri, tmp_path)
     models.look()
     told = models.summary()
     assert [line["number"] for line in told["ledger"]] == [2, 1]
@@ -162,7 +162,7 @@ def test_a_registry_that_is_gone_is_told_and_what_was_known_stays(tmp_path):
     uri = tmp_path / "registry"
     assert promote(["stage", str(make_bundle(tmp_path, "v1")), "--registry", str(uri)]) == 0
     assert promote(["start", "v1", "--champion", "--registry", str(uri), "--why", "first"]) == 0
-    models = Models(str(uri), tmp_path)
+    models = ModelPanel(str(uri), tmp_path)
     models.look()
     uri.rename(tmp_path / "elsewhere")
     models.look()

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.panels.drift import WINDOWS, Drifting
-from dashboard.panels.experiments import TONES, Experiments
+from dashboard.panels.experiments import TONES, ExperimentPanel
 from dashboard.panels.kpis import KpiLines, ratio_interval, ratio_lines
-from dashboard.panels.quality import Calibration, LiveQuality
+from dashboard.panels.quality import LiveCalibration, LiveQuality
 from dashboard.panels.scores import MOST_MODELS, Latencies, ScoreMix
 from dashboard.panels.series import Series
 from dashboard.panels.state import SILENT_AFTER_MS, DashboardState
@@ -156,7 +156,7 @@ def test_live_auc_weighs_minutes_by_their_pairs():
 
 
 def test_calibration_leaves_out_what_is_not_evaluated():
-    calibration = Calibration()
+    calibration = LiveCalibration()
     calibration.add([sample("outcomes", score=0.3, label=at < 3, evaluated=at != 9) for at in range(10)])
     (row,) = calibration.table()
     assert row["scores"] == 9
@@ -169,15 +169,15 @@ def result(at: int, action: str, decision: str) -> ExperimentResult:
 
 
 def test_an_experiments_newest_look_counts_and_is_told_relative_to_the_baseline():
-    experiments = Experiments()
+    experiments = ExperimentPanel()
     for at, action, decision in (
-        (1, "keep_running", "Keep running: no difference can be told from chance yet."),
-        (2, "ship", "Ship challenger: conversion rate got better."),
+        (1, "keep_running", "Keep running: no significant difference yet."),
+        (2, "ship", "Ship challenger: conversion rate improved."),
         (1, "stop", "Stop challenger."),
     ):
         experiments.add(result(at, action, decision))
     (told,) = experiments.summary()
-    assert told["decision"] == "Ship challenger: conversion rate got better."
+    assert told["decision"] == "Ship challenger: conversion rate improved."
     assert told["verdict"] == "good"
     assert told["kpis"][0]["relative_difference"] == pytest.approx(0.1)
     assert told["kpis"][0]["looks"]["times"] == [1, 2]
@@ -192,7 +192,7 @@ def test_an_experiments_newest_look_counts_and_is_told_relative_to_the_baseline(
     ],
 )
 def test_an_experiment_looks_like_its_action_whatever_the_decision_says(action, tone):
-    experiments = Experiments()
+    experiments = ExperimentPanel()
     experiments.add(result(1, action, "Stop challenger."))
     (told,) = experiments.summary()
     assert told["verdict"] == tone

@@ -278,7 +278,7 @@ def test_a_bundle_that_was_damaged_later_gets_no_more_users_and_can_be_stopped(s
     shop.do("start", "v2", "--at-most", "0.5")
     (shop.registry / "bundles" / "v2" / "manifest.json").unlink()
     assert "bundles/v2: no such bundle is staged" in shop.refused("ramp", "v2")
-    assert "v2: must not serve: " in shop.do("show")
+    assert "v2: cannot serve: " in shop.do("show")
     shop.do("stop", "v2")
 
 
@@ -407,9 +407,9 @@ def test_show_tells_shares_metrics_and_what_comes_next(shop):
     shop.do("start", "v2", "--at-most", "0.5")
     shown = shop.do("show")
     assert "champion     94.00%  v1" in shown
-    assert "control       5.00%  the rule decides" in shown
-    assert "challenger    1.00%  v2; at most 0.5, next 0.2" in shown
-    assert "may be worse than the champion by: conversion_rate 2.0%" in shown
+    assert "control       5.00%  rule-based, no model; maximum share 5%" in shown
+    assert "challenger    1.00%  v2; maximum share 50%, next step 20%" in shown
+    assert "guardrails, maximum loss against the champion: conversion_rate 2.0%" in shown
     assert f"v2: AUC 0.8000 (0.7800 to 0.8200); {CONVERTED}" in shown
 
 
@@ -422,13 +422,13 @@ def test_list_shows_bundles_and_entries_whole_or_not(shop):
     lines = shop.do("list").splitlines()
     assert lines[0].startswith("v1: AUC 0.8000")
     assert "me: shadow v2: a test" in lines[4]
-    assert lines[5] == "3  not whole, passed over"
+    assert lines[5] == "3  incomplete, skipped"
     assert "format is 2, this code reads 1" in lines[6]
 
 
 def test_an_empty_registry_can_be_listed(tmp_path, capsys):
     out = Shop(tmp_path, capsys).do("list")
-    assert "no bundle is staged" in out
+    assert "no bundles are staged" in out
     assert "the ledger is empty" in out
 
 
@@ -437,7 +437,7 @@ def test_it_works_on_another_file_system(tmp_path, capsys):
     uri = "memory://promoted"
     directory = str(make_bundle(tmp_path, "v1"))
     assert shop.run("stage", directory, registry=uri) == (0, "v1: staged\n", "")
-    assert shop.run("stage", directory, registry=uri) == (0, "v1: is staged already\n", "")
+    assert shop.run("stage", directory, registry=uri) == (0, "v1: already staged\n", "")
     assert shop.run("start", "v1", "--champion", registry=uri)[0] == 0
     assert Registry(uri).rollout()[1].champion == "v1"
 
@@ -446,14 +446,17 @@ def test_it_works_on_another_file_system(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["stop", "v1"], "--why"),
-        (["stop", "v1", "--why", " "], "want a reason, got nothing"),
-        (["start", "v1", "--why", "x"], "--at-most"),
-        (["start", "v1", "--why", "x", "--at-most", "2"], "want a number from 0 to 1, got 2"),
-        (["start", "v1", "--why", "x", "--at-most", "all"], "want a number from 0 to 1, got all"),
+        (["stop", "v1", "--why", " "], "expected a reason, got an empty text"),
+        (["start", "v1", "--why", "x"], "Either --at-most or --champion is required"),
+        (["start", "v1", "--why", "x", "--at-most", "1", "--champion"], "--at-most and --champion can't be combined"),
+        (["ramp", "v1", "--why", "x", "--share", "0", "--to-champion"], "--share and --to-champion can't be combined"),
+        (["start", "v1", "--why", "x", "--at-most", "2"], "expected a number from 0 to 1, got 2"),
+        (["start", "v1", "--why", "x", "--at-most", "all"], "expected a number from 0 to 1, got all"),
     ],
 )
 def test_a_command_that_lacks_something_is_refused(shop, capsys, arguments, message):
-    with pytest.raises(SystemExit) as caught:
-        main([*arguments, "--registry", str(shop.registry)])
-    assert caught.value.code == 2
-    assert message in capsys.readouterr().err
+    assert main([*arguments, "--registry", str(shop.registry)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"promote {arguments[0]}: ")
+    assert message in error
+    assert error.count("\n") == 1

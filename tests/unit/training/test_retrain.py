@@ -15,13 +15,13 @@ from tests.support.sample_records import sample_fields
 from tests.unit.training.data.test_prepare import archive
 from training import promote, retrain
 from training.modeling.metrics import Estimate
-from training.reporting.recommendation import Alarm, AlarmKind, Decision, Recommendation
+from training.reporting.recommendation import Alarm, AlarmKind, Recommendation, ShipDecision
 from training.retraining import run as retraining_run
-from training.retraining.gates import Comparison, failed, judge
+from training.retraining.gates import ModelComparison, failed, judge
 from training.retraining.lock import locked
 from training.retraining.run_store import newest_run, read_runs, write_run
 from training.retraining.scheduler import Watch
-from training.retraining.settings import RETRAINING_FILE, Gates, RetrainingError, load_recipe, load_retraining
+from training.retraining.settings import RETRAINING_FILE, GateSettings, RetrainingError, load_recipe, load_retraining
 from training.rollout import service as rollout_service
 from training.simulation.clickstream import Simulation, simulate
 from udfs.measurement.kpis import KPIS_FILE
@@ -161,7 +161,7 @@ def test_a_run_that_crashes_at_every_step_ends_in_shadow_and_repeats_no_step_tha
     assert "is still in shadow or a challenger" in capsys.readouterr().err
 
 
-SHIPPED = msgspec.json.encode({"recommendation": Recommendation(Decision.SHIP, ())})
+SHIPPED = msgspec.json.encode({"recommendation": Recommendation(ShipDecision.SHIP, ())})
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_a_candidate_that_fails_a_gate_is_not_entered_and_the_record_says_which(
 
 def test_the_alarms_of_the_training_fail_the_candidate(shop, trained, capsys):
     alarm = Alarm(AlarmKind.SINGLE_FEATURE, 0.3, "price")
-    found = Recommendation(Decision.DO_NOT_SHIP, (alarm,))
+    found = Recommendation(ShipDecision.DO_NOT_SHIP, (alarm,))
     (trained / "metrics.json").write_bytes(msgspec.json.encode({"recommendation": found}))
     assert shop.run() == 3
     assert "leaks: want no sign of label leakage, got price carries the model by itself" in shop.record.message
@@ -299,7 +299,7 @@ def test_a_second_run_is_refused_while_one_is_under_way(shop, capsys):
 
 
 def test_a_change_of_the_champion_meanwhile_refuses_the_candidate(shop, trained, monkeypatch, tmp_path):
-    def compare(*_arguments) -> Comparison:
+    def compare(*_arguments) -> ModelComparison:
         make_bundle(tmp_path / "models", "v3", label=CONVERTED)
         for command in (
             ["stage", str(tmp_path / "models" / "v3")],
@@ -316,7 +316,7 @@ def test_a_change_of_the_champion_meanwhile_refuses_the_candidate(shop, trained,
 
 # Gates
 
-COMPARED = Comparison(
+COMPARED = ModelComparison(
     rows=1_000,
     positive_users=60,
     candidate=Estimate(0.8, 0.78, 0.82),
@@ -324,7 +324,7 @@ COMPARED = Comparison(
     difference=Estimate(0.01, -0.01, 0.03),
     calibration=Estimate(1.0, 0.9, 1.1),
 )
-WANTED = Gates(margin=0.01, calibration=0.2, positive_users=50)
+WANTED = GateSettings(margin=0.01, calibration=0.2, positive_users=50)
 BUNDLE = {"label": CONVERTED}
 
 
@@ -350,7 +350,7 @@ def test_each_gate_that_fails_is_named_with_its_rule_and_value(tmp_path, gate, c
     candidate = load_bundle(make_bundle(tmp_path, "v2", **BUNDLE | changes.pop("bundle", {})), 64)
     champion = load_bundle(make_bundle(tmp_path, "v1", **BUNDLE), 64).manifest
     alarms = changes.pop("alarms", [])
-    gates = judge(Comparison(**vars(COMPARED) | changes), candidate, champion, alarms, WANTED)
+    gates = judge(ModelComparison(**vars(COMPARED) | changes), candidate, champion, alarms, WANTED)
     assert [one.name for one in gates if not one.passed] == ([gate] if gate else [])
     assert failed(gates).partition(":")[0] == (gate or "")
     assert all(one.rule and one.value for one in gates)

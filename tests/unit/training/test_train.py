@@ -40,7 +40,7 @@ def test_the_command_trains_on_files_and_tells_of_rejected_records(tmp_path, cap
     files = ["--clicks", str(clicks), "--profiles", str(profiles), "--out", str(tmp_path / "bundle")]
     assert main([*files, *QUICK]) == 0
     output = capsys.readouterr()
-    assert f"train: {clicks}: 1 clicks rejected, as the job would: 1 empty_field\n" in output.err
+    assert f"train: {clicks}: 1 clicks rejected by the same rules as in the job: 1 empty_field\n" in output.err
     assert "best possible" not in output.out
 
 
@@ -63,7 +63,7 @@ def refusal(capsys, *arguments) -> str:
 def test_the_command_refuses_an_empty_file_and_leaves_nothing(tmp_path, capsys):
     empty = write_lines(tmp_path / "empty.jsonl", [])
     message = refusal(capsys, "--clicks", empty, "--out", tmp_path / "bundle")
-    assert message == f"train: {empty}: no click accepted of 0 records: there are none\n"
+    assert message == f"train: {empty}: no click accepted of 0 records: none\n"
     assert [path.name for path in tmp_path.iterdir()] == ["empty.jsonl"]
 
 
@@ -129,9 +129,9 @@ def test_duplicates_and_clocks_that_are_off_are_told_in_a_line_each(tmp_path, ca
     path = write_lines(tmp_path / "clicks.jsonl", [click(0, 60 * 49), *clicks, clicks[-1]])
     assert main(["--clicks", str(path), *QUICK, "--out", str(tmp_path / "bundle")]) == 0
     told = capsys.readouterr().err
-    assert f"{path}: 1 events equal another one of the same user in everything; they are kept" in told
-    assert f"{path}: 9 events of 1 users are dated more than 30 min before an earlier one of the same user, by" in told
-    assert "by up to 2.0 days" in told
+    assert f"{path}: 1 events are identical to another event of the same user; they are kept" in told
+    assert f"{path}: 9 events of 1 users have event times more than 30 min before an earlier event of the same" in told
+    assert "same user, by up to 2.0 days" in told
     assert told.count("\n") == 2
 
 
@@ -163,9 +163,9 @@ def test_an_empty_parquet_file_is_refused_alone_and_no_matter_beside_others(tmp_
         pq.write_table(table.slice(0, len(found)), tmp_path / "data" / day / "part.parquet")
     empty = tmp_path / "data" / "day=1"
     message = refusal(capsys, "--clicks", empty, *QUICK, "--out", tmp_path / "bundle")
-    assert message == f"train: {empty}: no click accepted of 0 records: there are none\n"
+    assert message == f"train: {empty}: no click accepted of 0 records: none\n"
     assert main(["--clicks", str(tmp_path / "data"), *QUICK, "--out", str(tmp_path / "bundle")]) == 0
-    assert f"{len(clicks)} clicks accepted of {len(clicks)}" in capsys.readouterr().out
+    assert f"{len(clicks)} of {len(clicks)} clicks accepted" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

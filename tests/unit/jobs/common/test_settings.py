@@ -144,9 +144,32 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path, content, message):
         load(path=path)
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="none.yaml: no such file"):
-        load(path=tmp_path / "none.yaml")
+def refusal_of(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(path=path)
+    return str(caught.value)
+
+
+def test_a_missing_file_is_named_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    advice = "pass the path of a settings file"
+    copy = "such as a copy of conf/local.yaml in the project's directory conf"
+    assert refusal_of(tmp_path / "none.yaml") == f"{tmp_path}/none.yaml: no such file; {advice}, {copy}"
+    assert refusal_of(Path("conf/none.yaml")) == f"conf/none.yaml: no such file in {tmp_path}; {advice}, {copy}"
+
+
+@pytest.mark.parametrize(("directory", "path"), [(".", "conf/local.yaml"), ("conf", "local.yaml")])
+def test_the_advice_is_no_copy_of_the_missing_file_itself(directory, path, tmp_path, monkeypatch):
+    (tmp_path / "conf").mkdir()
+    monkeypatch.chdir(tmp_path / directory)
+    where = (tmp_path / directory).resolve()
+    assert refusal_of(Path(path)) == f"{path}: no such file in {where}; pass the path of a settings file"
+
+
+def test_a_missing_base_is_named_with_the_file_that_extends_it(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: gone.yaml")
+    expected = f"{tmp_path}/gone.yaml: no such file; key extends of {tmp_path}/mine.yaml names it"
+    assert refusal_of(tmp_path / "mine.yaml") == expected
 
 
 def test_a_file_can_not_extend_itself(tmp_path):

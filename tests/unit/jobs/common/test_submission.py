@@ -1,9 +1,11 @@
-"""Settings as Flink's options: of the score job, and of the jobs in SQL."""
+"""The command line of jobs, and settings as Flink's options: of the score job, and of the jobs in SQL."""
 
 from pathlib import Path
 
+import pytest
+
 from jobs.common.settings import archive_settings, load_settings
-from jobs.common.submission import flink_options, sql_options
+from jobs.common.submission import JobOptions, flink_options, parse_arguments, sql_options
 
 CONF = Path(__file__).parents[4] / "conf" / "local.yaml"
 
@@ -36,3 +38,20 @@ def test_what_the_section_flink_says_wins_and_null_takes_an_option_back():
     assert options["python.fn-execution.bundle.size"] == "9"
     assert "table.exec.state.ttl" not in options
     assert options["pipeline.object-reuse"] == "true"
+
+
+def test_the_options_of_a_job():
+    least = parse_arguments("a_job", "Submit a job.", ["--conf", "a.yaml"])
+    assert least == JobOptions(Path("a.yaml"), (), skip_topic_check=False, explain=False)
+    flags = ["--skip-topic-check", "--explain"]
+    most = parse_arguments("a_job", "Submit a job.", ["--set", "a.b=1", "--conf", "a.yaml", "--set", "a.c=2", *flags])
+    assert most == JobOptions(Path("a.yaml"), ("a.b=1", "a.c=2"), skip_topic_check=True, explain=True)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--conf", "a.yaml", "--expalin"], 2), (["--help"], 0)])
+def test_a_job_that_is_not_to_be_submitted_exits(arguments, code, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments("a_job", "Submit a job.", arguments)
+    assert ended.value.code == code
+    printed = capsys.readouterr()
+    assert printed.out.startswith("Usage: python -m jobs.a_job") if code == 0 else printed.err.startswith("a_job: ")

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.ops import capacity
-from jobs.ops.capacity import Assumed, Measured, need
+from jobs.ops.capacity import Assumed, MeasuredLoad, need
 
-MEASURED = Measured(events_per_core=20_000, bytes_per_user=1_500, click_bytes=300, score_bytes=250)
+MEASURED = MeasuredLoad(events_per_core=20_000, bytes_per_user=1_500, click_bytes=300, score_bytes=250)
 FIGURES = {
     "job": {"heap": {"1": 1.0}, "rocksdb": {"1": 30_000, "4": 40_000}},
     "state_bytes_per_user": 1_500,
@@ -35,7 +35,7 @@ def test_there_is_a_partition_for_each_slot_and_none_takes_more_than_it_can():
     found = need(10_000_000, 0, MEASURED)
     assert found.partitions >= found.slots
     assert 10_000_000 * MEASURED.click_bytes / found.partitions <= Assumed().partition_bytes
-    slim = need(10_000, 0, Measured(1e9, 1, 100_000, 1))
+    slim = need(10_000, 0, MeasuredLoad(1e9, 1, 100_000, 1))
     assert slim.partitions == 200
 
 

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import signal
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
@@ -409,11 +410,16 @@ def test_a_wrong_simulation_is_refused(text, message):
         (["c.jsonl", "--times", "shift"], "replay: c.jsonl: --times shift: no event has a time"),
         (["c.csv"], "replay: c.csv: no column user_id, only who, what"),
         (["empty.csv", "--rate", "5"], "replay: empty.csv: no header line"),
-        (["c.jsonl", "--profiles", "simulated"], "replay: --profiles simulated: needs --simulate"),
-        (["c.jsonl", "--profiles", "p.csv"], "replay: --profiles p.csv: want a .jsonl or .jsonl.gz file"),
+        (["c.jsonl", "--profiles", "simulated"], "replay: --profiles simulated requires --simulate"),
+        (["c.jsonl", "--profiles", "p.csv"], "replay: --profiles p.csv: expected a .jsonl or .jsonl.gz file"),
         (["c.jsonl", "--mapping", "m.yaml"], "replay: m.yaml: cannot be read"),
+        ([], "replay: Either FILE or --simulate is required."),
+        (["c.jsonl", "--simulate", "users=2"], "replay: FILE and --simulate can't be combined."),
+        (["c.jsonl", "--rate", "1", "--speed", "2"], "replay: --rate and --speed can't be combined."),
+        (["c.jsonl", "--spee", "1"], "replay: No such option '--spee'. Did you mean '--speed'? Try `"),
+        (["c.jsonl", "--topic"], "replay: Option '--topic' requires an argument."),
         (["c.jsonl", "--kafka", "x=1"], "replay: --kafka x: unknown key"),
-        (["--simulate", "users=2", "--mapping", "m.yaml"], "replay: --mapping: simulated clicks need none"),
+        (["--simulate", "users=2", "--mapping", "m.yaml"], "replay: --mapping can't be combined with --simulate"),
     ],
 )
 def test_the_command_refuses_in_one_line_and_with_code_2(tmp_path, monkeypatch, capsys, arguments, message):
@@ -428,17 +434,21 @@ def test_the_command_refuses_in_one_line_and_with_code_2(tmp_path, monkeypatch, 
 
 
 def test_a_topic_name_that_kafka_does_not_allow_is_refused(capsys):
-    with pytest.raises(SystemExit) as refusal:
-        main(["c.csv", "--topic", "my clicks"])
-    assert refusal.value.code == 2
-    assert "--topic: 'my clicks': want" in capsys.readouterr().err
+    assert main(["c.csv", "--topic", "my clicks"]) == 2
+    assert "'--topic': expected 1 to 249 of the characters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "arguments", [["c.csv", "--rate", "0"], ["c.csv", "--speed", "fast"], ["c.csv", "--limit", "-1"]]
 )
 def test_a_pace_or_limit_that_is_not_above_0_is_refused(arguments, capsys):
-    with pytest.raises(SystemExit) as refusal:
-        main(arguments)
-    assert refusal.value.code == 2
+    assert main(arguments) == 2
     assert "above 0" in capsys.readouterr().err
+
+
+def test_sigterm_ends_a_replay_like_ctrl_c(tmp_path, monkeypatch):
+    (tmp_path / "c.jsonl").write_text("{}\n")
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("jobs.ops.replay.__main__._replay", lambda *_: signal.raise_signal(signal.SIGTERM))
+    assert main([str(tmp_path / "c.jsonl")]) == 130
+    assert signal.getsignal(signal.SIGTERM) is before

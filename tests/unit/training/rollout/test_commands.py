@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.bundles import make_bundle
-from training.promote import _parser
+from training import promote
 from training.rollout import transitions
 from training.rollout.admission import HoldoutError
 from training.rollout.commands import AddShadow, Apply, Change, First, MakeChampion, Ramp, Rollback, Start, Stop
@@ -35,8 +35,16 @@ CHANGES = st.one_of(
 
 @given(CHANGES)
 def test_the_command_of_a_change_makes_this_change(change):
-    options = _parser().parse_args([*change.command, "--registry", "r", "--why", "w"])
-    assert options.change(options) == change
+    executed = []
+
+    def execute(service, change, **options):
+        executed.append(change)
+        raise ChangeError("this test only looks at the change")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RolloutService, "execute", execute)
+        assert promote.main([*change.command, "--registry", "memory://none", "--why", "w"]) == 2
+    assert executed == [change]
 
 
 @pytest.mark.parametrize(
