@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.support.e2e.pipeline import CONF, Pipeline
+from udfs.contracts.outputs import iso_time
 
 pytestmark = pytest.mark.e2e
 
@@ -55,7 +56,11 @@ def click(number: int) -> bytes:
 def letter(pipe: Pipeline, number: int, original: bytes) -> bytes:
     """As the job writes it, of a click that it would accept by now."""
     place = {"topic": pipe.settings.topics.clicks, "partition": number % 4, "offset": number}
-    why = {"timestamp": REJECTED_AT.isoformat(), "reason": "time_too_old", "message": "key event_time: too old"}
+    why = {
+        "timestamp": iso_time(round(REJECTED_AT.timestamp() * 1000)),
+        "reason": "time_too_old",
+        "message": "key event_time: too old",
+    }
     return json.dumps(place | why | {"original": b64encode(original).decode()}).encode()
 
 

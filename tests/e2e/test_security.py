@@ -16,13 +16,13 @@ from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePattern
 
 from jobs.common.settings import load_settings
 from jobs.common.topics import create_topics
+from jobs.ops.doctor import __main__ as doctor
 from jobs.ops.doctor import kafka as doctor_kafka
 from jobs.ops.peek import __main__ as peek
 from jobs.ops.requeue import __main__ as requeue
 from tests.e2e.conftest import JOB_PASSWORD, JOB_PASSWORD_VARIABLE
 from tests.support.contracts import broken
 from tests.support.e2e.pipeline import CONF
-from tools import doctor
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
 from udfs.kafka.properties import client_options

@@ -58,12 +58,12 @@ def release_with_a_new_feature(directory: Path) -> tuple[Path, Path]:
     for name in ("setup.py", "pyproject.toml"):
         shutil.copy(PROJECT / name, directory)
     insert_before(
-        directory / "udfs" / "features.py",
+        directory / "udfs" / "features" / "catalog.py",
         '        ("saturated", ',
         f'        ("{NEW_FEATURE}", "bytes", "size of the history kept", Need.NOTHING),\n',
     )
     insert_before(
-        directory / "udfs" / "feature_kernel.py",
+        directory / "udfs" / "features" / "kernel.py",
         "    row[Column.saturated] = ",
         f"    row[Column.{NEW_FEATURE}] = kept * 32\n",
     )
