@@ -1,4 +1,4 @@
 """The live dashboard: a read-only web application over the topics and the registry.
 
-May import `jobs.common`, `training` and `udfs`.
+May import `jobs.common`, `training` and `udfs`; no PyFlink.
 """

@@ -27,7 +27,7 @@ PAGES = {
     "models": "Models",
     "drift": "Drift",
     "dead-letters": "Dead letters",
-    "user": "A user",
+    "user": "User lookup",
 }
 LONGEST_USER_ID = 128
 #: Nothing from elsewhere, nothing inline, nothing that frames or is framed.
@@ -56,34 +56,35 @@ def make_app(views: Views, users: Users, hosts: Sequence[str]) -> Starlette:
 
     def page(name: str) -> Callable[[Request], Response]:
         def show(_request: Request) -> Response:
-            return render(name, told=views.page(name, _now_ms()))
+            return render(name, data=views.page(name, _now_ms()))
 
         return show
 
     def user(request: Request) -> Response:
         user_id = request.query_params.get("id", "").strip()
-        values: dict[str, object] = {"told": {"status": views.status("user", _now_ms())}, "asked": user_id}
+        values: dict[str, object] = {"data": {"status": views.status("user", _now_ms())}, "asked": user_id}
         if not user_id:
             return render("user", found=None, problem="", **values)
         if len(user_id) > LONGEST_USER_ID:
-            return render("user", 400, found=None, problem=f"At most {LONGEST_USER_ID} letters.", **values)
+            problem = f"A user ID has at most {LONGEST_USER_ID} characters."
+            return render("user", 400, found=None, problem=problem, **values)
         try:
             found: UserPage = users.find(user_id, _place(request.query_params.get("event", "")))
         except LookupBusy:
-            return render("user", 503, found=None, problem="Another user is being looked up. Try again.", **values)
+            return render("user", 503, found=None, problem="Another lookup is in progress. Try again.", **values)
         except KafkaClientError as error:
-            return render("user", 503, found=None, problem=f"The user can't be looked up: {error}", **values)
+            return render("user", 503, found=None, problem=f"User lookup failed: {error}", **values)
         return render("user", found=found, problem="", **values)
 
     def data(request: Request) -> Response:
         name = request.path_params["name"]
         if name not in PAGES or name == "user":
-            return _json({"error": "no such page"}, 404)
+            return _json({"error": "unknown page"}, 404)
         return _json(views.page(name, _now_ms(), request.query_params.get("version")))
 
     def feature(request: Request) -> Response:
-        found = views.feature(request.query_params.get("version", ""), request.query_params.get("name", ""))
-        return _json(found or {"error": "no window has this feature"}, 200 if found else 404)
+        distributions = views.feature(request.query_params.get("version", ""), request.query_params.get("name", ""))
+        return _json(distributions or {"error": "no drift window has this feature"}, 200 if distributions else 404)
 
     return Starlette(
         routes=[
@@ -113,8 +114,8 @@ class _Headers:
         await self._app(scope, receive, send_with_headers)
 
 
-def _json(told: dict, status_code: int = 200) -> Response:
-    return Response(msgspec.json.encode(told), status_code, {"cache-control": "no-store"}, "application/json")
+def _json(content: dict, status_code: int = 200) -> Response:
+    return Response(msgspec.json.encode(content), status_code, {"cache-control": "no-store"}, "application/json")
 
 
 def _place(text: str) -> tuple[int, int] | None:

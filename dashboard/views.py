@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from dashboard.panels.models import Models
+from dashboard.panels.models import ModelPanel
 from dashboard.panels.scores import PERCENTILES
 from dashboard.panels.state import DashboardState
 from udfs.measurement.kpis import Kpi
@@ -28,7 +28,7 @@ class Views:
     """The pages' data by name; each is a dict for JSON."""
 
     state: DashboardState
-    models: Models
+    models: ModelPanel
     kpis: Mapping[str, Kpi]
 
     def page(self, name: str, now_ms: int, version: str | None = None) -> dict:

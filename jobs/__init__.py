@@ -1,5 +1,5 @@
-"""The jobs that run on Flink, one module each, and below them what they share and what operators run.
+"""The jobs that run on Flink: each module here is one job.
 
-`jobs/*.py` are what is submitted; `jobs.common` is what they share; `jobs.ops` are commands for operators. Jobs and
-`jobs.common` import `udfs` and PyFlink, and nothing of `training`.
+`jobs.common` is shared by the jobs; `jobs.ops` holds commands for operators. The jobs may import `jobs.common`, `udfs`
+and PyFlink; they import no other job, and nothing of `training`.
 """

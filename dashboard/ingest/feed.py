@@ -52,7 +52,7 @@ class Feed(threading.Thread):
                     self._watch(reader)
             except KafkaClientError as error:
                 log.warning("%s", error)
-                self._state.broker_lost(_now_ms(), f"The cause: {error}")
+                self._state.broker_lost(_now_ms(), f"Cause: {error}")
                 self._enough.wait(LOOK_SECONDS)
             except Exception as error:  # a defect: the pages are to say so, and not to stand still as if all were well
                 self._state.broker_lost(_now_ms(), f"The dashboard stopped reading: {error!r}")

@@ -1,1 +1,1 @@
-"""The state behind each panel, in bounded memory."""
+"""The state behind the pages, one module per kind of record, in bounded memory."""

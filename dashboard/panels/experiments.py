@@ -15,7 +15,7 @@ TONES = {
 }
 
 
-class Experiments:
+class ExperimentPanel:
     """The records of topic experiments by treatment and baseline."""
 
     def __init__(self) -> None:
@@ -36,10 +36,10 @@ class Experiments:
 
     def summary(self) -> list[dict]:
         """Each experiment, the one that was looked at last first: its decision, and its KPIs with their looks."""
-        told = []
+        experiments = []
         for (treatment, baseline), kpis in self._pairs.items():
             newest = max((looks[max(looks)] for looks in kpis.values()), key=lambda effect: effect.at)
-            told.append(
+            experiments.append(
                 {
                     "treatment": treatment,
                     "baseline": baseline,
@@ -52,23 +52,23 @@ class Experiments:
                     "kpis": [_effect(looks) for looks in kpis.values()],
                 }
             )
-        return sorted(told, key=lambda pair: -pair["at"])
+        return sorted(experiments, key=lambda pair: -pair["at"])
 
 
 def _effect(looks_by_time: dict[int, ExperimentResult]) -> dict:
     looks = [looks_by_time[at] for at in sorted(looks_by_time)]
     newest = looks[-1]
-    told = msgspec.to_builtins(newest)
+    effect = msgspec.to_builtins(newest)
     for name in ("difference", "low", "high"):
-        told[f"relative_{name}"] = _relative(getattr(newest, name), newest.baseline_value)
-    told["looks"] = {
+        effect[f"relative_{name}"] = _relative(getattr(newest, name), newest.baseline_value)
+    effect["looks"] = {
         "times": [look.at for look in looks],
         **{
             name: [_relative(getattr(look, name), look.baseline_value) for look in looks]
             for name in ("difference", "low", "high")
         },
     }
-    return told
+    return effect
 
 
 def _relative(value: float | None, baseline: float | None) -> float | None:

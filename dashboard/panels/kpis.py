@@ -113,8 +113,8 @@ def _intervals(
         ratio = np.where(d > 0, n / d, np.nan)
         squares = np.maximum(nn - 2 * ratio * nd + ratio**2 * dd, 0)
         error = np.sqrt(squares * k / (k - 1)) / d
-    told = (k >= FEWEST) & (n > 0)
-    half = np.where(told, error * np.array([_quantile(int(count)) for count in k]), np.nan)
+    measurable = (k >= FEWEST) & (n > 0)
+    half = np.where(measurable, error * np.array([_quantile(int(count)) for count in k]), np.nan)
     return ratio, np.maximum(ratio - half, 0), ratio + half
 
 

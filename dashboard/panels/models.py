@@ -23,7 +23,7 @@ REFERENCE_FILE = "reference.json"
 METRICS = ("test_roc_auc", "test_average_precision", "test_log_loss")
 
 
-class Distribution(msgspec.Struct):
+class PublishedDistribution(msgspec.Struct):
     """How a feature or the score was spread in training; training/bundles/reference.py says what bin a value is in."""
 
     edges: list[float]
@@ -31,12 +31,12 @@ class Distribution(msgspec.Struct):
     missing: float
 
 
-class Reference(msgspec.Struct):
-    features: dict[str, Distribution]
-    score: Distribution
+class PublishedReference(msgspec.Struct):
+    features: dict[str, PublishedDistribution]
+    score: PublishedDistribution
 
 
-class Models:
+class ModelPanel:
     """What the registry says; without one, what the single bundle does."""
 
     def __init__(self, registry: str | None, bundle: Path):
@@ -44,22 +44,22 @@ class Models:
         self.registry = Registry(registry) if registry else None
         self._bundle = bundle
         self._entries: dict[int, Entry | str | None] = {}  # by number; what is wrong with one that can't be used
-        self._references: dict[str, Reference] = {}
-        self._told: dict = {"error": "not read yet"}
+        self._references: dict[str, PublishedReference] = {}
+        self._summary: dict = {"error": "not loaded yet"}
 
     def look(self) -> None:
         """Read what is new."""
         try:
-            self._told = self._from_registry() if self.registry else self._from_bundle()
+            self._summary = self._from_registry() if self.registry else self._from_bundle()
         except Exception as error:  # each file system has its own; the page says it, and the next look is soon
             log.warning("models: %s", error)
-            self._told = self._told | {"error": " ".join(str(error).split()) or type(error).__name__}
+            self._summary = self._summary | {"error": " ".join(str(error).split()) or type(error).__name__}
 
     def summary(self) -> dict:
         """Who serves, the ledger (newest first), each version's metrics, retraining runs; and an error, or null."""
-        return self._told
+        return self._summary
 
-    def reference(self, version: str, name: str) -> Distribution | None:
+    def reference(self, version: str, name: str) -> PublishedDistribution | None:
         """How a feature, or `score`, was spread when a model was trained; None where the bundle does not say."""
         if version not in self._references:
             read = self._read_reference(version)
@@ -92,7 +92,7 @@ class Models:
         self._entries = {number: self._entries[number] for number in numbers}
         whole = [entry for entry in self._entries.values() if isinstance(entry, Entry)]
         versions = dict.fromkeys(version for entry in reversed(whole) for version in entry.rollout.versions)
-        known = self._told.get("models", {})
+        known = self._summary.get("models", {})
         runs, problem = [], None
         try:
             runs = msgspec.to_builtins(read_runs(registry, MOST_RUNS)[::-1])
@@ -114,13 +114,13 @@ class Models:
         except BundleError:
             return None
 
-    def _read_reference(self, version: str) -> Reference | None:
+    def _read_reference(self, version: str) -> PublishedReference | None:
         try:
             if self.registry:
                 content = self.registry.files.cat_file(self.registry.path("bundles", version, REFERENCE_FILE))
             else:
                 content = (self._bundle / REFERENCE_FILE).read_bytes()
-            return msgspec.json.decode(content, type=Reference)
+            return msgspec.json.decode(content, type=PublishedReference)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             log.warning("%s of %s: %s", REFERENCE_FILE, version, error)
             return None
@@ -129,7 +129,7 @@ class Models:
 class ModelsThread(threading.Thread):
     """Looks at the models until `stop`."""
 
-    def __init__(self, models: Models):
+    def __init__(self, models: ModelPanel):
         super().__init__(name="models", daemon=True)
         self._models = models
         self._enough = threading.Event()
@@ -167,7 +167,7 @@ def _entry(registry: Registry, number: int) -> Entry | str | None:
 
 def _line(number: int, entry: Entry | str | None, serves: int) -> dict:
     if not isinstance(entry, Entry):
-        return {"number": number, "problem": entry or "not whole, passed over"}
+        return {"number": number, "problem": entry or "incomplete, skipped"}
     return {
         "number": number,
         "at": _ms(entry),

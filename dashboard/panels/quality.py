@@ -73,7 +73,7 @@ def trailing_sums(starts: np.ndarray, values: np.ndarray, span: int) -> np.ndarr
     return totals[1:] - totals[first]
 
 
-class Calibration:
+class LiveCalibration:
     """A sample of outcomes: what scores promised, and what came true."""
 
     def __init__(self) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dashboard.decoder import RecordDecoder
 from dashboard.panels.dead_letters import DeadLetters
 from dashboard.panels.drift import Drifting
-from dashboard.panels.experiments import Experiments
+from dashboard.panels.experiments import ExperimentPanel
 from dashboard.panels.kpis import KpiLines
-from dashboard.panels.quality import Calibration, LiveQuality
+from dashboard.panels.quality import LiveCalibration, LiveQuality
 from dashboard.panels.scores import Latencies, ScoreMix
 from dashboard.panels.traffic import TopicFlow
 from udfs.contracts.outputs import RECORDS
@@ -46,11 +46,11 @@ class DashboardState:
         self.rejected = DeadLetters()
         self.kpis = KpiLines()
         self.quality = LiveQuality()
-        self.calibration = Calibration()
-        self.experiments = Experiments()
+        self.calibration = LiveCalibration()
+        self.experiments = ExperimentPanel()
         self.drift = Drifting()
         self.broker_lost_ms: int | None = None
-        self.broker_error = "no answer yet"
+        self.broker_error = "no response yet"
         self.broker_asked = False
 
     def broker_answers(self) -> None:

@@ -1,4 +1,4 @@
-// Lines over time, drawn by uPlot, each with a legend that reads out values, a description and a table.
+// Line charts over time, drawn by uPlot, each with a legend that shows values, a text description and a table.
 
 import { el, find, moment, svg, table } from "./dom.js";
 
@@ -17,8 +17,8 @@ export function armLook(arm, at = 0) {
 }
 
 export class Chart {
-  /** `format` says a value in words; `zero` lets the axis begin at 0; `top` is where it at least ends. */
-  constructor(id, { format, axis = format, zero = true, top = null, steps = false, empty = "Nothing yet." }) {
+  /** `format` renders a value as text; `zero` makes the axis start at 0; `top` is the lowest value at which it may end. */
+  constructor(id, { format, axis = format, zero = true, top = null, steps = false, empty = "No data yet." }) {
     this.figure = find(id);
     this.plotArea = this.figure.querySelector(".plot");
     this.legend = this.figure.querySelector(".legend");
@@ -76,7 +76,7 @@ export class Chart {
       this.uplot?.destroy();
       this.uplot = null;
       this.shape = "";
-      this.plotArea.replaceChildren(el("p", { class: "empty" }, this.times.length ? "One moment so far: lines need two." : this.empty));
+      this.plotArea.replaceChildren(el("p", { class: "empty" }, this.times.length ? "Waiting for a second data point." : this.empty));
       return;
     }
     const shape = JSON.stringify([this.lines.map((line) => [line.label, line.look, !!line.low]), this.marks.length]);
@@ -165,14 +165,14 @@ export class Chart {
   }
 
   describe() {
-    const told = this.lines.map((line) => {
+    const descriptions = this.lines.map((line) => {
       const values = line.values.filter((value) => value !== null && value !== undefined);
-      if (!values.length) return `${line.label}: nothing`;
-      return `${line.label}: now ${this.format(values.at(-1))}, between ${this.format(Math.min(...values))} and ${this.format(Math.max(...values))}`;
+      if (!values.length) return `${line.label}: no data`;
+      return `${line.label}: latest ${this.format(values.at(-1))}, minimum ${this.format(Math.min(...values))}, maximum ${this.format(Math.max(...values))}`;
     });
     const marks = this.marks.map((mark) => `${mark.label} ${this.format(mark.value)}`);
-    const text = told.length ? [...told, ...marks].join("; ") : this.empty;
-    this.plotArea.setAttribute("aria-label", `${this.title}. ${text}. Left and right read single values; a table follows.`);
+    const text = descriptions.length ? `${[...descriptions, ...marks].join("; ")}.` : this.empty;
+    this.plotArea.setAttribute("aria-label", `${this.title}. ${text} Use the left and right arrow keys to read single values. The table below has the same data.`);
   }
 
   onKey(event) {
@@ -183,12 +183,12 @@ export class Chart {
     const at = Math.min(last, Math.max(0, (this.uplot.cursor.idx ?? last) + moves[event.key]));
     this.uplot.setCursor({ left: this.uplot.valToPos(this.times[at] / 1000, "x"), top: 10 });
     this.reading.textContent = `${moment(this.times[at])}: ` + this.lines.map((line) =>
-      `${line.label} ${line.values[at] === null || line.values[at] === undefined ? "nothing" : this.format(line.values[at])}`).join(", ");
+      `${line.label} ${line.values[at] === null || line.values[at] === undefined ? "no data" : this.format(line.values[at])}`).join(", ");
   }
 
   fillTable() {
     if (!this.details.open) return;
-    const columns = [{ label: "time", cell: (at) => moment(this.times[at]) }];
+    const columns = [{ label: "Time", cell: (at) => moment(this.times[at]) }];
     for (const line of this.lines) {
       columns.push({ label: line.label, kind: "number", cell: (at) => {
         const value = line.values[at];

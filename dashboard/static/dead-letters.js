@@ -2,38 +2,38 @@ import { Chart, look } from "./chart.js";
 import { ago, count, el, find, moment, percent, rate, say, table, words } from "./dom.js";
 import { poll } from "./poll.js";
 
-const chart = new Chart("reasons", { format: count, empty: "No record has been rejected." });
+const chart = new Chart("reasons", { format: count, empty: "No rejected records." });
 const reason = find("reason");
-let told = null;
+let data = null;
 
-poll("dead-letters", 2, (answer) => { told = answer; show(); });
+poll("dead-letters", 2, (answer) => { data = answer; show(); });
 reason.addEventListener("change", show);
 
 function show() {
-  const now = told.status.now;
-  const all = told.reasons.reduce((sum, one) => sum + one.count, 0);
-  const share = told.clicks.rate && told.topic.rate !== null ? ` now, ${percent(told.topic.rate / told.clicks.rate, 2)} of what comes` : "";
-  say(find("headline"), all ? `${rate(told.topic.rate)} dead letters a second${share}` : "No dead letters");
+  const now = data.status.now;
+  const all = data.reasons.reduce((sum, row) => sum + row.count, 0);
+  const share = data.clicks.rate && data.topic.rate !== null ? ` (${percent(data.topic.rate / data.clicks.rate, 2)} of clicks)` : "";
+  say(find("headline"), all ? `${rate(data.topic.rate)} dead letters per second${share}` : "No dead letters");
   say(find("lead"), all
-    ? `${count(all)} were read since a day ago, the newest ${ago(told.topic.newest ?? now, now)} ago.` +
-      (told.skipped ? ` ${count(told.skipped)} more came too fast to read: the reasons are those of the others.` : "")
-    : "Nothing has been rejected in the last day.");
-  const named = told.reasons.slice(0, 3).map((one, at) => ({ label: words(one.reason), times: told.by_minute[one.reason].times, values: told.by_minute[one.reason].counts, look: look(at) }));
-  chart.update(fillGaps(named.length > 1 ? [...named, together(told.by_minute)] : named));
+    ? `${count(all)} dead letters read, starting 24 hours before the dashboard started. Latest: ${ago(data.topic.newest ?? now, now)} ago.` +
+      (data.skipped ? ` ${count(data.skipped)} more arrived too fast to be read and are not included below.` : "")
+    : "No records have been rejected in the last 24 hours.");
+  const named = data.reasons.slice(0, 3).map(({ reason: name }, at) => ({ label: words(name), times: data.by_minute[name].times, values: data.by_minute[name].counts, look: look(at) }));
+  chart.update(fillGaps(named.length > 1 ? [...named, total(data.by_minute)] : named));
   const columns = [
-    { label: "reason", cell: (one) => words(one.reason) },
-    { label: "how many", kind: "number", cell: (one) => count(one.count) },
-    { label: "share", kind: "number", cell: (one) => percent(one.count / all) },
+    { label: "Reason", cell: (row) => words(row.reason) },
+    { label: "Count", kind: "number", cell: (row) => count(row.count) },
+    { label: "Share", kind: "number", cell: (row) => percent(row.count / all) },
   ];
-  find("counts").replaceChildren(all ? table(columns, told.reasons, { class: "" }) : el("p", { class: "soft" }, "Nothing."));
+  find("counts").replaceChildren(all ? table(columns, data.reasons, { class: "" }) : el("p", { class: "soft" }, "No dead letters."));
   showChoice();
-  const samples = told.samples.filter((sample) => !reason.value || sample.reason === reason.value).slice(0, 25);
-  find("samples").replaceChildren(...(samples.length ? samples.map(sampleOf) : [el("p", { class: "soft" }, "Nothing.")]));
+  const samples = data.samples.filter((sample) => !reason.value || sample.reason === reason.value).slice(0, 25);
+  find("samples").replaceChildren(...(samples.length ? samples.map(sampleOf) : [el("p", { class: "soft" }, "No samples.")]));
 }
 
-/** A minute without any has none, which is not unknown; the current one is not over. */
+/** Minutes without records count as 0; the current minute is left out, as it is incomplete. */
 function fillGaps(lines) {
-  const thisMinute = told.status.now - (told.status.now % 60_000);
+  const thisMinute = data.status.now - (data.status.now % 60_000);
   const times = [...new Set(lines.flatMap((line) => line.times))].filter((time) => time < thisMinute).sort((a, b) => a - b);
   return lines.map((line) => {
     const known = new Map(line.times.map((time, at) => [time, line.values[at]]));
@@ -41,19 +41,19 @@ function fillGaps(lines) {
   });
 }
 
-function together(byMinute) {
+function total(byMinute) {
   const sums = new Map();
   for (const { times, counts } of Object.values(byMinute)) times.forEach((time, at) => sums.set(time, (sums.get(time) ?? 0) + counts[at]));
   const times = [...sums.keys()].sort((a, b) => a - b);
-  return { label: "all", times, values: times.map((time) => sums.get(time)), look: look(4) };
+  return { label: "total", times, values: times.map((time) => sums.get(time)), look: look(4) };
 }
 
 function showChoice() {
-  const names = told.reasons.map((one) => one.reason);
+  const names = data.reasons.map((row) => row.reason);
   if (names.join() === reason.dataset.names) return;
   const chosen = reason.value;
   reason.dataset.names = names.join();
-  reason.replaceChildren(el("option", { value: "" }, "all"), ...names.map((name) => el("option", { value: name, selected: name === chosen }, words(name))));
+  reason.replaceChildren(el("option", { value: "" }, "All reasons"), ...names.map((name) => el("option", { value: name, selected: name === chosen }, words(name))));
 }
 
 function sampleOf(sample) {
@@ -61,6 +61,6 @@ function sampleOf(sample) {
     el("p", {}, el("strong", {}, words(sample.reason)), ` · ${sample.message}`),
     el("p", { class: "soft" }, `${moment(sample.at)}, topic ${sample.topic}, partition ${sample.partition}, offset ${sample.offset}`),
     sample.original === null
-      ? el("p", { class: "soft" }, "The record has no bytes.")
-      : el("pre", { tabindex: "0", "aria-label": "the rejected record" }, sample.original + (sample.bytes > 400 ? ` … (${count(sample.bytes)} bytes)` : "")));
+      ? el("p", { class: "soft" }, "The record is empty.")
+      : el("pre", { tabindex: "0", "aria-label": "Rejected record" }, sample.original + (sample.bytes > 400 ? ` … (${count(sample.bytes)} bytes)` : "")));
 }

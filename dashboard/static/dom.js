@@ -1,4 +1,4 @@
-// Elements and words. Text only ever becomes text: nothing here, and nothing that uses it, sets HTML.
+// Elements and text. Text only ever becomes text: nothing here, and nothing that uses it, sets HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -21,7 +21,7 @@ function fill(node, attributes, children) {
 
 export const find = (id) => document.getElementById(id);
 
-/** Lets an element have this text, and touches it only when it has another one: screen readers tell of changes. */
+/** Sets the text of an element if it differs: screen readers announce every change. */
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -64,12 +64,12 @@ export function rate(value) {
 }
 
 export function percent(value, digits = 1) {
-  return value === null || value === undefined ? "–" : `${(value * 100).toFixed(digits)} %`;
+  return value === null || value === undefined ? "–" : `${(value * 100).toFixed(digits)}%`;
 }
 
 export function signed(value, digits = 1) {
   if (value === null || value === undefined) return "–";
-  return `${value >= 0 ? "+" : "−"}${Math.abs(value * 100).toFixed(digits)} %`;
+  return `${value >= 0 ? "+" : "−"}${Math.abs(value * 100).toFixed(digits)}%`;
 }
 
 export function milliseconds(value) {
@@ -85,8 +85,14 @@ const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-dig
 const clockMinute = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
 const dayAndYear = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
+const zoned = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", timeZoneName: "short" });
 
-/** A moment, with the day where that is not today, and the year where that is not this one. */
+/** The local time zone of a moment, such as UTC or CEST. */
+export function timeZone(ms) {
+  return zoned.formatToParts(new Date(ms)).find((part) => part.type === "timeZoneName").value;
+}
+
+/** A moment in local time, with the day if it is not today, and the year if it is not the current one. */
 export function moment(ms, seconds = true) {
   const at = new Date(ms);
   const time = (seconds ? clock : clockMinute).format(at);
@@ -112,7 +118,7 @@ export function kpiName(kpi) {
   return words(kpi.replace(/_s$/, ""));
 }
 
-/** Says a value of a KPI in words; short ones for an axis. */
+/** A function that renders values of a KPI as text, shorter for an axis. */
 export function kpiText(kpi, isAxis = false) {
   if (kpi.endsWith("_rate")) return (value) => percent(value, isAxis ? (value && value < 0.1 ? 1 : 0) : 2);
   if (kpi.endsWith("_s")) return (value) => value === null ? "–" : `${value.toFixed(0)} s`;

@@ -1,4 +1,4 @@
-// What is no line over time: histograms, intervals, shares, strips.
+// Everything but line charts: histograms, intervals, share bars, strips.
 
 import { el, find, percent, svg, table } from "./dom.js";
 
@@ -7,7 +7,7 @@ export function histogram(id, series, bins) {
   const figure = find(id);
   const plot = figure.querySelector(".plot");
   if (!bins.length) {
-    plot.replaceChildren(el("p", { class: "empty" }, "Nothing yet."));
+    plot.replaceChildren(el("p", { class: "empty" }, "No data yet."));
     return;
   }
   const [width, height] = [Math.max(240, plot.clientWidth), Math.max(120, plot.clientHeight)];
@@ -37,9 +37,9 @@ export function histogram(id, series, bins) {
   });
   plot.replaceChildren(svg("svg", { class: "drawing", viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, parts));
   const largest = filled.shares.indexOf(Math.max(...filled.shares));
-  plot.setAttribute("aria-label", `${figure.querySelector("strong").textContent}. Most, ${percent(filled.shares[largest])}, are in ${bins[largest]}. A table follows.`);
+  plot.setAttribute("aria-label", `${figure.querySelector("strong").textContent}. Largest bin: ${bins[largest]}, ${percent(filled.shares[largest])}. The table below has the same data.`);
   const details = figure.querySelector("details");
-  const columns = [{ label: "from, to", cell: (at) => bins[at] },
+  const columns = [{ label: "Range", cell: (at) => bins[at] },
     ...series.map((one) => ({ label: one.label, kind: "number", cell: (at) => percent(one.shares[at]) }))];
   const fillTable = () => {
     if (details.open) details.querySelector(".scroll").replaceChildren(table(columns, bins.map((_, at) => at), { class: "" }));
@@ -57,7 +57,7 @@ export function interval(value, low, high, most, tone) {
     svg("rect", { class: `tone-${tone}`, x: x(value) - 2.5, y: 6, width: 5, height: 12, rx: 1.5 }));
 }
 
-/** Who has which share, as one bar; `parts` are {share, fill}. */
+/** Traffic shares as one bar; `parts` are {share, fill, title}. */
 export function shareBar(parts, description) {
   let left = 0;
   const drawn = parts.filter((part) => part.share > 0).map((part) => {

@@ -3,57 +3,57 @@ import { interval } from "./drawings.js";
 import { count, el, find, kpiName, kpiText, moment, say, signed, table, verdict, words } from "./dom.js";
 import { poll } from "./poll.js";
 
-const looks = new Chart("looks", { format: (value) => signed(value), axis: (value) => value === 0 ? "0" : signed(value, 0), zero: true, empty: "No look yet." });
+const looks = new Chart("looks", { format: (value) => signed(value), axis: (value) => value === 0 ? "0" : signed(value, 0), zero: true, empty: "No evaluation yet." });
 const pairs = find("pair");
 const kpis = find("kpi");
-let told = null;
+let data = null;
 
-poll("experiment", 5, (answer) => { told = answer; show(); });
+poll("experiment", 5, (answer) => { data = answer; show(); });
 pairs.addEventListener("change", show);
 kpis.addEventListener("change", show);
 
 function show() {
-  const found = told.experiments;
-  find("choice").hidden = found.length < 2;
-  options(pairs, found.map((one) => [`${one.treatment} ${one.baseline}`, `${words(one.treatment)} against ${words(one.baseline)}`]));
-  const experiment = found.find((one) => `${one.treatment} ${one.baseline}` === pairs.value) ?? found[0];
+  const experiments = data.experiments;
+  find("choice").hidden = experiments.length < 2;
+  options(pairs, experiments.map(({ treatment, baseline }) => [`${treatment} ${baseline}`, `${words(treatment)} vs. ${words(baseline)}`]));
+  const experiment = experiments.find(({ treatment, baseline }) => `${treatment} ${baseline}` === pairs.value) ?? experiments[0];
   if (!experiment) return;
   const heading = find("decision");
   say(heading, experiment.decision);
   heading.className = `decision ${experiment.verdict}`;
   const ratio = experiment.sample_ratio_p;
-  say(find("lead"), `${words(experiment.treatment)} with ${count(experiment.treatment_users)} users against ` +
-    `${words(experiment.baseline)} with ${count(experiment.baseline_users)}, looked at ${moment(experiment.at)}. ` +
-    (ratio === null ? "" : ratio < 0.001 ? "The arms do not have the users that they should." : "The arms have the users that their shares say."));
+  say(find("lead"), `${words(experiment.treatment)} (${count(experiment.treatment_users)} users) vs. ` +
+    `${words(experiment.baseline)} (${count(experiment.baseline_users)} users), evaluated at ${moment(experiment.at)}. ` +
+    (ratio === null ? "" : ratio < 0.001 ? "Sample ratio mismatch: the user counts do not match the traffic shares." : "The user counts match the traffic shares."));
   showEffects(experiment);
-  options(kpis, experiment.kpis.map((one) => [one.kpi, kpiName(one.kpi)]));
-  const chosen = experiment.kpis.find((one) => one.kpi === kpis.value) ?? experiment.kpis[0];
+  options(kpis, experiment.kpis.map(({ kpi }) => [kpi, kpiName(kpi)]));
+  const chosen = experiment.kpis.find(({ kpi }) => kpi === kpis.value) ?? experiment.kpis[0];
   const { times, difference, low, high } = chosen.looks;
   looks.update([{ label: kpiName(chosen.kpi), times, values: difference, low, high, look: look(0) }]);
 }
 
 function showEffects(experiment) {
-  const most = Math.max(0.01, ...experiment.kpis.flatMap((one) => [one.relative_low, one.relative_high])
+  const most = Math.max(0.01, ...experiment.kpis.flatMap((effect) => [effect.relative_low, effect.relative_high])
     .filter((value) => value !== null).map(Math.abs).filter((value) => value < 1));
-  const tone = (one) => one.is_better ? "good" : one.is_worse ? "bad" : "none";
+  const tone = (effect) => effect.is_better ? "good" : effect.is_worse ? "bad" : "none";
   const columns = [
-    { label: "KPI", cell: (one) => [kpiName(one.kpi), el("small", {}, formula(one.kpi))] },
-    { label: words(experiment.baseline), kind: "number", cell: (one) => kpiText(one.kpi)(one.baseline_value) },
-    { label: words(experiment.treatment), kind: "number", cell: (one) => kpiText(one.kpi)(one.treatment_value) },
-    { label: "difference", kind: "number", cell: (one) => [signed(one.relative_difference), el("small", {}, `${signed(one.relative_low)} to ${signed(one.relative_high)}`)] },
-    { label: "", kind: "middle", head: "lower | higher", cell: (one) => one.relative_low === null ? "" : interval(one.relative_difference, one.relative_low, one.relative_high, most, tone(one)) },
-    { label: "what it means", cell: (one) => one.is_better ? verdict("good", "better") : one.is_worse ? verdict("bad", "worse") : verdict("none", "may be chance") },
-    { label: "guardrail", cell: (one) => ({ held: verdict("good", "held"), broken: verdict("bad", "broken"), open: verdict("wait", "open") })[one.guardrail] ?? "–" },
+    { label: "KPI", cell: (effect) => [kpiName(effect.kpi), el("small", {}, formula(effect.kpi))] },
+    { label: words(experiment.baseline), kind: "number", cell: (effect) => kpiText(effect.kpi)(effect.baseline_value) },
+    { label: words(experiment.treatment), kind: "number", cell: (effect) => kpiText(effect.kpi)(effect.treatment_value) },
+    { label: "Difference", kind: "number", cell: (effect) => [signed(effect.relative_difference), el("small", {}, `${signed(effect.relative_low)} to ${signed(effect.relative_high)}`)] },
+    { label: "", kind: "middle", head: "Lower | higher", cell: (effect) => effect.relative_low === null ? "" : interval(effect.relative_difference, effect.relative_low, effect.relative_high, most, tone(effect)) },
+    { label: "Result", cell: (effect) => effect.is_better ? verdict("good", "better") : effect.is_worse ? verdict("bad", "worse") : verdict("none", "not significant") },
+    { label: "Guardrail", cell: (effect) => ({ held: verdict("good", "held"), broken: verdict("bad", "broken"), open: verdict("wait", "inconclusive") })[effect.guardrail] ?? "–" },
   ];
   find("effects").replaceChildren(table(columns, experiment.kpis));
 }
 
 function formula(kpi) {
-  const known = told.formulas[kpi];
-  return known ? `${known.formula}; ${known.direction === "up" ? "more" : "less"} is better` : "";
+  const known = data.formulas[kpi];
+  return known ? `${known.formula}; ${known.direction === "up" ? "higher" : "lower"} is better` : "";
 }
 
-/** Options of a select, which keeps what is chosen. */
+/** Sets the options of a select, keeping the selected one. */
 function options(select, entries) {
   if (JSON.stringify(entries) === select.dataset.entries) return;
   const chosen = select.value;

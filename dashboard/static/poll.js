@@ -1,10 +1,10 @@
-// Asks for a page's data again and again, and says plainly what is old or missing.
+// Polls a page's data, and shows notices about stale or missing data.
 
-import { el, find, moment, say } from "./dom.js";
+import { el, find, moment, say, timeZone } from "./dom.js";
 
 const started = Date.now();
 
-/** Calls `render` with what /data/NAME answers, every `seconds` while the page is visible. Returns what asks at once. */
+/** Calls `render` with the response of /data/NAME every `seconds` while the page is visible. Returns a function that asks at once. */
 export function poll(name, seconds, render, query = () => "") {
   let timer = null;
   let answered = null;
@@ -14,16 +14,16 @@ export function poll(name, seconds, render, query = () => "") {
     try {
       const response = await fetch(`/data/${name}${query()}`, { signal: AbortSignal.timeout(10_000) });
       if (!response.ok) throw new Error(`status ${response.status}`);
-      const told = await response.json();
+      const data = await response.json();
       answered = Date.now();
-      showStatus(told.status);
-      render(told);
+      showStatus(data.status);
+      render(data);
     } catch (error) {
       if (error.name !== "TypeError" && error.name !== "TimeoutError" && !/^status/.test(error.message)) throw error;
       const since = answered ?? started;
-      showNotices([["bad", `The dashboard itself does not answer since ${moment(since)}. ` +
-        "What is below is from then. Is `make dashboard` still running?"]]);
-      showClock("Not connected", false);
+      showNotices([["bad", `No response from the dashboard server since ${moment(since)}. ` +
+        "The data below is from that time. Check that `make dashboard` is still running."]]);
+      showClock("Disconnected", false);
     } finally {
       clearTimeout(timer);
       if (!document.hidden) timer = setTimeout(ask, seconds * 1000);
@@ -35,49 +35,49 @@ export function poll(name, seconds, render, query = () => "") {
   return ask;
 }
 
-/** What there is to say of the broker and the topics that a page rests on. */
+/** Shows notices about the broker and the topics that a page depends on. */
 export function showStatus(status) {
   const notices = [];
   if (status.broker === "asked") {
-    notices.push(["wait", "The broker has been asked, and has not answered yet."]);
+    notices.push(["wait", "Waiting for the first response from the Kafka broker."]);
   } else if (status.broker === "lost") {
-    notices.push(["bad", `The broker does not answer since ${moment(status.broker_lost)}. ` +
-      `What is below is what was known then. ${status.broker_error}`]);
+    notices.push(["bad", `No response from the Kafka broker since ${moment(status.broker_lost)}. ` +
+      `The data below is from that time. ${status.broker_error}`]);
   } else {
     for (const topic of status.topics) notices.push(...topicNotices(topic));
   }
   showNotices(notices);
-  showClock(`As of ${moment(status.now)}`, status.broker === "answers");
+  showClock(`Updated ${moment(status.now)} ${timeZone(status.now)}`, status.broker === "answers");
 }
 
 function topicNotices(topic) {
-  const found = [];
+  const notices = [];
   if (topic.state === "missing") {
-    found.push(["wait", `Topic ${topic.topic} does not exist. python -m jobs.ops.topics creates it.`]);
+    notices.push(["wait", `Topic ${topic.topic} does not exist. Create it with python -m jobs.ops.topics.`]);
   } else if (topic.state === "empty") {
-    found.push(["wait", `Topic ${topic.topic} is empty: nothing has been written to it yet.`]);
+    notices.push(["wait", `Topic ${topic.topic} is empty: no records have been written to it yet.`]);
   } else if (topic.state === "silent") {
-    found.push(["bad", topic.newest === null
-      ? `Topic ${topic.topic} is silent, and what it once held is gone.`
-      : `Topic ${topic.topic} is silent since ${moment(topic.newest)}.`]);
+    notices.push(["bad", topic.newest === null
+      ? `No new records in topic ${topic.topic}, and its earlier records have been deleted.`
+      : `No records in topic ${topic.topic} since ${moment(topic.newest)}.`]);
   }
   if (topic.unreadable) {
-    found.push(["wait", `${topic.unreadable} records of topic ${topic.topic} could not be read; the last one: ${topic.last_error}`]);
+    notices.push(["wait", `${topic.unreadable} records of topic ${topic.topic} could not be decoded; latest error: ${topic.last_error}`]);
   }
-  return found;
+  return notices;
 }
 
 let shown = "";
 
 function showNotices(notices) {
-  // A screen reader tells whatever changes here, so nothing does that is no news.
+  // Screen readers announce every change here, so only news may change it.
   const text = JSON.stringify(notices);
   if (text === shown) return;
   shown = text;
   const region = find("notices");
   const kind = notices.some(([which]) => which === "bad") ? "bad" : "wait";
   region.replaceChildren(...(notices.length
-    ? [el("div", { class: `notice ${kind}` }, notices.map(([, told]) => el("p", {}, told)))]
+    ? [el("div", { class: `notice ${kind}` }, notices.map(([, notice]) => el("p", {}, notice)))]
     : []));
 }
 

@@ -1,1 +1,1 @@
-"""The page of one user: history, features, scores and why a score is what it is."""
+"""The page of one user: history, features, scores, and the contributions of the features to a score."""

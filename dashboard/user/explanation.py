@@ -17,7 +17,7 @@ TOLERANCE = 2e-5
 
 
 @dataclass(frozen=True)
-class Model:
+class ExplainedModel:
     """A bundle's model, ready to say again what it said, and why."""
 
     label: str
@@ -25,12 +25,12 @@ class Model:
     contributions: Contributions | None  # None of a remote one
 
 
-def load_model(bundle: Bundle) -> Model:
-    return Model(str(bundle.manifest.label), Scorer(bundle), contributions_of(bundle))
+def load_model(bundle: Bundle) -> ExplainedModel:
+    return ExplainedModel(str(bundle.manifest.label), Scorer(bundle), contributions_of(bundle))
 
 
 @dataclass(frozen=True)
-class Reason:
+class Contribution:
     """What a feature does to a score."""
 
     name: str
@@ -53,7 +53,7 @@ class Explanation:
     score: float
     again: float
     base: float | None  # the probability before anything is known of the user; None of a remote model
-    reasons: list[Reason]
+    reasons: list[Contribution]
     rest: float  # what all other features add to the logit
     features: list[tuple[str, str, str]]  # name, value, meaning
 
@@ -66,7 +66,7 @@ class Explanation:
         return float(np.exp(self.rest))
 
 
-def explain(model: Model, dataset: Dataset, row: int, score: Score) -> Explanation:
+def explain(model: ExplainedModel, dataset: Dataset, row: int, score: Score) -> Explanation:
     """Why the event of a row has its score."""
     computer = model.scorer.features
     matrix = dataset.features(computer, slice(row, row + 1))
@@ -76,8 +76,10 @@ def explain(model: Model, dataset: Dataset, row: int, score: Score) -> Explanati
         *added, base_logit = model.contributions(matrix)[0].tolist()
         base = float(1 / (1 + np.exp(-base_logit)))
         value_of = dict(zip(computer.names, values))
-        told = strongest(computer.names, np.array(added), REASONS)
-        reasons = [Reason(name, describe(name), value_text(name, value_of[name]), part) for name, part in told if part]
+        top = strongest(computer.names, np.array(added), REASONS)
+        reasons = [
+            Contribution(name, describe(name), value_text(name, value_of[name]), part) for name, part in top if part
+        ]
         rest = sum(added) - sum(reason.added for reason in reasons)
     return Explanation(
         score.model_version,

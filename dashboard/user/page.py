@@ -12,7 +12,7 @@ import numpy as np
 
 from dashboard.decoder import RecordDecoder
 from dashboard.ingest.topic_reader import TopicReader, open_reader
-from dashboard.user.explanation import Explanation, Model, explain, load_model
+from dashboard.user.explanation import ExplainedModel, Explanation, explain, load_model
 from dashboard.user.lookup import NOTHING, Budget, Found, find_records, partition_of
 from dashboard.user.wording import value_text
 from training.data.dataset import Dataset, arrange, read_clicks, read_profile_batch
@@ -106,9 +106,9 @@ class Users:
 
         scores = read("scores", most=SHOWN)
         # Whoever produces clicks may choose partitions in another way; scores say where the clicks are.
-        told = RecordDecoder(Score).decode([record.value for record in scores.records[-1:]])
+        latest = RecordDecoder(Score).decode([record.value for record in scores.records[-1:]])
         profiles = read("profiles", most=1)
-        return read("clicks", told[0].source_partition if told else None), profiles, scores
+        return read("clicks", latest[0].source_partition if latest else None), profiles, scores
 
     def _page(
         self, user_id: str, clicks: Found, profiles: Found, scores: Found, place: tuple[int, int] | None
@@ -146,18 +146,18 @@ class Users:
     def _explain(self, dataset: Dataset, row: int, score: Score | None) -> tuple[Explanation | None, str]:
         """The reasons, or why there are none."""
         if score is None:
-            return None, "This event has no score in the part of the topic that was read."
+            return None, "No score for this event was found in the records searched."
         try:
             return explain(self._model(score.model_version), dataset, row, score), ""
         except (BundleError, RegistryError, OSError) as error:
-            return None, f"The model {score.model_version} can't be read: {error}"
+            return None, f"Model {score.model_version} cannot be loaded: {error}"
 
-    def _load_model(self, version: str) -> Model:
+    def _load_model(self, version: str) -> ExplainedModel:
         if self._registry is not None:
             return load_model(self._registry.bundle(version))
         bundle = load_bundle(self._bundle, None)
         if bundle.manifest.version != version:
-            raise BundleError(f"{self._bundle}: has version {bundle.manifest.version}")
+            raise BundleError(f"{self._bundle} contains version {bundle.manifest.version}")
         return load_model(bundle)
 
 
@@ -190,13 +190,13 @@ def _profile(dataset: Dataset) -> dict[str, str]:
 
 
 def _cautions(clicks: Found, profiles: Found) -> list[str]:
-    told = []
+    cautions = []
     if clicks.records and not clicks.is_whole:
         back_to = datetime.fromtimestamp((clicks.back_to_ms or 0) / 1000, UTC)
-        told.append(
-            f"Clicks were read back to {back_to:%Y-%m-%d %H:%M:%S} UTC only. Features of the lifetime count from "
-            "there, and the history may lack its oldest events."
+        cautions.append(
+            f"Clicks were only read back to {back_to:%Y-%m-%d %H:%M:%S} UTC. Lifetime features count from there, and "
+            "the oldest events of the history may be missing."
         )
     if not profiles.records and not profiles.is_whole:
-        told.append("No profile was found in the part of the topic that was read.")
-    return told
+        cautions.append("No profile was found in the records searched.")
+    return cautions

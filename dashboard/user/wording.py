@@ -34,7 +34,7 @@ def value_text(name: str, value: float) -> str:
     if unit == "s":
         return _duration(value)
     if unit in ("percent", "share"):
-        return f"{value:.3g}" + (" %" if unit == "percent" else "")
+        return f"{value:.3g}" + ("%" if unit == "percent" else "")
     if unit in _PLURAL:
         singular = {"categories": "category"}.get(unit, unit.removesuffix("s"))
         return f"{value:,.0f} {singular if value == 1 else unit}"

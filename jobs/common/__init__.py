@@ -1,4 +1,4 @@
-"""What the jobs share: settings, topics as tables and streams, submission.
+"""Shared by the jobs: settings, topics as tables and streams, submission.
 
-May import `udfs` and PyFlink, nothing of `training`, and no job.
+May import `udfs` and PyFlink; no job, and nothing of `training`.
 """

@@ -1,1 +1,1 @@
-"""The demo: the whole loop on this machine with a simulated shop."""
+"""The demo: the whole system on this machine, with a simulated shop."""

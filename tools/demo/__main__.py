@@ -1,4 +1,4 @@
-"""The whole loop on this machine: broker, cluster, model, job, clicks, scores; then what came of it.
+"""The demo: broker, cluster, model, job, clicks and scores on this machine, then a table of results.
 
     make demo            # or: python -m tools.demo [--keep]
     make demo DAY=1      # a whole day with all jobs instead: tools.demo.day.scenario
@@ -22,7 +22,7 @@ from jobs.common.settings import Settings, load_settings
 from jobs.common.topics import create_topics
 from jobs.ops.replay.producer import at_rate, send
 from tools.demo.day import scenario as demo_day
-from tools.demo.outcome import Outcome, report, report_table
+from tools.demo.outcome import DemoOutcome, report, report_table
 from tools.demo.steps import (
     await_answers,
     check,
@@ -48,7 +48,7 @@ REPORT = PROJECT / "build" / "demo.json"
 HOURS = 12
 TRAINING_USERS, TRAINING_SEED = 3_000, 1
 DEMO_USERS, DEMO_SEED = 2_000, 2
-RATE = 500  # clicks a second
+RATE = 500  # clicks per second
 LIVE_SECONDS = 40
 
 #: Every feature, so that the demo shows the job at full work; `make train` prunes.
@@ -56,9 +56,9 @@ QUICK_TRAINING = Training(folds=3, rounds=150, prune=False, compare=())
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tools.demo", description="The whole loop on this machine.")
-    parser.add_argument("--keep", action="store_true", help="leave broker, cluster and jobs running, in build/local")
-    parser.add_argument("--day", action="store_true", help="play a day in fast motion, with all jobs")
+    parser = argparse.ArgumentParser(prog="tools.demo", description="Run the whole system with a simulated shop.")
+    parser.add_argument("--keep", action="store_true", help="keep Kafka, Flink and the jobs running, in build/local")
+    parser.add_argument("--day", action="store_true", help="replay a whole day in fast motion with all jobs")
     options = parser.parse_args(arguments)
     keep, demonstrate = options.keep, demo_day.demonstrate if options.day else _demonstrate
     directory = STACK if keep else Path(tempfile.mkdtemp(prefix="demo-", dir=PROJECT / "build"))
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     stack = LocalStack(directory, prefer_default_ports=keep, report=console.print, **size)
     try:
         if any(map(is_running, stack.processes.values())):
-            raise StackError(f"{directory}: a stack runs there already; end it with `make down`")
+            raise StackError(f"{directory}: a stack is already running there; stop it with `make down`")
         try:
             demonstrate(stack)
         except BaseException:
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("demo: interrupted; everything is stopped", file=sys.stderr)
+        print("demo: interrupted; all processes are stopped", file=sys.stderr)
         return 130
     return 0
 
@@ -90,7 +90,7 @@ def _demonstrate(stack: LocalStack) -> None:
     step(f"Starting Kafka and Flink (logs in {stack.directory.relative_to(PROJECT)}/log)")
     stack.start()
 
-    step(f"Training a model on {TRAINING_USERS} simulated users")
+    step(f"Training a model on {TRAINING_USERS:,} simulated users")
     version = f"demo-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     bundle = train(
         simulate(_half_day(TRAINING_USERS, TRAINING_SEED)), QUICK_TRAINING, version, stack.directory / "models"
@@ -105,10 +105,10 @@ def _demonstrate(stack: LocalStack) -> None:
     step(f"Submitting the job: flink run -pym jobs.score_clicks -pyfs dist/*.whl --conf {CONF.relative_to(PROJECT)}")
     job = flink_client.submit(stack, CONF, overrides)
     flink_client.wait_until_running(stack, job)
-    console.print(f"    job {job} runs")
+    console.print(f"    job {job} is running")
     show_dashboard(stack, CONF, overrides)
 
-    outcome = Outcome(settings.topics.dead_letters)
+    outcome = DemoOutcome(settings.topics.dead_letters)
     topics = [settings.topics.scores, settings.topics.dead_letters]
     watcher = TopicWatcher(stack.bootstrap_servers, topics, outcome.received)
     watcher.start()
@@ -128,17 +128,17 @@ def _half_day(users: int, seed: int) -> Simulation:
     return Simulation(users, HOURS, seed, start, late_share=0.02)
 
 
-def _play(stack: LocalStack, settings: Settings, stream: Clickstream, outcome: Outcome) -> None:
+def _play(stack: LocalStack, settings: Settings, stream: Clickstream, outcome: DemoOutcome) -> None:
     """Send everything and wait for the answers."""
     records = list(demo_records(stream))
     backlog = max(len(records) - RATE * LIVE_SECONDS, 0)
     producer = click_producer(stack)
     try:
-        step(f"Replaying a backlog of {backlog} clicks as fast as possible, which warms the JVM up")
+        step(f"Replaying a backlog of {backlog:,} clicks as fast as possible (warms up the JVM)")
         with _shown(outcome, backlog) as noted:
             check(send(producer, settings.topics.clicks, noted(records[:backlog]), record_timestamps=False))
             await_answers(lambda: outcome.answered, outcome.sent)
-        step(f"Replaying {len(records) - backlog} clicks live, {RATE} a second")
+        step(f"Replaying {len(records) - backlog:,} clicks live at {RATE} per second")
         outcome.begin_live()
         with _shown(outcome, len(records)) as noted:
             live = at_rate(records[backlog:], RATE)
@@ -149,8 +149,8 @@ def _play(stack: LocalStack, settings: Settings, stream: Clickstream, outcome: O
 
 
 @contextmanager
-def _shown(outcome: Outcome, total: int):
-    """Gives a wrapper that notes records as they are sent; shows what came of them meanwhile."""
+def _shown(outcome: DemoOutcome, total: int):
+    """Gives a wrapper that notes records as they are sent; meanwhile shows the results."""
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4, get_renderable=lambda: f"    {outcome.progress(total)}"):
             yield outcome.noted
@@ -167,7 +167,7 @@ def _shown(outcome: Outcome, total: int):
 
 
 def _explain_what_runs(stack: LocalStack) -> None:
-    step("Left running (make status shows it, make down ends it)")
+    step("Still running (show it with `make status`, stop it with `make down`)")
     console.print(f"    dashboard      {stack.dashboard_url}")
     console.print(f"    Flink          {stack.rest_url}")
     console.print(f"    Kafka          {stack.bootstrap_servers}")

@@ -1,4 +1,4 @@
-"""What the demo sent, what came back, and what that amounts to."""
+"""The demo's records, sent and received, and the figures computed from them."""
 
 import time
 from collections import Counter
@@ -26,7 +26,7 @@ class _Identified(msgspec.Struct):
 
 
 @dataclass
-class Outcome:
+class DemoOutcome:
     """What was sent and what came back so far. One thread sends, another one receives."""
 
     dead_letter_topic: str
@@ -83,12 +83,13 @@ class Outcome:
 
     def progress(self, total: int) -> str:
         """One line on how far it is."""
-        line = f"{self.sent} of {total} sent, {len(self.scores)} scored, {self.dead_letters.total()} dead letters"
+        line = f"sent {self.sent:,}/{total:,}, scored {len(self.scores):,}, dead letters {self.dead_letters.total():,}"
         recent = self.latencies_ms[-500:]
-        return line + (f", latency p50 {np.percentile(recent, 50):.0f} ms of the last {len(recent)}" if recent else "")
+        latency = f", p50 latency {np.percentile(recent, 50):.0f} ms (last {len(recent)} scores)" if recent else ""
+        return line + latency
 
 
-def report(stream: Clickstream, outcome: Outcome) -> dict:
+def report(stream: Clickstream, outcome: DemoOutcome) -> dict:
     """The figures of build/demo.json."""
     p50, p95, p99 = np.percentile(outcome.latencies_ms, [50, 95, 99]).round(1).tolist()
     clicks = list(stream.clicks())
@@ -131,22 +132,22 @@ def _in_words(click: dict) -> str:
 def report_table(figures: dict) -> Group:
     """The figures for people."""
     latency = figures["latency_ms"]
-    summary = Table(show_header=False, title="What came of it", title_justify="left")
-    summary.add_row("events in", str(figures["events"]))
-    summary.add_row("scored", str(figures["scores"]))
-    summary.add_row("dead-lettered", str(figures["dead_letters"]))
+    summary = Table(show_header=False, title="Results", title_justify="left")
+    summary.add_row("Events sent", f"{figures['events']:,}")
+    summary.add_row("Scores", f"{figures['scores']:,}")
+    summary.add_row("Dead letters", f"{figures['dead_letters']:,}")
     for reason, count in figures["dead_letters_by_reason"].items():
-        summary.add_row(f"  {reason}", str(count))
-    summary.add_row("live rate", f"{figures['live_rate']:.0f} scores/s")
+        summary.add_row(f"  {reason}", f"{count:,}")
+    summary.add_row("Live throughput", f"{figures['live_rate']:.0f} scores/s")
     summary.add_row(
-        "live latency, producer to consumer",
+        "Live latency, producer to consumer",
         "  ".join(f"{name} {latency[name]:.0f} ms" for name in ("p50", "p95", "p99")),
     )
     summary.add_row(
         "AUC, purchase within 30 min",
-        f"{figures['auc']:.3f} (the best possible here is {figures['best_possible_auc']:.3f})",
+        f"{figures['auc']:.3f} (best possible: {figures['best_possible_auc']:.3f})",
     )
-    hot = Table("user", "score", "the events that made them hot", title="Highest-scored users", title_justify="left")
+    hot = Table("User", "Score", "Last events", title="Highest-scored users", title_justify="left")
     for user in figures["hottest_users"]:
         hot.add_row(user["user_id"], f"{user['score']:.3f}", " → ".join(user["events"]))
     return Group(summary, hot)

@@ -1,4 +1,4 @@
-"""What the demo and the day in fast motion both do: say what they do, train, send, wait."""
+"""Steps shared by the demo and the day in fast motion: print progress, train, send, wait."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ def indented(line: str) -> None:
 
 def train(stream: Clickstream, training: Training, version: str, models: Path) -> Path:
     """Train on simulated clicks; returns the bundle's directory."""
-    indented(f"{len(stream)} clicks")
+    indented(f"{len(stream):,} clicks")
     trained = train_model(simulated_examples(stream), training, version=version, report=indented)
     write_bundle(models / version, trained.manifest, trained.files)
     for line in summary(trained.manifest).splitlines():
@@ -47,7 +47,7 @@ def train(stream: Clickstream, training: Training, version: str, models: Path) -
 def show_dashboard(stack: LocalStack, conf: Path, overrides: Sequence[str]) -> None:
     step("Starting the dashboard")
     url = stack.start_dashboard(conf, overrides)
-    console.print(f"    [bold]watch it live: {url}[/bold]")
+    console.print(f"    [bold]open {url}[/bold]")
 
 
 def send_profiles(stack: LocalStack, settings: Settings, stream: Clickstream) -> None:
@@ -79,10 +79,10 @@ def check(sent: Sent) -> None:
     if sent.interrupted:
         raise KeyboardInterrupt
     if sent.failures:
-        raise StackError(f"Kafka took {sent.delivered} records and refused {sent.failed}: {dict(sent.failures)}")
+        raise StackError(f"Kafka accepted {sent.delivered} records and rejected {sent.failed}: {dict(sent.failures)}")
 
 
 def await_answers(answered: Callable[[], int], sent: int, seconds: float = DRAIN_SECONDS) -> None:
     """Wait until there are as many scores and dead letters as clicks."""
-    what = f"an answer to each of {sent} clicks; see the job's exceptions in the Flink log"
+    what = f"a score or dead letter for each of {sent:,} clicks; check the job's exceptions in the Flink log"
     flink_client.wait_for(lambda: answered() >= sent, seconds, what)

@@ -1,4 +1,4 @@
-"""Reading what the job writes while it writes it, and when each record got here."""
+"""Reading topics while the jobs write them, with the time at which each record arrived."""
 
 import threading
 import time

@@ -1,1 +1,1 @@
-"""A Kafka broker and a Flink cluster on this machine, and jobs submitted to it."""
+"""A Kafka broker and a Flink cluster on this machine, and submitting jobs to them."""

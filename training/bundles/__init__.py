@@ -1,4 +1,4 @@
-"""Making bundles: training a model on examples, describing it, writing it.
+"""Making bundles: train a model on examples, describe it, write it.
 
 May import `training.evaluation`, `training.modeling` and `training.data`.
 """

@@ -1,1 +1,4 @@
-"""From archives and files to labelled examples with the features that the job computes."""
+"""Data preparation: from archives and files to labelled examples with the features that the job computes.
+
+May import nothing else of `training`.
+"""

@@ -1,4 +1,4 @@
-"""What was read and what became of it: counts that workers add up, and what they say in words."""
+"""Counts of the data that was read, added up over workers, and the messages about them."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import numpy as np
 from training.data.dataset import largest_so_far
 from udfs.features.catalog import SESSION_GAP_MS
 
-UNKNOWN_MS = -1  # arrival of an event whose file does not tell
+UNKNOWN_MS = -1  # arrival of an event whose file has no arrival times
 #: Networks and batching make events late by seconds or minutes; by more than the gap of a session, features suffer.
 SKEW_MS = SESSION_GAP_MS
 
@@ -28,8 +28,8 @@ class Summary:
     skewed_users: int = 0
     examples: int = 0
     positives: int = 0
-    logged: Counter = field(default_factory=Counter)  # rows of the feature log, by what became of them
-    other_schemas: Counter = field(default_factory=Counter)  # rows of the log that were left out, by schema hash
+    logged: Counter = field(default_factory=Counter)  # rows of the feature log, by outcome
+    other_schemas: Counter = field(default_factory=Counter)  # skipped rows of the log, by schema hash
     first_ms: int = 2**62
     last_ms: int = -1
     last_arrival_ms: int = UNKNOWN_MS
@@ -66,53 +66,58 @@ def skew(user: np.ndarray, time_ms: np.ndarray) -> Summary:
     )
 
 
-def in_words(counted: Counter) -> str:
-    """How many there are of what, the most frequent first."""
-    return ", ".join(f"{count} {what}" for what, count in counted.most_common()) or "there are none"
+def in_words(counts: Counter) -> str:
+    """The counts as text, the most frequent first."""
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "none"
 
 
-def overview(found: Summary) -> str:
-    """What was read: a line, with one more for a feature log."""
-    first, last = (datetime.fromtimestamp(time / 1000, UTC) for time in (found.first_ms, found.last_ms))
+def overview(summary: Summary) -> str:
+    """What was read: one line, and another for a feature log."""
+    first, last = (datetime.fromtimestamp(time / 1000, UTC) for time in (summary.first_ms, summary.last_ms))
     lines = [
-        f"{found.accepted} clicks accepted of {found.read}, from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC; "
-        f"{found.examples} events to train on and test"
+        f"{summary.accepted} of {summary.read} clicks accepted, from {first:%Y-%m-%d %H:%M} to "
+        f"{last:%Y-%m-%d %H:%M} UTC; {summary.examples} examples for training and testing"
     ]
-    if logged := found.logged:
+    if logged := summary.logged:
         lines.append(
-            f"{logged['rows']} rows of the feature log, {logged['repeated']} repeated, tell of {logged['found']} clicks"
+            f"feature log: {logged['rows']} rows, {logged['repeated']} of them repeated, match {logged['found']} clicks"
         )
     return "\n".join(lines)
 
 
-def warnings(found: Summary, clicks: Path, profiles: Path | None, log: Path | None) -> list[str]:
-    """What is not as it should be and what that means, a line each."""
-    others = found.other_schemas
-    told = [
-        (clicks, found.rejected.total(), f"clicks rejected, as the job would: {in_words(found.rejected)}"),
+def warnings(summary: Summary, clicks: Path, profiles: Path | None, log: Path | None) -> list[str]:
+    """One line per problem in the data, with its effect."""
+    others = summary.other_schemas
+    problems = [
+        (
+            clicks,
+            summary.rejected.total(),
+            f"clicks rejected by the same rules as in the job: {in_words(summary.rejected)}",
+        ),
         (
             profiles,
-            found.rejected_profiles.total(),
-            f"profiles rejected, as the job would: {in_words(found.rejected_profiles)}",
+            summary.rejected_profiles.total(),
+            f"profiles rejected by the same rules as in the job: {in_words(summary.rejected_profiles)}",
         ),
-        (clicks, found.duplicates, "records were there twice (partition and offset) and count once"),
+        (clicks, summary.duplicates, "duplicate records (same partition and offset), each counted once"),
         (
             clicks,
-            found.copies,
-            "events equal another one of the same user in everything; they are kept, as the job scores them too",
+            summary.copies,
+            "events are identical to another event of the same user; they are kept, because the job scores them too",
         ),
         (
             clicks,
-            found.skewed,
-            f"events of {found.skewed_users} users are dated more than {SKEW_MS // 60_000} min before an earlier one "
-            f"of the same user, by up to {_duration(found.largest_skew_ms)}: a clock is off, or the file is not in "
-            "order of arrival; their features leave out what is dated after them, and labels go by the dates",
+            summary.skewed,
+            f"events of {summary.skewed_users} users have event times more than {SKEW_MS // 60_000} min before an "
+            f"earlier event of the same user, by up to {_duration(summary.largest_skew_ms)}: a clock is wrong, or the "
+            "file is not in order of arrival. Their features exclude events with later event times; labels follow the "
+            "event times",
         ),
-        (log, others.total(), f"rows have another feature_schema_hash and are left out: {in_words(others)}"),
-        (log, found.logged["absent"], "rows are of no click that was read and are left out"),
-        (log, found.logged["differing"], "rows differ from an earlier one of the same event, which counts"),
+        (log, others.total(), f"rows have another feature_schema_hash and are skipped: {in_words(others)}"),
+        (log, summary.logged["absent"], "rows match no click that was read and are skipped"),
+        (log, summary.logged["differing"], "rows differ from an earlier row of the same event, which is used instead"),
     ]
-    return [f"{path}: {count} {what}" for path, count, what in told if count]
+    return [f"{path}: {count} {problem}" for path, count, problem in problems if count]
 
 
 def _duration(milliseconds: int) -> str:

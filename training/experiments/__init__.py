@@ -1,1 +1,4 @@
-"""Analysing experiments: sessions, the comparison of two arms, its report."""
+"""Analysis of experiments: reading sessions, comparing two arms, reporting.
+
+May import `training.bundles` and the layers below it.
+"""

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from udfs.measurement.effects import Moments
-from udfs.measurement.experiment import Arm, Verdict, judge
+from udfs.measurement.experiment import ArmStatistics, Verdict, judge
 from udfs.measurement.kpis import Kpi, values
 
 REVENUE = "revenue_per_session"
@@ -47,7 +47,7 @@ def compare(
         if len(users) < 2:
             raise ValueError(f"arm {name} has {len(users)} users: want at least 2; arms there are {_arms(sessions)}")
         moments = {kpi: kpi_moments(kpis[kpi], current, sessions[is_earlier], users) for kpi in kpis}
-        arms.append(Arm(name, len(users), moments))
+        arms.append(ArmStatistics(name, len(users), moments))
     verdict = judge(*arms, kpis, shares)
     money = None
     if REVENUE in verdict.findings:

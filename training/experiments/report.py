@@ -9,8 +9,11 @@ from matplotlib.figure import Figure
 
 from training.experiments.comparison import Report
 from udfs.measurement.effects import ALPHA
+from udfs.measurement.experiment import KpiResult
 
 TEMPLATE = "experiment.html"
+#: The states of a guardrail, for people.
+GUARDRAIL_TEXTS = {"held": "held", "broken": "broken", "open": "inconclusive"}
 
 
 def text(report: Report) -> str:
@@ -20,18 +23,22 @@ def text(report: Report) -> str:
         lines.append(f"{arm}: {report.users[arm]} users, {report.sessions[arm]} sessions")
     if report.money:
         value, low, high = report.money
-        lines.append(f"money that {report.treatment} brought: {value:+,.2f} ({low:+,.2f} to {high:+,.2f})")
+        lines.append(f"incremental revenue of {report.treatment}: {value:+,.2f} ({low:+,.2f} to {high:+,.2f})")
     lines.append("")
     for name, finding in report.findings.items():
         effect = finding.effect
-        told = "better" if finding.is_better else "worse" if finding.is_worse else "open"
         relative, low, high = effect.relative
-        guardrail = f", guardrail {finding.guardrail}" if finding.guardrail else ""
+        guardrail = f", guardrail {GUARDRAIL_TEXTS[finding.guardrail]}" if finding.guardrail else ""
         lines.append(
-            f"{name:22} {effect.treatment:10.4f} against {effect.baseline:10.4f}  "
-            f"{relative:+.1%} ({low:+.1%} to {high:+.1%})  {told}{guardrail}"
+            f"{name:22} {effect.treatment:10.4f} vs. {effect.baseline:10.4f}  "
+            f"{relative:+.1%} ({low:+.1%} to {high:+.1%})  {result_text(finding)}{guardrail}"
         )
     return "\n".join(lines)
+
+
+def result_text(finding: KpiResult) -> str:
+    """Whether the treatment is better, for people."""
+    return "better" if finding.is_better else "worse" if finding.is_worse else "not significant"
 
 
 def html(report: Report) -> bytes:
@@ -42,7 +49,9 @@ def html(report: Report) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template(TEMPLATE).render(report=report, plot=_plot(report), alpha=ALPHA)
+    page = environment.get_template(TEMPLATE).render(
+        report=report, plot=_plot(report), alpha=ALPHA, result_text=result_text, guardrail_texts=GUARDRAIL_TEXTS
+    )
     return page.encode()
 
 
@@ -57,7 +66,7 @@ def _plot(report: Report) -> str:
         axes.plot([low * 100, high * 100], [row, row], color="C0")
         axes.plot(value * 100, row, "o", color="C0")
     axes.axvline(0, linestyle=":", color="gray")
-    axes.set(yticks=range(len(shown)), yticklabels=list(reversed(shown)), xlabel="difference, % of the baseline")
+    axes.set(yticks=range(len(shown)), yticklabels=list(reversed(shown)), xlabel="Difference, % of the baseline")
     svg = io.StringIO()
     figure.savefig(svg, format="svg", metadata={"Date": None})
     drawn = svg.getvalue()

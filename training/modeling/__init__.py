@@ -1,4 +1,4 @@
-"""Fitting: kinds of models, model selection, calibration, export to ONNX.
+"""Fitting: model families, model selection, calibration, metrics, export to ONNX.
 
-May import `training.data`, `training.evaluation` and `training.bundles`.
+May import `training.data`.
 """

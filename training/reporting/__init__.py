@@ -1,1 +1,4 @@
-"""What a training is told to people and programs: report, recommendation, cost of serving, run in MLflow."""
+"""The results of a training for people and programs: report, recommendation, serving cost, run in MLflow.
+
+May import `training.experiments`, `training.bundles` and the layers below them.
+"""

@@ -24,7 +24,7 @@ WIDE_GAP = 0.05
 RELIABLE_USERS = 50
 
 
-class Decision(StrEnum):
+class ShipDecision(StrEnum):
     """What to do with a model."""
 
     SHIP = "ship"
@@ -39,7 +39,7 @@ class AlarmKind(StrEnum):
     SINGLE_FEATURE = "single_feature"
 
 
-class Outcome(StrEnum):
+class ComparisonOutcome(StrEnum):
     """How the model fares against a baseline."""
 
     WORSE = "worse"  # against the rule: no better
@@ -80,7 +80,7 @@ class ChanceLevel(_Reason, tag="chance_level"):
 class ComparedWithModel(_Reason, tag="compared_with_model"):
     """Another kind of model, trained on the same events; the difference is this model's AUC minus the other's."""
 
-    outcome: Outcome
+    outcome: ComparisonOutcome
     model: str
     auc_difference: Interval
 
@@ -88,7 +88,7 @@ class ComparedWithModel(_Reason, tag="compared_with_model"):
 class ComparedWithRule(_Reason, tag="compared_with_rule"):
     """The hand-written rule, both acting on the same share of events; differences are model minus rule."""
 
-    outcome: Outcome
+    outcome: ComparisonOutcome
     acted_on: float | None
     model_recall: float | None
     rule_recall: float | None
@@ -125,7 +125,7 @@ Reason = Alarm | ChanceLevel | ComparedWithModel | ComparedWithRule | RuleIsNoBa
 class Recommendation(msgspec.Struct, frozen=True):
     """A decision and its reasons, the decisive ones first."""
 
-    decision: Decision
+    decision: ShipDecision
     reasons: tuple[Reason, ...]
 
     @property
@@ -175,25 +175,25 @@ def find_alarms(evaluation: Evaluation) -> tuple[Alarm, ...]:
     return tuple(alarms)
 
 
-def _decide(trained: TrainedModel) -> tuple[Decision, tuple[Reason, ...]]:
+def _decide(trained: TrainedModel) -> tuple[ShipDecision, tuple[Reason, ...]]:
     """The decision, with the reasons that led to it."""
     evaluation = trained.evaluation
     if alarms := find_alarms(evaluation):
-        return Decision.DO_NOT_SHIP, alarms
+        return ShipDecision.DO_NOT_SHIP, alarms
     auc = evaluation.metrics["roc_auc"]
     if not auc.low > 0.5:
-        return Decision.DO_NOT_SHIP, (ChanceLevel(Interval.of(auc)),)
+        return ShipDecision.DO_NOT_SHIP, (ChanceLevel(Interval.of(auc)),)
     comparisons = _comparisons(evaluation)
     for outcome, decision in (
-        (Outcome.WORSE, Decision.DO_NOT_SHIP),
-        (Outcome.INCONCLUSIVE, Decision.SHIP_IN_SHADOW),
+        (ComparisonOutcome.WORSE, ShipDecision.DO_NOT_SHIP),
+        (ComparisonOutcome.INCONCLUSIVE, ShipDecision.SHIP_IN_SHADOW),
     ):
         for comparison in comparisons:
             if comparison.outcome == outcome:
                 return decision, (comparison,)
     if few := _few_positive_users(trained):
-        return Decision.SHIP_IN_SHADOW, (few, *comparisons)
-    return Decision.SHIP, comparisons
+        return ShipDecision.SHIP_IN_SHADOW, (few, *comparisons)
+    return ShipDecision.SHIP, comparisons
 
 
 def _comparisons(evaluation: Evaluation) -> tuple[ComparedWithRule | ComparedWithModel, ...]:
@@ -207,18 +207,18 @@ def _comparisons(evaluation: Evaluation) -> tuple[ComparedWithRule | ComparedWit
     return (*with_rule, *with_models)
 
 
-def _outcome(difference: Estimate) -> Outcome:
+def _outcome(difference: Estimate) -> ComparisonOutcome:
     if difference.high < 0:
-        return Outcome.WORSE
-    return Outcome.BETTER if difference.low > 0 else Outcome.INCONCLUSIVE
+        return ComparisonOutcome.WORSE
+    return ComparisonOutcome.BETTER if difference.low > 0 else ComparisonOutcome.INCONCLUSIVE
 
 
 def _compared_with_rule(rule: RuleBaseline) -> ComparedWithRule:
     difference = rule.differences["recall"]
     if not difference.value > 0:
-        outcome = Outcome.WORSE  # a rule is cheaper to run: to be as good is not enough
+        outcome = ComparisonOutcome.WORSE  # a rule is cheaper to run: to be as good is not enough
     else:
-        outcome = Outcome.BETTER if difference.low > 0 else Outcome.INCONCLUSIVE
+        outcome = ComparisonOutcome.BETTER if difference.low > 0 else ComparisonOutcome.INCONCLUSIVE
     return ComparedWithRule(
         outcome=outcome,
         acted_on=_defined(rule.acted_on.value),

@@ -10,16 +10,16 @@ from training.reporting.recommendation import (
     ChanceLevel,
     ComparedWithModel,
     ComparedWithRule,
-    Decision,
+    ComparisonOutcome,
     Diagnosis,
     FewPositiveUsers,
     Holdout,
     Interval,
     Limit,
-    Outcome,
     Reason,
     Recommendation,
     RuleIsNoBaseline,
+    ShipDecision,
 )
 
 #: Kinds of models, as people write them.
@@ -34,9 +34,9 @@ def recommendation_text(recommendation: Recommendation) -> str:
 def _opening(recommendation: Recommendation) -> str:
     if recommendation.alarms:
         return "Do not ship this model until its alarms are explained."
-    if recommendation.decision == Decision.DO_NOT_SHIP:
+    if recommendation.decision == ShipDecision.DO_NOT_SHIP:
         return "Do not ship this model."
-    if recommendation.decision == Decision.SHIP:
+    if recommendation.decision == ShipDecision.SHIP:
         return "Ship this model, in shadow first."
     if isinstance(recommendation.reasons[0], FewPositiveUsers):
         return "Run this model in shadow only."
@@ -65,10 +65,10 @@ def _chance_level(reason: ChanceLevel) -> str:
 
 
 _THAN_MODEL = {
-    Outcome.WORSE: "{model}, trained on the same events, ranks better (AUC difference {difference}). More users or a "
-    "hyperparameter search may change that.",
-    Outcome.INCONCLUSIVE: "It does not clearly rank better than {model} (AUC difference {difference}).",
-    Outcome.BETTER: "It ranks better than {model} (AUC difference {difference}).",
+    ComparisonOutcome.WORSE: "{model}, trained on the same events, ranks better (AUC difference {difference}). More "
+    "users or a hyperparameter search may change that.",
+    ComparisonOutcome.INCONCLUSIVE: "It does not clearly rank better than {model} (AUC difference {difference}).",
+    ComparisonOutcome.BETTER: "It ranks better than {model} (AUC difference {difference}).",
 }
 
 
@@ -81,9 +81,9 @@ def _compared_with_model(reason: ComparedWithModel) -> str:
 
 
 _THAN_RULE = {
-    Outcome.WORSE: "It is no better than the rule",
-    Outcome.INCONCLUSIVE: "It is not clearly better than the rule",
-    Outcome.BETTER: "It is better than the rule",
+    ComparisonOutcome.WORSE: "It is no better than the rule",
+    ComparisonOutcome.INCONCLUSIVE: "It is not clearly better than the rule",
+    ComparisonOutcome.BETTER: "It is better than the rule",
 }
 
 
@@ -98,7 +98,7 @@ def _compared_with_rule(reason: ComparedWithRule) -> str:
 
 @reason_text.register
 def _rule_is_no_baseline(_reason: RuleIsNoBaseline) -> str:
-    return "The rule acts on all of these events or on none, so it is no baseline here."
+    return "The rule acts on all of these events or on none, so it cannot serve as a baseline."
 
 
 @reason_text.register
@@ -121,9 +121,10 @@ def _holdout(reason: Holdout) -> str:
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
-    """Render what would make the model better."""
+    """Render what would improve the model."""
     text = (
-        f"The AUC is {diagnosis.training_auc:.3f} on training users and {diagnosis.held_out_auc:.3f} on held-out ones. "
+        f"The AUC is {diagnosis.training_auc:.3f} on training users and {diagnosis.held_out_auc:.3f} on held-out "
+        "users. "
     )
     if diagnosis.limit == Limit.VARIANCE:
         text += (
@@ -155,4 +156,4 @@ def _scaled(interval: Interval, factor: float) -> Interval:
 
 
 def _percent(share: float | None, digits: int = 0) -> str:
-    return "undefined" if share is None else f"{100 * share:.{digits}f} %"
+    return "undefined" if share is None else f"{100 * share:.{digits}f}%"

@@ -15,7 +15,7 @@ from training.bundles.trainer import TrainedModel
 from training.bundles.writer import file_digests
 from training.data.examples import Examples
 from training.evaluation.rule_baseline import describe_rule
-from training.modeling.metrics import METRICS, Estimate, Scored, estimate
+from training.modeling.metrics import METRICS, Estimate, LabelledScores, estimate
 from training.reporting.recommendation import diagnose, recommend
 from training.reporting.recommendation_text import NAMES, diagnosis_text, recommendation_text
 from udfs.contracts.packed_events import DEVICES, EVENT_KINDS
@@ -32,7 +32,7 @@ mpl.rcParams["svg.hashsalt"] = "purchase-intent"  # equal figures are to be equa
 
 
 def segments(trained: TrainedModel) -> list[dict]:
-    """The model's figures on parts of the holdout, with too few positives none."""
+    """The model's metrics by segment of the holdout; none for a segment with too few positives."""
     holdout, probability = trained.evaluation.holdout, trained.evaluation.probability
     rows = []
     for name, mask in _parts(holdout).items():
@@ -41,7 +41,7 @@ def segments(trained: TrainedModel) -> list[dict]:
             continue
         row = {"name": name, "rows": len(labels), "positives": int(labels.sum()), "metrics": None}
         if SMALLEST_SEGMENT <= labels.sum() < len(labels):
-            measured = Scored(labels, probability[mask], holdout.weight[mask], holdout.user[mask])
+            measured = LabelledScores(labels, probability[mask], holdout.weight[mask], holdout.user[mask])
             row["metrics"] = estimate(measured, {name: METRICS[name] for name in _SEGMENT_METRICS})
         rows.append(row)
     return rows
@@ -52,7 +52,7 @@ def _parts(examples: Examples) -> dict[str, np.ndarray]:
     columns = dict(zip(examples.names, examples.features.T))
     parts: dict[str, np.ndarray] = {}
     if (first_visit := columns.get("first_visit")) is not None:
-        parts |= {"user: in the first visit": first_visit == 1, "user: returning": first_visit != 1}
+        parts |= {"user: first visit": first_visit == 1, "user: returning": first_visit != 1}
     if (devices := columns.get("device")) is not None:
         parts |= {f"device: {device}": devices == code for code, device in enumerate(DEVICES)}
     if (countries := columns.get("country")) is not None:
@@ -79,10 +79,10 @@ def _bins(name: str, unit: str, values: np.ndarray, edges: tuple[int, ...]) -> d
 
 
 def mistakes(trained: TrainedModel) -> list[dict]:
-    """The rows that the model was most sure of and wrong about, one a user, with the events before and the reasons."""
+    """The most confident mistakes, one row per user, with the events before and the contributions."""
     evaluation = trained.evaluation
     holdout, names = evaluation.holdout, trained.manifest.features
-    found = []
+    rows = []
     for positive, order in (
         (False, np.argsort(-evaluation.probability, kind="stable")),
         (True, np.argsort(evaluation.probability, kind="stable")),
@@ -96,7 +96,7 @@ def mistakes(trained: TrainedModel) -> list[dict]:
             users.add(holdout.user[row])
             history = holdout.events[holdout.starts[row] : holdout.ends[row]][-MISTAKE_EVENTS:]
             kinds = [EVENT_KINDS[kind] if kind < len(EVENT_KINDS) else "other" for kind in history["kind"]]
-            found.append(
+            rows.append(
                 {
                     "user": str(holdout.user_ids[holdout.user[row]]),
                     "label": positive,
@@ -105,7 +105,7 @@ def mistakes(trained: TrainedModel) -> list[dict]:
                     "reasons": strongest(names, evaluation.contributions[row, :-1], MISTAKE_REASONS),
                 }
             )
-    return found
+    return rows
 
 
 def metrics_json(trained: TrainedModel) -> bytes:
@@ -138,15 +138,15 @@ def metrics_json(trained: TrainedModel) -> bytes:
 
 
 _MEANINGS = {
-    "roc_auc": ("ROC-AUC", "how often a positive scores above a negative; 0.5 is chance, 1 is perfect"),
+    "roc_auc": ("ROC-AUC", "how often a positive outranks a negative; 0.5 is chance, 1 is perfect"),
     "average_precision": (
-        "average precision",
+        "Average precision",
         "precision over all thresholds; the positive rate is chance, 1 is perfect",
     ),
-    "log_loss": ("log loss", "error of the probabilities; lower is better"),
+    "log_loss": ("Log loss", "error of the probabilities; lower is better"),
     "brier": ("Brier score", "mean squared error of the probabilities; lower is better"),
-    "positive_rate": ("positive rate", "share of events with a positive label"),
-    "mean_probability": ("mean score", "should be close to the positive rate"),
+    "positive_rate": ("Positive rate", "share of events with a positive label"),
+    "mean_probability": ("Mean score", "should be close to the positive rate"),
 }
 
 
@@ -204,29 +204,29 @@ def _draw_gains(axes, evaluation) -> None:
     axes.plot(shares, [gain.value for gain in gains], marker="o")
     axes.fill_between(shares, [gain.low for gain in gains], [gain.high for gain in gains], alpha=0.2)
     axes.plot([0, 1], [0, 1], linestyle=":", color="gray")
-    axes.set(xlabel="share of events acted on", ylabel="share of positives reached", title="Gain")
+    axes.set(xlabel="Share of events acted on", ylabel="Share of positives reached", title="Gain")
 
 
 def _draw_calibration(axes, evaluation) -> None:
     predicted = [row["predicted"] for row in evaluation.calibration]
-    seen = [row["seen"] for row in evaluation.calibration]
-    axes.vlines(predicted, [found.low for found in seen], [found.high for found in seen])
-    axes.plot(predicted, [found.value for found in seen], marker="o")
-    top = max([*predicted, *(found.high for found in seen)])
+    observed = [row["seen"] for row in evaluation.calibration]
+    axes.vlines(predicted, [rate.low for rate in observed], [rate.high for rate in observed])
+    axes.plot(predicted, [rate.value for rate in observed], marker="o")
+    top = max([*predicted, *(rate.high for rate in observed)])
     axes.plot([0, top], [0, top], linestyle=":", color="gray")
-    axes.set(xlabel="predicted", ylabel="seen", title="Calibration")
+    axes.set(xlabel="Mean score", ylabel="Observed positive rate", title="Calibration")
 
 
 def _draw_learning(axes, evaluation) -> None:
     rows = [point["rows"] for point in evaluation.learning_curve]
-    for name, text in (("seen", "users seen"), ("held_out", "held-out users")):
+    for name, text in (("seen", "Training users"), ("held_out", "Held-out users")):
         axes.plot(rows, [point[name] for point in evaluation.learning_curve], marker="o", label=text)
     axes.legend()
-    axes.set(xlabel="training events", ylabel="AUC", title="Learning curve")
+    axes.set(xlabel="Training events", ylabel="AUC", title="Learning curve")
 
 
 def _draw_importance(axes, evaluation) -> None:
     top = evaluation.importance[:15][::-1]
-    axes.barh([name for name, _ in top], [lost for _, lost in top])
+    axes.barh([name for name, _ in top], [drop for _, drop in top])
     axes.tick_params(axis="y", labelsize=7)
-    axes.set(xlabel="AUC lost when shuffled", title="Permutation importance")
+    axes.set(xlabel="AUC drop when shuffled", title="Permutation importance")

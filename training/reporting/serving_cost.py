@@ -1,6 +1,6 @@
-"""What pruning saves the job for each event, or costs it: fewer features can take more trees.
+"""The serving cost per event with and without pruning: a model with fewer features can need more trees.
 
-It is measured here and now, so it belongs on a console and into no file.
+The cost is measured on this machine at this moment, so it is printed and not written to any file.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ BATCH_ROWS, BATCHES = 500, 40
 
 
 def saving(trained: TrainedModel) -> str | None:
-    """What an event costs with the features kept and with all of them, in a line; None where all are kept.
+    """The cost per event with the kept features and with all features, in one line; None if all are kept.
 
     Measured in batches of rows of the holdout, on one thread as in the job.
     """
@@ -28,16 +28,16 @@ def saving(trained: TrainedModel) -> str | None:
     manifest, whole, holdout = trained.manifest, trained.unpruned, trained.evaluation.holdout
     kept = native_predict(find_model_file(trained.files), trained.model)
     models = [
-        ("the features kept", manifest.features, trained.evaluation.rounds, kept),
+        ("the kept features", manifest.features, trained.evaluation.rounds, kept),
         ("all features", whole.names, whole.rounds, native_predict(whole.file, whole.content())),
     ]
     servers = [_server(names, predict, holdout, manifest.history_length) for _, names, _, predict in models]
-    told = [
-        f"{features:.1f} us of features and {prediction:.1f} us of prediction with {what} "
-        f"({len(names)}, {rounds} trees)"
+    costs = [
+        f"{features:.1f} µs for features and {prediction:.1f} µs for prediction with {what} "
+        f"({len(names)} features, {rounds} trees)"
         for (what, names, rounds, _), (features, prediction) in zip(models, _costs_us(servers, len(holdout)))
     ]
-    return f"an event costs {', '.join(told)}: batches of {BATCH_ROWS}, one thread, this machine"
+    return f"cost per event: {', '.join(costs)}; measured in batches of {BATCH_ROWS} on one thread of this machine"
 
 
 def _server(

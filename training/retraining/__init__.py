@@ -1,1 +1,4 @@
-"""Retraining by itself: triggers, a run from archive to shadow, gates, automatic ramps."""
+"""Automatic retraining: triggers, a run from the archive to a model in shadow, gates, automatic ramps.
+
+May import all packages of `training` except `training.simulation`.
+"""

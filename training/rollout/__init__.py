@@ -1,1 +1,4 @@
-"""Changing who serves: commands on a rollout, the checks they pass, and the ledger they are written to."""
+"""Changes of the rollout: commands, the checks that they must pass, and the ledger that records them.
+
+May import `training.experiments`, `training.bundles` and the layers below them.
+"""

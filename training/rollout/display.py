@@ -14,19 +14,19 @@ SHOWN = {METRIC: "AUC", "test_average_precision": "average precision", "test_log
 
 
 def serving_lines(registry: Registry, entry: Entry) -> list[str]:
-    """What an entry lets serve: the arms, what is known of their models, and what comes next."""
+    """An entry's rollout: the arms, the metrics of their models, and the next step."""
     rollout = entry.rollout
     control, steps = rollout.control, rollout.steps
     rest = 1 - control.share - sum(part.share for part in rollout.challengers)
     lines = [entry_line(entry)]
-    others = "" if rollout.eligible is None else "; and all who are not eligible"
+    others = "" if rollout.eligible is None else "; also serves ineligible users"
     lines.append(f"champion    {rest:7.2%}  {rollout.champion}{others}")
     if control.at_most:
-        lines.append(f"control     {control.share:7.2%}  the rule decides; at most {control.at_most:g}")
+        lines.append(f"control     {control.share:7.2%}  rule-based, no model; maximum share {_share(control.at_most)}")
     for part in rollout.challengers:
         step = next((step for step in steps if step.share > part.share), None)
-        planned = f", next {min(step.share, part.at_most):g}" if step and part.share < part.at_most else ""
-        lines.append(f"challenger  {part.share:7.2%}  {part.version}; at most {part.at_most:g}{planned}")
+        planned = f", next step {_share(min(step.share, part.at_most))}" if step and part.share < part.at_most else ""
+        lines.append(f"challenger  {part.share:7.2%}  {part.version}; maximum share {_share(part.at_most)}{planned}")
         lines += _guardrails(rollout, part.share)
     lines += [f"shadow               {version}" for version in rollout.shadows]
     lines += ["", *(f"{version}: {_metrics(registry, version)}" for version in rollout.versions)]
@@ -36,7 +36,7 @@ def serving_lines(registry: Registry, entry: Entry) -> list[str]:
 def bundle_lines(registry: Registry) -> list[str]:
     """A line for each staged bundle."""
     lines = [f"{version}: {_metrics(registry, version)}" for version in registry.versions()]
-    return lines or ["no bundle is staged: `stage DIR` does"]
+    return lines or ["no bundles are staged; stage one with `stage DIR`"]
 
 
 def ledger_lines(registry: Registry) -> list[str]:
@@ -45,42 +45,51 @@ def ledger_lines(registry: Registry) -> list[str]:
     for number in registry.numbers():
         try:
             entry = registry.entry(number)
-            lines.append(f"{number}  not whole, passed over" if entry is None else entry_line(entry))
+            lines.append(f"{number}  incomplete, skipped" if entry is None else entry_line(entry))
         except RegistryError as error:
             lines.append(f"{number}  {error}")
-    return lines or ["the ledger is empty: `start VERSION --champion` begins it"]
+    return lines or ["the ledger is empty; start it with `start VERSION --champion`"]
 
 
 def entry_line(entry: Entry) -> str:
     """Who, when, what, why."""
     notes = [f"restores {entry.restores}"] if entry.restores else []
     notes += ["forced"] if entry.forced else []
-    told = f" ({', '.join(notes)})" if notes else ""
+    suffix = f" ({', '.join(notes)})" if notes else ""
     when = f"{entry.at:%Y-%m-%d %H:%M:%S} UTC"
-    return f"{entry.number}  {when}  {entry.by}: {shlex.join(entry.command)}{told}: {entry.why}"
+    return f"{entry.number}  {when}  {entry.by}: {shlex.join(entry.command)}{suffix}: {entry.why}"
 
 
 def _guardrails(rollout: Rollout, share: float) -> list[str]:
-    """What must hold at the step that a share has reached."""
+    """The guardrails of the step that a share has reached."""
     reached = [step.guardrails for step in rollout.steps if step.share <= share]
     held = ", ".join(f"{kpi} {worse:.1%}" for kpi, worse in reached[-1].items()) if reached else ""
-    return [f"{'':21}may be worse than the champion by: {held}"] if held else []
+    return [f"{'':21}guardrails, maximum loss against the champion: {held}"] if held else []
 
 
 def _metrics(registry: Registry, version: str) -> str:
     try:
         manifest = registry.manifest(version)
     except (BundleError, RegistryError) as error:
-        return f"must not serve: {error}"
+        return f"cannot serve: {error}"
     metrics = manifest.metrics
-    told = []
+    parts = []
     for name, title in SHOWN.items():
         if name in metrics:
             interval = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
-            told.append(
+            parts.append(
                 f"{title} {metrics[name]:.4f}" + ("" if None in interval else " ({:.4f} to {:.4f})".format(*interval))
             )
-    return f"{', '.join(told) or 'no metrics'}; {manifest.label}; made {manifest.created_at:%Y-%m-%d %H:%M}"
+    return f"{', '.join(parts) or 'no metrics'}; {manifest.label}; created {manifest.created_at:%Y-%m-%d %H:%M} UTC"
+
+
+def _share(share: float) -> str:
+    """A share as a percentage, without digits that are 0.
+
+    >>> _share(0.05), _share(0.125)
+    ('5%', '12.5%')
+    """
+    return f"{100 * share:g}%"
 
 
 def _in_json(rule: Rule) -> str:
@@ -90,7 +99,7 @@ def _in_json(rule: Rule) -> str:
 def _settings(rollout: Rollout) -> list[str]:
     return [
         "",
-        f"salt {rollout.salt}; steps {', '.join(f'{step.share:g}' for step in rollout.steps)}",
+        f"salt {rollout.salt}; steps {', '.join(_share(step.share) for step in rollout.steps)}",
         f"rule {'none' if rollout.rule is None else _in_json(rollout.rule)}",
-        f"eligible {'everybody' if rollout.eligible is None else _in_json(rollout.eligible)}",
+        f"eligible {'all users' if rollout.eligible is None else _in_json(rollout.eligible)}",
     ]

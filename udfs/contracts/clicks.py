@@ -19,7 +19,7 @@ Money = Annotated[float, Meta(ge=0, le=1e9)]
 
 
 class Item(msgspec.Struct, gc=False):
-    """An entry of GA4's `items`; the first one describes the event where the event itself does not."""
+    """An entry of GA4's `items`; the first one fills in fields that the event itself leaves out."""
 
     item_id: Identifier | None = None
     item_category: Identifier | None = None
@@ -28,26 +28,29 @@ class Item(msgspec.Struct, gc=False):
 
 
 class Click(msgspec.Struct, gc=False):
-    """A record of the clicks topic: a GA4 event and its parameters, flat. Unknown fields are ignored."""
+    """A record of the clicks topic: a GA4 event with its parameters, as a flat object. Unknown fields are ignored."""
 
-    user_id: Annotated[str, Meta(min_length=1, max_length=128, description="who; the key of all state")]
+    user_id: Annotated[str, Meta(min_length=1, max_length=128, description="the user's id; the key of all state")]
     event_name: Annotated[
-        str, Meta(min_length=1, max_length=64, description="GA4 name; unknown ones are kept as other")
+        str, Meta(min_length=1, max_length=64, description="GA4 event name; an unknown name counts as other")
     ]
-    event_time: Annotated[int, Meta(ge=0, le=LATEST_TIME_MS, description="milliseconds since 1970-01-01 UTC")]
+    event_time: Annotated[
+        int, Meta(ge=0, le=LATEST_TIME_MS, description="when the event happened, ms since 1970-01-01 UTC")
+    ]
     event_id: Annotated[str, Meta(max_length=128, description="copied to the score")] | None = None
     item_id: Identifier | None = None
     item_category: Identifier | None = None
-    price: Annotated[float, Meta(ge=0, le=1e9, description="of one unit")] | None = None
+    price: Annotated[float, Meta(ge=0, le=1e9, description="price of one unit")] | None = None
     quantity: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     value: (
-        Annotated[float, Meta(ge=0, le=1e9, description="of the whole event; price x quantity when missing")] | None
+        Annotated[float, Meta(ge=0, le=1e9, description="value of the whole event; if missing, price x quantity")]
+        | None
     ) = None
     items: list[Item] | None = None
     page_location: Annotated[str, Meta(max_length=2048)] | None = None
     page_type: Annotated[str, Meta(max_length=64, description="one of " + ", ".join(PAGE_TYPES))] | None = None
     creative_slot: (
-        Annotated[str, Meta(max_length=256, description="where on the page promoted content stood")] | None
+        Annotated[str, Meta(max_length=256, description="position of promoted content on the page")] | None
     ) = None
     percent_scrolled: Annotated[int, Meta(ge=0, le=100)] | None = None
     engagement_time_msec: Annotated[int, Meta(ge=0, le=86_400_000)] | None = None

@@ -47,21 +47,21 @@ Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 UserId = Annotated[str, Meta(min_length=1, max_length=128, description="the user's id; also the record's key")]
-EventId = Annotated[str, Meta(max_length=128, description="of the click, where it had one")]
+EventId = Annotated[str, Meta(max_length=128, description="id of the click's event, if it has one")]
 EventName = Annotated[
     str,
     Meta(
-        description="GA4's name; other for a name that the contract does not keep",
+        description="GA4 event name; other for a name that the contract does not keep",
         extra_json_schema=_one_of(EVENT_KINDS),
     ),
 ]
 EventTime = Annotated[int, Meta(description="when the click happened, ms since 1970-01-01 UTC")]
 ModelScore = Annotated[Share, Meta(description="the model's probability of its label", extra={"sql": "FLOAT"})]
 Decision = Annotated[
-    bool, Meta(description="whether to act: the score is at least model.threshold; in control, what the rule says")
+    bool, Meta(description="whether to act: the score is at least model.threshold; in control, the rule decides")
 ]
-DecidingArm = Annotated[str, Meta(description="who decided", extra_json_schema=_one_of(ARMS))]
-ModelVersion = Annotated[str, Meta(min_length=1, description="version of the bundle whose score it is")]
+DecidingArm = Annotated[str, Meta(description="the user's arm", extra_json_schema=_one_of(ARMS))]
+ModelVersion = Annotated[str, Meta(min_length=1, description="version of the bundle that computed the score")]
 ScoredAt = Annotated[int, Meta(description="when it was scored, ms since 1970-01-01 UTC")]
 SourcePartition = Annotated[int, Meta(ge=0, description="partition of the click", extra={"sql": "INT"})]
 SourceOffset = Annotated[int, Meta(ge=0, description="offset of the click")]
@@ -84,7 +84,7 @@ class Score(msgspec.Struct, gc=False):
 
 
 class FeatureVector(msgspec.Struct, gc=False):
-    """The exact vector that was scored."""
+    """The exact feature vector that was scored."""
 
     user_id: UserId
     event_id: EventId | None
@@ -94,7 +94,7 @@ class FeatureVector(msgspec.Struct, gc=False):
     feature_schema_hash: Annotated[
         str, Meta(description="as in the bundle's manifest, whose features name the columns")
     ]
-    features: Annotated[bytes, Meta(description="float32, little endian, as base64; NaN is missing")]
+    features: Annotated[bytes, Meta(description="float32 values, little endian, in base64; NaN is missing")]
     source_partition: SourcePartition
     source_offset: SourceOffset
 
@@ -106,25 +106,25 @@ class ShadowScores(msgspec.Struct, gc=False):
     event_id: EventId | None
     event_time: EventTime
     model_version: ModelVersion
-    score: Annotated[Share, Meta(description="of the model that served", extra={"sql": "FLOAT"})]
+    score: Annotated[Share, Meta(description="score of the serving model", extra={"sql": "FLOAT"})]
     shadow_versions: Annotated[
         list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, description="versions of the shadows")
     ]
     shadow_scores: Annotated[
-        list[Share], Meta(min_length=1, description="each shadow's score, at the place of its version")
+        list[Share], Meta(min_length=1, description="score of each shadow, at the index of its version")
     ]
     scored_at: ScoredAt
     source_partition: SourcePartition
     source_offset: SourceOffset
 
 
-RejectedTopic = Annotated[str, Meta(description="of the rejected record")]
-RejectedPartition = Annotated[int, Meta(ge=0, description="of the rejected record", extra={"sql": "INT"})]
-RejectedOffset = Annotated[int, Meta(ge=0, description="of the rejected record")]
+RejectedTopic = Annotated[str, Meta(description="topic of the rejected record")]
+RejectedPartition = Annotated[int, Meta(ge=0, description="partition of the rejected record", extra={"sql": "INT"})]
+RejectedOffset = Annotated[int, Meta(ge=0, description="offset of the rejected record")]
 
 
 class DeadLetter(msgspec.Struct, gc=False):
-    """A rejected record, and why."""
+    """A rejected record and the reason."""
 
     topic: RejectedTopic
     partition: RejectedPartition
@@ -133,13 +133,17 @@ class DeadLetter(msgspec.Struct, gc=False):
         str,
         Meta(
             pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z$",
-            description="of the rejected record",
+            description="Kafka timestamp of the rejected record",
             extra_json_schema={"format": "date-time"},
         ),
     ]
-    reason: Annotated[str, Meta(description="stable code", extra_json_schema=_one_of(Reason))]
-    message: Annotated[str, Meta(description="what exactly, with the field's path")]
-    original: Annotated[bytes, Meta(description="its bytes as base64; null for a record without value")] | None = None
+    reason: Annotated[
+        str, Meta(description="code of the violated rule, stable across releases", extra_json_schema=_one_of(Reason))
+    ]
+    message: Annotated[str, Meta(description="the violation in detail, with the path of the field")]
+    original: (
+        Annotated[bytes, Meta(description="the record's bytes in base64; null for a record without a value")] | None
+    ) = None
 
     @property
     def position(self) -> Position:
@@ -152,17 +156,19 @@ class DeadLetter(msgspec.Struct, gc=False):
 
 
 class RequeuedLetter(msgspec.Struct, gc=False):
-    """A dead letter whose record was sent back."""
+    """A dead letter whose record was sent back to its topic."""
 
     topic: RejectedTopic
     partition: RejectedPartition
     offset: RejectedOffset
-    reason: Annotated[str, Meta(description="as in dead_letters", extra_json_schema=_one_of(Reason))]
-    requeued_at: Annotated[int, Meta(description="when it was sent back, ms since 1970-01-01 UTC")]
+    reason: Annotated[
+        str, Meta(description="reason of the rejection, as in dead_letters", extra_json_schema=_one_of(Reason))
+    ]
+    requeued_at: Annotated[int, Meta(description="when the record was sent back, ms since 1970-01-01 UTC")]
 
 
 class Outcome(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """What came of one score, when its horizon has passed."""
+    """The outcome of one score, once the label horizon has passed."""
 
     user_id: UserId
     event_id: EventId | None = None
@@ -174,26 +180,28 @@ class Outcome(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     model_version: ModelVersion
     label: Annotated[bool, Meta(description="whether the outcome followed within the horizon")]
     evaluated: Annotated[
-        bool, Meta(description="whether the label is for such events; what measures models leaves the others out")
+        bool, Meta(description="whether the label applies to this kind of event; model quality ignores the others")
     ]
-    matured_at: Annotated[int, Meta(description="event_time and the horizon, ms since 1970-01-01 UTC")]
+    matured_at: Annotated[int, Meta(description="event_time plus the horizon, ms since 1970-01-01 UTC")]
     source_partition: SourcePartition
     source_offset: SourceOffset
 
 
 class ModelQuality(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """How good the scores of one minute were, of one model and arm."""
+    """Quality of the scores of one minute, model and arm."""
 
-    event_minute: Annotated[int, Meta(description="the minute of the clicks, ms since 1970-01-01 UTC")]
+    event_minute: Annotated[int, Meta(description="minute of the clicks, ms since 1970-01-01 UTC")]
     model_version: ModelVersion
     arm: DecidingArm
-    scores: Annotated[int, Meta(ge=1, description="how many evaluated outcomes")]
-    roc_auc: Annotated[Share, Meta(description="area under the ROC curve; null where all labels are alike")] | None = (
+    scores: Annotated[int, Meta(ge=1, description="number of evaluated outcomes")]
+    roc_auc: Annotated[Share, Meta(description="area under the ROC curve; null if all labels are equal")] | None = None
+    average_precision: Annotated[Share, Meta(description="average precision; null if all labels are equal")] | None = (
         None
     )
-    average_precision: Annotated[Share, Meta(description="null where all labels are alike")] | None = None
     log_loss: Annotated[float, Meta(ge=0, description="mean logarithmic loss, in nats")]
-    mean_score: Annotated[Share, Meta(description="mean of the scores: where they are calibrated, the positive rate")]
+    mean_score: Annotated[
+        Share, Meta(description="mean of the scores; equals the positive rate if the scores are calibrated")
+    ]
     positive_rate: Annotated[Share, Meta(description="share of the labels that are positive")]
 
 
@@ -215,11 +223,12 @@ class Session(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     model_version: (
         Annotated[str, Meta(description="of the session's first score; null when nothing was scored")] | None
     ) = None
-    started_at: Annotated[int, Meta(description="its first event, ms since 1970-01-01 UTC")]
-    ended_at: Annotated[int, Meta(description="its last event, ms since 1970-01-01 UTC")]
-    # Not enforced: where topic scores goes back further than topic clicks, there are sessions of scores alone.
-    events: Annotated[int, Meta(description="how many", extra_json_schema={"minimum": 1})]
-    pages: Annotated[Count, Meta(description="different page locations, or items without one")]
+    started_at: Annotated[int, Meta(description="time of its first event, ms since 1970-01-01 UTC")]
+    ended_at: Annotated[int, Meta(description="time of its last event, ms since 1970-01-01 UTC")]
+    events: Annotated[int, Meta(ge=1, description="number of events")]
+    pages: Annotated[
+        Count, Meta(description="number of distinct page locations, or of distinct items where events have no location")
+    ]
     view_promotions: Annotated[Count, Meta(description="number of view_promotion events")]
     select_promotions: Annotated[Count, Meta(description="number of select_promotion events")]
     add_to_carts: Annotated[Count, Meta(description="number of add_to_cart events")]
@@ -227,94 +236,110 @@ class Session(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     form_starts: Annotated[Count, Meta(description="number of form_start events")]
     form_submits: Annotated[Count, Meta(description="number of form_submit events")]
     purchases: Annotated[Count, Meta(description="number of purchase events")]
-    revenue: Annotated[float, Meta(ge=0, description="value of its purchases")]
+    revenue: Annotated[float, Meta(ge=0, description="total value of its purchases")]
 
 
 KpiName = Annotated[str, Meta(min_length=1, description="name of the KPI, as in conf/kpis.yaml")]
 
 
 class KpiValue(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """One KPI of one window and arm, and for promotions of one placement."""
+    """One KPI for one window and arm; for promotion KPIs also for one placement."""
 
     window_start: Annotated[int, Meta(description="when the window begins, ms since 1970-01-01 UTC")]
-    window: Annotated[str, Meta(description="how long the window is", extra_json_schema=_one_of(("minute", "hour")))]
+    window: Annotated[str, Meta(description="length of the window", extra_json_schema=_one_of(("minute", "hour")))]
     arm: (
         Annotated[str, Meta(description="null for sessions without a score", extra_json_schema=_one_of(ARMS))] | None
     ) = None
-    placement: Annotated[str, Meta(description="where on the page; null where the KPI is of whole sessions")] | None = (
+    placement: Annotated[str, Meta(description="position on the page; null if the KPI is of whole sessions")] | None = (
         None
     )
     kpi: KpiName
     numerator: Annotated[float, Meta(description="as in conf/kpis.yaml")]
     denominator: Annotated[float, Meta(ge=0, description="as in conf/kpis.yaml")]
-    value: Annotated[float, Meta(description="numerator over denominator; null where that is 0")] | None = None
+    value: (
+        Annotated[float, Meta(description="numerator divided by denominator; null if the denominator is 0")] | None
+    ) = None
 
 
 class ExperimentResult(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """The effect of a treatment on one KPI, as of the end of an interval."""
+    """The effect of a treatment on one KPI, at the end of an interval."""
 
     at: Annotated[int, Meta(description="end of the interval, by the job's clock, ms since 1970-01-01 UTC")]
-    treatment: Annotated[str, Meta(description="the arm whose effect it is", extra_json_schema=_one_of(ARMS))]
-    baseline: Annotated[str, Meta(description="the arm that it is compared with", extra_json_schema=_one_of(ARMS))]
+    treatment: Annotated[str, Meta(description="arm whose effect is measured", extra_json_schema=_one_of(ARMS))]
+    baseline: Annotated[str, Meta(description="arm it is compared with", extra_json_schema=_one_of(ARMS))]
     kpi: KpiName
-    treatment_users: Annotated[Count, Meta(description="users of the treatment")]
-    baseline_users: Annotated[Count, Meta(description="users of the baseline")]
-    treatment_value: Annotated[float, Meta(description="the KPI of the treatment")] | None = None
-    baseline_value: Annotated[float, Meta(description="the KPI of the baseline")] | None = None
+    treatment_users: Annotated[Count, Meta(description="number of users in the treatment arm")]
+    baseline_users: Annotated[Count, Meta(description="number of users in the baseline arm")]
+    treatment_value: Annotated[float, Meta(description="KPI of the treatment arm")] | None = None
+    baseline_value: Annotated[float, Meta(description="KPI of the baseline arm")] | None = None
     difference: Annotated[float, Meta(description="treatment minus baseline, after CUPED")] | None = None
-    low: Annotated[float, Meta(description="lower end of the interval that holds at every look")] | None = None
-    high: Annotated[float, Meta(description="upper end of the interval that holds at every look")] | None = None
-    p_value: Annotated[Share, Meta(description="valid at every look")] | None = None
-    is_better: Annotated[bool, Meta(description="significantly, after Holm's correction over all KPIs")]
-    is_worse: Annotated[bool, Meta(description="significantly, after Holm's correction over all KPIs")]
+    low: (
+        Annotated[float, Meta(description="lower end of the confidence interval, which is valid at every look")] | None
+    ) = None
+    high: (
+        Annotated[float, Meta(description="upper end of the confidence interval, which is valid at every look")] | None
+    ) = None
+    p_value: Annotated[Share, Meta(description="p-value of the difference, valid at every look")] | None = None
+    is_better: Annotated[
+        bool, Meta(description="whether the KPI is significantly better, after Holm's correction over all KPIs")
+    ]
+    is_worse: Annotated[
+        bool, Meta(description="whether the KPI is significantly worse, after Holm's correction over all KPIs")
+    ]
     guardrail: (
         Annotated[
             str,
-            Meta(description="null where the KPI has none", extra_json_schema=_one_of(("held", "broken", "open"))),
+            Meta(
+                description="state of the KPI's guardrail; null if it has none",
+                extra_json_schema=_one_of(("held", "broken", "open")),
+            ),
         ]
         | None
     ) = None
     sample_ratio_p: (
-        Annotated[Share, Meta(description="of the users against experiments.shares; null without shares")] | None
+        Annotated[Share, Meta(description="p-value of the user counts against experiments.shares; null without shares")]
+        | None
     ) = None
     action: (
         Annotated[
             str,
-            Meta(description="what to do about the whole experiment", extra_json_schema=_one_of(ExperimentAction)),
+            Meta(description="recommendation for the whole experiment", extra_json_schema=_one_of(ExperimentAction)),
         ]
         | UnsetType  # in records of earlier releases
     ) = UNSET
     decision: Annotated[
         str,
         Meta(
-            description="of the whole experiment, in words: the action and why",
+            description="the recommendation in words, with the reason",
             extra_json_schema={"pattern": "^(Ship|Stop|Keep running|Fix first)"},
         ),
     ]
 
 
 class FeatureDrift(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """A feature in a window against training."""
+    """A feature in a window, compared with training."""
 
-    name: Annotated[str, Meta(description="of the feature")]
+    name: Annotated[str, Meta(description="name of the feature")]
     psi: Annotated[float, Meta(ge=0, description="Population Stability Index against training, corrected for chance")]
-    level: Annotated[str, Meta(description="of this feature", extra_json_schema=_one_of(LEVELS))]
+    level: Annotated[str, Meta(description="drift level of this feature", extra_json_schema=_one_of(LEVELS))]
     missing: Annotated[Share, Meta(description="share of rows without a value")]
     unseen: Annotated[Share, Meta(description="share of rows with a value that training never saw")]
-    shares: Annotated[list[Share], Meta(description="of the known values, in the bins of the bundle's reference.json")]
+    shares: Annotated[
+        list[Share], Meta(description="share of the known values in each bin of the bundle's reference.json")
+    ]
 
 
 class DriftWindow(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """Features and scores of one window against training."""
+    """Features and scores of one window, compared with training."""
 
-    window_start: Annotated[int, Meta(description="of the clicks' times, ms since 1970-01-01 UTC")]
-    window_end: Annotated[int, Meta(description="outside the window, ms since 1970-01-01 UTC")]
+    window_start: Annotated[int, Meta(description="start of the event-time window, ms since 1970-01-01 UTC")]
+    window_end: Annotated[int, Meta(description="end of the window (exclusive), ms since 1970-01-01 UTC")]
     model_version: ModelVersion
-    rows: Annotated[int, Meta(ge=1, description="vectors in the window")]
-    level: Annotated[str, Meta(description="that of the worst feature", extra_json_schema=_one_of(LEVELS))]
+    rows: Annotated[int, Meta(ge=1, description="number of vectors in the window")]
+    level: Annotated[str, Meta(description="level of the worst feature", extra_json_schema=_one_of(LEVELS))]
     score_psi: Annotated[
         float,
-        Meta(ge=0, description="Population Stability Index against training, corrected for chance, of the score"),
+        Meta(ge=0, description="Population Stability Index of the score against training, corrected for chance"),
     ]
     label_rate: (
         Annotated[
@@ -323,9 +348,9 @@ class DriftWindow(msgspec.Struct, gc=False, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    moved: Annotated[list[str], Meta(description="names at watch or alarm, those that moved most first")]
+    moved: Annotated[list[str], Meta(description="names of the features at watch or alarm, by decreasing index")]
     features: Annotated[
-        list[FeatureDrift], Meta(min_length=1, description="each feature, and the score by the name score")
+        list[FeatureDrift], Meta(min_length=1, description="one entry per feature, and one named score for the score")
     ]
 
 

@@ -37,15 +37,15 @@ NO_PROFILE = _pack(NO_DAY, 0, 0, 0, -1, 0)
 
 
 class Profile(msgspec.Struct, gc=False):
-    """A record of the compacted profiles topic, the newest one of a user counts. Unknown fields are ignored."""
+    """A record of the compacted profiles topic; the newest one per user counts. Unknown fields are ignored."""
 
     user_id: Annotated[str, Meta(min_length=1, max_length=128)]
-    country: Annotated[str, Meta(pattern="^[A-Za-z]{2}$", description="ISO 3166-1 alpha-2")] | None = None
+    country: Annotated[str, Meta(pattern="^[A-Za-z]{2}$", description="ISO 3166-1 alpha-2 code")] | None = None
     age_band: Annotated[str, Meta(max_length=64, description="one of " + ", ".join(AGE_BANDS))] | None = None
     membership_tier: Annotated[str, Meta(max_length=64, description="one of " + ", ".join(MEMBERSHIP_TIERS))] | None = (
         None
     )
-    signup_date: Annotated[date, Meta(description="ISO 8601")] | None = None
+    signup_date: Annotated[date, Meta(description="ISO 8601 date")] | None = None
     marketing_consent: bool | None = None
 
 

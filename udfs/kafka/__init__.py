@@ -1,4 +1,4 @@
-"""Kafka from Python: client properties, connections that report their failures in one way, topics read to their end.
+"""Kafka from Python: client properties, connections that all fail with one error, topics read to their end.
 
-It may import kafka-python and udfs, and nothing of jobs, training, dashboard or pyflink.
+May import kafka-python and the layers below `udfs.kafka`. `udfs.kafka.properties` works without kafka-python.
 """

@@ -1,4 +1,4 @@
-"""Statistics of what was scored: labels, model quality, KPIs, effects of an experiment, drift.
+"""Measuring models and experiments: labels, model quality, KPIs, effects of an experiment, drift.
 
-May import `udfs.contracts`, `udfs.features` and `udfs.config`.
+May import `udfs.features` and the layers below it.
 """

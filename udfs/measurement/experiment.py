@@ -15,7 +15,7 @@ PAIRS = tuple(combinations_with_replacement(range(4), 2))
 
 
 @dataclass(frozen=True)
-class Arm:
+class ArmStatistics:
     """An arm of an experiment: how many users it has, and their moments by KPI."""
 
     name: str
@@ -23,7 +23,7 @@ class Arm:
     moments: dict[str, Moments]
 
     @classmethod
-    def of_sums(cls, name: str, sums: Sequence[float], kpis: Sequence[str]) -> "Arm":
+    def of_sums(cls, name: str, sums: Sequence[float], kpis: Sequence[str]) -> "ArmStatistics":
         """From the users and, of each KPI in their order, four sums and the sums of the products PAIRS."""
         users, size = round(sums[0]), 4 + len(PAIRS)
         moments = {}
@@ -36,7 +36,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Finding:
+class KpiResult:
     """A KPI's effect, and what it means."""
 
     kpi: Kpi
@@ -56,10 +56,15 @@ class Verdict:
     baseline: str
     users: dict[str, int]
     sample_ratio_p: float | None
-    findings: dict[str, Finding]  # of the KPIs that can be measured yet
+    findings: dict[str, KpiResult]  # of the KPIs that can be measured yet
 
 
-def judge(treatment: Arm, baseline: Arm, kpis: Mapping[str, Kpi], shares: Mapping[str, float] | None = None) -> Verdict:
+def judge(
+    treatment: ArmStatistics,
+    baseline: ArmStatistics,
+    kpis: Mapping[str, Kpi],
+    shares: Mapping[str, float] | None = None,
+) -> Verdict:
     """The Verdict on two arms; `shares` of users that they should have are checked.
 
     A KPI is measured when both arms have LEAST_USERS that tell of it.
@@ -79,7 +84,7 @@ def judge(treatment: Arm, baseline: Arm, kpis: Mapping[str, Kpi], shares: Mappin
     return Verdict(action, decision, treatment.name, baseline.name, users, ratio_p, findings)
 
 
-def _finding(kpi: Kpi, effect: Effect, is_told: bool) -> Finding:
+def _finding(kpi: Kpi, effect: Effect, is_significant: bool) -> KpiResult:
     sign = 1 if kpi.direction == "up" else -1
     worst, best = sorted((sign * effect.low, sign * effect.high))
     guardrail = None
@@ -87,10 +92,10 @@ def _finding(kpi: Kpi, effect: Effect, is_told: bool) -> Finding:
         margin = kpi.guardrail * abs(effect.baseline)
         guardrail = "held" if worst >= -margin else "broken" if best < -margin else "open"
     better = sign * effect.difference > 0
-    return Finding(kpi, effect, is_told and better, is_told and not better, guardrail)
+    return KpiResult(kpi, effect, is_significant and better, is_significant and not better, guardrail)
 
 
-def choose_action(ratio_p: float | None, findings: Mapping[str, Finding]) -> ExperimentAction:
+def choose_action(ratio_p: float | None, findings: Mapping[str, KpiResult]) -> ExperimentAction:
     """Decide what to do, by the p-value of the arms' user counts and by the findings on the KPIs."""
     if ratio_p is not None and ratio_p < SRM_ALPHA:
         return ExperimentAction.FIX_FIRST
@@ -102,36 +107,36 @@ def choose_action(ratio_p: float | None, findings: Mapping[str, Finding]) -> Exp
 
 
 def decision_text(
-    action: ExperimentAction, ratio_p: float | None, findings: Mapping[str, Finding], treatment: str
+    action: ExperimentAction, ratio_p: float | None, findings: Mapping[str, KpiResult], treatment: str
 ) -> str:
     """Render an action with its reason."""
     better = _listed(_got_better(findings))
     match action:
         case ExperimentAction.FIX_FIRST:
             return (
-                f"Fix first: the arms do not have the users that their shares say (p = {ratio_p:.2g}). Users are lost "
-                "in one of them, and no effect below can be trusted."
+                f"Fix first: sample ratio mismatch (p = {ratio_p:.2g}). The arms' user counts do not match their "
+                "traffic shares, so the effects below cannot be trusted."
             )
         case ExperimentAction.STOP:
-            return f"Stop {treatment}: {_listed(_got_worse(findings))} got worse."
+            return f"Stop {treatment}: {_listed(_got_worse(findings))} worsened."
         case ExperimentAction.SHIP:
-            return f"Ship {treatment}: {better} got better, and every guardrail holds."
+            return f"Ship {treatment}: {better} improved, and all guardrails hold."
     if better:
-        return f"Keep running: {better} got better; {_listed(_still_open(findings))} could still be worse than allowed."
-    return "Keep running: no difference can be told from chance yet."
+        return f"Keep running: {better} improved, but guardrails are inconclusive for {_listed(_still_open(findings))}."
+    return "Keep running: no significant difference yet."
 
 
-def _got_better(findings: Mapping[str, Finding]) -> list[str]:
+def _got_better(findings: Mapping[str, KpiResult]) -> list[str]:
     return [name for name, finding in findings.items() if finding.is_better]
 
 
-def _got_worse(findings: Mapping[str, Finding]) -> list[str]:
+def _got_worse(findings: Mapping[str, KpiResult]) -> list[str]:
     """Those whose guardrail is broken first."""
     broken = [name for name, finding in findings.items() if finding.guardrail == "broken"]
     return list(dict.fromkeys([*broken, *(name for name, finding in findings.items() if finding.is_worse)]))
 
 
-def _still_open(findings: Mapping[str, Finding]) -> list[str]:
+def _still_open(findings: Mapping[str, KpiResult]) -> list[str]:
     return [name for name, finding in findings.items() if finding.guardrail == "open"]
 
 

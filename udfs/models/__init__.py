@@ -1,4 +1,4 @@
-"""Models: the bundle format, and the libraries and servers that compute probabilities.
+"""Models: the bundle format, inference in a library or by a remote server, contributions of the features.
 
-May import `udfs.contracts`, `udfs.features` and `udfs.measurement`.
+May import `udfs.measurement` and the layers below it.
 """

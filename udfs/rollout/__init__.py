@@ -1,4 +1,4 @@
-"""Who gets which model: the rollout, rules, and the registry that holds both bundles and ledger.
+"""Which user gets which model: the rollout, rules, and the registry of bundles and ledger, which is only read here.
 
-May import `udfs.models`, `udfs.features` and `udfs.config`.
+May import `udfs.models` and the layers below it. `training.rollout` writes the registry.
 """

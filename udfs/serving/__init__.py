@@ -1,4 +1,4 @@
-"""Models at work inside a worker: loading, following the registry, scoring, shadows.
+"""Models at work inside a worker: loading, polling the registry, scoring, shadows.
 
-May import `udfs.rollout`, `udfs.models` and `udfs.features`.
+May import `udfs.rollout` and the layers below it.
 """

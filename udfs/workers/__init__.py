@@ -1,5 +1,5 @@
-"""The Python side of the batch operators in udfs/java: processes that decode and score batches in shared memory.
+"""The Python workers of the score job: processes that decode and score batches in shared memory.
 
-An operator starts `python -m udfs.workers DIRECTORY`; the handler that it passes says what the worker does. Nothing
-here imports PyFlink.
+An operator of udfs/java starts `python -m udfs.workers DIRECTORY`; the handler that it passes defines what the worker
+does (docs/workers.md). May import all packages of `udfs` except `udfs.flink`.
 """

@@ -135,7 +135,7 @@ def test_a_part_that_fails_keeps_its_last_figures_and_the_next_one_runs(tmp_path
 def test_a_report_of_another_release_is_told(tmp_path, content):
     file = tmp_path / "bench.json"
     file.write_text(content)
-    with pytest.raises(ReportError, match="not a report of this release"):
+    with pytest.raises(ReportError, match="cannot be read by this release"):
         read_report(file)
 
 
@@ -160,7 +160,7 @@ def test_a_part_without_figures_or_with_those_of_another_release_says_how_to_mea
     for figures in ({"events": 1}, {"job": 3}, {"1": [2]}):
         assert part_rows(name, msgspec.structs.replace(OLD, figures=figures))[-1] == (
             "figures of another release",
-            f"they can't be shown: make bench PART={name}",
+            f"cannot be shown; measure again: make bench PART={name}",
         )
 
 
@@ -177,7 +177,7 @@ def test_ratios_are_to_the_bare_loop_of_the_same_run():
     assert ("Quix Streams 3.28.1, 2 processes", "8,000 events/s, 0.10 of the bare loop") in PARTS["peers"].rows(
         FIGURES["peers"]
     )
-    assert PARTS["scale"].rows(FIGURES["scale"])[-1][1] == "0.80 of that with few"
+    assert PARTS["scale"].rows(FIGURES["scale"])[-1][1] == "0.80 of the rate with 20,000"
 
 
 def test_a_commit_with_changes_beside_it_is_marked(tmp_path):

@@ -20,7 +20,7 @@ def test_each_engine_and_batch_size_has_a_figure_and_so_have_shadows(tmp_path):
     swap = {"rows": 20, "longest_during_ms": 2.0, "longest_before_ms": 1.0}
     rows = inference.rows(figures | {"swap": swap})
     assert len(rows) == len(BATCHES) + len(SHADOW_BATCHES) + 2
-    assert rows[-1][1] == "longest batch of 20 2.0 ms while another model is taken over, 1.0 ms before"
+    assert rows[-1][1] == "longest batch of 20 rows 2.0 ms during the swap, 1.0 ms before"
 
 
 def test_a_swap_is_measured_until_the_other_model_serves_and_can_be_measured_again(tmp_path):

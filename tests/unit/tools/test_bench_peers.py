@@ -8,9 +8,9 @@ import pytest
 
 from tests.support.bundles import make_bundle
 from tools.bench.bare_loop import PlainScorer, bare_loop_rate
-from tools.bench.context import Context
+from tools.bench.context import BenchContext
 from tools.bench.peers import comparison
-from tools.bench.peers.comparison import COMMANDS, Run
+from tools.bench.peers.comparison import COMMANDS, PeerRun
 from tools.bench.peers.scoring import PeerScorer, UserState, peer_arguments
 from tools.bench.rates import BenchError
 from training.data.sources import click_records
@@ -18,7 +18,7 @@ from training.simulation.clickstream import Simulation, simulate
 from udfs.contracts.outputs import Score
 from udfs.models.bundle import load_bundle
 
-RUN = Run("127.0.0.1:1", "clicks", "scores", Path("model"), Path("state"), processes=2)
+RUN = PeerRun("127.0.0.1:1", "clicks", "scores", Path("model"), Path("state"), processes=2)
 
 
 def test_a_click_at_a_time_or_all_at_once_scores_are_those_of_the_bare_loop(tmp_path):
@@ -73,7 +73,7 @@ def test_the_processes_of_a_consumer_group_have_a_directory_each(peer):
 def test_the_processes_of_bytewax_know_each_other(tmp_path, monkeypatch):
     prepared = []
     monkeypatch.setattr(comparison.subprocess, "run", lambda command, **options: prepared.append(command))
-    run = Run("127.0.0.1:1", "clicks", "scores", Path("model"), tmp_path, processes=2)
+    run = PeerRun("127.0.0.1:1", "clicks", "scores", Path("model"), tmp_path, processes=2)
     first, second = COMMANDS["bytewax"](run)
     assert prepared == [[first[0], "-m", "bytewax.recovery", str(tmp_path / "recovery"), "2"]]
     assert first[3] == "tools/bench/peers/bytewax_peer.py:flow('127.0.0.1:1', 'clicks', 'scores', 'model')"
@@ -86,11 +86,11 @@ def test_the_processes_of_bytewax_know_each_other(tmp_path, monkeypatch):
 def test_where_peers_are_not_installed_the_part_says_how(tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "PYTHON", tmp_path / "python")
     with pytest.raises(BenchError, match="make bench PART=peers"):
-        comparison.measure(Context(tmp_path))
+        comparison.measure(BenchContext(tmp_path))
 
 
 def test_a_context_of_which_nothing_is_asked_starts_and_writes_nothing(tmp_path):
-    context = Context(tmp_path)
+    context = BenchContext(tmp_path)
     context.stop_cluster()
     context.close()
     assert [*tmp_path.iterdir()] == []

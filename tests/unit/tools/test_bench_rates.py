@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.common.settings import Topics, load_settings
+from jobs.common.settings import TopicNames, load_settings
 from tools.bench.context import CONF, fresh_run, topics_of
 from tools.bench.latency import GUARANTEES, SHIPPED, settled
 from tools.bench.measuring import USER_SHARE
-from tools.bench.rates import POLL_SECONDS, BenchError, PeakMemory, rate_between, told_every, tree_pss
+from tools.bench.rates import POLL_SECONDS, BenchError, PeakMemory, rate_between, report_every, tree_pss
 from tools.bench.throughput import SWAP_ROWS, reading
 
 
@@ -53,7 +53,7 @@ def test_who_does_not_come_to_the_first_mark_is_told():
 
 
 def test_who_stands_still_after_the_first_mark_has_no_rate():
-    with pytest.raises(BenchError, match="no rate"):
+    with pytest.raises(BenchError, match="cannot compute a rate"):
         Counting(100, end=1_000).between(1_000, 2_000, most_seconds=60)
 
 
@@ -63,7 +63,7 @@ def test_a_count_that_ends_between_the_marks_is_measured_to_its_end():
 
 def test_items_go_through_and_are_counted():
     told = []
-    assert list(told_every(range(7), 3, told.append)) == [*range(7)]
+    assert list(report_every(range(7), 3, told.append)) == [*range(7)]
     assert told == [3, 6]
 
 
@@ -85,7 +85,7 @@ def test_latencies_leave_out_what_was_sent_in_the_first_seconds():
 def test_runs_share_neither_topics_nor_consumer_groups():
     first, second = fresh_run("first"), fresh_run("second")
     assert not {value.split("=")[1] for value in first} & {value.split("=")[1] for value in second}
-    assert len(topics_of("first")) == len(Topics.__struct_fields__)
+    assert len(topics_of("first")) == len(TopicNames.__struct_fields__)
     assert fresh_run("third", "scores") == ["source.group_id=third", "topics.scores=third-scores"]
 
 

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from tests.support.sample_records import feature_drift, sample_fields
 from tools.demo.day.figures import report
-from tools.demo.day.models import STEADY_FEATURES, Models
+from tools.demo.day.models import STEADY_FEATURES, DemoModels
 from tools.demo.day.outcome import DayOutcome
 from tools.demo.day.scenario import JOBS, MINUTE_MS, moments, parts
 from tools.demo.day.tables import report_tables
@@ -78,7 +78,7 @@ def test_a_time_that_never_comes_leaves_the_rest_of_the_day_in_one_part(day):
 
 
 def test_what_is_done_in_the_day_is_in_order_and_within_it(day, tmp_path):
-    times = [moment.time_ms for moment in moments(Models(tmp_path, day), 0)]
+    times = [moment.time_ms for moment in moments(DemoModels(tmp_path, day), 0)]
     assert times == sorted(times)
     assert 0 < times[0] < times[-1] < 16 * HOUR_MS
 
@@ -118,7 +118,7 @@ def test_a_shadow_is_measured_where_its_scores_have_outcomes(day):
         for number in range(0, len(day), 3)
     ]
     rows = figures_of(day, outcomes=outcomes, shadow_scores=shadows)["models"]
-    shadow = [row for row in rows if row["role"] == "in shadow"]
+    shadow = [row for row in rows if row["role"] == "shadow"]
     assert {row["model"] for row in shadow} == {"new"}
     assert sum(row["scores"] for row in shadow) == day.labels()[1][::3].sum()
     assert all(row["auc"] == row["best_possible_auc"] for row in shadow)
@@ -200,9 +200,9 @@ def test_the_tables_show_all_of_it_and_say_what_did_not_come(day):
         return captured.get()
 
     silent = printed()
-    assert "good serves" in silent
-    assert "Experiment: no record came" in silent
-    assert "Drift: no record came" in silent
+    assert "good (serving)" in silent
+    assert "Experiment: no results" in silent
+    assert "Drift: no results" in silent
     full = printed(
         kpis=[sums(day)], drift=[drift(day, 20, "alarm", 0.3)], experiments=[effect("revenue", 1, "Ship challenger.")]
     )
@@ -216,5 +216,5 @@ def test_the_progress_of_the_day_is_one_line(day):
     outcome.sent = 2
     assert outcome.answered == 1
     line = outcome.progress(5_400_000)
-    assert line.startswith("01:30  2 sent, 1 scored, 0 outcomes, 0 sessions; drift: alarm at ")
+    assert line.startswith("01:30  sent 2, scored 1, outcomes 0, sessions 0; drift: alarm at ")
     assert line.endswith("(device)")

@@ -1,1 +1,1 @@
-"""A day of the simulated shop in fast motion, with all jobs."""
+"""The demo of a simulated day in fast motion, with all jobs."""

@@ -1,4 +1,4 @@
-"""What the demo's day amounts to: models, arms, the experiment and drift in figures."""
+"""Figures of the demo's day: models, arms, the experiment and drift."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -30,21 +30,21 @@ def model_figures(
     outcomes: Sequence[Outcome], shadows: Sequence[ShadowScores], propensity: np.ndarray, shift_ms: int
 ) -> list[dict]:
     """How good scores were, and could have been: of each model, serving or in shadow, before and after the shift."""
-    told = {_number(outcome.event_id): outcome for outcome in outcomes if outcome.evaluated}
+    evaluated = {_number(outcome.event_id): outcome for outcome in outcomes if outcome.evaluated}
     scores = defaultdict(list)
-    for number, outcome in told.items():
-        scores[outcome.model_version, "serves"].append((number, outcome.score))
+    for number, outcome in evaluated.items():
+        scores[outcome.model_version, "serving"].append((number, outcome.score))
     for shadow in shadows:
         number = _number(shadow.event_id)
         for version, score in zip(shadow.shadow_versions, shadow.shadow_scores):
-            if number in told:
-                scores[version, "in shadow"].append((number, score))
+            if number in evaluated:
+                scores[version, "shadow"].append((number, score))
     figures = []
     for (version, role), pairs in scores.items():
         for when, after in (("before the shift", False), ("after the shift", True)):
-            chosen = [(number, score) for number, score in pairs if (told[number].event_time >= shift_ms) == after]
+            chosen = [(number, score) for number, score in pairs if (evaluated[number].event_time >= shift_ms) == after]
             if chosen:
-                labels = np.array([told[number].label for number, _ in chosen])
+                labels = np.array([evaluated[number].label for number, _ in chosen])
                 rows, of_model = (np.array(column) for column in zip(*chosen))
                 figures.append(
                     {
@@ -84,7 +84,7 @@ def kpi_figures(sums: Sequence[KpiValue], since_ms: int) -> dict[str, dict[str, 
 
 
 def experiment_figures(effects: Sequence[ExperimentResult]) -> dict | None:
-    """The newest state of the experiment, None when nothing was told."""
+    """The newest state of the experiment, None without any result."""
     newest = {effect.kpi: effect for effect in sorted(effects, key=lambda effect: effect.at)}
     if not newest:
         return None

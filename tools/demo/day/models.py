@@ -1,4 +1,4 @@
-"""The models of the demo's day: trained on what has happened until then, entered into a registry."""
+"""The models of the demo's day: trained on the events up to that time, and entered into a registry."""
 
 import io
 from contextlib import redirect_stderr, redirect_stdout
@@ -30,7 +30,7 @@ STEADY_FEATURES = tuple(
 TRAINING = Training(features=STEADY_FEATURES, folds=2, rounds=100, prune=False, compare=())
 
 
-class Models:
+class DemoModels:
     """A registry, and the simulated clicks to train from."""
 
     def __init__(self, directory: Path, stream: Clickstream):
@@ -44,7 +44,7 @@ class Models:
         control = {"share": CONTROL_SHARE, "at_most": CONTROL_SHARE}
         rollout = self._directory / "rollout.yaml"
         rollout.write_text(yaml.safe_dump({"salt": SALT, "champion": CHAMPION, "control": control, "rule": RULE}))
-        self._promote("apply", str(rollout), "--why", "the first model")
+        self._promote("apply", str(rollout), "--why", "first model")
 
     def retrain(self, version: str, since_ms: int, now_ms: int) -> None:
         """Another model, which scores and does not act."""
@@ -53,10 +53,10 @@ class Models:
 
     def start(self) -> None:
         shares = ("--share", str(FIRST_SHARE), "--at-most", str(CHALLENGER_SHARE))
-        self._promote("start", CHALLENGER, *shares, "--why", "an hour in shadow")
+        self._promote("start", CHALLENGER, *shares, "--why", "one hour in shadow")
 
     def ramp(self) -> None:
-        self._promote("ramp", CHALLENGER, "--share", str(CHALLENGER_SHARE), "--why", "nothing is worse")
+        self._promote("ramp", CHALLENGER, "--share", str(CHALLENGER_SHARE), "--why", "no KPI is worse")
 
     def _train(self, version: str, since_ms: int, now_ms: int) -> None:
         bundle = train(self._stream.between(since_ms, now_ms), TRAINING, version, self._directory / "models")

@@ -1,4 +1,4 @@
-"""What the jobs wrote in the course of the demo's day, as far as its figures need it."""
+"""The records that the jobs wrote during the demo's day, as far as its figures need them."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -39,8 +39,8 @@ class DayOutcome:
 
     def progress(self, time_ms: int) -> str:
         """One line on how far it is."""
-        line = f"{clock_time(time_ms)}  {self.sent} sent, {self.counts['scores']} scored, "
-        line += f"{self.counts['outcomes']} outcomes, {self.counts['sessions']} sessions"
+        line = f"{clock_time(time_ms)}  sent {self.sent:,}, scored {self.counts['scores']:,}, "
+        line += f"outcomes {self.counts['outcomes']:,}, sessions {self.counts['sessions']:,}"
         if self.drift:
             newest = max(self.drift, key=lambda record: record.window_end)
             line += f"; drift: {newest.level} at {clock_time(newest.window_end)}"

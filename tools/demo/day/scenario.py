@@ -1,9 +1,9 @@
-"""A day of the simulated shop in fast motion, with all jobs; then what came of it.
+"""A day of the simulated shop in fast motion, with all jobs, then tables of results.
 
     make demo DAY=1      # or: python -m tools.demo --day
 
 Event times are those of yesterday, 6:00 to 22:00 UTC, and run SPEED times faster than the clock, while Kafka stamps
-records as they are sent: an event is so at most 42 h behind its record and never ahead of it, well within
+records as they are sent. So an event is at most 42 h behind its record and never ahead of it, well within
 `decode.max_behind` and `.max_ahead`. All that is measured goes by event times. While a model is trained, the day stands
 still. That the users of one arm buy more often, and that all behave otherwise from the afternoon on, is simulated; the
 jobs have to find it out. The same figures go to build/demo_day.json.
@@ -29,7 +29,7 @@ from tools.demo.day.models import (
     FIRST_SHARE,
     HISTORY_HOURS,
     SALT,
-    Models,
+    DemoModels,
 )
 from tools.demo.day.outcome import DayOutcome, clock_time
 from tools.demo.day.tables import report_tables
@@ -93,9 +93,9 @@ def demonstrate(stack: LocalStack) -> None:
     begin_ms = round(begin.timestamp() * 1000)
     stream = simulate(_two_days(begin))
     day = stream.between(begin_ms, begin_ms + DAY_HOURS * HOUR_MS)
-    models = Models(stack.directory / f"day-{datetime.now(UTC):%Y%m%dT%H%M%S}", stream)
+    models = DemoModels(stack.directory / f"day-{datetime.now(UTC):%Y%m%dT%H%M%S}", stream)
 
-    step(f"Training a model on the last day of {USERS} simulated users")
+    step(f"Training a model on the previous day of {USERS:,} simulated users")
     models.begin(begin_ms)
     overrides = _overrides(models, stack.directory)
     settings = load_settings(CONF, [*overrides, f"kafka.bootstrap.servers={stack.bootstrap_servers}"])
@@ -108,7 +108,7 @@ def demonstrate(stack: LocalStack) -> None:
     watcher = TopicWatcher(stack.bootstrap_servers, list(outcome.roles), outcome.received, from_beginning=False)
     watcher.start()
     try:
-        step(f"Playing {len(day)} clicks of {DAY_HOURS} h in {DAY_HOURS * 3600 // SPEED} s, and what is done meanwhile")
+        step(f"Replaying {len(day):,} clicks of {DAY_HOURS} h in {DAY_HOURS * 3600 // SPEED} s (times in UTC)")
         _play(stack, settings, day, outcome, moments(models, begin_ms))
         _await_outcomes(day, outcome)
     finally:
@@ -134,7 +134,7 @@ def _two_days(begin: datetime) -> Simulation:
     )
 
 
-def _overrides(models: Models, directory: Path) -> list[str]:
+def _overrides(models: DemoModels, directory: Path) -> list[str]:
     return [
         "job.parallelism=1",
         "source.start=latest",
@@ -164,7 +164,7 @@ def _submit(stack: LocalStack, overrides: Sequence[str], experiment_start_ms: in
         flink_client.wait_until_running(stack, job)
 
 
-def moments(models: Models, begin_ms: int) -> list[Moment]:
+def moments(models: DemoModels, begin_ms: int) -> list[Moment]:
     """What is done in the course of the day, in its order."""
 
     def at(hours: float) -> int:
@@ -177,11 +177,11 @@ def moments(models: Models, begin_ms: int) -> list[Moment]:
         models.retrain(AFTER_SHIFT, at(SHIFT), at(RETRAIN_AGAIN))
 
     return [
-        Moment(at(RETRAIN), f"{CHALLENGER} is trained on the last 24 h and scores in shadow", retrain),
-        Moment(at(START), f"{CHALLENGER} acts for {FIRST_SHARE:.0%} of the users", models.start),
-        Moment(at(RAMP), f"and for {CHALLENGER_SHARE:.0%}; they buy more often from now on", models.ramp),
-        Moment(at(SHIFT), "a sale begins: all behave otherwise, which no job is told", lambda: None),
-        Moment(at(RETRAIN_AGAIN), f"{AFTER_SHIFT} is trained on the sale and scores in shadow", retrain_again),
+        Moment(at(RETRAIN), f"training {CHALLENGER} on the last 24 h, then running it in shadow", retrain),
+        Moment(at(START), f"starting {CHALLENGER} as challenger with {FIRST_SHARE:.0%} of the users", models.start),
+        Moment(at(RAMP), f"ramping it to {CHALLENGER_SHARE:.0%}; its users buy more often from now on", models.ramp),
+        Moment(at(SHIFT), "a sale begins: all users change their habits, unknown to the jobs", lambda: None),
+        Moment(at(RETRAIN_AGAIN), f"training {AFTER_SHIFT} on the sale, then running it in shadow", retrain_again),
     ]
 
 
@@ -207,7 +207,7 @@ def _play(stack: LocalStack, settings: Settings, day: Clickstream, outcome: DayO
     try:
         for part, moment in zip(parts(records, [moment.time_ms for moment in todo]), [*todo, None]):
             paced = at_recorded_speed(part, SPEED)
-            check(send(producer, settings.topics.clicks, _told(paced, outcome), record_timestamps=False))
+            check(send(producer, settings.topics.clicks, _with_progress(paced, outcome), record_timestamps=False))
             if moment is not None:
                 console.print(f"    [bold]{clock_time(moment.time_ms)}  {moment.what}[/bold]")
                 moment.act()
@@ -216,8 +216,8 @@ def _play(stack: LocalStack, settings: Settings, day: Clickstream, outcome: DayO
     await_answers(lambda: outcome.answered, outcome.sent, DRAIN_SECONDS)
 
 
-def _told(records: Iterable[Record], outcome: DayOutcome) -> Iterator[Record]:
-    """The records; tells now and then how far it is."""
+def _with_progress(records: Iterable[Record], outcome: DayOutcome) -> Iterator[Record]:
+    """The records; prints the progress every PROGRESS_SECONDS."""
     due = time.monotonic() + PROGRESS_SECONDS
     for record in records:
         outcome.sent += 1
@@ -228,9 +228,9 @@ def _told(records: Iterable[Record], outcome: DayOutcome) -> Iterator[Record]:
 
 
 def _await_outcomes(day: Clickstream, outcome: DayOutcome) -> None:
-    """Wait for what came of the scores whose horizon is over; the last events of the day say that it is."""
+    """Wait for the outcomes of the scores whose horizon has passed by the last events of the day."""
     time_ms = day.events["time_ms"]
     over_ms = int(time_ms.max()) - CONVERTED.horizon_ms - 2 * MINUTE_MS
     expected = int((time_ms <= over_ms).sum())
-    what = f"{expected} outcomes of scores before {clock_time(over_ms)}; {len(outcome.outcomes)} are there"
+    what = f"{expected:,} outcomes of scores before {clock_time(over_ms)} UTC"
     flink_client.wait_for(lambda: len(outcome.outcomes) >= expected, DRAIN_SECONDS, what)
