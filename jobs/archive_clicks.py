@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Check settings and topics, then submit the job."""
     options = parse_arguments("archive_clicks", "Submit the job that archives clicks, profiles, features.", arguments)
     try:
-        settings = archive_settings(load_settings(options.conf, options.set))
+        settings = archive_settings(load_settings(options.conf, options.overrides))
         if not options.skip_topic_check:
             check_topics(settings)
     except (ConfigError, KafkaClientError) as error:

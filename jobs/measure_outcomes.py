@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Check settings, label and topics, then submit the job."""
     options = parse_arguments("measure_outcomes", "Submit the job that tells what came of each score.", arguments)
     try:
-        settings = outcome_settings(load_settings(options.conf, options.set))
+        settings = outcome_settings(load_settings(options.conf, options.overrides))
         label = find_label(settings.outcomes.label, options.conf.with_name(LABELS_FILE))
         if label.horizon_ms + duration_ms(settings.event_time.lateness) > MAX_INTERVAL_MS:
             raise ConfigError(

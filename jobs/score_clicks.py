@@ -25,7 +25,7 @@ from udfs.models.bundle import BundleError, load_bundle
 from udfs.rollout.registry import RegistryError
 from udfs.serving.bootstrap import Serving, serving_bundle, serving_registry
 from udfs.serving.deployment import Options
-from udfs.workers.decode import DecodeClicks, DecodeProfiles
+from udfs.workers.decode import ClickHandler, ProfileHandler
 from udfs.workers.score import ScoreClicks
 
 DEAD_LETTERS, SCORES = "dead_letters", "scores"
@@ -40,10 +40,10 @@ def score_clicks(
     """
     topics, decode = settings.topics, settings.decode
     decoded_clicks = streams.batch(
-        clicks, "decode clicks", DecodeClicks(topics.clicks, click_limits(settings)), [DEAD_LETTERS]
+        clicks, "decode clicks", ClickHandler(topics.clicks, click_limits(settings)), [DEAD_LETTERS]
     )
     decoded_profiles = streams.batch(
-        profiles, "decode profiles", DecodeProfiles(topics.profiles, decode.max_record_bytes), [DEAD_LETTERS]
+        profiles, "decode profiles", ProfileHandler(topics.profiles, decode.max_record_bytes), [DEAD_LETTERS]
     )
     scored = streams.keyed_batch(
         streams.union(decoded_clicks["decode clicks"], decoded_profiles["decode profiles"]),
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Check settings, model and topics, then submit the job."""
     options = parse_arguments("score_clicks", "Submit the scoring job.", arguments)
     try:
-        settings = load_settings(options.conf, options.set)
+        settings = load_settings(options.conf, options.overrides)
         serving = find_serving(settings)
         if not options.skip_topic_check:
             check_topics(settings)

@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Check settings, references and topics, then submit the job."""
     options = parse_arguments("watch_drift", "Submit the job that watches features and scores for drift.", arguments)
     try:
-        settings = drift_settings(load_settings(options.conf, options.set))
+        settings = drift_settings(load_settings(options.conf, options.overrides))
         references = find_references(settings)
         if not options.skip_topic_check:
             check_topics(settings, ("feature_log", "outcomes", "drift"))

@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Check settings, KPIs and topics, then submit the job."""
     options = parse_arguments("watch_experiments", "Submit the job that watches an experiment.", arguments)
     try:
-        settings = experiment_settings(load_settings(options.conf, options.set))
+        settings = experiment_settings(load_settings(options.conf, options.overrides))
         kpis = load_kpis(options.conf.with_name(KPIS_FILE))
         if not options.skip_topic_check:
             check_topics(settings, ("sessions", "experiments"))

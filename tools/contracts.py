@@ -1,6 +1,6 @@
 """The contracts of the topics: a JSON Schema of each topic's values, made from the struct that declares its records.
 
-python -m tools.contracts        # writes docs/contracts anew
+python -m tools.contracts        # writes docs/contracts
 """
 
 import json
@@ -11,14 +11,14 @@ from typing import Any
 
 import msgspec
 
-from jobs.common.settings import Topics
+from jobs.common.settings import TopicNames
 from tools.paths import PROJECT
 from udfs.contracts.clicks import click_schema
 from udfs.contracts.outputs import RECORDS
 from udfs.contracts.profiles import profile_schema
 
 CONTRACTS = PROJECT / "docs" / "contracts"
-ROLES = Topics.__struct_fields__
+ROLES = TopicNames.__struct_fields__
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 JsonSchema = dict[str, Any]

@@ -1,7 +1,7 @@
-"""Check whether this machine has what it takes to build, test and run the project: `python -m tools.doctor`.
+"""Check whether this machine can build, test and run the project: `python -m tools.doctor`.
 
-It needs nothing but Python's standard library, so it runs before anything is installed. jobs/ops/doctor checks a Kafka
-and a cluster instead.
+It needs only Python's standard library, so it runs before anything is installed. jobs/ops/doctor checks Kafka, model
+and cluster instead.
 
 Exit code: 0 nothing is missing; 1 something is.
 """
@@ -91,7 +91,7 @@ def check_workers() -> Iterator[Finding]:
 
 
 def check_shared_memory(directory: Path, needed_bytes: int) -> Finding:
-    """Judge the directory of workers.memory_dir: it has to take files of so many bytes."""
+    """Check the directory of workers.memory_dir: it must have room for files of this size in bytes."""
     needed = f"{mebibytes(needed_bytes)} MiB needed"
     if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
         remedy = "mount a file system in memory there, or name another directory in workers.memory_dir"

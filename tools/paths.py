@@ -1,4 +1,4 @@
-"""Where things lie in a checkout of this project. Needs nothing but the standard library: tools.doctor runs first."""
+"""Paths in a checkout of this project. Uses only the standard library: tools.doctor runs before an install."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A release of the jobs: all that a cluster needs from this project, in one directory and one archive.
+"""A release: everything that a cluster needs from this project, in one directory and one archive.
 
 python -m tools.release                  # `make release`: writes dist/release
 cd purchase-intent-0.1.0 && sha256sum --check --strict SHA256SUMS

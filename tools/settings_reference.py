@@ -1,6 +1,6 @@
-"""The reference of settings: what a key may be from jobs/common/settings.py, default and meaning from conf/base.yaml.
+"""The reference of settings: allowed values from jobs/common/settings.py, defaults and meaning from conf/base.yaml.
 
-make reference       # or: python -m tools.settings_reference: writes it anew into docs/configuration.md
+make reference       # or: python -m tools.settings_reference; writes it into docs/configuration.md
 """
 
 import re
@@ -68,28 +68,30 @@ def rule(schema: dict) -> str:
 def reference(base: str) -> str:
     """The reference in Markdown: a table for each section of the file."""
     definitions = msgspec.json.schema(Settings)["$defs"]
+    sections = definitions["Settings"]["properties"]
     lines = []
     for key, value, meaning in described(base):
         meaning = re.sub(r"docs/(\w+)\.md", r"[\1](\1.md)", meaning).replace("|", "\\|")
         section, _, name = key.partition(".")
         if not name:
             lines += ["", f"### {section}", "", *([meaning[0].upper() + meaning[1:] + ".", ""] if meaning else [])]
-            lines += ["| key | may be | in base.yaml | meaning |", "|---|---|---|---|"]
+            lines += ["| key | allowed values | default | meaning |", "|---|---|---|---|"]
             continue
-        of = "" if section in OPEN_SECTIONS else rule(definitions[_class_of(section)]["properties"][name])
+        of = "" if section in OPEN_SECTIONS else rule(_resolved(sections[section], definitions)["properties"][name])
         lines.append(f"| `{key}` | {of} | `{value}` | {meaning} |")
     return "\n".join(lines).strip() + "\n"
 
 
 def with_reference(page: str, base: str) -> str:
-    """The page with its reference written anew."""
+    """The page with its reference replaced."""
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n\n{reference(base)}\n{END}{after}"
 
 
-def _class_of(section: str) -> str:
-    return "".join(word.capitalize() for word in section.split("_"))
+def _resolved(schema: dict, definitions: dict[str, dict]) -> dict:
+    """The schema that a reference stands for."""
+    return definitions[schema["$ref"].rpartition("/")[2]]
 
 
 def main() -> int:

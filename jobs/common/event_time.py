@@ -1,4 +1,4 @@
-"""Clicks in event time, for jobs that measure by the time at which something happened."""
+"""Clicks in event time: columns and watermark of their table, for the jobs that measure."""
 
 from collections.abc import Mapping
 

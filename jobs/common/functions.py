@@ -1,4 +1,4 @@
-"""The decode functions, as SQL knows them in every job that reads clicks or profiles."""
+"""SQL functions that decode clicks and profiles, shared by the jobs that read them."""
 
 from pyflink.table import TableEnvironment
 

@@ -1,4 +1,4 @@
-"""The way to Flink's Java API: sources, sinks and the batch operators, which PyFlink has no call for.
+"""Access to Flink's Java API: sources, sinks and the batch operators, which PyFlink does not offer.
 
 Streams are Java objects here, of raw records (RawRecordReader.java) or frames (Frame.java), both arrays of bytes.
 """
@@ -13,7 +13,7 @@ from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 from pyflink.util.java_utils import to_jarray
 
-from jobs.common.settings import Workers
+from jobs.common.settings import WorkerSettings
 from udfs.config.durations import duration_ms
 from udfs.workers.server import Handler
 
@@ -23,7 +23,7 @@ Stream = JavaObject
 class Streams:
     """A streaming environment, and what can be placed in it."""
 
-    def __init__(self, options: Mapping[str, str], workers: Workers, jars: Sequence[str] = ()):
+    def __init__(self, options: Mapping[str, str], workers: WorkerSettings, jars: Sequence[str] = ()):
         """`jars` are URLs of the project's JARs, where they are not in the cluster's lib/."""
         configuration = Configuration()
         for key, value in options.items():

@@ -1,4 +1,4 @@
-"""Kafka's topics at the edges of the jobs: as tables of Flink SQL, and the options of Kafka's clients."""
+"""Kafka topics as tables of Flink SQL, and the options of Kafka's clients."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The topics of the job: created with the settings they need, and checked before the job starts."""
+"""The jobs' topics: create them with the settings they need, and check them before a job starts."""
 
 from collections.abc import Mapping, Sequence
 

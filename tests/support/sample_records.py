@@ -96,7 +96,7 @@ SAMPLES = {
         guardrail="open",
         sample_ratio_p=0.4,
         action="keep_running",
-        decision="Keep running: no difference can be told from chance yet.",
+        decision="Keep running: no significant difference yet.",
     ),
     "drift": DriftWindow(
         window_start=NOW_MS,

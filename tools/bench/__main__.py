@@ -1,6 +1,6 @@
-"""How fast everything is on this machine: `make bench` measures all parts, `make bench PART=latency,scale` some.
+"""Benchmark this machine: `make bench` measures all parts, `make bench PART=latency,scale` some.
 
-build/bench.json keeps of each part its last figures, with date and commit; a table shows all of them.
+build/bench.json keeps the last figures of each part, with date and commit; a table shows all of them.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from kafka.errors import KafkaError
 from rich.table import Table
 
 from tools.bench import dashboard, inference, latency, measuring, preparation, scale, throughput
-from tools.bench.context import Context, bench_context, console, note, step
+from tools.bench.context import BenchContext, bench_context, console, note, step
 from tools.bench.peers import comparison
 from tools.bench.rates import BenchError
 from tools.bench.report import Measured, Report, ReportError, commit_of, now, read_report, write_report
@@ -61,23 +61,30 @@ def parts_of(text: str) -> list[str]:
     named = {name for word in text.split(",") if (name := word.strip())}
     unknown = sorted(named - PARTS.keys())
     if unknown or not named:
-        raise ValueError(f"{', '.join(unknown) or 'nothing'}: want one or more of {', '.join(PARTS)}, with commas")
+        raise ValueError(
+            f"must be one or more of {', '.join(PARTS)}, separated by commas (got {', '.join(unknown) or 'nothing'})"
+        )
     return [name for name in PARTS if name in named]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tools.bench", description="How fast everything is on this machine.")
-    parser.add_argument("--part", default=",".join(PARTS), metavar="NAME,NAME", help=f"{', '.join(PARTS)}; all of them")
+    parser = argparse.ArgumentParser(prog="tools.bench", description="Benchmark this machine.")
+    parser.add_argument(
+        "--part",
+        default=",".join(PARTS),
+        metavar="NAME,NAME",
+        help=f"parts to run: {', '.join(PARTS)} (default: all)",
+    )
     options = parser.parse_args(arguments)
     try:
         names = parts_of(options.part)
     except ValueError as error:
-        print(f"bench: part {error}", file=sys.stderr)
+        print(f"bench: --part {error}", file=sys.stderr)
         return 2
     try:
         report = read_report(REPORT)
     except ReportError as error:
-        note(f"{error}; it is written anew")
+        note(f"{error}; it will be replaced")
         report = {}
     with bench_context("bench-") as context:
         failed = [name for name in names if not measured(name, context, report, REPORT)]
@@ -85,11 +92,11 @@ def main(arguments: list[str] | None = None) -> int:
     console.print(table(report))
     console.print(f"wrote {REPORT.relative_to(PROJECT)}")
     if failed:
-        print(f"bench: failed: {', '.join(failed)}; logs are in {context.directory}", file=sys.stderr)
+        print(f"bench: failed: {', '.join(failed)}; see the logs in {context.directory}", file=sys.stderr)
     return int(bool(failed))
 
 
-def measured(name: str, context: Context, report: Report, file: Path) -> bool:
+def measured(name: str, context: BenchContext, report: Report, file: Path) -> bool:
     """Measure a part, and put its figures into the report and into the file; says whether that worked.
 
     What fails is told, and leaves the part's last figures as they are.
@@ -109,12 +116,12 @@ def measured(name: str, context: Context, report: Report, file: Path) -> bool:
 
 def table(report: Mapping[str, Measured]) -> Table:
     """All parts, those too that were measured earlier or never."""
-    found = Table("what", "figure", title="The benchmark, by part", title_justify="left")
+    results = Table("Measurement", "Result", title="Benchmark results", title_justify="left")
     for name in PARTS:
-        found.add_section()
+        results.add_section()
         for row in part_rows(name, report.get(name)):
-            found.add_row(*row)
-    return found
+            results.add_row(*row)
+    return results
 
 
 def part_rows(name: str, measured: Measured | None) -> list[tuple[str, str]]:
@@ -122,12 +129,12 @@ def part_rows(name: str, measured: Measured | None) -> list[tuple[str, str]]:
     again = f"make bench PART={name}"
     if measured is None:
         return [(f"[bold]{name}[/bold]", f"not measured yet: {again}")]
-    of = f"{measured.date:%Y-%m-%d %H:%M} UTC, commit {measured.commit}, {measured.cores} cores"
-    head = (f"[bold]{name}[/bold]", of)
+    origin = f"{measured.date:%Y-%m-%d %H:%M} UTC, commit {measured.commit}, {measured.cores} cores"
+    head = (f"[bold]{name}[/bold]", origin)
     try:
         return [head, *PARTS[name].rows(measured.figures)]
     except (LookupError, TypeError, ValueError, AttributeError):
-        return [head, ("figures of another release", f"they can't be shown: {again}")]
+        return [head, ("figures of another release", f"cannot be shown; measure again: {again}")]
 
 
 if __name__ == "__main__":

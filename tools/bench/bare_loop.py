@@ -1,6 +1,6 @@
-"""The yardstick: decode, features and model of the job in one plain Python process, histories in a dict, nothing else.
+"""The baseline: the job's decoder, features and model in one plain Python process, with histories in a dict.
 
-No Kafka, no recovery, no second core. What Flink adds is judged against it.
+No Kafka, no recovery, no second core. The cost of Flink is measured against it.
 """
 
 import time
@@ -13,7 +13,7 @@ from udfs.contracts.clicks import ClickDecoder, DecodedClicks
 from udfs.contracts.packed_events import EVENT
 from udfs.models.bundle import Bundle
 from udfs.serving.bootstrap import follow, serving_bundle
-from udfs.serving.deployment import Options, Scored
+from udfs.serving.deployment import Options, ScoredEvents
 
 
 class PlainScorer:
@@ -26,7 +26,7 @@ class PlainScorer:
         self._histories: dict[str, bytes] = {}
         self._counters: dict[str, tuple[int, int]] = {}  # how many events there were, and the time of the earliest
 
-    def score(self, payloads: Sequence[bytes], record_times_ms: Sequence[int]) -> tuple[DecodedClicks, Scored]:
+    def score(self, payloads: Sequence[bytes], record_times_ms: Sequence[int]) -> tuple[DecodedClicks, ScoredEvents]:
         """Decode n records, given the n timestamps that Kafka has for them, and score those that are accepted."""
         decoded = self._decode(payloads, record_times_ms)
         histories, counters, kept = self._histories, self._counters, self._kept

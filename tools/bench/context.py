@@ -1,4 +1,4 @@
-"""What parts of the benchmark share, made when the first of them asks for it: model, clicks, broker, clusters."""
+"""Shared by the parts of the benchmark, and made on first use: model, clicks, broker, clusters."""
 
 import shutil
 import tempfile
@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from jobs.common.settings import Settings, Topics, load_settings
+from jobs.common.settings import Settings, TopicNames, load_settings
 from jobs.common.topics import create_topics
 from jobs.ops.replay.producer import send_at_once
 from tools.bench.hot_swap import two_models
-from tools.bench.rates import told_every
+from tools.bench.rates import report_every
 from tools.paths import CONF, PROJECT
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
@@ -34,7 +34,7 @@ USERS, HOURS = 20_000, 48
 COUNTED_FROM, COUNTED_TO = 200_000, 950_000  # the end is left out: partitions do not end together
 PARTITIONS = 4
 SLOTS, TASK_MANAGER_MEMORY = 4, "6g"
-TOLD_EVERY = 500_000  # records that are sent
+PROGRESS_RECORDS = 500_000  # between two lines of progress
 ALL_TREES = Training(
     rounds=200, patience=200, folds=2, prune=False, compare=(), parameters={"learning_rate": 0.02, "max_depth": 4}
 )
@@ -62,7 +62,7 @@ class BenchModel:
     trees: int
 
 
-class Context:
+class BenchContext:
     """What parts share. A part that asks for neither broker nor cluster starts none."""
 
     def __init__(self, directory: Path):
@@ -73,7 +73,7 @@ class Context:
 
     @cached_property
     def model(self) -> BenchModel:
-        step("Training a model of all features, 200 trees")
+        step("Training a model with all features and 200 trees")
         examples = simulated_examples(simulate(Simulation(3_000, 24)))
         trained = train_model(examples, ALL_TREES)
         write_bundle(self.directory / "model", trained.manifest, trained.files)
@@ -99,7 +99,7 @@ class Context:
     @cached_property
     def stack(self) -> LocalStack:
         """The broker; `cluster` starts Flink beside it."""
-        step("Starting a broker")
+        step("Starting a Kafka broker")
         stack = LocalStack(
             self.directory / "stack", task_managers=1, slots=SLOTS, task_manager_memory=TASK_MANAGER_MEMORY, report=note
         )
@@ -111,7 +111,7 @@ class Context:
         """A cluster that nothing has run on: what a part finds does not depend on the parts before it."""
         stack = self.stack
         self.stop_cluster()
-        step("Starting a cluster")
+        step("Starting a Flink cluster")
         stack.start_cluster()
         return stack
 
@@ -149,8 +149,8 @@ class Context:
         """Send records, `count` of them where they have no length, as fast as the broker takes them."""
         count = len(records) if count is None else count
         step(f"Sending {count:,} clicks to Kafka")
-        told = told_every(records, TOLD_EVERY, lambda sent: note(f"{sent:,} of {count:,}"))
-        send_at_once(self.stack.bootstrap_servers, topic, told)
+        reported = report_every(records, PROGRESS_RECORDS, lambda sent: note(f"sent {sent:,}/{count:,}"))
+        send_at_once(self.stack.bootstrap_servers, topic, reported)
 
     @contextmanager
     def running(self, overrides: Sequence[str], module: str = "jobs.score_clicks") -> Iterator[str]:
@@ -168,9 +168,9 @@ class Context:
 
 
 @contextmanager
-def bench_context(prefix: str) -> Iterator[Context]:
+def bench_context(prefix: str) -> Iterator[BenchContext]:
     """A context in a directory of its own under build/, which stays there when something has failed."""
-    context = Context(Path(tempfile.mkdtemp(prefix=prefix, dir=PROJECT / "build")))
+    context = BenchContext(Path(tempfile.mkdtemp(prefix=prefix, dir=PROJECT / "build")))
     try:
         yield context
     except BaseException:
@@ -188,7 +188,7 @@ def topics_of(run: str, *roles: str) -> list[str]:
     >>> topics_of("first", "scores")
     ['topics.scores=first-scores']
     """
-    return [f"topics.{role}={run}-{role}" for role in roles or Topics.__struct_fields__]
+    return [f"topics.{role}={run}-{role}" for role in roles or TopicNames.__struct_fields__]
 
 
 def fresh_run(name: str, *roles: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the dashboard costs the job, and how fast it answers while the job is busy.
+"""Cost of the dashboard: its effect on the job's latency, and its response time while the job is busy.
 
 `make bench` measures a minute; `python -m tools.bench.dashboard --minutes 10` does as long as you like, alone, and
 writes build/bench_dashboard.json.
@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 import psutil
 
-from jobs.common.settings import Topics
-from tools.bench.context import CONF, Context, bench_context, fresh_run, note, step
+from jobs.common.settings import TopicNames
+from tools.bench.context import CONF, BenchContext, bench_context, fresh_run, note, step
 from tools.bench.latency import SHIPPED, latency_figures, latency_words, warm_up
 from tools.bench.rates import MIB
 from tools.paths import PROJECT
@@ -31,13 +31,13 @@ RUNS = {"without": "before", "with": "with the dashboard", "without_again": "aft
 PAGES = ("live", "experiment", "kpis", "models", "drift", "dead-letters")
 
 
-def measure(context: Context, seconds: int = WITH_SECONDS) -> dict:
+def measure(context: BenchContext, seconds: int = WITH_SECONDS) -> dict:
     """The figures of a dashboard that runs for some seconds beside the job, which is warm by then."""
     stack = context.cluster()
     overrides = [*fresh_run("dashboard", "clicks", "scores"), *SHIPPED]
     topics = context.create_topics(overrides).topics
     with context.running(overrides):
-        step("Warming the job up, a minute")
+        step("Warming up the job for a minute")
         warm_up(stack.bootstrap_servers, topics)
         figures = dashboard_figures(stack, [*context.common, *overrides], topics, seconds)
     for words in rows(figures):
@@ -48,12 +48,12 @@ def measure(context: Context, seconds: int = WITH_SECONDS) -> dict:
 def rows(figures: dict) -> list[tuple[str, str]]:
     """The rows of a table: what, and its figure."""
     answers, held = figures["answers"], figures["dashboard_mib"]
-    latencies = ", ".join(f"{told} {latency_words(figures[name])}" for name, told in RUNS.items())
+    latencies = "; ".join(f"{period} {latency_words(figures[name])}" for name, period in RUNS.items())
     asked = answers["pages"] + answers["failed"]
     return [
-        (f"latency of the job at {RATE:,} events/s", latencies),
-        ("a page is answered in", f"{latency_words(answers)}; {answers['failed']} of {asked} failed"),
-        ("the dashboard takes", f"{figures['dashboard_cores']} cores, {held[0]} MiB, later {held[1]} MiB"),
+        (f"job latency at {RATE:,} events/s", latencies),
+        ("response time of the dashboard", f"{latency_words(answers)}; {answers['failed']} of {asked} requests failed"),
+        ("resources of the dashboard", f"{figures['dashboard_cores']} cores, {held[0]} MiB, at the end {held[1]} MiB"),
     ]
 
 
@@ -84,7 +84,7 @@ class Viewer(threading.Thread):
         self.join()
 
 
-def dashboard_figures(stack: LocalStack, overrides: list[str], topics: Topics, seconds: int) -> dict:
+def dashboard_figures(stack: LocalStack, overrides: list[str], topics: TopicNames, seconds: int) -> dict:
     """Latency of the job without the dashboard, with it for some seconds, and without it again, at RATE; what the
     dashboard answers meanwhile.
 
@@ -115,14 +115,14 @@ def dashboard_figures(stack: LocalStack, overrides: list[str], topics: Topics, s
         "p99": p99,
         "longest": longest,
     }
-    step(f"{RATE:,} events/s without it again, {WITHOUT_SECONDS} s")
+    step(f"{RATE:,} events/s without the dashboard again, {WITHOUT_SECONDS} s")
     figures["without_again"] = latency_figures(stack.bootstrap_servers, topics, RATE, WITHOUT_SECONDS)
     return figures
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tools.bench.dashboard", description="What the dashboard costs the job.")
-    parser.add_argument("--minutes", type=float, default=10, help="beside the dashboard; 10")
+    parser = argparse.ArgumentParser(prog="tools.bench.dashboard", description="Measure the load of the dashboard.")
+    parser.add_argument("--minutes", type=float, default=10, help="minutes with the dashboard (default: 10)")
     options = parser.parse_args(arguments)
     try:
         with bench_context("bench-dashboard-") as context:

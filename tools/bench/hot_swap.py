@@ -1,4 +1,4 @@
-"""How long a batch takes while another model is taken over: what `make bench` says of a hot swap."""
+"""Hot swap: how long a batch takes while the worker takes over another model."""
 
 import time
 from collections.abc import Callable
@@ -40,8 +40,8 @@ def two_models(bundle: Path, directory: Path) -> Path:
 
 
 def swap_figures(directory: Path, examples: Examples, rows: int) -> dict[str, float]:
-    """Milliseconds of the median batch of so many rows, of the longest one of 3 s before a swap, and of the longest one
-    from the ledger's new entry until 2 s after the swap; and seconds from the entry to the swap.
+    """Milliseconds of the median batch of `rows` rows, of the longest one in the 3 s before a swap, and of the longest
+    one from the ledger's new entry until 2 s after the swap; and seconds from the entry to the swap.
 
     Batches follow each other without a pause, as at full load. `directory` is a registry of `two_models`.
     """
@@ -71,7 +71,7 @@ def swap_figures(directory: Path, examples: Examples, rows: int) -> dict[str, fl
 
 def swap_words(swap: dict[str, float]) -> str:
     return (
-        f"longest batch of {swap['rows']} {swap['longest_during_ms']} ms while another model is taken over, "
+        f"longest batch of {swap['rows']:,} rows {swap['longest_during_ms']} ms during the swap, "
         f"{swap['longest_before_ms']} ms before"
     )
 
@@ -98,8 +98,8 @@ def job_swap_figures(stack: LocalStack, job: str, directory: Path) -> dict[str, 
 
 
 def job_swap_words(swap: dict[str, dict[str, int]]) -> str:
-    told = (f"{of['slow']} of {of['batches']} {when}" for when, of in swap.items())
-    return f"batches of more than {BATCH_BOUND_MS} ms: {', '.join(told)} a swap"
+    parts = (f"{counts['slow']} of {counts['batches']} {when}" for when, counts in swap.items())
+    return f"batches over {BATCH_BOUND_MS} ms: {', '.join(parts)} the swap"
 
 
 def _batches(stack: LocalStack, job: str) -> dict[str, int]:
@@ -120,7 +120,7 @@ def _enter_other(registry: Registry) -> tuple[str, str]:
 
 
 def _enter(registry: Registry, version: str) -> None:
-    append(registry, next_entry(registry), first(version), by="bench", command=("bench",), why="to measure it")
+    append(registry, next_entry(registry), first(version), by="bench", command=("bench",), why="benchmark")
 
 
 def batch_scorer(examples: Examples, rows: int) -> Callable[[Deployment], None]:

@@ -1,4 +1,4 @@
-"""What a prediction costs by engine and batch size, what shadows add, and what a hot swap costs: in this process."""
+"""Cost of a prediction by engine and batch size, of shadows, and of a hot swap, in this process."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,13 +9,13 @@ from statistics import median
 import msgspec
 import numpy as np
 
-from tools.bench.context import Context, note, step
+from tools.bench.context import BenchContext, note, step
 from tools.bench.hot_swap import batch_scorer, swap_figures, swap_words
 from training.data.examples import Examples
 from training.rollout.transitions import add_shadow, first
 from udfs.models.backends import SIZES, measure_break_even
 from udfs.models.bundle import Bundle, load_bundle
-from udfs.serving.deployment import Deployment, Model, Options, load_model
+from udfs.serving.deployment import Deployment, LoadedModel, Options, load_model
 
 BATCHES = (1, 8, 64, 512)
 SHADOW_BATCHES = (64, 5_000)
@@ -24,14 +24,14 @@ PAIRS = 7
 SWAP_ROWS = 1_000  # of a batch
 
 
-def measure(context: Context) -> dict:
+def measure(context: BenchContext) -> dict:
     """The figures of engines and shadows, and those of a swap."""
     model = context.model
-    step("Engines by batch size, shadows")
+    step("Inference engines by batch size, and shadows")
     figures = inference_figures(load_bundle(model.bundle, 64), model.examples)
     for words in inference_words(figures).items():
         note(": ".join(words))
-    step("A hot swap at full load")
+    step("Hot swap at full load")
     figures["swap"] = swap_figures(context.registry, model.examples, SWAP_ROWS)
     note(swap_words(figures["swap"]))
     return figures
@@ -40,9 +40,9 @@ def measure(context: Context) -> dict:
 def rows(figures: dict) -> list[tuple[str, str]]:
     """The rows of a table: what, and its figure."""
     native_from = figures["native_from"]
-    told = f"{native_from:,} rows" if native_from <= SIZES[-1] else f"none, up to {SIZES[-1]:,} rows"
-    break_even = ("batch from which the native engine is faster", told)
-    return [*inference_words(figures).items(), break_even, ("a hot swap", swap_words(figures["swap"]))]
+    smallest = f"{native_from:,} rows" if native_from <= SIZES[-1] else f"none up to {SIZES[-1]:,} rows"
+    break_even = ("smallest batch for which the native engine is faster", smallest)
+    return [*inference_words(figures).items(), break_even, ("hot swap", swap_words(figures["swap"]))]
 
 
 def inference_figures(bundle: Bundle, examples: Examples, seconds: float = SECONDS) -> dict:
@@ -69,11 +69,13 @@ def inference_figures(bundle: Bundle, examples: Examples, seconds: float = SECON
 def inference_words(figures: dict) -> dict[str, str]:
     """What was measured of engines and shadows, and its figures."""
     words = {
-        f"prediction, batch of {size}": ", ".join(f"{engine} {taken} us a row" for engine, taken in times.items())
+        f"prediction, batch of {size}": ", ".join(f"{engine} {taken} µs per row" for engine, taken in times.items())
         for size, times in figures["us_per_row"].items()
     }
     for size, cost in figures["shadows"].items():
-        words[f"shadows, batch of {size}"] = ", ".join(f"{name} {ratio} times as long" for name, ratio in cost.items())
+        words[f"batch of {size} with shadows, time relative to none"] = ", ".join(
+            f"{name} {ratio}x" for name, ratio in cost.items()
+        )
     return words
 
 
@@ -98,7 +100,7 @@ def _shadow_cost(bundle: Bundle, examples: Examples, rows: int, seconds: float) 
     return {name: round(times[name] / times["none"], 2) for name in ("one", "two")}
 
 
-def _named(model: Model, version: str) -> Model:
+def _named(model: LoadedModel, version: str) -> LoadedModel:
     return replace(model, manifest=msgspec.structs.replace(model.manifest, version=version))
 
 

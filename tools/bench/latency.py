@@ -1,4 +1,4 @@
-"""How long a click is on its way, from its producer to whoever consumes its score, kafka-python at both ends."""
+"""Latency from the producer of a click to the consumer of its score, with kafka-python at both ends."""
 
 import multiprocessing
 import threading
@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from jobs.common.settings import Topics
+from jobs.common.settings import TopicNames
 from jobs.ops.replay.producer import FOR_LATENCY, at_rate, send
-from tools.bench.context import HOURS, USERS, Context, fresh_run, note, step
+from tools.bench.context import HOURS, USERS, BenchContext, fresh_run, note, step
 from tools.stack import flink_client
 from training.data.sources import Record
 from training.simulation.clickstream import Simulation, simulate
@@ -30,11 +30,11 @@ GUARANTEES = {
     "at-least-once": ((), (500, 2_000, 10_000)),
     "exactly-once": (("delivery.guarantee=exactly-once", "checkpoints.interval=1 s"), (2_000,)),
 }
-IN_WORDS = {"at-least-once": "at least once", "exactly-once": "exactly once, a checkpoint a second"}
+IN_WORDS = {"at-least-once": "at least once", "exactly-once": "exactly once, one checkpoint per second"}
 SHIPPED = ("state.backend=rocksdb", "source.start=latest")
 
 
-def measure(context: Context) -> dict:
+def measure(context: BenchContext) -> dict:
     """By delivery guarantee, latencies of the job's first minute and, once it is warm, at each rate."""
     stack = context.cluster()
     figures: dict = {}
@@ -42,7 +42,7 @@ def measure(context: Context) -> dict:
         name = f"latency-{guarantee}"
         overrides = [*fresh_run(name, "clicks", "scores"), *SHIPPED, *changed, f"job.name={name}"]
         topics = context.create_topics(overrides).topics
-        step(f"Latency, {guarantee}: the first minute, at {WARM_UP_RATE:,} events/s")
+        step(f"Latency, {guarantee}: first minute, at {WARM_UP_RATE:,} events/s")
         with context.running(overrides):
             found = warm_up(stack.bootstrap_servers, topics)
             note(latency_words(found))
@@ -58,10 +58,10 @@ def measure(context: Context) -> dict:
 def rows(figures: dict) -> list[tuple[str, str]]:
     """The rows of a table: what, and its figure."""
     found = []
-    for guarantee, of in figures.items():
-        told = IN_WORDS[guarantee]
-        found.append((f"{told}, first minute at {WARM_UP_RATE:,} events/s", latency_words(of["first_minute"])))
-        found += [(f"{told}, at {int(rate):,} events/s", latency_words(at)) for rate, at in of["at"].items()]
+    for guarantee, latencies in figures.items():
+        name = IN_WORDS[guarantee]
+        found.append((f"{name}, first minute at {WARM_UP_RATE:,} events/s", latency_words(latencies["first_minute"])))
+        found += [(f"{name}, at {int(rate):,} events/s", latency_words(at)) for rate, at in latencies["at"].items()]
     return found
 
 
@@ -69,13 +69,13 @@ def latency_words(found: dict) -> str:
     return f"p50 {found['p50']:,} ms, p99 {found['p99']:,} ms"
 
 
-def warm_up(bootstrap_servers: str, topics: Topics) -> dict[str, float]:
+def warm_up(bootstrap_servers: str, topics: TopicNames) -> dict[str, float]:
     """Let a job that has just begun to run score for a minute; the figures of that minute, its start included."""
     return latency_figures(bootstrap_servers, topics, WARM_UP_RATE, WARM_UP_SECONDS, settle_seconds=0)
 
 
 def latency_figures(
-    bootstrap_servers: str, topics: Topics, rate: int, seconds: int, settle_seconds: int = SETTLE_SECONDS
+    bootstrap_servers: str, topics: TopicNames, rate: int, seconds: int, settle_seconds: int = SETTLE_SECONDS
 ) -> dict[str, float]:
     """How many latencies were measured, and their p50 and p99 in ms."""
     measured = latencies(bootstrap_servers, topics, rate, seconds, settle_seconds)
@@ -84,14 +84,14 @@ def latency_figures(
 
 
 def latencies(
-    bootstrap_servers: str, topics: Topics, rate: int, seconds: int, settle_seconds: int = SETTLE_SECONDS
+    bootstrap_servers: str, topics: TopicNames, rate: int, seconds: int, settle_seconds: int = SETTLE_SECONDS
 ) -> np.ndarray:
     """Producer to consumer, in ms, of the clicks that a process of its own sends; the first seconds are left out."""
     receiver = Receiver(bootstrap_servers, topics.scores)
     receiver.start()
     try:
         sent = in_a_process(_send_steadily, bootstrap_servers, topics.clicks, rate, seconds)
-        flink_client.wait_for(lambda: receiver.count >= sent, DRAIN_SECONDS, f"the scores of {sent} clicks")
+        flink_client.wait_for(lambda: receiver.count >= sent, DRAIN_SECONDS, f"the scores of {sent:,} clicks")
     finally:
         receiver.stop()
     return settled(receiver.times, settle_seconds)

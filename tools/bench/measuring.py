@@ -1,4 +1,4 @@
-"""How fast the jobs are that measure, each alone, and what the score job does beside all of them."""
+"""Throughput of the jobs that measure, each alone, and of the score job while all of them run."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import msgspec
 
 from jobs.ops.replay.producer import send_at_once
-from tools.bench.context import EVENTS, Context, fresh_run, note, step
+from tools.bench.context import EVENTS, BenchContext, fresh_run, note, step
 from tools.stack import flink_client
 from tools.stack.metrics import job_metric, records_read
 from udfs.kafka.reading import read_topic
@@ -22,7 +22,7 @@ POLL_SECONDS = 1.0
 TIMEOUT_S = 300
 
 
-def measure(context: Context) -> dict[str, int]:
+def measure(context: BenchContext) -> dict[str, int]:
     """Records a second: `beside`, the clicks that the score job scores while all of them run, and what each reads by
     its name when it runs alone, from the beginning of what the score job has written by then.
 
@@ -35,13 +35,13 @@ def measure(context: Context) -> dict[str, int]:
     stack.start_task_manager()
     with context.running([*common, "source.start=latest"]) as score:
         with ExitStack() as beside:
-            step("The score job and the jobs that measure, side by side")
+            step("score_clicks and the measurement jobs, side by side")
             for name in JOBS:
                 beside.enter_context(context.running([*common, "source.start=latest"], f"jobs.{name}"))
             context.send(topics.clicks, context.records[:BESIDE_CLICKS])
             _wait_for_scores(context, score, WARM_UP_EVENTS)
             figures = {"beside": _rate(lambda: job_metric(stack, score, "scored"))}
-            note(f"{figures['beside']:,} events/s of the score job")
+            note(f"{figures['beside']:,} events/s of score_clicks")
         context.send(topics.clicks, context.records[BESIDE_CLICKS:])
         _wait_for_scores(context, score, EVENTS)
     _multiply(stack.bootstrap_servers, topics.sessions)
@@ -57,10 +57,10 @@ def measure(context: Context) -> dict[str, int]:
 def rows(figures: dict) -> list[tuple[str, str]]:
     """The rows of a table: what, and its figure."""
     alone = [(f"{name}, alone", f"{rate:,} records/s") for name, rate in figures.items() if name != "beside"]
-    return [*alone, ("the score job beside all of them", f"{figures['beside']:,} events/s")]
+    return [*alone, ("score_clicks beside all of them", f"{figures['beside']:,} events/s")]
 
 
-def _wait_for_scores(context: Context, job: str, count: int) -> None:
+def _wait_for_scores(context: BenchContext, job: str, count: int) -> None:
     flink_client.wait_for(
         lambda: job_metric(context.stack, job, "scored") >= count, TIMEOUT_S, f"{count:,} clicks to be scored", 1.0
     )
@@ -68,7 +68,7 @@ def _wait_for_scores(context: Context, job: str, count: int) -> None:
 
 def _multiply(bootstrap_servers: str, topic: str) -> None:
     """Send the sessions that there are again, as those of other users: too few end in a minute to measure a rate by."""
-    step(f"Sending some {SESSIONS:,} sessions")
+    step(f"Sending about {SESSIONS:,} sessions")
     sessions = [msgspec.json.decode(value) for value in read_topic({"bootstrap.servers": bootstrap_servers}, topic)]
     copies = -(-SESSIONS // max(len(sessions), 1))
     users = (session | {"user_id": f"{session['user_id']}-{copy}"} for copy in range(copies) for session in sessions)

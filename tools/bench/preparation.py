@@ -1,4 +1,4 @@
-"""How fast and in how little memory training's examples are made, and how a plain pandas group-by compares."""
+"""Speed and memory of preparing examples for training, compared with a plain pandas group-by."""
 
 import multiprocessing
 import shutil
@@ -13,7 +13,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tools.bench.context import EVENTS, Context, note, step
+from tools.bench.context import EVENTS, BenchContext, note, step
 from tools.bench.rates import MIB, tree_pss
 from training.data.dataset import ANY_TIME
 from training.data.prepare import Preparation, prepare
@@ -33,10 +33,10 @@ ARCHIVE = pa.schema(
 SAMPLE_SECONDS = 0.5
 
 
-def measure(context: Context) -> dict:
+def measure(context: BenchContext) -> dict:
     """The figures of preparing ten times the simulated clicks."""
     records = context.records
-    step(f"Preparing examples of {COPIES * EVENTS:,} archived clicks")
+    step(f"Preparing examples from {COPIES * EVENTS:,} archived clicks")
     directory = context.directory / "preparation"
     figures = preparation_figures(records, COPIES, directory)
     shutil.rmtree(directory)
@@ -46,13 +46,13 @@ def measure(context: Context) -> dict:
 
 def rows(figures: dict) -> list[tuple[str, str]]:
     """The rows of a table: what, and its figure."""
-    return [(f"examples of {figures['events']:,} archived clicks", _words(figures))]
+    return [(f"examples from {figures['events']:,} archived clicks", _words(figures))]
 
 
 def _words(figures: dict) -> str:
     return (
-        f"{figures['events_per_s']:,} events/s, {figures['seconds']} s, {figures['peak_mib']:,} MiB at most, "
-        f"{figures['events_per_s'] / figures['pandas_events_per_s']:.2f} of pandas with 5 features"
+        f"{figures['events_per_s']:,} events/s, {figures['seconds']} s, peak memory {figures['peak_mib']:,} MiB, "
+        f"{figures['events_per_s'] / figures['pandas_events_per_s']:.2f} of the rate of pandas with 5 features"
     )
 
 

@@ -1,4 +1,4 @@
-"""Rates out of a count that grows, and the memory of processes: what several parts of the benchmark measure alike."""
+"""Rates from a growing count, and the memory of processes: shared by several parts of the benchmark."""
 
 import threading
 import time
@@ -46,13 +46,13 @@ def rate_between(
         if counted >= last or (marks and now - marks[0][0] >= most_seconds):
             break
         if not marks and now - began >= wait_seconds:
-            raise BenchError(f"{counted:,} of {first:,} after {wait_seconds:.0f} s: too slow to be measured")
+            raise BenchError(f"{counted:,} of {first:,} after {wait_seconds:.0f} s: too slow to measure")
         if now - reported >= REPORT_SECONDS:
             reported = now
             report(f"{counted:,} of {last:,}")
         sleep(POLL_SECONDS)
     if len(marks) < 2:
-        raise BenchError(f"it was seen at {marks[0][1]:,} only, between {first:,} and {last:,}: no rate to be had")
+        raise BenchError(f"cannot compute a rate: the count stayed at {marks[0][1]:,} (marks {first:,} and {last:,})")
     (started, at_first), (ended, at_last) = marks[0], marks[-1]
     return (at_last - at_first) / (ended - started)
 
@@ -68,12 +68,12 @@ def records_in(bootstrap_servers: str, topic: str) -> Iterator[Callable[[], int]
         consumer.close()
 
 
-def told_every(items: Iterable[Item], many: int, tell: Callable[[int], None]) -> Iterator[Item]:
-    """The items; after each so many of them, tell how many there were."""
+def report_every(items: Iterable[Item], interval: int, report: Callable[[int], None]) -> Iterator[Item]:
+    """The items; after every `interval` of them, call `report` with the count so far."""
     for number, item in enumerate(items, 1):
         yield item
-        if number % many == 0:
-            tell(number)
+        if number % interval == 0:
+            report(number)
 
 
 def tree_pss(root: psutil.Process) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The benchmark's report: of each part the last figures, when they were measured, and of which commit they are."""
+"""The benchmark's report: the last figures of each part, with date and commit."""
 
 import subprocess
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def read_report(path: Path) -> Report:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Report)
     except msgspec.DecodeError as error:
-        raise ReportError(f"{path}: not a report of this release: {error}") from None
+        raise ReportError(f"{path}: cannot be read by this release: {error}") from None
 
 
 def write_report(path: Path, report: Mapping[str, Measured]) -> None:

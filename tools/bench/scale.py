@@ -1,4 +1,4 @@
-"""What a click costs when there are a hundred times as many users: rate, memory and state for few and for many.
+"""Few users against a hundred times as many: rate, memory and state.
 
 In both runs a tenth of the users are busy at a time, the workers have room for all of these, and equally many clicks
 are scored, most of them before the rate is taken: by then every user has been seen, and the job has state of all.
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tools.bench.context import Context, note, step
+from tools.bench.context import BenchContext, note, step
 from tools.bench.rates import MIB, PeakMemory, rate_between
 from tools.bench.throughput import reading
 from tools.stack import flink_client
@@ -38,7 +38,7 @@ CLICK = re.compile(rb'(.*?"user_id":")[^"]*(".*?"event_time":)\d+(.*)', re.DOTAL
 Template = tuple[bytes, bytes, bytes]
 
 
-def measure(context: Context) -> dict:
+def measure(context: BenchContext) -> dict:
     """For few and for many users: events a second, the most MiB that TaskManager and workers held together, the bytes a
     user of a checkpoint, what the last one added and how long it took."""
     sessions = session_templates(context.records[:TEMPLATES])
@@ -48,28 +48,29 @@ def measure(context: Context) -> dict:
 def rows(figures: dict) -> list[tuple[str, str]]:
     """The rows of a table: what, and its figure."""
     found = []
-    for users, of in figures.items():
-        held = ", ".join(f"{name} {mib:,}" for name, mib in of["mib"].items() if name != "all")
+    for users, result in figures.items():
+        held = ", ".join(f"{name} {mib:,}" for name, mib in result["mib"].items() if name != "all")
         found += [
-            (f"{int(users):,} users, one in {BUSY_PART} busy at a time", f"{of['events_per_s']:,} events/s"),
-            ("  TaskManager and its workers", f"{of['mib']['all']:,} MiB at most ({held})"),
+            (f"{int(users):,} users, 1 in {BUSY_PART} active at a time", f"{result['events_per_s']:,} events/s"),
+            ("  peak memory of TaskManager and workers", f"{result['mib']['all']:,} MiB ({held})"),
             (
-                "  a checkpoint",
-                f"{of['state_bytes_per_user']:,} bytes a user, {of['added_mib']:,} MiB of it new, {of['took_s']} s",
+                "  checkpoint",
+                f"{result['state_bytes_per_user']:,} bytes per user, {result['added_mib']:,} MiB new, "
+                f"{result['took_s']} s",
             ),
         ]
     few, many = (figures[str(users)]["events_per_s"] for users in (FEW_USERS, MANY_USERS))
-    return [*found, (f"rate with {MANY_USERS // FEW_USERS} times the users", f"{many / few:.2f} of that with few")]
+    return [*found, (f"rate with {MANY_USERS:,} users", f"{many / few:.2f} of the rate with {FEW_USERS:,}")]
 
 
-def _figures(context: Context, sessions: Sequence[Sequence[Template]], users: int) -> dict:
+def _figures(context: BenchContext, sessions: Sequence[Sequence[Template]], users: int) -> dict:
     run = f"scale-{users}"
     overrides = [*reading(f"{run}-clicks", run, PARALLELISM), f"workers.cached_users={CACHED_USERS}"]
     topics = context.create_topics(overrides).topics
     clicks = busy_clicks(sessions, users, users // BUSY_PART, EVENTS)
     context.send(topics.clicks, clicks, EVENTS)
     stack = context.cluster()
-    step(f"{users:,} users, {users // BUSY_PART:,} of them busy at a time")
+    step(f"{users:,} users, {users // BUSY_PART:,} of them active at a time")
     with context.running(overrides) as job:
         memory = PeakMemory(stack.task_managers()[0].pid)
         memory.start()

@@ -1,4 +1,4 @@
-"""How many events a second the job scores, Kafka to Kafka, beside the bare loop in the same run.
+"""Throughput of the job in events per second, Kafka to Kafka, beside the bare loop in the same run.
 
 All clicks wait in Kafka, the job reads them from the beginning and writes their scores; its rate is that between two
 marks, after start-up.
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tools.bench.bare_loop import bare_loop_rate
-from tools.bench.context import COUNTED_FROM, COUNTED_TO, Context, fresh_run, note, step
+from tools.bench.context import COUNTED_FROM, COUNTED_TO, BenchContext, fresh_run, note, step
 from tools.bench.hot_swap import POLL_SECONDS, job_swap_figures, job_swap_words
 from tools.bench.latency import in_a_process
 from tools.bench.rates import rate_between
@@ -27,7 +27,7 @@ SWAP_PARALLELISM, SWAP_ROWS = 2, 1_000
 SCORES_SAMPLED = 10_000
 
 
-def measure(context: Context) -> dict:
+def measure(context: BenchContext) -> dict:
     """Events a second of the bare loop and, by state backend and parallelism, of the job; bytes of a user in a
     savepoint, and of the average record; slow batches while the job took another model over."""
     figures: dict = {"features": context.model.features, "trees": context.model.trees}
@@ -61,24 +61,24 @@ def measure(context: Context) -> dict:
 def rows(figures: dict) -> list[tuple[str, str]]:
     """The rows of a table: what, and its figure."""
     bare_loop = figures["bare_loop"]
-    found = [
+    job_rates = [
         (f"state on {name}, parallelism {parallelism}", f"{rate:,} events/s, {rate / bare_loop:.2f} of the bare loop")
         for name, rates in figures["job"].items()
         for parallelism, rate in rates.items()
     ]
     return [
-        ("the model", f"{figures['features']} features, {figures['trees']} trees"),
+        ("model", f"{figures['features']} features, {figures['trees']} trees"),
         ("bare loop: one process, no Flink, no Kafka", f"{bare_loop:,} events/s"),
-        *found,
-        ("state a user, in a savepoint", f"{figures['state_bytes_per_user']:,} bytes"),
-        (f"a hot swap in the job, at full load, batches of {SWAP_ROWS:,}", job_swap_words(figures["swap"])),
+        *job_rates,
+        ("state per user in a savepoint", f"{figures['state_bytes_per_user']:,} bytes"),
+        (f"hot swap in the job at full load, batches of {SWAP_ROWS:,} rows", job_swap_words(figures["swap"])),
     ]
 
 
-def bare_loop(context: Context) -> int:
+def bare_loop(context: BenchContext) -> int:
     """Events a second of the bare loop over the same clicks."""
     payloads, bundle = [value for _, value, _ in context.records], context.model.bundle
-    step("The bare loop")
+    step("Bare loop")
     rate = round(in_a_process(_bare_loop, payloads, bundle))
     note(f"{rate:,} events/s")
     return rate
@@ -100,8 +100,8 @@ def steady_rate(stack: LocalStack, job: str, first: int = COUNTED_FROM, last: in
     return round(rate_between(lambda: job_metric(stack, job, "scored"), first, last, note))
 
 
-def _swap(context: Context, stack: LocalStack, clicks: str) -> dict:
-    step("A hot swap in the job at full load")
+def _swap(context: BenchContext, stack: LocalStack, clicks: str) -> dict:
+    step("Hot swap in the job at full load")
     overrides = [
         *reading(clicks, "throughput-swap", SWAP_PARALLELISM),
         f"model.registry={context.registry}",
@@ -111,7 +111,7 @@ def _swap(context: Context, stack: LocalStack, clicks: str) -> dict:
     context.create_topics(overrides)
     with context.running(overrides) as job:
         flink_client.wait_for(
-            lambda: job_metric(stack, job, "scored") >= COUNTED_FROM, 300, f"job {job} to score {COUNTED_FROM} clicks"
+            lambda: job_metric(stack, job, "scored") >= COUNTED_FROM, 300, f"job {job} to score {COUNTED_FROM:,} clicks"
         )
         return job_swap_figures(stack, job, context.registry)
 

@@ -11,7 +11,7 @@ from tools.stack.processes import ProcessError, is_running
 
 def _up(stack: LocalStack) -> int:
     if stack.processes and all(map(is_running, stack.processes.values())):
-        print("already up")
+        print("already running")
         return _status(stack)
     print(f"==> Starting Kafka and Flink (logs in {stack.directory / 'log'})")
     stack.start()
@@ -33,9 +33,9 @@ def _status(stack: LocalStack) -> int:
     running = [is_running(process) for process in stack.processes.values()]
     for process, runs in zip(stack.processes.values(), running, strict=True):
         addresses = "  ".join(_address(purpose, port) for purpose, port in process.ports.items())
-        print(f"{process.name:14} {'up' if runs else 'ended'}  pid {process.pid}  {addresses}")
+        print(f"{process.name:14} {'running' if runs else 'exited'}  pid {process.pid}  {addresses}")
         if not runs:
-            print(f"{'':14} its log: {process.log}")
+            print(f"{'':14} log: {process.log}")
     return 0 if all(running) else 1
 
 
@@ -45,20 +45,22 @@ def _address(purpose: str, port: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tools.stack", description="Kafka broker and Flink cluster on this machine.")
+    parser = argparse.ArgumentParser(prog="tools.stack", description="Manage a local Kafka broker and Flink cluster.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, help_text in (("up", "start both"), ("down", "end both"), ("status", "show what runs")):
+    for name, help_text in (("up", "start Kafka and Flink"), ("down", "stop both"), ("status", "show the processes")):
         command = commands.add_parser(name, help=help_text)
-        command.add_argument("--dir", type=Path, default=STACK, help="directory (default: build/local)")
+        command.add_argument("--dir", type=Path, default=STACK, help="stack directory (default: build/local)")
         if name == "up":
-            command.add_argument("--task-managers", type=int, default=2, help="how many to start (default: 2)")
+            command.add_argument("--task-managers", type=int, default=2, help="number of TaskManagers (default: 2)")
             command.add_argument("--slots", type=int, default=2, help="slots per TaskManager (default: 2)")
-            command.add_argument("--task-manager-memory", default="3456m", help="per TaskManager (default: 3456m)")
+            command.add_argument(
+                "--task-manager-memory", default="3456m", help="memory per TaskManager (default: 3456m)"
+            )
             command.add_argument(
                 "--partitions",
                 type=int,
                 default=4,
-                help="per topic that Kafka creates (default: 4)",
+                help="default partitions per topic (default: 4)",
             )
     parsed = vars(parser.parse_args(arguments))
     run = {"up": _up, "down": _down, "status": _status}[parsed.pop("command")]

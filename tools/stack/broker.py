@@ -75,7 +75,7 @@ def format_storage(
         command += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
     formatted = subprocess.run(command, capture_output=True, text=True, check=False)
     if formatted.returncode != 0:
-        raise ProcessError(f"Kafka can't format {properties['log.dirs']}\n{formatted.stdout}{formatted.stderr}")
+        raise ProcessError(f"Kafka could not format {properties['log.dirs']}\n{formatted.stdout}{formatted.stderr}")
 
 
 def start_broker(jars: Path, properties_file: Path, log: Path, ports: Mapping[str, int]) -> Process:
@@ -95,5 +95,5 @@ def java() -> str:
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=f"{home}/bin" if home else None)
     if found is None:
-        raise ProcessError(f"no java in {home or 'PATH'}: install openjdk-17-jdk-headless, or set JAVA_HOME to a JDK")
+        raise ProcessError(f"java not found in {home or 'PATH'}: install openjdk-17-jdk-headless or set JAVA_HOME")
     return found

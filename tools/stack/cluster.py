@@ -128,5 +128,5 @@ def _start(directory: Path, name: str, script: str, ports: Mapping[str, int], op
 def _jars(directory: Path, pattern: str = "*.jar") -> list[Path]:
     found = sorted(directory.resolve().glob(pattern))
     if not found:
-        raise ProcessError(f"{directory}: no {pattern}; run `make jars`")
+        raise ProcessError(f"{directory}: no {pattern} found; run `make jars`")
     return found

@@ -1,4 +1,4 @@
-"""Jobs on the local cluster: submitted the way a data engineer does it, watched and stopped over REST."""
+"""Jobs on the local cluster: submitted with `flink run`, watched and stopped over REST."""
 
 import re
 import subprocess
@@ -65,14 +65,14 @@ def cancel(stack: LocalStack, job: str) -> None:
     try:
         stack.cancel(job)
     except OSError as error:
-        raise JobError(f"job {job} can't be cancelled: {error}") from None
+        raise JobError(f"job {job} could not be cancelled: {error}") from None
     wait_for(lambda: stack.rest(f"/jobs/{job}")["state"] == "CANCELED", 60, f"job {job} to end")
 
 
 def failure(stack: LocalStack, job: str) -> str:
     """The last failure that Flink has for the job, as it printed it."""
     entries = stack.rest(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]
-    return entries[0]["stacktrace"] if entries else "no exception is recorded"
+    return entries[0]["stacktrace"] if entries else "no exception recorded"
 
 
 def wait_for(condition: Callable[[], bool], timeout_seconds: float, what: str, poll_seconds: float = 0.2) -> None:
@@ -80,7 +80,7 @@ def wait_for(condition: Callable[[], bool], timeout_seconds: float, what: str, p
     deadline = time.monotonic() + timeout_seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise JobError(f"waited {timeout_seconds:.0f} s in vain for {what}")
+            raise JobError(f"timed out after {timeout_seconds:.0f} s waiting for {what}")
         time.sleep(poll_seconds)
 
 

@@ -83,7 +83,7 @@ class LocalStack:
         """Start the broker and the cluster, or neither. Raises StackError when a process of the stack runs already."""
         if any(map(is_running, self.processes.values())):
             raise StackError(
-                f"{self.directory}: a stack is running there; end it with `make down`, or use another --dir"
+                f"{self.directory}: a stack is already running there; stop it with `make down`, or use another --dir"
             )
         self._forget(*self.processes)
         try:
@@ -102,7 +102,7 @@ class LocalStack:
         """Start the broker; after kill_broker on the same port and data."""
         before = self.processes.get("broker")
         if before and is_running(before):
-            raise StackError(f"{self.directory}: the broker runs already, as pid {before.pid}")
+            raise StackError(f"{self.directory}: the broker is already running (pid {before.pid})")
         ports = before.ports if before else self._broker_ports()
         data, file = self.directory / "kafka", self.directory / "conf" / "server.properties"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ class LocalStack:
             ports["kafka"], ports["controller"], data, self._partitions, ports.get("sasl")
         )
         if not any((JARS / "kafka").glob("*.jar")):
-            raise StackError(f"{JARS / 'kafka'}: no Kafka there; run `make jars`")
+            raise StackError(f"{JARS / 'kafka'}: no Kafka JARs; run `make jars`")
         kafka_broker.format_storage(JARS / "kafka", properties | self._broker_options, file, self._sasl_users)
         broker = kafka_broker.start_broker(JARS / "kafka", file, self.directory / "log" / "broker.log", ports)
         self._remember(broker)
@@ -214,7 +214,7 @@ class LocalStack:
     def _await(self, what: str, process: Process, ready: Callable[[], bool]) -> None:
         began = monotonic()
         wait_until(ready, process, READY_SECONDS)
-        self._report(f"    {what} is up after {monotonic() - began:.1f} s (pid {process.pid})")
+        self._report(f"    {what} ready after {monotonic() - began:.1f} s (pid {process.pid})")
 
     def _broker_ports(self) -> dict[str, int]:
         ports = {"kafka": self._free_port(9092), "controller": self._free_port()}
@@ -228,7 +228,7 @@ class LocalStack:
 
     def _get(self, name: str) -> Process:
         if name not in self.processes:
-            raise StackError(f"{self.directory}: no {name} was started there; run `make up`")
+            raise StackError(f"{self.directory}: {name} was not started there; run `make up`")
         return self.processes[name]
 
     def _remember(self, process: Process) -> None:
@@ -256,7 +256,7 @@ def _read_record(record: Path) -> dict[str, Process]:
         return {entry["name"]: Process(**entry) for entry in json.loads(record.read_text())}
     except (ValueError, TypeError, KeyError) as error:
         raise StackError(
-            f"{record}: not a record of processes ({error}); end those of the stack by hand and delete the file"
+            f"{record}: invalid process record ({error}); stop the processes of the stack by hand and delete the file"
         ) from None
 
 

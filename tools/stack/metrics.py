@@ -1,4 +1,4 @@
-"""What a running job counts, read where Prometheus reads it."""
+"""Metrics of a running job, read from the endpoint that Prometheus reads."""
 
 import re
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,7 @@
-"""Processes that outlive the command that started them, and are ended by whoever holds their record.
+"""Processes that outlive the command that started them, and that any later command can stop by their record.
 
-A record names a process by pid and creation time, so that a pid that the system has given to another process since is
-never signalled. Whatever a process starts in turn is found by a marker that it inherits in its environment.
+A record names a process by pid and creation time, so that a pid which the system has since given to another process is
+never signalled. Child processes are found by a marker that they inherit in their environment.
 """
 
 import os
@@ -92,7 +92,7 @@ def wait_until(ready: Callable[[], bool], process: Process, timeout_seconds: flo
     deadline = monotonic() + timeout_seconds
     while not ready():
         if not is_running(process):
-            raise ProcessError(f"{process.name} has ended while starting\n{log_tail(process)}")
+            raise ProcessError(f"{process.name} exited while starting\n{log_tail(process)}")
         if monotonic() > deadline:
             raise ProcessError(f"{process.name} was not ready after {timeout_seconds:.0f} s\n{log_tail(process)}")
         sleep(POLL_SECONDS)
@@ -101,7 +101,7 @@ def wait_until(ready: Callable[[], bool], process: Process, timeout_seconds: flo
 def log_tail(process: Process, lines: int = 15) -> str:
     """The last lines of the process's log, then its path."""
     text = Path(process.log).read_text(errors="replace")
-    return "\n".join([f"  | {line}" for line in text.splitlines()[-lines:]] + [f"  its log: {process.log}"])
+    return "\n".join([f"  | {line}" for line in text.splitlines()[-lines:]] + [f"  log: {process.log}"])
 
 
 def _find(process: Process) -> psutil.Process | None:

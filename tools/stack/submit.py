@@ -14,10 +14,10 @@ from tools.stack.local_stack import LocalStack, StackError
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tools.stack.submit", description="Submit jobs to the cluster of `make up`.")
-    parser.add_argument("jobs", nargs="+", metavar="JOB", help="such as score_clicks: a module of jobs/")
-    parser.add_argument("--conf", type=Path, default=CONF, help="conf/local.yaml by default")
+    parser.add_argument("jobs", nargs="+", metavar="JOB", help="a job module in jobs/, such as score_clicks")
+    parser.add_argument("--conf", type=Path, default=CONF, help="settings file (default: conf/local.yaml)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--dir", type=Path, default=STACK, help="where `make up` has the stack (build/local)")
+    parser.add_argument("--dir", type=Path, default=STACK, help="stack directory (default: build/local)")
     options = parser.parse_args(arguments)
     stack = LocalStack(options.dir)
     try:
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{name}: ", end="", flush=True)
             job = flink_client.submit(stack, options.conf.resolve(), options.set, module=f"jobs.{name}")
             flink_client.wait_until_running(stack, job)
-            print(f"runs as job {job}", flush=True)
+            print(f"running as job {job}", flush=True)
     except (StackError, flink_client.JobError) as error:
         print(f"\nsubmit: {error}", file=sys.stderr)
         return 1

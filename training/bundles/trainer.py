@@ -13,7 +13,7 @@ from training.data.examples import Examples
 from training.data.split import checked, split_at, split_by_time, split_by_user, user_folds
 from training.evaluation.holdout import Evaluation, evaluate, manifest_metrics
 from training.modeling.base import ServedModel
-from training.modeling.model_selection import Data, scored
+from training.modeling.model_selection import TrainingRows, scored
 from training.modeling.onnx_export import certify, export
 from training.modeling.pipeline import select_and_fit
 from training.modeling.settings import Training
@@ -72,7 +72,7 @@ def _train(
     fold = user_folds(examples, rows, training.folds, training.seed)
     for number in range(training.folds):
         checked(examples, rows[fold == number], f"fold {number + 1} of {training.folds}")
-    everything = Data.of(examples, rows, fold, training.balance)
+    everything = TrainingRows.of(examples, rows, fold, training.balance)
     fit = select_and_fit(everything, examples.names, training, report)
 
     report("measuring on the holdout")

@@ -7,7 +7,7 @@ import numpy as np
 
 from training.data.examples import Examples
 from training.evaluation.rule_baseline import RuleBaseline, measure_rule
-from training.modeling.base import Calibration, Fitting, Model
+from training.modeling.base import Calibration, FittedModel, Fitting
 from training.modeling.families import FAMILIES
 from training.modeling.metrics import (
     METRICS,
@@ -18,7 +18,7 @@ from training.modeling.metrics import (
     gain_table,
     threshold_table,
 )
-from training.modeling.model_selection import Data, Pruning, cross_validate, learning_curve, scored
+from training.modeling.model_selection import Pruning, TrainingRows, cross_validate, learning_curve, scored
 from training.modeling.pipeline import Fit
 from training.modeling.settings import Training
 from udfs.measurement.labels import Label
@@ -59,7 +59,7 @@ class Evaluation:
 
 def evaluate(
     fit: Fit,
-    everything: Data,
+    everything: TrainingRows,
     left: Examples,
     matrix: np.ndarray,
     training: Training,
@@ -104,7 +104,7 @@ def evaluate(
     )
 
 
-def _rival(name: str, everything: Data, features: Sequence[str], training: Training) -> Model:
+def _rival(name: str, everything: TrainingRows, features: Sequence[str], training: Training) -> FittedModel:
     """A model to compare with: all features, the defaults of its kind, as many rounds as cross-validation says."""
     family = FAMILIES[name]
     fitting = Fitting(

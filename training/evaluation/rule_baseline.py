@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.data.examples import Examples
-from training.modeling.metrics import RANKING, Estimate, Scored, difference, estimate, with_intervals
+from training.modeling.metrics import RANKING, Estimate, LabelledScores, difference, estimate, with_intervals
 from udfs.rollout.rules import Rule, matches
 
 
@@ -32,13 +32,15 @@ class RuleBaseline:
         return 0 < self.acted_on.value < 1
 
 
-def measure_rule(rule: Rule, holdout: Examples, model: Scored) -> RuleBaseline:
+def measure_rule(rule: Rule, holdout: Examples, model: LabelledScores) -> RuleBaseline:
     """The rule on the rows of a holdout, whose features include the rule's, beside the model's scores of them."""
     acts = matches(rule, holdout.names, holdout.features)
-    return compare_with_rule(rule, Scored(holdout.labels, acts.astype(float), holdout.weight, holdout.user), model)
+    return compare_with_rule(
+        rule, LabelledScores(holdout.labels, acts.astype(float), holdout.weight, holdout.user), model
+    )
 
 
-def compare_with_rule(rule: Rule, decided: Scored, model: Scored, seed: int = 1) -> RuleBaseline:
+def compare_with_rule(rule: Rule, decided: LabelledScores, model: LabelledScores, seed: int = 1) -> RuleBaseline:
     """The rule's decisions, as scores of 0 and 1, beside a model's scores of the same rows; paired by user."""
 
     def measured(weights: tuple[np.ndarray, np.ndarray]) -> list[float]:

@@ -58,7 +58,7 @@ def fit_calibration(probability: np.ndarray, labels: np.ndarray, weight: np.ndar
     return Calibration(slope, shift) if slope > 0 else Calibration()
 
 
-class Model(Protocol):
+class FittedModel(Protocol):
     """A fitted model."""
 
     rounds: int
@@ -67,7 +67,7 @@ class Model(Protocol):
         """Probabilities float64[n]."""
 
 
-class ServedModel(Model, Protocol):
+class ServedModel(FittedModel, Protocol):
     """A fitted model that a bundle can have."""
 
     file: str  # what it is called there, of MODEL_FILES
@@ -96,7 +96,7 @@ class Family(Protocol):
     def suggest(self, trial: optuna.Trial) -> dict[str, float]:
         """Parameters to try: the bounds of the search."""
 
-    def fit(self, train: Sample, fitting: Fitting, stop_by: Sample | None = None) -> Model: ...
+    def fit(self, train: Sample, fitting: Fitting, stop_by: Sample | None = None) -> FittedModel: ...
 
 
 def information(train: Sample) -> float:

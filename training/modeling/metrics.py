@@ -35,7 +35,7 @@ class Estimate:
         return f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
 
 
-class Scored:
+class LabelledScores:
     """n scored rows, ready to be measured again and again under other weights.
 
     labels bool[n], probability float[n], weight float[n], user int64[n].
@@ -111,20 +111,20 @@ class Scored:
                 yield weight
 
 
-Measure = Callable[[Scored, np.ndarray], float]
+Measure = Callable[[LabelledScores, np.ndarray], float]
 
 METRICS: Mapping[str, Measure] = {
-    "roc_auc": Scored.roc_auc,
-    "average_precision": Scored.average_precision,
-    "log_loss": Scored.log_loss,
-    "brier": Scored.brier,
-    "positive_rate": Scored.rate,
-    "mean_probability": Scored.mean_probability,
+    "roc_auc": LabelledScores.roc_auc,
+    "average_precision": LabelledScores.average_precision,
+    "log_loss": LabelledScores.log_loss,
+    "brier": LabelledScores.brier,
+    "positive_rate": LabelledScores.rate,
+    "mean_probability": LabelledScores.mean_probability,
 }
 RANKING = {name: METRICS[name] for name in ("roc_auc", "average_precision")}
 
 
-def estimate(scored: Scored, measures: Mapping[str, Measure] = METRICS, seed: int = 1) -> dict[str, Estimate]:
+def estimate(scored: LabelledScores, measures: Mapping[str, Measure] = METRICS, seed: int = 1) -> dict[str, Estimate]:
     """Each measure with its interval."""
     found = with_intervals(
         lambda weight: [measure(scored, weight) for measure in measures.values()], scored.weight, scored.redrawn(seed)
@@ -133,7 +133,7 @@ def estimate(scored: Scored, measures: Mapping[str, Measure] = METRICS, seed: in
 
 
 def difference(
-    first: Scored, second: Scored, measures: Mapping[str, Measure] = RANKING, seed: int = 1
+    first: LabelledScores, second: LabelledScores, measures: Mapping[str, Measure] = RANKING, seed: int = 1
 ) -> dict[str, Estimate]:
     """By how much each measure of `first` is above that of `second`, on the same rows; paired by user."""
     found = with_intervals(
@@ -160,7 +160,7 @@ def _interval(value: float, draws: np.ndarray) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
-def gain_table(scored: Scored, seed: int = 1) -> list[dict]:
+def gain_table(scored: LabelledScores, seed: int = 1) -> list[dict]:
     """By decile of score, highest first: the share of positives reached so far, and the lift over chance."""
     rows = []
     for decile, gain in enumerate(with_intervals(scored.gains, scored.weight, scored.redrawn(seed)), 1):
@@ -171,7 +171,7 @@ def gain_table(scored: Scored, seed: int = 1) -> list[dict]:
     return rows
 
 
-def calibration_table(scored: Scored, seed: int = 1, bins: int = CALIBRATION_BINS) -> list[dict]:
+def calibration_table(scored: LabelledScores, seed: int = 1, bins: int = CALIBRATION_BINS) -> list[dict]:
     """Bins of equally many rows: the mean probability, and the rate of positives that was seen."""
     edges = np.linspace(0, len(scored.labels), bins + 1).astype(int)
     parts = [slice(start, end) for start, end in zip(edges[:-1], edges[1:])]
@@ -188,7 +188,9 @@ def calibration_table(scored: Scored, seed: int = 1, bins: int = CALIBRATION_BIN
     return rows[::-1]
 
 
-def threshold_table(scored: Scored, benefit: float, cost: float, thresholds=THRESHOLDS, seed: int = 1) -> list[dict]:
+def threshold_table(
+    scored: LabelledScores, benefit: float, cost: float, thresholds=THRESHOLDS, seed: int = 1
+) -> list[dict]:
     """What acting on every score at or above a threshold brings, for each 1,000 events.
 
     `benefit` is what a positive acted on is worth, `cost` what each action takes, in the same currency.

@@ -8,8 +8,8 @@ import optuna
 from sklearn.metrics import roc_auc_score
 
 from training.data.examples import Examples
-from training.modeling.base import Calibration, Family, Fitting, Model, Sample, fit_calibration
-from training.modeling.metrics import METRICS, Estimate, Scored, difference
+from training.modeling.base import Calibration, Family, FittedModel, Fitting, Sample, fit_calibration
+from training.modeling.metrics import METRICS, Estimate, LabelledScores, difference
 
 PRUNED_SIZES = (64, 48, 32, 24, 16, 12, 8)
 SEARCH_ROWS = 200_000
@@ -24,12 +24,12 @@ class CrossValidated:
 
     probability: np.ndarray  # float64[n]
     rounds: int  # the median of the folds
-    models: list[Model]
+    models: list[FittedModel]
     training_auc: float  # of the rows that the models did see
 
 
 @dataclass(frozen=True)
-class Data:
+class TrainingRows:
     """The rows to train with, in a few arrays: features float32[n, k] and the fold of each row, int64[n]."""
 
     features: np.ndarray
@@ -40,15 +40,15 @@ class Data:
     balance: float
 
     @classmethod
-    def of(cls, examples: Examples, rows: np.ndarray, fold: np.ndarray, balance: float) -> "Data":
+    def of(cls, examples: Examples, rows: np.ndarray, fold: np.ndarray, balance: float) -> "TrainingRows":
         return cls(
             examples.features[rows], examples.labels[rows], examples.weight[rows], examples.user[rows], fold, balance
         )
 
-    def columns(self, columns: Sequence[int]) -> "Data":
+    def columns(self, columns: Sequence[int]) -> "TrainingRows":
         return replace(self, features=np.ascontiguousarray(self.features[:, columns]))
 
-    def rows(self, rows: np.ndarray) -> "Data":
+    def rows(self, rows: np.ndarray) -> "TrainingRows":
         names = ("features", "labels", "weight", "user", "fold")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
@@ -58,7 +58,7 @@ class Data:
             weight = weight * balanced_weight(self.user[rows], weight, self.balance)
         return Sample(self.features[rows], self.labels[rows], weight)
 
-    def auc(self, rows: np.ndarray, model: Model) -> float:
+    def auc(self, rows: np.ndarray, model: FittedModel) -> float:
         """The model's AUC on some of the rows."""
         return roc_auc_score(self.labels[rows], model.predict(self.features[rows]), sample_weight=self.weight[rows])
 
@@ -71,7 +71,7 @@ def balanced_weight(user: np.ndarray, weight: np.ndarray, balance: float) -> np.
     return factor / np.average(factor, weights=weight)
 
 
-def cross_validate(family: Family, data: Data, fitting: Fitting) -> CrossValidated:
+def cross_validate(family: Family, data: TrainingRows, fitting: Fitting) -> CrossValidated:
     """Fit a model on all folds but one, for each of them; it stops early by the one left out."""
     probability = np.empty(len(data.labels))
     models, seen = [], []
@@ -86,12 +86,14 @@ def cross_validate(family: Family, data: Data, fitting: Fitting) -> CrossValidat
     return CrossValidated(probability, rounds, models, float(np.mean(seen)))
 
 
-def scored(rows: Data | Examples, probability: np.ndarray) -> Scored:
+def scored(rows: TrainingRows | Examples, probability: np.ndarray) -> LabelledScores:
     """The rows and their probabilities float[n], to be measured."""
-    return Scored(rows.labels, probability, rows.weight, rows.user)
+    return LabelledScores(rows.labels, probability, rows.weight, rows.user)
 
 
-def search(family: Family, data: Data, fitting: Fitting, trials: int, seed: int, report: Report) -> Mapping[str, float]:
+def search(
+    family: Family, data: TrainingRows, fitting: Fitting, trials: int, seed: int, report: Report
+) -> Mapping[str, float]:
     """The parameters with the least log loss on held-out users, of the defaults and so many trials."""
     if len(data.labels) > SEARCH_ROWS:
         data = data.rows(np.sort(np.random.default_rng(seed).choice(len(data.labels), SEARCH_ROWS, replace=False)))
@@ -111,7 +113,7 @@ def search(family: Family, data: Data, fitting: Fitting, trials: int, seed: int,
     return study.best_params if study.best_value < loss("defaults", fitting.parameters) else fitting.parameters
 
 
-def permutation_importance(data: Data, crossed: CrossValidated, seed: int) -> np.ndarray:
+def permutation_importance(data: TrainingRows, crossed: CrossValidated, seed: int) -> np.ndarray:
     """How much AUC is lost on held-out rows when a feature's values are shuffled among them: float64[k].
 
     The mean over the folds (Breiman, Random forests, 2001, section 10).
@@ -145,7 +147,7 @@ class Pruning:
 
 
 def prune(
-    family: Family, data: Data, fitting: Fitting, whole: CrossValidated, importance: np.ndarray, report: Report
+    family: Family, data: TrainingRows, fitting: Fitting, whole: CrossValidated, importance: np.ndarray, report: Report
 ) -> tuple[list[int], CrossValidated, list[Pruning]]:
     """The fewest features, by importance, whose model is within a standard error of the best one tried.
 
@@ -166,7 +168,7 @@ def prune(
         tried[size] = kept, cross_validate(family, data.columns(kept), narrowed)
         measured[size] = scored(data, tried[size][1].probability)
         report(f"    {size} features: AUC {measured[size].roc_auc_of_all():.4f}")
-    best = max(measured.values(), key=Scored.roc_auc_of_all)
+    best = max(measured.values(), key=LabelledScores.roc_auc_of_all)
     steps = []
     for size, found in measured.items():
         change = difference(found, best)
@@ -176,7 +178,7 @@ def prune(
     return columns, chosen, steps
 
 
-def choose_calibration(data: Data, crossed: CrossValidated, seed: int) -> tuple[Calibration, Estimate]:
+def choose_calibration(data: TrainingRows, crossed: CrossValidated, seed: int) -> tuple[Calibration, Estimate]:
     """A calibration, if users that it was not fitted to gain by it, and the log loss that it saves them."""
     corrected = np.empty(len(crossed.probability))
     for number in np.unique(data.fold):
@@ -189,7 +191,9 @@ def choose_calibration(data: Data, crossed: CrossValidated, seed: int) -> tuple[
     return (fitted if saved.value > 0 else Calibration()), saved
 
 
-def learning_curve(family: Family, data: Data, fitting: Fitting, seed: int, shares=(0.25, 0.5, 1.0)) -> list[dict]:
+def learning_curve(
+    family: Family, data: TrainingRows, fitting: Fitting, seed: int, shares=(0.25, 0.5, 1.0)
+) -> list[dict]:
     """AUC on seen and on held-out users, by the share of the training users: the first fold is held out."""
     out = np.flatnonzero(data.fold == data.fold[0])
     rest = np.flatnonzero(data.fold != data.fold[0])

@@ -10,8 +10,8 @@ from training.modeling.families import FAMILIES
 from training.modeling.metrics import Estimate
 from training.modeling.model_selection import (
     CrossValidated,
-    Data,
     Pruning,
+    TrainingRows,
     choose_calibration,
     cross_validate,
     permutation_importance,
@@ -28,7 +28,7 @@ class Fit:
 
     model: ServedModel
     columns: list[int]  # of all features
-    data: Data  # of these columns
+    data: TrainingRows  # of these columns
     fitting: Fitting
     crossed: CrossValidated
     importance: np.ndarray  # of the features before pruning
@@ -42,7 +42,9 @@ class Fit:
         return _auc(self.data, self.crossed)
 
 
-def select_and_fit(everything: Data, names: Sequence[str], training: Training, report: Callable[[str], None]) -> Fit:
+def select_and_fit(
+    everything: TrainingRows, names: Sequence[str], training: Training, report: Callable[[str], None]
+) -> Fit:
     """Search, cross-validate, prune, calibrate, and fit what came of it on all rows; `names` are of their features."""
     family, columns = FAMILIES[training.model], [list(names).index(name) for name in training.names]
     data = everything.columns(columns)
@@ -82,5 +84,5 @@ def select_and_fit(everything: Data, names: Sequence[str], training: Training, r
     return Fit(model, columns, data, fitting, crossed, importance, tried, unpruned, calibration, gain)
 
 
-def _auc(data: Data, crossed: CrossValidated) -> float:
+def _auc(data: TrainingRows, crossed: CrossValidated) -> float:
     return scored(data, crossed.probability).roc_auc_of_all()

@@ -7,12 +7,12 @@ import numpy as np
 from msgspec.structs import replace
 
 from training.data.examples import Examples
-from training.modeling.metrics import METRICS, Estimate, Scored, difference, estimate
+from training.modeling.metrics import METRICS, Estimate, LabelledScores, difference, estimate
 from training.modeling.model_selection import scored
 from training.reporting.recommendation import Alarm
 from training.reporting.recommendation_text import reason_text
 from training.retraining.run_store import Gate
-from training.retraining.settings import Gates
+from training.retraining.settings import GateSettings
 from training.rollout.admission import METRIC, HoldoutError, check_bundle, check_holdout
 from udfs.models.backends import Scorer
 from udfs.models.bundle import Bundle, BundleError, Manifest
@@ -21,7 +21,7 @@ AUC = {"roc_auc": METRICS["roc_auc"]}
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """Candidate and champion on the same rows; intervals draw users anew, differences are paired by user."""
 
     rows: int
@@ -39,14 +39,14 @@ class Comparison:
         )
 
 
-def compare_models(rows: Examples, candidate: Bundle, champion: Bundle) -> Comparison:
+def compare_models(rows: Examples, candidate: Bundle, champion: Bundle) -> ModelComparison:
     """Both models on the same rows, which have all features, by the functions that serve them.
 
     Raises RemoteError when a model that another process serves does not answer.
     """
     ours, theirs = (scored(rows, _probability(bundle, rows)) for bundle in (candidate, champion))
     measured = estimate(ours, AUC | {"calibration": _mean_score_by_rate})
-    return Comparison(
+    return ModelComparison(
         rows=len(rows),
         positive_users=len(np.unique(rows.user[rows.labels])),
         candidate=measured["roc_auc"],
@@ -61,13 +61,13 @@ def _probability(bundle: Bundle, rows: Examples) -> np.ndarray:
     return Scorer(bundle).predict(np.ascontiguousarray(rows.features[:, columns])).astype(np.float64)
 
 
-def _mean_score_by_rate(rows: Scored, weight: np.ndarray) -> float:
+def _mean_score_by_rate(rows: LabelledScores, weight: np.ndarray) -> float:
     rate = rows.rate(weight)
     return rows.mean_probability(weight) / rate if rate else float("nan")
 
 
 def judge(
-    compared: Comparison, candidate: Bundle, champion: Manifest, alarms: Sequence[Alarm], wanted: Gates
+    compared: ModelComparison, candidate: Bundle, champion: Manifest, alarms: Sequence[Alarm], wanted: GateSettings
 ) -> tuple[Gate, ...]:
     """Check a candidate against every gate, also after one that fails. `alarms` come with its recommendation."""
     ratio = compared.calibration
@@ -112,7 +112,7 @@ def _bundle_gate(candidate: Bundle) -> Gate:
     return Gate("bundle", rule, f"the export differs by {difference:.1e} at most", True)
 
 
-def _holdout_gate(compared: Comparison, candidate: Manifest, champion: Manifest) -> Gate:
+def _holdout_gate(compared: ModelComparison, candidate: Manifest, champion: Manifest) -> Gate:
     """The rule of admission, with the champion measured on the same rows: its own holdout may have been easier."""
     here = {METRIC: compared.champion.value, f"{METRIC}_low": compared.champion.low}
     rule = "the label is the champion's, and the AUC reaches the champion's interval on the same rows"

@@ -23,10 +23,10 @@ from training.data.summary import overview, warnings
 from training.reporting.recommendation import RecommendationError, read_recommendation
 from training.reporting.report import METRICS_FILE, REPORT_FILE, with_report
 from training.retraining.auto_ramp import BY
-from training.retraining.gates import Comparison, compare_models, failed, judge
+from training.retraining.gates import ModelComparison, compare_models, failed, judge
 from training.retraining.lock import Lock, LockError, locked
 from training.retraining.run_store import Run, Window, newest_run, passed_runs, read_runs, run_name, write_run
-from training.retraining.settings import Data, Recipe, RetrainingError
+from training.retraining.settings import DataSettings, Recipe, RetrainingError
 from training.retraining.triggers import in_progress
 from training.rollout.commands import AddShadow
 from training.rollout.ledger import upload_bundle
@@ -48,7 +48,7 @@ class _Prepared(msgspec.Struct):
     positives: int
 
 
-def freeze(data: Data, label: Label) -> Window:
+def freeze(data: DataSettings, label: Label) -> Window:
     """The time range of a run, by the newest click that the archive has now. Raises SourceError."""
     end = newest_arrival_ms(Path(data.archive) / CLICKS)
     matured = end - label.horizon_ms
@@ -234,7 +234,7 @@ class _Work:
             self._tell(f"training again: {_line(error)}")
             shutil.rmtree(self._bundle)
 
-    def _enter(self, candidate: Bundle, compared: Comparison) -> int:
+    def _enter(self, candidate: Bundle, compared: ModelComparison) -> int:
         """The ledger's entry that lets the candidate score in shadow, written now or before a crash."""
         change, registry = AddShadow(candidate.manifest.version), self._registry
         upload_bundle(registry, self._bundle, candidate)

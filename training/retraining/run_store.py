@@ -35,7 +35,7 @@ class Gate(msgspec.Struct, frozen=True):
     passed: bool
 
 
-class Decision(msgspec.Struct, frozen=True):
+class RampRecord(msgspec.Struct, frozen=True):
     """What was decided of a challenger, when and why; the ledger has the entry of what was done."""
 
     at: datetime
@@ -59,7 +59,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     ledger_entry: int | None = None
     message: str = ""
     finished: datetime | None = None
-    decisions: tuple[Decision, ...] = ()
+    decisions: tuple[RampRecord, ...] = ()
 
 
 def run_name(started: datetime) -> str:

@@ -33,27 +33,27 @@ class _Section(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     pass
 
 
-class Data(_Section):
+class DataSettings(_Section):
     archive: Text
     history: Duration
     context: Duration
     newest: Duration
 
 
-class Gates(_Section):
+class GateSettings(_Section):
     margin: Share
     calibration: Share
     positive_users: Positive
 
 
-class Triggers(_Section):
+class TriggerSettings(_Section):
     drift_windows: Positive
     quality_minutes: Positive
     quality_scores: Positive
     cool_down: Duration
 
 
-class Ramping(_Section):
+class RampingSettings(_Section):
     auto: bool
     shadow_for: Duration
     step_for: Duration
@@ -61,7 +61,7 @@ class Ramping(_Section):
     every: Duration
 
 
-class Topics(_Section):
+class TopicSettings(_Section):
     drift: TopicName
     model_quality: TopicName
     outcomes: TopicName
@@ -78,11 +78,11 @@ class Retraining(_Section):
     label: Text
     give_up: Duration
     every: Duration | None
-    data: Data
-    gates: Gates
-    triggers: Triggers
-    ramping: Ramping
-    topics: Topics
+    data: DataSettings
+    gates: GateSettings
+    triggers: TriggerSettings
+    ramping: RampingSettings
+    topics: TopicSettings
     kafka: dict[str, str | int | float | bool | None]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.modeling.metrics import METRICS, Estimate, Scored, difference, estimate
+from training.modeling.metrics import METRICS, Estimate, LabelledScores, difference, estimate
 from udfs.contracts.outputs import Outcome, ShadowScores
 
 AUC = {"roc_auc": METRICS["roc_auc"]}
@@ -48,8 +48,8 @@ def shadow_quality(
     labels = np.array([one.label for one, _ in both])
     _, user = np.unique([one.user_id for one, _ in both], return_inverse=True)
     weight = np.ones(len(both))
-    ours = Scored(labels, np.array([score for _, score in both]), weight, user)
-    theirs = Scored(labels, np.array([one.score for one, _ in both]), weight, user)
+    ours = LabelledScores(labels, np.array([score for _, score in both]), weight, user)
+    theirs = LabelledScores(labels, np.array([one.score for one, _ in both]), weight, user)
     return ShadowQuality(
         rows=len(both),
         positive_users=len(np.unique(user[labels])),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Context(IntEnum):
+class ShoppingContext(IntEnum):
     """Where in the shop a user is."""
 
     HOME = 0
@@ -29,10 +29,10 @@ class Action(NamedTuple):
     """Something a user may do next."""
 
     event: str  # GA4 event name; empty for leaving, which no event tells of
-    leads_to: Context | None  # None: the user stays
+    leads_to: ShoppingContext | None  # None: the user stays
     jump: float  # added to intent
     slope: float  # how strongly intent draws the user to it, in log odds
-    weights: dict[Context, float]  # how likely it is in each context at no intent, relative to the others
+    weights: dict[ShoppingContext, float]  # how likely it is in each context at no intent, relative to the others
     cart_change: int = 0
     needs_cart: bool = False
 
@@ -44,7 +44,7 @@ class Behaviour(IntFlag):
     SHIFTED = 2  # as in a sale
 
 
-class Change(NamedTuple):
+class BehaviourChange(NamedTuple):
     """How a visit differs from the usual one: factors, by the name of an action where there are many."""
 
     weights: dict[str, float]
@@ -56,7 +56,7 @@ class Change(NamedTuple):
     intent_added: float = 0.0  # to it
 
 
-HOME, LIST, PRODUCT, CART, CHECKOUT, FORM, PAYMENT = Context
+HOME, LIST, PRODUCT, CART, CHECKOUT, FORM, PAYMENT = ShoppingContext
 ACTIONS = {
     "go_home": Action("page_view", HOME, 0.0, 0.0, {HOME: 0.8, LIST: 0.4, PRODUCT: 0.3, CART: 0.4}),
     "read_article": Action("page_view", HOME, -0.1, -0.2, {HOME: 0.8, LIST: 0.2}),
@@ -90,8 +90,8 @@ BUY, LEAVE = ACTION_CODES["buy"], ACTION_CODES["leave"]
 #: A lift makes promotions better and visits longer. In a sale people are on the hunt: they come for offers, look around
 #: less, put things into the cart that they often leave there, and what they are otherwise like counts no more.
 CHANGES = {
-    Behaviour.LIFTED: Change({"take_promotion": 1.4, "leave": 0.85}, intent_added=0.1),
-    Behaviour.SHIFTED: Change(
+    Behaviour.LIFTED: BehaviourChange({"take_promotion": 1.4, "leave": 0.85}, intent_added=0.1),
+    Behaviour.SHIFTED: BehaviourChange(
         {
             "go_home": 0.4,
             "read_article": 0.2,
@@ -129,7 +129,7 @@ _CHANGES = [[CHANGES[flag] for flag in Behaviour if flag & number] for number in
 
 
 def _changed(part: str) -> np.ndarray:
-    """The factor that a part of `Change` comes to in each behaviour, float64[behaviours]."""
+    """The factor that a part of `BehaviourChange` comes to in each behaviour, float64[behaviours]."""
     return np.array([prod(getattr(change, part) for change in changes) for changes in _CHANGES])
 
 
@@ -149,7 +149,7 @@ INTENT_ADDED = np.array([sum(change.intent_added for change in changes) for chan
 
 def _weights() -> np.ndarray:
     """Of each action by behaviour, context and cart: float64[behaviours, contexts, CART_LIMIT + 1, actions]."""
-    weights = np.zeros((len(Context), CART_LIMIT + 1, len(ACTIONS)))
+    weights = np.zeros((len(ShoppingContext), CART_LIMIT + 1, len(ACTIONS)))
     for code, action in enumerate(ACTIONS.values()):
         for context, weight in action.weights.items():
             weights[context, 1 if action.needs_cart else 0 :, code] = weight

@@ -12,7 +12,7 @@ from training.simulation.behaviour import (
     CART_LIMIT,
     INTENT_LIMIT,
     LEAVE,
-    Context,
+    ShoppingContext,
     action_probabilities,
     decay,
     pauses_of,
@@ -22,7 +22,7 @@ from training.simulation.behaviour import (
 _STEP_S = 5
 _QUANTILES = 200
 _GRID = np.linspace(0.0, INTENT_LIMIT, 161)
-_SHAPE = (len(Context), CART_LIMIT + 1, len(_GRID))
+_SHAPE = (len(ShoppingContext), CART_LIMIT + 1, len(_GRID))
 
 
 def purchase_propensity(

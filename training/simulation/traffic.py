@@ -12,7 +12,7 @@ from training.simulation.behaviour import (
     LEAVE,
     PRICES,
     Behaviour,
-    Context,
+    ShoppingContext,
     decay,
     draw_actions,
     draw_pauses,
@@ -70,7 +70,7 @@ _LANDINGS = {"go_home": 0.45, "list_category": 0.25, "search": 0.15, "view_item"
 
 #: Where promoted content stands, by the context that it is in: what sees it first, and what is clicked more often.
 SLOTS = ("home_hero", "home_recommendations", "list_banner", "list_recommendations")
-_SLOTS_OF = {Context.HOME: 0, Context.LIST: 2}
+_SLOTS_OF = {ShoppingContext.HOME: 0, ShoppingContext.LIST: 2}
 _HERO_SHARE = {"see_promotion": 0.6, "take_promotion": 0.4}
 
 
@@ -164,7 +164,7 @@ def _come_back(
     comes = rng.random(len(who)) < chance
     has_changed = (state["time_ms"] >= people.change_ms[who]).astype(np.int64)
     state["in_session"] = comes
-    state["context"] = Context.HOME
+    state["context"] = ShoppingContext.HOME
     state["behaviour"] = behaviour = changes.behaviour(who, state["time_ms"])
     state["device"] = people.device[who, (behaviour & Behaviour.SHIFTED > 0).astype(np.int64)]
     intent = people.start_intent[who, has_changed] * INTENT_KEPT[behaviour] + INTENT_ADDED[behaviour]
@@ -269,7 +269,7 @@ def crawl(
     steps["slot"] = -1
     steps["time_ms"] = started_ms[run] + number * pace_ms[run] + rng.integers(0, 50, len(run))
     steps["action"] = np.where(lists, _LIST, _VIEW)
-    steps["context"] = np.where(lists, Context.LIST, Context.PRODUCT)
+    steps["context"] = np.where(lists, ShoppingContext.LIST, ShoppingContext.PRODUCT)
     steps["item"] = np.where(lists, -1, item)
     steps["category"] = item // ITEMS_PER_CATEGORY
     steps["price"] = prices[item]

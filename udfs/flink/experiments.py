@@ -7,7 +7,7 @@ from pyflink.table.udf import TableFunction, udtf
 
 from udfs.contracts.outputs import ExperimentResult
 from udfs.contracts.sql_types import sql_types
-from udfs.measurement.experiment import Arm, Finding, judge
+from udfs.measurement.experiment import ArmStatistics, KpiResult, judge
 from udfs.measurement.kpis import Kpi
 
 #: The SQL types of the fields of a record that the verdict has; the job adds the others, which come first.
@@ -25,7 +25,10 @@ class JudgeArms(TableFunction):
         self._shares = shares
 
     def eval(self, *sums: Sequence[float]) -> Iterator[tuple]:
-        arms = [Arm.of_sums(name, of_arm, list(self._kpis)) for name, of_arm in zip(self._names, sums, strict=True)]
+        arms = [
+            ArmStatistics.of_sums(name, of_arm, list(self._kpis))
+            for name, of_arm in zip(self._names, sums, strict=True)
+        ]
         verdict = judge(*arms, self._kpis, self._shares)
         for name in self._kpis:
             found = _columns_of(verdict.findings.get(name))
@@ -36,7 +39,7 @@ class JudgeArms(TableFunction):
         return udtf(self, result_types=[getattr(DataTypes, kind)() for kind in VERDICT_TYPES.values()])
 
 
-def _columns_of(finding: Finding | None) -> tuple:
+def _columns_of(finding: KpiResult | None) -> tuple:
     """From treatment_value to guardrail."""
     if finding is None:
         return *[None] * 6, False, False, None

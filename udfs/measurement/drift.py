@@ -158,7 +158,7 @@ def stability_index(p: np.ndarray, q: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FeatureComparison:
     """The index as it is, what of it is expected by chance, how large chance makes it at most; and how many independent
     rows the sample is worth."""
 
@@ -179,7 +179,7 @@ class Comparison:
         return "alarm" if self.corrected >= thresholds.alarm else "watch"
 
 
-def compare(known: Distribution, counts: np.ndarray, chance: float) -> Comparison:
+def compare(known: Distribution, counts: np.ndarray, chance: float) -> FeatureComparison:
     """Compare counts int64[CELLS], not all 0, with training; by chance the quantile is exceeded with this probability.
 
     Each bin gets half an independent row, on both sides, so that none is empty; bins that are empty on both are none.
@@ -188,14 +188,14 @@ def compare(known: Distribution, counts: np.ndarray, chance: float) -> Compariso
     used = (now > 0) | (then > 0)
     bins, rows = int(used.sum()), int(counts.sum())
     if bins < 2:
-        return Comparison()
+        return FeatureComparison()
     independent = rows / known.design_effect
     p = _smoothed(now[used] / rows, independent)
     q = _smoothed(then[used], known.rows / known.design_effect)
     expected = (bins - 1) / independent + known.noise
     degrees = min(known.degrees_of_freedom, bins - 1)
     quantile = expected * float(chdtri(degrees, chance)) / degrees
-    return Comparison(stability_index(p, q), expected, quantile, independent)
+    return FeatureComparison(stability_index(p, q), expected, quantile, independent)
 
 
 def _smoothed(shares: np.ndarray, independent_rows: float) -> np.ndarray:

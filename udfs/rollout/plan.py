@@ -34,18 +34,18 @@ class RolloutError(ValueError):
     """A rollout that can't be used; the message is one line that names the file, the key, the rule and the value."""
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class _TrafficShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
 
 
-class Control(_Part):
+class Control(_TrafficShare):
     """Users for whom the rule decides and no model acts."""
 
     share: Share = 0.0
     at_most: Share = 0.0
 
 
-class Challenger(_Part):
+class Challenger(_TrafficShare):
     """A model that acts for a share of the users; `start` is where its region of [0, 1) begins."""
 
     version: Version
@@ -54,14 +54,14 @@ class Challenger(_Part):
     start: Share | None = None
 
 
-class Step(_Part):
+class Step(_TrafficShare):
     """A share to ramp to, and by how much of the champion's value each KPI may be worse before the next step."""
 
     share: Annotated[float, Meta(gt=0, le=1)]
     guardrails: dict[str, Share] = {}
 
 
-class Rollout(_Part):
+class Rollout(_TrafficShare):
     """Who serves; conf/rollout.yaml says what each key means."""
 
     salt: Version

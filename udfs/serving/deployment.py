@@ -33,7 +33,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Model:
+class LoadedModel:
     """A bundle's model, warmed up and checked."""
 
     manifest: Manifest
@@ -41,22 +41,22 @@ class Model:
     breaker: Breaker = field(default_factory=Breaker)  # of a remote one
 
 
-def load_model(bundle: Bundle, options: Options, must_answer: bool = True) -> Model:
+def load_model(bundle: Bundle, options: Options, must_answer: bool = True) -> LoadedModel:
     """Raises BundleError when the model doesn't give the scores that it has to.
 
     A remote one that can't be reached raises RemoteError, or is taken unchecked where it need not answer.
     """
     try:
-        return Model(bundle.manifest, build_engine(bundle, options.engine, options.threads))
+        return LoadedModel(bundle.manifest, build_engine(bundle, options.engine, options.threads))
     except RemoteError as error:
         if must_answer:
             raise
         log.warning("not checked: %s", error)
-        return Model(bundle.manifest, Scorer(bundle).predict)
+        return LoadedModel(bundle.manifest, Scorer(bundle).predict)
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredEvents:
     """What came of a batch of n events."""
 
     score: np.ndarray  # float32[n]
@@ -74,7 +74,7 @@ class Deployment:
     def __init__(
         self,
         rollout: Rollout,
-        models: Mapping[str, Model],
+        models: Mapping[str, LoadedModel],
         options: Options = Options(),
         fallback: str | None = None,
     ):
@@ -113,7 +113,7 @@ class Deployment:
         lifetime_events: np.ndarray,
         first_seen_ms: np.ndarray,
         profiles: Sequence[bytes | None],
-    ) -> Scored:
+    ) -> ScoredEvents:
         """Score the last event of each of n histories.
 
         `lifetime_events` int64[n] counts the user's events, this one included; `first_seen_ms` int64[n] is the time of
@@ -130,7 +130,7 @@ class Deployment:
         """Take rows into the slots of their users; all features of the events among them, as FeatureComputer.append."""
         return self._features.append(rows, slots, users)
 
-    def score_features(self, user_ids: Callable[[], Sequence[str]], features: np.ndarray) -> Scored:
+    def score_features(self, user_ids: Callable[[], Sequence[str]], features: np.ndarray) -> ScoredEvents:
         """Score n events, given all their features float32[n, k], as `append` returns them.
 
         `user_ids` is asked only where the rollout gives users different models.
@@ -143,7 +143,9 @@ class Deployment:
         if self.rollout.control.share:
             in_control = np.flatnonzero(arm == CONTROL)
             decision[in_control] = matches(self.rollout.rule, self._names, features[in_control])
-        return Scored(score, decision, arm, version, features, {} if self.shadows is None else self.shadows.scores())
+        return ScoredEvents(
+            score, decision, arm, version, features, {} if self.shadows is None else self.shadows.scores()
+        )
 
     @property
     def versions(self) -> set[str]:
@@ -217,7 +219,7 @@ class Deployer:
     ):
         """`find_fallback` names the local model that is to stand in for remote ones."""
         self._find_bundle, self._find_fallback, self._options = find_bundle, find_fallback, options
-        self._models: dict[str, Model] = {}
+        self._models: dict[str, LoadedModel] = {}
 
     def __call__(self, rollout: Rollout, must_answer: bool = True) -> Deployment:
         """Raises what `find_bundle` raises, BundleError, and RemoteError where remote models must answer."""
@@ -233,5 +235,5 @@ class Deployer:
         self._models = models
         return deployment
 
-    def _load(self, version: str, must_answer: bool) -> Model:
+    def _load(self, version: str, must_answer: bool) -> LoadedModel:
         return self._models.get(version) or load_model(self._find_bundle(version), self._options, must_answer)

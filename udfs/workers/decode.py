@@ -33,7 +33,7 @@ _USER_ROW = struct.Struct(USER_ROW_FORMAT)
 _pack = struct.Struct(RECORD_HEADER.format + USER_ROW_FORMAT.removeprefix("<")).pack
 
 
-class DecodeClicks(Handler):
+class ClickHandler(Handler):
     """Decodes click records of a topic."""
 
     def __init__(self, topic: str, limits: ClickLimits):
@@ -74,7 +74,7 @@ class DecodeClicks(Handler):
         return records
 
 
-class DecodeProfiles(Handler):
+class ProfileHandler(Handler):
     """Decodes profile records of a topic."""
 
     def __init__(self, topic: str, max_record_bytes: int):

@@ -11,7 +11,7 @@ from udfs.features.user_slots import EVENT_ROW, SLOT_HEAD, USER_ROW, UserSlots
 from udfs.metrics import LatencyMetric
 from udfs.rollout.sampling import in_sample
 from udfs.serving.bootstrap import Serving, follow
-from udfs.serving.deployment import Scored
+from udfs.serving.deployment import ScoredEvents
 from udfs.workers.metrics import MetricGroup
 from udfs.workers.protocol import Rows, SharedMemory, frame_record
 from udfs.workers.score_writer import verdict, write_scores
@@ -67,7 +67,7 @@ class ScoreClicks(Handler):
         self._count(scored, scored_at - events.heads["record_ms"], (time.perf_counter() - started) * 1000)
         return records
 
-    def _scores(self, events: "_Events", scored: Scored, scored_at: int) -> list[bytes]:
+    def _scores(self, events: "_Events", scored: ScoredEvents, scored_at: int) -> list[bytes]:
         """The records of scores. What arm, version and decision make of one is written once for all that share it."""
         arm_names = self._deployment.arm_names
         versions = list(set(scored.version))
@@ -85,7 +85,7 @@ class ScoreClicks(Handler):
             verdicts, texts, self._room,
         )  # fmt: skip
 
-    def _feature_vectors(self, events: "_Events", scored: Scored) -> list[bytes]:
+    def _feature_vectors(self, events: "_Events", scored: ScoredEvents) -> list[bytes]:
         """The vectors that the models were given, of the users in the sample."""
         sampled = np.array([in_sample(user, self._user_share) for user in events.user_ids], bool)
         scores = scored.score.tolist()
@@ -102,7 +102,7 @@ class ScoreClicks(Handler):
                 records.append(frame_record(FEATURE_LOG, to_json(logged), events.keys[row]))
         return records
 
-    def _shadow_scores(self, events: "_Events", scored: Scored, scored_at: int) -> list[bytes]:
+    def _shadow_scores(self, events: "_Events", scored: ScoredEvents, scored_at: int) -> list[bytes]:
         versions = list(scored.shadows)
         of_rows = np.stack(list(scored.shadows.values()), 1).tolist()
         return [
@@ -123,7 +123,7 @@ class ScoreClicks(Handler):
             )  # fmt: skip
         ]
 
-    def _count(self, scored: Scored, latencies_ms: np.ndarray, took_ms: float) -> None:
+    def _count(self, scored: ScoredEvents, latencies_ms: np.ndarray, took_ms: float) -> None:
         self._batch_size = len(latencies_ms)
         self._scored.inc(self._batch_size)
         self._predicting.observe(took_ms)

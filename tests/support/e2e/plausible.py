@@ -15,7 +15,7 @@ from kafka.errors import KafkaError
 
 from jobs.common.settings import Settings
 from training.data.sources import profile_records
-from training.retraining.run_store import Decision, Gate, Run, Window, run_name, write_run
+from training.retraining.run_store import Gate, RampRecord, Run, Window, run_name, write_run
 from training.rollout.ledger import append, next_entry, upload_bundle
 from training.simulation.clickstream import Simulation, simulate
 from udfs.contracts.clicks import ClickDecoder, ClickLimits
@@ -89,7 +89,7 @@ def fill_registry(uri: Path, champion: Path, challenger: Path) -> Registry:
             ledger_entry=2 if passed else None,
             message=f"{second} is in shadow by entry 2" if passed else "gates failed: calibration",
             finished=at + timedelta(minutes=4),
-            decisions=(Decision(at, "start", "its AUC in shadow is no worse", 2),) if passed else (),
+            decisions=(RampRecord(at, "start", "its AUC in shadow is no worse", 2),) if passed else (),
         )
         write_run(registry, run)
     return registry
@@ -314,8 +314,8 @@ class PlausibleShop(threading.Thread):
                 "guardrail": guardrail,
                 "sample_ratio_p": 0.41,
                 "action": "keep_running",
-                "decision": "Keep running: conversion rate got better; revenue per session could still be worse than "
-                "allowed.",
+                "decision": "Keep running: conversion rate improved, but guardrails are inconclusive for revenue per "
+                "session.",
             }
             self._send("experiments", record)
 

@@ -14,12 +14,12 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
 
-from tools.bench.peers.scoring import Click, PeerScorer, UserState
+from tools.bench.peers.scoring import DecodedClick, PeerScorer, UserState
 
 BATCH_ROWS = 5_000
 
-Keyed = tuple[str, Click]
-Stateful = tuple[str, tuple[Click, UserState]]
+Keyed = tuple[str, DecodedClick]
+Stateful = tuple[str, tuple[DecodedClick, UserState]]
 
 
 def flow(servers: str, clicks: str, scores: str, bundle: str) -> Dataflow:
@@ -58,7 +58,7 @@ class UserHistory(op.StatefulBatchLogic):
     def __init__(self, resumed: UserState | None):
         self._state = UserState() if resumed is None else resumed
 
-    def on_batch(self, clicks: list[Click]) -> tuple[Iterable[tuple[Click, UserState]], bool]:
+    def on_batch(self, clicks: list[DecodedClick]) -> tuple[Iterable[tuple[DecodedClick, UserState]], bool]:
         rows = []
         for click in clicks:
             self._state = self._state.plus(click)

@@ -1,4 +1,4 @@
-"""How fast others are at the same: Quix Streams, Bytewax and a plain consumer, with the same Python functions.
+"""Throughput of other stream processors: Quix Streams, Bytewax and a plain consumer, with the same Python functions.
 
 All read the same clicks in Kafka from the beginning, keep the same histories, ask the same model and write the same
 records to Kafka; their rates are taken between the same two marks, by what has come into their topics.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tools.bench.context import COUNTED_FROM, COUNTED_TO, Context, note, step
+from tools.bench.context import COUNTED_FROM, COUNTED_TO, BenchContext, note, step
 from tools.bench.rates import BenchError, rate_between, records_in
 from tools.bench.throughput import bare_loop, reading
 from tools.paths import PROJECT
@@ -35,8 +35,8 @@ IN_WORDS = {
 
 
 @dataclass(frozen=True)
-class Run:
-    """What the processes of one measurement are told."""
+class PeerRun:
+    """The arguments of the processes of one measurement."""
 
     servers: str
     clicks: str
@@ -60,10 +60,10 @@ class Run:
         ]
 
 
-def measure(context: Context) -> dict:
+def measure(context: BenchContext) -> dict:
     """Events a second by peer and number of processes, of the job by parallelism, and of the bare loop; versions."""
     if not PYTHON.exists():
-        raise BenchError(f"Quix Streams and Bytewax are not installed in build/peers: {INSTALL} does it")
+        raise BenchError(f"Quix Streams and Bytewax are not installed in build/peers; install them with `{INSTALL}`")
     figures: dict = {"versions": _versions(), "bare_loop": bare_loop(context)}
     clicks = context.waiting_clicks
     context.stop_cluster()  # which would only take memory
@@ -91,12 +91,12 @@ def measure(context: Context) -> dict:
 def rows(figures: dict) -> list[tuple[str, str]]:
     """The rows of a table: what, and its figure."""
     bare_loop = figures["bare_loop"]
-    found = [
+    rates = [
         (_name(peer, int(number), figures["versions"]), f"{rate:,} events/s, {rate / bare_loop:.2f} of the bare loop")
         for peer in IN_WORDS
         for number, rate in figures[peer].items()
     ]
-    return [("bare loop: one process, no Kafka", f"{bare_loop:,} events/s"), *found]
+    return [("bare loop: one process, no Kafka", f"{bare_loop:,} events/s"), *rates]
 
 
 def _name(peer: str, number: int, versions: dict[str, str]) -> str:
@@ -105,15 +105,15 @@ def _name(peer: str, number: int, versions: dict[str, str]) -> str:
     return f"{IN_WORDS[peer].format(**versions)}, {f'parallelism {number}' if peer == 'job' else processes}"
 
 
-def _run_of(context: Context, peer: str, clicks: str, processes: int) -> Run:
+def _run_of(context: BenchContext, peer: str, clicks: str, processes: int) -> PeerRun:
     name = f"peers-{peer}-{processes}"
     topics = context.create_topics([f"topics.scores={name}-scores"]).topics
     directory = context.directory / name
     directory.mkdir()
-    return Run(context.stack.bootstrap_servers, clicks, topics.scores, context.model.bundle, directory, processes)
+    return PeerRun(context.stack.bootstrap_servers, clicks, topics.scores, context.model.bundle, directory, processes)
 
 
-def _measured(context: Context, run: Run, commands: Sequence[Sequence[str]]) -> int:
+def _measured(context: BenchContext, run: PeerRun, commands: Sequence[Sequence[str]]) -> int:
     """Events a second of the processes that the commands start, by what they write."""
     started: list[Process] = []
     try:
@@ -140,7 +140,7 @@ def _check(processes: Sequence[Process]) -> None:
     """Raise ProcessError when one has ended."""
     for process in processes:
         if not is_running(process):
-            raise ProcessError(f"{process.name} has ended\n{log_tail(process)}")
+            raise ProcessError(f"{process.name} exited\n{log_tail(process)}")
 
 
 def _versions() -> dict[str, str]:
@@ -148,11 +148,11 @@ def _versions() -> dict[str, str]:
     program = "import importlib.metadata as m, json, sys; print(json.dumps({p: m.version(p) for p in sys.argv[1:]}))"
     ran = subprocess.run([str(PYTHON), "-c", program, *PACKAGES.values()], capture_output=True, text=True, check=False)
     if ran.returncode:
-        raise BenchError(f"build/peers is not complete: delete it, then {INSTALL} installs it anew\n{ran.stderr}")
+        raise BenchError(f"build/peers is incomplete; delete it and run `{INSTALL}`\n{ran.stderr}")
     return json.loads(ran.stdout)
 
 
-def script_commands(module: str, run: Run) -> list[list[str]]:
+def script_commands(module: str, run: PeerRun) -> list[list[str]]:
     """The commands of a peer whose processes share the work as a consumer group."""
     return [
         [str(PYTHON), "-m", f"tools.bench.peers.{module}", *run.options, "--state", str(run.directory / str(number))]
@@ -160,7 +160,7 @@ def script_commands(module: str, run: Run) -> list[list[str]]:
     ]
 
 
-def bytewax_commands(run: Run) -> list[list[str]]:
+def bytewax_commands(run: PeerRun) -> list[list[str]]:
     """The commands of Bytewax, whose processes know each other by their addresses; its recovery store is prepared."""
     recovery = run.directory / "recovery"
     recovery.mkdir()

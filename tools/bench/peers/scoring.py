@@ -18,14 +18,14 @@ from udfs.contracts.outputs import Score, to_json
 from udfs.contracts.packed_events import EVENT, EVENT_KINDS
 from udfs.models.bundle import load_bundle
 from udfs.serving.bootstrap import follow, serving_bundle
-from udfs.serving.deployment import Deployment, Options, Scored
+from udfs.serving.deployment import Deployment, Options, ScoredEvents
 
 HISTORY_LENGTH = 64
 _KIND_AT = EVENT.fields["kind"][1]
 _COUNTERS = struct.Struct("<qq")
 
 
-class Click(NamedTuple):
+class DecodedClick(NamedTuple):
     """An accepted click, and where it came from."""
 
     user_id: str
@@ -43,7 +43,7 @@ class UserState(NamedTuple):
     first_seen_ms: int = 0
     history: bytes = b""  # packed, of the last HISTORY_LENGTH events
 
-    def plus(self, click: Click) -> "UserState":
+    def plus(self, click: DecodedClick) -> "UserState":
         first_seen_ms = min(self.first_seen_ms, click.time_ms) if self.events else click.time_ms
         history = self.history[-(HISTORY_LENGTH - 1) * EVENT.itemsize :] + click.event
         return UserState(self.events + 1, first_seen_ms, history)
@@ -67,18 +67,18 @@ class PeerScorer:
 
     def decode(
         self, payloads: Sequence[bytes], times_ms: Sequence[int], sources: Sequence[tuple[int, int]]
-    ) -> list[Click]:
+    ) -> list[DecodedClick]:
         """The accepted ones of n records, given their timestamps, and the partitions and offsets that they are from."""
         decoded = self._decode(payloads, times_ms)
         return [
-            Click(user, event_id, event, time_ms, *source)
+            DecodedClick(user, event_id, event, time_ms, *source)
             for user, event_id, event, time_ms, source in zip(
                 decoded.user_ids, decoded.event_ids, decoded.events, decoded.event_times_ms, sources
             )
             if user is not None
         ]
 
-    def score(self, clicks: Sequence[Click], states: Sequence[UserState]) -> list[bytes]:
+    def score(self, clicks: Sequence[DecodedClick], states: Sequence[UserState]) -> list[bytes]:
         """The scores of clicks as JSON, given the states of their users, the click included."""
         if not clicks:
             return []
@@ -92,7 +92,7 @@ class PeerScorer:
         return score_records(clicks, scored, self._deployment)
 
 
-def score_records(clicks: Sequence[Click], scored: Scored, deployment: Deployment) -> list[bytes]:
+def score_records(clicks: Sequence[DecodedClick], scored: ScoredEvents, deployment: Deployment) -> list[bytes]:
     """What the job would write to the topic of scores, as JSON."""
     scored_at = time.time_ns() // 1_000_000
     names = [EVENT_KINDS[click.event[_KIND_AT]] for click in clicks]
@@ -124,11 +124,11 @@ def score_records(clicks: Sequence[Click], scored: Scored, deployment: Deploymen
 
 
 def peer_arguments(name: str, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """What the scripts of peers are told."""
+    """The arguments of the peers' scripts."""
     parser = argparse.ArgumentParser(prog=f"tools.bench.peers.{name}", description="Score clicks for the benchmark.")
-    parser.add_argument("--servers", required=True, help="bootstrap servers of Kafka")
-    parser.add_argument("--clicks", required=True, help="the topic to read, from its beginning")
-    parser.add_argument("--scores", required=True, help="the topic to write")
-    parser.add_argument("--bundle", type=Path, required=True, help="the model's directory")
-    parser.add_argument("--state", type=Path, required=True, help="a directory of this process alone")
+    parser.add_argument("--servers", required=True, help="Kafka bootstrap servers")
+    parser.add_argument("--clicks", required=True, help="topic to read from the beginning")
+    parser.add_argument("--scores", required=True, help="topic to write")
+    parser.add_argument("--bundle", type=Path, required=True, help="bundle directory of the model")
+    parser.add_argument("--state", type=Path, required=True, help="state directory, used by this process only")
     return parser.parse_args(arguments)

@@ -15,7 +15,7 @@ from training.modeling.base import Calibration, Fitting, Sample
 from training.modeling.families import FAMILIES, taught_labels
 from training.modeling.onnx_export import ExportError, certify
 from training.modeling.settings import TrainingError, load_training
-from training.reporting.recommendation import AlarmKind, Decision, find_alarms, read_recommendation, recommend
+from training.reporting.recommendation import AlarmKind, ShipDecision, find_alarms, read_recommendation, recommend
 from training.reporting.recommendation_text import recommendation_text
 from training.reporting.report import metrics_json, report_html
 from training.reporting.serving_cost import saving
@@ -79,7 +79,7 @@ def test_pruning_leaves_out_features_and_hardly_loses(examples):
     assert len(pruned.manifest.features) < len(FEATURE_NAMES)
     accepted = [step for step in pruned.evaluation.pruning if step.accepted]
     assert min(step.features for step in accepted) == len(pruned.manifest.features)
-    kept, everything = re.findall(r"([\d.]+) us of features .*? \((\d+), \d+ trees\)", saving(pruned))
+    kept, everything = re.findall(r"([\d.]+) µs for features .*? \((\d+) features, \d+ trees\)", saving(pruned))
     assert [int(kept[1]), int(everything[1])] == [len(pruned.manifest.features), len(FEATURE_NAMES)]
     assert min(float(kept[0]), float(everything[0])) > 0
 
@@ -175,7 +175,7 @@ def test_a_feature_that_knows_the_label_raises_an_alarm(examples, trained):
     features[:, 0] = examples.labels
     leaking = train_model(with_features(examples, features), replace(QUICK, parameters={"colsample_bynode": 1.0}))
     found = recommend(leaking)
-    assert found.decision == Decision.DO_NOT_SHIP
+    assert found.decision == ShipDecision.DO_NOT_SHIP
     assert [(alarm.kind, alarm.feature) for alarm in found.alarms] == [
         (AlarmKind.IMPLAUSIBLE_AUC, None),
         (AlarmKind.SINGLE_FEATURE, FEATURE_NAMES[0]),
@@ -215,7 +215,7 @@ def test_the_report_stands_alone_and_opens_with_the_recommendation(trained):
     assert page.index(f'<p class="recommendation {found.decision}">') < page.index("<table>")
     assert "<script" not in page
     assert not any(f'{attribute}="http' in page for attribute in ("src", "href"))
-    for heading in ("Gain and lift", "Thresholds", "Most confident mistakes", "Provenance", "Bias or variance"):
+    for heading in ("Gain and lift", "Thresholds", "Most confident mistakes", "Provenance", "Bias and variance"):
         assert heading in page
 
 

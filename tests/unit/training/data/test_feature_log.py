@@ -187,15 +187,18 @@ def test_the_command_trains_on_what_a_bundle_logged(tmp_path, clicks, logged, lo
     assert main([*map(str, files), *settings, "--out", str(tmp_path / "bundle")]) == 0
     assert set(load_bundle(tmp_path / "bundle", None).manifest.features) <= set(NAMES)
     told = capsys.readouterr()
-    assert f"{len(logged) - 1} rows of the feature log, 0 repeated, tell of {len(logged) - 1} clicks\n" in told.out
-    assert f"log: 1 rows have another feature_schema_hash and are left out: 1 {HASH}\n" in told.err
+    assert f"feature log: {len(logged) - 1} rows, 0 of them repeated, match {len(logged) - 1} clicks\n" in told.out
+    assert f"log: 1 rows have another feature_schema_hash and are skipped: 1 {HASH}\n" in told.err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--clicks", "x", "--feature-log", "log"], "--feature-log and --logged-by go together"),
-        (["--simulate", "--feature-log", "log", "--logged-by", "b"], "--feature-log goes with --clicks alone"),
+        (["--clicks", "x", "--feature-log", "log"], "--feature-log and --logged-by require each other"),
+        (
+            ["--simulate", "--feature-log", "log", "--logged-by", "b"],
+            "--feature-log can only be combined with --clicks",
+        ),
         (["--clicks", "x", "--feature-log", "log", "--logged-by", "none"], "none: want a bundle directory"),
     ],
 )

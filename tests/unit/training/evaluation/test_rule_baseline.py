@@ -13,7 +13,7 @@ from sklearn.metrics import precision_score, recall_score
 from tests.conftest import QUICK
 from training.bundles.trainer import train_model
 from training.evaluation.rule_baseline import compare_with_rule, describe_rule
-from training.modeling.metrics import Scored
+from training.modeling.metrics import LabelledScores
 from training.modeling.settings import Training, TrainingError, for_logged, load_training
 from training.reporting.report import metrics_json, report_html
 from training.simulation.clickstream import Simulation, simulate
@@ -27,8 +27,8 @@ RULE = Rule(any=("cart_adds_30m >= 1", Rule(all=("device == mobile", "checkouts_
 def compared(labels, acts, scores, weight, user=None):
     labels, acts, scores, weight = (np.asarray(values) for values in (labels, acts, scores, weight))
     user = np.arange(len(labels)) if user is None else user
-    decided = Scored(labels, acts.astype(float), weight, user)
-    return compare_with_rule(RULE, decided, Scored(labels, scores, weight, user))
+    decided = LabelledScores(labels, acts.astype(float), weight, user)
+    return compare_with_rule(RULE, decided, LabelledScores(labels, scores, weight, user))
 
 
 row = st.tuples(st.booleans(), st.booleans(), st.floats(0, 1), st.integers(1, 3))
@@ -84,8 +84,8 @@ def test_the_rule_is_measured_though_the_model_has_none_of_its_features():
     assert 0 < found.acted_on.value < 1
     assert found.recall.value > found.acted_on.value
     page = report_html(trained).decode()
-    assert "<th>the rule</th>" in page
-    assert page.index("Against the rule") < page.index("Gain and lift")
+    assert "<th>Rule</th>" in page
+    assert page.index("Comparison with the rule") < page.index("Gain and lift")
     told = msgspec.json.decode(metrics_json(trained))["rule"]
     assert msgspec.convert(told["rule"], Rule) == RULE
     assert set(told["differences"]) == {"roc_auc", "average_precision", "precision", "recall"}

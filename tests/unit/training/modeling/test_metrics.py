@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from training.modeling.metrics import Scored, calibration_table, difference, estimate, gain_table, threshold_table
+from training.modeling.metrics import (
+    LabelledScores,
+    calibration_table,
+    difference,
+    estimate,
+    gain_table,
+    threshold_table,
+)
 
 RNG = np.random.default_rng(1)
 N = 2_000
@@ -12,7 +19,7 @@ USER = RNG.integers(0, 100, N)
 PROBABILITY = RNG.random(N) ** 3
 LABELS = RNG.random(N) < PROBABILITY
 WEIGHT = RNG.integers(1, 4, N).astype(float)
-SCORED = Scored(LABELS, PROBABILITY, WEIGHT, USER)
+SCORED = LabelledScores(LABELS, PROBABILITY, WEIGHT, USER)
 
 row = st.tuples(st.booleans(), st.sampled_from([0.1, 0.2, 0.5, 0.9]), st.integers(1, 3))
 
@@ -20,7 +27,7 @@ row = st.tuples(st.booleans(), st.sampled_from([0.1, 0.2, 0.5, 0.9]), st.integer
 @given(st.lists(row, min_size=2, max_size=30).filter(lambda rows: len({label for label, _, _ in rows}) == 2))
 def test_figures_equal_those_of_scikit_learn_with_ties_and_weights(rows):
     labels, probability, weight = (np.array(column) for column in zip(*rows))
-    found = Scored(labels, probability, weight, np.arange(len(rows)))
+    found = LabelledScores(labels, probability, weight, np.arange(len(rows)))
     for mine, theirs in (
         (found.roc_auc, roc_auc_score),
         (found.average_precision, average_precision_score),
@@ -31,13 +38,13 @@ def test_figures_equal_those_of_scikit_learn_with_ties_and_weights(rows):
 
 
 def test_an_interval_holds_its_figure_and_widens_when_a_user_has_many_rows():
-    alone = estimate(Scored(LABELS, PROBABILITY, WEIGHT, np.arange(N)))["roc_auc"]
+    alone = estimate(LabelledScores(LABELS, PROBABILITY, WEIGHT, np.arange(N)))["roc_auc"]
     together = estimate(
-        Scored(np.repeat(LABELS, 5), np.repeat(PROBABILITY, 5), np.ones(5 * N), np.repeat(np.arange(N), 5))
+        LabelledScores(np.repeat(LABELS, 5), np.repeat(PROBABILITY, 5), np.ones(5 * N), np.repeat(np.arange(N), 5))
     )
     assert alone.low < alone.value < alone.high
     as_if_independent = estimate(
-        Scored(np.repeat(LABELS, 5), np.repeat(PROBABILITY, 5), np.ones(5 * N), np.arange(5 * N))
+        LabelledScores(np.repeat(LABELS, 5), np.repeat(PROBABILITY, 5), np.ones(5 * N), np.arange(5 * N))
     )
     width = {name: found["roc_auc"].high - found["roc_auc"].low for name, found in
              (("together", together), ("independent", as_if_independent))}  # fmt: skip
@@ -45,13 +52,13 @@ def test_an_interval_holds_its_figure_and_widens_when_a_user_has_many_rows():
 
 
 def test_a_class_that_is_missing_leaves_a_figure_undefined():
-    found = estimate(Scored(np.zeros(5, bool), np.arange(5) / 5, np.ones(5), np.arange(5)))
+    found = estimate(LabelledScores(np.zeros(5, bool), np.arange(5) / 5, np.ones(5), np.arange(5)))
     assert np.isnan(found["roc_auc"].value)
 
 
 def test_a_better_score_is_better_by_an_interval_above_zero():
     noisy = np.random.default_rng(2).random(N)
-    assert difference(SCORED, Scored(LABELS, noisy, WEIGHT, USER))["roc_auc"].low > 0
+    assert difference(SCORED, LabelledScores(LABELS, noisy, WEIGHT, USER))["roc_auc"].low > 0
     same = difference(SCORED, SCORED)["roc_auc"]
     assert (same.low, same.value, same.high) == (0, 0, 0)
 

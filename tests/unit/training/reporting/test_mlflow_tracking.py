@@ -64,7 +64,7 @@ def test_a_server_that_does_not_answer_costs_the_run_and_not_the_bundle(tmp_path
     assert main(["--simulate", "--users", "700", *settings, "--out", str(bundle)]) == 1
     (told,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("train: "))
     assert told.startswith("train: MLflow: MlflowException: ")
-    assert told.endswith(f"; {bundle} is complete all the same")
+    assert told.endswith(f"; the bundle {bundle} is complete")
     assert load_bundle(bundle, 64)
 
 

@@ -21,16 +21,16 @@ from training.reporting.recommendation import (
     ChanceLevel,
     ComparedWithModel,
     ComparedWithRule,
-    Decision,
+    ComparisonOutcome,
     FewPositiveUsers,
     Holdout,
     Interval,
     Limit,
-    Outcome,
     Reason,
     Recommendation,
     RecommendationError,
     RuleIsNoBaseline,
+    ShipDecision,
     diagnose,
     find_alarms,
     read_recommendation,
@@ -83,16 +83,21 @@ def against(**gains: Estimate) -> dict:
 
 
 MODELS = against(logistic=BETTER, lightgbm=BETTER)
-SHADOW = Decision.SHIP_IN_SHADOW
+SHADOW = ShipDecision.SHIP_IN_SHADOW
 CASES = {
-    "ship": (trained(), Decision.SHIP, ComparedWithModel, "Ship this model, in shadow first. It ranks better than"),
+    "ship": (trained(), ShipDecision.SHIP, ComparedWithModel, "Ship this model, in shadow first. It ranks better than"),
     "ship, better than the rule": (
         trained(rule=rule(BETTER)),
-        Decision.SHIP,
+        ShipDecision.SHIP,
         ComparedWithRule,
-        "Ship this model, in shadow first. It is better than the rule: when both act on 10.0 % of the events",
+        "Ship this model, in shadow first. It is better than the rule: when both act on 10.0% of the events",
     ),
-    "ship, nothing to compare with": (trained(differences={}), Decision.SHIP, Holdout, "Ship this model, in shadow"),
+    "ship, nothing to compare with": (
+        trained(differences={}),
+        ShipDecision.SHIP,
+        Holdout,
+        "Ship this model, in shadow",
+    ),
     "few users": (
         trained(users=49),
         SHADOW,
@@ -116,46 +121,46 @@ CASES = {
     ),
     "worse than a model": (
         trained(**against(lightgbm=OPEN, logistic=WORSE)),
-        Decision.DO_NOT_SHIP,
+        ShipDecision.DO_NOT_SHIP,
         ComparedWithModel,
         "Do not ship this model. Logistic regression, trained on the same events, ranks better (AUC difference -0.020, "
         "-0.030 to -0.010).",
     ),
     "worse than the rule": (
         trained(rule=rule(WORSE)),
-        Decision.DO_NOT_SHIP,
+        ShipDecision.DO_NOT_SHIP,
         ComparedWithRule,
-        "Do not ship this model. It is no better than the rule: when both act on 10.0 % of the events, the model's "
-        "recall is 30 % and the rule's 30 % (difference in percentage points -2.0, -3.0 to -1.0).",
+        "Do not ship this model. It is no better than the rule: when both act on 10.0% of the events, the model's "
+        "recall is 30% and the rule's 30% (difference in percentage points -2.0, -3.0 to -1.0).",
     ),
     "as good as the rule": (
         trained(rule=rule(Estimate(0.0, -0.05, 0.05))),
-        Decision.DO_NOT_SHIP,
+        ShipDecision.DO_NOT_SHIP,
         ComparedWithRule,
         "Do not ship this model. It is no better than the rule",
     ),
     "chance": (
         trained(CHANCE_AUC),
-        Decision.DO_NOT_SHIP,
+        ShipDecision.DO_NOT_SHIP,
         ChanceLevel,
         "Do not ship this model. Its AUC (0.6000, 0.4500 to 0.7500) is not clearly above chance",
     ),
     "no AUC": (
         trained(UNDEFINED),
-        Decision.DO_NOT_SHIP,
+        ShipDecision.DO_NOT_SHIP,
         ChanceLevel,
         "Do not ship this model. Its AUC (undefined, undefined to undefined) is not clearly above chance",
     ),
     "implausible AUC": (
         trained(Estimate(0.97, 0.96, 0.98)),
-        Decision.DO_NOT_SHIP,
+        ShipDecision.DO_NOT_SHIP,
         Alarm,
         "Do not ship this model until its alarms are explained. This AUC of 0.970 is implausibly high; check for label "
         "leakage.",
     ),
     "single feature": (
         trained(drop=0.29),
-        Decision.DO_NOT_SHIP,
+        ShipDecision.DO_NOT_SHIP,
         Alarm,
         "Do not ship this model until its alarms are explained. cart_adds_30m carries the model by itself: without it "
         "the AUC drops by 0.290.",
@@ -175,12 +180,12 @@ def test_a_decision_comes_with_its_decisive_reason_first(model, decision, decisi
 def test_every_decision_and_every_kind_of_reason_is_reached():
     models = [model for model, *_ in CASES.values()] + [trained(rule=rule(BETTER, acted_on=0.0))]
     found = [recommend(model) for model in models]
-    assert {one.decision for one in found} == set(Decision)
+    assert {one.decision for one in found} == set(ShipDecision)
     reasons = [reason for one in found for reason in one.reasons]
     assert {type(reason) for reason in reasons} == set(get_args(Reason))
     assert {alarm.kind for one in found for alarm in one.alarms} == set(AlarmKind)
     for kind in (ComparedWithModel, ComparedWithRule):
-        assert {reason.outcome for reason in reasons if isinstance(reason, kind)} == set(Outcome)
+        assert {reason.outcome for reason in reasons if isinstance(reason, kind)} == set(ComparisonOutcome)
 
 
 def test_alarms_come_before_anything_else():
@@ -191,7 +196,7 @@ def test_alarms_come_before_anything_else():
         Alarm(AlarmKind.SINGLE_FEATURE, 0.29, "cart_adds_30m"),
     )
     assert found.reasons[:2] == found.alarms
-    assert found.decision == Decision.DO_NOT_SHIP
+    assert found.decision == ShipDecision.DO_NOT_SHIP
 
 
 @given(auc=st.floats(0, 1), crossed=st.floats(0, 1), drop=st.floats(-1, 1))
@@ -207,7 +212,7 @@ def test_an_alarm_is_raised_at_its_limit(auc, crossed, drop):
 def test_too_few_users_are_named_once_whatever_the_decision(model):
     reasons = recommend(model).reasons
     assert [one for one in reasons if isinstance(one, FewPositiveUsers)] == [FewPositiveUsers(3, RELIABLE_USERS)]
-    assert recommend(model).decision != Decision.SHIP
+    assert recommend(model).decision != ShipDecision.SHIP
 
 
 @pytest.mark.parametrize("acted_on", [0.0, 1.0])
@@ -215,15 +220,15 @@ def test_a_rule_that_acts_on_nothing_or_on_everything_decides_nothing(acted_on):
     with_rule, without = recommend(trained(rule=rule(WORSE, acted_on))), recommend(trained())
     assert with_rule.decision == without.decision
     assert with_rule.reasons == (*without.reasons, RuleIsNoBaseline())
-    assert "so it is no baseline here." in recommendation_text(with_rule)
+    assert "so it cannot serve as a baseline." in recommendation_text(with_rule)
 
 
 def test_the_holdout_is_told_with_all_its_figures():
     (told,) = (reason_text(reason) for reason in recommend(trained()).reasons if isinstance(reason, Holdout))
     assert told == (
-        "On the holdout, 1234 events of 140 users not used in training, the 10 % of events with the highest scores "
-        "contain 41 % of the positives (lift 4.1); a positive outranks a negative 80 % of the time (AUC 0.8000, 0.7500 "
-        "to 0.8500); mean predicted 2.10 %, observed 2.10 %."
+        "On the holdout, 1234 events of 140 users not used in training, the 10% of events with the highest scores "
+        "contain 41% of the positives (lift 4.1); a positive outranks a negative 80% of the time (AUC 0.8000, 0.7500 "
+        "to 0.8500); mean predicted 2.10%, observed 2.10%."
     )
 
 
@@ -236,8 +241,8 @@ shares = st.none() | st.floats(0, 1)
 REASONS = st.one_of(
     st.builds(Alarm, st.sampled_from(AlarmKind), st.floats(0, 1), st.none() | st.text()),
     st.builds(ChanceLevel, intervals),
-    st.builds(ComparedWithModel, st.sampled_from(Outcome), st.text(min_size=1), intervals),
-    st.builds(ComparedWithRule, st.sampled_from(Outcome), shares, shares, shares, intervals),
+    st.builds(ComparedWithModel, st.sampled_from(ComparisonOutcome), st.text(min_size=1), intervals),
+    st.builds(ComparedWithRule, st.sampled_from(ComparisonOutcome), shares, shares, shares, intervals),
     st.builds(RuleIsNoBaseline),
     st.builds(FewPositiveUsers, st.integers(0, 2**40), st.integers(0, 2**40)),
     st.builds(
@@ -254,7 +259,7 @@ REASONS = st.one_of(
 )
 
 
-@given(st.sampled_from(Decision), st.lists(REASONS, min_size=1).map(tuple))
+@given(st.sampled_from(ShipDecision), st.lists(REASONS, min_size=1).map(tuple))
 def test_a_recommendation_survives_json_and_can_be_told(decision, reasons):
     found = Recommendation(decision, reasons)
     assert msgspec.json.decode(msgspec.json.encode(found), type=Recommendation) == found
@@ -308,7 +313,7 @@ def test_a_wide_gap_between_seen_and_held_out_users_is_variance(gap, limit, told
     assert math.isclose(found.last_doubling, 0.01)
     text = diagnosis_text(found)
     assert told in text
-    assert "0.800 on held-out ones" in text
+    assert "0.800 on held-out users" in text
     assert text.endswith("The last doubling of users changed the AUC by +0.010.")
 
 

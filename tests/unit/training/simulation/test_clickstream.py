@@ -13,7 +13,7 @@ from training.simulation.behaviour import (
     BUY,
     LEAVE,
     Behaviour,
-    Context,
+    ShoppingContext,
     action_probabilities,
     decay,
     draw_actions,
@@ -146,14 +146,14 @@ def test_a_propensity_half_as_large_again_would_not_be_calibrated(stream):
 @pytest.mark.parametrize(
     ("context", "cart", "intent", "behaviour"),
     [
-        (Context.HOME, 0, 0.0, 0),
-        (Context.PRODUCT, 0, 2.0, 0),
-        (Context.CART, 2, 1.0, 0),
-        (Context.FORM, 1, 0.5, 0),
-        (Context.LIST, 1, 4.0, 0),
-        (Context.HOME, 0, 1.0, Behaviour.LIFTED),
-        (Context.PRODUCT, 1, 1.0, Behaviour.SHIFTED),
-        (Context.LIST, 0, 2.0, Behaviour.LIFTED | Behaviour.SHIFTED),
+        (ShoppingContext.HOME, 0, 0.0, 0),
+        (ShoppingContext.PRODUCT, 0, 2.0, 0),
+        (ShoppingContext.CART, 2, 1.0, 0),
+        (ShoppingContext.FORM, 1, 0.5, 0),
+        (ShoppingContext.LIST, 1, 4.0, 0),
+        (ShoppingContext.HOME, 0, 1.0, Behaviour.LIFTED),
+        (ShoppingContext.PRODUCT, 1, 1.0, Behaviour.SHIFTED),
+        (ShoppingContext.LIST, 0, 2.0, Behaviour.LIFTED | Behaviour.SHIFTED),
     ],
 )
 def test_the_propensity_is_what_playing_the_chain_many_times_gives(context, cart, intent, behaviour):
@@ -176,13 +176,13 @@ def test_the_propensity_is_what_playing_the_chain_many_times_gives(context, cart
 
 
 def test_a_longer_horizon_raises_the_propensity():
-    state = np.array([Context.PRODUCT]), np.array([1]), np.array([1.0]), np.array([0])
+    state = np.array([ShoppingContext.PRODUCT]), np.array([1]), np.array([1.0]), np.array([0])
     assert purchase_propensity(*state, horizon_s=60) < purchase_propensity(*state, horizon_s=1800)
 
 
 def test_what_needs_a_cart_does_not_happen_without_one():
-    needy = action_probabilities(np.array([Context.CART]), np.array([0]), np.array([1.0]), 0)[0]
-    able = action_probabilities(np.array([Context.CART]), np.array([1]), np.array([1.0]), 0)[0]
+    needy = action_probabilities(np.array([ShoppingContext.CART]), np.array([0]), np.array([1.0]), 0)[0]
+    able = action_probabilities(np.array([ShoppingContext.CART]), np.array([1]), np.array([1.0]), 0)[0]
     assert (needy > 0).sum() < (able > 0).sum()
     assert (needy.sum(), able.sum()) == pytest.approx((1, 1))
 

@@ -132,7 +132,7 @@ def test_a_lightgbm_model_is_trained_certified_reported_and_served(trained, exam
     assert bundle.manifest.metrics["test_roc_auc"] > 0.75
     assert b"LightGBM" in report_html(trained)
     assert msgspec.json.decode(metrics_json(trained))["model"] == "lightgbm"
-    assert "us of prediction with all features" in saving(trained)
+    assert "µs for prediction with all features" in saving(trained)
 
 
 def test_equal_settings_and_data_give_equal_lightgbm_files(examples, trained):

@@ -19,7 +19,7 @@ from udfs.contracts.clicks import Click, ClickDecoder, ClickLimits, pack_click
 from udfs.contracts.profiles import NO_PROFILE, Profile, ProfileDecoder, pack_profile
 from udfs.contracts.rejects import Reason
 from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW
-from udfs.workers.decode import DEAD_LETTERS, RAW_RECORD, ROWS, DecodeClicks, DecodeProfiles
+from udfs.workers.decode import DEAD_LETTERS, RAW_RECORD, ROWS, ClickHandler, ProfileHandler
 from udfs.workers.metrics import Metrics
 from udfs.workers.server import Handler
 
@@ -49,11 +49,11 @@ class Decoding:
 
 
 def decode_clicks(*raw: bytes, topic="clicks", **limits) -> list[Record]:
-    return Decoding(DecodeClicks(topic, ClickLimits(**limits)))(*raw)
+    return Decoding(ClickHandler(topic, ClickLimits(**limits)))(*raw)
 
 
 def decode_profiles(*raw: bytes, topic="profiles", max_record_bytes=65_536) -> list[Record]:
-    return Decoding(DecodeProfiles(topic, max_record_bytes))(*raw)
+    return Decoding(ProfileHandler(topic, max_record_bytes))(*raw)
 
 
 def row_of(record: Record) -> tuple[np.void, bytes]:
@@ -213,7 +213,7 @@ def test_where_a_batch_is_cut_does_not_matter(batch, cut):
 
 
 def test_decoding_is_timed_and_rejects_are_counted_by_reason():
-    decode = Decoding(DecodeClicks("shop-clicks", ClickLimits()))
+    decode = Decoding(ClickHandler("shop-clicks", ClickLimits()))
     now = time.time_ns() // 1_000_000
     recent = [raw_record(None, click(event_time=now), now - age) for age in (0, 30, 5_000)]
     decode(*recent, raw_record(None, b"{", now), raw_record(None, None, now), raw_record(None, b"{", now))
@@ -292,7 +292,7 @@ def test_a_profile_is_either_a_row_or_a_dead_letter_as_the_decoder_says(batch):
 
 
 def test_rejected_profiles_are_counted_by_reason():
-    decode = Decoding(DecodeProfiles("shop-profiles", 65_536))
+    decode = Decoding(ProfileHandler("shop-profiles", 65_536))
     decode(raw_record(b"k", b"{"), raw_record(b"k", profile()), raw_record(None, None), raw_record(None, b"{"))
     counts = {line: count for line, count in decode.metrics.items() if count}
     assert counts == {
@@ -310,7 +310,7 @@ def test_a_worker_decodes_what_does_not_fit_into_the_memory():
         raw_record(b"k", click(event_id="2", note="x" * 5_000), NOW, 1),
         raw_record(b"k", b"[" * 6_000, NOW, 2),
     ]
-    with FakeOperator(DecodeClicks("clicks", ClickLimits())) as operator:
+    with FakeOperator(ClickHandler("clicks", ClickLimits())) as operator:
         answers = [record for one in raw for record in operator.call([one])]
         assert "counter\tdecode_ms_sum\tintent" in operator.metrics
     assert answers == decode_clicks(*raw)
