@@ -83,7 +83,7 @@ features: $(VENV) ## Print the table of features
 
 reference: $(VENV) ## Generate the reference in docs/configuration.md and the schemas in docs/contracts
 	@$(PYTHON) -m tools.settings_reference
-	@$(PYTHON) -m tools.contracts
+	@$(PYTHON) -m tools.json_schemas
 
 doctor: ## List what this machine lacks, and how to get it
 	@$$(command -v python3.11 || command -v python3) -m tools.doctor
@@ -131,6 +131,9 @@ $(VENV): requirements.txt setup.py | $(PREREQUISITES)
 			esac; \
 		done
 	@$(PYTHON) -m pip check > /dev/null || { $(PYTHON) -m pip check; exit 1; }
+	@# The command `intent` of this checkout. It is not installed, so that nothing imports the checkout by accident.
+	@printf '%s\n' '#!$(CURDIR)/.venv/bin/python' 'import sys' 'sys.path.insert(0, "$(CURDIR)")' \
+		'from intent.cli import main' 'sys.exit(main())' > .venv/bin/intent && chmod +x .venv/bin/intent
 	@touch $@
 
 $(WHEEL): $(SOURCES) setup.py pyproject.toml | $(VENV)

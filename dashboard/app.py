@@ -1,4 +1,4 @@
-"""The pages: read-only, from this process alone, and nothing in them that events could make run."""
+"""The web application: read-only pages, served by this process alone, that execute nothing from event data."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,7 +41,7 @@ HEADERS = {
 
 
 def make_app(views: Views, users: Users, hosts: Sequence[str]) -> Starlette:
-    """The application; `hosts` are the names that it answers to, so that no other name can be pointed at it."""
+    """The application; it answers only to the host names in `hosts`, which prevents DNS rebinding."""
     templates = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -64,17 +64,17 @@ def make_app(views: Views, users: Users, hosts: Sequence[str]) -> Starlette:
         user_id = request.query_params.get("id", "").strip()
         values: dict[str, object] = {"data": {"status": views.status("user", _now_ms())}, "asked": user_id}
         if not user_id:
-            return render("user", found=None, problem="", **values)
+            return render("user", result=None, problem="", **values)
         if len(user_id) > LONGEST_USER_ID:
             problem = f"A user ID has at most {LONGEST_USER_ID} characters."
-            return render("user", 400, found=None, problem=problem, **values)
+            return render("user", 400, result=None, problem=problem, **values)
         try:
-            found: UserPage = users.find(user_id, _place(request.query_params.get("event", "")))
+            result: UserPage = users.find(user_id, _place(request.query_params.get("event", "")))
         except LookupBusy:
-            return render("user", 503, found=None, problem="Another lookup is in progress. Try again.", **values)
+            return render("user", 503, result=None, problem="Another lookup is in progress. Try again.", **values)
         except KafkaClientError as error:
-            return render("user", 503, found=None, problem=f"User lookup failed: {error}", **values)
-        return render("user", found=found, problem="", **values)
+            return render("user", 503, result=None, problem=f"User lookup failed: {error}", **values)
+        return render("user", result=result, problem="", **values)
 
     def data(request: Request) -> Response:
         name = request.path_params["name"]
@@ -100,7 +100,7 @@ def make_app(views: Views, users: Users, hosts: Sequence[str]) -> Starlette:
 
 
 class _Headers:
-    """Adds HEADERS to every answer."""
+    """Adds HEADERS to every response."""
 
     def __init__(self, app: ASGIApp):
         self._app = app

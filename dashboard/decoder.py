@@ -9,7 +9,7 @@ Record = TypeVar("Record", bound=msgspec.Struct)
 
 
 class RecordDecoder(Generic[Record]):
-    """Decodes the records of a topic, and counts those that are no such records."""
+    """Decodes the records of a topic, and counts those that can't be decoded."""
 
     def __init__(self, record: type[Record]):
         self._decode = msgspec.json.Decoder(record).decode

@@ -1,4 +1,4 @@
-"""What each page shows, as plain data: the state and the models, put into the shape of the page."""
+"""The data of each page, made from the state and the models."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from udfs.measurement.kpis import Kpi
 KPI_MINUTES = 180
 QUALITY_MINUTES = 180
 RATES_SECONDS = 300
-#: The topics that a page rests on; what is wrong with one of them is said at its top.
+#: The topics that a page depends on; problems with them are shown at its top.
 TOPICS_OF = {
     "live": ("clicks", "scores"),
     "experiment": ("experiments",),
@@ -32,7 +32,7 @@ class Views:
     kpis: Mapping[str, Kpi]
 
     def page(self, name: str, now_ms: int, version: str | None = None) -> dict:
-        """A page's data, and what is to be said of the topics that it rests on. Raises KeyError for an unknown one."""
+        """The data of a page, and the status of its topics. Raises KeyError for an unknown page."""
         builders: dict[str, Callable[[int], dict]] = {
             "live": self._live,
             "experiment": self._experiment,
@@ -45,7 +45,7 @@ class Views:
             return {"status": self.status(name, now_ms)} | builders[name](now_ms)
 
     def status(self, name: str, now_ms: int) -> dict:
-        """Whether the broker answers, and the state of the page's topics."""
+        """The state of the broker and of the page's topics."""
         state = self.state
         with state.lock:
             broker = "answers" if state.broker_lost_ms is None else "lost"

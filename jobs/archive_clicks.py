@@ -6,8 +6,8 @@ clicks   ── decode ── accepted ─┬▶ DIR/topic=clicks/day=2026-11-24
 profiles ── decode ── accepted ─┘  DIR/topic=profiles/day=...
 feature_log ─────────────────────▶ DIR/topic=feature_log/day=...
 
-What is rejected is in the score job's dead letters. Files appear when a checkpoint has completed, each record is in
-exactly one of them; a day is that of Kafka's timestamp, in UTC.
+Rejected records are in the score job's dead letters. Files appear when a checkpoint has completed; each record is in
+exactly one of them. The day is that of Kafka's timestamp, in UTC.
 """
 
 import sys
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.common.functions import register_decoders
+from jobs.common.decode_functions import register_decoders
 from jobs.common.settings import ConfigError, Settings, archive_settings, load_settings
 from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import columns, create_table, feature_log_source, source_tables
@@ -60,7 +60,7 @@ FROM feature_log
 
 
 def archive_clicks(tables: TableEnvironment, settings: Settings) -> StatementSet:
-    """The whole job, over tables that exist: `clicks`, `profiles` and `record_files`, maybe the feature log's two."""
+    """Build the job over existing tables: `clicks`, `profiles` and `record_files`, and the feature log's two if any."""
     register_decoders(tables, settings)
     statements = tables.create_statement_set()
     statements.add_insert_sql(ARCHIVE_RECORDS)

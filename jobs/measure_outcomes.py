@@ -1,11 +1,11 @@
-"""What came of each score: joined with what its user then did, and how good the models are, minute by minute.
+"""Join each score with its outcome, and measure the quality of the models per minute.
 
     flink run -pym jobs.measure_outcomes -pyfs dist/*.whl --conf conf/local.yaml
 
 scores ── due a horizon later ──────────────────────┐
 clicks ── decode ── what they add to an outcome ────┴▶ sum in (time, time + horizon] ──▶ outcomes, model_quality
 
-All of it is in event time: a score waits in state until its horizon has passed, and then one row tells what came of it.
+The job runs in event time: a score waits in state until its horizon has passed, and then one row gives its outcome.
 """
 
 import sys
@@ -79,7 +79,7 @@ FROM (
 
 
 def measure_outcomes(tables: TableEnvironment, settings: Settings, label: Label) -> StatementSet:
-    """The whole job, over tables that exist: `due_scores`, `event_clicks`, `outcomes`, `model_quality`."""
+    """Build the job over existing tables: `due_scores`, `event_clicks`, `outcomes`, `model_quality`."""
     reader = ReadAmounts(click_limits(settings), label.amounts)
     tables.create_temporary_system_function("read_amounts", reader.as_udf())
     tables.create_temporary_system_function("measure_quality", MeasureQuality().as_udf())
@@ -125,7 +125,7 @@ def kafka_tables(settings: Settings, label: Label) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Check settings, label and topics, then submit the job."""
-    options = parse_arguments("measure_outcomes", "Submit the job that tells what came of each score.", arguments)
+    options = parse_arguments("measure_outcomes", "Submit the job that joins scores with their outcomes.", arguments)
     try:
         settings = outcome_settings(load_settings(options.conf, options.overrides))
         label = find_label(settings.outcomes.label, options.conf.with_name(LABELS_FILE))

@@ -1,4 +1,4 @@
-"""What users did in each session, in which arm; and from that the KPIs, minute by minute and hour by hour.
+"""Measure sessions by user and arm, and from them the KPIs per minute and per hour.
 
     flink run -pym jobs.measure_sessions -pyfs dist/*.whl --conf conf/local.yaml
 
@@ -6,7 +6,7 @@ scores ── arm ──────────────┐                 
 clicks ── decode ── action ─┴▶ session of the user, 30 min of silence ┴▶ sums by minute, hour and arm ──▶ kpis
                                promotions by minute, hour, arm and placement ─────────────────────────▶ kpis
 
-All of it is in event time: a session closes when other users' events show that 30 minutes have passed.
+The job runs in event time: a session closes when other users' events show that 30 minutes have passed.
 """
 
 import sys
@@ -96,7 +96,7 @@ WINDOWS = {"minute": "INTERVAL '1' MINUTE", "hour": "INTERVAL '1' HOUR"}
 
 
 def measure_sessions(tables: TableEnvironment, settings: Settings, kpis: dict[str, Kpi]) -> StatementSet:
-    """The whole job, over tables that exist: `event_clicks`, `timed_scores`, `sessions`, `kpis`."""
+    """Build the job over existing tables: `event_clicks`, `timed_scores`, `sessions`, `kpis`."""
     reader = ReadActions(click_limits(settings))
     tables.create_temporary_system_function("read_actions", reader.as_udf())
     for view in (ACTIONS, CLOSED_SESSIONS.format(gap=interval(SESSION_GAP_MS)), PLACED_PROMOTIONS):

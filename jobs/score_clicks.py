@@ -34,9 +34,9 @@ DEAD_LETTERS, SCORES = "dead_letters", "scores"
 def score_clicks(
     streams: Streams, clicks: Stream, profiles: Stream, settings: Settings, serving: Serving
 ) -> dict[str, Stream]:
-    """The whole job over raw records of clicks and profiles; returns what is to be written, by the topics' roles.
+    """Build the job over raw records of clicks and profiles; returns the streams to write, by the topics' roles.
 
-    `feature_log` is there where it is wanted, and `shadow_scores` where a registry is followed.
+    `feature_log` is present if a share of the users is logged, and `shadow_scores` if there is a registry.
     """
     topics, decode = settings.topics, settings.decode
     decoded_clicks = streams.batch(
@@ -75,7 +75,7 @@ def kafka_streams(streams: Streams, settings: Settings) -> tuple[Stream, Stream]
 
 
 def find_serving(settings: Settings) -> Serving:
-    """What the job serves: what the registry's ledger says, or else one bundle. Raises BundleError, RegistryError."""
+    """The models to serve: those of the registry's ledger, or else one bundle. Raises BundleError, RegistryError."""
     model, history_length = settings.model, settings.state.history_length
     options = Options(model.threshold, model.engine, model.threads, duration_ms(model.shadow_budget) / 1000)
     if model.registry:

@@ -1,11 +1,11 @@
-"""How far features and scores have moved from what their model was trained on, minute by minute.
+"""Measure the drift of features and scores from their model's training data, per minute.
 
     flink run -pym jobs.watch_drift -pyfs dist/*.whl --conf conf/local.yaml
 
 feature_log ── cells ──┐
 outcomes ── labels ────┴▶ counts of 5 s, by model ──▶ sum of the last 10 min, every minute ── index ──▶ drift
 
-All of it is in event time; what is in state are cells, counts and labels, kept by Flink's own windows.
+The job runs in event time; its state are cells, counts and labels, kept by Flink's own windows.
 """
 
 import sys
@@ -74,8 +74,7 @@ WHERE j.record IS NOT NULL
 
 
 def watch_drift(tables: TableEnvironment, settings: Settings, references: Callable[[], References]) -> StatementSet:
-    """The whole job, over tables that exist: `timed_vectors`, `timed_outcomes`, `drift`; each worker makes its
-    references."""
+    """Build the job over existing tables: `timed_vectors`, `timed_outcomes`, `drift`; each worker makes references."""
     drift = settings.drift
     thresholds = Thresholds(drift.watch, drift.alarm, drift.unwatched)
     functions = {
@@ -123,7 +122,7 @@ def kafka_tables(settings: Settings) -> list[str]:
 
 
 def find_references(settings: Settings) -> Callable[[], References]:
-    """What makes the references in each worker: the bundle's, or else the registry's, whose champion has to have one.
+    """A factory of the references in each worker: the registry's, whose champion has to have one, or the bundle's.
 
     Raises BundleError and RegistryError.
     """

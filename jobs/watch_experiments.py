@@ -1,10 +1,10 @@
-"""What an experiment says as of now: the effect of an arm on each KPI, and the decision, minute by minute.
+"""Evaluate a running experiment: the effect of an arm on each KPI, and the decision, per minute.
 
     flink run -pym jobs.watch_experiments -pyfs dist/*.whl --conf conf/local.yaml
 
 sessions ── sums of the user, by arm ── what that changes in sums and products ── each minute, added up ──▶ experiments
 
-All rows are only ever added: a session's row says what its user counted for until now, with a minus, and from now on.
+All rows are only ever added: a session's row subtracts its user's previous values and adds the new ones.
 So a minute's changes can be summed in a window, which writes at most once a minute whatever the traffic, and the sink
 needs no updates, which Kafka could only have as records that delete the one before.
 """
@@ -79,7 +79,7 @@ FROM arm_sums, LATERAL TABLE(judge_arms(ARRAY[{2}], ARRAY[{3}])) AS verdict ({co
 
 
 def watch_experiments(tables: TableEnvironment, settings: Settings, kpis: dict[str, Kpi]) -> StatementSet:
-    """The whole job, over tables that exist: `arriving_sessions`, `experiments`."""
+    """Build the job over existing tables: `arriving_sessions`, `experiments`."""
     experiment = settings.experiments
     arms = (experiment.treatment, experiment.baseline)
     tables.create_temporary_system_function("judge_arms", JudgeArms(*arms, kpis, experiment.shares).as_udtf())
@@ -116,7 +116,7 @@ def watch_experiments(tables: TableEnvironment, settings: Settings, kpis: dict[s
 
 
 def _values(arms: Sequence[str], terms: Sequence[str]) -> str:
-    """What a session adds to each term's sum, by the part that it belongs to: columns PART_N."""
+    """A session's contribution to each term's sum, by the part that it belongs to: columns PART_N."""
     return ", ".join(
         f"CASE WHEN part = '{part}' THEN CAST({sql_value(term)} AS DOUBLE) ELSE 0 END AS {part}_{number}"
         for part in (*arms, EARLIER)
@@ -130,7 +130,7 @@ def _running(columns: Iterable[str]) -> str:
 
 
 def _counted(arm: str, value: str, arms: Sequence[str], terms: int) -> str:
-    """What counts of a user in an arm: each term's sum in that arm, `now_N`, and as history, `before_N`."""
+    """A user's values in an arm: each term's sum in that arm, `now_N`, and its history, `before_N`."""
     treatment, baseline = arms
     return ", ".join(
         f"CASE WHEN {arm} = '{treatment}' THEN {value.format(f'{treatment}_{number}')} "
@@ -141,13 +141,13 @@ def _counted(arm: str, value: str, arms: Sequence[str], terms: int) -> str:
 
 
 def _sums_of_arm(kpis: Mapping[str, Kpi], terms: Sequence[str]) -> list[str]:
-    """What is summed over an arm's users, in the order of Arm.of_sums."""
+    """The expressions to sum over an arm's users, in the order of ArmStatistics.of_sums."""
     sums = ["sign"]
     for kpi in kpis.values():
         numbers = terms.index(kpi.numerator), terms.index(kpi.denominator)
         values = [f"{when}_{number}" for when in ("now", "before") for number in numbers]
         sums += [f"sign * {value}" for value in values]
-        sums += [f"sign * {values[left]} * {values[right]}" for left, right in PAIRS]
+        sums += [f"sign * {values[first]} * {values[second]}" for first, second in PAIRS]
     return sums
 
 

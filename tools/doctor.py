@@ -43,7 +43,7 @@ DEFAULT_PORTS = {8081: "Flink", 9092: "Kafka"}
 
 
 def check_prerequisites() -> Iterator[Finding]:
-    """What has to be there before anything can be built."""
+    """Check the prerequisites of a build."""
     yield check_python(output_of(["python3.11", "-c", "import ensurepip, sys, venv; print(sys.version.split()[0])"]))
     yield check_java("java", output_of([jdk_command("java"), "-version"]), "openjdk-17-jre-headless")
     yield check_java("javac", output_of([jdk_command("javac"), "-version"]), "openjdk-17-jdk-headless")
@@ -51,16 +51,16 @@ def check_prerequisites() -> Iterator[Finding]:
 
 
 def check_machine() -> Iterator[Finding]:
-    """Memory, the ports that `make up` prefers, and the browser in which the tests see the dashboard."""
+    """Check memory, the ports that `make up` prefers, and the browser in which tests open the dashboard."""
     yield check_memory(available_memory_gib())
-    ours = recorded_ports(PROJECT / "build" / "local" / "stack.json")
+    own_ports = recorded_ports(PROJECT / "build" / "local" / "stack.json")
     for port, service in DEFAULT_PORTS.items():
-        yield check_port(port, service, is_bound(port), ours)
+        yield check_port(port, service, is_bound(port), own_ports)
     yield check_browser([command for command in BROWSER if shutil.which(command) is None])
 
 
 def check_build() -> Iterator[Finding]:
-    """What `make` has built, and whether the installed packages are the pinned ones."""
+    """Check the results of `make`, and whether the installed packages are the pinned ones."""
     python = venv_python()
     if python.exists():
         installed = output_of([str(python), "-m", "pip", "freeze", "--all"]) or ""
@@ -78,7 +78,7 @@ def check_build() -> Iterator[Finding]:
 
 
 def check_workers() -> Iterator[Finding]:
-    """What the Python workers of the score job need of this machine."""
+    """Check the shared memory that the Python workers of the score job need."""
     python = venv_python()
     if not python.exists():
         return
@@ -107,18 +107,18 @@ def check_python(version: str | None) -> Finding:
 
 
 def check_java(command: str, answer: str | None, package: str) -> Finding:
-    """Judge what `java -version` or `javac -version` said: `openjdk version "17.0.15"`, `javac 17.0.15`."""
-    found = re.search(r"(\d+)[\d._]*", answer or "")
-    if found is None:
+    """Check the output of `java -version` or `javac -version`: `openjdk version "17.0.15"`, `javac 17.0.15`."""
+    match = re.search(r"(\d+)[\d._]*", answer or "")
+    if match is None:
         return Finding(f"{command} {JAVA_VERSION}+", "none that runs", f"apt-get install {package}, or set JAVA_HOME")
-    if int(found[1]) < JAVA_VERSION:
-        return Finding(f"{command} {JAVA_VERSION}+", found[0], f"apt-get install {package}, and point JAVA_HOME to it")
-    return Finding(f"{command} {JAVA_VERSION}+", found[0])
+    if int(match[1]) < JAVA_VERSION:
+        return Finding(f"{command} {JAVA_VERSION}+", match[0], f"apt-get install {package}, and point JAVA_HOME to it")
+    return Finding(f"{command} {JAVA_VERSION}+", match[0])
 
 
 def check_maven(answer: str | None) -> Finding:
-    found = re.search(r"Apache Maven (\d[\w.-]*)", answer or "")
-    return Finding("Maven", found[1]) if found else Finding("Maven", "none that runs", "apt-get install maven")
+    match = re.search(r"Apache Maven (\d[\w.-]*)", answer or "")
+    return Finding("Maven", match[1]) if match else Finding("Maven", "none that runs", "apt-get install maven")
 
 
 def check_memory(available_gib: float | None) -> Finding:
@@ -135,11 +135,11 @@ def check_browser(missing: list[str]) -> Finding:
     return Finding("tests' browser", "Chromium and its driver")
 
 
-def check_port(port: int, service: str, bound: bool, ours: set[int]) -> Finding:
-    """A port that another program holds is no fault: `make up` picks another and says which."""
+def check_port(port: int, service: str, bound: bool, own_ports: set[int]) -> Finding:
+    """Report the state of a port; one that another program holds is no fault: `make up` picks another."""
     if not bound:
         state = "free"
-    elif port in ours:
+    elif port in own_ports:
         state = "used by our stack"
     else:
         state = "used by another program; make up picks another"
@@ -179,7 +179,7 @@ def venv_python() -> Path:
 
 
 def output_of(command: list[str]) -> str | None:
-    """What the command prints; None when it is not there or fails."""
+    """The output of a command; None if it is missing or fails."""
     if shutil.which(command[0]) is None:
         return None
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
@@ -188,10 +188,10 @@ def output_of(command: list[str]) -> str | None:
 
 def available_memory_gib() -> float | None:
     try:
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     except FileNotFoundError:  # not Linux
         return None
-    return int(found[1]) / 2**20 if found else None
+    return int(match[1]) / 2**20 if match else None
 
 
 def is_bound(port: int) -> bool:
@@ -200,7 +200,7 @@ def is_bound(port: int) -> bool:
 
 
 def recorded_ports(record: Path) -> set[int]:
-    """The ports of the stack that tools.stack has recorded, empty when there is none."""
+    """The ports of the stack that tools.stack has recorded; empty if there is none."""
     processes = json.loads(record.read_text()) if record.exists() else []
     return {port for process in processes for port in process["ports"].values()}
 

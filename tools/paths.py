@@ -5,5 +5,5 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 CONF = PROJECT / "conf" / "local.yaml"
 JARS = PROJECT / "build" / "jars"
-#: Of the stack that `make up` starts and `make demo KEEP=1` leaves running.
+#: The directory of the stack that `make up` starts and `make demo KEEP=1` leaves running.
 STACK = PROJECT / "build" / "local"

@@ -15,7 +15,7 @@ from tools.stack.flink_client import JobError, newest_wheel
 from tools.stack.processes import ProcessError
 
 CHECKSUMS = "SHA256SUMS"
-#: What is copied as it is, beside wheel and JARs.
+#: Files and directories that are copied unchanged, beside wheel and JARs.
 FILES = ("requirements.txt", "conf", "Dockerfile", "compose.yaml")
 README = """\
 wheel/             the jobs: flink run -pym jobs.score_clicks -pyfs wheel/*.whl --conf FILE
@@ -30,7 +30,7 @@ SHA256SUMS         sha256sum --check --strict SHA256SUMS
 
 
 def build_release(wheel: Path, jars: Path, directory: Path) -> Path:
-    """Lay a release out under `directory`, and beside it the same as .tar.gz; returns the archive.
+    """Build a release under `directory`, and beside it the same as .tar.gz; returns the archive.
 
     Raises ProcessError when there are no JARs.
     """
@@ -49,7 +49,7 @@ def build_release(wheel: Path, jars: Path, directory: Path) -> Path:
     (root / CHECKSUMS).write_text(checksums(root))
     archive = directory / f"{name}.tar.gz"
     with tarfile.open(archive, "w:gz", compresslevel=1) as packed:  # JARs are compressed already
-        packed.add(root, name, filter=_of_nobody)
+        packed.add(root, name, filter=_without_owner)
     return archive
 
 
@@ -59,8 +59,8 @@ def checksums(root: Path) -> str:
     return "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(root)}\n" for file in files)
 
 
-def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Without the name of the account that packed it."""
+def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Remove the packing account from an archive member."""
     member.uid = member.gid = 0
     member.uname = member.gname = "root"
     return member

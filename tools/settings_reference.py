@@ -23,7 +23,7 @@ GOES_ON = re.compile(r"^ +# (.*)$")
 
 
 class Described(NamedTuple):
-    """A key as base.yaml has it. The key of a section is without a value."""
+    """A key of base.yaml, with its value and meaning. The key of a section has no value."""
 
     key: str
     value: str
@@ -32,21 +32,21 @@ class Described(NamedTuple):
 
 def described(base: str) -> Iterator[Described]:
     """Sections and their keys, in the order of the file, with the comments beside and below them."""
-    found: list[list[str]] = []
+    entries: list[list[str]] = []
     section = ""
     for line in base.splitlines():
         if match := SECTION.match(line):
             section = match[1]
-            found.append([section, "", match[2] or ""])
+            entries.append([section, "", match[2] or ""])
         elif match := KEY.match(line):
-            found.append([f"{section}.{match[1]}", match[2], match[3] or ""])
-        elif (match := GOES_ON.match(line)) and found:
-            found[-1][2] += f" {match[1]}"
-    return (Described(*entry) for entry in found)
+            entries.append([f"{section}.{match[1]}", match[2], match[3] or ""])
+        elif (match := GOES_ON.match(line)) and entries:
+            entries[-1][2] += f" {match[1]}"
+    return (Described(*entry) for entry in entries)
 
 
 def rule(schema: dict) -> str:
-    """What a value may be, in words, of its JSON Schema.
+    """The allowed values of a JSON Schema, in words.
 
     >>> rule({"type": "integer", "minimum": 1}), rule({"enum": ["a", "b"]})
     ('integer ≥ 1', '`a`, `b`')
@@ -54,7 +54,7 @@ def rule(schema: dict) -> str:
     if "title" in schema:
         return schema["title"]
     if "anyOf" in schema:
-        return " or ".join(rule(one) for one in schema["anyOf"])
+        return " or ".join(rule(option) for option in schema["anyOf"])
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤"}
@@ -77,8 +77,10 @@ def reference(base: str) -> str:
             lines += ["", f"### {section}", "", *([meaning[0].upper() + meaning[1:] + ".", ""] if meaning else [])]
             lines += ["| key | allowed values | default | meaning |", "|---|---|---|---|"]
             continue
-        of = "" if section in OPEN_SECTIONS else rule(_resolved(sections[section], definitions)["properties"][name])
-        lines.append(f"| `{key}` | {of} | `{value}` | {meaning} |")
+        allowed = ""
+        if section not in OPEN_SECTIONS:
+            allowed = rule(_resolved(sections[section], definitions)["properties"][name])
+        lines.append(f"| `{key}` | {allowed} | `{value}` | {meaning} |")
     return "\n".join(lines).strip() + "\n"
 
 
@@ -90,7 +92,7 @@ def with_reference(page: str, base: str) -> str:
 
 
 def _resolved(schema: dict, definitions: dict[str, dict]) -> dict:
-    """The schema that a reference stands for."""
+    """The schema that a reference points to."""
     return definitions[schema["$ref"].rpartition("/")[2]]
 
 

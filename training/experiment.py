@@ -54,7 +54,7 @@ def command() -> None:
 
 
 def session_options(function: Callable) -> Callable:
-    """The options that say where sessions and KPIs are."""
+    """The options for the sources of sessions and KPIs."""
     for option in (
         click.option(
             "--kpis", type=PATH, metavar="FILE", default=Path("conf", KPIS_FILE), help="File that defines the KPIs."
@@ -165,12 +165,12 @@ def report(
       intent experiment report --topic sessions --kafka bootstrap.servers=kafka:9092
     """
     rows = _read(sessions, topic, kafka)
-    found = compare(rows, load_kpis(kpis), treatment, baseline, start, dict(shares) or None)
-    print(text(found))
+    comparison = compare(rows, load_kpis(kpis), treatment, baseline, start, dict(shares) or None)
+    print(text(comparison))
     if out:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "report.html").write_bytes(html(found))
-        (out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(asdict(found))) + b"\n")
+        (out / "report.html").write_bytes(html(comparison))
+        (out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(asdict(comparison))) + b"\n")
         print(f"\nwrote {out}/report.html and report.json")
 
 

@@ -33,7 +33,7 @@ from udfs.rollout.registry import Registry
 
 @dataclass(frozen=True)
 class Request:
-    """The options of a change, beside the change itself."""
+    """The options that all changes have in common."""
 
     registry: str
     why: str
@@ -44,7 +44,7 @@ class Request:
 
 
 def _execute(change: Change, request: Request) -> None:
-    """Make a change, and print what serves then."""
+    """Execute a change and print the resulting rollout."""
     registry = Registry(request.registry)
     try:
         entry, overridden = RolloutService(registry).execute(
@@ -131,7 +131,7 @@ registry_option = click.option(
 
 
 def change_options(function: Callable) -> Callable:
-    """The options of every change; the ledger records them apart from the command."""
+    """The options of every change; the ledger records them separately from the command."""
     for option in (
         click.option("--by", metavar="NAME", help="Who makes the change; by default user@host."),
         click.option(
@@ -175,8 +175,8 @@ def list_bundles(registry: str) -> None:
       intent promote list --registry models/registry
       intent promote list --registry s3://bucket/registry
     """
-    found = Registry(registry)
-    _print([*bundle_lines(found), "", *ledger_lines(found)])
+    opened = Registry(registry)
+    _print([*bundle_lines(opened), "", *ledger_lines(opened)])
 
 
 @command.command("show")
@@ -189,8 +189,8 @@ def show(registry: str) -> None:
       intent promote show --registry models/registry
       intent promote show --registry s3://bucket/registry
     """
-    found = Registry(registry)
-    _print(serving_lines(found, found.newest()))
+    opened = Registry(registry)
+    _print(serving_lines(opened, opened.newest()))
 
 
 @command.command("stage")

@@ -28,7 +28,7 @@ ENDPOINT = {field.name: field.default for field in msgspec.structs.fields(Endpoi
 
 
 def make_remote_bundle(endpoint: Endpoint, features_of: Path, out: Path, version: str | None) -> str:
-    """Write the bundle; returns a line that says so. Raises BundleError, RemoteError and OSError."""
+    """Write the bundle; returns a line that describes it. Raises BundleError, RemoteError and OSError."""
     known = load_bundle(features_of, None)
     if known.warm_up is None:
         raise BundleError(f"{features_of}: {WARM_UP_FILE} is missing, so there are no rows for the endpoint to score")
@@ -48,10 +48,10 @@ def make_remote_bundle(endpoint: Endpoint, features_of: Path, out: Path, version
         version=version,
     )
     write_bundle(out, described, files)
-    off = float(np.abs(scores - known.warm_up.scores).max())
+    deviation = float(np.abs(scores - known.warm_up.scores).max())
     return (
         f"wrote {out}: {described.version}, {endpoint.address}; its scores of {len(rows)} rows differ from those of "
-        f"{manifest.version} by up to {off:.1e}"
+        f"{manifest.version} by up to {deviation:.1e}"
     )
 
 

@@ -42,20 +42,21 @@ def command(conf: Path, overrides: tuple[str, ...], watch: bool, every: str | No
     schedule = [] if every is None else [f"every={every}"]
     recipe = load_recipe(conf, [*overrides, *schedule])
     if watch or schedule:
-        return _watch(Watch(recipe, watch, retrain, read_topic, _say))
-    found = retrain(recipe, "by hand", _say)
-    print(f"run {found.run} {found.state}: {found.message}", file=sys.stdout if found.state == "passed" else sys.stderr)
-    return EXIT_CODES.get(found.state, EXIT_FAILED)
+        return _watch(Watch(recipe, watch, retrain, read_topic, _log))
+    result = retrain(recipe, "by hand", _log)
+    stream = sys.stdout if result.state == "passed" else sys.stderr
+    print(f"run {result.run} {result.state}: {result.message}", file=stream)
+    return EXIT_CODES.get(result.state, EXIT_FAILED)
 
 
 def _watch(watch: Watch) -> NoReturn:
-    """Look for triggers until interrupted."""
+    """Poll for triggers until interrupted."""
     while True:
         watch.look(datetime.now(UTC))
         time.sleep(POLL_S)
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, flush=True)
 
 

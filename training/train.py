@@ -21,7 +21,7 @@ from training.bundles.writer import check_version, refuse_existing, write_bundle
 from training.data.examples import Examples, load_examples, share_that_fits
 from training.data.feature_log import FeatureLog
 from training.data.mapping import load_mapping
-from training.data.prepare import Preparation, prepare
+from training.data.preparation import Preparation, prepare
 from training.data.summary import Summary, overview, warnings
 from training.modeling.settings import Training, TrainingError, for_logged, load_training
 from training.reporting.mlflow_tracking import TrackingError, check_tracking, is_tracked, track
@@ -69,7 +69,7 @@ class Options:
 
 
 def _train(options: Options) -> tuple[TrainedModel, Training]:
-    """Train, and write the bundle or nothing."""
+    """Train and write the bundle. If training fails, nothing is written."""
     refuse_existing(options.out)
     check_version(options.version)
     check_tracking()
@@ -102,13 +102,13 @@ def summary(manifest: Manifest) -> str:
 
 
 def _existing_parent(path: Path) -> Path:
-    """Where the examples are laid out while training: on the disk that the bundle is for."""
+    """The directory for the workspace: on the same disk as the bundle."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.parent
 
 
 def _feature_log(options: Options, training: Training) -> tuple[Training, FeatureLog | None]:
-    """The log to take features from, if any, and the settings that it leaves possible."""
+    """The settings, limited to the features of the feature log if there is one, and the log."""
     if options.feature_log is None and options.logged_by is None:
         return training, None
     if options.feature_log is None or options.logged_by is None:
@@ -127,17 +127,17 @@ def _feature_log(options: Options, training: Training) -> tuple[Training, Featur
 def _read_data(
     options: Options, training: Training, log: FeatureLog | None, label: Label, directory: Path
 ) -> tuple[Examples, np.ndarray | None]:
-    """The examples and, where it is known, their true propensity."""
+    """The examples and, if known, their true propensity."""
     if options.simulate:
         stream = simulate(Simulation(options.users, options.hours, options.data_seed))
         examples = simulated_examples(stream, label, training.history_length)
         print(f"{len(stream)} clicks of {options.users} users")
         return examples, stream.propensity[examples.offset] if label.is_same_as(CONVERTED) else None
-    directories, found = _prepare(options, training, log, label, directory)
-    print(overview(found))
-    for line in warnings(found, options.clicks, options.profiles, options.feature_log):
+    directories, counts = _prepare(options, training, log, label, directory)
+    print(overview(counts))
+    for line in warnings(counts, options.clicks, options.profiles, options.feature_log):
         print(f"train: {line}", file=sys.stderr)
-    share = share_that_fits(found.examples, found.positives, training.negative_share, training.max_rows)
+    share = share_that_fits(counts.examples, counts.positives, training.negative_share, training.max_rows)
     if share < training.negative_share:
         print(f"more than {training.max_rows} events: training with {share:.1%} of the negatives")
     return load_examples(directories, share, training.seed), None
@@ -152,10 +152,10 @@ def _prepare(
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks: dict[str, int] = {}
 
-        def progress(what: str, done: int, total: int, events: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, description=f"{what} {events} events")
+        def progress(step: str, done: int, total: int, events: int) -> None:
+            if step not in tasks:
+                tasks[step] = bar.add_task(step, total=total)
+            bar.update(tasks[step], completed=done, description=f"{step} {events} events")
 
         preparation = Preparation(label, history_length=training.history_length, workers=training.threads, log=log)
         return prepare(options.clicks, directory, preparation, options.profiles, mapping, progress)

@@ -1,4 +1,4 @@
-"""Latencies and rejects, out of what metric groups have in Python: counters and gauges of whole numbers."""
+"""Metrics of latencies and rejects, made of counters and integer gauges: all that Python metric groups offer."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ COUNT_SECONDS = 0.2
 
 
 def cumulative_counts(latencies_ms: np.ndarray, bounds_ms: tuple[int, ...] = LATENCY_BOUNDS_MS) -> np.ndarray:
-    """How many of the n latencies are at most each bound, and last how many there are: int64[len(bounds) + 1].
+    """The number of the n latencies that are at most each bound, and last n itself: int64[len(bounds) + 1].
 
     >>> cumulative_counts(np.array([3.0, 5.0, 7.0]), (1, 5)).tolist()
     [0, 2, 3]
@@ -24,8 +24,8 @@ def cumulative_counts(latencies_ms: np.ndarray, bounds_ms: tuple[int, ...] = LAT
 class LatencyMetric:
     """A cumulative latency histogram out of Flink counters `<name>_bucket{le=...}` and `<name>_sum`.
 
-    With a budget, the counter `<name>_over_budget` has how many took longer. Latencies are collected and counted every
-    COUNT_SECONDS, or row by row it would take longer than scoring.
+    With a budget, the counter `<name>_over_budget` counts those above it. Latencies are collected and counted every
+    COUNT_SECONDS: counting row by row would take longer than scoring.
     """
 
     def __init__(self, group, name: str, budget_ms: int | None = None, clock: Callable[[], float] = time.monotonic):
@@ -40,7 +40,7 @@ class LatencyMetric:
         self._count_at = clock()
 
     def observe(self, *latencies_ms: float) -> None:
-        """Take latencies, milliseconds."""
+        """Record latencies in milliseconds."""
         self._collected += latencies_ms
         now = self._clock()
         if now >= self._count_at:

@@ -1,4 +1,4 @@
-"""The thread that keeps the state up to date: a look at the topics every second, whatever flows through them.
+"""The thread that keeps the state up to date: it reads the topics once per second, whatever their traffic.
 
 Rates come from end offsets, without reading a record. Scores and outcomes are sampled from the topics' ends. The small
 topics are read record by record, dead letters as long as they are few.
@@ -30,60 +30,60 @@ CLICK_STRETCH = 1_000  # offsets between the first and the last click that laten
 
 
 class Feed(threading.Thread):
-    """Looks until `stop`. A broker that is away is tried again and again, and what was known stays."""
+    """Reads topics until `stop`. It retries an unreachable broker, and keeps the state meanwhile."""
 
     def __init__(self, properties: Mapping[str, object], topics: Mapping[str, str], state: DashboardState):
-        """`topics` are names by role."""
+        """Take client properties, the names of topics by role, and the state to update."""
         super().__init__(name="feed", daemon=True)
         self._properties, self._topics, self._state = properties, topics, state
-        self._enough = threading.Event()
+        self._stopping = threading.Event()
         self._partitions: dict[str, list[int]] = {}  # by role
         self._topics_at = float("-inf")
         self._after: dict[str, Offsets] = {}  # by role: the next offsets to read
 
     def stop(self) -> None:
-        self._enough.set()
+        self._stopping.set()
         self.join()
 
     def run(self) -> None:
-        while not self._enough.is_set():
+        while not self._stopping.is_set():
             try:
                 with open_reader(self._properties) as reader:
                     self._watch(reader)
             except KafkaClientError as error:
                 log.warning("%s", error)
                 self._state.broker_lost(_now_ms(), f"Cause: {error}")
-                self._enough.wait(LOOK_SECONDS)
-            except Exception as error:  # a defect: the pages are to say so, and not to stand still as if all were well
+                self._stopping.wait(LOOK_SECONDS)
+            except Exception as error:  # a defect: the pages must show it rather than stop changing
                 self._state.broker_lost(_now_ms(), f"The dashboard stopped reading: {error!r}")
                 raise
 
     def _watch(self, reader: TopicReader) -> None:
         self._topics_at = float("-inf")
-        while not self._enough.is_set():
+        while not self._stopping.is_set():
             began = time.monotonic()
             self._look(reader)
             self._state.broker_answers()
-            self._enough.wait(max(0.0, began + LOOK_SECONDS - time.monotonic()))
+            self._stopping.wait(max(0.0, began + LOOK_SECONDS - time.monotonic()))
 
     def _look(self, reader: TopicReader) -> None:
         if time.monotonic() - self._topics_at > TOPICS_SECONDS:
             known = reader.partitions(self._topics.values())
             self._partitions = {role: known[topic] for role, topic in self._topics.items() if topic in known}
             self._topics_at = time.monotonic()
-        found = reader.ends({self._topics[role]: numbers for role, numbers in self._partitions.items()})
-        ends = {role: found[self._topics[role]] for role in self._partitions}
+        topic_ends = reader.ends({self._topics[role]: numbers for role, numbers in self._partitions.items()})
+        ends = {role: topic_ends[self._topics[role]] for role in self._partitions}
         self._state.observe(_now_ms(), {role: ends.get(role) for role in self._topics})
         for role in ends:
             if role not in self._after:
-                self._meet(reader, role, ends[role])
+                self._begin_topic(reader, role, ends[role])
             if role in FOLLOWED:
                 self._follow(reader, role, ends[role])
             elif role in SAMPLED:
                 self._sample(reader, role, ends)
 
-    def _meet(self, reader: TopicReader, role: str, ends: Offsets) -> None:
-        """Begin with a topic: its newest record says since when it is silent; followed ones are read from a day ago."""
+    def _begin_topic(self, reader: TopicReader, role: str, ends: Offsets) -> None:
+        """Begin to read a topic: note the time of its newest record; start a day ago if it is followed, else now."""
         topic = self._topics[role]
         starts = reader.starts(topic, ends)
         tail = {number: max(starts[number], end - 5) for number, end in ends.items()}
@@ -114,8 +114,8 @@ class Feed(threading.Thread):
         moved = [number for number, end in ends[role].items() if end > starts[number]]
         chosen = random.sample(moved, min(SAMPLED_PARTITIONS, len(moved)))
         tail = {number: max(starts[number], ends[role][number] - SAMPLED_RECORDS) for number in chosen}
-        most = SAMPLED_RECORDS * len(tail)
-        records = reader.read(self._topics[role], tail, ends[role], most, READ_SECONDS).records
+        limit = SAMPLED_RECORDS * len(tail)
+        records = reader.read(self._topics[role], tail, ends[role], limit, READ_SECONDS).records
         self._after[role] = dict(ends[role])
         scores = self._state.take(role, _now_ms(), [record.value for record in records])
         if role == "scores" and "clicks" in ends:
@@ -124,7 +124,7 @@ class Feed(threading.Thread):
                 self._state.latencies.add(_now_ms(), latencies)
 
     def _latencies(self, reader: TopicReader, scores: list[Score], ends: Offsets) -> list[float]:
-        """From the Kafka timestamps of the clicks, which have to be looked up, to the scores, in milliseconds."""
+        """Latencies in ms from the Kafka timestamps of the clicks, which are looked up, to the scores."""
         by_partition: dict[int, dict[int, int]] = defaultdict(dict)  # offsets, and when they were scored
         for score in scores:
             by_partition[score.source_partition][score.source_offset] = score.scored_at
@@ -133,13 +133,13 @@ class Feed(threading.Thread):
             if number in ends:
                 stops[number] = min(ends[number], max(offsets) + 1)
                 starts[number] = max(min(offsets), stops[number] - CLICK_STRETCH)
-        most = CLICK_STRETCH * max(1, len(starts))
-        clicks = reader.read(self._topics["clicks"], starts, stops, most, READ_SECONDS).records
+        limit = CLICK_STRETCH * max(1, len(starts))
+        clicks = reader.read(self._topics["clicks"], starts, stops, limit, READ_SECONDS).records
         scored_at = ((by_partition[click.partition].get(click.offset), click.timestamp) for click in clicks)
         return [float(at - stamped) for at, stamped in scored_at if at is not None]
 
     def _starts(self, role: str, ends: Offsets) -> Offsets:
-        """Where to read on; a topic that was made anew is read from its start."""
+        """The offsets to continue from; a recreated topic is read from its start."""
         after = self._after[role]
         return {number: after[number] if after.get(number, end + 1) <= end else 0 for number, end in ends.items()}
 

@@ -1,6 +1,6 @@
-"""Reading topics for a page that must not get in the way: their ends, their newest records, single stretches.
+"""Read topics for the dashboard without disturbing other clients: end offsets, newest records, single stretches.
 
-Everything is bounded: what is fetched at once, how long it is waited for, how many records come back.
+Everything is bounded: the size of a fetch, the time to wait for it, the number of records.
 """
 
 import time
@@ -16,7 +16,7 @@ from udfs.kafka.connection import open_consumer
 
 CONNECT_MS = 5_000
 ANSWER_MS = 4_000
-FETCH_BYTES = 256 * 1024  # of a partition at once; a larger record comes all the same
+FETCH_BYTES = 256 * 1024  # of a partition at once; a larger record is still fetched
 POLL_MS = 100
 OPTIONS = {
     "bootstrap_timeout_ms": CONNECT_MS,
@@ -30,7 +30,7 @@ Offsets = dict[int, int]  # by partition
 
 
 class Stretch(NamedTuple):
-    """Records that were read, and where the next ones would be."""
+    """Records that were read, and the offsets after them."""
 
     records: list[ConsumerRecord]
     after: Offsets
@@ -58,32 +58,32 @@ class TopicReader:
         self._consumer = reading
 
     def partitions(self, topics: Iterable[str]) -> dict[str, list[int]]:
-        """The partitions of those topics that exist."""
+        """The partitions of the topics that exist."""
         known = self._asking.topics()
         return {topic: sorted(self._asking.partitions_for_topic(topic) or ()) for topic in topics if topic in known}
 
     def ends(self, partitions: Mapping[str, Iterable[int]]) -> dict[str, Offsets]:
         """The end offsets of topics."""
-        wanted = [TopicPartition(topic, number) for topic, numbers in partitions.items() for number in numbers]
-        found: dict[str, Offsets] = {topic: {} for topic in partitions}
-        for partition, offset in self._ask(self._asking.end_offsets, wanted).items():
-            found[partition.topic][partition.partition] = offset
-        return found
+        requested = [TopicPartition(topic, number) for topic, numbers in partitions.items() for number in numbers]
+        ends: dict[str, Offsets] = {topic: {} for topic in partitions}
+        for partition, offset in self._ask(self._asking.end_offsets, requested).items():
+            ends[partition.topic][partition.partition] = offset
+        return ends
 
     def offsets_since(self, topic: str, ends: Offsets, time_ms: int) -> Offsets:
-        """Where the records that Kafka has stamped since a time begin."""
-        asked = {TopicPartition(topic, number): time_ms for number in ends}
-        found = self._asking.offsets_for_times(asked, timeout_ms=ANSWER_MS)
+        """The first offsets with a Kafka timestamp since a time; the ends where there are none."""
+        requested = {TopicPartition(topic, number): time_ms for number in ends}
+        first_offsets = self._asking.offsets_for_times(requested, timeout_ms=ANSWER_MS)
         return {
-            partition.partition: ends[partition.partition] if there is None else there.offset
-            for partition, there in found.items()
+            partition.partition: ends[partition.partition] if first is None else first.offset
+            for partition, first in first_offsets.items()
         }
 
     def starts(self, topic: str, ends: Offsets) -> Offsets:
         """The first offsets that a topic still has."""
-        asked = [TopicPartition(topic, number) for number in ends]
-        found = self._ask(self._asking.beginning_offsets, asked)
-        return {partition.partition: offset for partition, offset in found.items()}
+        requested = [TopicPartition(topic, number) for number in ends]
+        starts = self._ask(self._asking.beginning_offsets, requested)
+        return {partition.partition: offset for partition, offset in starts.items()}
 
     def _ask(self, question: Callable, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         try:
@@ -91,19 +91,19 @@ class TopicReader:
         except KeyError as error:  # kafka-python 3.0 trips over a partition that has no leader just now
             raise LeaderNotAvailableError(f"no answer for {error}") from None
 
-    def read(self, topic: str, starts: Offsets, ends: Offsets, most: int, seconds: float) -> Stretch:
-        """Records from `starts` on and before `ends`, at most so many, for at most so long."""
-        wanted = [TopicPartition(topic, number) for number in starts if starts[number] < ends[number]]
+    def read(self, topic: str, starts: Offsets, ends: Offsets, limit: int, seconds: float) -> Stretch:
+        """Read records from `starts` to before `ends`: at most `limit`, for at most `seconds`."""
+        requested = [TopicPartition(topic, number) for number in starts if starts[number] < ends[number]]
         self._consumer.assign([])  # nothing of an earlier stretch is to go on
-        self._consumer.assign(wanted)
-        for partition in wanted:
+        self._consumer.assign(requested)
+        for partition in requested:
             self._consumer.seek(partition, starts[partition.partition])
         records: list[ConsumerRecord] = []
         after = dict(starts)
         deadline = time.monotonic() + seconds
-        unread = set(wanted)
-        while unread and len(records) < most and time.monotonic() < deadline:
-            for partition, batch in self._consumer.poll(timeout_ms=POLL_MS, max_records=most - len(records)).items():
+        unread = set(requested)
+        while unread and len(records) < limit and time.monotonic() < deadline:
+            for partition, batch in self._consumer.poll(timeout_ms=POLL_MS, max_records=limit - len(records)).items():
                 records += [record for record in batch if record.offset < ends[partition.partition]]
             for partition in list(unread):
                 # Never beyond the end, where records came meanwhile that were left out above.

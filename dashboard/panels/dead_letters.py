@@ -1,4 +1,4 @@
-"""Dead letters: how many for which reason, and the newest of each."""
+"""Dead letters: their numbers by reason, and the newest of each."""
 
 from collections import Counter, deque
 
@@ -14,7 +14,7 @@ _REASONS = frozenset(reason.value for reason in Reason)
 
 
 class DeadLetters:
-    """The dead letters that were read; where more come than that, `skipped` counts the rest."""
+    """The dead letters that were read; `skipped` counts those that were not."""
 
     def __init__(self) -> None:
         self.skipped = 0
@@ -50,7 +50,7 @@ class DeadLetters:
 
 
 def _shown(original: bytes | None) -> dict:
-    """The first bytes as text, and how many there are."""
+    """The first bytes as text, and the number of all bytes."""
     if original is None:
         return {"original": None, "bytes": 0}
     return {"original": original[:SHOWN_BYTES].decode("utf-8", "backslashreplace"), "bytes": len(original)}

@@ -1,12 +1,12 @@
-"""How far features and scores have moved from training: the newest windows of topic drift."""
+"""Drift of features and scores from training: the newest windows of topic drift."""
 
 from udfs.contracts.outputs import LEVELS, DriftWindow, FeatureDrift
 
 WINDOWS = 120
-MOST_VERSIONS = 6
+MAX_VERSIONS = 6
 
 
-class Drifting:
+class DriftPanel:
     """The records of topic drift by model version."""
 
     def __init__(self) -> None:
@@ -14,7 +14,7 @@ class Drifting:
 
     def add(self, record: DriftWindow) -> None:
         version = record.model_version
-        if version not in self._windows and len(self._windows) >= MOST_VERSIONS:
+        if version not in self._windows and len(self._windows) >= MAX_VERSIONS:
             del self._windows[min(self._windows, key=lambda known: max(self._windows[known]))]
         # By time: partitions are read one after the other.
         windows = self._windows.setdefault(version, {})
@@ -23,13 +23,13 @@ class Drifting:
             del windows[min(windows)]
 
     def versions(self) -> list[str]:
-        """Those with windows, the one with the newest first."""
+        """The versions that have windows, the one with the newest window first."""
         return sorted(self._windows, key=lambda version: -max(self._windows[version]))
 
     def summary(self, version: str | None = None) -> dict | None:
         """The newest window of a version, and the index of each feature over time; None without any.
 
-        Without a version: that with the highest level now, of these the newest.
+        Without a version: the one with the highest level now, and of these the newest.
         """
         if version not in self._windows:
             if not self._windows:
@@ -80,7 +80,7 @@ class Drifting:
 
 
 def _rank(feature: dict) -> tuple:
-    """The highest level first, then the largest index; what hardly moves keeps its place from window to window."""
+    """The sort key: highest level first, then largest index, rounded so that stable features keep their place."""
     level = LEVELS.index(feature["level"]) if feature["level"] in LEVELS else 0
     return -level, -round(feature["psi"], 2), feature["name"]
 

@@ -1,12 +1,12 @@
-"""What experiments say: the newest effect on each KPI, how it came about, and the decision."""
+"""Results of experiments: the newest effect on each KPI, its history, and the decision."""
 
 import msgspec
 
 from udfs.contracts.outputs import ExperimentAction, ExperimentResult
 
-MOST_PAIRS, MOST_KPIS = 10, 50
+MAX_PAIRS, MAX_KPIS = 10, 50
 KEPT = 720  # looks of each KPI
-#: What an action looks like on the pages.
+#: The style of an action on the pages.
 TONES = {
     ExperimentAction.SHIP: "good",
     ExperimentAction.STOP: "bad",
@@ -23,10 +23,10 @@ class ExperimentPanel:
 
     def add(self, record: ExperimentResult) -> None:
         pair = (record.treatment, record.baseline)
-        if pair not in self._pairs and len(self._pairs) >= MOST_PAIRS:
+        if pair not in self._pairs and len(self._pairs) >= MAX_PAIRS:
             return
         kpis = self._pairs.setdefault(pair, {})
-        if record.kpi not in kpis and len(kpis) >= MOST_KPIS:
+        if record.kpi not in kpis and len(kpis) >= MAX_KPIS:
             return
         # By time: partitions are read one after the other.
         looks = kpis.setdefault(record.kpi, {})

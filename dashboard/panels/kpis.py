@@ -1,4 +1,4 @@
-"""KPIs by arm over time, with intervals, out of the sums of topic kpis."""
+"""KPIs by arm over time, with intervals, computed from the sums of topic kpis."""
 
 from functools import cache
 
@@ -12,14 +12,14 @@ from udfs.contracts.outputs import KpiValue
 
 MINUTES = 1_440
 SPAN = 15  # minutes that a point of a line stands for
-FEWEST = 5  # minutes with something to count, before they say how far chance goes
-MOST_LINES = 400
-MOST_PLACEMENTS = 20
+MIN_MINUTES = 5  # with a denominator above 0, before there is an interval
+MAX_LINES = 400
+MAX_PLACEMENTS = 20
 NO_ARM = "not scored"
 
 
 class KpiLines:
-    """Numerator and denominator of each KPI and arm by minute; a record that comes again replaces the earlier one."""
+    """Numerator and denominator of each KPI and arm by minute; a repeated record replaces the earlier one."""
 
     def __init__(self) -> None:
         self._lines: dict[tuple[str, str, str | None], Series] = {}
@@ -31,7 +31,7 @@ class KpiLines:
         if line not in self._lines:
             placements = {placement for kpi, _, placement in self._lines if kpi == record.kpi and placement}
             is_one_more = record.placement is not None and record.placement not in placements
-            if len(self._lines) >= MOST_LINES or is_one_more and len(placements) >= MOST_PLACEMENTS:
+            if len(self._lines) >= MAX_LINES or is_one_more and len(placements) >= MAX_PLACEMENTS:
                 return
             self._lines[line] = Series(MINUTES, 60_000, 2)
         self._lines[line].put(record.window_start, record.numerator, record.denominator)
@@ -42,13 +42,13 @@ class KpiLines:
         A KPI that is counted by placement only is here as the sum over its placements.
         """
         newest = max((int(series.read()[0][-1]) for series in self._lines.values()), default=0)
-        found = []
+        lines = []
         for kpi, arm in dict.fromkeys((kpi, arm) for kpi, arm, _ in self._lines):
             starts, sums = self._sums(kpi, arm, newest - (minutes + SPAN) * 60_000)
             value, low, high = ratio_lines(starts, sums[:, 0], sums[:, 1], SPAN)
             shown = starts > newest - minutes * 60_000
             whole = ratio_interval(sums[shown, 0], sums[shown, 1])
-            found.append(
+            lines.append(
                 {
                     "kpi": kpi,
                     "arm": arm,
@@ -60,7 +60,7 @@ class KpiLines:
                     "denominator": float(sums[shown, 1].sum()),
                 }
             )
-        return found
+        return lines
 
     def placements(self, minutes: int) -> list[dict]:
         """KPIs by placement and arm, over the last `minutes`."""
@@ -79,10 +79,10 @@ class KpiLines:
         whole = self._lines.get((kpi, arm, None))
         parts = [whole] if whole else [part for line, part in self._lines.items() if line[:2] == (kpi, arm)]
         read = [part.read(since_ms) for part in parts]
-        starts = np.unique(np.concatenate([found for found, _ in read]))
+        starts = np.unique(np.concatenate([part_starts for part_starts, _ in read]))
         sums = np.zeros((len(starts), 2))
-        for found, values in read:
-            sums[np.searchsorted(starts, found)] += values
+        for part_starts, values in read:
+            sums[np.searchsorted(starts, part_starts)] += values
         return starts, sums
 
 
@@ -107,13 +107,14 @@ def ratio_interval(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray
 def _intervals(
     n: ArrayLike, d: ArrayLike, nn: ArrayLike, dd: ArrayLike, nd: ArrayLike, k: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """From sums over minutes, of n, d, their squares and product, and how many minutes count, float64[m] each."""
+    """Ratios and intervals from sums over minutes, of n, d, their squares and product, and the number of minutes with
+    d > 0, float64[m] each."""
     n, d, nn, dd, nd, k = map(np.asarray, (n, d, nn, dd, nd, k))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(d > 0, n / d, np.nan)
         squares = np.maximum(nn - 2 * ratio * nd + ratio**2 * dd, 0)
         error = np.sqrt(squares * k / (k - 1)) / d
-    measurable = (k >= FEWEST) & (n > 0)
+    measurable = (k >= MIN_MINUTES) & (n > 0)
     half = np.where(measurable, error * np.array([_quantile(int(count)) for count in k]), np.nan)
     return ratio, np.maximum(ratio - half, 0), ratio + half
 

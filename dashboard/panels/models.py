@@ -1,6 +1,6 @@
-"""The models: which serve, since when, what the ledger says, and what retraining has done.
+"""The models: those that serve and since when, the ledger, and the retraining runs.
 
-A thread of its own asks the registry, which may be far away.
+A thread of its own reads the registry, which may be slow.
 """
 
 import logging
@@ -17,14 +17,14 @@ from udfs.rollout.registry import Entry, Registry, RegistryError
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 10.0
-MOST_ENTRIES = 200
-MOST_RUNS = 30
+MAX_ENTRIES = 200
+MAX_RUNS = 30
 REFERENCE_FILE = "reference.json"
 METRICS = ("test_roc_auc", "test_average_precision", "test_log_loss")
 
 
 class PublishedDistribution(msgspec.Struct):
-    """How a feature or the score was spread in training; training/bundles/reference.py says what bin a value is in."""
+    """The distribution of a feature or score at training; training/bundles/reference.py defines the bins."""
 
     edges: list[float]
     shares: list[float]
@@ -37,10 +37,10 @@ class PublishedReference(msgspec.Struct):
 
 
 class ModelPanel:
-    """What the registry says; without one, what the single bundle does."""
+    """The state of the registry or, without one, of the single bundle."""
 
     def __init__(self, registry: str | None, bundle: Path):
-        """Raises RegistryError for a URL that no installed file system can read."""
+        """Open the registry. Raises RegistryError for a URL that no installed file system can read."""
         self.registry = Registry(registry) if registry else None
         self._bundle = bundle
         self._entries: dict[int, Entry | str | None] = {}  # by number; what is wrong with one that can't be used
@@ -48,26 +48,26 @@ class ModelPanel:
         self._summary: dict = {"error": "not loaded yet"}
 
     def look(self) -> None:
-        """Read what is new."""
+        """Read changes of the registry or bundle; an error goes into the summary."""
         try:
             self._summary = self._from_registry() if self.registry else self._from_bundle()
-        except Exception as error:  # each file system has its own; the page says it, and the next look is soon
+        except Exception as error:  # each file system has its own; the page shows it, and the next look is soon
             log.warning("models: %s", error)
             self._summary = self._summary | {"error": " ".join(str(error).split()) or type(error).__name__}
 
     def summary(self) -> dict:
-        """Who serves, the ledger (newest first), each version's metrics, retraining runs; and an error, or null."""
+        """Serving models, the ledger (newest first), metrics by version, retraining runs; and an error, or null."""
         return self._summary
 
     def reference(self, version: str, name: str) -> PublishedDistribution | None:
-        """How a feature, or `score`, was spread when a model was trained; None where the bundle does not say."""
+        """The distribution of a feature, or of `score`, at training; None if the bundle does not have it."""
         if version not in self._references:
             read = self._read_reference(version)
             if read is None:
                 return None
             self._references[version] = read
-        found = self._references[version]
-        return found.score if name == "score" else found.features.get(name)
+        reference = self._references[version]
+        return reference.score if name == "score" else reference.features.get(name)
 
     def _from_bundle(self) -> dict:
         manifest = read_manifest(lambda name: (self._bundle / name).read_bytes(), str(self._bundle))
@@ -85,18 +85,18 @@ class ModelPanel:
     def _from_registry(self) -> dict:
         registry = self.registry
         newest = registry.newest()
-        for number in registry.numbers()[-MOST_ENTRIES:]:
+        for number in registry.numbers()[-MAX_ENTRIES:]:
             if self._entries.get(number) is None:  # what is not whole may become so
                 self._entries[number] = _entry(registry, number)
-        numbers = sorted(self._entries)[-MOST_ENTRIES:]
+        numbers = sorted(self._entries)[-MAX_ENTRIES:]
         self._entries = {number: self._entries[number] for number in numbers}
         whole = [entry for entry in self._entries.values() if isinstance(entry, Entry)]
         versions = dict.fromkeys(version for entry in reversed(whole) for version in entry.rollout.versions)
         known = self._summary.get("models", {})
         runs, problem = [], None
         try:
-            runs = msgspec.to_builtins(read_runs(registry, MOST_RUNS)[::-1])
-        except RegistryError as error:  # a record that is broken is no reason not to say who serves
+            runs = msgspec.to_builtins(read_runs(registry, MAX_RUNS)[::-1])
+        except RegistryError as error:  # the serving models are shown despite a broken record
             problem = str(error)
         return {
             "error": problem,
@@ -127,25 +127,25 @@ class ModelPanel:
 
 
 class ModelsThread(threading.Thread):
-    """Looks at the models until `stop`."""
+    """Updates the models until `stop`."""
 
     def __init__(self, models: ModelPanel):
         super().__init__(name="models", daemon=True)
         self._models = models
-        self._enough = threading.Event()
+        self._stopping = threading.Event()
 
     def run(self) -> None:
-        while not self._enough.is_set():
+        while not self._stopping.is_set():
             self._models.look()
-            self._enough.wait(LOOK_SECONDS)
+            self._stopping.wait(LOOK_SECONDS)
 
     def stop(self) -> None:
-        self._enough.set()
+        self._stopping.set()
         self.join()
 
 
 def serving(rollout: Rollout) -> list[dict]:
-    """The arms with their shares of the users who are eligible, the shadows with none."""
+    """The arms with their shares of the eligible users, and the shadows with none."""
     rest = 1 - rollout.control.share - sum(part.share for part in rollout.challengers)
     arms = [("champion", rollout.champion, rest, False)]
     arms += [("challenger", part.version, part.share, False) for part in rollout.challengers]

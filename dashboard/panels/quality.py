@@ -1,4 +1,4 @@
-"""How good the models turn out to be: AUC and calibration, live."""
+"""Live quality of the models: AUC and calibration."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from udfs.contracts.outputs import ModelQuality, Outcome
 
 MINUTES = 1_440
 SPAN = 15  # minutes that a point of a line stands for
-MOST_MODELS = 16
+MAX_MODELS = 16
 SAMPLE = 20_000
 EDGES = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1)  # of bins of scores: most of them are small
 _Z = float(norm.ppf(0.975))
@@ -27,7 +27,7 @@ class LiveQuality:
 
     def add(self, record: ModelQuality) -> None:
         model = (record.model_version, record.arm)
-        if model not in self._by_model and len(self._by_model) >= MOST_MODELS:
+        if model not in self._by_model and len(self._by_model) >= MAX_MODELS:
             return
         positives = record.scores * record.positive_rate
         # AUC is a share of the pairs of a positive and a negative, so minutes are weighed by theirs.
@@ -43,15 +43,15 @@ class LiveQuality:
         )
 
     def lines(self, minutes: int) -> list[dict]:
-        """For each version and arm what the last `minutes` say, each point of the SPAN minutes up to it."""
+        """A line for each version and arm: the last `minutes`, each point of the SPAN minutes up to it."""
         newest = max((int(series.read()[0][-1]) for series in self._by_model.values()), default=0)
-        found = []
+        lines = []
         for (version, arm), series in self._by_model.items():
             starts, values = series.read(newest - (minutes + SPAN) * 60_000)
             sums = trailing_sums(starts, values, SPAN)
             shown = starts > newest - minutes * 60_000
             scores, positives, score_sum, loss_sum, auc_pairs, pairs = sums[shown].T
-            found.append(
+            lines.append(
                 {
                     "version": version,
                     "arm": arm,
@@ -63,32 +63,32 @@ class LiveQuality:
                     "scores": int(scores[-1]) if len(scores) else 0,
                 }
             )
-        return found
+        return lines
 
 
 def trailing_sums(starts: np.ndarray, values: np.ndarray, span: int) -> np.ndarray:
-    """For each minute the sums over it and the `span - 1` minutes before, float64[n, columns]."""
+    """The sums over each minute and the `span - 1` minutes before it, float64[n, columns]."""
     totals = np.vstack([np.zeros(values.shape[1]), np.cumsum(values, axis=0)])
     first = np.searchsorted(starts, starts - (span - 1) * 60_000)
     return totals[1:] - totals[first]
 
 
 class LiveCalibration:
-    """A sample of outcomes: what scores promised, and what came true."""
+    """The calibration of a sample of outcomes: mean scores and observed rates."""
 
     def __init__(self) -> None:
         self._newest: dict[str, deque[tuple[float, bool]]] = {}
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
-            if outcome.model_version not in self._newest and len(self._newest) >= MOST_MODELS:
+            if outcome.model_version not in self._newest and len(self._newest) >= MAX_MODELS:
                 continue
             if outcome.evaluated:
                 kept = self._newest.setdefault(outcome.model_version, deque(maxlen=SAMPLE))
                 kept.append((outcome.score, outcome.label))
 
     def table(self) -> list[dict]:
-        """By version and bin of scores: how many, their mean, the share that came true, and its 95 % interval."""
+        """Number and mean of scores, observed rate and its 95 % interval, by version and bin of scores."""
         rows = []
         for version, kept in self._newest.items():
             score, label = np.array(kept, float).T

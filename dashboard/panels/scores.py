@@ -1,4 +1,4 @@
-"""What a sample of the scores shows: how long they took, which models and arms they are of, how they are spread."""
+"""A sample of the scores: their latency, their models and arms, and their distribution."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -12,12 +12,12 @@ PERCENTILES = (50, 95, 99)
 LATENCY_SECONDS = 10
 SAMPLE = 2_000
 BINS = 20
-MOST_MODELS = 16  # arms and versions that are told apart; scores of further ones count as others
+MAX_MODELS = 16  # distinct arms and versions; scores of further ones count as others
 OTHERS = ("other", "other")
 
 
 class Latencies:
-    """From a click's Kafka timestamp to its score, of a sample of the newest scores."""
+    """Latencies from a click's Kafka timestamp to its score, of a sample of the newest scores."""
 
     def __init__(self, budget_ms: int):
         self.budget_ms = budget_ms
@@ -25,7 +25,7 @@ class Latencies:
         self._history = Series(360, 5_000, len(PERCENTILES) + 1)  # the last column: how many were over the budget
 
     def add(self, now_ms: int, latencies_ms: Sequence[float]) -> None:
-        """Take what a look at the newest scores has found."""
+        """Add the latencies of newly sampled scores."""
         self._newest.extend((now_ms, latency) for latency in latencies_ms)
         recent = self._recent(now_ms)
         if len(recent):
@@ -52,7 +52,7 @@ class Latencies:
 
 
 class ScoreMix:
-    """Which arms and versions the sampled scores are of, minute by minute, and the newest scores' distribution."""
+    """The arms and versions of the sampled scores per minute, and the newest scores' distribution."""
 
     def __init__(self, minutes: int = 180):
         self._minutes = minutes
@@ -62,7 +62,7 @@ class ScoreMix:
     def add(self, now_ms: int, scores: Iterable[Score]) -> None:
         for score in scores:
             model = (score.arm, score.model_version)
-            if model not in self._by_model and len(self._by_model) >= MOST_MODELS:
+            if model not in self._by_model and len(self._by_model) >= MAX_MODELS:
                 model = OTHERS
             self._by_model.setdefault(model, Series(self._minutes, 60_000)).add(now_ms, 1)
             self._newest.append((score.score, score.decision))

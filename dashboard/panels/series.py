@@ -6,7 +6,7 @@ import numpy as np
 class Series:
     """The newest buckets of time, `width_ms` each, with `columns` numbers in each of them.
 
-    A bucket lives in the place of the one that is `buckets` older. What is older than all that are kept is left out.
+    A bucket takes the place of the one that is `buckets` older. Numbers older than all kept buckets are ignored.
     """
 
     def __init__(self, buckets: int, width_ms: int, columns: int = 1):
@@ -15,19 +15,19 @@ class Series:
         self._values = np.zeros((buckets, columns))
 
     def add(self, time_ms: int, *values: float) -> None:
-        """Add to what the bucket of a time has."""
+        """Add to the numbers in the bucket of a time."""
         place = self._place(time_ms)
         if place is not None:
             self._values[place] += values
 
     def put(self, time_ms: int, *values: float) -> None:
-        """Let a bucket have these numbers, whatever it had."""
+        """Replace the numbers in the bucket of a time."""
         place = self._place(time_ms)
         if place is not None:
             self._values[place] = values
 
     def read(self, since_ms: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """When the buckets begin, int64[n], oldest first, and their numbers, float64[n, columns]."""
+        """The start times of the buckets, int64[n], oldest first, and their numbers, float64[n, columns]."""
         order = np.argsort(self._starts, kind="stable")
         order = order[self._starts[order] >= max(since_ms, 0)]
         return self._starts[order], self._values[order]
@@ -36,7 +36,7 @@ class Series:
         return int((self._starts >= 0).sum())
 
     def _place(self, time_ms: int) -> int | None:
-        """Where a time's bucket is, emptied first when an older one was there; None when a newer one is."""
+        """The place of a time's bucket, emptied first if an older one was there; None if a newer one is."""
         start = time_ms - time_ms % self.width_ms
         place = start // self.width_ms % len(self._starts)
         if self._starts[place] > start:

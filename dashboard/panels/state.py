@@ -1,11 +1,11 @@
-"""All that the dashboard knows of the topics, in bounded memory; one thread adds to it, others read."""
+"""The dashboard's state of the topics, in bounded memory; one thread adds to it, others read."""
 
 import threading
 from collections.abc import Mapping, Sequence
 
 from dashboard.decoder import RecordDecoder
 from dashboard.panels.dead_letters import DeadLetters
-from dashboard.panels.drift import Drifting
+from dashboard.panels.drift import DriftPanel
 from dashboard.panels.experiments import ExperimentPanel
 from dashboard.panels.kpis import KpiLines
 from dashboard.panels.quality import LiveCalibration, LiveQuality
@@ -13,7 +13,7 @@ from dashboard.panels.scores import Latencies, ScoreMix
 from dashboard.panels.traffic import TopicFlow
 from udfs.contracts.outputs import RECORDS
 
-#: How long a topic may be silent before the pages say so; None where silence is no sign of anything.
+#: How long a topic may be silent before the pages show it; None where silence is normal.
 SILENT_AFTER_MS: dict[str, int | None] = {
     "clicks": 30_000,
     "scores": 30_000,
@@ -34,10 +34,10 @@ SAMPLED = ("scores", "outcomes")
 
 
 class DashboardState:
-    """Hold `lock` to read more than one thing as of the same moment."""
+    """The state of all topics. Hold `lock` to read several values at the same moment."""
 
     def __init__(self, topics: Mapping[str, str], budget_ms: int):
-        """`topics` are names by role."""
+        """Take the names of topics by role, and the latency budget in milliseconds."""
         self.lock = threading.RLock()
         self.flows = {role: TopicFlow(topics[role], after) for role, after in SILENT_AFTER_MS.items()}
         self.decoders = {role: RecordDecoder(RECORDS[role]) for role in FOLLOWED + SAMPLED}
@@ -48,7 +48,7 @@ class DashboardState:
         self.quality = LiveQuality()
         self.calibration = LiveCalibration()
         self.experiments = ExperimentPanel()
-        self.drift = Drifting()
+        self.drift = DriftPanel()
         self.broker_lost_ms: int | None = None
         self.broker_error = "no response yet"
         self.broker_asked = False
@@ -58,13 +58,13 @@ class DashboardState:
             self.broker_asked, self.broker_lost_ms, self.broker_error = True, None, ""
 
     def broker_lost(self, now_ms: int, error: str) -> None:
-        """It does not answer, since now or since it was first told."""
+        """Record that the broker does not answer, since now or since the first such call."""
         with self.lock:
             self.broker_asked, self.broker_error = True, error
             self.broker_lost_ms = self.broker_lost_ms or now_ms
 
     def observe(self, now_ms: int, ends: Mapping[str, Mapping[int, int] | None]) -> None:
-        """The end offsets of topics, by role and partition; None for a topic that does not exist."""
+        """Record the end offsets of topics, by role and partition; None for a topic that does not exist."""
         with self.lock:
             for role, offsets in ends.items():
                 if offsets is None:

@@ -1,11 +1,11 @@
-"""How much flows through a topic, told by its offsets alone, and since when nothing has."""
+"""The traffic of a topic and the time since its last record, from its offsets alone."""
 
 from collections.abc import Mapping
 from typing import Literal
 
 from dashboard.panels.series import Series
 
-#: quiet: nothing comes, and that is no sign of anything; silent: nothing comes where something should.
+#: quiet: there are no records, which is normal; silent: there are no records where some are expected.
 State = Literal["unknown", "missing", "empty", "flowing", "quiet", "silent"]
 
 SECONDS, MINUTES = 600, 360
@@ -20,7 +20,7 @@ class TopicFlow:
     """
 
     def __init__(self, topic: str, silent_after_ms: int | None):
-        """`silent_after_ms`: how long nothing may come before that is worth a warning; None where it is no sign."""
+        """`silent_after_ms`: how long the topic may be silent before a warning; None if silence is normal."""
         self.topic = topic
         self.silent_after_ms = silent_after_ms
         self.records = 0  # that the topic holds or has held, by its end offsets
@@ -32,11 +32,11 @@ class TopicFlow:
         self._exists: bool | None = None
 
     def missing(self) -> None:
-        """The brokers know no such topic."""
+        """Record that the topic does not exist."""
         self._exists, self._ends = False, None
 
     def observe(self, now_ms: int, ends: Mapping[int, int]) -> None:
-        """Take the end offsets by partition as of now."""
+        """Record the current end offsets by partition."""
         self._exists = True
         if self._ends is not None:
             came = sum(max(0, end - self._ends.get(number, 0)) for number, end in ends.items())
@@ -48,11 +48,11 @@ class TopicFlow:
         self._observed_ms = now_ms
 
     def last_record_at(self, time_ms: int) -> None:
-        """What Kafka has stamped the newest record with, for what came before anybody watched."""
+        """Record the Kafka timestamp of the newest record, for one that arrived before the first observation."""
         self.newest_ms = max(self.newest_ms or 0, time_ms)
 
     def rate(self) -> float | None:
-        """Records a second, over the last seconds; None before there are two observations."""
+        """Records per second, over the last seconds; None before there are two observations."""
         if len(self.by_second) < 2:
             return None
         now_ms = self._observed_ms
@@ -73,7 +73,7 @@ class TopicFlow:
         return "silent" if self.silent_after_ms else "quiet"
 
     def _spread(self, now_ms: int, came: int) -> None:
-        """Over the time since the last observation: a broker that was away is no burst when it is back."""
+        """Spread arrivals over the time since the last observation, so that a lost broker causes no burst when back."""
         began = min(max(self._observed_ms, now_ms - SECONDS * 1_000), now_ms - 1)
         second = began - began % 1_000
         while second < now_ms:

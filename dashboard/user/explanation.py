@@ -1,4 +1,4 @@
-"""A score, computed again, and why it is what it is."""
+"""Recompute a score, and explain it by the contributions of the features."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ from udfs.models.backends import Scorer
 from udfs.models.bundle import Bundle
 
 REASONS = 10
-#: What engines may differ by, and the export that one of them uses. Beyond it a score is one of something else.
+#: The difference allowed between engines and the export that one of them uses. A larger one means other inputs.
 TOLERANCE = 2e-5
 
 
 @dataclass(frozen=True)
 class ExplainedModel:
-    """A bundle's model, ready to say again what it said, and why."""
+    """A bundle's model, ready to recompute and explain scores."""
 
     label: str
     scorer: Scorer
@@ -31,7 +31,7 @@ def load_model(bundle: Bundle) -> ExplainedModel:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What a feature does to a score."""
+    """The contribution of a feature to a score."""
 
     name: str
     meaning: str
@@ -40,13 +40,13 @@ class Contribution:
 
     @property
     def odds(self) -> float:
-        """What it multiplies the odds by."""
+        """The factor by which it multiplies the odds."""
         return float(np.exp(self.added))
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A score, as the topic has it and as it comes out here, and what it is made of."""
+    """A score in the topic, the recomputed score, and the contributions to it."""
 
     version: str
     label: str
@@ -67,7 +67,7 @@ class Explanation:
 
 
 def explain(model: ExplainedModel, dataset: Dataset, row: int, score: Score) -> Explanation:
-    """Why the event of a row has its score."""
+    """Explain the score of the event in a row."""
     computer = model.scorer.features
     matrix = dataset.features(computer, slice(row, row + 1))
     values = matrix[0].tolist()

@@ -1,4 +1,4 @@
-"""What the topics hold of one user: found by going back from the end of the partition that the user's key is in."""
+"""Look up one user's records, going back from the end of the partition that the user's key is in."""
 
 import time
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ STRETCH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Found:
-    """A user's records in a partition, oldest first."""
+class UserRecords:
+    """The records of a user in a partition, oldest first."""
 
     records: list[ConsumerRecord]
     partition: int
-    read: int  # records that were looked at
+    read: int  # records searched
     back_to_ms: int | None  # Kafka's timestamp of the oldest of them
     is_whole: bool  # whether the partition was read from its very first record
 
 
-NOTHING = Found([], -1, 0, None, True)
+NO_RECORDS = UserRecords([], -1, 0, None, True)
 
 
 class Budget:
-    """How much may still be read for one answer."""
+    """The number of records and the time that may still be spent on a lookup."""
 
     def __init__(self, records: int, seconds: float):
         self.records = records
@@ -38,34 +38,34 @@ class Budget:
         return self._deadline - time.monotonic()
 
     @property
-    def is_left(self) -> bool:
+    def is_available(self) -> bool:
         return self.records > 0 and self.seconds > 0
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Where Kafka's default partitioner puts a key."""
+    """The partition that Kafka's default partitioner selects for a key."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def find_records(
-    reader: TopicReader, topic: str, number: int, key: bytes, budget: Budget, most: int | None = None
-) -> Found:
-    """The records with a key in a partition, going back until its start, until there are `most`, or the budget ends."""
+    reader: TopicReader, topic: str, number: int, key: bytes, budget: Budget, limit: int | None = None
+) -> UserRecords:
+    """The records with a key in a partition, going back to its start, until there are `limit`, or the budget ends."""
     ends = reader.ends({topic: [number]})[topic]
     first, end = reader.starts(topic, ends)[number], ends[number]
-    found: list[ConsumerRecord] = []
+    matches: list[ConsumerRecord] = []
     read, back_to_ms, step = 0, None, FIRST_STEP
-    while end > first and budget.is_left and (most is None or len(found) < most):
+    while end > first and budget.is_available and (limit is None or len(matches) < limit):
         start = max(first, end - min(step, max(1, budget.records)))
         records = _stretch(reader, topic, number, start, end, budget)
         if records is None:
-            break  # it is not known what a part of the stretch holds
+            break  # a part of the stretch was not read
         read += len(records)
         if records:
             back_to_ms = records[0].timestamp
-        found = [record for record in records if record.key == key] + found
+        matches = [record for record in records if record.key == key] + matches
         end, step = start, step * 2
-    return Found(found, number, read, back_to_ms, end <= first == 0)
+    return UserRecords(matches, number, read, back_to_ms, end <= first == 0)
 
 
 def _stretch(

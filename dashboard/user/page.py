@@ -1,4 +1,4 @@
-"""One user: history, features and scores, computed as the job does, and why a score is what it is."""
+"""The page of one user: history, features and scores, computed as in the job, and the explanation of a score."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from dashboard.decoder import RecordDecoder
 from dashboard.ingest.topic_reader import TopicReader, open_reader
 from dashboard.user.explanation import ExplainedModel, Explanation, explain, load_model
-from dashboard.user.lookup import NOTHING, Budget, Found, find_records, partition_of
+from dashboard.user.lookup import NO_RECORDS, Budget, UserRecords, find_records, partition_of
 from dashboard.user.wording import value_text
 from training.data.dataset import Dataset, arrange, read_clicks, read_profile_batch
 from udfs.contracts.clicks import Click, ClickLimits
@@ -23,13 +23,13 @@ from udfs.features.computer import FeatureComputer
 from udfs.models.bundle import BundleError, load_bundle
 from udfs.rollout.registry import Registry, RegistryError
 
-MOST_RECORDS, MOST_SECONDS = 400_000, 20.0  # of all topics, for one answer
+MAX_RECORDS, MAX_SECONDS = 400_000, 20.0  # of all topics, for one lookup
 SHOWN = 64  # events
 PROFILE_FEATURES = tuple(feature.name for feature in FEATURES if feature.group == "profile")[1:]
 
 
 class LookupBusy(RuntimeError):
-    """Somebody else's user is being looked up."""
+    """Another lookup is in progress."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Event:
 
 @dataclass(frozen=True)
 class UserPage:
-    """All that the page of a user shows."""
+    """The content of a user's page."""
 
     user_id: str
     events: Sequence[Event] = ()  # newest first
     rejected: int = 0
-    seen: int = 0  # events in all, as far as was read
+    seen: int = 0  # accepted events among the records searched
     profile: Mapping[str, str] = field(default_factory=dict)
     chosen: Event | None = None
     explanation: Explanation | None = None
     problem: str = ""  # why there is no explanation
-    cautions: Sequence[str] = ()  # why what is computed here may differ from what the job did
+    cautions: Sequence[str] = ()  # why recomputed values may differ from the job's
     read: int = 0
 
 
@@ -75,43 +75,48 @@ class Users:
         self._properties, self._topics = properties, topics
         self._limits, self._history_length = limits, history_length
         self._registry, self._bundle = registry, bundle
-        self._one = threading.Lock()
+        self._lock = threading.Lock()
         self._model = lru_cache(maxsize=4)(self._load_model)
 
     def find(self, user_id: str, place: tuple[int, int] | None = None) -> UserPage:
-        """A user's page, with the reasons of the event at a partition and offset of clicks, else of the newest score.
+        """Look up a user's page; it explains the event at a partition and offset of clicks, else the newest score.
 
         Raises LookupBusy, KafkaClientError.
         """
-        if not self._one.acquire(blocking=False):
+        if not self._lock.acquire(blocking=False):
             raise LookupBusy
         try:
             with open_reader(self._properties) as reader:
-                found = self._read(reader, user_id.encode())
-            return self._page(user_id, *found, place)
+                records = self._read(reader, user_id.encode())
+            return self._page(user_id, *records, place)
         finally:
-            self._one.release()
+            self._lock.release()
 
-    def _read(self, reader: TopicReader, key: bytes) -> tuple[Found, Found, Found]:
+    def _read(self, reader: TopicReader, key: bytes) -> tuple[UserRecords, UserRecords, UserRecords]:
         """The user's clicks, profiles and scores."""
-        budget = Budget(MOST_RECORDS, MOST_SECONDS)
+        budget = Budget(MAX_RECORDS, MAX_SECONDS)
         partitions = reader.partitions(self._topics[role] for role in ("clicks", "profiles", "scores"))
 
-        def read(role: str, number: int | None = None, most: int | None = None) -> Found:
+        def read(role: str, number: int | None = None, limit: int | None = None) -> UserRecords:
             numbers = partitions.get(self._topics[role])
             if not numbers:
-                return NOTHING
+                return NO_RECORDS
             number = partition_of(key, len(numbers)) if number is None else number
-            return find_records(reader, self._topics[role], number, key, budget, most)
+            return find_records(reader, self._topics[role], number, key, budget, limit)
 
-        scores = read("scores", most=SHOWN)
-        # Whoever produces clicks may choose partitions in another way; scores say where the clicks are.
+        scores = read("scores", limit=SHOWN)
+        # The producer of clicks may choose partitions in another way; scores contain the clicks' partition.
         latest = RecordDecoder(Score).decode([record.value for record in scores.records[-1:]])
-        profiles = read("profiles", most=1)
+        profiles = read("profiles", limit=1)
         return read("clicks", latest[0].source_partition if latest else None), profiles, scores
 
     def _page(
-        self, user_id: str, clicks: Found, profiles: Found, scores: Found, place: tuple[int, int] | None
+        self,
+        user_id: str,
+        clicks: UserRecords,
+        profiles: UserRecords,
+        scores: UserRecords,
+        place: tuple[int, int] | None,
     ) -> UserPage:
         payloads = [record.value for record in clicks.records]
         accepted = read_clicks(payloads, _times_ms(clicks), self._limits)
@@ -144,7 +149,7 @@ class Users:
         )
 
     def _explain(self, dataset: Dataset, row: int, score: Score | None) -> tuple[Explanation | None, str]:
-        """The reasons, or why there are none."""
+        """The explanation, or the reason why there is none."""
         if score is None:
             return None, "No score for this event was found in the records searched."
         try:
@@ -161,8 +166,8 @@ class Users:
         return load_model(bundle)
 
 
-def _times_ms(found: Found) -> np.ndarray:
-    return np.array([record.timestamp for record in found.records], np.int64)
+def _times_ms(result: UserRecords) -> np.ndarray:
+    return np.array([record.timestamp for record in result.records], np.int64)
 
 
 def _choose(events: Mapping[int, Event], place: tuple[int, int] | None) -> int | None:
@@ -181,7 +186,7 @@ def _event(partition: int, offset: int, payload: bytes, score: Score | None) -> 
 
 
 def _profile(dataset: Dataset) -> dict[str, str]:
-    """What the profile says, as of the newest event; nothing without one."""
+    """The profile at the newest event; empty without a profile."""
     if not len(dataset.user) or not dataset.profiles[-1]["known"]:
         return {}
     computer = FeatureComputer(PROFILE_FEATURES)
@@ -189,7 +194,7 @@ def _profile(dataset: Dataset) -> dict[str, str]:
     return {name: value_text(name, value) for name, value in zip(PROFILE_FEATURES, values)}
 
 
-def _cautions(clicks: Found, profiles: Found) -> list[str]:
+def _cautions(clicks: UserRecords, profiles: UserRecords) -> list[str]:
     cautions = []
     if clicks.records and not clicks.is_whole:
         back_to = datetime.fromtimestamp((clicks.back_to_ms or 0) / 1000, UTC)

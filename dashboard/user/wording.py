@@ -11,7 +11,7 @@ _PLURAL = {"events", "items", "categories", "pages", "days"}
 
 
 def describe(name: str) -> str:
-    """What a feature is; nothing for one that this code does not know."""
+    """The description of a feature; empty for one that this release does not have."""
     return _BY_NAME[name].description if name in _BY_NAME else ""
 
 

@@ -20,7 +20,7 @@ from udfs.features.catalog import FEATURE_NAMES
 from udfs.features.user_slots import SLOT_HEAD, ring_bytes
 
 ENVIRONMENT_PREFIX = "INTENT_"
-TEMPLATE = Path("conf", "local.yaml")  # what settings of one's own begin as
+TEMPLATE = Path("conf", "local.yaml")  # to copy for your own settings
 OPEN_SECTIONS = (
     "kafka",
     "flink",
@@ -231,7 +231,7 @@ def load_settings(path: Path, overrides: Sequence[str] = (), environment: Mappin
 
 
 def archive_settings(settings: Settings) -> Settings:
-    """The settings as the archive's job has them: its own name, group, parallelism and interval. Raises ConfigError."""
+    """The settings for jobs.archive_clicks: its own name, group, parallelism and interval. Raises ConfigError."""
     archive = settings.archive
     if not re.match(r"[a-z0-9+.-]+:/", archive.dir or ""):
         raise ConfigError(f"key archive.dir: want a URI such as s3://bucket/archive or file:///data, got {archive.dir}")
@@ -240,17 +240,17 @@ def archive_settings(settings: Settings) -> Settings:
 
 
 def outcome_settings(settings: Settings) -> Settings:
-    """The settings as the job has them that measures outcomes."""
+    """The settings for jobs.measure_outcomes."""
     return _in_event_time(_named(settings, settings.outcomes))
 
 
 def session_settings(settings: Settings) -> Settings:
-    """The settings as the job has them that measures sessions."""
+    """The settings for jobs.measure_sessions."""
     return _in_event_time(_named(settings, settings.sessions))
 
 
 def drift_settings(settings: Settings) -> Settings:
-    """The settings as the job has them that watches drift. Raises ConfigError."""
+    """The settings for jobs.watch_drift. Raises ConfigError."""
     drift = settings.drift
     if settings.feature_log.user_share == 0:
         raise ConfigError("key feature_log.user_share: is 0: drift is watched in the feature log, so want more")
@@ -270,9 +270,9 @@ def drift_settings(settings: Settings) -> Settings:
 
 
 def experiment_settings(settings: Settings) -> Settings:
-    """The settings as the job has them that watches an experiment.
+    """The settings for jobs.watch_experiments.
 
-    It starts at the earliest session, or from a savepoint: what it knows of users is all in its state.
+    It starts at the earliest session, or from a savepoint: all that it knows of users is in its state.
     """
     named = _named(settings, settings.experiments)
     return replace(named, source=replace(named.source, start="earliest"))
@@ -295,18 +295,18 @@ def _named(
 
 
 def click_limits(settings: Settings) -> ClickLimits:
-    """The bounds on clicks that are accepted."""
+    """The limits on accepted clicks."""
     decode = settings.decode
     return ClickLimits(decode.max_record_bytes, duration_ms(decode.max_behind), duration_ms(decode.max_ahead))
 
 
 def shared_memory_bytes(settings: Settings) -> int:
-    """How much room in workers.memory_dir each task slot of the score job needs, but for some hundred KiB."""
+    """The bytes that each task slot of the score job needs in workers.memory_dir, to within some hundred KiB."""
     return WORKERS_PER_SLOT * 2 * settings.workers.batch_bytes + _cached_bytes(settings)
 
 
 def _cached_bytes(settings: Settings) -> int:
-    """What the cached users of a score worker take."""
+    """The bytes of the cached users of a score worker."""
     return settings.workers.cached_users * (SLOT_HEAD.itemsize + ring_bytes(settings.state.history_length))
 
 
@@ -338,7 +338,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict:
 
 
 def _missing_file(path: Path, extended_by: tuple[Path, ...]) -> str:
-    """What is wrong when a settings file does not exist, and what the user can do."""
+    """The message for a settings file that does not exist, with the remedy."""
     if extended_by:
         return f"{path}: no such file; key extends of {extended_by[-1]} names it"
     where = "" if path.is_absolute() else f" in {Path.cwd()}"
@@ -370,7 +370,7 @@ def _override(merged: dict, key: tuple[str, ...], value: Any, origin: str) -> No
 
 
 def _check_together(settings: Settings, path: Path) -> None:
-    """Rules that need more than one key."""
+    """Check what depends on more than one key."""
     if not settings.kafka.get("bootstrap.servers"):
         raise ConfigError(f"{path}: key kafka.bootstrap.servers: missing; name the brokers as host:port,host:port")
     topics = msgspec.to_builtins(settings.topics)

@@ -21,10 +21,10 @@ Stream = JavaObject
 
 
 class Streams:
-    """A streaming environment, and what can be placed in it."""
+    """A streaming environment, and methods that add sources, operators and sinks to it."""
 
     def __init__(self, options: Mapping[str, str], workers: WorkerSettings, jars: Sequence[str] = ()):
-        """`jars` are URLs of the project's JARs, where they are not in the cluster's lib/."""
+        """Take the URLs of the project's JARs as `jars`, where they are not in the cluster's lib/."""
         configuration = Configuration()
         for key, value in options.items():
             configuration.set_string(key, value)
@@ -59,11 +59,11 @@ class Streams:
         return self._environment.fromSource(builder.build(), no_watermarks, name).uid(name)
 
     def collection(self, records: Sequence[bytes]) -> Stream:
-        """Raw records that are given, for tests."""
-        found = self._jvm.java.util.ArrayList()
+        """A stream of given raw records, for tests."""
+        java_records = self._jvm.java.util.ArrayList()
         for record in records:
-            found.add(record)
-        return self._environment.fromCollection(found, self._bytes)
+            java_records.add(record)
+        return self._environment.fromCollection(java_records, self._bytes)
 
     def union(self, *streams: Stream) -> Stream:
         """The records of all the streams."""
@@ -71,8 +71,7 @@ class Streams:
         return first.union(to_jarray(self._flink.streaming.api.datastream.DataStream, others))
 
     def batch(self, stream: Stream, name: str, handler: Handler, side_outputs: Sequence[str] = ()) -> dict[str, Stream]:
-        """The outputs of a worker without state, one for each task of the stream: the main one under `name`, then those
-        named."""
+        """The outputs of workers without state, one for each task: the main one under `name`, and the side outputs."""
         operator = self._jvm.intent.BatchOperator(self._worker(handler), self._names(side_outputs))
         transformed = stream.transform(name, self._bytes, operator).setParallelism(stream.getParallelism())
         return self._outputs(transformed, name, side_outputs)
@@ -87,7 +86,7 @@ class Streams:
         ttl_ms: int,
         side_outputs: Sequence[str] = (),
     ) -> dict[str, Stream]:
-        """The same of a worker that keeps something for each key of a stream of frames, in slots of such a size."""
+        """Like `batch`, with workers that keep a slot for each key of a stream of frames: a head, and a body."""
         keyed = stream.keyBy(self._jvm.intent.Frame.Key(), self._flink.api.common.typeinfo.Types.STRING)
         operator = self._jvm.intent.KeyedBatchOperator(
             self._worker(handler),
@@ -140,7 +139,7 @@ class Streams:
         return to_jarray(self._jvm.String, list(names))
 
     def _properties(self, properties: Mapping[str, Any]) -> JavaObject:
-        found = self._jvm.java.util.Properties()
+        java_properties = self._jvm.java.util.Properties()
         for key, value in properties.items():
-            found.setProperty(key, str(value).lower() if isinstance(value, bool) else str(value))
-        return found
+            java_properties.setProperty(key, str(value).lower() if isinstance(value, bool) else str(value))
+        return java_properties

@@ -46,20 +46,20 @@ def parse_arguments(name: str, description: str, arguments: Sequence[str] | None
 
 
 def flink_options(settings: Settings) -> dict[str, str]:
-    """Flink's options for the score job, as the settings have them; those under `flink:` win."""
+    """Flink's options for the score job from the settings; those under `flink:` take precedence."""
     return _options(settings, settings.execution.buffer_timeout, {})
 
 
 def sql_options(settings: Settings) -> dict[str, str]:
-    """Flink's options for a job in SQL, which calls Python in bundles; those under `flink:` win."""
+    """Flink's options for a job in SQL, which calls Python in bundles; those under `flink:` take precedence."""
     background = settings.background
-    of_sql = {
+    sql_defaults = {
         "table.exec.state.ttl": settings.state.ttl,
         "python.fn-execution.bundle.size": background.bundle_size,
         "python.fn-execution.bundle.time": duration_ms(background.bundle_time),
         "python.fn-execution.arrow.batch.size": background.bundle_size,
     }
-    return _options(settings, background.buffer_timeout, of_sql)
+    return _options(settings, background.buffer_timeout, sql_defaults)
 
 
 def _options(settings: Settings, buffer_timeout: str, more: Mapping[str, Option]) -> dict[str, str]:
@@ -102,7 +102,7 @@ def submit(
     explain: bool,
     what: str,
 ) -> None:
-    """Submit the job that `build` makes over the declared tables, and say so with `what` of it; or print its plan."""
+    """Submit the job that `build` makes over the declared tables and print a line with `what`; or print its plan."""
     tables = table_environment(settings)
     for declaration in declarations:
         tables.execute_sql(declaration)

@@ -91,7 +91,7 @@ def producer_properties(settings: Settings) -> dict[str, object]:
 
 
 def transactional_prefix(settings: Settings, topic: str) -> str | None:
-    """What the ids of transactions begin with, where there are any."""
+    """The prefix of transactional ids; None without transactions."""
     return f"{settings.job.name}-{topic}" if settings.delivery.guarantee == "exactly-once" else None
 
 

@@ -43,20 +43,20 @@ def check_topics(settings: Settings, roles: Sequence[str] = ()) -> None:
 
     The topics are those of the score job, or those of `roles`.
     """
-    wanted = {role: getattr(settings.topics, role) for role in roles} or topics_by_role(settings)
+    names = {role: getattr(settings.topics, role) for role in roles} or topics_by_role(settings)
     try:
         client_options(settings.kafka)
     except KafkaClientError as error:  # of Python alone: the job's own clients may be able to use them
         raise KafkaClientError(f"{error}; to submit without a look at the topics, add --skip-topic-check") from None
     with open_admin(settings.kafka, SUBJECT, request_timeout_ms=REQUEST_TIMEOUT_MS) as admin:
-        missing = sorted(set(wanted.values()) - set(admin.list_topics()))
+        missing = sorted(set(names.values()) - set(admin.list_topics()))
         if missing:
             raise KafkaClientError(
                 f"these topics do not exist: {', '.join(missing)}",
-                "create them with python -m jobs.ops.topics --conf FILE",
+                "create them with intent topics --conf FILE",
             )
-        if "dead_letters" in wanted:
-            check_dead_letter_room(admin, wanted)
+        if "dead_letters" in names:
+            check_dead_letter_room(admin, names)
 
 
 def check_dead_letter_room(admin: KafkaAdminClient, names: Mapping[str, str]) -> None:
@@ -83,7 +83,7 @@ def topics_by_role(settings: Settings) -> dict[str, str]:
 
 
 def all_topics(settings: Settings) -> dict[str, str]:
-    """The topics of the score job, of those that measure what comes of it, and of jobs.ops.requeue."""
+    """The topics by role of the score job, of the jobs that measure and watch, and of jobs.ops.requeue."""
     topics = settings.topics
     others = ("outcomes", "model_quality", "sessions", "kpis", "experiments", "drift", "requeued")
     return topics_by_role(settings) | {role: getattr(topics, role) for role in others}
@@ -92,7 +92,7 @@ def all_topics(settings: Settings) -> dict[str, str]:
 def _max_message_bytes(admin: KafkaAdminClient, topic: str) -> int:
     key = "max.message.bytes"
     described = admin.describe_configs([ConfigResource("topic", topic, [key])], config_filter="all")
-    found = described.get("topic", {}).get(topic, {}).get(key)
-    if found is None:  # kafka-python leaves out what is refused
+    config = described.get("topic", {}).get(topic, {}).get(key)
+    if config is None:  # kafka-python leaves out what is refused
         raise KafkaClientError(f"topic {topic}: this user may not read {key}", "grant it DESCRIBE_CONFIGS on the topic")
-    return int(found["value"])
+    return int(config["value"])

@@ -108,13 +108,13 @@ def measured_of(report: bytes) -> MeasuredLoad:
 
 
 def tables(measured: MeasuredLoad, assumed: Assumed = Assumed()) -> Iterator[str]:
-    """The tables of docs/capacity.md, in Markdown: what the rate decides, what the users decide."""
+    """The tables of docs/capacity.md, in Markdown: resources by event rate, and by number of users."""
     yield "| events/s | cores | slots | partitions | memory without state | network |\n|---|---|---|---|---|---|"
     for rate in RATES:
-        found = need(rate, 0, measured, assumed)
+        sizing = need(rate, 0, measured, assumed)
         yield (
-            f"| {rate:,} | {found.cores:,} | {found.slots:,} | {found.partitions:,} | {found.memory_gib:,.0f} GiB "
-            f"| {size(found.network_bytes_s)}/s |"
+            f"| {rate:,} | {sizing.cores:,} | {sizing.slots:,} | {sizing.partitions:,} | {sizing.memory_gib:,.0f} GiB "
+            f"| {size(sizing.network_bytes_s)}/s |"
         )
     yield ""
     heads = " | ".join(f"checkpoint at {rate:,}/s" for rate in RATES)

@@ -9,7 +9,7 @@ from udfs.config.durations import Duration, duration_ms
 
 
 def time_ms(text: str, option: str, now_ms: int) -> int:
-    """Milliseconds since 1970 of a duration before now, or of an ISO 8601 time, which is UTC unless it says otherwise.
+    """Milliseconds since 1970 of a duration before now, or of an ISO 8601 time, in UTC unless it has another zone.
 
     >>> time_ms("10 min", "--since", 1_000_000)
     400000

@@ -7,7 +7,7 @@ import pytest
 
 from training.data.examples import load_examples
 from training.data.feature_log import FeatureLog
-from training.data.prepare import Preparation, prepare
+from training.data.preparation import Preparation, prepare
 from training.data.sources import click_records, profile_records
 from training.simulation.clickstream import Simulation, simulate
 from udfs.contracts.clicks import ClickLimits

@@ -10,7 +10,7 @@ import numpy as np
 
 from udfs.workers import protocol
 from udfs.workers.metrics import MetricGroup
-from udfs.workers.protocol import RECORD_HEADER, Bell, Message, Rows, SharedMemory
+from udfs.workers.protocol import RECORD_HEADER, Channel, Message, Rows, SharedMemory
 from udfs.workers.server import Handler
 
 
@@ -153,7 +153,7 @@ class Misbehaving(Echo):
     dies_at_the_start = dies
 
     def dies_between_two_parts(self) -> list[bytes]:
-        Bell._await_next = lambda bell: os._exit(3)
+        Channel._await_next = lambda channel: os._exit(3)
         return [record(b"x" * (self._memory.buffer_bytes // 2))] * 5
 
     def sleeps(self) -> None:
@@ -162,20 +162,20 @@ class Misbehaving(Echo):
     sleeps_at_the_start = sleeps
 
     def closes_its_socket(self) -> None:
-        def close(bell: Bell, records: list[bytes]) -> None:
-            bell._socket.shutdown(socket.SHUT_RDWR)
+        def close(channel: Channel, records: list[bytes]) -> None:
+            channel._socket.shutdown(socket.SHUT_RDWR)
             time.sleep(3600)
 
-        Bell.answer = close
+        Channel.answer = close
 
     def does_not_listen_at_the_start(self) -> None:
-        Bell._read = lambda bell, size: time.sleep(3600)
+        Channel._read = lambda channel, size: time.sleep(3600)
 
     def speaks_version_2_at_the_start(self) -> None:
         protocol.VERSION = 2
 
     def answers_at_the_start(self) -> None:
-        Bell.ready = lambda bell: bell._send(Message.DONE, 0)
+        Channel.ready = lambda channel: channel._send(Message.DONE, 0)
 
     def is_ready_again(self) -> None:
         self._sends(Message.READY)
@@ -205,20 +205,20 @@ class Misbehaving(Echo):
         self._sends(Message.METRICS, length=7)
 
     def answers_twice(self) -> None:
-        answer = Bell.answer
+        answer = Channel.answer
 
-        def twice(bell: Bell, records: list[bytes]) -> None:
-            answer(bell, records)
-            answer(bell, records)
+        def twice(channel: Channel, records: list[bytes]) -> None:
+            answer(channel, records)
+            answer(channel, records)
 
-        Bell.answer = twice
+        Channel.answer = twice
 
     def answers_another_call(self) -> None:
-        def answer(bell: Bell, records: list[bytes]) -> None:
-            bell._sequence += 1
-            bell._send(Message.DONE, 0)
+        def answer(channel: Channel, records: list[bytes]) -> None:
+            channel._sequence += 1
+            channel._send(Message.DONE, 0)
 
-        Bell.answer = answer
+        Channel.answer = answer
 
     def writes_a_record_beyond_its_answer(self) -> list[bytes]:
         return [record(b""), RECORD_HEADER.pack(0, 6) + b"abcde"]
@@ -249,7 +249,7 @@ class Misbehaving(Echo):
         """Instead of an answer; a length that is believed is followed by so many x."""
         content = b"x" * length if length < 100 else b""
 
-        def send(bell: Bell, records: list[bytes]) -> None:
-            bell._socket.sendall(struct.pack("<iiii", kind, bell._sequence, number, length) + content)
+        def send(channel: Channel, records: list[bytes]) -> None:
+            channel._socket.sendall(struct.pack("<iiii", kind, channel._sequence, number, length) + content)
 
-        Bell.answer = send
+        Channel.answer = send

@@ -12,7 +12,7 @@ from training.bundles.writer import describe_model, write_bundle
 from training.modeling.onnx_export import LIMIT, export
 from udfs.features.catalog import FEATURE_NAMES
 from udfs.measurement.labels import CONVERTED
-from udfs.models.bundle import EXPORT_FILE, MODEL_FILE, WARM_UP_FILE, Manifest, TrainingWindow
+from udfs.models.bundle import EXPORT_FILE, WARM_UP_FILE, XGBOOST_FILE, Manifest, TrainingWindow
 
 NAMES = FEATURE_NAMES[:3]
 WINDOW = TrainingWindow(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))
@@ -28,7 +28,7 @@ def files_of(seed: int) -> dict[str, bytes]:
     booster = xgboost.train({"objective": "binary:logistic", "max_depth": 2, "nthread": 1, "seed": seed}, data, 5)
     model = bytes(booster.save_raw("ubj"))
     warm_up = warm_up_rows(NAMES, matrix, booster.predict(data), seed)
-    return {MODEL_FILE: model, EXPORT_FILE: export(MODEL_FILE, model, len(NAMES)), WARM_UP_FILE: warm_up}
+    return {XGBOOST_FILE: model, EXPORT_FILE: export(XGBOOST_FILE, model, len(NAMES)), WARM_UP_FILE: warm_up}
 
 
 def manifest_of(version: str, files: dict[str, bytes], auc: float = 0.8, **fields) -> Manifest:

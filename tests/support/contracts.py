@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from jsonschema import Draft202012Validator
 
-from tools.contracts import ROLES, contract_path
+from tools.json_schemas import ROLES, contract_path
 
 WRITTEN = [role for role in ROLES if role not in ("clicks", "profiles")]  # by the jobs
 

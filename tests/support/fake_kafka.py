@@ -41,11 +41,11 @@ class KeptTopics:
             for number, end in ends.items()
         }
 
-    def read(self, topic: str, starts: Offsets, ends: Offsets, most: int, seconds: float) -> Stretch:
+    def read(self, topic: str, starts: Offsets, ends: Offsets, limit: int, seconds: float) -> Stretch:
         found: list[Record] = []
         after = dict(starts)
         for number, start in starts.items():
-            part = self.topics[topic][number][start : ends[number]][: most - len(found)]
+            part = self.topics[topic][number][start : ends[number]][: limit - len(found)]
             found += part
             after[number] = start + len(part)
         self.read_records += len(found)

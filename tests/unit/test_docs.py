@@ -11,7 +11,7 @@ from tests.support.command_lines import ParsedError, stop_after_parsing
 
 PROJECT = Path(__file__).parents[2]
 PACKAGES = "dashboard|intent|jobs|tools|training|udfs"
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
 MAKEFILE = (PROJECT / "Makefile").read_text()
 TEXTS = {page.relative_to(PROJECT).as_posix(): page.read_text().replace("\\\n", " ") for page in PAGES}
 BLOCKS = {
@@ -38,7 +38,8 @@ def parse_only(monkeypatch):
 def understood(module: str, arguments: str, monkeypatch, capsys) -> None:
     """Give a module its arguments; where they say what may be given, as [--limit N] does, look for it in the help."""
     usage = "[" in arguments
-    given = ["--help"] if usage else shlex.split(arguments)
+    subcommands = re.match(r"(?:[a-z][a-z-]*(?: |$))*", arguments)[0].split() if module == "intent" else []
+    given = [*subcommands, "--help"] if usage else shlex.split(arguments)
     if "--" not in arguments:  # named by its first words, as `git log` is
         given = [*given, "--help"]
     monkeypatch.setattr("sys.argv", [module, *given])

@@ -14,7 +14,7 @@ from types import ModuleType
 from kafka.errors import KafkaError
 from rich.table import Table
 
-from tools.bench import dashboard, inference, latency, measuring, preparation, scale, throughput
+from tools.bench import dashboard, inference, latency, preparation, scale, sql_jobs, throughput
 from tools.bench.context import BenchContext, bench_context, console, note, step
 from tools.bench.peers import comparison
 from tools.bench.rates import BenchError
@@ -29,13 +29,13 @@ from udfs.kafka.errors import KafkaClientError
 REPORT = PROJECT / "build" / "bench.json"
 
 #: The parts by name, in the order in which they run. Each module has `measure`, which returns its figures as plain
-#: data, and `rows`, which makes rows of a table of them: what, and its figure.
+#: data, and `rows`, which turns them into rows of a table: measurement and result.
 PARTS: dict[str, ModuleType] = {
     "throughput": throughput,
     "latency": latency,
     "inference": inference,
     "preparation": preparation,
-    "measuring": measuring,
+    "measuring": sql_jobs,
     "dashboard": dashboard,
     "peers": comparison,
     "scale": scale,
@@ -97,9 +97,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measured(name: str, context: BenchContext, report: Report, file: Path) -> bool:
-    """Measure a part, and put its figures into the report and into the file; says whether that worked.
+    """Measure a part, and put its figures into the report and into the file; returns whether that succeeded.
 
-    What fails is told, and leaves the part's last figures as they are.
+    An error is printed, and leaves the part's last figures unchanged.
     """
     console.rule(name)
     started = time.monotonic()
@@ -115,7 +115,7 @@ def measured(name: str, context: BenchContext, report: Report, file: Path) -> bo
 
 
 def table(report: Mapping[str, Measured]) -> Table:
-    """All parts, those too that were measured earlier or never."""
+    """The table of all parts, including those measured earlier or never."""
     results = Table("Measurement", "Result", title="Benchmark results", title_justify="left")
     for name in PARTS:
         results.add_section()
@@ -125,7 +125,7 @@ def table(report: Mapping[str, Measured]) -> Table:
 
 
 def part_rows(name: str, measured: Measured | None) -> list[tuple[str, str]]:
-    """The rows of a part: its name with when and what was measured, then its figures."""
+    """The rows of a part: its name with date, commit and cores, then its figures."""
     again = f"make bench PART={name}"
     if measured is None:
         return [(f"[bold]{name}[/bold]", f"not measured yet: {again}")]

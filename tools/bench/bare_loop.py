@@ -17,17 +17,17 @@ from udfs.serving.deployment import Options, ScoredEvents
 
 
 class PlainScorer:
-    """Scores click after click, with what it remembers of each user in a dict."""
+    """Scores clicks one after the other, with the state of each user in a dict."""
 
     def __init__(self, bundle: Bundle):
         self.deployment = follow(serving_bundle(bundle, Options())).current
         self._decode = ClickDecoder(ANY_TIME).decode
         self._kept = (bundle.manifest.history_length - 1) * EVENT.itemsize
         self._histories: dict[str, bytes] = {}
-        self._counters: dict[str, tuple[int, int]] = {}  # how many events there were, and the time of the earliest
+        self._counters: dict[str, tuple[int, int]] = {}  # number of events, and time of the earliest
 
     def score(self, payloads: Sequence[bytes], record_times_ms: Sequence[int]) -> tuple[DecodedClicks, ScoredEvents]:
-        """Decode n records, given the n timestamps that Kafka has for them, and score those that are accepted."""
+        """Decode n records, given their n Kafka timestamps, and score those that are accepted."""
         decoded = self._decode(payloads, record_times_ms)
         histories, counters, kept = self._histories, self._counters, self._kept
         users, ragged, lifetime, first_seen = [], [], [], []
@@ -49,7 +49,7 @@ class PlainScorer:
 
 
 def bare_loop_rate(payloads: Sequence[bytes], bundle: Bundle, batch: int, skip: int) -> float:
-    """Events a second, after the first `skip` have filled the histories."""
+    """Events per second, after the first `skip` have filled the histories."""
     scorer = PlainScorer(bundle)
     started = time.perf_counter()
     for position in range(0, len(payloads), batch):

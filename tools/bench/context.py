@@ -54,7 +54,7 @@ def note(words: str) -> None:
 
 @dataclass(frozen=True)
 class BenchModel:
-    """The model of all features that everything is measured with, and what it was trained on."""
+    """The model of all features that all parts use, and its training examples."""
 
     bundle: Path
     examples: Examples
@@ -63,10 +63,10 @@ class BenchModel:
 
 
 class BenchContext:
-    """What parts share. A part that asks for neither broker nor cluster starts none."""
+    """The resources that parts share, each made on first use."""
 
     def __init__(self, directory: Path):
-        """`directory` gets whatever is written: models, topics, checkpoints, logs."""
+        """`directory` is for all files: models, topics, checkpoints, logs."""
         self.directory = directory
         self.keep = False  # the directory, when all is done
         self._broker_started = False
@@ -82,7 +82,7 @@ class BenchContext:
 
     @cached_property
     def registry(self) -> Path:
-        """A registry with that model under two versions, one of which serves."""
+        """A registry with the model under two versions, one of which serves."""
         return two_models(self.model.bundle, self.directory / "registry")
 
     @cached_property
@@ -93,7 +93,7 @@ class BenchContext:
 
     @cached_property
     def key_bytes(self) -> float:
-        """Of the average click."""
+        """The key bytes of the average click."""
         return float(np.mean([len(key) for key, _, _ in self.records]))
 
     @cached_property
@@ -101,14 +101,14 @@ class BenchContext:
         """The broker; `cluster` starts Flink beside it."""
         step("Starting a Kafka broker")
         stack = LocalStack(
-            self.directory / "stack", task_managers=1, slots=SLOTS, task_manager_memory=TASK_MANAGER_MEMORY, report=note
+            self.directory / "stack", task_managers=1, slots=SLOTS, task_manager_memory=TASK_MANAGER_MEMORY, log=note
         )
         self._broker_started = True
         stack.start_broker()
         return stack
 
     def cluster(self) -> LocalStack:
-        """A cluster that nothing has run on: what a part finds does not depend on the parts before it."""
+        """A new cluster, so that the results of a part do not depend on the parts before it."""
         stack = self.stack
         self.stop_cluster()
         step("Starting a Flink cluster")
@@ -118,10 +118,10 @@ class BenchContext:
     def stop_cluster(self) -> None:
         """End the cluster, if there is one."""
         if self._broker_started:
-            stop([of for name, of in self.stack.processes.items() if name.startswith(CLUSTER_PROCESSES)])
+            stop([process for name, process in self.stack.processes.items() if name.startswith(CLUSTER_PROCESSES)])
 
     def close(self) -> None:
-        """End whatever was started."""
+        """End the broker and the cluster, if they were started."""
         if self._broker_started:
             self.stack.stop()
 
@@ -132,7 +132,7 @@ class BenchContext:
 
     @cached_property
     def waiting_clicks(self) -> str:
-        """The topic in which the simulated clicks wait, for all who read them from the beginning."""
+        """The topic of the simulated clicks, for parts that read them from the beginning."""
         settings = self.create_topics(topics_of("waiting", "clicks"))
         self.send(settings.topics.clicks, self.records)
         return settings.topics.clicks
@@ -160,7 +160,7 @@ class BenchContext:
             flink_client.wait_until_running(self.stack, job)
             yield job
         except BaseException:
-            with suppress(flink_client.JobError, OSError):  # what was wrong before says more
+            with suppress(flink_client.JobError, OSError):  # the first error says more
                 flink_client.cancel(self.stack, job)
             raise
         if self.stack.rest(f"/jobs/{job}")["state"] not in ENDED:
@@ -192,5 +192,5 @@ def topics_of(run: str, *roles: str) -> list[str]:
 
 
 def fresh_run(name: str, *roles: str) -> list[str]:
-    """Settings of a run that no other disturbs: a consumer group of its own, and topics in those roles, or in all."""
+    """Settings that isolate a run: a consumer group of its own, and topics of its own in those roles, or in all."""
     return [f"source.group_id={name}", *topics_of(name, *roles)]

@@ -32,7 +32,7 @@ PAGES = ("live", "experiment", "kpis", "models", "drift", "dead-letters")
 
 
 def measure(context: BenchContext, seconds: int = WITH_SECONDS) -> dict:
-    """The figures of a dashboard that runs for some seconds beside the job, which is warm by then."""
+    """The figures of a dashboard that runs for `seconds` beside the warmed-up job."""
     stack = context.cluster()
     overrides = [*fresh_run("dashboard", "clicks", "scores"), *SHIPPED]
     topics = context.create_topics(overrides).topics
@@ -46,7 +46,7 @@ def measure(context: BenchContext, seconds: int = WITH_SECONDS) -> dict:
 
 
 def rows(figures: dict) -> list[tuple[str, str]]:
-    """The rows of a table: what, and its figure."""
+    """The rows of a table: measurement and result."""
     answers, held = figures["answers"], figures["dashboard_mib"]
     latencies = "; ".join(f"{period} {latency_words(figures[name])}" for name, period in RUNS.items())
     asked = answers["pages"] + answers["failed"]
@@ -58,7 +58,7 @@ def rows(figures: dict) -> list[tuple[str, str]]:
 
 
 class Viewer(threading.Thread):
-    """Asks a dashboard for one page after the other, one a second, as somebody who looks at it does."""
+    """Requests one page of a dashboard after the other, one per second, like a user who looks at it."""
 
     def __init__(self, port: int):
         super().__init__(daemon=True)
@@ -85,10 +85,10 @@ class Viewer(threading.Thread):
 
 
 def dashboard_figures(stack: LocalStack, overrides: list[str], topics: TopicNames, seconds: int) -> dict:
-    """Latency of the job without the dashboard, with it for some seconds, and without it again, at RATE; what the
-    dashboard answers meanwhile.
+    """Latency of the job at RATE without the dashboard, with it for `seconds`, and without it again; and response times
+    of the dashboard.
 
-    The job runs already, and is warm. Times in ms, memory in MiB, load in cores.
+    The job is already running and warm. Times in ms, memory in MiB, load in cores.
     """
     step(f"{RATE:,} events/s without the dashboard, {WITHOUT_SECONDS} s")
     figures = {"without": latency_figures(stack.bootstrap_servers, topics, RATE, WITHOUT_SECONDS)}
@@ -103,7 +103,7 @@ def dashboard_figures(stack: LocalStack, overrides: list[str], topics: TopicName
         figures["with"] = latency_figures(stack.bootstrap_servers, topics, RATE, seconds)
         spent = sum(looked_at.cpu_times()[:2]) - sum(cpu[:2])
         figures["dashboard_cores"] = round(spent / (time.monotonic() - began), 3)
-        figures["dashboard_mib"] = [round(of / MIB) for of in (memory, looked_at.memory_info().rss)]
+        figures["dashboard_mib"] = [round(size / MIB) for size in (memory, looked_at.memory_info().rss)]
     finally:
         viewer.stop()
         stop([process])

@@ -1,4 +1,4 @@
-"""Hot swap: how long a batch takes while the worker takes over another model."""
+"""Hot swap: the duration of batches while the worker switches to another model."""
 
 import time
 from collections.abc import Callable
@@ -40,26 +40,27 @@ def two_models(bundle: Path, directory: Path) -> Path:
 
 
 def swap_figures(directory: Path, examples: Examples, rows: int) -> dict[str, float]:
-    """Milliseconds of the median batch of `rows` rows, of the longest one in the 3 s before a swap, and of the longest
-    one from the ledger's new entry until 2 s after the swap; and seconds from the entry to the swap.
+    """Durations of batches of `rows` rows before and during a swap, in ms, and the seconds until the swap.
 
-    Batches follow each other without a pause, as at full load. `directory` is a registry of `two_models`.
+    They are the median and the longest batch in the 3 s before a swap, and the longest batch from the ledger's new
+    entry until 2 s after the swap. Batches follow each other without a pause, as at full load. `directory` is a
+    registry of `two_models`.
     """
     registry = Registry(str(directory))
     serving = serving_registry(registry.uri, HISTORY_LENGTH, Options(), POLL_SECONDS)
-    follower = follow(serving)
+    poller = follow(serving)
     score = batch_scorer(examples, rows)
     try:
-        before = _batch_times(lambda: score(follower.current), SECONDS_BEFORE)
+        before = _batch_times(lambda: score(poller.current), SECONDS_BEFORE)
         _enter_other(registry)
         entered = time.perf_counter()
         during = []
-        while follower.number == serving.number:
-            during += _batch_times(lambda: score(follower.current), 0.0)
+        while poller.number == serving.number:
+            during += _batch_times(lambda: score(poller.current), 0.0)
         swapped = time.perf_counter() - entered
-        during += _batch_times(lambda: score(follower.current), SECONDS_AFTER)
+        during += _batch_times(lambda: score(poller.current), SECONDS_AFTER)
     finally:
-        follower.stop()
+        poller.stop()
     return {
         "rows": rows,
         "median_ms": round(sorted(before)[len(before) // 2] * 1000, 2),
@@ -77,10 +78,10 @@ def swap_words(swap: dict[str, float]) -> str:
 
 
 def job_swap_figures(stack: LocalStack, job: str, directory: Path) -> dict[str, dict[str, int]]:
-    """How many batches a job scores, and how many took longer than BATCH_BOUND_MS, in JOB_SECONDS before a swap to the
-    other model of a registry of `two_models`, and from the ledger's new entry until JOB_SECONDS after it.
+    """The numbers of batches that a job scores, and of those longer than BATCH_BOUND_MS, before and during a swap.
 
-    The job follows the registry, and is at full load.
+    `directory` is a registry of `two_models`, which the job polls at full load. The swap to its other model is measured
+    from JOB_SECONDS before it, and from the ledger's new entry until JOB_SECONDS after it.
     """
     registry = Registry(str(directory))
     started = _batches(stack, job)
@@ -112,7 +113,7 @@ def _between(first: dict[str, int], last: dict[str, int]) -> dict[str, int]:
 
 
 def _enter_other(registry: Registry) -> tuple[str, str]:
-    """Let the model serve that does not; returns the versions of the one before and of that one."""
+    """Serve the other model; returns the versions of the previous and of the new one."""
     old = registry.rollout()[1].champion
     new = next(version for version in registry.versions() if version != old)
     _enter(registry, new)
@@ -124,7 +125,7 @@ def _enter(registry: Registry, version: str) -> None:
 
 
 def batch_scorer(examples: Examples, rows: int) -> Callable[[Deployment], None]:
-    """Scores the histories of the first rows of examples by a deployment."""
+    """A function that scores the histories of the first rows of examples by a deployment."""
     starts, ends = examples.starts[:rows], examples.ends[:rows]
     histories = [examples.events[start:end].tobytes() for start, end in zip(starts, ends)]
     users, profiles = [f"u{row}" for row in range(len(starts))], [None] * len(starts)

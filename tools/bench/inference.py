@@ -25,7 +25,7 @@ SWAP_ROWS = 1_000  # of a batch
 
 
 def measure(context: BenchContext) -> dict:
-    """The figures of engines and shadows, and those of a swap."""
+    """The figures of engines, shadows and a swap."""
     model = context.model
     step("Inference engines by batch size, and shadows")
     figures = inference_figures(load_bundle(model.bundle, 64), model.examples)
@@ -38,7 +38,7 @@ def measure(context: BenchContext) -> dict:
 
 
 def rows(figures: dict) -> list[tuple[str, str]]:
-    """The rows of a table: what, and its figure."""
+    """The rows of a table: measurement and result."""
     native_from = figures["native_from"]
     smallest = f"{native_from:,} rows" if native_from <= SIZES[-1] else f"none up to {SIZES[-1]:,} rows"
     break_even = ("smallest batch for which the native engine is faster", smallest)
@@ -46,10 +46,11 @@ def rows(figures: dict) -> list[tuple[str, str]]:
 
 
 def inference_figures(bundle: Bundle, examples: Examples, seconds: float = SECONDS) -> dict:
-    """Microseconds a row by engine and batch size; the batch size from which the native engine is faster; and the time
-    of a batch with one and with two shadows, as a multiple of that without.
+    """Microseconds per row by engine and batch size, the break-even batch size, and the relative cost of shadows.
 
-    What is compared is run by turns, and each figure is the median of its turns. The bundle must have an export.
+    The break-even is the batch size from which the native engine is faster; the cost of one and of two shadows is the
+    time of a batch as a multiple of that without. Variants are run in turn, and each figure is the median of its turns.
+    The bundle must have an export.
     """
     models = {engine: load_model(bundle, Options(engine=engine)) for engine in ("native", "onnx")}
     engines = {engine: model.predict for engine, model in models.items()}
@@ -67,7 +68,7 @@ def inference_figures(bundle: Bundle, examples: Examples, seconds: float = SECON
 
 
 def inference_words(figures: dict) -> dict[str, str]:
-    """What was measured of engines and shadows, and its figures."""
+    """The measurements of engines and shadows, and their results in words."""
     words = {
         f"prediction, batch of {size}": ", ".join(f"{engine} {taken} µs per row" for engine, taken in times.items())
         for size, times in figures["us_per_row"].items()
@@ -80,12 +81,12 @@ def inference_words(figures: dict) -> dict[str, str]:
 
 
 def _shadow_cost(bundle: Bundle, examples: Examples, rows: int, seconds: float) -> dict[str, float]:
-    """Time of a batch with shadows, as a multiple of that without; the batch waits for their scores, however long."""
+    """Time of a batch with shadows, as a multiple of that without; the batch always waits for their scores."""
     options = Options(shadow_budget_s=60.0)
     model = load_model(bundle, options)
     version = bundle.manifest.version
-    one = add_shadow(first(version), f"{version}-a")
-    rollouts = {"none": first(version), "one": one, "two": add_shadow(one, f"{version}-b")}
+    one_shadow = add_shadow(first(version), f"{version}-a")
+    rollouts = {"none": first(version), "one": one_shadow, "two": add_shadow(one_shadow, f"{version}-b")}
     deployments = {
         name: Deployment(rollout, {known: _named(model, known) for known in rollout.versions}, options)
         for name, rollout in rollouts.items()

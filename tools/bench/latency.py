@@ -20,12 +20,12 @@ from training.data.sources import Record
 from training.simulation.clickstream import Simulation, simulate
 from udfs.contracts.outputs import Score
 
-MOST_CLICKS = 500_000  # different ones; then they come again
+MAX_CLICKS = 500_000  # distinct clicks, which are then repeated
 SETTLE_SECONDS = 5
 MEASURED_SECONDS = 20
 WARM_UP_RATE, WARM_UP_SECONDS = 3_000, 60
 DRAIN_SECONDS = 300  # a rate that the job can't keep up with shows as latency, not as a failure
-#: What is measured: settings over the shipped ones, and the rates in events a second.
+#: By guarantee, the settings over the shipped ones, and the rates in events per second.
 GUARANTEES = {
     "at-least-once": ((), (500, 2_000, 10_000)),
     "exactly-once": (("delivery.guarantee=exactly-once", "checkpoints.interval=1 s"), (2_000,)),
@@ -35,7 +35,7 @@ SHIPPED = ("state.backend=rocksdb", "source.start=latest")
 
 
 def measure(context: BenchContext) -> dict:
-    """By delivery guarantee, latencies of the job's first minute and, once it is warm, at each rate."""
+    """Latencies by delivery guarantee: of the job's first minute and, once it is warm, at each rate."""
     stack = context.cluster()
     figures: dict = {}
     for guarantee, (changed, rates) in GUARANTEES.items():
@@ -44,40 +44,40 @@ def measure(context: BenchContext) -> dict:
         topics = context.create_topics(overrides).topics
         step(f"Latency, {guarantee}: first minute, at {WARM_UP_RATE:,} events/s")
         with context.running(overrides):
-            found = warm_up(stack.bootstrap_servers, topics)
-            note(latency_words(found))
-            figures[guarantee] = {"first_minute": found, "at": {}}
+            result = warm_up(stack.bootstrap_servers, topics)
+            note(latency_words(result))
+            figures[guarantee] = {"first_minute": result, "at": {}}
             for rate in rates:
                 step(f"Latency, {guarantee}, at {rate:,} events/s")
-                found = latency_figures(stack.bootstrap_servers, topics, rate, SETTLE_SECONDS + MEASURED_SECONDS)
-                figures[guarantee]["at"][str(rate)] = found
-                note(latency_words(found))
+                result = latency_figures(stack.bootstrap_servers, topics, rate, SETTLE_SECONDS + MEASURED_SECONDS)
+                figures[guarantee]["at"][str(rate)] = result
+                note(latency_words(result))
     return figures
 
 
 def rows(figures: dict) -> list[tuple[str, str]]:
-    """The rows of a table: what, and its figure."""
-    found = []
+    """The rows of a table: measurement and result."""
+    cells = []
     for guarantee, latencies in figures.items():
         name = IN_WORDS[guarantee]
-        found.append((f"{name}, first minute at {WARM_UP_RATE:,} events/s", latency_words(latencies["first_minute"])))
-        found += [(f"{name}, at {int(rate):,} events/s", latency_words(at)) for rate, at in latencies["at"].items()]
-    return found
+        cells.append((f"{name}, first minute at {WARM_UP_RATE:,} events/s", latency_words(latencies["first_minute"])))
+        cells += [(f"{name}, at {int(rate):,} events/s", latency_words(at)) for rate, at in latencies["at"].items()]
+    return cells
 
 
-def latency_words(found: dict) -> str:
-    return f"p50 {found['p50']:,} ms, p99 {found['p99']:,} ms"
+def latency_words(latency: dict) -> str:
+    return f"p50 {latency['p50']:,} ms, p99 {latency['p99']:,} ms"
 
 
 def warm_up(bootstrap_servers: str, topics: TopicNames) -> dict[str, float]:
-    """Let a job that has just begun to run score for a minute; the figures of that minute, its start included."""
+    """Warm up a job that has just started for a minute; returns the figures of that minute, its start included."""
     return latency_figures(bootstrap_servers, topics, WARM_UP_RATE, WARM_UP_SECONDS, settle_seconds=0)
 
 
 def latency_figures(
     bootstrap_servers: str, topics: TopicNames, rate: int, seconds: int, settle_seconds: int = SETTLE_SECONDS
 ) -> dict[str, float]:
-    """How many latencies were measured, and their p50 and p99 in ms."""
+    """The number of measured latencies, and their p50 and p99 in ms."""
     measured = latencies(bootstrap_servers, topics, rate, seconds, settle_seconds)
     p50, p99 = np.percentile(measured, [50, 99]).round(1).tolist()
     return {"events": len(measured), "p50": p50, "p99": p99}
@@ -86,7 +86,7 @@ def latency_figures(
 def latencies(
     bootstrap_servers: str, topics: TopicNames, rate: int, seconds: int, settle_seconds: int = SETTLE_SECONDS
 ) -> np.ndarray:
-    """Producer to consumer, in ms, of the clicks that a process of its own sends; the first seconds are left out."""
+    """Producer-to-consumer latencies in ms of clicks that a separate process sends, without the first seconds."""
     receiver = Receiver(bootstrap_servers, topics.scores)
     receiver.start()
     try:
@@ -98,14 +98,13 @@ def latencies(
 
 
 def settled(times_ms: array, settle_seconds: float) -> np.ndarray:
-    """Latencies in ms, out of when each click was sent and its score received, but for what was sent in the first
-    seconds."""
+    """Latencies in ms from the times when each click was sent and its score received, without the first seconds."""
     sent_ms, received_ms = np.array(times_ms).reshape(-1, 2).T
     return (received_ms - sent_ms)[sent_ms >= sent_ms.min() + settle_seconds * 1000]
 
 
 class Receiver(threading.Thread):
-    """Reads what is written to a topic of scores from now on, as soon as it is committed."""
+    """Reads new records of a topic of scores as soon as they are committed."""
 
     def __init__(self, bootstrap_servers: str, topic: str):
         super().__init__(daemon=True)
@@ -144,15 +143,15 @@ class Receiver(threading.Thread):
 
 
 def in_a_process(function, *arguments):
-    """The result of a function in a fresh process, so that nothing of this one's memory or threads is in its way."""
+    """The result of a function in a new process, undisturbed by this one's memory and threads."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments).result()
 
 
 def _send_steadily(bootstrap_servers: str, topic: str, rate: int, seconds: int) -> int:
-    """Send clicks stamped with the time at which they are sent; returns how many."""
+    """Send clicks stamped with the time at which they are sent; returns their number."""
     producer = KafkaProducer(bootstrap_servers=bootstrap_servers, **FOR_LATENCY)
-    clicks = list(islice(simulate(Simulation(USERS, HOURS)).clicks(), min(rate * seconds, MOST_CLICKS)))
+    clicks = list(islice(simulate(Simulation(USERS, HOURS)).clicks(), min(rate * seconds, MAX_CLICKS)))
 
     def stamped() -> Iterator[Record]:
         for click in at_rate(islice(cycle(clicks), rate * seconds), rate):

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tools.bench.context import EVENTS, BenchContext, note, step
 from tools.bench.rates import MIB, tree_pss
 from training.data.dataset import ANY_TIME
-from training.data.prepare import Preparation, prepare
+from training.data.preparation import Preparation, prepare
 from training.data.sources import Record
 from udfs.measurement.labels import CONVERTED
 
@@ -45,7 +45,7 @@ def measure(context: BenchContext) -> dict:
 
 
 def rows(figures: dict) -> list[tuple[str, str]]:
-    """The rows of a table: what, and its figure."""
+    """The rows of a table: measurement and result."""
     return [(f"examples from {figures['events']:,} archived clicks", _words(figures))]
 
 
@@ -57,9 +57,9 @@ def _words(figures: dict) -> str:
 
 
 def preparation_figures(records: Sequence[Record], copies: int, directory: Path) -> dict[str, float]:
-    """Events a second and peak memory of preparing an archive of the records, each `copies` times as another user's.
+    """Events per second and peak memory of preparing an archive of `copies` copies of the records, for other users.
 
-    pandas computes five of the features on the records, once and parsed already: its rate is that of the group-by.
+    pandas computes five of the features on the parsed records, once: its rate is that of the group-by.
     """
     archive = directory / "archive"
     _write_archive(records, copies, archive)
@@ -84,10 +84,10 @@ def _write_archive(records: Sequence[Record], copies: int, directory: Path) -> N
     directory.mkdir(parents=True)
     for copy in range(copies):
         for start in range(0, len(records), ROWS_IN_FILE):
-            some = records[start : start + ROWS_IN_FILE]
-            payloads = [value.replace(b'"user_id":"', b'"user_id":"%d-' % copy, 1) for _, value, _ in some]
-            offsets = range(copy * len(records) + start, copy * len(records) + start + len(some))
-            columns = [payloads, [time_ms for _, _, time_ms in some], [0] * len(some), offsets]
+            chunk = records[start : start + ROWS_IN_FILE]
+            payloads = [value.replace(b'"user_id":"', b'"user_id":"%d-' % copy, 1) for _, value, _ in chunk]
+            offsets = range(copy * len(records) + start, copy * len(records) + start + len(chunk))
+            columns = [payloads, [time_ms for _, _, time_ms in chunk], [0] * len(chunk), offsets]
             arrays = [pa.array(column, field.type) for column, field in zip(columns, ARCHIVE)]
             pq.write_table(pa.table(arrays, ARCHIVE), directory / f"part-{copy}-{start}.parquet", compression="zstd")
 
@@ -97,13 +97,13 @@ def _prepare(archive: Path, out: Path) -> None:
 
 
 def _peak_memory(process: multiprocessing.Process) -> int:
-    """The most bytes that the process and its children hold together until it ends; what they share counts once."""
+    """The peak memory in bytes of the process and its children until it ends; shared memory counts once."""
     peak, root = 0, psutil.Process(process.pid)
     while process.is_alive():
         try:
             peak = max(peak, sum(tree_pss(root).values()))
         except psutil.NoSuchProcess:
-            continue  # one ended while it was looked at
+            continue  # a process ended during the sample
         process.join(SAMPLE_SECONDS)
     return peak
 
@@ -117,7 +117,7 @@ class _Fields(msgspec.Struct):
 
 
 def _pandas_rate(records: Sequence[Record]) -> float:
-    """Events a second of: lifetime_events, since_previous_event_s, events_30m, cart_adds_30m, value_viewed_30m."""
+    """Events per second of: lifetime_events, since_previous_event_s, events_30m, cart_adds_30m, value_viewed_30m."""
     read = msgspec.json.Decoder(_Fields).decode
     clicks = [read(value) for _, value, _ in records]
     frame = pd.DataFrame(
@@ -135,7 +135,7 @@ def _pandas_rate(records: Sequence[Record]) -> float:
     by_user = frame.groupby("user", sort=False)
     frame["lifetime_events"] = by_user.cumcount() + 1
     frame["since_previous_event_s"] = by_user["time"].diff().dt.total_seconds()
-    windows = frame.assign(one=np.ones(len(frame))).groupby("user", sort=False).rolling("30min", on="time")
-    for name, column in (("events_30m", "one"), ("cart_adds_30m", "is_cart_add"), ("value_viewed_30m", "viewed")):
+    windows = frame.assign(events=np.ones(len(frame))).groupby("user", sort=False).rolling("30min", on="time")
+    for name, column in (("events_30m", "events"), ("cart_adds_30m", "is_cart_add"), ("value_viewed_30m", "viewed")):
         frame[name] = windows[column].sum().to_numpy()
     return len(frame) / (time.perf_counter() - started)

@@ -25,17 +25,17 @@ def rate_between(
     count: Callable[[], int],
     first: int,
     last: int,
-    report: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     *,
     wait_seconds: float = 600.0,
-    most_seconds: float = 600.0,
+    max_seconds: float = 600.0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> float:
-    """By how much a count grows a second between two marks, at the times when it was seen to pass them.
+    """The growth of a count per second between two marks, measured at the times when it was seen to pass them.
 
-    One that has not passed the last mark `most_seconds` after the first is measured up to there. Raises BenchError when
-    it has not passed the first one after `wait_seconds`, and when it grows no more after that.
+    If it has not passed the last mark `max_seconds` after the first, it is measured up to then. Raises BenchError if it
+    has not passed the first mark after `wait_seconds`, or stops growing after it.
     """
     began = reported = clock()
     marks: list[tuple[float, int]] = []
@@ -43,13 +43,13 @@ def rate_between(
         now, counted = clock(), count()
         if counted >= first and (not marks or counted > marks[-1][1]):
             marks.append((now, counted))
-        if counted >= last or (marks and now - marks[0][0] >= most_seconds):
+        if counted >= last or (marks and now - marks[0][0] >= max_seconds):
             break
         if not marks and now - began >= wait_seconds:
             raise BenchError(f"{counted:,} of {first:,} after {wait_seconds:.0f} s: too slow to measure")
         if now - reported >= REPORT_SECONDS:
             reported = now
-            report(f"{counted:,} of {last:,}")
+            log(f"{counted:,} of {last:,}")
         sleep(POLL_SECONDS)
     if len(marks) < 2:
         raise BenchError(f"cannot compute a rate: the count stayed at {marks[0][1]:,} (marks {first:,} and {last:,})")
@@ -59,7 +59,7 @@ def rate_between(
 
 @contextmanager
 def records_in(bootstrap_servers: str, topic: str) -> Iterator[Callable[[], int]]:
-    """A function that counts the records which have ever been written to a topic."""
+    """A function that counts all records ever written to a topic."""
     consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers, enable_auto_commit=False, metrics_enabled=False)
     try:
         partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
@@ -77,19 +77,19 @@ def report_every(items: Iterable[Item], interval: int, report: Callable[[int], N
 
 
 def tree_pss(root: psutil.Process) -> dict[str, int]:
-    """Bytes that a process and its descendants hold, by the name of their program; what they share counts once.
+    """Memory in bytes of a process and its descendants, by the name of their program; shared memory counts once.
 
-    Raises psutil.NoSuchProcess when one ends while it is looked at.
+    Raises psutil.NoSuchProcess if one ends meanwhile.
     """
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for process in [root, *root.children(recursive=True)]:
         name = process.name()
-        found[name] = found.get(name, 0) + process.memory_full_info().pss
-    return found
+        sizes[name] = sizes.get(name, 0) + process.memory_full_info().pss
+    return sizes
 
 
 class PeakMemory(threading.Thread):
-    """Watches the memory of a process and of what it starts, until `stop`."""
+    """Samples the memory of a process and its descendants, until `stop`."""
 
     def __init__(self, pid: int):
         super().__init__(daemon=True)
@@ -99,13 +99,13 @@ class PeakMemory(threading.Thread):
 
     def run(self) -> None:
         while True:
-            with suppress(psutil.NoSuchProcess):  # one ended while it was looked at
+            with suppress(psutil.NoSuchProcess):  # a process ended during the sample
                 self._peak = max(self._peak, tree_pss(self._root), key=lambda held: sum(held.values()))
             if self._stopping.wait(SAMPLE_SECONDS):
                 return
 
     def stop(self) -> dict[str, int]:
-        """The most MiB that they held together: in all, and by the name of the program."""
+        """End the thread; returns the peak memory in MiB: in all, and by the name of the program."""
         self._stopping.set()
         self.join()
         by_name = {name: round(held / MIB) for name, held in self._peak.items()}

@@ -13,7 +13,7 @@ class ReportError(ValueError):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one run of a part found."""
+    """The figures of one run of a part, with its date, commit and cores."""
 
     date: datetime
     commit: str
@@ -35,19 +35,19 @@ def read_report(path: Path) -> Report:
 
 
 def write_report(path: Path, report: Mapping[str, Measured]) -> None:
-    """Write a report whole: who reads it meanwhile finds the one before."""
+    """Write a report atomically: a reader sees the previous one until it is complete."""
     beside = path.with_name(f"{path.name}.new")
     beside.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     beside.replace(path)
 
 
 def now() -> datetime:
-    """The present time in UTC, to the second."""
+    """The current time in UTC, to the second."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 def commit_of(directory: Path) -> str:
-    """The commit that is checked out there, with a plus when files differ from it; `unknown` where there is none."""
+    """The checked-out commit, with a plus if files differ from it; `unknown` without a repository."""
     commit = _git(directory, "rev-parse", "--short", "HEAD")
     if commit is None:
         return "unknown"

@@ -1,7 +1,7 @@
 """Few users against a hundred times as many: rate, memory and state.
 
-In both runs a tenth of the users are busy at a time, the workers have room for all of these, and equally many clicks
-are scored, most of them before the rate is taken: by then every user has been seen, and the job has state of all.
+In both runs a tenth of the users are busy at a time, the workers have room for all of these, and the same number of
+clicks is scored, most of them before the rate is taken: by then the job has state of every user.
 """
 
 import re
@@ -19,7 +19,7 @@ from tools.stack.metrics import job_metric
 from training.data.sources import Record
 
 FEW_USERS, MANY_USERS = 20_000, 2_000_000
-BUSY_PART = 10  # one of so many users is busy at a time
+BUSY_PART = 10  # one of this many users is busy at a time
 EVENTS = 5_000_000
 COUNTED_FROM, COUNTED_TO = 4_200_000, 4_900_000
 PARALLELISM = 2
@@ -39,18 +39,18 @@ Template = tuple[bytes, bytes, bytes]
 
 
 def measure(context: BenchContext) -> dict:
-    """For few and for many users: events a second, the most MiB that TaskManager and workers held together, the bytes a
-    user of a checkpoint, what the last one added and how long it took."""
+    """The figures for few and for many users: events per second, peak memory of TaskManager and workers in MiB, bytes
+    per user of a checkpoint, and the size and duration of the last one."""
     sessions = session_templates(context.records[:TEMPLATES])
     return {str(users): _figures(context, sessions, users) for users in (FEW_USERS, MANY_USERS)}
 
 
 def rows(figures: dict) -> list[tuple[str, str]]:
-    """The rows of a table: what, and its figure."""
-    found = []
+    """The rows of a table: measurement and result."""
+    table_rows = []
     for users, result in figures.items():
         held = ", ".join(f"{name} {mib:,}" for name, mib in result["mib"].items() if name != "all")
-        found += [
+        table_rows += [
             (f"{int(users):,} users, 1 in {BUSY_PART} active at a time", f"{result['events_per_s']:,} events/s"),
             ("  peak memory of TaskManager and workers", f"{result['mib']['all']:,} MiB ({held})"),
             (
@@ -60,7 +60,7 @@ def rows(figures: dict) -> list[tuple[str, str]]:
             ),
         ]
     few, many = (figures[str(users)]["events_per_s"] for users in (FEW_USERS, MANY_USERS))
-    return [*found, (f"rate with {MANY_USERS:,} users", f"{many / few:.2f} of the rate with {FEW_USERS:,}")]
+    return [*table_rows, (f"rate with {MANY_USERS:,} users", f"{many / few:.2f} of the rate with {FEW_USERS:,}")]
 
 
 def _figures(context: BenchContext, sessions: Sequence[Sequence[Template]], users: int) -> dict:
@@ -81,7 +81,7 @@ def _figures(context: BenchContext, sessions: Sequence[Sequence[Template]], user
                 COUNTED_TO,
                 note,
                 wait_seconds=SLOWEST_SECONDS,
-                most_seconds=SLOWEST_SECONDS,
+                max_seconds=SLOWEST_SECONDS,
             )
         finally:
             mib = memory.stop()
@@ -100,7 +100,7 @@ def _figures(context: BenchContext, sessions: Sequence[Sequence[Template]], user
 
 
 def _next_checkpoint(stack: LocalStack, job: str) -> dict:
-    """Flink's figures of a checkpoint that begins from now on, when it is complete."""
+    """Wait for a checkpoint that begins from now on; returns Flink's figures of it."""
     since_ms = time.time() * 1000
 
     def newest() -> dict:
@@ -111,7 +111,7 @@ def _next_checkpoint(stack: LocalStack, job: str) -> dict:
 
 
 def session_templates(records: Sequence[Record]) -> list[list[Template]]:
-    """The sessions in simulated clicks, each of SESSION_CLICKS at most."""
+    """The sessions in simulated clicks, each of at most SESSION_CLICKS."""
     by_user: dict[bytes, list[tuple[int, Template]]] = {}
     for key, value, time_ms in records:
         by_user.setdefault(key, []).append((time_ms, CLICK.fullmatch(value).groups()))
@@ -136,25 +136,25 @@ def busy_clicks(
 ) -> Iterator[Record]:
     """`count` clicks of a population of users, of whom `busy` are in a session at a time.
 
-    Who has finished one makes room for the next user, and after the last one the first begins again: so being busy
-    moves through the population. Whose click comes next is drawn among the busy ones. Time goes on such that each
+    A user who has finished a session is replaced by the next user, and the last one by the first: so activity moves
+    through the population. The user of each click is drawn from the busy ones. Time advances so that each busy user
     clicks every CLICK_GAP_MS, on average.
     """
     draw = np.random.default_rng(seed)
     step_ms = CLICK_GAP_MS / busy
     begun = 0  # sessions
     user = [0] * busy  # of each place
-    left: list[Iterator[Template]] = [iter(())] * busy
+    remaining: list[Iterator[Template]] = [iter(())] * busy
     for number in range(count):
         if number % BLOCK == 0:
             places = draw.integers(busy, size=BLOCK).tolist()
         place = places[number % BLOCK]
-        template = next(left[place], None)
+        template = next(remaining[place], None)
         if template is None:
             user[place] = begun % users
             session = sessions[begun % len(sessions)]
-            left[place] = iter(session[:FIRST_CLICKS] if begun < users else session)
-            template = next(left[place])
+            remaining[place] = iter(session[:FIRST_CLICKS] if begun < users else session)
+            template = next(remaining[place])
             begun += 1
         before, between, after = template
         name, time_ms = b"u%d" % user[place], int(START_MS + number * step_ms)

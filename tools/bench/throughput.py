@@ -28,8 +28,8 @@ SCORES_SAMPLED = 10_000
 
 
 def measure(context: BenchContext) -> dict:
-    """Events a second of the bare loop and, by state backend and parallelism, of the job; bytes of a user in a
-    savepoint, and of the average record; slow batches while the job took another model over."""
+    """Events per second of the bare loop and, by state backend and parallelism, of the job; bytes per user in a
+    savepoint, and of the average record; slow batches during a hot swap in the job."""
     figures: dict = {"features": context.model.features, "trees": context.model.trees}
     figures["bare_loop"] = bare_loop(context)
     clicks = context.waiting_clicks
@@ -59,7 +59,7 @@ def measure(context: BenchContext) -> dict:
 
 
 def rows(figures: dict) -> list[tuple[str, str]]:
-    """The rows of a table: what, and its figure."""
+    """The rows of a table: measurement and result."""
     bare_loop = figures["bare_loop"]
     job_rates = [
         (f"state on {name}, parallelism {parallelism}", f"{rate:,} events/s, {rate / bare_loop:.2f} of the bare loop")
@@ -76,7 +76,7 @@ def rows(figures: dict) -> list[tuple[str, str]]:
 
 
 def bare_loop(context: BenchContext) -> int:
-    """Events a second of the bare loop over the same clicks."""
+    """Events per second of the bare loop over the same clicks."""
     payloads, bundle = [value for _, value, _ in context.records], context.model.bundle
     step("Bare loop")
     rate = round(in_a_process(_bare_loop, payloads, bundle))
@@ -96,7 +96,7 @@ def reading(clicks: str, run: str, parallelism: int, backend: str = "rocksdb") -
 
 
 def steady_rate(stack: LocalStack, job: str, first: int = COUNTED_FROM, last: int = COUNTED_TO) -> int:
-    """Events a second between two marks, by the job's own counter."""
+    """Events per second between two marks, by the job's own counter."""
     return round(rate_between(lambda: job_metric(stack, job, "scored"), first, last, note))
 
 

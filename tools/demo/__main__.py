@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     keep, demonstrate = options.keep, demo_day.demonstrate if options.day else _demonstrate
     directory = STACK if keep else Path(tempfile.mkdtemp(prefix="demo-", dir=PROJECT / "build"))
     size = demo_day.CLUSTER if options.day else {}
-    stack = LocalStack(directory, prefer_default_ports=keep, report=console.print, **size)
+    stack = LocalStack(directory, prefer_default_ports=keep, log=console.print, **size)
     try:
         if any(map(is_running, stack.processes.values())):
             raise StackError(f"{directory}: a stack is already running there; stop it with `make down`")
@@ -123,13 +123,13 @@ def _demonstrate(stack: LocalStack) -> None:
 
 
 def _half_day(users: int, seed: int) -> Simulation:
-    """Simulated hours that end now, so that the job's bounds on event times hold for them."""
+    """Simulated hours that end now, so that event times are within the job's limits."""
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=HOURS)
     return Simulation(users, HOURS, seed, start, late_share=0.02)
 
 
 def _play(stack: LocalStack, settings: Settings, stream: Clickstream, outcome: DemoOutcome) -> None:
-    """Send everything and wait for the answers."""
+    """Send all clicks and wait for the answers."""
     records = list(demo_records(stream))
     backlog = max(len(records) - RATE * LIVE_SECONDS, 0)
     producer = click_producer(stack)
@@ -150,7 +150,7 @@ def _play(stack: LocalStack, settings: Settings, stream: Clickstream, outcome: D
 
 @contextmanager
 def _shown(outcome: DemoOutcome, total: int):
-    """Gives a wrapper that notes records as they are sent; meanwhile shows the results."""
+    """A wrapper that notes records as they are sent; shows the results meanwhile."""
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4, get_renderable=lambda: f"    {outcome.progress(total)}"):
             yield outcome.noted
@@ -172,11 +172,11 @@ def _explain_what_runs(stack: LocalStack) -> None:
     console.print(f"    Flink          {stack.rest_url}")
     console.print(f"    Kafka          {stack.bootstrap_servers}")
     console.print(
-        f"    more clicks    .venv/bin/python -m jobs.ops.replay --bootstrap-servers {stack.bootstrap_servers}"
+        f"    more clicks    .venv/bin/intent replay --bootstrap-servers {stack.bootstrap_servers}"
         f" --simulate users=500,hours=2,seed=3 --times shift --rate {RATE}"
     )
     console.print(
-        f"    follow scores  .venv/bin/python -m jobs.ops.peek scores dead_letters --conf {CONF.relative_to(PROJECT)}"
+        f"    follow scores  .venv/bin/intent peek scores dead_letters --conf {CONF.relative_to(PROJECT)}"
         f" --set kafka.bootstrap.servers={stack.bootstrap_servers} --follow"
     )
 

@@ -27,7 +27,7 @@ class _Identified(msgspec.Struct):
 
 @dataclass
 class DemoOutcome:
-    """What was sent and what came back so far. One thread sends, another one receives."""
+    """The records sent and received so far. One thread sends, another one receives."""
 
     dead_letter_topic: str
     sent: int = 0
@@ -40,13 +40,13 @@ class DemoOutcome:
     _last_score_at: float = 0.0
 
     def begin_live(self) -> None:
-        """From now on, latency is measured."""
+        """Measure latency from now on."""
         self._sent_at = {}
         self._live_since = time.time()
         self._scored_before = len(self.scores)
 
     def noted(self, records: Iterable[Record]) -> Iterator[Record]:
-        """The records, each noted as sent when it is taken."""
+        """Yield the records, and note each as sent when it is taken."""
         for record in records:
             self.sent += 1
             if self._sent_at is not None:
@@ -62,7 +62,7 @@ class DemoOutcome:
             self._sent_at.setdefault(event_id, time.time())  # a broken copy follows its click
 
     def received(self, topic: str, value: bytes, now: float) -> None:
-        """Take a record of the scores or dead-letters topic."""
+        """Add a record of the scores or dead-letters topic."""
         if topic == self.dead_letter_topic:
             self.dead_letters[_decode_letter(value).reason] += 1
             return
@@ -78,11 +78,11 @@ class DemoOutcome:
 
     @property
     def live_rate(self) -> float:
-        """Scores a second since begin_live."""
+        """Scores per second since begin_live."""
         return (len(self.scores) - self._scored_before) / (self._last_score_at - self._live_since)
 
     def progress(self, total: int) -> str:
-        """One line on how far it is."""
+        """One line of progress."""
         line = f"sent {self.sent:,}/{total:,}, scored {len(self.scores):,}, dead letters {self.dead_letters.total():,}"
         recent = self.latencies_ms[-500:]
         latency = f", p50 latency {np.percentile(recent, 50):.0f} ms (last {len(recent)} scores)" if recent else ""
@@ -109,7 +109,7 @@ def report(stream: Clickstream, outcome: DemoOutcome) -> dict:
 
 
 def _hottest_users(clicks: list[dict], scores: np.ndarray) -> list[dict]:
-    """The users with the highest scores, each with the events that led up to it."""
+    """The users with the highest scores, each with the last events before it."""
     hottest, seen = [], set()
     for row in np.argsort(-scores, kind="stable").tolist():
         user = clicks[row]["user_id"]
@@ -130,7 +130,7 @@ def _in_words(click: dict) -> str:
 
 
 def report_table(figures: dict) -> Group:
-    """The figures for people."""
+    """The figures as tables for the terminal."""
     latency = figures["latency_ms"]
     summary = Table(show_header=False, title="Results", title_justify="left")
     summary.add_row("Events sent", f"{figures['events']:,}")

@@ -37,7 +37,7 @@ def indented(line: str) -> None:
 def train(stream: Clickstream, training: Training, version: str, models: Path) -> Path:
     """Train on simulated clicks; returns the bundle's directory."""
     indented(f"{len(stream):,} clicks")
-    trained = train_model(simulated_examples(stream), training, version=version, report=indented)
+    trained = train_model(simulated_examples(stream), training, version=version, log=indented)
     write_bundle(models / version, trained.manifest, trained.files)
     for line in summary(trained.manifest).splitlines():
         indented(line)
@@ -64,7 +64,7 @@ class _Placed(msgspec.Struct):
 
 
 def demo_records(stream: Clickstream) -> Iterator[Record]:
-    """The clicks with their event times, some broken copies without one between them, in order of arrival."""
+    """The clicks with their event times, and some broken copies without one, in order of arrival."""
     key = None
     for value, reason in with_broken(stream.clicks(), BROKEN_SHARE):
         if reason is not None:

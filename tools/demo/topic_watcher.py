@@ -1,4 +1,4 @@
-"""Reading topics while the jobs write them, with the time at which each record arrived."""
+"""Read topics while the jobs write them, with the time at which each record arrives."""
 
 import threading
 import time
@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 from kafka import KafkaConsumer, TopicPartition
 
-#: Told of a topic, a record's value, and when it was received, in seconds since 1970.
+#: Called with a topic, a record's value, and the time at which it was received, in seconds since 1970.
 Handler = Callable[[str, bytes, float], None]
 
 
 class TopicWatcher(threading.Thread):
-    """Hands every record of some topics to a handler, from the beginning or from now, until `stop`."""
+    """Passes every record of some topics to a handler, from the beginning or from now, until `stop`."""
 
     def __init__(self, bootstrap_servers: str, topics: Sequence[str], handle: Handler, from_beginning: bool = True):
         super().__init__(daemon=True)

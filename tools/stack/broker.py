@@ -20,7 +20,7 @@ SCRAM_LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule"
 def broker_properties(
     port: int, controller_port: int, data: Path, partitions: int, sasl_port: int | None = None
 ) -> dict[str, object]:
-    """server.properties of a single node that keeps every record and coordinates with as little ceremony as it can.
+    """server.properties of a single node that keeps every record, with minimal coordination.
 
     With a `sasl_port`, clients may also come over TLS and SASL; the caller's options say with which certificate.
     """
@@ -61,7 +61,7 @@ def broker_properties(
 def format_storage(
     jars: Path, properties: Mapping[str, object], file: Path, sasl_users: Mapping[str, str] | None = None
 ) -> None:
-    """Write the properties to `file` and prepare their data directory; one that is in use already is left as it is.
+    """Write the properties to `file` and format their data directory, unless it is formatted already.
 
     `sasl_users` are passwords by name, for SCRAM-SHA-512. Raises ProcessError when Kafka refuses.
     """
@@ -79,7 +79,7 @@ def format_storage(
 
 
 def start_broker(jars: Path, properties_file: Path, log: Path, ports: Mapping[str, int]) -> Process:
-    """Start the broker; it serves a few seconds later."""
+    """Start the broker; it is ready a few seconds later."""
     logging = {"showDateTime": "true", "dateTimeFormat": "yyyy-MM-dd HH:mm:ss,SSS", "showThreadName": "false"}
     options = [f"-Dorg.slf4j.simpleLogger.{key}={value}" for key, value in logging.items()]
     command = [*_kafka(jars), f"-Xmx{HEAP}", *options, "kafka.Kafka", str(properties_file)]
@@ -93,7 +93,7 @@ def _kafka(jars: Path) -> list[str]:
 def java() -> str:
     """The java command: of JAVA_HOME when it is set, else of PATH. Raises ProcessError when there is none."""
     home = os.environ.get("JAVA_HOME")
-    found = shutil.which("java", path=f"{home}/bin" if home else None)
-    if found is None:
+    path = shutil.which("java", path=f"{home}/bin" if home else None)
+    if path is None:
         raise ProcessError(f"java not found in {home or 'PATH'}: install openjdk-17-jdk-headless or set JAVA_HOME")
-    return found
+    return path

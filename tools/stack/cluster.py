@@ -16,11 +16,11 @@ JOB_MANAGER_MEMORY = "1024m"
 
 
 def flink_home() -> Path:
-    """Where the apache-flink package has Flink's scripts and JARs."""
-    found = find_spec("pyflink")  # finds without importing: pyflink takes seconds
-    if found is None:
+    """The directory of Flink's scripts and JARs in the apache-flink package."""
+    spec = find_spec("pyflink")  # finds without importing: pyflink takes seconds
+    if spec is None:
         raise ProcessError(f"apache-flink is not installed for {sys.executable}: run `make venv`")
-    return Path(found.submodule_search_locations[0])
+    return Path(spec.submodule_search_locations[0])
 
 
 def cluster_options(
@@ -64,7 +64,7 @@ def cluster_options(
 
 
 def prepare_cluster(directory: Path, job_jars: Path, options: Mapping[str, object]) -> None:
-    """Lay out conf/, lib/ and the working directories of a cluster under `directory`."""
+    """Create conf/, lib/ and the working directories of a cluster under `directory`."""
     if " " in f"{directory}{flink_home()}":
         raise ProcessError(f"{directory}: Flink's start scripts fail on paths with spaces; use a directory without any")
     home = flink_home()
@@ -89,9 +89,9 @@ WORKER_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_
 
 
 def flink_environment(directory: Path) -> dict[str, str]:
-    """The environment in which Flink's scripts, `flink` among them, belong to the cluster under `directory`.
+    """The environment in which Flink's scripts, including `flink`, use the cluster under `directory`.
 
-    Without PYTHONPATH: Python workers import the job from the submitted wheel, not from wherever the caller stands.
+    It has no PYTHONPATH: Python workers import the job from the submitted wheel, not from the caller's directory.
     """
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("FLINK_", "PYTHONPATH"))}
     return inherited | {
@@ -126,7 +126,7 @@ def _start(directory: Path, name: str, script: str, ports: Mapping[str, int], op
 
 
 def _jars(directory: Path, pattern: str = "*.jar") -> list[Path]:
-    found = sorted(directory.resolve().glob(pattern))
-    if not found:
+    jars = sorted(directory.resolve().glob(pattern))
+    if not jars:
         raise ProcessError(f"{directory}: no {pattern} found; run `make jars`")
-    return found
+    return jars

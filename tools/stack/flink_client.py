@@ -1,4 +1,4 @@
-"""Jobs on the local cluster: submitted with `flink run`, watched and stopped over REST."""
+"""Submit jobs to the local cluster with `flink run`; watch and stop them over REST."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ from tools.stack.local_stack import LocalStack
 
 
 class JobError(RuntimeError):
-    """A job that could not be submitted, failed, or did not get where it should in time."""
+    """A job that could not be submitted, failed, or did not reach a state in time."""
 
 
 def newest_wheel() -> Path:
@@ -56,8 +56,8 @@ def wait_until_running(stack: LocalStack, job: str, timeout_seconds: float = 120
 
 def stop_with_savepoint(stack: LocalStack, job: str) -> Path:
     """Stop the job; returns the savepoint's directory."""
-    found = _flink(stack, ["stop", job], r"Savepoint completed. Path: (\S+)")
-    return Path(urlparse(found[1]).path)
+    match = _flink(stack, ["stop", job], r"Savepoint completed. Path: (\S+)")
+    return Path(urlparse(match[1]).path)
 
 
 def cancel(stack: LocalStack, job: str) -> None:
@@ -70,7 +70,7 @@ def cancel(stack: LocalStack, job: str) -> None:
 
 
 def failure(stack: LocalStack, job: str) -> str:
-    """The last failure that Flink has for the job, as it printed it."""
+    """The stack trace of the job's last failure."""
     entries = stack.rest(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]
     return entries[0]["stacktrace"] if entries else "no exception recorded"
 
@@ -85,7 +85,7 @@ def wait_for(condition: Callable[[], bool], timeout_seconds: float, what: str, p
 
 
 def _flink(stack: LocalStack, arguments: Sequence[str], expected: str) -> re.Match:
-    """Run the `flink` command; returns the match of `expected` in what it printed, raises JobError without one."""
+    """Run the `flink` command; returns the match of `expected` in its output. Raises JobError if there is none."""
     ran = subprocess.run(
         [str(stack.flink), *arguments],
         cwd=stack.directory,
@@ -94,7 +94,7 @@ def _flink(stack: LocalStack, arguments: Sequence[str], expected: str) -> re.Mat
         text=True,
         check=False,
     )
-    found = re.search(expected, ran.stdout)
-    if ran.returncode != 0 or not found:
+    match = re.search(expected, ran.stdout)
+    if ran.returncode != 0 or not match:
         raise JobError(f"flink {arguments[0]} failed (exit code {ran.returncode}):\n{ran.stdout}{ran.stderr}")
-    return found
+    return match

@@ -6,15 +6,15 @@ TIMEOUT_SECONDS = 10
 
 
 def get_text(port: int, path: str) -> str:
-    """What the server at a port answers at a path.
+    """The response of the server at a port to a GET request for a path.
 
-    Raises OSError, also for a status of 400 and above, and HTTPException for what is not HTTP.
+    Raises OSError, also for a status of 400 and above, and HTTPException for a response that is not HTTP.
     """
     return _ask("GET", port, path)
 
 
 def patch(port: int, path: str) -> None:
-    """Tell the server at a port to change what is at a path; raises as get_text does."""
+    """Send a PATCH request for a path to the server at a port; raises like get_text."""
     _ask("PATCH", port, path)
 
 

@@ -30,7 +30,7 @@ PORTS = range(20_000, 32_000)
 
 
 class StackError(RuntimeError):
-    """The stack is not in a state for what was asked; the message is one line that says what to do."""
+    """The stack is not in the state that an operation needs; the message is one line with the remedy."""
 
 
 class LocalStack:
@@ -39,8 +39,8 @@ class LocalStack:
     `options` are Flink options over those of `flink_cluster.cluster_options`, `job_jars` what is in the cluster's lib/
     beside Flink's own, `broker_options` Kafka's over those of `kafka_broker.broker_properties`. With `sasl_users`
     (passwords by name) the broker also listens for SASL over TLS. Ports are picked when a service first starts: Kafka's
-    9092 and Flink's 8081 where free and wanted, else any free one. They stay the same while the stack is up. Methods
-    that start something return when it is ready, and raise ProcessError when it does not get there.
+    9092 and Flink's 8081 where free and preferred, else any free one. They stay the same while the stack is up. Methods
+    that start something return when it is ready, and raise ProcessError if it does not become ready.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class LocalStack:
         broker_options: Mapping[str, object] | None = None,
         sasl_users: Mapping[str, str] | None = None,
         prefer_default_ports: bool = False,
-        report: Callable[[str], None] = print,
+        log: Callable[[str], None] = print,
     ):
         self.directory = directory.resolve()
         self._task_managers = task_managers
@@ -68,7 +68,7 @@ class LocalStack:
         self._broker_options = dict(broker_options or {})
         self._sasl_users = dict(sasl_users or {})
         self._prefer_default_ports = prefer_default_ports
-        self._report = report
+        self._log = log
         self._record = self.directory / "stack.json"
         self.processes = _read_record(self._record)
 
@@ -99,7 +99,7 @@ class LocalStack:
         self._forget(*self.processes)
 
     def start_broker(self) -> None:
-        """Start the broker; after kill_broker on the same port and data."""
+        """Start the broker; after kill_broker, on the same port and data."""
         before = self.processes.get("broker")
         if before and is_running(before):
             raise StackError(f"{self.directory}: the broker is already running (pid {before.pid})")
@@ -135,7 +135,7 @@ class LocalStack:
             self._await_task_manager(task_manager)
 
     def start_task_manager(self) -> Process:
-        """Start one more TaskManager, or one in the place of another that is gone."""
+        """Start one more TaskManager, or a replacement of one that has ended."""
         started = self._launch_task_manager()
         self._await_task_manager(started)
         return started
@@ -169,7 +169,7 @@ class LocalStack:
 
     @property
     def sasl_servers(self) -> str:
-        """Where the broker listens for SASL over TLS."""
+        """The address of the broker's listener for SASL over TLS."""
         return f"127.0.0.1:{self._get('broker').ports['sasl']}"
 
     @property
@@ -214,7 +214,7 @@ class LocalStack:
     def _await(self, what: str, process: Process, ready: Callable[[], bool]) -> None:
         began = monotonic()
         wait_until(ready, process, READY_SECONDS)
-        self._report(f"    {what} ready after {monotonic() - began:.1f} s (pid {process.pid})")
+        self._log(f"    {what} ready after {monotonic() - began:.1f} s (pid {process.pid})")
 
     def _broker_ports(self) -> dict[str, int]:
         ports = {"kafka": self._free_port(9092), "controller": self._free_port()}

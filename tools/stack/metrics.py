@@ -10,20 +10,20 @@ NOT_PLAIN = re.compile(r"[^a-zA-Z0-9:_]")
 
 
 def job_metric(stack: LocalStack, job: str, name: str, **labels: str) -> int:
-    """The sum of a metric of the functions, such as `scored`, over all workers of a job, where it has these labels."""
+    """The sum of a metric of the functions, such as `scored`, with these labels over all workers of a job."""
     return _sum(_samples(stack, job, name), **labels)
 
 
 def job_buckets(stack: LocalStack, job: str, name: str, *bounds: str) -> list[int]:
-    """How many values of a metric such as `predict_ms` were at most each of the bounds, all as of one moment."""
+    """The number of values of a metric such as `predict_ms` at most each of the bounds, all at the same moment."""
     samples = list(_samples(stack, job, f"{name}_bucket"))
     return [_sum(samples, le=bound) for bound in bounds]
 
 
 def records_read(stack: LocalStack, job: str) -> int:
-    """How many records the sources of a job have read since its start."""
+    """The number of records that the sources of a job have read since its start."""
     samples = _samples(stack, job, "operator_numRecordsIn")
-    return sum(value for found, value in samples if 'operator_name="Source:' in found)
+    return sum(value for labels, value in samples if 'operator_name="Source:' in labels)
 
 
 def _samples(stack: LocalStack, job: str, name: str) -> Iterator[tuple[str, int]]:
@@ -37,5 +37,5 @@ def _samples(stack: LocalStack, job: str, name: str) -> Iterator[tuple[str, int]
 
 def _sum(samples: Iterable[tuple[str, int]], **labels: str) -> int:
     # As Flink's reporter writes values: a version's hyphen, the plus of +Inf.
-    wanted = [f'{label}="{NOT_PLAIN.sub("_", value)}"' for label, value in labels.items()]
-    return sum(value for found, value in samples if all(label in found for label in wanted))
+    expected = [f'{label}="{NOT_PLAIN.sub("_", value)}"' for label, value in labels.items()]
+    return sum(value for sample_labels, value in samples if all(label in sample_labels for label in expected))

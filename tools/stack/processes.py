@@ -22,7 +22,7 @@ _children: list[subprocess.Popen] = []  # Python warns of a Popen that is droppe
 
 
 class ProcessError(RuntimeError):
-    """A process did not do what it was started for; the message has the end of its log and where the log is."""
+    """A process failed to start or to stay up; the message has the end of its log and the path of the log."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def start(
     environment: Mapping[str, str],
     ports: Mapping[str, int],
 ) -> Process:
-    """Start `command` in `directory`, out of reach of the Ctrl-C of this terminal, its output appended to `log`."""
+    """Start `command` in `directory`, protected from Ctrl-C in this terminal, with its output appended to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     marker = f"{name}-{os.urandom(8).hex()}"
     with log.open("ab") as output:
@@ -67,24 +67,24 @@ def is_running(process: Process) -> bool:
 
 
 def kill(process: Process) -> None:
-    """End the process at once, as a crash would; what it started is left to notice by itself."""
-    found = _find(process)
-    if found is not None:
-        _signal(found.kill)
-        _wait([found], GRACE_SECONDS)
+    """End the process at once, as a crash would; its child processes are not ended."""
+    running = _find(process)
+    if running is not None:
+        _signal(running.kill)
+        _wait([running], GRACE_SECONDS)
 
 
 def stop(processes: Iterable[Process], grace_seconds: float = GRACE_SECONDS) -> None:
-    """Ask the processes to end; after the grace, end them and everything they started that is still there."""
+    """Ask the processes to end; after the grace period, kill them and all their descendants that still run."""
     processes = list(processes)
-    found = [running for process in processes if (running := _find(process)) is not None]
-    for running in found:
+    alive = [running for process in processes if (running := _find(process)) is not None]
+    for running in alive:
         _signal(running.terminate)
-    _wait(found, grace_seconds)
-    left = _descendants({process.marker for process in processes})
-    for running in left:
+    _wait(alive, grace_seconds)
+    remaining = _descendants({process.marker for process in processes})
+    for running in remaining:
         _signal(running.kill)
-    _wait(left, GRACE_SECONDS)
+    _wait(remaining, GRACE_SECONDS)
 
 
 def wait_until(ready: Callable[[], bool], process: Process, timeout_seconds: float) -> None:
@@ -106,12 +106,12 @@ def log_tail(process: Process, lines: int = 15) -> str:
 
 def _find(process: Process) -> psutil.Process | None:
     try:
-        found = psutil.Process(process.pid)
+        candidate = psutil.Process(process.pid)
         # psutil derives the creation time from the boot time, which a clock correction moves a little.
-        same = abs(found.create_time() - process.created) < 2
+        same = abs(candidate.create_time() - process.created) < 2
     except psutil.NoSuchProcess:
         return None
-    return found if same and _is_alive(found) else None
+    return candidate if same and _is_alive(candidate) else None
 
 
 def _is_alive(process: psutil.Process) -> bool:
@@ -130,16 +130,16 @@ def _wait(processes: list[psutil.Process], seconds: float) -> None:
 
 
 def _descendants(markers: set[str]) -> list[psutil.Process]:
-    found = []
+    descendants = []
     for candidate in psutil.process_iter():
         try:
             if candidate.environ().get(MARKER) in markers:
-                found.append(candidate)
+                descendants.append(candidate)
         except psutil.Error:  # ended meanwhile, or another user's
             continue
-    return found
+    return descendants
 
 
 def _signal(send: Callable[[], None]) -> None:
-    with suppress(psutil.NoSuchProcess):  # ended by itself: what was wanted
+    with suppress(psutil.NoSuchProcess):  # ended by itself
         send()

@@ -1,4 +1,4 @@
-"""Where a model comes from: the time of its data, the code and the libraries that made it."""
+"""Provenance of a model: the time range of its data, the commit of the code, the versions of the libraries."""
 
 import subprocess
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ LIBRARIES = ("xgboost-cpu", "lightgbm", "onnx", "onnxruntime", "numpy", "scikit-
 
 
 def window_of(time_ms: np.ndarray) -> TrainingWindow:
-    """From the first to the last of the event times, int64[n]."""
+    """The window from the first to the last of the event times, int64[n]."""
     start, end = (datetime.fromtimestamp(int(time) / 1000, UTC) for time in (time_ms.min(), time_ms.max()))
     return TrainingWindow(start, end)
 
@@ -21,14 +21,14 @@ def window_of(time_ms: np.ndarray) -> TrainingWindow:
 def git_commit() -> str | None:
     """The commit of the code, None outside a checkout."""
     try:
-        ran = subprocess.run(
+        process = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
         return None
-    return ran.stdout.strip() if ran.returncode == 0 else None
+    return process.stdout.strip() if process.returncode == 0 else None
 
 
 def library_versions() -> dict[str, str]:
-    """Of the libraries that a model's bytes depend on."""
+    """The versions of the libraries that a model's bytes depend on."""
     return {name: installed(name) for name in LIBRARIES}

@@ -1,4 +1,4 @@
-"""What a bundle tells of normal: distributions to see drift by, and rows to warm up and check a model with."""
+"""Reference data of a bundle: distributions for drift detection, and rows to warm up and check the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ CLUSTERED_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class Sampling:
-    """Where n rows come from: user int64[n], time_ms int64[n]; and for how many events each stands, float[n]."""
+    """User int64[n], time_ms int64[n] and weight float[n] (the number of events each stands for) of n rows."""
 
     user: np.ndarray
     time_ms: np.ndarray
@@ -35,9 +35,9 @@ class Sampling:
 def reference_distributions(
     names: Sequence[str], features: np.ndarray, of_features: Sampling, score: np.ndarray, of_score: Sampling
 ) -> bytes:
-    """JSON of a udfs.measurement.drift.Reference: of features float32[n, names], and of scores float[m] of other rows.
+    """JSON of a udfs.measurement.drift.Reference for features float32[n, names] and scores float[m] of other rows.
 
-    The scores are of rows that the model was not fitted to, because scores of the others are too sure.
+    The scores are of rows that the model was not fitted to, because the model overfits those it was fitted to.
     """
     clusters = _Clusters(of_features)
     distributions = {
@@ -73,7 +73,7 @@ def _distribution(values: np.ndarray, clusters: _Clusters, code: bool) -> Distri
     category = np.where(is_known, np.searchsorted(edges, values, side="right"), len(edges) + 1)
     totals = np.bincount(category, weight, minlength=len(edges) + 2)
     known_total = totals[:-1].sum()
-    effect, degrees, noise = _chance(category, totals / totals.sum(), clusters)
+    effect, degrees, noise = _design_effect(category, totals / totals.sum(), clusters)
     return Distribution(
         edges=edges.tolist(),
         shares=(totals[:-1] / (known_total or 1)).tolist(),
@@ -89,7 +89,7 @@ def _distribution(values: np.ndarray, clusters: _Clusters, code: bool) -> Distri
 
 
 def _edges(known: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Where the deciles are, each halfway to the next smaller value, so that no value is on an edge."""
+    """The deciles, each moved halfway to the next smaller value, so that no value is on an edge."""
     distinct = np.unique(known)
     if len(distinct) < 2:
         return np.empty(0)
@@ -99,10 +99,10 @@ def _edges(known: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return (distinct[places - 1] + distinct[places]) / 2
 
 
-def _chance(category: np.ndarray, shares: np.ndarray, clusters: _Clusters) -> tuple[float, float, float]:
-    """Design effect and degrees of freedom of a sample of such events, and the index that these rows make by chance.
+def _design_effect(category: np.ndarray, shares: np.ndarray, clusters: _Clusters) -> tuple[float, float, float]:
+    """Design effect and degrees of freedom of a sample of such events, and the null expectation of these rows' index.
 
-    See udfs.measurement.drift. Where there is one category, the design effect is that of a value which each user keeps.
+    See udfs.measurement.drift. With a single category, the design effect is that of a value that each user keeps.
     """
     category, weight = category[clusters.rows], clusters.weight[clusters.rows]
     total = weight.sum()
@@ -122,7 +122,7 @@ def _chance(category: np.ndarray, shares: np.ndarray, clusters: _Clusters) -> tu
 
 
 def _scatter(category: np.ndarray, weight: np.ndarray, cluster: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """The sum over clusters of z z', where z[b] is a cluster's weight in category b less what its share would be."""
+    """The sum over clusters of z z', where z[b] is a cluster's weight in category b minus its expected weight."""
     counts = csr_array((weight, (cluster, category)), shape=(cluster.max() + 1, len(shares)))
     totals = counts.sum(1)
     crossed = np.outer(counts.T @ totals, shares)
@@ -130,7 +130,7 @@ def _scatter(category: np.ndarray, weight: np.ndarray, cluster: np.ndarray, shar
 
 
 def warm_up_rows(names: Sequence[str], features: np.ndarray, probability: np.ndarray, seed: int) -> bytes:
-    """JSON: some rows with the scores that the model has to give them; null is a missing value."""
+    """JSON of some rows and the scores that the model must reproduce; null is a missing value."""
     size = min(WARM_UP_ROWS, len(features))
     rows = np.sort(np.random.default_rng(seed).choice(len(features), size, replace=False))
     values = [[None if value != value else value for value in row] for row in features[rows].tolist()]

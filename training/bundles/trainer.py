@@ -1,4 +1,4 @@
-"""Training a model on examples, and measuring it on a holdout that nothing before has looked at."""
+"""Training of a model on examples, and its evaluation on a holdout that no earlier step has seen."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,7 +12,7 @@ from training.bundles.writer import describe_model
 from training.data.examples import Examples
 from training.data.split import checked, split_at, split_by_time, split_by_user, user_folds
 from training.evaluation.holdout import Evaluation, evaluate, manifest_metrics
-from training.modeling.base import ServedModel
+from training.modeling.family import ServedModel
 from training.modeling.model_selection import TrainingRows, scored
 from training.modeling.onnx_export import certify, export
 from training.modeling.pipeline import select_and_fit
@@ -24,7 +24,7 @@ from udfs.models.bundle import EXPORT_FILE, WARM_UP_FILE, Manifest, find_model_f
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A manifest and the files it lists, as `write_bundle` takes them, and what came of the evaluation."""
+    """A manifest and the files it lists, as `write_bundle` takes them, and the evaluation."""
 
     manifest: Manifest
     files: dict[str, bytes]
@@ -45,18 +45,18 @@ def train_model(
     label: Label = CONVERTED,
     propensity: np.ndarray | None = None,
     version: str | None = None,
-    report: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     holdout_from_ms: int | None = None,
 ) -> TrainedModel:
-    """Train on some of the examples, whose features include those of the settings, and evaluate on the others.
+    """Train on some of the examples, whose features include those of the settings, and evaluate on the holdout.
 
-    The others are those from `holdout_from_ms` on; without it the settings choose. `propensity` float64[examples] is
-    the true chance of the label, where it is known; then the best AUC that was possible is told. `report` is told of
-    progress, a line at a time. Raises SplitError when a part lacks a class.
+    The holdout has the events from `holdout_from_ms` on; without it the settings choose. `propensity` float64[examples]
+    is the true probability of the label, if known; the evaluation then has the best possible AUC. `log` is called with
+    lines of progress. Raises SplitError when a part lacks a class.
     """
     # With another number of threads a sum is added up in another order, and the bytes would depend on the machine.
     with threadpool_limits(training.threads):
-        return _train(examples, training, label, propensity, version, report, holdout_from_ms)
+        return _train(examples, training, label, propensity, version, log, holdout_from_ms)
 
 
 def _train(
@@ -65,23 +65,23 @@ def _train(
     label: Label,
     propensity: np.ndarray | None,
     version: str | None,
-    report: Callable[[str], None],
+    log: Callable[[str], None],
     holdout_from_ms: int | None,
 ) -> TrainedModel:
-    rows, holdout = _split(examples, training, label, report, holdout_from_ms)
+    rows, holdout_rows = _split(examples, training, label, log, holdout_from_ms)
     fold = user_folds(examples, rows, training.folds, training.seed)
     for number in range(training.folds):
         checked(examples, rows[fold == number], f"fold {number + 1} of {training.folds}")
-    everything = TrainingRows.of(examples, rows, fold, training.balance)
-    fit = select_and_fit(everything, examples.names, training, report)
+    train_rows = TrainingRows.of(examples, rows, fold, training.balance)
+    fit = select_and_fit(train_rows, examples.names, training, log)
 
-    report("measuring on the holdout")
-    left = examples.take(holdout)
-    matrix = np.ascontiguousarray(left.features[:, fit.columns])
-    best_possible = None if propensity is None else scored(left, propensity[holdout]).roc_auc_of_all()
-    evaluation = evaluate(fit, everything, left, matrix, training, label, best_possible)
+    log("measuring on the holdout")
+    holdout = examples.take(holdout_rows)
+    matrix = np.ascontiguousarray(holdout.features[:, fit.columns])
+    best_possible = None if propensity is None else scored(holdout, propensity[holdout_rows]).roc_auc_of_all()
+    evaluation = evaluate(fit, train_rows, holdout, matrix, training, label, best_possible)
     if evaluation.unused:
-        report(f"features with one value or none in this data: {len(evaluation.unused)}, named in the report")
+        log(f"features with one value or none in this data: {len(evaluation.unused)}, named in the report")
     model = fit.model.content()
     exported = export(fit.model.file, model, len(fit.columns))
     certificate = certify(fit.model.predict, exported, matrix, fit.model.splits())
@@ -90,7 +90,7 @@ def _train(
         fit.model.file: model,
         EXPORT_FILE: exported,
         REFERENCE_FILE: reference_distributions(
-            names, fit.data.features, Sampling.of(examples, rows), evaluation.probability, Sampling.of(left)
+            names, fit.data.features, Sampling.of(examples, rows), evaluation.probability, Sampling.of(holdout)
         ),
         WARM_UP_FILE: warm_up_rows(names, matrix, evaluation.probability, training.seed),
     }
@@ -100,7 +100,7 @@ def _train(
         training.history_length,
         label,
         window_of(examples.time_ms[rows]),
-        manifest_metrics(evaluation, _buyers(examples, holdout)),
+        manifest_metrics(evaluation, _positive_users(examples, holdout_rows)),
         version,
         rows=evaluation.rows,
         seed=training.seed,
@@ -112,9 +112,9 @@ def _train(
 
 
 def _split(
-    examples: Examples, training: Training, label: Label, report: Callable[[str], None], holdout_from_ms: int | None
+    examples: Examples, training: Training, label: Label, log: Callable[[str], None], holdout_from_ms: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train with, and rows of the holdout."""
+    """The rows to train with and the rows of the holdout."""
     if holdout_from_ms is not None:
         rows, holdout = split_at(examples, holdout_from_ms, label.horizon_ms)
     elif training.holdout == "user":
@@ -123,10 +123,11 @@ def _split(
         rows, holdout = split_by_time(examples, training.holdout_share, label.horizon_ms)
     for name, part in (("training", rows), ("holdout", holdout)):
         rate = np.average(examples.labels[part], weights=examples.weight[part])
-        report(f"{name}: {len(part)} events, {rate:.2%} positive, of {_buyers(examples, part)} users with a positive")
+        users = _positive_users(examples, part)
+        log(f"{name}: {len(part)} events, {rate:.2%} positive, of {users} users with a positive")
     return rows, holdout
 
 
-def _buyers(examples: Examples, rows: np.ndarray) -> int:
-    """How many users have a positive label: what an AUC's accuracy depends on, more than the number of events."""
+def _positive_users(examples: Examples, rows: np.ndarray) -> int:
+    """The number of users with a positive label, on which the accuracy of an AUC depends more than on the events."""
     return len(np.unique(examples.user[rows][examples.labels[rows]]))

@@ -1,4 +1,4 @@
-"""Writing a model bundle: whole or not at all."""
+"""Writing of model bundles, atomically."""
 
 import os
 import re
@@ -43,7 +43,7 @@ def describe_model(
     version: str | None = None,
     **more: Any,
 ) -> Manifest:
-    """The manifest of a bundle's files, a model's among them, that were made just now; `more` are its other fields.
+    """Make the manifest for a bundle's files, including the model; `more` are its other fields.
 
     The version is by default the end of the training window and the first digits of the model's hash.
     """
@@ -64,7 +64,7 @@ def describe_model(
 
 
 def write_bundle(directory: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
-    """Write a bundle that `load_bundle` accepts, in one step as seen from outside.
+    """Write a bundle that `load_bundle` accepts, atomically.
 
     Raises BundleError when the directory exists already or the bundle would be refused, OSError when it can't be
     written.

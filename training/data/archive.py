@@ -1,4 +1,4 @@
-"""Reading recorded clicks and profile updates for training, in parts that workers read side by side.
+"""Reading of recorded clicks and profile updates for training, in parts for parallel workers.
 
 An archive is Parquet with the accepted records' own bytes and Kafka's timestamp, partition and offset. Other files
 (CSV, JSON Lines, Parquet) become click records by a mapping, as in jobs/replay; their rows stand for the offsets of one
@@ -28,7 +28,7 @@ _COLUMNS = ["payload", "record_time", "source_partition", "source_offset"]
 
 
 class Arrived(NamedTuple):
-    """When the records arrived that are wanted, by Kafka's timestamps, both ends included."""
+    """A range of arrival times by Kafka's timestamps, both ends included."""
 
     first_ms: int
     last_ms: int
@@ -36,13 +36,13 @@ class Arrived(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """What one worker reads in one go."""
+    """A part of the data, read by one worker."""
 
     path: Path
     number: int  # of the file, in order of arrival
-    row_groups: tuple[int, ...] | None = None  # of an archive's file; None: a file that is no archive
+    row_groups: tuple[int, ...] | None = None  # of a file of an archive; None: any other file
     mapping: ClickMapping | None = None
-    arrived: Arrived | None = None  # the other records of these row groups are left out
+    arrived: Arrived | None = None  # other records of these row groups are skipped
 
     @property
     def is_archive(self) -> bool:
@@ -50,7 +50,7 @@ class Part:
 
 
 class Batch(NamedTuple):
-    """n records in order; `arrival_ms` is None where the file does not tell."""
+    """n records in order; `arrival_ms` is None if the file has no arrival times."""
 
     keys: list[bytes | None]
     payloads: list[bytes | None]
@@ -60,7 +60,9 @@ class Batch(NamedTuple):
 
 
 def find_parts(data: Path, mapping: ClickMapping | None = None, arrived: Arrived | None = None) -> list[Part]:
-    """The parts of a file, or of all files under a directory, by name; of an archive, what arrived in a time.
+    """Find the parts of a file, or of all files under a directory in order of name.
+
+    Of an archive, `arrived` selects the row groups with records in that range.
 
     Raises SourceError.
     """
@@ -76,18 +78,18 @@ def find_parts(data: Path, mapping: ClickMapping | None = None, arrived: Arrived
             parts += row_group_parts(file, number, metadata.num_row_groups)
         else:
             ranges = [_arrivals(file, metadata, group) for group in range(metadata.num_row_groups)]
-            found = [
+            groups = [
                 n for n, (first, last) in enumerate(ranges) if first <= arrived.last_ms and last >= arrived.first_ms
             ]
-            parts += [Part(file, number, tuple(some), None, arrived) for some in _batched(found)]
+            parts += [Part(file, number, tuple(batch), None, arrived) for batch in _batched(groups)]
     return parts
 
 
 def newest_arrival_ms(archive: Path) -> int:
-    """When the newest record of an archive arrived, by the footers of its files. Raises SourceError where none is."""
+    """The arrival time of an archive's newest record, from the footers of its files. Raises SourceError for none."""
     files, newest = find_files(archive), -1
     days = {file.parent.name for file in files}
-    if all(day.startswith("day=") for day in days):  # of the arrival: the others can't have it
+    if all(day.startswith("day=") for day in days):  # of arrival: the newest record is in the last one
         files = [file for file in files if file.parent.name == max(days)]
     for file in files:
         metadata = _archive_metadata(file)
@@ -100,7 +102,7 @@ def newest_arrival_ms(archive: Path) -> int:
 
 
 def _arrivals(file: Path, metadata: pq.FileMetaData, group: int) -> Arrived:
-    """The first and the last arrival in a row group, from its statistics, or from the rows where there are none."""
+    """The first and the last arrival in a row group, from its statistics or, if it has none, from its rows."""
     names, unit = metadata.schema.names, metadata.schema.to_arrow_schema().field("record_time").type.unit
     column = metadata.row_group(group).column(names.index("record_time"))
     statistics = column.statistics
@@ -116,10 +118,10 @@ def _batched(groups: list[int]) -> list[list[int]]:
 
 
 def find_files(data: Path) -> list[Path]:
-    """The file, or all files under the directory but hidden ones, by name. Raises SourceError when there is none."""
+    """The file, or all files under the directory except hidden ones, by name. Raises SourceError for none."""
     if not data.exists():
         raise SourceError(f"{data}: no such file or directory")
-    hidden = (".", "_")  # what Flink and Spark have not finished, or keep beside the data
+    hidden = (".", "_")  # unfinished files and metadata of Flink and Spark
     files = [data] if data.is_file() else sorted(
         file
         for file in data.rglob("*")
@@ -131,12 +133,12 @@ def find_files(data: Path) -> list[Path]:
 
 
 def row_group_parts(file: Path, number: int, groups: int) -> list[Part]:
-    """A Parquet file with so many row groups, cut into parts."""
-    return [Part(file, number, tuple(some)) for some in _batched(list(range(groups)))]
+    """Split a Parquet file with a number of row groups into parts."""
+    return [Part(file, number, tuple(batch)) for batch in _batched(list(range(groups)))]
 
 
 def _archive_metadata(file: Path) -> pq.FileMetaData | None:
-    """What a file of an archive says of itself; None for another file."""
+    """The Parquet metadata of a file of an archive; None for any other file."""
     if file.suffix not in (".parquet", ""):  # Flink names its files without a suffix
         return None
     metadata = parquet_metadata(file, str(file))
@@ -150,7 +152,7 @@ def read_part(part: Part) -> Iterator[Batch]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what Parquet raises for a broken file into SourceError, a line that names it."""
+    """Turn the errors of a broken Parquet file into SourceError, in one line that names the file."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -164,8 +166,8 @@ def _archive_batches(part: Part) -> Iterator[Batch]:
         for batch in file.iter_batches(BATCH_ROWS, row_groups=list(part.row_groups), columns=names):
             times = _milliseconds(batch.column("record_time"))
             if part.arrived is not None:
-                wanted = (part.arrived.first_ms <= times) & (times <= part.arrived.last_ms)
-                batch, times = batch.filter(pa.array(wanted)), times[wanted]
+                in_range = (part.arrived.first_ms <= times) & (times <= part.arrived.last_ms)
+                batch, times = batch.filter(pa.array(in_range)), times[in_range]
             size = batch.num_rows
             keys = batch.column("record_key").to_pylist() if "record_key" in names else [None] * size
             yield Batch(

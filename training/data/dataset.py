@@ -1,4 +1,4 @@
-"""From clicks and profile updates to a feature matrix: what the job computes event by event, for a whole file at once.
+"""Batch computation, from clicks and profile updates, of the features that the job computes event by event.
 
 Clicks are laid out by user and, within a user, in order of arrival. A row is then a slice of that one array: nothing is
 copied, and nothing that arrived later can be seen.
@@ -31,8 +31,8 @@ class Clicks:
     user: np.ndarray  # int64[n], codes
     records: np.ndarray  # EVENT[n]
     arrival_ms: np.ndarray  # int64[n]
-    positions: np.ndarray  # int64[n]: which of the payloads each one is
-    rejected: Counter  # how many payloads were rejected, by reason
+    positions: np.ndarray  # int64[n], index into the payloads
+    rejected: Counter  # number of rejected payloads, by reason
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ProfileUpdates:
 
 @dataclass(frozen=True)
 class Dataset:
-    """n events to score, by user and arrival, with all that `FeatureComputer.compute` needs."""
+    """n events to score, by user and arrival, with the arguments of `FeatureComputer.compute`."""
 
     user_ids: list[str]  # of the users, by code
     user: np.ndarray  # int64[n], codes
@@ -57,7 +57,7 @@ class Dataset:
     lifetime_events: np.ndarray  # int64[n]
     first_seen_ms: np.ndarray  # int64[n]
     profiles: np.ndarray  # PROFILE[n]
-    positions: np.ndarray  # int64[n]: which of the payloads each row is
+    positions: np.ndarray  # int64[n], index into the payloads
 
     def features(self, computer: FeatureComputer, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """The feature matrix float32[k, features] of all rows, or of the k rows selected."""
@@ -76,8 +76,8 @@ def read_clicks(
 ) -> Clicks:
     """Decode click records, given in order of arrival, as the job does.
 
-    `arrival_ms` int64 is when each of the payloads arrived: Kafka's timestamp, to which the limits relate. Without it,
-    the newest event time so far stands in for it, and any time is accepted.
+    `arrival_ms` int64 has the arrival of each payload: Kafka's timestamp, to which the limits relate. Without it, the
+    newest event time so far is used instead, and any event time is accepted.
     """
     decode = ClickDecoder(ANY_TIME if arrival_ms is None else limits).decode
     codes: dict[str, int] = {}
@@ -107,7 +107,7 @@ class _Stamp(msgspec.Struct):
 
 
 def read_profiles(payloads: Iterable[bytes]) -> ProfileUpdates:
-    """Decode profile records; `updated_at`, in milliseconds, says since when one holds: 0 (always) by default."""
+    """Decode profile records; each is valid from its `updated_at`, in milliseconds, by default 0 (always)."""
     payloads = list(payloads)
     return read_profile_batch([None] * len(payloads), payloads)
 
@@ -115,7 +115,7 @@ def read_profiles(payloads: Iterable[bytes]) -> ProfileUpdates:
 def read_profile_batch(
     keys: Sequence[bytes | None], payloads: Sequence[bytes | None], arrival_ms: np.ndarray | None = None
 ) -> ProfileUpdates:
-    """Decode profile records as the job does; they hold since `arrival_ms` int64, without it since `updated_at`."""
+    """Decode profile records as the job does; valid from `arrival_ms` int64 or, without it, from `updated_at`."""
     stamp = msgspec.json.Decoder(_Stamp).decode
     decoded = ProfileDecoder().decode(keys, payloads)
     user_ids, updated_ms, profiles, rejected = [], [], [], Counter()
@@ -139,7 +139,7 @@ NO_UPDATES = read_profiles([])
 
 
 def arrange(clicks: Clicks, updates: ProfileUpdates = NO_UPDATES, history_length: int = 64) -> Dataset:
-    """Lay out clicks by user and say, for each of them, what the job would know when it arrived."""
+    """Order clicks by user, and add to each the state that the job would have at its arrival."""
     order = np.argsort(clicks.user, kind="stable")
     user, records, arrival_ms = clicks.user[order], clicks.records[order], clicks.arrival_ms[order]
     index = np.arange(len(user))
@@ -167,7 +167,7 @@ def largest_so_far(group: np.ndarray, values: np.ndarray) -> np.ndarray:
 def smallest_so_far(group: np.ndarray, values: np.ndarray) -> np.ndarray:
     """The running minimum within each group; groups are numbered upwards."""
     distinct, rank = np.unique(values, return_inverse=True)
-    # Every group's numbers lie below the ones of the group before, so that the minimum starts anew with it.
+    # Every group's numbers lie below those of the previous group, so the minimum restarts with each group.
     floor = -group * len(distinct)
     return distinct[np.minimum.accumulate(floor + rank) - floor]
 
@@ -175,7 +175,7 @@ def smallest_so_far(group: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _newest_update(
     user_ids: list[str], user: np.ndarray, arrival_ms: np.ndarray, updates: ProfileUpdates
 ) -> np.ndarray:
-    """Which update each event sees, int64[n]: its user's last one by its arrival, that moment included; -1 for none."""
+    """The index of the update that each event sees, int64[n]: its user's last one up to its arrival; -1 for none."""
     codes = {user_id: code for code, user_id in enumerate(user_ids)}
     update_user = np.array([codes.get(user_id, -1) for user_id in updates.user_ids], np.int64)
     m, n = len(update_user), len(user)
@@ -183,7 +183,7 @@ def _newest_update(
     is_event = np.arange(m + n) >= m
     order = np.lexsort((is_event, np.concatenate([updates.updated_ms, arrival_ms]), users))
     place = np.maximum.accumulate(np.where(is_event[order], -1, np.arange(m + n)))
-    found = (place >= 0) & (users[order[place]] == users[order])
+    has_update = (place >= 0) & (users[order[place]] == users[order])
     newest = np.empty(m + n, np.int64)
-    newest[order] = np.where(found, order[place], -1)
+    newest[order] = np.where(has_update, order[place], -1)
     return newest[m:]

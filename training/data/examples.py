@@ -20,7 +20,7 @@ class Examples:
     names: tuple[str, ...]  # of the k features
     features: np.ndarray  # float32[n, k]
     labels: np.ndarray  # bool[n]
-    weight: np.ndarray  # float32[n]: how many events a row stands for, above 1 where others like it were left out
+    weight: np.ndarray  # float32[n]: events that a row stands for, above 1 after negative downsampling
     user: np.ndarray  # int64[n], index into user_ids
     time_ms: np.ndarray  # int64[n]
     partition: np.ndarray  # int64[n], of the source
@@ -34,7 +34,7 @@ class Examples:
         return len(self.labels)
 
     def take(self, rows: np.ndarray) -> "Examples":
-        """Only some rows; events and users stay."""
+        """Select rows; events and users stay."""
         return replace(self, **{name: getattr(self, name)[rows] for name in ROW_FIELDS})
 
 
@@ -42,10 +42,12 @@ SHARED_FIELDS = ("events", "user_ids")
 ROW_FIELDS = tuple(field.name for field in fields(Examples) if field.name not in ("names", *SHARED_FIELDS))
 
 
-def thinned(labels: np.ndarray, weight: np.ndarray, negative_share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to keep, all positives and by chance a share of the negatives, and the weights of those rows.
+def downsample_negatives(
+    labels: np.ndarray, weight: np.ndarray, negative_share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the rows to keep: all positives and a random share of the negatives. Returns the rows and their weights.
 
-    A negative then weighs as much as those that it stands for, so that rates and probabilities stay right.
+    A kept negative has the weight of the negatives that it stands for, so that rates and probabilities stay unbiased.
     """
     drawn = np.random.default_rng(seed).random(len(labels)) < negative_share
     rows = np.flatnonzero(labels | drawn)
@@ -53,10 +55,10 @@ def thinned(labels: np.ndarray, weight: np.ndarray, negative_share: float, seed:
     return rows, kept.astype(np.float32)
 
 
-def share_that_fits(examples: int, positives: int, share: float, most: int) -> float:
-    """The share of the negatives to keep: the wanted one, or a smaller one when there would be too many rows."""
+def share_that_fits(examples: int, positives: int, share: float, limit: int) -> float:
+    """The share of the negatives to keep: the given one, or a smaller one if more than `limit` rows would remain."""
     negatives = examples - positives
-    return (most - positives) / negatives if positives < most < positives + share * negatives else share
+    return (limit - positives) / negatives if positives < limit < positives + share * negatives else share
 
 
 def make_examples(
@@ -68,9 +70,9 @@ def make_examples(
     data_end_ms: int | None = None,
     rows_from_ms: int = 0,
 ) -> Examples:
-    """Label the events of a dataset and compute the features of those to use; earlier ones are their history alone.
+    """Label the events of a dataset and compute features; events before `rows_from_ms` are history only.
 
-    `partition` and `offset` int64[payloads] say where each payload came from.
+    `partition` and `offset` int64[payloads] are the source of each payload.
     """
     labels, usable = label_events(label, data.user, data.records, data_end_ms)
     rows = np.flatnonzero(usable & (data.records["time_ms"] >= rows_from_ms))
@@ -108,16 +110,16 @@ def examples_of(
 
 
 def save_examples(examples: Examples, directory: Path) -> None:
-    """One file a field, so that the features need not be loaded to look at the labels."""
+    """Write one file per field, so that labels can be read without the features."""
     directory.mkdir(parents=True)
     for field in fields(Examples):
         np.save(directory / f"{field.name}.npy", getattr(examples, field.name))
 
 
 def load_examples(directories: list[Path], negative_share: float = 1.0, seed: int = 1) -> Examples:
-    """The examples of several directories as one, of different users, with a share of the negatives (see `thinned`).
+    """Load examples of several directories, whose users differ, with a share of the negatives.
 
-    Only what is kept is read, and the features go straight into their place.
+    See `downsample_negatives`. Only the kept rows are read, and their features are copied only once.
     """
     if not directories:
         raise ValueError("no examples to load")
@@ -142,11 +144,11 @@ def load_examples(directories: list[Path], negative_share: float = 1.0, seed: in
 
 
 class _Saved:
-    """The examples in a directory, and which of them to keep."""
+    """Saved examples in a directory, and the rows of them to keep."""
 
     def __init__(self, directory: Path, negative_share: float, seed: int):
         self._directory = directory
-        self.rows, self.weight = thinned(self.whole("labels"), self.whole("weight"), negative_share, seed)
+        self.rows, self.weight = downsample_negatives(self.whole("labels"), self.whole("weight"), negative_share, seed)
 
     def whole(self, name: str) -> np.ndarray:
         return np.load(self._directory / f"{name}.npy", mmap_mode="r")

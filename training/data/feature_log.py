@@ -1,6 +1,6 @@
-"""Log and wait: vectors that the job scored, from the archived feature_log, become examples once labels are known.
+"""Log and wait: examples from the vectors that the job scored, read from the archived feature_log.
 
-The vectors are used as they are, bit for bit. What the logging model did not use is not in them.
+The vectors are used as they are, bit for bit. Features that the logging model did not use are not in them.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ from training.data.sources import SourceError, parquet_metadata
 from udfs.measurement.labels import Label, label_events
 
 _COLUMNS = ["user_id", "event_time", "feature_schema_hash", "features", "source_partition", "source_offset"]
-#: What names an event. Offsets begin anew with a topic, so that partition and offset alone could meet another event.
+#: The key of an event. Offsets restart with a new topic, so partition and offset alone could match another event.
 _KEY = ["user", "time_ms", "partition", "offset"]
 
 LOG_ROWS = pa.schema(
@@ -37,7 +37,7 @@ LOG_ROWS = pa.schema(
 
 @dataclass(frozen=True)
 class FeatureLog:
-    """An archived feature_log, and which rows of it are wanted: those with a hash that stands for these columns."""
+    """An archived feature_log, and the schema hash and feature names of the rows to use."""
 
     path: Path
     schema_hash: str
@@ -45,7 +45,7 @@ class FeatureLog:
 
 
 def find_log_parts(path: Path) -> list[Part]:
-    """What workers read, file by file. Raises SourceError for a file that is not of a feature_log."""
+    """Find the parts for workers to read. Raises SourceError for a file that is not of a feature_log."""
     parts = []
     for number, file in enumerate(find_files(path)):
         metadata = parquet_metadata(file, str(file))
@@ -57,7 +57,7 @@ def find_log_parts(path: Path) -> list[Part]:
 
 
 def read_log_part(part: Part, log: FeatureLog) -> Iterator[tuple[pa.RecordBatch, Counter]]:
-    """LOG_ROWS of a part, and how many other rows there were, by their schema hash. Raises SourceError."""
+    """Read the LOG_ROWS of a part, and count the rows with other schemas by their hash. Raises SourceError."""
     with reading(part.path):
         file = pq.ParquetFile(part.path)
         for batch in file.iter_batches(BATCH_ROWS, row_groups=list(part.row_groups), columns=_COLUMNS):
@@ -65,12 +65,12 @@ def read_log_part(part: Part, log: FeatureLog) -> Iterator[tuple[pa.RecordBatch,
                 if batch.column(name).null_count:
                     raise SourceError(f"{part.path}: column {name}: a row has no value")
             hashes = batch.column("feature_schema_hash")
-            wanted = batch.filter(pc.equal(hashes, log.schema_hash))
-            _check_lengths(wanted, log, part.path)
-            others = Counter(pc.filter(hashes, pc.not_equal(hashes, log.schema_hash)).to_pylist())
+            matching = batch.filter(pc.equal(hashes, log.schema_hash))
+            _check_lengths(matching, log, part.path)
+            other_schemas = Counter(pc.filter(hashes, pc.not_equal(hashes, log.schema_hash)).to_pylist())
             names = ["user_id", "event_time", "source_partition", "source_offset", "features"]
-            columns = [wanted.column(name).cast(kind.type) for name, kind in zip(names, LOG_ROWS)]
-            yield pa.RecordBatch.from_arrays(columns, schema=LOG_ROWS), others
+            columns = [matching.column(name).cast(kind.type) for name, kind in zip(names, LOG_ROWS)]
+            yield pa.RecordBatch.from_arrays(columns, schema=LOG_ROWS), other_schemas
 
 
 def _check_lengths(rows: pa.RecordBatch, log: FeatureLog, path: Path) -> None:
@@ -93,23 +93,23 @@ def logged_examples(
     offset: np.ndarray,
     data_end_ms: int,
 ) -> tuple[Examples, Counter]:
-    """As `make_examples`, but only of the events in LOG_ROWS, with the logged vectors.
+    """As `make_examples`, but only for the events in LOG_ROWS, with the logged vectors.
 
-    Also returns what became of the rows: found or absent among the clicks, repeated, and differing from an earlier row
-    of the same event, which counts. Delivery at least once repeats rows; they differ when a job that came back from a
-    failure saw the event and a profile in another order.
+    Also counts rows by outcome: matched with a click or absent among the clicks, repeated, and differing from an
+    earlier row of the same event, which is used. At-least-once delivery repeats rows; they differ if a job that
+    recovered from a failure saw the event and a profile in another order.
     """
     labels, usable = label_events(label, data.user, data.records, data_end_ms)
-    found, counts = _find(log, data, partition, offset)
-    found = found[usable[found["row"]]]
-    rows = found["row"].to_numpy(np.int64)
-    features = np.frombuffer(b"".join(found["features"]), "<f4").astype(np.float32, copy=False)
+    matches, counts = _match(log, data, partition, offset)
+    matches = matches[usable[matches["row"]]]
+    rows = matches["row"].to_numpy(np.int64)
+    features = np.frombuffer(b"".join(matches["features"]), "<f4").astype(np.float32, copy=False)
     examples = examples_of(data, rows, labels[rows], names, features.reshape(-1, len(names)), partition, offset)
     return examples, counts
 
 
-def _find(log: pa.Table, data: Dataset, partition: np.ndarray, offset: np.ndarray) -> tuple[pd.DataFrame, Counter]:
-    """The log's rows with the `row` of the dataset that each one is of, in its order, each event once."""
+def _match(log: pa.Table, data: Dataset, partition: np.ndarray, offset: np.ndarray) -> tuple[pd.DataFrame, Counter]:
+    """The log's rows with the matching `row` of the dataset, in its order, each event once."""
     events = pd.DataFrame(
         {
             "user": data.user,
@@ -123,10 +123,10 @@ def _find(log: pa.Table, data: Dataset, partition: np.ndarray, offset: np.ndarra
     logged["user"] = pd.Index(data.user_ids, dtype=object).get_indexer(logged["user_id"])
     distinct = logged.drop_duplicates([*_KEY, "features"])
     first = distinct.drop_duplicates(_KEY)
-    found = first.merge(events, on=_KEY).sort_values("row")
-    return found, Counter(
-        found=len(found),
-        absent=len(first) - len(found),
+    matches = first.merge(events, on=_KEY).sort_values("row")
+    return matches, Counter(
+        matched=len(matches),
+        absent=len(first) - len(matches),
         repeated=len(logged) - len(distinct),
         differing=len(distinct) - len(first),
     )

@@ -1,4 +1,4 @@
-"""Foreign rows as click records: which column holds which field, and how its values are read."""
+"""Mapping of foreign rows to click records: the column of each field, and the format of its values."""
 
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Row
@@ -37,7 +37,7 @@ class ClickMapping(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
     event_id_prefix: Name | None = None
 
 
-#: The click fields that one column can fill, each with its type; `items` is a list, and so no column.
+#: The click fields that one column can fill, with their types; `items` is a list, so no column can fill it.
 FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(Click) if field.name != "items"}
 REQUIRED_FIELDS = tuple(field.name for field in msgspec.structs.fields(Click) if field.required)
 
@@ -77,10 +77,10 @@ def check_columns(mapping: ClickMapping, columns: Sequence[str], mapping_name: s
 
 
 def click_adapter(mapping: ClickMapping) -> Callable[[Row[str, Any], int], dict[str, Any]]:
-    """The function (row by column name, row number) -> click record. It raises RowError.
+    """Make the function (row by column name, row number) -> click record, which raises RowError.
 
-    A value is missing when it is absent, None, empty or NaN; a missing one takes its default or is left out. A limit of
-    the contract, such as a price below 0, is not checked here: the job does, and its dead letters tell.
+    A value is missing when it is absent, None, empty or NaN; a missing one takes its default or is left out. The
+    contract's limits, such as prices of at least 0, are not checked here: the job checks them and writes dead letters.
     """
     plan = [
         (field, column, mapping.values.get(field), _reader(field, mapping.time_format), mapping.defaults.get(field))

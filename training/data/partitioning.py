@@ -1,4 +1,4 @@
-"""Rows by user on disk: a hash of the user says which bucket, and a bucket fits into memory."""
+"""Partitioning of rows on disk: a hash of the user selects the bucket, and a bucket fits into memory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ FLUSH_ROWS = 200_000
 
 
 class Spill:
-    """Rows scattered over buckets into Arrow files: batch k of a file is bucket k's."""
+    """Writes rows by bucket into Arrow files: batch k of a file belongs to bucket k."""
 
     def __init__(self, prefix: Path, buckets: int, schema: pa.Schema):
         self._prefix, self._buckets, self._schema = prefix, buckets, schema
@@ -54,7 +54,7 @@ class Spill:
 
 
 def gather(spill: Path, kind: str, bucket: int, schema: pa.Schema) -> pa.Table:
-    """All rows of a bucket."""
+    """Read all rows of a bucket."""
     batches = []
     for file in sorted(spill.glob(f"{kind}-*.arrow")):
         with pa.memory_map(str(file)) as source:

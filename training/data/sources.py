@@ -1,4 +1,4 @@
-"""Recorded or simulated clicks as Kafka records, read as a stream."""
+"""Streams of Kafka records from recorded or simulated clicks."""
 
 import codecs
 import csv
@@ -23,7 +23,7 @@ FORMATS = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
 
 #: Key, value, and event time in epoch milliseconds; None where a record has none that can be read.
 Record = tuple[bytes | None, bytes | None, int | None]
-#: Told of each row that a mapping can't adapt: its number, from 1, and why.
+#: Called for each row that a mapping can't adapt, with its number, from 1, and the reason.
 UnfitReporter = Callable[[int, str], None]
 
 
@@ -35,12 +35,12 @@ class Row(NamedTuple):
     """A row of a file."""
 
     values: dict[str, Any]
-    problem: str | None = None  # what is wrong with it, whatever the mapping
-    original: bytes | None = None  # its bytes, where the format has a row's own
+    problem: str | None = None  # why no mapping can adapt it
+    original: bytes | None = None  # its bytes, in formats where each row has its own
 
 
 def ignore_unfit(_number: int, _reason: str) -> None:
-    """For a pass over a file in which unfit rows are of no interest."""
+    """Ignore unfit rows."""
 
 
 def file_records(
@@ -52,8 +52,8 @@ def file_records(
 ) -> Iterator[Record]:
     """The records of an open CSV, JSON Lines or Parquet file, with `shift_ms` added to their event times.
 
-    Without a mapping, lines of JSON are sent as they are, and columns must be named like a click's fields. A row that
-    the mapping can't adapt is told to `on_unfit` and sent as it is, as JSON: it becomes a dead letter.
+    Without a mapping, lines of JSON are sent unchanged, and columns must be named like a click's fields. A row that
+    the mapping can't adapt is reported to `on_unfit` and sent unchanged, as JSON: it becomes a dead letter.
     Raises SourceError, and MappingError for a column that is not there.
     """
     file_format = format_of(file.name)
@@ -91,7 +91,7 @@ def profile_records(profiles: Iterable[dict[str, Any]]) -> Iterator[Record]:
 
 
 def count_and_last_time(records: Iterable[Record]) -> tuple[int, int | None]:
-    """How many records there are and the latest event time in them, None when none has one."""
+    """The number of records and their latest event time, None if no record has one."""
     count, last = 0, None
     for _, _, time_ms in records:
         count += 1
@@ -106,7 +106,7 @@ def weeks_to_shift(last_ms: int, now_ms: int) -> int:
 
 
 def parquet_metadata(file: BinaryIO | Path, name: str) -> pyarrow.parquet.FileMetaData:
-    """What a Parquet file says of itself. Raises SourceError naming it by `name`."""
+    """Read the metadata of a Parquet file. Raises SourceError with `name`."""
     try:
         return pyarrow.parquet.read_metadata(file)
     except (OSError, pyarrow.ArrowException) as error:
@@ -114,7 +114,7 @@ def parquet_metadata(file: BinaryIO | Path, name: str) -> pyarrow.parquet.FileMe
 
 
 def format_of(name: str) -> str:
-    """The suffix that says the format of a file, without .gz. Raises SourceError for an unknown one."""
+    """The suffix for the format of a file, without .gz. Raises SourceError for an unknown one."""
     if not name.endswith(FORMATS):
         raise SourceError(f"{name}: unknown format; the name must end in {', '.join(FORMATS)}")
     return Path(name.removesuffix(".gz")).suffix
@@ -132,7 +132,7 @@ _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def _line_record(line: bytes, shift_ms: int) -> Record:
-    """A line as it is, but for its event time: the other fields keep their very bytes. A broken line is left alone."""
+    """The record of a line with its event time shifted. Other fields keep their bytes; broken lines are unchanged."""
     try:
         envelope = _read_envelope(line)
     except _NOT_JSON:
@@ -183,7 +183,7 @@ def _csv_row(columns: list[str], values: list[str]) -> Row:
 
 
 def _text(lines: Iterator[bytes]) -> Iterator[str]:
-    """Decode line by line; bytes that are not UTF-8 go through, so that only their own row is unfit."""
+    """Decode line by line; bytes that are not UTF-8 pass through, so that only their own row is unfit."""
     first = next(lines, b"").removeprefix(codecs.BOM_UTF8)
     return (line.decode("utf-8", "surrogateescape") for line in itertools.chain([first], lines))
 

@@ -1,4 +1,4 @@
-"""Which examples train, which validate and which are the holdout that nothing else looks at: never split by row.
+"""Splits of examples into training rows, folds and holdout: by user or by time, never by row.
 
 Rows of one user are much alike, and neighbouring rows share their future; a user is therefore on one side of a split by
 user, and in a split by time no training label reaches into the holdout.
@@ -11,11 +11,11 @@ from training.data.examples import Examples
 
 
 class SplitError(ValueError):
-    """Examples that can't be split; the message is one line and says what to do."""
+    """Examples that can't be split; the message is one line with a remedy."""
 
 
 def split_by_user(examples: Examples, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train with and rows of the holdout: a share of the users, stratified by whether they have a positive."""
+    """Split into training rows and holdout: a share of the users, stratified by whether they have a positive."""
     parts = max(2, round(1 / share))
     fold = user_folds(examples, np.arange(len(examples)), parts, seed)
     return checked(examples, np.flatnonzero(fold != 0), "training"), checked(
@@ -24,12 +24,12 @@ def split_by_user(examples: Examples, share: float, seed: int) -> tuple[np.ndarr
 
 
 def split_by_time(examples: Examples, share: float, horizon_ms: int) -> tuple[np.ndarray, np.ndarray]:
-    """The holdout is the newest share of rows."""
+    """Split into training rows and holdout: the newest share of the rows."""
     return split_at(examples, np.quantile(examples.time_ms, 1 - share), horizon_ms)
 
 
 def split_at(examples: Examples, cut: float, horizon_ms: int) -> tuple[np.ndarray, np.ndarray]:
-    """The holdout is what is not before the cut; rows whose horizon reaches into its time are in neither part."""
+    """Split into training rows and holdout: the rows from the cut on. Rows whose horizon reaches it are in neither."""
     return (
         checked(examples, np.flatnonzero(examples.time_ms + horizon_ms < cut), "training"),
         checked(examples, np.flatnonzero(examples.time_ms >= cut), "holdout"),
@@ -56,7 +56,7 @@ def user_folds(examples: Examples, rows: np.ndarray, folds: int, seed: int) -> n
 
 
 def checked(examples: Examples, rows: np.ndarray, name: str) -> np.ndarray:
-    """The rows, which have both classes. Raises SplitError when they have not."""
+    """Return the rows. Raises SplitError unless they have both classes."""
     positives = int(examples.labels[rows].sum())
     if positives in (0, len(rows)):
         raise SplitError(

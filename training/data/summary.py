@@ -17,13 +17,13 @@ SKEW_MS = SESSION_GAP_MS
 
 @dataclass
 class Summary:
-    """Counts of a part of the data, or of all."""
+    """Counts of one part of the data, or of all parts."""
 
     read: int = 0
     rejected: Counter = field(default_factory=Counter)  # clicks, by reason
     rejected_profiles: Counter = field(default_factory=Counter)
     duplicates: int = 0  # records read twice: same partition and offset
-    copies: int = 0  # events equal in all to another one of the same user
+    copies: int = 0  # events identical to another one of the same user
     skewed: int = 0  # events dated more than SKEW_MS before an earlier one of the same user
     skewed_users: int = 0
     examples: int = 0
@@ -51,12 +51,12 @@ class Summary:
 
     @property
     def data_end_ms(self) -> int:
-        """When the data ended: its last arrival, or else its newest event."""
+        """The end of the data: its last arrival or, if that is unknown, its newest event."""
         return self.last_ms if self.last_arrival_ms == UNKNOWN_MS else self.last_arrival_ms
 
 
 def skew(user: np.ndarray, time_ms: np.ndarray) -> Summary:
-    """How many of n events, by user and in order of arrival, are dated long before an earlier one of the same user."""
+    """Count events, given by user and arrival, that are dated long before an earlier one of the same user."""
     behind_ms = largest_so_far(user, time_ms) - time_ms
     skewed = behind_ms > SKEW_MS
     return Summary(
@@ -72,7 +72,7 @@ def in_words(counts: Counter) -> str:
 
 
 def overview(summary: Summary) -> str:
-    """What was read: one line, and another for a feature log."""
+    """The counts in one line, with a second line for a feature log."""
     first, last = (datetime.fromtimestamp(time / 1000, UTC) for time in (summary.first_ms, summary.last_ms))
     lines = [
         f"{summary.accepted} of {summary.read} clicks accepted, from {first:%Y-%m-%d %H:%M} to "
@@ -80,7 +80,8 @@ def overview(summary: Summary) -> str:
     ]
     if logged := summary.logged:
         lines.append(
-            f"feature log: {logged['rows']} rows, {logged['repeated']} of them repeated, match {logged['found']} clicks"
+            f"feature log: {logged['rows']} rows, {logged['repeated']} of them repeated, "
+            f"match {logged['matched']} clicks"
         )
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""What the report tells of a fitted model: measured on the holdout, and beside other kinds of models."""
+"""Evaluation of a fitted model on the holdout, and comparison with other kinds of models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,8 +7,9 @@ import numpy as np
 
 from training.data.examples import Examples
 from training.evaluation.rule_baseline import RuleBaseline, measure_rule
-from training.modeling.base import Calibration, FittedModel, Fitting
+from training.modeling.calibration import Calibration
 from training.modeling.families import FAMILIES
+from training.modeling.family import FittedModel, Fitting
 from training.modeling.metrics import (
     METRICS,
     Estimate,
@@ -26,7 +27,7 @@ from udfs.measurement.labels import Label
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that the report tells."""
+    """The results that the report shows."""
 
     model: str  # its kind, of FAMILIES
     label: str
@@ -37,7 +38,7 @@ class Evaluation:
     cross_validated_auc: float
     training_auc: float
     compared: dict[str, dict[str, Estimate]]  # metrics of the other kinds of models, on the holdout
-    differences: dict[str, dict[str, Estimate]]  # by which the model is better than those
+    differences: dict[str, dict[str, Estimate]]  # this model minus each of those
     rule: RuleBaseline | None
     gains: list[dict]
     calibration: list[dict]
@@ -59,32 +60,35 @@ class Evaluation:
 
 def evaluate(
     fit: Fit,
-    everything: TrainingRows,
-    left: Examples,
+    train_rows: TrainingRows,
+    holdout: Examples,
     matrix: np.ndarray,
     training: Training,
     label: Label,
     best_possible_auc: float | None,
 ) -> Evaluation:
-    """Measure the model on the holdout, which is `matrix` in its columns, and others to compare it with."""
+    """Measure the model and those to compare it with on the holdout.
+
+    `matrix` float32[rows, k] has the holdout's values of the model's k features.
+    """
     probability = fit.model.predict(matrix)
-    measured = scored(left, probability)
+    measured = scored(holdout, probability)
     rivals = {
-        name: scored(left, _rival(name, everything, left.names, training).predict(left.features))
+        name: scored(holdout, _rival(name, train_rows, holdout.names, training).predict(holdout.features))
         for name in training.compare
     }
     return Evaluation(
         model=training.model,
         label=str(label),
-        rows={"training": len(everything.labels), "holdout": len(left)},
-        users={"training": len(np.unique(everything.user)), "holdout": len(np.unique(left.user))},
+        rows={"training": len(train_rows.labels), "holdout": len(holdout)},
+        users={"training": len(np.unique(train_rows.user)), "holdout": len(np.unique(holdout.user))},
         metrics=estimate(measured),
         best_possible_auc=best_possible_auc,
         cross_validated_auc=fit.cross_validated_auc,
         training_auc=fit.crossed.training_auc,
         compared={name: estimate(rival) for name, rival in rivals.items()},
         differences={name: difference(measured, rival) for name, rival in rivals.items()},
-        rule=None if training.rule is None else measure_rule(training.rule, left, measured),
+        rule=None if training.rule is None else measure_rule(training.rule, holdout, measured),
         gains=gain_table(measured),
         calibration=calibration_table(measured),
         calibration_gain=fit.calibration_gain,
@@ -97,44 +101,44 @@ def evaluate(
         learning_curve=learning_curve(FAMILIES[training.model], fit.data, fit.fitting, training.seed),
         parameters=dict(fit.fitting.parameters),
         rounds=fit.model.rounds,
-        unused=_unused(everything.features, left.names),
-        holdout=left,
+        unused=_unused(train_rows.features, holdout.names),
+        holdout=holdout,
         probability=probability,
         contributions=fit.model.contributions(matrix),
     )
 
 
-def _rival(name: str, everything: TrainingRows, features: Sequence[str], training: Training) -> FittedModel:
-    """A model to compare with: all features, the defaults of its kind, as many rounds as cross-validation says."""
+def _rival(name: str, train_rows: TrainingRows, features: Sequence[str], training: Training) -> FittedModel:
+    """Fit a model to compare with: all features, the defaults of its kind, the rounds of cross-validation."""
     family = FAMILIES[name]
     fitting = Fitting(
         features, family.defaults, training.rounds, training.patience, seed=training.seed, threads=training.threads
     )
     if family.boosts:
-        fitting = replace(fitting, rounds=cross_validate(family, everything, fitting).rounds)
-    return family.fit(everything.sample(), fitting)
+        fitting = replace(fitting, rounds=cross_validate(family, train_rows, fitting).rounds)
+    return family.fit(train_rows.fit_rows(), fitting)
 
 
-def _unused(features: np.ndarray, of_all: Sequence[str]) -> list[str]:
-    """The features that have one value, or none."""
-    names = []
-    for column, name in enumerate(of_all):
+def _unused(features: np.ndarray, names: Sequence[str]) -> list[str]:
+    """The features with a single value or none."""
+    unused = []
+    for column, name in enumerate(names):
         values = features[:, column]
         values = values[~np.isnan(values)]
         if not len(values) or values.min() == values.max():
-            names.append(name)
-    return names
+            unused.append(name)
+    return unused
 
 
-def manifest_metrics(evaluation: Evaluation, buyers: int) -> dict[str, float]:
-    """What the manifest tells of it; `buyers` of the holdout have a positive label."""
+def manifest_metrics(evaluation: Evaluation, positive_users: int) -> dict[str, float]:
+    """The metrics for the manifest; `positive_users` users of the holdout have a positive label."""
     metrics = {}
     for name in METRICS:
-        found = evaluation.metrics[name]
-        metrics |= {f"test_{name}": found.value, f"test_{name}_low": found.low, f"test_{name}_high": found.high}
+        metric = evaluation.metrics[name]
+        metrics |= {f"test_{name}": metric.value, f"test_{name}_low": metric.low, f"test_{name}_high": metric.high}
     metrics |= {
         "test_events": evaluation.rows["holdout"],
-        "test_positive_users": buyers,
+        "test_positive_users": positive_users,
         "cross_validated_auc": evaluation.cross_validated_auc,
         "rounds": evaluation.rounds,
     }

@@ -1,4 +1,4 @@
-"""A rule written by hand as a baseline: what it finds on the holdout, and what the model finds when it acts as often.
+"""A hand-written rule as a baseline, compared on the holdout with the model acting equally often.
 
 A rule decides, a model ranks: precision and recall can be compared only where both act on the same share of events.
 """
@@ -14,12 +14,11 @@ from udfs.rollout.rules import Rule, matches
 
 @dataclass(frozen=True)
 class RuleBaseline:
-    """Figures of the rule, of the model acting on as large a share of the events, and by how much the model's are above
-    the rule's."""
+    """Metrics of the rule and of the model acting on the same share of events; differences are model minus rule."""
 
     rule: Rule
     metrics: dict[str, Estimate]  # of the rule as a score of 0 or 1: those of RANKING
-    acted_on: Estimate  # the share of the events that the rule acts on
+    acted_on: Estimate  # share of the events that the rule acts on
     precision: Estimate
     recall: Estimate
     model_precision: Estimate
@@ -28,41 +27,41 @@ class RuleBaseline:
 
     @property
     def chooses(self) -> bool:
-        """Whether it acts on some events and not on others: if not, there is nothing to be better than."""
+        """Whether it acts on some events but not on all. Otherwise it is no baseline."""
         return 0 < self.acted_on.value < 1
 
 
 def measure_rule(rule: Rule, holdout: Examples, model: LabelledScores) -> RuleBaseline:
-    """The rule on the rows of a holdout, whose features include the rule's, beside the model's scores of them."""
+    """Compare the rule with the model's scores on a holdout whose features include the rule's."""
     acts = matches(rule, holdout.names, holdout.features)
     return compare_with_rule(
         rule, LabelledScores(holdout.labels, acts.astype(float), holdout.weight, holdout.user), model
     )
 
 
-def compare_with_rule(rule: Rule, decided: LabelledScores, model: LabelledScores, seed: int = 1) -> RuleBaseline:
-    """The rule's decisions, as scores of 0 and 1, beside a model's scores of the same rows; paired by user."""
+def compare_with_rule(rule: Rule, decisions: LabelledScores, model: LabelledScores, seed: int = 1) -> RuleBaseline:
+    """Compare a rule's decisions, as scores of 0 and 1, with a model's scores of the same rows; paired by user."""
 
     def measured(weights: tuple[np.ndarray, np.ndarray]) -> list[float]:
-        share, rate = decided.mean_probability(weights[0]), decided.rate(weights[0])
-        recalls = [scored.recall(weight, np.array([share]))[0] for scored, weight in zip((decided, model), weights)]
+        share, rate = decisions.mean_probability(weights[0]), decisions.rate(weights[0])
+        recalls = [scored.recall(weight, np.array([share]))[0] for scored, weight in zip((decisions, model), weights)]
         # Of a share s of the rows, a share r of the positives: precision is r times the rate of positives over s.
         precisions = [recall * rate / share if share else np.nan for recall in recalls]
         return [share, *precisions, precisions[1] - precisions[0], *recalls, recalls[1] - recalls[0]]
 
     acted_on, precision, model_precision, precision_gain, recall, model_recall, recall_gain = with_intervals(
-        measured, (decided.weight, model.weight), zip(decided.redrawn(seed), model.redrawn(seed))
+        measured, (decisions.weight, model.weight), zip(decisions.redrawn(seed), model.redrawn(seed))
     )
     return RuleBaseline(
         rule=rule,
-        metrics=estimate(decided, RANKING, seed),
+        metrics=estimate(decisions, RANKING, seed),
         acted_on=acted_on,
         precision=precision,
         recall=recall,
         model_precision=model_precision,
         model_recall=model_recall,
         differences={
-            **difference(model, decided, RANKING, seed),
+            **difference(model, decisions, RANKING, seed),
             "precision": precision_gain,
             "recall": recall_gain,
         },
@@ -70,7 +69,7 @@ def compare_with_rule(rule: Rule, decided: LabelledScores, model: LabelledScores
 
 
 def describe_rule(rule: Rule) -> str:
-    """The rule in a line: its conditions joined by `and` and `or`."""
+    """The rule as text: its conditions joined by `and` and `or`."""
     parts = rule.all or rule.any
-    told = [f"({describe_rule(part)})" if isinstance(part, Rule) else part for part in parts]
-    return (" and " if rule.all else " or ").join(told)
+    texts = [f"({describe_rule(part)})" if isinstance(part, Rule) else part for part in parts]
+    return (" and " if rule.all else " or ").join(texts)

@@ -1,4 +1,4 @@
-"""Comparing two arms of an experiment on sessions.
+"""Comparison of two arms of an experiment on sessions.
 
 The unit is the user. A user who was in more than one arm counts in the first.
 """
@@ -17,7 +17,7 @@ REVENUE = "revenue_per_session"
 
 @dataclass(frozen=True)
 class Report(Verdict):
-    """A verdict on sessions that are at hand: how many they are, and what the treatment brought."""
+    """A verdict with the number of sessions per arm and the incremental revenue of the treatment."""
 
     sessions: dict[str, int]
     money: tuple[float, float, float] | None  # value, low, high
@@ -31,10 +31,10 @@ def compare(
     start_ms: int | None = None,
     shares: dict[str, float] | None = None,
 ) -> Report:
-    """What sessions say of a treatment against a baseline, both names of arms.
+    """Compare a treatment with a baseline, both names of arms.
 
-    Sessions that began before `start_ms` are the users' history. `shares` of users that the arms should have are
-    checked. Raises ValueError when an arm has too few users.
+    Sessions that began before `start_ms` are the users' history. `shares` are the shares of users that the arms should
+    have, to be checked. Raises ValueError when an arm has too few users.
     """
     is_earlier = sessions["started_at"] < (start_ms or 0)
     current = sessions[~is_earlier & sessions["arm"].isin([treatment, baseline])].sort_values(["started_at", "arm"])
@@ -61,9 +61,10 @@ def _arms(sessions: pd.DataFrame) -> str:
 
 
 def kpi_moments(kpi: Kpi, current: pd.DataFrame, earlier: pd.DataFrame, users: pd.Index) -> Moments:
-    """The moments of a KPI over users, out of their sessions in the experiment and before it."""
+    """The moments of a KPI over users, from their sessions in the experiment and before it."""
 
-    def sums(term: str, of: pd.DataFrame) -> np.ndarray:
-        return values(term, of).groupby(of["user_id"]).sum().reindex(users, fill_value=0.0).to_numpy(float)
+    def sums(term: str, sessions: pd.DataFrame) -> np.ndarray:
+        return values(term, sessions).groupby(sessions["user_id"]).sum().reindex(users, fill_value=0.0).to_numpy(float)
 
-    return Moments.of_users(*(sums(term, of) for of in (current, earlier) for term in (kpi.numerator, kpi.denominator)))
+    terms = (kpi.numerator, kpi.denominator)
+    return Moments.of_users(*(sums(term, sessions) for sessions in (current, earlier) for term in terms))

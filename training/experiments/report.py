@@ -12,7 +12,7 @@ from udfs.measurement.effects import ALPHA
 from udfs.measurement.experiment import KpiResult
 
 TEMPLATE = "experiment.html"
-#: The states of a guardrail, for people.
+#: Texts for the states of a guardrail.
 GUARDRAIL_TEXTS = {"held": "held", "broken": "broken", "open": "inconclusive"}
 
 
@@ -37,12 +37,12 @@ def text(report: Report) -> str:
 
 
 def result_text(finding: KpiResult) -> str:
-    """Whether the treatment is better, for people."""
+    """The result for a KPI as text."""
     return "better" if finding.is_better else "worse" if finding.is_worse else "not significant"
 
 
 def html(report: Report) -> bytes:
-    """The report as a page without any reference to the outside."""
+    """The report as a self-contained page."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(),

@@ -1,4 +1,4 @@
-"""Records of topic `sessions`, read to be analysed."""
+"""Reading of session records, from files or from the topic `sessions`."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from udfs.kafka.reading import ReadTopic, read_topic
 
 
 def read_sessions(path: Path) -> pd.DataFrame:
-    """The session records of a file, or of all files under a directory: JSON Lines (.jsonl) or Parquet (.parquet).
+    """Read the session records of a file, or of all files under a directory: JSON Lines (.jsonl) or Parquet (.parquet).
 
     Raises SourceError naming file, line, rule and value.
     """
@@ -33,7 +33,7 @@ def read_sessions(path: Path) -> pd.DataFrame:
 def read_topic_sessions(
     properties: Mapping[str, object], topic: str, since_ms: int | None = None, read: ReadTopic = read_topic
 ) -> pd.DataFrame:
-    """The session records that a topic has now, or those that Kafka has stamped since a time.
+    """Read the session records of a topic, optionally only those with a Kafka timestamp since a time.
 
     `properties` are Kafka client properties. Raises SourceError naming topic, record, rule and value, and
     KafkaClientError for a topic that can't be read.

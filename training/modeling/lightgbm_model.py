@@ -1,4 +1,4 @@
-"""LightGBM, fitted so that its export can be exact: its thresholds are float32."""
+"""LightGBM with float32 thresholds, so that its export can be exact."""
 
 import re
 
@@ -6,7 +6,8 @@ import lightgbm
 import numpy as np
 import optuna
 
-from training.modeling.base import Calibration, Fitting, Sample, information, library_parameters, split_values
+from training.modeling.calibration import Calibration
+from training.modeling.family import FitRows, Fitting, information, library_parameters, split_values
 from udfs.models.attributions import lightgbm_contributions
 from udfs.models.bundle import LIGHTGBM_FILE
 
@@ -29,7 +30,10 @@ class LightGBMModel:
         return lightgbm_contributions(self.booster, features, self._threads)
 
     def calibrated(self, calibration: Calibration) -> "LightGBMModel":
-        """The margin is the sum of the leaves: all are scaled, and those of the first tree are shifted too."""
+        """Return the model with a calibration folded into its trees.
+
+        The margin is the sum of the leaves: all are scaled, and those of the first tree are shifted too.
+        """
         if calibration == Calibration():
             return self
         booster = lightgbm.Booster(model_str=self.booster.model_to_string())
@@ -48,6 +52,8 @@ class LightGBMModel:
 
 
 class LightGBMFamily:
+    """Small trees with a few features per node, as in `XGBoostFamily`, but fitted to the labels themselves."""
+
     name = "lightgbm"
     boosts = True
     defaults = {
@@ -69,7 +75,7 @@ class LightGBMFamily:
             "lambda_l2": trial.suggest_float("lambda_l2", 1, 100, log=True),
         }
 
-    def fit(self, train: Sample, fitting: Fitting, stop_by: Sample | None = None) -> LightGBMModel:
+    def fit(self, train: FitRows, fitting: Fitting, eval_rows: FitRows | None = None) -> LightGBMModel:
         parameters = {
             **library_parameters(fitting.parameters),
             "min_sum_hessian_in_leaf": fitting.parameters["min_child_share"] * information(train),
@@ -85,9 +91,9 @@ class LightGBMFamily:
         if any(fitting.monotone):
             parameters["monotone_constraints"] = list(fitting.monotone)
         data = lightgbm.Dataset(train.features, train.labels, weight=train.weight, feature_name=list(fitting.names))
-        if stop_by is None:
+        if eval_rows is None:
             return LightGBMModel(exact_in_float32(lightgbm.train(parameters, data, fitting.rounds)), fitting.threads)
-        held_out = data.create_valid(stop_by.features, stop_by.labels, weight=stop_by.weight)
+        held_out = data.create_valid(eval_rows.features, eval_rows.labels, weight=eval_rows.weight)
         booster = lightgbm.train(
             parameters,
             data,
@@ -99,30 +105,30 @@ class LightGBMFamily:
 
 
 def float32_threshold(threshold: float) -> np.float32:
-    """The t float32 with x <= t for the same x float32 for which LightGBM goes left at a threshold.
+    """The float32 t for which x <= t holds for the same float32 x for which LightGBM goes left at a threshold.
 
-    That is the largest float32 that is not above it; but LightGBM takes values from -_ZERO to _ZERO for 0.
+    That is the largest float32 that is not above the threshold; but LightGBM takes values from -_ZERO to _ZERO for 0.
     """
     if abs(threshold) <= float(_ZERO):
         return _ZERO if threshold >= 0 else np.nextafter(-_ZERO, np.float32(-np.inf))
     limits = np.finfo(np.float32)
     nearest = np.float32(np.clip(threshold, limits.min, limits.max))
-    if float(nearest) <= threshold:  # not as float32: beside one NumPy takes a Python number for one, too
+    if float(nearest) <= threshold:  # as float64: NumPy compares a float32 with a Python number as float32
         return nearest
     with np.errstate(over="ignore"):
         return np.nextafter(nearest, np.float32(-np.inf))
 
 
 def exact_in_float32(booster: lightgbm.Booster) -> lightgbm.Booster:
-    """The booster up to its best iteration, with thresholds that are float32, and the same predictions of float32 rows.
+    """The booster up to its best iteration, with float32 thresholds and the same predictions for float32 rows.
 
-    LightGBM's own are float64, of which an export has the nearest float32, above it or below.
+    LightGBM's own thresholds are float64; an export has the nearest float32, which may be above or below.
     """
 
-    def rounded(found: re.Match) -> str:
-        return "threshold=" + " ".join(repr(float(float32_threshold(float(value)))) for value in found[1].split())
+    def rounded(match: re.Match) -> str:
+        return "threshold=" + " ".join(repr(float(float32_threshold(float(value)))) for value in match[1].split())
 
     text = booster.model_to_string(num_iteration=booster.best_iteration)
     text = re.sub("^threshold=(.*)$", rounded, text, flags=re.MULTILINE)
-    # Without the sizes in bytes, which are others now, LightGBM looks for where trees begin.
+    # The sizes in bytes have changed; without them, LightGBM searches for the start of each tree.
     return lightgbm.Booster(model_str=re.sub("^tree_sizes=.*\n", "", text, flags=re.MULTILINE))

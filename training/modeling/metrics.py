@@ -1,4 +1,4 @@
-"""How well probabilities predict labels, with intervals: users are drawn anew, as their events are much alike.
+"""Metrics of predicted probabilities, with intervals from resampling users, as the events of a user are alike.
 
 Intervals are percentiles of a Poisson bootstrap by user (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
 chapter 13; Hanley and MacGibbon, Creating non-parametric bootstrap samples using Poisson frequencies, 2006).
@@ -28,7 +28,7 @@ class Estimate:
 
     @property
     def standard_error(self) -> float:
-        """Of the normal distribution with this interval."""
+        """The standard error of the normal distribution with this interval."""
         return (self.high - self.low) / (2 * 1.96)
 
     def __str__(self) -> str:
@@ -36,7 +36,7 @@ class Estimate:
 
 
 class LabelledScores:
-    """n scored rows, ready to be measured again and again under other weights.
+    """n scored rows, sorted once to be measured repeatedly under other weights.
 
     labels bool[n], probability float[n], weight float[n], user int64[n].
     """
@@ -46,14 +46,14 @@ class LabelledScores:
         self.labels, self.weight = labels[order], weight[order].astype(np.float64)
         self.probability = probability[order].astype(np.float64)
         self.users, self.user = np.unique(user[order], return_inverse=True)
-        # Ties are one step of the curve: scores that are equal can't be told apart.
+        # Ties are one step of the curve: equal scores have no order.
         self._steps = np.append(np.flatnonzero(np.diff(self.probability)), len(order) - 1)
         clipped = np.clip(self.probability, _TINY, 1 - _TINY)
         self._log_losses = -np.where(self.labels, np.log(clipped), np.log1p(-clipped))
         self._squares = (self.probability - self.labels) ** 2
 
     def roc_auc(self, weight: np.ndarray) -> float:
-        """The chance that a positive scores above a negative, ties counting half."""
+        """The probability that a positive scores above a negative, ties counting half."""
         hits, misses = self._curve(weight)
         if not hits[-1] or not misses[-1]:
             return float("nan")
@@ -90,7 +90,7 @@ class LabelledScores:
         return self.recall(weight, np.arange(1, DECILES + 1) / DECILES)
 
     def recall(self, weight: np.ndarray, shares: np.ndarray) -> np.ndarray:
-        """The share of all positives among the highest-scored shares of rows, float[shares]; ties are drawn from."""
+        """The share of all positives among the highest-scored shares of rows, float[shares]; ties are interpolated."""
         hits, misses = self._curve(weight)
         if not hits[-1]:
             return np.full(len(shares), np.nan)
@@ -126,27 +126,27 @@ RANKING = {name: METRICS[name] for name in ("roc_auc", "average_precision")}
 
 def estimate(scored: LabelledScores, measures: Mapping[str, Measure] = METRICS, seed: int = 1) -> dict[str, Estimate]:
     """Each measure with its interval."""
-    found = with_intervals(
+    estimates = with_intervals(
         lambda weight: [measure(scored, weight) for measure in measures.values()], scored.weight, scored.redrawn(seed)
     )
-    return dict(zip(measures, found))
+    return dict(zip(measures, estimates))
 
 
 def difference(
     first: LabelledScores, second: LabelledScores, measures: Mapping[str, Measure] = RANKING, seed: int = 1
 ) -> dict[str, Estimate]:
-    """By how much each measure of `first` is above that of `second`, on the same rows; paired by user."""
-    found = with_intervals(
+    """Each measure of `first` minus that of `second`, on the same rows; paired by user."""
+    estimates = with_intervals(
         lambda weights: [measure(first, weights[0]) - measure(second, weights[1]) for measure in measures.values()],
         (first.weight, second.weight),
         # The same seed draws the same users: both number them alike, from np.unique.
         zip(first.redrawn(seed), second.redrawn(seed)),
     )
-    return dict(zip(measures, found))
+    return dict(zip(measures, estimates))
 
 
 def with_intervals(measure: Callable[[Any], Sequence[float]], own: Any, redrawn: Iterable) -> list[Estimate]:
-    """What is measured under the rows' own weights, with intervals from those redrawn, one replicate at a time."""
+    """The measures under the rows' own weights, with intervals from the weights of each replicate."""
     values = measure(own)
     draws = np.array([measure(weight) for weight in redrawn]).reshape(-1, len(values))
     return [_interval(float(value), column) for value, column in zip(values, draws.T)]
@@ -161,7 +161,7 @@ def _interval(value: float, draws: np.ndarray) -> Estimate:
 
 
 def gain_table(scored: LabelledScores, seed: int = 1) -> list[dict]:
-    """By decile of score, highest first: the share of positives reached so far, and the lift over chance."""
+    """The cumulative share of positives and the lift over chance by decile of score, highest first."""
     rows = []
     for decile, gain in enumerate(with_intervals(scored.gains, scored.weight, scored.redrawn(seed)), 1):
         share = decile / DECILES
@@ -172,18 +172,18 @@ def gain_table(scored: LabelledScores, seed: int = 1) -> list[dict]:
 
 
 def calibration_table(scored: LabelledScores, seed: int = 1, bins: int = CALIBRATION_BINS) -> list[dict]:
-    """Bins of equally many rows: the mean probability, and the rate of positives that was seen."""
+    """The mean probability and the observed rate of positives in bins of equally many rows."""
     edges = np.linspace(0, len(scored.labels), bins + 1).astype(int)
     parts = [slice(start, end) for start, end in zip(edges[:-1], edges[1:])]
     parts = [part for part in parts if scored.weight[part].any()]
-    seen = with_intervals(
+    observed = with_intervals(
         lambda weight: [_mean(scored.labels[part], weight[part]) for part in parts],
         scored.weight,
         scored.redrawn(seed),
     )
     rows = [
         {"predicted": _mean(scored.probability[part], scored.weight[part]), "seen": rate}
-        for part, rate in zip(parts, seen)
+        for part, rate in zip(parts, observed)
     ]
     return rows[::-1]
 
@@ -191,7 +191,7 @@ def calibration_table(scored: LabelledScores, seed: int = 1, bins: int = CALIBRA
 def threshold_table(
     scored: LabelledScores, benefit: float, cost: float, thresholds=THRESHOLDS, seed: int = 1
 ) -> list[dict]:
-    """What acting on every score at or above a threshold brings, for each 1,000 events.
+    """Precision, recall and value per 1,000 events of acting on every score at or above a threshold.
 
     `benefit` is what a positive acted on is worth, `cost` what each action takes, in the same currency.
     """
@@ -205,14 +205,14 @@ def threshold_table(
         return figures
 
     decisions = [scored.probability >= threshold for threshold in thresholds]
-    found = iter(with_intervals(measured, scored.weight, scored.redrawn(seed)))
+    estimates = iter(with_intervals(measured, scored.weight, scored.redrawn(seed)))
     return [
         {
             "threshold": threshold,
             "acted_on": _mean(acts, scored.weight),
-            "precision": next(found),
-            "recall": next(found),
-            "value": next(found),
+            "precision": next(estimates),
+            "recall": next(estimates),
+            "value": next(estimates),
         }
         for threshold, acts in zip(thresholds, decisions)
     ]

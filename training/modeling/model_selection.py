@@ -1,4 +1,4 @@
-"""From examples to a model: cross-validation by user, search, pruning, calibration. None of it sees the holdout."""
+"""Model selection: cross-validation by user, search, pruning, calibration. None of it sees the holdout."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,24 +8,25 @@ import optuna
 from sklearn.metrics import roc_auc_score
 
 from training.data.examples import Examples
-from training.modeling.base import Calibration, Family, FittedModel, Fitting, Sample, fit_calibration
+from training.modeling.calibration import Calibration, fit_calibration
+from training.modeling.family import FitRows, FittedModel, Fitting, ModelFamily
 from training.modeling.metrics import METRICS, Estimate, LabelledScores, difference
 
 PRUNED_SIZES = (64, 48, 32, 24, 16, 12, 8)
 SEARCH_ROWS = 200_000
 IMPORTANCE_ROWS = 50_000
 
-Report = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class CrossValidated:
-    """What the folds' models say of the rows that they did not see."""
+    """Out-of-fold predictions."""
 
     probability: np.ndarray  # float64[n]
     rounds: int  # the median of the folds
     models: list[FittedModel]
-    training_auc: float  # of the rows that the models did see
+    training_auc: float  # the mean on the rows that the models were fitted to
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,12 @@ class TrainingRows:
         names = ("features", "labels", "weight", "user", "fold")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
-    def sample(self, rows: np.ndarray | slice = slice(None), balanced: bool = True) -> Sample:
+    def fit_rows(self, rows: np.ndarray | slice = slice(None), balanced: bool = True) -> FitRows:
+        """Rows to fit, by default with weights that balance active and inactive users."""
         weight = self.weight[rows]
         if balanced:
             weight = weight * balanced_weight(self.user[rows], weight, self.balance)
-        return Sample(self.features[rows], self.labels[rows], weight)
+        return FitRows(self.features[rows], self.labels[rows], weight)
 
     def auc(self, rows: np.ndarray, model: FittedModel) -> float:
         """The model's AUC on some of the rows."""
@@ -71,38 +73,38 @@ def balanced_weight(user: np.ndarray, weight: np.ndarray, balance: float) -> np.
     return factor / np.average(factor, weights=weight)
 
 
-def cross_validate(family: Family, data: TrainingRows, fitting: Fitting) -> CrossValidated:
-    """Fit a model on all folds but one, for each of them; it stops early by the one left out."""
+def cross_validate(family: ModelFamily, data: TrainingRows, fitting: Fitting) -> CrossValidated:
+    """Fit a model for each fold, on all other folds; it stops early by the loss on the fold held out."""
     probability = np.empty(len(data.labels))
-    models, seen = [], []
+    models, training_aucs = [], []
     for number in np.unique(data.fold):
-        out = np.flatnonzero(data.fold == number)
-        rest = np.flatnonzero(data.fold != number)
-        model = family.fit(data.sample(rest), fitting, data.sample(out, balanced=False))
-        probability[out] = model.predict(data.features[out])
-        seen.append(data.auc(rest, model))
+        held_out = np.flatnonzero(data.fold == number)
+        train_rows = np.flatnonzero(data.fold != number)
+        model = family.fit(data.fit_rows(train_rows), fitting, data.fit_rows(held_out, balanced=False))
+        probability[held_out] = model.predict(data.features[held_out])
+        training_aucs.append(data.auc(train_rows, model))
         models.append(model)
     rounds = int(np.median([model.rounds for model in models]))
-    return CrossValidated(probability, rounds, models, float(np.mean(seen)))
+    return CrossValidated(probability, rounds, models, float(np.mean(training_aucs)))
 
 
 def scored(rows: TrainingRows | Examples, probability: np.ndarray) -> LabelledScores:
-    """The rows and their probabilities float[n], to be measured."""
+    """The rows with their probabilities, float[n], ready to be measured."""
     return LabelledScores(rows.labels, probability, rows.weight, rows.user)
 
 
 def search(
-    family: Family, data: TrainingRows, fitting: Fitting, trials: int, seed: int, report: Report
+    family: ModelFamily, data: TrainingRows, fitting: Fitting, trials: int, seed: int, log: Log
 ) -> Mapping[str, float]:
-    """The parameters with the least log loss on held-out users, of the defaults and so many trials."""
+    """Search the parameters with the least log loss on held-out users, among the defaults and a number of trials."""
     if len(data.labels) > SEARCH_ROWS:
         data = data.rows(np.sort(np.random.default_rng(seed).choice(len(data.labels), SEARCH_ROWS, replace=False)))
 
     def loss(name: str, parameters: Mapping[str, float]) -> float:
         measured = scored(data, cross_validate(family, data, replace(fitting, parameters=parameters)).probability)
-        found = measured.log_loss(measured.weight)
-        report(f"    {name}: log loss {found:.5f}")
-        return found
+        log_loss = measured.log_loss(measured.weight)
+        log(f"    {name}: log loss {log_loss:.5f}")
+        return log_loss
 
     def try_out(trial: optuna.Trial) -> float:
         return loss(f"trial {trial.number + 1} of {trials}", family.suggest(trial))
@@ -114,9 +116,9 @@ def search(
 
 
 def permutation_importance(data: TrainingRows, crossed: CrossValidated, seed: int) -> np.ndarray:
-    """How much AUC is lost on held-out rows when a feature's values are shuffled among them: float64[k].
+    """The AUC lost on held-out rows when a feature's values are shuffled among them: float64[k].
 
-    The mean over the folds (Breiman, Random forests, 2001, section 10).
+    It is the mean over the folds (Breiman, Random forests, 2001, section 10).
     """
     rng = np.random.default_rng(seed)
     lost = np.zeros(data.features.shape[1])
@@ -138,7 +140,7 @@ def permutation_importance(data: TrainingRows, crossed: CrossValidated, seed: in
 
 @dataclass(frozen=True)
 class Pruning:
-    """A number of features that was tried, and how its model differs from the best one, on held-out users."""
+    """A number of features that was tried, and the difference of its model from the best one on held-out users."""
 
     features: int
     auc: Estimate
@@ -147,13 +149,13 @@ class Pruning:
 
 
 def prune(
-    family: Family, data: TrainingRows, fitting: Fitting, whole: CrossValidated, importance: np.ndarray, report: Report
+    family: ModelFamily, data: TrainingRows, fitting: Fitting, whole: CrossValidated, importance: np.ndarray, log: Log
 ) -> tuple[list[int], CrossValidated, list[Pruning]]:
-    """The fewest features, by importance, whose model is within a standard error of the best one tried.
+    """Find the fewest features, by importance, whose model is within a standard error of the best one tried.
 
     The rule of one standard error (Breiman and others, Classification and regression trees, 1984, section 3.4.3), here
     of the difference on the same held-out users, in AUC and in average precision. Returns the columns, in the order of
-    the features, what cross-validation says of them, and what was tried.
+    the features, their cross-validation, and the numbers of features that were tried.
     """
     ranked = np.argsort(-importance, kind="stable")
     tried = {len(importance): (list(range(len(importance))), whole)}
@@ -167,11 +169,11 @@ def prune(
         )
         tried[size] = kept, cross_validate(family, data.columns(kept), narrowed)
         measured[size] = scored(data, tried[size][1].probability)
-        report(f"    {size} features: AUC {measured[size].roc_auc_of_all():.4f}")
+        log(f"    {size} features: AUC {measured[size].roc_auc_of_all():.4f}")
     best = max(measured.values(), key=LabelledScores.roc_auc_of_all)
     steps = []
-    for size, found in measured.items():
-        change = difference(found, best)
+    for size, pruned in measured.items():
+        change = difference(pruned, best)
         accepted = all(estimate.value >= -estimate.standard_error for estimate in change.values())
         steps.append(Pruning(size, change["roc_auc"], change["average_precision"], accepted))
     columns, chosen = tried[min(step.features for step in steps if step.accepted)]
@@ -179,12 +181,12 @@ def prune(
 
 
 def choose_calibration(data: TrainingRows, crossed: CrossValidated, seed: int) -> tuple[Calibration, Estimate]:
-    """A calibration, if users that it was not fitted to gain by it, and the log loss that it saves them."""
+    """Fit a calibration, used only if it lowers the log loss of held-out users, and measure by how much."""
     corrected = np.empty(len(crossed.probability))
     for number in np.unique(data.fold):
-        out, rest = data.fold == number, data.fold != number
-        fitted = fit_calibration(crossed.probability[rest], data.labels[rest], data.weight[rest])
-        corrected[out] = fitted(crossed.probability[out])
+        held_out, train_rows = data.fold == number, data.fold != number
+        fitted = fit_calibration(crossed.probability[train_rows], data.labels[train_rows], data.weight[train_rows])
+        corrected[held_out] = fitted(crossed.probability[held_out])
     log_loss = {"log_loss": METRICS["log_loss"]}
     saved = difference(scored(data, crossed.probability), scored(data, corrected), log_loss, seed)["log_loss"]
     fitted = fit_calibration(crossed.probability, data.labels, data.weight)
@@ -192,19 +194,18 @@ def choose_calibration(data: TrainingRows, crossed: CrossValidated, seed: int) -
 
 
 def learning_curve(
-    family: Family, data: TrainingRows, fitting: Fitting, seed: int, shares=(0.25, 0.5, 1.0)
+    family: ModelFamily, data: TrainingRows, fitting: Fitting, seed: int, shares=(0.25, 0.5, 1.0)
 ) -> list[dict]:
-    """AUC on seen and on held-out users, by the share of the training users: the first fold is held out."""
-    out = np.flatnonzero(data.fold == data.fold[0])
-    rest = np.flatnonzero(data.fold != data.fold[0])
-    place = np.random.default_rng(seed).random(int(data.user.max()) + 1)[data.user[rest]]
+    """AUC on training users and on held-out users, by share of the training users; the first fold is held out."""
+    held_out = np.flatnonzero(data.fold == data.fold[0])
+    train_rows = np.flatnonzero(data.fold != data.fold[0])
+    place = np.random.default_rng(seed).random(int(data.user.max()) + 1)[data.user[train_rows]]
     points = []
     for share in shares:
-        some = rest[place < share]
-        if data.labels[some].all() or not data.labels[some].any():
+        subset = train_rows[place < share]
+        if data.labels[subset].all() or not data.labels[subset].any():
             continue
-        model = family.fit(data.sample(some), fitting, data.sample(out, balanced=False))
-        points.append(
-            {"share": share, "rows": len(some), "seen": data.auc(some, model), "held_out": data.auc(out, model)}
-        )
+        model = family.fit(data.fit_rows(subset), fitting, data.fit_rows(held_out, balanced=False))
+        aucs = {"seen": data.auc(subset, model), "held_out": data.auc(held_out, model)}
+        points.append({"share": share, "rows": len(subset), **aucs})
     return points

@@ -1,4 +1,4 @@
-"""Models as ONNX, and the certificate that ONNX Runtime gives the same scores as the model's own library."""
+"""Export to ONNX, with a certificate that ONNX Runtime gives the same scores as the model's own library."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ _EDGE_ROWS = 2_000
 
 
 class ExportError(ValueError):
-    """An export that does not do what the model does; the message says by how much."""
+    """An export whose scores differ from the model's. The message has the difference."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was compared: rows of the holdout, rows with missing values, rows on the edges of splits."""
+    """The numbers of holdout rows and edge rows that were compared, and the largest difference of their scores."""
 
     rows: int
     edge_rows: int
@@ -34,7 +34,7 @@ class Certificate:
 
 
 def export(model_file: str, model: bytes, features: int) -> bytes:
-    """The ONNX model of a bundle's: input float32[n, features], outputs `label` and `probabilities`."""
+    """Convert a bundle's model to ONNX: input float32[n, features], outputs `label` and `probabilities`."""
     inputs = [("features", FloatTensorType([None, features]))]
     if model_file == LIGHTGBM_FILE:
         booster = lightgbm.Booster(model_str=model.decode())
@@ -53,7 +53,7 @@ def export(model_file: str, model: bytes, features: int) -> bytes:
 def certify(
     predict, exported: bytes, holdout: np.ndarray, thresholds: Sequence[np.ndarray], limit: float = LIMIT, seed: int = 1
 ) -> Certificate:
-    """Compare an export with the model on the holdout float32[n, k] and on rows made to be hard.
+    """Compare an export with the model on the holdout float32[n, k] and on edge rows.
 
     `predict` gives the model's own probabilities; `thresholds` are the values that the model splits each feature at.
     Raises ExportError when a difference is above the limit.

@@ -1,12 +1,13 @@
-"""From the training rows to one fitted model: the steps of training/modeling/model_selection.py in their order."""
+"""The fitting pipeline: the steps of training/modeling/model_selection.py in order, from training rows to a model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from training.modeling.base import Calibration, Fitting, ServedModel
+from training.modeling.calibration import Calibration
 from training.modeling.families import FAMILIES
+from training.modeling.family import Fitting, ServedModel
 from training.modeling.metrics import Estimate
 from training.modeling.model_selection import (
     CrossValidated,
@@ -24,7 +25,7 @@ from training.modeling.settings import Training
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted model, and how it came about."""
+    """A fitted model and the results of the steps that led to it."""
 
     model: ServedModel
     columns: list[int]  # of all features
@@ -43,11 +44,14 @@ class Fit:
 
 
 def select_and_fit(
-    everything: TrainingRows, names: Sequence[str], training: Training, report: Callable[[str], None]
+    train_rows: TrainingRows, names: Sequence[str], training: Training, log: Callable[[str], None]
 ) -> Fit:
-    """Search, cross-validate, prune, calibrate, and fit what came of it on all rows; `names` are of their features."""
+    """Run search, cross-validation, pruning and calibration, then refit on all rows.
+
+    `names` are the feature names of `train_rows`. `log` is called with lines of progress.
+    """
     family, columns = FAMILIES[training.model], [list(names).index(name) for name in training.names]
-    data = everything.columns(columns)
+    data = train_rows.columns(columns)
     fitting = Fitting(
         names=training.names,
         parameters={**family.defaults, **training.parameters},
@@ -58,29 +62,29 @@ def select_and_fit(
         threads=training.threads,
     )
     if training.trials:
-        report(f"searching parameters: {training.trials} trials of {training.folds} folds")
-        found = search(family, data, fitting, training.trials, training.seed, report)
-        fitting = replace(fitting, parameters={**found, **training.parameters})
-    report(f"cross-validating {len(columns)} features in {training.folds} folds")
+        log(f"searching parameters: {training.trials} trials of {training.folds} folds")
+        best = search(family, data, fitting, training.trials, training.seed, log)
+        fitting = replace(fitting, parameters={**best, **training.parameters})
+    log(f"cross-validating {len(columns)} features in {training.folds} folds")
     crossed = cross_validate(family, data, fitting)
-    report(f"    AUC {_auc(data, crossed):.4f} with {crossed.rounds} trees")
+    log(f"    AUC {_auc(data, crossed):.4f} with {crossed.rounds} trees")
     importance = permutation_importance(data, crossed, training.seed)
     tried: list[Pruning] = []
     unpruned = None
     if training.prune:
-        report("pruning features")
+        log("pruning features")
         whole = crossed
-        kept, crossed, tried = prune(family, data, fitting, whole, importance, report)
+        kept, crossed, tried = prune(family, data, fitting, whole, importance, log)
         if len(kept) < len(columns):
             unpruned = sorted(whole.models, key=lambda model: model.rounds)[len(whole.models) // 2]
-        chosen, monotone = ([of_all[at] for at in kept] for of_all in (fitting.names, fitting.monotone))
+        chosen, monotone = ([values[column] for column in kept] for values in (fitting.names, fitting.monotone))
         fitting = replace(fitting, names=chosen, monotone=monotone)
-        columns, data = [columns[at] for at in kept], data.columns(kept)
+        columns, data = [columns[column] for column in kept], data.columns(kept)
     calibration, gain = Calibration(), None
     if training.calibrate:
         calibration, gain = choose_calibration(data, crossed, training.seed)
-    report(f"fitting {crossed.rounds} trees of {len(columns)} features")
-    model = family.fit(data.sample(), replace(fitting, rounds=crossed.rounds)).calibrated(calibration)
+    log(f"fitting {crossed.rounds} trees of {len(columns)} features")
+    model = family.fit(data.fit_rows(), replace(fitting, rounds=crossed.rounds)).calibrated(calibration)
     return Fit(model, columns, data, fitting, crossed, importance, tried, unpruned, calibration, gain)
 
 

@@ -20,11 +20,11 @@ Share = Annotated[float, Meta(gt=0, lt=1)]
 
 
 class TrainingError(ValueError):
-    """Settings or data that no model can be trained with. The message is one line and says what to do."""
+    """Settings or data that no model can be trained with. The message is one line with a remedy."""
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How to train; conf/training.yaml says what each key means. Equal settings and data give equal models."""
+    """The settings, described in conf/training.yaml. Equal settings and data give equal models."""
 
     model: Literal["xgboost", "lightgbm"] = "xgboost"
     compare: tuple[Literal["logistic", "lightgbm", "xgboost"], ...] = ("logistic",)
@@ -55,7 +55,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
-    """Read a YAML file and lay KEY=VALUE overrides over it. Raises TrainingError naming file, key and rule."""
+    """Read a YAML file and apply KEY=VALUE overrides. Raises TrainingError naming file, key and rule."""
     content, origin, beside = {}, "settings", Path()
     if path is not None:
         origin = str(path)
@@ -97,7 +97,7 @@ def _read_rule(written: Any, beside: Path, origin: str) -> Rule:
 
 
 def for_logged(training: Training, names: Sequence[str], history_length: int) -> Training:
-    """The settings for features that were logged: no others can be had. Raises TrainingError for one that was not."""
+    """Limit the settings to features that were logged. Raises TrainingError if they name one that was not."""
     for name in (*training.features, *training.monotone):
         if name not in names:
             raise TrainingError(f"feature {name} is not among the {len(names)} that were logged")

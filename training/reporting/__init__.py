@@ -1,4 +1,4 @@
-"""The results of a training for people and programs: report, recommendation, serving cost, run in MLflow.
+"""Reporting of training results: report, recommendation, serving cost, run in MLflow.
 
 May import `training.experiments`, `training.bundles` and the layers below them.
 """

@@ -1,4 +1,4 @@
-"""A training as a run in MLflow, when MLFLOW_TRACKING_URI is set."""
+"""Recording of a training as a run in MLflow, if MLFLOW_TRACKING_URI is set."""
 
 import os
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ def is_tracked() -> bool:
 
 
 def check_tracking() -> None:
-    """To be called before the work. Raises TrackingError when a run is wanted that nothing here can record."""
+    """Check before a training that its run can be recorded, if it is to be. Raises TrackingError."""
     if is_tracked() and find_spec("mlflow") is None:
         raise TrackingError(
             "MLFLOW_TRACKING_URI is set, but MLflow is not installed: pip install 'mlflow-skinny>=3,<4', or unset it"
@@ -29,8 +29,8 @@ def check_tracking() -> None:
 
 
 def track(bundle: Path, trained: TrainedModel, training: Training) -> str:
-    """Record settings, metrics and the bundle's files as a run; says which. Raises TrackingError for whatever fails."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # or MLflow tells its makers of each call
+    """Record settings, metrics and the bundle's files as a run; returns a line that names it. Raises TrackingError."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # or MLflow sends usage data for each call
     import mlflow
 
     manifest = trained.manifest
@@ -42,14 +42,14 @@ def track(bundle: Path, trained: TrainedModel, training: Training) -> str:
             mlflow.log_params(_parameters(trained, training))
             mlflow.log_metrics(manifest.metrics)
             mlflow.log_artifacts(str(bundle), "bundle")
-    except Exception as error:  # of MLflow, or of the library of whatever store it was told to use
+    except Exception as error:  # of MLflow, or of the library of its store
         raise TrackingError(f"MLflow: {type(error).__name__}: {' '.join(str(error).split())}") from error
     return f"MLflow run {run.info.run_id} of experiment {experiment}"
 
 
 def _parameters(trained: TrainedModel, training: Training) -> dict[str, object]:
-    """The settings, and as model.* the parameters that came of them."""
+    """The settings, and the parameters of the model as model.*."""
     settings = {name: value for name, value in msgspec.to_builtins(training).items() if name != "parameters"}
-    found = trained.evaluation.parameters
-    of_model = {f"model.{name}": value for name, value in found.items()}
+    parameters = trained.evaluation.parameters
+    of_model = {f"model.{name}": value for name, value in parameters.items()}
     return {**settings, **of_model, "label": str(trained.manifest.label)}

@@ -1,4 +1,4 @@
-"""Whether to ship a model, as data: a decision, and the reasons with the figures they rest on.
+"""The recommendation whether to ship a model, as data: a decision, and its reasons with their figures.
 
 `recommendation_text` renders it for people; gates and other programs read it from here or, through
 `read_recommendation`, from metrics.json.
@@ -16,7 +16,7 @@ from training.evaluation.rule_baseline import RuleBaseline
 from training.modeling.metrics import Estimate
 
 IMPLAUSIBLE_AUC = 0.95
-#: Share of the AUC above chance that is lost without a single feature.
+#: Share of the AUC above chance that is lost when a single feature is shuffled.
 SINGLE_FEATURE_SHARE = 0.8
 #: Between the AUC on training users and on held-out users.
 WIDE_GAP = 0.05
@@ -25,7 +25,7 @@ RELIABLE_USERS = 50
 
 
 class ShipDecision(StrEnum):
-    """What to do with a model."""
+    """The decision on a model."""
 
     SHIP = "ship"
     SHIP_IN_SHADOW = "ship_in_shadow"  # or in an A/B test: not yet instead of the model that serves today
@@ -40,7 +40,7 @@ class AlarmKind(StrEnum):
 
 
 class ComparisonOutcome(StrEnum):
-    """How the model fares against a baseline."""
+    """The result of a comparison with a baseline."""
 
     WORSE = "worse"  # against the rule: no better
     INCONCLUSIVE = "inconclusive"  # the interval of the difference includes 0
@@ -64,7 +64,7 @@ class _Reason(msgspec.Struct, frozen=True, tag_field="code"):
 
 
 class Alarm(_Reason, tag="alarm"):
-    """A sign of label leakage: `value` is the AUC, or by how much the AUC drops without `feature`."""
+    """A sign of label leakage: `value` is the AUC, or the drop of the AUC without `feature`."""
 
     kind: AlarmKind
     value: float
@@ -86,7 +86,7 @@ class ComparedWithModel(_Reason, tag="compared_with_model"):
 
 
 class ComparedWithRule(_Reason, tag="compared_with_rule"):
-    """The hand-written rule, both acting on the same share of events; differences are model minus rule."""
+    """The hand-written rule, with both acting on the same share of events; differences are model minus rule."""
 
     outcome: ComparisonOutcome
     acted_on: float | None
@@ -197,7 +197,7 @@ def _decide(trained: TrainedModel) -> tuple[ShipDecision, tuple[Reason, ...]]:
 
 
 def _comparisons(evaluation: Evaluation) -> tuple[ComparedWithRule | ComparedWithModel, ...]:
-    """The model against each baseline that is one, the rule first."""
+    """Compare the model with each usable baseline, the rule first."""
     rule = evaluation.rule
     with_rule = [_compared_with_rule(rule)] if rule and rule.chooses else []
     with_models = [
@@ -252,7 +252,7 @@ def _defined(figure: float) -> float | None:
 
 
 class Limit(StrEnum):
-    """What limits a model."""
+    """The limitation of a model."""
 
     VARIANCE = "variance"
     BIAS = "bias"
@@ -268,7 +268,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
 
 def diagnose(evaluation: Evaluation) -> Diagnosis:
-    """Tell bias from variance by the gap between training and held-out users."""
+    """Distinguish bias from variance by the gap between training and held-out users."""
     gap = evaluation.training_auc - evaluation.cross_validated_auc
     points = [point["held_out"] for point in evaluation.learning_curve]
     return Diagnosis(

@@ -22,7 +22,7 @@ from training.reporting.recommendation import (
     ShipDecision,
 )
 
-#: Kinds of models, as people write them.
+#: Display names of the kinds of models.
 NAMES = {"xgboost": "XGBoost", "logistic": "logistic regression", "lightgbm": "LightGBM"}
 
 

@@ -25,10 +25,10 @@ from udfs.models.attributions import strongest
 TEMPLATE = "report.html"
 REPORT_FILE = "report.html"
 METRICS_FILE = "metrics.json"
-SMALLEST_SEGMENT = 30  # positives; with fewer, chance rules
+SMALLEST_SEGMENT = 30  # positives; fewer are too noisy
 MISTAKES, MISTAKE_EVENTS, MISTAKE_REASONS = 5, 8, 5
 
-mpl.rcParams["svg.hashsalt"] = "purchase-intent"  # equal figures are to be equal bytes
+mpl.rcParams["svg.hashsalt"] = "purchase-intent"  # makes equal figures equal bytes
 
 
 def segments(trained: TrainedModel) -> list[dict]:
@@ -48,7 +48,7 @@ def segments(trained: TrainedModel) -> list[dict]:
 
 
 def _parts(examples: Examples) -> dict[str, np.ndarray]:
-    """Masks bool[n] of the segments, as far as the features that tell them are there: not all of them are logged."""
+    """Masks bool[n] of the segments whose features are present: logged features may lack some."""
     columns = dict(zip(examples.names, examples.features.T))
     parts: dict[str, np.ndarray] = {}
     if (first_visit := columns.get("first_visit")) is not None:
@@ -151,7 +151,7 @@ _MEANINGS = {
 
 
 def report_html(trained: TrainedModel) -> bytes:
-    """The report, without any reference to the outside."""
+    """The report as a self-contained page."""
     evaluation, recommendation = trained.evaluation, recommend(trained)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

@@ -33,9 +33,9 @@ def saving(trained: TrainedModel) -> str | None:
     ]
     servers = [_server(names, predict, holdout, manifest.history_length) for _, names, _, predict in models]
     costs = [
-        f"{features:.1f} µs for features and {prediction:.1f} µs for prediction with {what} "
+        f"{features:.1f} µs for features and {prediction:.1f} µs for prediction with {kind} "
         f"({len(names)} features, {rounds} trees)"
-        for (what, names, rounds, _), (features, prediction) in zip(models, _costs_us(servers, len(holdout)))
+        for (kind, names, rounds, _), (features, prediction) in zip(models, _costs_us(servers, len(holdout)))
     ]
     return f"cost per event: {', '.join(costs)}; measured in batches of {BATCH_ROWS} on one thread of this machine"
 
@@ -43,9 +43,9 @@ def saving(trained: TrainedModel) -> str | None:
 def _server(
     names: Sequence[str], predict: Callable[[np.ndarray], np.ndarray], examples: Examples, history_length: int
 ) -> Callable[[np.ndarray], list[float]]:
-    """Scores rows as the job does and says when it began, had the features, and had the scores, in seconds.
+    """Make a function that scores rows as the job does and returns the times of start, features and scores in seconds.
 
-    Lifetime and profile are not in the examples; their values make no difference to the cost.
+    Lifetime and profile are not in the examples; their values do not affect the cost.
     """
     computer = FeatureComputer(names, history_length)
     profiles = np.frombuffer(NO_PROFILE * BATCH_ROWS, PROFILE)
@@ -63,7 +63,7 @@ def _server(
 
 
 def _costs_us(servers: list[Callable[[np.ndarray], list[float]]], rows: int) -> np.ndarray:
-    """Microseconds per row, float64[servers, 2]: of features and of prediction, the median of the batches.
+    """Microseconds per row for features and for prediction, float64[servers, 2]: the median of the batches.
 
     Servers take turns, so that a busy machine slows them alike, and the order changes: the first one of a batch finds
     its histories outside the processor's caches.

@@ -1,4 +1,4 @@
-"""Ramps the model that retraining has entered, step by step: decided by policy, executed by the rollout service."""
+"""Automatic ramps of retrained models, step by step: decided by policy, executed by the rollout service."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -34,9 +34,9 @@ def consider(
 ) -> str | None:
     """Decide on the model that retraining has in shadow or as challenger, and execute the decision.
 
-    Returns what was decided in a line, None when there is no such model. The run's record has the decision. A start may
-    override the comparison of holdouts, as the two models were compared on the same live clicks; the ledger then says
-    so. Raises RegistryError, SourceError, and what `RolloutService.execute` raises.
+    Returns the decision in a line, None when there is no such model. The run's record has the decision. A start may
+    override the comparison of holdouts, as the two models were compared on the same live clicks; the ledger records
+    that. Raises RegistryError, SourceError, and what `RolloutService.execute` raises.
     """
     service = RolloutService(registry)
     snapshot, runs = service.snapshot(), passed_runs(registry)
@@ -45,20 +45,20 @@ def consider(
         return None
     since = held_since(registry, version)
     trial = _Trial(snapshot.rollout, version, since, int((now - since).total_seconds() * 1000), settings, kpis, read)
-    verdict, evidence = trial.decide()
+    decision, evidence = trial.decide()
     number = None
-    if (change := _change(version, verdict.act, settings.ramping.at_most)) is not None:
+    if (change := _change(version, decision.act, settings.ramping.at_most)) is not None:
         entry, _ = service.execute(
             change,
             by=BY,
-            why=verdict.why,
+            why=decision.why,
             force=isinstance(change, Start),
             evidence=None if evidence is None else lambda *_: evidence,
             snapshot=snapshot,
         )
         number = entry.number
-    _record(registry, runs[version], RampRecord(now, verdict.act, verdict.why, number))
-    return f"{version}: {verdict.act}: {verdict.why}"
+    _record(registry, runs[version], RampRecord(now, decision.act, decision.why, number))
+    return f"{version}: {decision.act}: {decision.why}"
 
 
 def _change(version: str, act: Act, at_most: float) -> Change | None:
@@ -83,7 +83,7 @@ def _record(registry: Registry, run: Run, decision: RampRecord) -> None:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A model in shadow or a challenger, for how long it has had its role and share, and what to judge it by."""
+    """A shadow or challenger, the time that it has had its role and share, and the settings to judge it by."""
 
     rollout: Rollout
     version: str
@@ -94,7 +94,7 @@ class _Trial:
     read: ReadTopic
 
     def decide(self) -> tuple[RampDecision, Evidence | None]:
-        """Decide what to do with the model; for a challenger, with the sessions' evidence, if there is some yet."""
+        """Decide on the model; for a challenger, also return the evidence of sessions, if there is any."""
         if self.version in self.rollout.shadows:
             return self._decide_shadow(), None
         try:
@@ -132,7 +132,7 @@ class _Trial:
 
 
 def decoded(values: Iterable[bytes], kind: type[T], topic: str) -> list[T]:
-    """The records of a topic. Raises SourceError naming it for one that does not fit."""
+    """Decode the records of a topic. Raises SourceError naming it for one that does not fit."""
     decode = msgspec.json.Decoder(kind).decode
     try:
         return [decode(value) for value in values]

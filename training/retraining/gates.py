@@ -1,4 +1,4 @@
-"""What a candidate has to show on the newest matured time before it may score in shadow, beside the champion."""
+"""Gates that a candidate must pass to enter shadow, in a comparison with the champion on the newest matured data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ AUC = {"roc_auc": METRICS["roc_auc"]}
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """Candidate and champion on the same rows; intervals draw users anew, differences are paired by user."""
+    """Candidate and champion on the same rows; intervals resample users, differences are paired by user."""
 
     rows: int
     positive_users: int
@@ -40,7 +40,7 @@ class ModelComparison:
 
 
 def compare_models(rows: Examples, candidate: Bundle, champion: Bundle) -> ModelComparison:
-    """Both models on the same rows, which have all features, by the functions that serve them.
+    """Compare both models on the same rows, which have all features, with the functions that serve them.
 
     Raises RemoteError when a model that another process serves does not answer.
     """
@@ -67,38 +67,38 @@ def _mean_score_by_rate(rows: LabelledScores, weight: np.ndarray) -> float:
 
 
 def judge(
-    compared: ModelComparison, candidate: Bundle, champion: Manifest, alarms: Sequence[Alarm], wanted: GateSettings
+    compared: ModelComparison, candidate: Bundle, champion: Manifest, alarms: Sequence[Alarm], settings: GateSettings
 ) -> tuple[Gate, ...]:
     """Check a candidate against every gate, also after one that fails. `alarms` come with its recommendation."""
     ratio = compared.calibration
-    least, most = 1 - wanted.calibration, 1 + wanted.calibration
+    lowest, highest = 1 - settings.calibration, 1 + settings.calibration
     return (
         _bundle_gate(candidate),
         Gate("leaks", "no sign of label leakage", " ".join(map(reason_text, alarms)) or "none", not alarms),
         Gate(
             "positives",
-            f"{wanted.positive_users} users with a positive label or more",
+            f"{settings.positive_users} users with a positive label or more",
             f"{compared.positive_users}",
-            compared.positive_users >= wanted.positive_users,
+            compared.positive_users >= settings.positive_users,
         ),
         _holdout_gate(compared, candidate.manifest, champion),
         Gate(
             "champion",
-            f"the AUC is not below the champion's by more than {wanted.margin:g}, with 95 %",
+            f"the AUC is not below the champion's by more than {settings.margin:g}, with 95 %",
             f"{compared}",
-            bool(compared.difference.low >= -wanted.margin),
+            bool(compared.difference.low >= -settings.margin),
         ),
         Gate(
             "calibration",
-            f"mean score by positive rate from {least:g} to {most:g}, as far as chance lets tell",
+            f"mean score by positive rate from {lowest:g} to {highest:g}, as far as chance lets tell",
             f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})",
-            bool(ratio.low <= most and ratio.high >= least),
+            bool(ratio.low <= highest and ratio.high >= lowest),
         ),
     )
 
 
 def failed(gates: Sequence[Gate]) -> str:
-    """The gates that did not pass, in words; empty when all did."""
+    """The gates that failed as text; empty if none did."""
     return "; ".join(f"{gate.name}: want {gate.rule}, got {gate.value}" for gate in gates if not gate.passed)
 
 

@@ -1,11 +1,12 @@
-"""One retraining at a time, also across machines and crashes.
+"""The lock for one retraining at a time, also across machines and crashes.
 
-    retraining/lock/<8 digits>.json     who holds it; the highest number counts
+    retraining/lock/<8 digits>.json     the holder; the highest number counts
 
-Who takes the lock creates the file of the next number, which only one process can. Letting go writes the time into it.
-A crash does not, and then the lock counts no more once its process is gone, or, where that can't be seen from here
-(another machine or container), once it is older than a limit. The file of the highest number is never removed, so a
-number is taken once. Who was thought dead and is not finds out by `check` before it changes anything.
+A process takes the lock by creating the file of the next number, which only one process can do. To release the lock, it
+writes the time into the file. After a crash, the lock expires when the process is gone or, if that can't be seen from
+here (another machine or container), when the lock is older than a limit. The file of the highest number is never
+removed, so each number is taken once. A process that was wrongly considered dead finds out by `check` before it changes
+anything.
 """
 
 import getpass
@@ -25,11 +26,11 @@ DIRECTORY = "retraining/lock"
 
 
 class LockError(RegistryError):
-    """Somebody else retrains. The message is one line and says who."""
+    """Another process is retraining. The message is one line that names it."""
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """Who has taken the lock; `process` tells it from a later one with its number."""
+    """The process that took the lock; `process` distinguishes it from a later one with the same pid."""
 
     owner: str
     host: str
@@ -44,13 +45,13 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lock:
-    """The lock, held."""
+    """A held lock."""
 
     def __init__(self, registry: Registry, number: int, holder: Holder):
         self._registry, self._number, self._holder = registry, number, holder
 
     def check(self) -> None:
-        """Raises LockError when somebody has taken over."""
+        """Raises LockError when another process has taken over."""
         newest = max(_numbers(self._registry), default=0)
         if newest != self._number:
             raise LockError(
@@ -64,7 +65,7 @@ class Lock:
 
 @contextmanager
 def locked(registry: Registry, limit_ms: int) -> Iterator[Lock]:
-    """Hold the lock. Raises LockError when another process does; one that can't be seen from here for `limit_ms`."""
+    """Hold the lock. Raises LockError if another process does; one that can't be seen from here holds it `limit_ms`."""
     lock = _take(registry, limit_ms)
     try:
         yield lock
@@ -93,7 +94,7 @@ def _take(registry: Registry, limit_ms: int) -> Lock:
     except FileExistsError:
         raise LockError(f"{registry.uri}: one retraining at a time: another one began at this moment") from None
     for number in numbers:
-        with suppress(FileNotFoundError):  # another one may have removed it that broke this lock already
+        with suppress(FileNotFoundError):  # another process that broke this lock may have removed it already
             registry.files.rm_file(registry.path(*_file(number)))
     return Lock(registry, newest + 1, holder)
 
@@ -107,7 +108,7 @@ def _holds(holder: Holder, limit_ms: int) -> bool:
 
 
 def process_start(pid: int) -> str | None:
-    """When a process of this system started, in its own ticks; None when it has ended."""
+    """The start of a process of this system, in clock ticks; None if it has ended."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

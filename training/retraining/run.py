@@ -1,7 +1,7 @@
 """One retraining: prepare, train, evaluate against the champion, pass the gates, enter in shadow. It survives a crash.
 
-What a step has finished is kept in the work directory until the run has come to its end, and the record in the registry
-says how far the run has come; the next start goes on from there.
+The results of each step stay in the work directory until the run ends, and the record in the registry has the state of
+the run; the next start resumes from there.
 """
 
 import shutil
@@ -17,7 +17,7 @@ from training.bundles.trainer import train_model
 from training.bundles.writer import write_bundle
 from training.data.archive import Arrived, newest_arrival_ms
 from training.data.examples import Examples, load_examples, share_that_fits
-from training.data.prepare import Preparation, prepare
+from training.data.preparation import Preparation, prepare
 from training.data.split import split_at
 from training.data.summary import overview, warnings
 from training.reporting.recommendation import RecommendationError, read_recommendation
@@ -41,7 +41,7 @@ PREPARED_FILE = "prepared.json"
 
 
 class _Prepared(msgspec.Struct):
-    """What the directory of examples has, written when all of it is there."""
+    """The contents of the directory of examples, written when it is complete."""
 
     directories: list[str]
     examples: int
@@ -49,7 +49,7 @@ class _Prepared(msgspec.Struct):
 
 
 def freeze(data: DataSettings, label: Label) -> Window:
-    """The time range of a run, by the newest click that the archive has now. Raises SourceError."""
+    """Freeze the time range of a run, by the newest click in the archive. Raises SourceError."""
     end = newest_arrival_ms(Path(data.archive) / CLICKS)
     matured = end - label.horizon_ms
     start = max(0, matured - duration_ms(data.history))
@@ -62,28 +62,28 @@ def freeze(data: DataSettings, label: Label) -> Window:
     )
 
 
-def retrain(recipe: Recipe, trigger: str, tell: Callable[[str], None] = print) -> Run:
-    """Go on with the run that has not finished, or do a new one; returns its record, which says what came of it.
+def retrain(recipe: Recipe, trigger: str, log: Callable[[str], None] = print) -> Run:
+    """Resume the unfinished run or start a new one; returns its record, with the result.
 
     Raises LockError when another process retrains; RetrainingError, RegistryError or SourceError when no run can begin.
     """
     registry = Registry(recipe.settings.registry)
     with locked(registry, duration_ms(recipe.settings.give_up)) as lock:
-        run = _unfinished(registry, recipe, tell) or _begin(registry, recipe, trigger)
-        work = _Work(registry, recipe, run, lock, tell)
+        run = _unfinished(registry, recipe, log) or _begin(registry, recipe, trigger)
+        work = _Work(registry, recipe, run, lock, log)
         try:
             work.run_all()
         except LockError:
             raise
-        except (RegistryError, OSError) as error:  # may pass: the next start goes on
+        except (RegistryError, OSError) as error:  # may be temporary: the next start resumes
             work.record(state="error", message=_line(error))
         except ValueError as error:
             work.finish("refused", _line(error))
         return work.run
 
 
-def _unfinished(registry: Registry, recipe: Recipe, tell: Callable[[str], None]) -> Run | None:
-    """The run to go on with. One that is too old, or of other settings, is closed."""
+def _unfinished(registry: Registry, recipe: Recipe, log: Callable[[str], None]) -> Run | None:
+    """The run to resume. One that is too old, or has other settings, is closed."""
     run = newest_run(registry)
     if run is None or run.finished is not None:
         return None
@@ -93,19 +93,19 @@ def _unfinished(registry: Registry, recipe: Recipe, tell: Callable[[str], None])
     elif datetime.now(UTC) - run.started > limit:
         why = f"it has not finished within {recipe.settings.give_up}"
     else:
-        tell(f"going on with run {run.run}, which had come to {run.state}")
+        log(f"going on with run {run.run}, which had come to {run.state}")
         return run
     write_run(registry, replace(run, state="error", message=f"given up: {why}", finished=datetime.now(UTC)))
     shutil.rmtree(Path(recipe.settings.work) / run.run, ignore_errors=True)
-    tell(f"run {run.run} is given up: {why}")
+    log(f"run {run.run} is given up: {why}")
     return None
 
 
 def _begin(registry: Registry, recipe: Recipe, trigger: str) -> Run:
     rollout = registry.newest().rollout
-    if trying := in_progress(rollout, passed_runs(registry)):
+    if in_trial := in_progress(rollout, passed_runs(registry)):
         raise RetrainingError(
-            f"{trying} of an earlier run is still in shadow or a challenger: one at a time; promote or stop it first"
+            f"{in_trial} of an earlier run is still in shadow or a challenger: one at a time; promote or stop it first"
         )
     window = freeze(recipe.settings.data, recipe.label)
     for run in read_runs(registry):
@@ -127,11 +127,11 @@ def _begin(registry: Registry, recipe: Recipe, trigger: str) -> Run:
 
 
 class _Work:
-    """A run under way. Each step records that it begins; a step whose result is there already is passed over."""
+    """A run in progress. Each step records its start; a step whose result exists already is skipped."""
 
-    def __init__(self, registry: Registry, recipe: Recipe, run: Run, lock: Lock, tell: Callable[[str], None]):
+    def __init__(self, registry: Registry, recipe: Recipe, run: Run, lock: Lock, log: Callable[[str], None]):
         self.run = run
-        self._registry, self._recipe, self._lock, self._tell = registry, recipe, lock, tell
+        self._registry, self._recipe, self._lock, self._log = registry, recipe, lock, log
         self._directory = Path(recipe.settings.work) / run.run
 
     def run_all(self) -> None:
@@ -154,7 +154,7 @@ class _Work:
         self.finish("passed", f"{candidate.manifest.version} is in shadow by entry {number}: {compared}")
 
     def record(self, **changes: object) -> None:
-        """Raises LockError when another process has taken over."""
+        """Update the record of the run. Raises LockError when another process has taken over."""
         self._lock.check()
         self.run = replace(self.run, **changes)
         write_run(self._registry, self.run)
@@ -191,10 +191,10 @@ class _Work:
             rows_from_ms=window.start,
         )
         profiles = profiles if profiles.exists() else None
-        directories, found = prepare(clicks, directory, preparation, profiles)
-        for line in (overview(found), *warnings(found, clicks, profiles, None)):
-            self._tell(line)
-        prepared = _Prepared([one.name for one in directories], found.examples, found.positives)
+        directories, summary = prepare(clicks, directory, preparation, profiles)
+        for line in (overview(summary), *warnings(summary, clicks, profiles, None)):
+            self._log(line)
+        prepared = _Prepared([path.name for path in directories], summary.examples, summary.positives)
         unfinished = directory / f".{PREPARED_FILE}"
         unfinished.write_bytes(msgspec.json.encode(prepared))
         unfinished.rename(directory / PREPARED_FILE)
@@ -202,9 +202,9 @@ class _Work:
     @cached_property
     def _examples(self) -> Examples:
         directory, training = self._directory / "examples", self._recipe.training
-        found = msgspec.json.decode((directory / PREPARED_FILE).read_bytes(), type=_Prepared)
-        share = share_that_fits(found.examples, found.positives, training.negative_share, training.max_rows)
-        return load_examples([directory / name for name in found.directories], share, training.seed)
+        prepared = msgspec.json.decode((directory / PREPARED_FILE).read_bytes(), type=_Prepared)
+        share = share_that_fits(prepared.examples, prepared.positives, training.negative_share, training.max_rows)
+        return load_examples([directory / name for name in prepared.directories], share, training.seed)
 
     def _newest_rows(self) -> Examples:
         _, rows = split_at(self._examples, self.run.window.newest, self._recipe.label.horizon_ms)
@@ -217,7 +217,7 @@ class _Work:
                 self._examples,
                 self._recipe.training,
                 self._recipe.label,
-                report=self._tell,
+                log=self._log,
                 holdout_from_ms=self.run.window.newest,
             )
             trained = with_report(trained)
@@ -225,17 +225,17 @@ class _Work:
         return load_bundle(self._bundle, self._recipe.training.history_length)
 
     def _discard_outdated_bundle(self) -> None:
-        """Remove a bundle that an earlier version of this code left when it crashed: its report can't be read."""
+        """Remove a bundle whose report can't be read, left by a crash of an earlier version of this code."""
         if not self._bundle.exists():
             return
         try:
             read_recommendation(self._bundle / METRICS_FILE)
         except RecommendationError as error:
-            self._tell(f"training again: {_line(error)}")
+            self._log(f"training again: {_line(error)}")
             shutil.rmtree(self._bundle)
 
     def _enter(self, candidate: Bundle, compared: ModelComparison) -> int:
-        """The ledger's entry that lets the candidate score in shadow, written now or before a crash."""
+        """Enter the candidate in shadow; returns the number of the ledger entry, written now or before a crash."""
         change, registry = AddShadow(candidate.manifest.version), self._registry
         upload_bundle(registry, self._bundle, candidate)
         for number in registry.numbers():

@@ -1,4 +1,4 @@
-"""Records of retraining: one file a run, `retraining/<run>.json` in the registry, written whole after each step."""
+"""Records of retraining: one file per run, `retraining/<run>.json` in the registry, written whole after each step."""
 
 from datetime import datetime
 from typing import Literal
@@ -27,7 +27,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gate(msgspec.Struct, frozen=True):
-    """Something that a candidate has to show: what, and what was found."""
+    """The result of a gate: its rule, the measured value, and whether the candidate passed."""
 
     name: str
     rule: str
@@ -36,7 +36,7 @@ class Gate(msgspec.Struct, frozen=True):
 
 
 class RampRecord(msgspec.Struct, frozen=True):
-    """What was decided of a challenger, when and why; the ledger has the entry of what was done."""
+    """A decision on a challenger, with time and reason; the ledger has the entry of the change."""
 
     at: datetime
     act: Literal["start", "ramp", "champion", "stop", "wait"]
@@ -45,7 +45,7 @@ class RampRecord(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as far as it has come. Without `finished` it goes on at the next start, also after an error."""
+    """The state of a run. Without `finished`, the next start resumes it, also after an error."""
 
     run: str
     started: datetime
@@ -53,7 +53,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     window: Window
     champion: str
-    settings: str  # a hash: with other ones, what has been done is of no use
+    settings: str  # their hash: with other settings, the results so far are useless
     gates: tuple[Gate, ...] = ()
     version: str | None = None
     ledger_entry: int | None = None
@@ -63,7 +63,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_name(started: datetime) -> str:
-    """Names sort by time."""
+    """The name of a run; names sort by time."""
     return f"{started:%Y%m%dT%H%M%S%f}Z"
 
 
@@ -72,14 +72,14 @@ def write_run(registry: Registry, run: Run) -> None:
     replace_file(registry, (DIRECTORY, f"{run.run}.json"), content)
 
 
-def read_runs(registry: Registry, most: int | None = None) -> list[Run]:
-    """All runs or the newest ones, the newest last. Raises RegistryError for a file that is not a record."""
+def read_runs(registry: Registry, limit: int | None = None) -> list[Run]:
+    """Read all runs or the newest `limit`, the newest last. Raises RegistryError for a file that is not a record."""
     names = [name for name in registry.names(DIRECTORY) if name.endswith(".json")]
-    return [_read(registry, name) for name in (names[-most:] if most else names)]
+    return [_read(registry, name) for name in (names[-limit:] if limit else names)]
 
 
 def passed_runs(registry: Registry) -> dict[str, Run]:
-    """By version, the runs whose model passed its gates, and so came into shadow."""
+    """The runs whose model passed its gates, and so entered shadow, by version."""
     return {run.version: run for run in read_runs(registry) if run.state == "passed" and run.version is not None}
 
 

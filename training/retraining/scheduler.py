@@ -1,4 +1,4 @@
-"""Looking again and again whether to retrain, and what to do with the model that came of it."""
+"""Scheduler of retraining: polls triggers and schedule, and ramps the model of the last run."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -13,13 +13,13 @@ from udfs.contracts.outputs import DriftWindow, ModelQuality
 from udfs.kafka.reading import ReadTopic
 from udfs.rollout.registry import Registry
 
-#: How far back topics are read, at least; and after what time a run that was refused or broke off is tried again.
+#: Minimum time that topics are read back; delay before a run that was refused or interrupted is tried again.
 LOOK_BACK, RETRY = timedelta(hours=6), timedelta(minutes=10)
 METRIC_LOW = "test_roc_auc_low"
 
 
 class Watch:
-    """What is remembered between two looks. Tells a line when it says something else than the last one of its kind."""
+    """The state between two polls. Logs a line only if it differs from the last one on the same subject."""
 
     def __init__(
         self,
@@ -27,21 +27,21 @@ class Watch:
         triggers: bool,
         retrain: Callable[[Recipe, str, Callable[[str], None]], Run],
         read: ReadTopic,
-        tell: Callable[[str], None],
+        log: Callable[[str], None],
     ):
-        self._recipe, self._triggers, self._retrain, self._read, self._tell = recipe, triggers, retrain, read, tell
+        self._recipe, self._triggers, self._retrain, self._read, self._log = recipe, triggers, retrain, read, log
         self._registry = Registry(recipe.settings.registry)
         self._not_before: dict[str, datetime] = {}
         self._last: dict[str, str] = {}
 
     def look(self, now: datetime) -> None:
-        """One look. What goes wrong is told, and tried again at a later look."""
+        """Poll once. Errors are logged, and the step is tried again at a later poll."""
         for name, step in (("retraining", self._start), ("ramping", self._ramp)):
             try:
                 step(now)
             except (ValueError, OSError) as error:
                 self._not_before[name] = now + RETRY
-                self._say(name, f"{name}: {' '.join(str(error).split())}")
+                self._log_change(name, f"{name}: {' '.join(str(error).split())}")
 
     def _start(self, now: datetime) -> None:
         if now < self._not_before.get("retraining", now):
@@ -57,9 +57,9 @@ class Watch:
                 self._run(reason, now)
 
     def _run(self, trigger: str, now: datetime) -> None:
-        self._tell(f"retraining: {trigger}")
-        run = self._retrain(self._recipe, trigger, self._tell)
-        self._say("retraining", f"run {run.run} {run.state}: {run.message}")
+        self._log(f"retraining: {trigger}")
+        run = self._retrain(self._recipe, trigger, self._log)
+        self._log_change("retraining", f"run {run.run} {run.state}: {run.message}")
         if run.finished is None:
             self._not_before["retraining"] = now + RETRY
 
@@ -68,25 +68,26 @@ class Watch:
         return every is not None and (newest is None or now - newest.started >= _duration(every))
 
     def _reason(self, newest: Run | None, now: datetime) -> str | None:
-        """Why to retrain now, if so; tells when what is seen has changed."""
-        registry, wanted = self._registry, self._recipe.settings.triggers
+        """The reason to retrain now, or None; logs the status when it has changed."""
+        registry, triggers = self._registry, self._recipe.settings.triggers
         rollout = registry.newest().rollout
         champion, bound = rollout.champion, registry.manifest(rollout.champion).metrics.get(METRIC_LOW, 0.0)
-        since = now - max(LOOK_BACK, timedelta(minutes=2 * wanted.quality_minutes))
+        since = now - max(LOOK_BACK, timedelta(minutes=2 * triggers.quality_minutes))
         topics = self._recipe.settings.topics
         windows = self._records(topics.drift, DriftWindow, since)
         quality = self._records(topics.model_quality, ModelQuality, since)
-        drift = drift_trigger(windows, champion, wanted.drift_windows)
-        found = live_auc(quality, champion, wanted.quality_minutes, wanted.quality_scores)
-        reasons = [why for why in (drift, quality_trigger(found, bound, wanted.quality_minutes)) if why is not None]
-        measured = [one for one in windows if one.model_version == champion]
-        level = max(measured, key=lambda one: one.window_end).level if measured else "not measured"
-        auc = "not measured" if found is None else "as its bundle tells" if found[0] >= bound else f"below {bound:.4f}"
-        trying = in_progress(rollout, passed_runs(registry))
-        status = f"{champion} serves: drift {level}, live AUC {auc}" + (f"; {trying} is being tried" if trying else "")
-        self._say("watching", status)
-        is_cooling = newest is not None and now - newest.finished < _duration(wanted.cool_down)
-        return None if trying or is_cooling or not reasons else "; ".join(reasons)
+        drift = drift_trigger(windows, champion, triggers.drift_windows)
+        live = live_auc(quality, champion, triggers.quality_minutes, triggers.quality_scores)
+        reasons = [why for why in (drift, quality_trigger(live, bound, triggers.quality_minutes)) if why is not None]
+        measured = [window for window in windows if window.model_version == champion]
+        level = max(measured, key=lambda window: window.window_end).level if measured else "not measured"
+        auc = "not measured" if live is None else "as its bundle tells" if live[0] >= bound else f"below {bound:.4f}"
+        in_trial = in_progress(rollout, passed_runs(registry))
+        trial = f"; {in_trial} is being tried" if in_trial else ""
+        status = f"{champion} serves: drift {level}, live AUC {auc}{trial}"
+        self._log_change("watching", status)
+        is_cooling = newest is not None and now - newest.finished < _duration(triggers.cool_down)
+        return None if in_trial or is_cooling or not reasons else "; ".join(reasons)
 
     def _records(self, topic: str, kind: type, since: datetime) -> list:
         values = self._read(self._recipe.settings.kafka, topic, int(since.timestamp() * 1000))
@@ -98,14 +99,14 @@ class Watch:
             return
         self._not_before["ramping"] = now + _duration(settings.ramping.every)
         with locked(self._registry, duration_ms(settings.give_up)):
-            decided = consider(self._registry, settings, self._recipe.kpis, now, self._read)
-        if decided is not None:
-            self._say("ramping", decided)
+            decision = consider(self._registry, settings, self._recipe.kpis, now, self._read)
+        if decision is not None:
+            self._log_change("ramping", decision)
 
-    def _say(self, about: str, line: str) -> None:
-        if self._last.get(about) != line:
-            self._last[about] = line
-            self._tell(line)
+    def _log_change(self, subject: str, line: str) -> None:
+        if self._last.get(subject) != line:
+            self._last[subject] = line
+            self._log(line)
 
 
 def _duration(text: str) -> timedelta:

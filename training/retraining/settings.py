@@ -70,7 +70,7 @@ class TopicSettings(_Section):
 
 
 class Retraining(_Section):
-    """What a data scientist tunes; conf/retraining.yaml says what each key means."""
+    """The settings of retraining, described in conf/retraining.yaml."""
 
     registry: Text
     work: Text
@@ -87,22 +87,22 @@ class Retraining(_Section):
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a run depends on beside the archive: settings, and what the files say that they name."""
+    """The inputs of a run other than the archive: settings, and the contents of the files that they name."""
 
     settings: Retraining
     training: Training
     label: Label
-    kpis: dict[str, Kpi] = {}  # those that automatic ramps are judged by
+    kpis: dict[str, Kpi] = {}  # for automatic ramps
 
     @property
     def digest(self) -> str:
-        """A hash of what a model and its gates depend on."""
+        """A hash of the settings that a model and its gates depend on."""
         parts = (self.settings.data, self.settings.gates, self.training, self.label)
         return sha256(msgspec.json.encode(parts)).hexdigest()[:16]
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> Recipe:
-    """Load retraining settings and the training settings, label and KPIs beside them. Raises ValueError."""
+    """Load retraining settings and the training settings, label and KPIs in the same directory. Raises ValueError."""
     settings = load_retraining(path, overrides, environment)
     return Recipe(
         settings=settings,
@@ -115,7 +115,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), environment: Mapping[
 def load_retraining(
     path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ
 ) -> Retraining:
-    """Read a YAML file and lay KEY=VALUE overrides over it; ${NAME} is of the environment. Raises RetrainingError."""
+    """Read a YAML file and apply KEY=VALUE overrides; ${NAME} is an environment variable. Raises RetrainingError."""
     content = read_yaml(path, RetrainingError)
     if not isinstance(content, dict):
         raise RetrainingError(f"{path}: want keys such as registry:, got {type(content).__name__}")

@@ -1,4 +1,4 @@
-"""What starts a retraining: drift that lasts, or live quality below what the champion's bundle promised."""
+"""Triggers of retraining: lasting drift, or live quality below the interval in the champion's bundle."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -6,29 +6,29 @@ from datetime import UTC, datetime
 from udfs.contracts.outputs import DriftWindow, ModelQuality
 from udfs.rollout.plan import Rollout
 
-MOST_NAMED = 5
+NAMED_LIMIT = 5
 _MINUTE_MS = 60_000
 
 
 def drift_trigger(records: Iterable[DriftWindow], champion: str, windows: int) -> str | None:
-    """Why to retrain: so many of the champion's newest windows are all at alarm. Of a window the last record counts."""
+    """The reason to retrain if the champion's newest `windows` are all at alarm. The last record per window counts."""
     latest = {record.window_end: record for record in records if record.model_version == champion}
     newest = [latest[end] for end in sorted(latest)[-windows:]]
     if len(newest) < windows or any(record.level != "alarm" for record in newest):
         return None
     moved = newest[-1].moved
-    named = ", ".join(moved[:MOST_NAMED]) or "no feature alone"
-    more = f" and {len(moved) - MOST_NAMED} more" if len(moved) > MOST_NAMED else ""
+    named = ", ".join(moved[:NAMED_LIMIT]) or "no feature alone"
+    more = f" and {len(moved) - NAMED_LIMIT} more" if len(moved) > NAMED_LIMIT else ""
     return f"drift alarm in {windows} windows up to {_time(newest[-1].window_end)}: {named}{more} moved"
 
 
 def live_auc(
     records: Iterable[ModelQuality], champion: str, minutes: int, least_scores: int
 ) -> tuple[float, int] | None:
-    """The champion's AUC by minute, averaged by scores over the newest minutes, and how many scores that were.
+    """The champion's AUC by minute, averaged over the newest minutes by scores, and the number of these scores.
 
-    None when there were too few scores. Minutes whose labels are all alike have no AUC and do not count; of a minute
-    and arm counts the last record.
+    None if there are too few scores. Minutes with only one kind of label have no AUC and do not count; the last record
+    per minute and arm counts.
     """
     latest = {(record.event_minute, record.arm): record for record in records if record.model_version == champion}
     if not latest:
@@ -41,18 +41,18 @@ def live_auc(
     return sum(record.roc_auc * record.scores for record in counted) / scores, scores
 
 
-def quality_trigger(found: tuple[float, int] | None, bound: float, minutes: int) -> str | None:
-    """Why to retrain, when the live AUC is below the lower end of what the champion's bundle tells."""
-    if found is None or not found[0] < bound:
+def quality_trigger(live: tuple[float, int] | None, bound: float, minutes: int) -> str | None:
+    """The reason to retrain if the live AUC is below `bound`, the lower end of the champion's holdout interval."""
+    if live is None or not live[0] < bound:
         return None
-    auc, scores = found
+    auc, scores = live
     return f"live AUC {auc:.4f} over {minutes} min, {scores} scores: its bundle's interval begins at {bound:.4f}"
 
 
 def in_progress(rollout: Rollout, entered: Iterable[str]) -> str | None:
-    """The model that retraining has entered and that is still in shadow or a challenger: one at a time."""
-    trying = {*rollout.shadows, *(part.version for part in rollout.challengers)}
-    return next((version for version in entered if version in trying), None)
+    """The model of an earlier run that is still in shadow or a challenger; there is at most one."""
+    in_trial = {*rollout.shadows, *(part.version for part in rollout.challengers)}
+    return next((version for version in entered if version in in_trial), None)
 
 
 def _time(ms: int) -> str:

@@ -1,4 +1,4 @@
-"""What a model has to show before it may serve."""
+"""Checks that a model must pass before it may serve."""
 
 import numpy as np
 
@@ -12,13 +12,13 @@ METRIC = "test_roc_auc"
 
 
 class HoldoutError(ValueError):
-    """A model whose holdout says that it is worse than the champion, or does not say; `--force` overrides it."""
+    """A model whose holdout metrics are worse than the champion's, or missing; `--force` overrides it."""
 
 
 def check_bundle(bundle: Bundle) -> None:
-    """Raises BundleError when a bundle has no valid certificate, or does not score its warm-up rows as it should.
+    """Raises BundleError when a bundle has no valid certificate, or does not reproduce the scores of its warm-up rows.
 
-    A remote model has no export to certify; RemoteError when it does not answer.
+    A remote model has no export to certify; raises RemoteError when it does not answer.
     """
     version, certificate = bundle.manifest.version, bundle.manifest.export
     if bundle.manifest.is_remote:
@@ -41,33 +41,33 @@ def check_bundle(bundle: Bundle) -> None:
 
 
 def check_holdout(candidate: Manifest, champion: Manifest) -> None:
-    """Raises HoldoutError when the candidate's AUC is below what chance leaves of the champion's.
+    """Raises HoldoutError when the candidate's AUC is below the champion's 95 % interval.
 
-    Below the lower end of the champion's 95 % interval, that is. The candidate's own interval does not help it, or a
-    model that was hardly tested would pass; equal models are seldom refused (8 % for holdouts of one size).
+    The candidate's own interval is not used, or a barely tested model would pass; equal models are rarely rejected (8 %
+    for holdouts of one size).
     """
     version = candidate.version
     if not candidate.label.is_same_as(champion.label):
         raise HoldoutError(
             f'{version} predicts "{candidate.label}", the champion "{champion.label}": no metric compares the two'
         )
-    found = candidate.metrics.get(METRIC, np.nan)
+    auc = candidate.metrics.get(METRIC, np.nan)
     best, bound = (champion.metrics.get(name, np.nan) for name in (METRIC, f"{METRIC}_low"))
-    if not found >= bound:
+    if not auc >= bound:
         raise HoldoutError(
-            f"{version}: {METRIC} is {found:.4f}: want at least {bound:.4f}, where the interval of the champion's "
+            f"{version}: {METRIC} is {auc:.4f}: want at least {bound:.4f}, where the interval of the champion's "
             f"{best:.4f} begins"
         )
 
 
 def gaining(old: Rollout | None, new: Rollout) -> list[str]:
-    """The versions that a change lets score, or decide for more users than before."""
+    """The versions that a change lets score, or act for more users than before."""
     before = _weights(old) if old is not None else {}
     return [version for version, weight in _weights(new).items() if weight > before.get(version, (0, 0.0))]
 
 
 def newcomers(old: Rollout | None, new: Rollout) -> list[tuple[str, str]]:
-    """The versions that are to act and did not, each with the champion that they are to be compared with."""
+    """The versions that a change lets act for the first time, each with the champion to compare it with."""
     if old is None:
         return []
     acted = {old.champion, *(part.version for part in old.challengers)}
@@ -76,7 +76,7 @@ def newcomers(old: Rollout | None, new: Rollout) -> list[tuple[str, str]]:
 
 
 def check_models(registry: Registry, old: Rollout | None, new: Rollout) -> None:
-    """Raises BundleError when a model that gains by a change must not serve, or not beside the others."""
+    """Raises BundleError when a model that gains by a change must not serve, or not together with the others."""
     if registry.manifest(new.champion).is_remote and (old is None or registry.local_champion() is None):
         raise BundleError(f"{new.champion} is remote: want a local champion before it, which stands in when it fails")
     for version in gaining(old, new):
@@ -84,7 +84,7 @@ def check_models(registry: Registry, old: Rollout | None, new: Rollout) -> None:
 
 
 def check_newcomers(registry: Registry, old: Rollout | None, new: Rollout) -> None:
-    """Raises HoldoutError when a model that is to act now has not shown to be good enough."""
+    """Raises HoldoutError when a model that starts to act fails the comparison with the champion."""
     for version, champion in newcomers(old, new):
         check_holdout(registry.manifest(version), registry.manifest(champion))
 
@@ -101,6 +101,6 @@ def _weights(rollout: Rollout) -> dict[str, tuple[int, float]]:
 def _export_scores(bundle: Bundle) -> np.ndarray:
     try:
         return OnnxScorer(bundle.export).predict(bundle.warm_up.features)
-    except Exception as error:  # ONNX Runtime's have no common class
-        told = " ".join(str(error).split())
-        raise BundleError(f"{bundle.manifest.version}: {EXPORT_FILE} is not an ONNX model: {told}") from error
+    except Exception as error:  # ONNX Runtime's errors have no common class
+        message = " ".join(str(error).split())
+        raise BundleError(f"{bundle.manifest.version}: {EXPORT_FILE} is not an ONNX model: {message}") from error

@@ -1,4 +1,4 @@
-"""Files of the registry, written whole: on a local file system beside and then put in place; object stores do so."""
+"""Atomic writes of registry files: through a temporary file on a local file system; object stores are atomic."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,12 +11,12 @@ from udfs.rollout.registry import Registry
 
 
 def create_file(registry: Registry, names: Sequence[str], content: bytes) -> None:
-    """Create a file, or raise FileExistsError: of several writers one succeeds."""
+    """Create a file, or raise FileExistsError: exactly one of several writers succeeds."""
     _write(registry, names, content, "xb", os.link)
 
 
 def replace_file(registry: Registry, names: Sequence[str], content: bytes) -> None:
-    """Write a file over what there is. Readers see the old content or the new one."""
+    """Write a file, replacing an existing one. Readers see the old content or the new one."""
     _write(registry, names, content, "wb", os.replace)
 
 

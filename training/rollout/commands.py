@@ -1,7 +1,7 @@
 """Changes of the rollout as command objects.
 
-Each knows the rollout that comes of it (`apply`, a pure function of the old one; see `transitions`) and the
-command line of `training.promote` that makes the same change (`command`), which the ledger records.
+Each has the rollout that follows (`apply`, a pure function of the old one; see `transitions`) and the command line of
+`training.promote` that makes the same change (`command`), which the ledger records.
 `training.rollout.service.RolloutService` executes them.
 """
 
@@ -18,7 +18,7 @@ Command = tuple[str, ...]
 
 
 class Change(ABC):
-    """A change of who serves."""
+    """A change of the rollout."""
 
     #: Whether it can be the first entry of a ledger; `apply` then gets None.
     may_begin: ClassVar[bool] = False
@@ -30,7 +30,7 @@ class Change(ABC):
 
 
 class Transition(Change):
-    """A change that follows from the rollout that serves."""
+    """A change that depends on the current rollout alone."""
 
     @abstractmethod
     def apply(self, rollout: Rollout) -> Rollout:
@@ -58,7 +58,7 @@ class First(Transition):
 
 @dataclass(frozen=True)
 class Apply(Transition):
-    """Lay a rollout file over what serves."""
+    """Apply the keys of a rollout file to the current rollout."""
 
     file: Path
     may_begin: ClassVar[bool] = True
@@ -127,7 +127,7 @@ class Ramp(Growth):
 
 @dataclass(frozen=True)
 class MakeChampion(Growth):
-    """Give a challenger that has reached its largest share all users, in the champion's place."""
+    """Make a challenger that has reached its maximum share the champion."""
 
     version: str
 
@@ -141,7 +141,7 @@ class MakeChampion(Growth):
 
 @dataclass(frozen=True)
 class Stop(Transition):
-    """Take a challenger or shadow out."""
+    """Remove a challenger or shadow."""
 
     version: str
 
@@ -155,9 +155,9 @@ class Stop(Transition):
 
 @dataclass(frozen=True)
 class Rollback(Change):
-    """Return to what served by an earlier entry, by default the one before.
+    """Return to the rollout of an earlier entry, by default the one before.
 
-    What comes of it depends on the ledger's history rather than on the rollout that serves, so the service looks it up.
+    The result depends on the ledger's history rather than on the current rollout, so the service looks it up.
     """
 
     to: int | None = None

@@ -1,4 +1,4 @@
-"""The registry as text: what serves, which bundles there are, the ledger."""
+"""The registry as text: current rollout, staged bundles, ledger."""
 
 import shlex
 
@@ -17,10 +17,10 @@ def serving_lines(registry: Registry, entry: Entry) -> list[str]:
     """An entry's rollout: the arms, the metrics of their models, and the next step."""
     rollout = entry.rollout
     control, steps = rollout.control, rollout.steps
-    rest = 1 - control.share - sum(part.share for part in rollout.challengers)
+    champion_share = 1 - control.share - sum(part.share for part in rollout.challengers)
     lines = [entry_line(entry)]
-    others = "" if rollout.eligible is None else "; also serves ineligible users"
-    lines.append(f"champion    {rest:7.2%}  {rollout.champion}{others}")
+    note = "" if rollout.eligible is None else "; also serves ineligible users"
+    lines.append(f"champion    {champion_share:7.2%}  {rollout.champion}{note}")
     if control.at_most:
         lines.append(f"control     {control.share:7.2%}  rule-based, no model; maximum share {_share(control.at_most)}")
     for part in rollout.challengers:
@@ -52,7 +52,7 @@ def ledger_lines(registry: Registry) -> list[str]:
 
 
 def entry_line(entry: Entry) -> str:
-    """Who, when, what, why."""
+    """An entry in one line: number, time, author, command, reason."""
     notes = [f"restores {entry.restores}"] if entry.restores else []
     notes += ["forced"] if entry.forced else []
     suffix = f" ({', '.join(notes)})" if notes else ""

@@ -1,4 +1,4 @@
-"""Whether a challenger may go on: the guardrails of the step that it has reached, and the policy that ramps by them."""
+"""Guardrails of a challenger's ramp step, and the policy that starts, ramps and stops models by them."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -13,31 +13,31 @@ Act = Literal["start", "ramp", "champion", "stop", "wait"]
 
 
 class GuardrailError(ValueError):
-    """A step whose guardrails do not hold, or can't be told yet; `--force` overrides it."""
+    """A step whose guardrails do not hold, or are not known yet; `--force` overrides it."""
 
 
 class RampDecision(NamedTuple):
-    """What to do with a challenger, and why."""
+    """The decision on a challenger, and the reason."""
 
     act: Act
     why: str
 
 
 class Checked(NamedTuple):
-    """A guardrail of a step: whether it is held, broken, or open while the interval says neither; and the figures."""
+    """The state of a guardrail, open while the interval is inconclusive, and its figures as text."""
 
     state: Literal["held", "broken", "open"]
     words: str
 
 
 def guardrails_at(rollout: Rollout, share: float) -> Mapping[str, float]:
-    """By how much of the champion's value each KPI may be worse, at the step that a share has reached."""
+    """The guardrails of the step that a share has reached: the maximum loss per KPI, relative to the champion."""
     reached = [step for step in rollout.steps if step.share <= share] or [Step(share=1.0)]
     return reached[-1].guardrails
 
 
 def check_guardrails(report: Report, kpis: Mapping[str, Kpi], guardrails: Mapping[str, float]) -> dict[str, Checked]:
-    """Each KPI against its guardrail, by the interval of its relative effect.
+    """Check each KPI against its guardrail, by the interval of its relative effect.
 
     Raises GuardrailError for a guardrail on a KPI that is not defined.
     """
@@ -63,9 +63,9 @@ def _checked(report: Report, name: str, kpi: Kpi, worse: float) -> Checked:
 def refuse_unless_held(report: Report, kpis: Mapping[str, Kpi], guardrails: Mapping[str, float]) -> None:
     """Raises GuardrailError naming each guardrail of the step that does not hold."""
     checked = check_guardrails(report, kpis, guardrails)
-    others = [f"{found.words}: {found.state}" for found in checked.values() if found.state != "held"]
-    if others:
-        raise GuardrailError(f"the guardrails of this step do not hold: {'; '.join(others)}")
+    not_held = [f"{check.words}: {check.state}" for check in checked.values() if check.state != "held"]
+    if not_held:
+        raise GuardrailError(f"the guardrails of this step do not hold: {'; '.join(not_held)}")
     if report.action == ExperimentAction.FIX_FIRST:
         raise GuardrailError(f"the guardrails of this step can't be told: {report.decision}")
 
@@ -73,7 +73,10 @@ def refuse_unless_held(report: Report, kpis: Mapping[str, Kpi], guardrails: Mapp
 def decide_shadow(
     quality: ShadowQuality | None, elapsed_ms: int, shadow_for_ms: int, margin: float, positive_users: int
 ) -> RampDecision:
-    """Whether a shadow starts to act: after its time, when its live AUC is not below the champion's by the margin."""
+    """Decide whether to promote a shadow to challenger.
+
+    Requires that `shadow_for_ms` has elapsed and that the live AUC is within `margin` of the champion's.
+    """
     if elapsed_ms < shadow_for_ms:
         return RampDecision("wait", f"in shadow for {_hours(elapsed_ms)} of {_hours(shadow_for_ms)}")
     if quality is None or quality.positive_users < positive_users:
@@ -96,20 +99,23 @@ def decide_step(
     step_for_ms: int,
     is_last: bool,
 ) -> RampDecision:
-    """Whether a challenger goes to its next step, or becomes champion after the last one: not before its time, when all
-    guardrails hold. It stops at once when one is broken, or the experiment says that a KPI got worse."""
+    """Decide whether a challenger goes to its next step, or becomes champion after the last one.
+
+    Requires that `step_for_ms` has elapsed and that all guardrails hold. A challenger is stopped at once when a
+    guardrail is broken or a KPI got worse.
+    """
     if report.action == ExperimentAction.FIX_FIRST:
         return RampDecision("wait", report.decision)
     checked = check_guardrails(report, kpis, guardrails)
-    broken = [found.words for found in checked.values() if found.state == "broken"]
-    worse = [name for name, one in report.findings.items() if one.is_worse or one.guardrail == "broken"]
+    broken = [check.words for check in checked.values() if check.state == "broken"]
+    worse = [name for name, result in report.findings.items() if result.is_worse or result.guardrail == "broken"]
     if broken or worse:
         return RampDecision("stop", "; ".join([*broken, *([f"got worse: {', '.join(worse)}"] if worse else [])]))
     if elapsed_ms < step_for_ms:
         return RampDecision("wait", f"at this step for {_hours(elapsed_ms)} of {_hours(step_for_ms)}")
-    if still_open := [found.words for found in checked.values() if found.state == "open"]:
+    if still_open := [check.words for check in checked.values() if check.state == "open"]:
         return RampDecision("wait", f"open: {'; '.join(still_open)}")
-    held = "; ".join(found.words for found in checked.values()) or "the step has no guardrails"
+    held = "; ".join(check.words for check in checked.values()) or "the step has no guardrails"
     return RampDecision("champion" if is_last else "ramp", f"held: {held}" if checked else held)
 
 

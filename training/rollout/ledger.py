@@ -1,4 +1,4 @@
-"""Writing the registry: bundles, and the ledger of who serves. udfs/rollout/registry.py reads it.
+"""Writing of the registry: bundles and the ledger. udfs/rollout/registry.py reads it.
 
 A change is written as one new file under the next number, which only one writer can create. On a local file system the
 file appears whole (it is written beside and then linked); object stores create objects whole; elsewhere a reader knows
@@ -18,11 +18,11 @@ from udfs.rollout.registry import ENTRY_FORMAT, Entry, Registry, RegistryError, 
 
 
 class LostRace(RegistryError):
-    """Somebody else has changed the registry meanwhile."""
+    """Another process has changed the registry in the meantime."""
 
 
 def next_entry(registry: Registry) -> int:
-    """The number of the next change. Ask for it before reading what serves: a change in between is then noticed."""
+    """The number of the next change. Read it before the current rollout: a change in between is then noticed."""
     return max(registry.numbers(), default=0) + 1
 
 
@@ -37,9 +37,9 @@ def append(
     forced: bool = False,
     restores: int | None = None,
 ) -> Entry:
-    """Let a rollout serve, as entry `number` of the ledger.
+    """Append a rollout to the ledger as entry `number`; it then serves.
 
-    Raises RolloutError for a rollout that readers would refuse, LostRace when the number is taken.
+    Raises RolloutError for a rollout that readers would reject, LostRace when the number is taken.
     """
     entry = Entry(
         format=ENTRY_FORMAT,
@@ -64,7 +64,7 @@ def append(
 
 
 def upload_bundle(registry: Registry, directory: Path, bundle: Bundle) -> bool:
-    """Copy a checked bundle from a directory, its manifest last; False when it was there already.
+    """Upload a checked bundle from a directory, its manifest last; False if it was there already.
 
     Raises BundleError when the version is taken by another bundle, or what arrived is not what was sent.
     """

@@ -1,4 +1,4 @@
-"""The step of the rollout's plan that a challenger has reached: since when, and what sessions say of it since."""
+"""Current ramp step of a challenger: when it was entered, and experiment results since then."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -13,7 +13,7 @@ from udfs.rollout.registry import Registry
 
 
 def held_since(registry: Registry, version: str) -> datetime:
-    """Since when a version has had its role and share, beside the same champion, by the ledger."""
+    """The time since which a version has had its role and share, with the same champion, by the ledger."""
     newest = registry.newest()
     since, role = newest.at, _role(newest.rollout, version)
     for number in reversed(registry.numbers()):
@@ -36,10 +36,10 @@ def _role(rollout: Rollout, version: str) -> tuple[str, float, str]:
 def step_report(
     rollout: Rollout, version: str, since: datetime, sessions: pd.DataFrame, kpis: Mapping[str, Kpi]
 ) -> Report:
-    """What sessions that began in the step say of the challenger against the champion.
+    """Compare the challenger with the champion on sessions that began in the step.
 
     Earlier ones are left out, also as history: the challenger has acted in some. Raises GuardrailError when sessions
-    can't tell the challenger from another one, or an arm has too few users.
+    can't distinguish the challenger from another one, or an arm has too few users.
     """
     others = [part.version for part in rollout.challengers if part.version != version]
     if others:

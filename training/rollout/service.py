@@ -1,4 +1,4 @@
-"""The one way into the ledger: `RolloutService` checks a change and enters it."""
+"""`RolloutService`, which checks all changes and appends them to the ledger."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from udfs.measurement.kpis import Kpi
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Entry, Registry
 
-#: What `force` overrides.
+#: The errors that `force` overrides.
 OVERRIDABLE = (HoldoutError, GuardrailError)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What serves, and the number of the entry that would follow it."""
+    """The newest entry of the ledger, and the number of the next one."""
 
     number: int
-    newest: Entry | None  # None: the ledger has not begun
+    newest: Entry | None  # None: the ledger is empty
 
     @property
     def rollout(self) -> Rollout | None:
@@ -34,28 +34,28 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What sessions say of a challenger at the step that it has reached, and the KPIs they are judged by."""
+    """Experiment results of a challenger at its current step, and the KPIs to judge it by."""
 
     report: Report
     kpis: Mapping[str, Kpi]
 
 
-#: Gives the evidence on a version of a rollout since it has had its role and share. Called only where guardrails ask.
+#: Finds the evidence on a version of a rollout since it got its role and share. Called only if guardrails need it.
 FindEvidence = Callable[[Rollout, str, datetime], Evidence]
 
 
 class RolloutService:
-    """Executes changes of who serves on a registry."""
+    """Executes changes of the rollout in a registry."""
 
     def __init__(self, registry: Registry):
         self._registry = registry
 
     def snapshot(self, may_be_empty: bool = False) -> Snapshot:
-        """Return what serves now. Pass it to `execute` to make sure that nothing has changed in between.
+        """Return the current rollout. Pass it to `execute` to make sure that nothing has changed in between.
 
         Raises RegistryError for a ledger without an entry, unless it may be empty.
         """
-        # The number comes first: whoever writes an entry after this takes the number, and `append` notices.
+        # The number comes first: an entry written after this takes the number, and `append` notices.
         number = next_entry(self._registry)
         if may_be_empty and not self._has_begun():
             return Snapshot(number, None)
@@ -72,10 +72,10 @@ class RolloutService:
         options: Sequence[str] = (),
         snapshot: Snapshot | None = None,
     ) -> tuple[Entry, list[str]]:
-        """Check a change of what serves and enter it; return the entry and the objections that `force` overrode.
+        """Check a change and append it to the ledger; return the entry and the objections that `force` overrode.
 
         `evidence` shows whether guardrails hold. `options` follow the change's command in the ledger. The change is
-        made to `snapshot`, by default to what serves now.
+        made to `snapshot`, by default to the current rollout.
 
         Raises ChangeError, RolloutError or BundleError for a change that can't be made, HoldoutError or GuardrailError
         for one that must be forced, LostRace when something has changed since the snapshot.
@@ -137,7 +137,7 @@ class RolloutService:
     ) -> Iterator[Callable[[], None]]:
         if isinstance(change, Growth):
             yield partial(self._check_guardrails, change.version, old, new, evidence)
-        if not isinstance(change, Rollback):  # what it restores has acted before: no second comparison of holdouts
+        if not isinstance(change, Rollback):  # its models have acted before: no second comparison of holdouts
             yield partial(check_newcomers, self._registry, old, new)
 
     def _check_guardrails(self, version: str, old: Rollout, new: Rollout, evidence: FindEvidence | None) -> None:
@@ -150,10 +150,10 @@ class RolloutService:
             raise GuardrailError(
                 f"the step at {share:g} has guardrails: give --sessions PATH, or --sessions topic, to check them"
             )
-        found = evidence(old, version, held_since(self._registry, version))
-        refuse_unless_held(found.report, found.kpis, guardrails)
+        current = evidence(old, version, held_since(self._registry, version))
+        refuse_unless_held(current.report, current.kpis, guardrails)
 
 
 def _share(rollout: Rollout, version: str) -> float:
-    """The share of the users for whom a challenger or the champion acts, all of them for the champion."""
+    """The traffic share of a challenger; 1 for the champion."""
     return next((part.share for part in rollout.challengers if part.version == version), 1.0)

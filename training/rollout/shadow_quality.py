@@ -1,4 +1,4 @@
-"""How good a shadow is on live traffic: what it and the champion said of the same clicks, and what came of them."""
+"""Paired live AUC of a shadow and the champion on the same clicks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,25 +33,27 @@ class ShadowQuality:
 def shadow_quality(
     outcomes: Iterable[Outcome], shadow_scores: Iterable[ShadowScores], shadow: str, champion: str
 ) -> ShadowQuality | None:
-    """Join by user, partition and offset; each click counts once. None where they have none in common.
+    """Join outcomes and shadow scores by user, partition and offset; each click counts once. None without a match.
 
-    Clicks that another model than the champion scored, and those that the label is not for, are left out.
+    Clicks that the champion did not score, and those not evaluated by the label, are left out.
     """
-    said: dict[Click, float] = {}
+    shadow_score: dict[Click, float] = {}
     for record in shadow_scores:
         if shadow in record.shadow_versions:
-            said[_click(record)] = record.shadow_scores[record.shadow_versions.index(shadow)]
-    came = {_click(one): one for one in outcomes if one.evaluated and one.model_version == champion}
-    both = [(one, said[click]) for click, one in came.items() if click in said]
-    if not both:
+            shadow_score[_click(record)] = record.shadow_scores[record.shadow_versions.index(shadow)]
+    outcome_of = {
+        _click(record): record for record in outcomes if record.evaluated and record.model_version == champion
+    }
+    pairs = [(outcome, shadow_score[click]) for click, outcome in outcome_of.items() if click in shadow_score]
+    if not pairs:
         return None
-    labels = np.array([one.label for one, _ in both])
-    _, user = np.unique([one.user_id for one, _ in both], return_inverse=True)
-    weight = np.ones(len(both))
-    ours = LabelledScores(labels, np.array([score for _, score in both]), weight, user)
-    theirs = LabelledScores(labels, np.array([one.score for one, _ in both]), weight, user)
+    labels = np.array([outcome.label for outcome, _ in pairs])
+    _, user = np.unique([outcome.user_id for outcome, _ in pairs], return_inverse=True)
+    weight = np.ones(len(pairs))
+    ours = LabelledScores(labels, np.array([score for _, score in pairs]), weight, user)
+    theirs = LabelledScores(labels, np.array([outcome.score for outcome, _ in pairs]), weight, user)
     return ShadowQuality(
-        rows=len(both),
+        rows=len(pairs),
         positive_users=len(np.unique(user[labels])),
         shadow=estimate(ours, AUC)["roc_auc"],
         champion=estimate(theirs, AUC)["roc_auc"],

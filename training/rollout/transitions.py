@@ -1,4 +1,4 @@
-"""Transitions of the rollout as pure functions: each returns the rollout that follows from the one that serves."""
+"""Transitions of the rollout as pure functions: each returns the rollout that follows from the current one."""
 
 from msgspec.structs import replace
 
@@ -8,11 +8,11 @@ FIRST_SALT = "rollout"
 
 
 class ChangeError(ValueError):
-    """A change that can't be made to what serves now; the message is one line and says what can."""
+    """A change that can't be made to the current rollout. The message is one line with a remedy."""
 
 
 def first(version: str) -> Rollout:
-    """A champion and nothing else: how a registry begins."""
+    """The first rollout of a registry: a champion and nothing else."""
     return Rollout(salt=FIRST_SALT, champion=version)
 
 
@@ -22,9 +22,9 @@ def add_shadow(rollout: Rollout, version: str) -> Rollout:
 
 
 def start(rollout: Rollout, version: str, share: float | None, at_most: float) -> Rollout:
-    """A new challenger, or one out of the shadows, with the first step's share unless another one is given.
+    """Start a challenger, new or from shadow, with the first step's share unless another one is given.
 
-    Raises RolloutError when at_most finds no room.
+    Raises RolloutError when there is no room for at_most.
     """
     if version not in rollout.shadows:
         _refuse_role(rollout, version)
@@ -35,7 +35,7 @@ def start(rollout: Rollout, version: str, share: float | None, at_most: float) -
 
 
 def ramp(rollout: Rollout, version: str, share: float | None) -> Rollout:
-    """A challenger at the plan's next step, or at the given share; never above its at_most."""
+    """Give a challenger the share of the plan's next step, or the given share; never above its at_most."""
     challenger = _challenger(rollout, version)
     if share is None:
         steps = (step.share for step in rollout.steps if step.share > challenger.share)
@@ -46,12 +46,12 @@ def ramp(rollout: Rollout, version: str, share: float | None) -> Rollout:
             )
     if share > challenger.at_most:
         raise ChangeError(f"{version}: share {share:g} is above its at_most, {challenger.at_most:g}")
-    others = tuple(replace(part, share=share) if part is challenger else part for part in rollout.challengers)
-    return replace(rollout, challengers=others)
+    challengers = tuple(replace(part, share=share) if part is challenger else part for part in rollout.challengers)
+    return replace(rollout, challengers=challengers)
 
 
 def to_champion(rollout: Rollout, version: str) -> Rollout:
-    """A challenger that has gone all its way becomes the champion; its region is free again."""
+    """Make a challenger that has reached its at_most the champion; its region becomes free."""
     challenger = _challenger(rollout, version)
     if challenger.share < challenger.at_most:
         raise ChangeError(
@@ -62,7 +62,7 @@ def to_champion(rollout: Rollout, version: str) -> Rollout:
 
 
 def stop(rollout: Rollout, version: str) -> Rollout:
-    """Without a challenger or shadow."""
+    """Remove a challenger or shadow."""
     if version == rollout.champion:
         raise ChangeError(f"{version} is the champion: another one has to take its place, by `ramp --to-champion`")
     if version not in rollout.versions:
@@ -71,7 +71,7 @@ def stop(rollout: Rollout, version: str) -> Rollout:
 
 
 def check_sticky(old: Rollout, new: Rollout) -> None:
-    """Raises ChangeError when users of challengers that stay would be dealt anew."""
+    """Raises ChangeError when users of challengers that stay would be reassigned."""
     regions = {part.version: part.start for part in new.challengers}
     staying = [part for part in old.challengers if part.version in regions]
     if staying and old.salt != new.salt:

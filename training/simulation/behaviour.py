@@ -1,9 +1,9 @@
-"""How the simulated shop's users behave.
+"""The behaviour of the simulated shop's users.
 
 A user in a session is in one of a few contexts, has some items in the cart and an intent. Intent is self-exciting: it
 decays with time and jumps by what the user does, so it follows from observable behaviour. After a random pause the user
 takes one of `ACTIONS`, chosen by context, cart and intent. That makes a Markov chain; `propensity` solves it.
-A visit goes by one `Behaviour` from its first action to its last.
+A visit has one `Behaviour` from its first action to its last.
 """
 
 from enum import IntEnum, IntFlag
@@ -14,7 +14,7 @@ import numpy as np
 
 
 class ShoppingContext(IntEnum):
-    """Where in the shop a user is."""
+    """The part of the shop that a user is in."""
 
     HOME = 0
     LIST = 1
@@ -26,9 +26,9 @@ class ShoppingContext(IntEnum):
 
 
 class Action(NamedTuple):
-    """Something a user may do next."""
+    """A possible next action of a user."""
 
-    event: str  # GA4 event name; empty for leaving, which no event tells of
+    event: str  # GA4 event name; empty for leaving, which has no event
     leads_to: ShoppingContext | None  # None: the user stays
     jump: float  # added to intent
     slope: float  # how strongly intent draws the user to it, in log odds
@@ -38,14 +38,14 @@ class Action(NamedTuple):
 
 
 class Behaviour(IntFlag):
-    """What is different in a visit; nothing is in the usual one, 0."""
+    """Flags for the differences of a visit from the usual one, which is 0."""
 
-    LIFTED = 1  # as if a better model chose what is promoted
+    LIFTED = 1  # as if a better model chose the promotions
     SHIFTED = 2  # as in a sale
 
 
 class BehaviourChange(NamedTuple):
-    """How a visit differs from the usual one: factors, by the name of an action where there are many."""
+    """The differences of a visit from the usual one: factors, by name of the action where there is one per action."""
 
     weights: dict[str, float]
     slopes: dict[str, float] = {}
@@ -87,8 +87,8 @@ ACTIONS = {
 ACTION_CODES = {name: code for code, name in enumerate(ACTIONS)}
 BUY, LEAVE = ACTION_CODES["buy"], ACTION_CODES["leave"]
 
-#: A lift makes promotions better and visits longer. In a sale people are on the hunt: they come for offers, look around
-#: less, put things into the cart that they often leave there, and what they are otherwise like counts no more.
+#: A lift makes promotions better and visits longer. In a sale users come for offers, browse less and often abandon
+#: carts; their usual intent has no effect.
 CHANGES = {
     Behaviour.LIFTED: BehaviourChange({"take_promotion": 1.4, "leave": 0.85}, intent_added=0.1),
     Behaviour.SHIFTED: BehaviourChange(
@@ -128,15 +128,15 @@ _CART_CHANGE[BUY] = -CART_LIMIT
 _CHANGES = [[CHANGES[flag] for flag in Behaviour if flag & number] for number in range(2 ** len(Behaviour))]
 
 
-def _changed(part: str) -> np.ndarray:
-    """The factor that a part of `BehaviourChange` comes to in each behaviour, float64[behaviours]."""
-    return np.array([prod(getattr(change, part) for change in changes) for changes in _CHANGES])
+def _changed(field: str) -> np.ndarray:
+    """The combined factor of a field of `BehaviourChange` in each behaviour, float64[behaviours]."""
+    return np.array([prod(getattr(change, field) for change in changes) for changes in _CHANGES])
 
 
-def _changed_actions(part: str) -> np.ndarray:
-    """The same for a part that has a factor for each action: float64[behaviours, actions]."""
-    factors = [[getattr(change, part) for change in changes] for changes in _CHANGES]
-    return np.array([[prod(factor.get(name, 1.0) for factor in of) for name in ACTIONS] for of in factors])
+def _changed_actions(field: str) -> np.ndarray:
+    """The combined factors of a field with one factor per action: float64[behaviours, actions]."""
+    factors = [[getattr(change, field) for change in changes] for changes in _CHANGES]
+    return np.array([[prod(factor.get(name, 1.0) for factor in combined) for name in ACTIONS] for combined in factors])
 
 
 _JUMP = np.array([action.jump for action in ACTIONS.values()]) * _changed_actions("jumps")
@@ -148,7 +148,7 @@ INTENT_ADDED = np.array([sum(change.intent_added for change in changes) for chan
 
 
 def _weights() -> np.ndarray:
-    """Of each action by behaviour, context and cart: float64[behaviours, contexts, CART_LIMIT + 1, actions]."""
+    """Weights of actions by behaviour, context and cart: float64[behaviours, contexts, CART_LIMIT + 1, actions]."""
     weights = np.zeros((len(ShoppingContext), CART_LIMIT + 1, len(ACTIONS)))
     for code, action in enumerate(ACTIONS.values()):
         for context, weight in action.weights.items():
@@ -160,25 +160,25 @@ _WEIGHTS = _weights()
 
 
 def draw_pauses(context: np.ndarray, behaviour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Seconds until the next action, float64[n], for n users in the given contexts."""
+    """Draw the seconds until the next action, float64[n], for n users in the given contexts."""
     return pauses_of(context, behaviour, rng.standard_normal(len(context)))
 
 
 def pauses_of(context: np.ndarray, behaviour: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """Log-normal seconds, from standard normal numbers; arguments broadcast."""
+    """Log-normal pauses in seconds, from standard normal numbers; arguments broadcast."""
     pauses = _PAUSE_MEDIAN_S[context] * _PAUSES[behaviour] * np.exp(_PAUSE_SIGMA * normal)
     return pauses.clip(SHORTEST_PAUSE_S, LONGEST_PAUSE_S)
 
 
 def decay(intent: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """What is left of intent after so many seconds."""
+    """The intent after a number of seconds."""
     return intent * np.exp(-seconds / INTENT_LIFETIME_S)
 
 
 def action_probabilities(
     context: np.ndarray, cart: np.ndarray, intent: np.ndarray, behaviour: np.ndarray | int
 ) -> np.ndarray:
-    """How likely each action is, float64[..., actions], for states of any shape [...]: a softmax."""
+    """The probability of each action, float64[..., actions], for states of any shape [...]: a softmax."""
     weights = _WEIGHTS[behaviour, context, cart] * np.exp(intent[..., None] * _SLOPE[behaviour])
     return weights / weights.sum(-1, keepdims=True)
 
@@ -186,7 +186,7 @@ def action_probabilities(
 def draw_actions(
     context: np.ndarray, cart: np.ndarray, intent: np.ndarray, behaviour: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Codes of the n actions taken, int64[n]."""
+    """Draw the next actions of n users; returns their codes, int64[n]."""
     upper = action_probabilities(context, cart, intent, behaviour).cumsum(-1)
     upper[:, -1] = 1.0  # else rounding may leave a draw above every bound
     return (rng.random(len(context))[:, None] >= upper).sum(-1)
@@ -195,7 +195,7 @@ def draw_actions(
 def state_after(
     context: np.ndarray, cart: np.ndarray, intent: np.ndarray, behaviour: np.ndarray | int, action: np.ndarray
 ) -> tuple:
-    """Context, cart and intent once the actions are taken; arguments broadcast."""
+    """Context, cart and intent after the actions; arguments broadcast."""
     leads_to = _LEADS_TO[action]
     return (
         np.where(leads_to < 0, context, leads_to),

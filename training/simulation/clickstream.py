@@ -1,7 +1,7 @@
 """A seeded simulator of a shop's clicks and profiles, in which the true propensity to buy is known for every event.
 
-`population` draws the users, `behaviour` says how they act, `traffic` plays their visits. This module makes records of
-it.
+`population` draws the users, `behaviour` defines how they act, `traffic` simulates their visits. This module makes
+records of them.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from udfs.rollout.plan import positions
 
 @dataclass(frozen=True)
 class Simulation:
-    """What to simulate. Equal simulations give equal results.
+    """The settings of a simulation. Equal settings give equal results.
 
     Raises ValueError when a value is out of range.
     """
@@ -31,10 +31,10 @@ class Simulation:
     hours: float = 24.0
     seed: int = 1
     start: datetime = datetime(2026, 1, 5, tzinfo=UTC)
-    visits_per_day: float = 4.0  # of the average user, about
+    visits_per_day: float = 4.0  # of the average user, approximately
     bot_share: float = 0.01  # of users
-    profile_share: float = 0.85  # of users but bots
-    late_share: float = 0.0  # of events, which then arrive some seconds after others that are newer
+    profile_share: float = 0.85  # of human users
+    late_share: float = 0.0  # of events, which then arrive seconds after newer ones
     shift_at: float = inf  # hours after the start: visits that begin then or later are shifted, as in a sale
     lift_at: float = 0.0  # hours after the start: visits of the users in a region of a rollout are lifted from then on
     lift_start: float = 0.0  # the region of [0, 1), up to
@@ -79,7 +79,7 @@ class Clickstream:
     arrival_ms: np.ndarray  # int64[n], never decreasing
     propensity: np.ndarray  # float64[n]: P(the label CONVERTED), given all that the simulator knows
     profiles: list[dict]  # Profile records with `updated_at` in milliseconds, oldest first
-    people: list[dict]  # what every click of a user carries, by user code
+    people: list[dict]  # fields in every click of a user, by user code
     seed: int
 
     def __len__(self) -> int:
@@ -95,7 +95,7 @@ class Clickstream:
         return label_clicks(CONVERTED, self.events["user"], self.events["time_ms"], self.kind)
 
     def between(self, start_ms: float, end_ms: float) -> "Clickstream":
-        """Only the events that arrive from the start up to the end; they are numbered anew, profiles stay."""
+        """The events that arrive from the start up to the end, renumbered; profiles stay."""
         rows = slice(*np.searchsorted(self.arrival_ms, [start_ms, end_ms]))
         return replace(
             self, events=self.events[rows], arrival_ms=self.arrival_ms[rows], propensity=self.propensity[rows]
@@ -195,15 +195,15 @@ def simulate(config: Simulation) -> Clickstream:
 
 
 def _lift_ms(config: Simulation) -> np.ndarray:
-    """From when on each user's visits are lifted, float64[users]; never is infinite."""
+    """The time from which each user's visits are lifted, float64[users]; infinite for never."""
     place = positions(config.lift_salt, [f"u{user}" for user in range(config.users)])
     is_lifted = (config.lift_start <= place) & (place < config.lift_end)
     return np.where(is_lifted, config.start_ms + config.lift_at * HOUR_MS, inf)
 
 
 def best_auc(stream: Clickstream) -> float:
-    """The AUC of ranking by the true propensity, which no model can beat but by luck, over the rows to use."""
-    from sklearn.metrics import roc_auc_score  # takes seconds, and who replays clicks needs none of it
+    """The AUC of ranking by the true propensity, which a model can beat only by chance, over the rows to use."""
+    from sklearn.metrics import roc_auc_score  # takes seconds, and a replay does not need it
 
     labels, rows = stream.labels()
     return roc_auc_score(labels[rows], stream.propensity[rows])

@@ -1,4 +1,4 @@
-"""Records that break the clicks contract on purpose, one way for each reason there is to reject one."""
+"""Malformed records: one way to break the clicks contract for each reject reason."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -11,9 +11,9 @@ DAY_MS = 86_400_000
 
 
 def with_broken(clicks: Iterable[dict], share: float, seed: int = 1) -> Iterator[tuple[bytes, Reason | None]]:
-    """Encode clicks and put broken copies between them, so many that they make up about `share` of the outcome.
+    """Encode clicks and insert broken copies, so that these make up about `share` of the result.
 
-    Yields the bytes and, of a broken one, why it is to be rejected; the reasons take turns. Every good click is kept.
+    Yields the bytes and, for a broken copy, the expected reject reason; the reasons take turns. Every click is kept.
     Raises ValueError when share is not in [0, 1).
     """
     if not 0 <= share < 1:

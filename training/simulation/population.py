@@ -1,4 +1,4 @@
-"""Who comes to the simulated shop: devices, profiles, when these change, and how much intent a visit starts with."""
+"""The users of the simulated shop: devices, profiles and their changes, and the intent that a visit starts with."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ PROMOTED_SHARE = 0.15
 class People:
     """All users, by user code."""
 
-    traits: list[dict]  # what every click of a user carries
+    traits: list[dict]  # fields in every click of a user
     device: np.ndarray  # int8[users, 2], index into DEVICE_SHARES: in usual visits, and in shifted ones
     updates: list[dict]  # Profile records with `updated_at` in milliseconds, oldest first
     is_bot: np.ndarray  # bool[users]
@@ -33,7 +33,7 @@ class People:
 def draw_people(
     users: int, bot_share: float, profile_share: float, start_ms: int, end_ms: int, rng: np.random.Generator
 ) -> People:
-    """Some profiles come only in mid-stream, some change then: a membership tier goes up."""
+    """Draw the users. Some profiles arrive mid-stream, and some change then: the membership tier rises."""
     countries = rng.choice(list(UTC_OFFSETS), users).tolist()
     device = _draw_devices(users, rng)
     traits = [
@@ -66,7 +66,7 @@ def draw_people(
 
 
 def _draw_devices(users: int, rng: np.random.Generator) -> np.ndarray:
-    """Devices in usual and in shifted visits; the latter by a generator of its own, which leaves the draws of `rng`."""
+    """Draw devices for usual and shifted visits; the latter from a generator of its own, to keep the draws of `rng`."""
     names = list(DEVICE_SHARES)
     usual = rng.choice(len(names), users, p=list(DEVICE_SHARES.values()))
     moves = rng.spawn(1)[0].random(users) < TO_MOBILE_SHARE
@@ -75,7 +75,7 @@ def _draw_devices(users: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_profiles(countries: list[str], now: datetime, rng: np.random.Generator) -> list[dict]:
-    """A profile for everyone; what is not known of someone is null or left out."""
+    """Draw a profile for each user; unknown values are null or left out."""
     users = len(countries)
     columns = (
         countries,

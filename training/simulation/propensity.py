@@ -1,4 +1,4 @@
-"""How likely a simulated user is to buy within a horizon: the shop's Markov chain, solved by backward recursion."""
+"""Purchase propensity of simulated users within a horizon: the shop's Markov chain, solved by backward recursion."""
 
 from functools import cache
 from statistics import NormalDist
@@ -98,7 +98,7 @@ def _interpolation(context, cart, intent, weight, offset, columns: int) -> csr_a
 
 
 def _bracket(intent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The grid point below each intent, and which share of the way to the next it lies."""
+    """The grid point below each intent, and its share of the way to the next grid point."""
     position = intent / INTENT_LIMIT * (len(_GRID) - 1)
     lower = np.minimum(position.astype(np.int64), len(_GRID) - 2)
     return lower, position - lower

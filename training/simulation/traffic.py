@@ -1,4 +1,4 @@
-"""Visits to the simulated shop: people come, look around, fill a cart and leave, and bots crawl."""
+"""Traffic of the simulated shop: visits of human users, and crawling by bots."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ from udfs.features.catalog import SESSION_GAP_MS
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
-#: What an action leaves behind: its record, and the state that the propensity follows from.
+#: An action: its record, and the state that the propensity depends on.
 STEP = np.dtype(
     [
         ("user", "<i4"),
@@ -68,7 +68,7 @@ _AWAY_MS = SESSION_GAP_MS + 1_000  # so that no label reaches from one session i
 _FULL_CART_INTENT = 0.3
 _LANDINGS = {"go_home": 0.45, "list_category": 0.25, "search": 0.15, "view_item": 0.15}
 
-#: Where promoted content stands, by the context that it is in: what sees it first, and what is clicked more often.
+#: Slots of promoted content. Of the two in a context, the first is seen more often, the second clicked more often.
 SLOTS = ("home_hero", "home_recommendations", "list_banner", "list_recommendations")
 _SLOTS_OF = {ShoppingContext.HOME: 0, ShoppingContext.LIST: 2}
 _HERO_SHARE = {"see_promotion": 0.6, "take_promotion": 0.4}
@@ -97,14 +97,14 @@ def draw_prices(rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Changes:
-    """From when on visits are not the usual ones; those that have begun go on as they were."""
+    """The times from which new visits differ from the usual ones; visits under way do not change."""
 
-    shift_ms: float  # of everybody
+    shift_ms: float  # of all users
     lift_ms: np.ndarray  # float64[users]
 
-    def behaviour(self, who: np.ndarray, time_ms: np.ndarray) -> np.ndarray:
-        """Of the visits that these users begin then, int8[n]."""
-        lifted = np.where(time_ms >= self.lift_ms[who], Behaviour.LIFTED, 0)
+    def behaviour(self, users: np.ndarray, time_ms: np.ndarray) -> np.ndarray:
+        """The behaviour of visits that n users begin at these times, int8[n]."""
+        lifted = np.where(time_ms >= self.lift_ms[users], Behaviour.LIFTED, 0)
         return lifted + np.where(time_ms >= self.shift_ms, Behaviour.SHIFTED, 0)
 
 
@@ -117,23 +117,25 @@ def shop(
     end_ms: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """What all but bots do, STEP[n] in no particular order, some of it past the end."""
+    """Simulate the human users: STEP[n] in no particular order, some of them past the end."""
     shoppers = np.zeros(len(people.is_bot), _SHOPPER)
     shoppers["time_ms"] = start_ms - _AWAY_MS
     steps = [np.empty(0, STEP)]
-    who = np.flatnonzero(~people.is_bot)
-    # Everyone side by side, one action each a turn, until the time of the last one is up.
-    while who.size:
-        in_session = shoppers["in_session"][who]
-        steps.append(_go_on(shoppers, who[in_session], prices, rng))
-        steps.append(_come_back(shoppers, who[~in_session], people, changes, prices, visits_per_day, rng))
-        who = who[shoppers["time_ms"][who] < end_ms]
+    users = np.flatnonzero(~people.is_bot)
+    # All users advance in parallel, one action per turn, until each of them has reached the end.
+    while users.size:
+        in_session = shoppers["in_session"][users]
+        steps.append(_continue_session(shoppers, users[in_session], prices, rng))
+        steps.append(_return_to_shop(shoppers, users[~in_session], people, changes, prices, visits_per_day, rng))
+        users = users[shoppers["time_ms"][users] < end_ms]
     return np.concatenate(steps)
 
 
-def _go_on(shoppers: np.ndarray, who: np.ndarray, prices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The next action of those in a session, or its end."""
-    state = shoppers[who]
+def _continue_session(
+    shoppers: np.ndarray, users: np.ndarray, prices: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Simulate the next action of users in a session, or its end."""
+    state = shoppers[users]
     pauses = draw_pauses(state["context"], state["behaviour"], rng)
     pauses_ms = np.rint(pauses * 1000).astype(np.int64)
     state["time_ms"] += pauses_ms
@@ -141,64 +143,64 @@ def _go_on(shoppers: np.ndarray, who: np.ndarray, prices: np.ndarray, rng: np.ra
     actions = draw_actions(state["context"], state["cart"], state["intent"], state["behaviour"], rng)
     stays = actions != LEAVE
     state["in_session"] = stays
-    shoppers[who] = state
-    return _act(shoppers, who[stays], actions[stays], pauses_ms[stays], prices, rng)
+    shoppers[users] = state
+    return _act(shoppers, users[stays], actions[stays], pauses_ms[stays], prices, rng)
 
 
-def _come_back(
+def _return_to_shop(
     shoppers: np.ndarray,
-    who: np.ndarray,
+    users: np.ndarray,
     people: People,
     changes: Changes,
     prices: np.ndarray,
     visits_per_day: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Time passes for those who are away; more of them come back in the evening than at night."""
-    state = shoppers[who]
+    """Advance the time of users who are away; more of them return in the evening than at night."""
+    state = shoppers[users]
     mean_chance = 0.55
-    away_ms = rng.exponential(mean_chance * DAY_MS / visits_per_day, len(who))
+    away_ms = rng.exponential(mean_chance * DAY_MS / visits_per_day, len(users))
     state["time_ms"] += _AWAY_MS + np.rint(away_ms).astype(np.int64)
-    local_hour = (state["time_ms"] + people.utc_offset_ms[who]) % DAY_MS / HOUR_MS
+    local_hour = (state["time_ms"] + people.utc_offset_ms[users]) % DAY_MS / HOUR_MS
     chance = mean_chance + 0.45 * np.cos((local_hour - 20) * (2 * np.pi / 24))
-    comes = rng.random(len(who)) < chance
-    has_changed = (state["time_ms"] >= people.change_ms[who]).astype(np.int64)
+    comes = rng.random(len(users)) < chance
+    has_changed = (state["time_ms"] >= people.change_ms[users]).astype(np.int64)
     state["in_session"] = comes
     state["context"] = ShoppingContext.HOME
-    state["behaviour"] = behaviour = changes.behaviour(who, state["time_ms"])
-    state["device"] = people.device[who, (behaviour & Behaviour.SHIFTED > 0).astype(np.int64)]
-    intent = people.start_intent[who, has_changed] * INTENT_KEPT[behaviour] + INTENT_ADDED[behaviour]
+    state["behaviour"] = behaviour = changes.behaviour(users, state["time_ms"])
+    state["device"] = people.device[users, (behaviour & Behaviour.SHIFTED > 0).astype(np.int64)]
+    intent = people.start_intent[users, has_changed] * INTENT_KEPT[behaviour] + INTENT_ADDED[behaviour]
     state["intent"] = intent + _FULL_CART_INTENT * (state["cart"] > 0)
-    state["category"] = rng.integers(0, CATEGORIES, len(who))
-    shoppers[who] = state
+    state["category"] = rng.integers(0, CATEGORIES, len(users))
+    shoppers[users] = state
     actions = rng.choice(_LANDING_CODES, int(comes.sum()), p=list(_LANDINGS.values()))
-    return _act(shoppers, who[comes], actions, np.zeros(len(actions), np.int64), prices, rng)
+    return _act(shoppers, users[comes], actions, np.zeros(len(actions), np.int64), prices, rng)
 
 
 def _act(
     shoppers: np.ndarray,
-    who: np.ndarray,
+    users: np.ndarray,
     actions: np.ndarray,
     pauses_ms: np.ndarray,
     prices: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Carry out one action of each user."""
-    state, n = shoppers[who], len(who)
+    state, n = shoppers[users], len(users)
     quantity = np.select([actions == _ADD, actions == _REMOVE], [1 + (rng.random(n) < 0.15), 1], 0)
     value = np.where(np.isin(actions, _ABOUT_THE_CART), state["cart_value"], 0.0)
     _browse(state, actions, prices, rng)
     _fill_cart(state, actions, quantity)
-    slots = _slots(state["context"], actions, who, state["time_ms"])
+    slots = _slots(state["context"], actions, users, state["time_ms"])
     after = state_after(state["context"], state["cart"], state["intent"], state["behaviour"], actions)
     state["context"], state["cart"], state["intent"] = after
-    shoppers[who] = state
+    shoppers[users] = state
 
     steps = np.empty(n, STEP)
     removes = actions == _REMOVE
     item = np.where(removes, state["cart_item"], state["items"][:, 0])
     is_about_item, is_about_category = np.isin(actions, _ABOUT_AN_ITEM), np.isin(actions, _ABOUT_A_CATEGORY)
-    steps["user"], steps["action"], steps["quantity"], steps["value"] = who, actions, quantity, value
+    steps["user"], steps["action"], steps["quantity"], steps["value"] = users, actions, quantity, value
     steps["slot"] = slots
     for name in ("time_ms", "behaviour", "device", "context", "cart", "intent"):
         steps[name] = state[name]
@@ -213,7 +215,7 @@ def _act(
 
 
 def _browse(state: np.ndarray, actions: np.ndarray, prices: np.ndarray, rng: np.random.Generator) -> None:
-    """Move on to another category; view a product of it, or once more one of the last three."""
+    """Move to another category; view one of its products, or again one of the last three."""
     n = len(state)
     moves = np.isin(actions, _ABOUT_A_CATEGORY) & (rng.random(n) < 0.5)
     state["category"] = np.where(moves, rng.integers(0, CATEGORIES, n), state["category"])
@@ -228,30 +230,30 @@ def _browse(state: np.ndarray, actions: np.ndarray, prices: np.ndarray, rng: np.
 
 
 def _fill_cart(state: np.ndarray, actions: np.ndarray, quantity: np.ndarray) -> None:
-    """Keep the cart's worth; an item taken out takes its average share along. To be called before `cart` changes."""
+    """Update the cart's value; removing an item removes its average share. To be called before `cart` changes."""
     adds = actions == _ADD
     state["cart_item"] = np.where(adds, state["items"][:, 0], state["cart_item"])
     state["cart_price"] = np.where(adds, state["price"], state["cart_price"])
     worth = state["cart_value"]
-    left = worth * (1 - 1 / np.maximum(state["cart"], 1))
+    remaining = worth * (1 - 1 / np.maximum(state["cart"], 1))
     state["cart_value"] = np.select(
-        [adds, actions == _REMOVE, actions == BUY], [worth + state["price"] * quantity, left, 0.0], worth
+        [adds, actions == _REMOVE, actions == BUY], [worth + state["price"] * quantity, remaining, 0.0], worth
     )
 
 
-def _slots(context: np.ndarray, actions: np.ndarray, who: np.ndarray, time_ms: np.ndarray) -> np.ndarray:
-    """Where the promotions stand that n actions are of, int8[n]: chosen by a hash, not drawn from the generator."""
-    mixed = (time_ms.astype(np.uint64) ^ (who.astype(np.uint64) << 44)) * np.uint64(0x9E37_79B9_7F4A_7C15)
+def _slots(context: np.ndarray, actions: np.ndarray, users: np.ndarray, time_ms: np.ndarray) -> np.ndarray:
+    """The slots of the promotions in n actions, int8[n], -1 for none: chosen by a hash, not by the generator."""
+    mixed = (time_ms.astype(np.uint64) ^ (users.astype(np.uint64) << 44)) * np.uint64(0x9E37_79B9_7F4A_7C15)
     place = (mixed >> 11) * 2.0**-53
     hero = np.select([actions == code for code in _PROMOTIONS], list(_HERO_SHARE.values()))
-    first = np.select([context == of for of in _SLOTS_OF], list(_SLOTS_OF.values()))
+    first = np.select([context == known for known in _SLOTS_OF], list(_SLOTS_OF.values()))
     return np.where(np.isin(actions, _PROMOTIONS), first + (place >= hero), -1)
 
 
 def crawl(
     people: People, prices: np.ndarray, visits_per_day: float, start_ms: int, end_ms: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """What bots do: walk through the catalogue in runs, fast and evenly, and never put anything into a cart."""
+    """Simulate the bots: fast and even runs through the catalogue, with nothing put into a cart."""
     bots = np.flatnonzero(people.is_bot)
     user = np.repeat(bots, rng.poisson(visits_per_day * (end_ms - start_ms) / DAY_MS, len(bots)))
     length = rng.integers(40, 160, len(user))

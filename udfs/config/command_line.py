@@ -30,7 +30,7 @@ ENTRY_POINT = "intent"
 EXIT_OK = 0
 EXIT_FAILED = 1  # something is missing, or does not answer
 EXIT_USAGE = 2  # the command line or a file that it names can't be used, or the change is refused
-EXIT_INTERRUPTED = 130  # Ctrl-C, as shells have it
+EXIT_INTERRUPTED = 130  # Ctrl-C, as in shells
 
 #: A file or directory; the shell completes it. Whether it exists is checked where it is opened.
 PATH = click.Path(path_type=Path)
@@ -57,7 +57,7 @@ class _Reporting(click.Command):
         self._interrupted = interrupted
 
     def get_help(self, ctx: click.Context) -> str:
-        """The help, with examples that call the command as it was called now, such as by `python -m`."""
+        """The help, with examples that call the command as the user did, such as by `python -m`."""
         called = f"{ENTRY_POINT} {full_name(ctx)}".removesuffix(f" {ENTRY_POINT}")
         return re.sub(rf"^    {called}\b", f"    {ctx.command_path}", super().get_help(ctx), flags=re.MULTILINE)
 
@@ -119,10 +119,10 @@ class Command(_Reporting):
 
     def _shown(self, names: Sequence[str]) -> list[str]:
         """The parameters as the user writes them, such as --rate."""
-        found = {param.name: param for param in self.params}
+        by_name = {param.name: param for param in self.params}
         return [
             param.opts[0] if isinstance(param, click.Option) else param.human_readable_name.strip("[].")
-            for param in map(found.__getitem__, names)
+            for param in map(by_name.__getitem__, names)
         ]
 
     def _one_value_each(self, args: Sequence[str]) -> list[str]:
@@ -157,7 +157,7 @@ class ValuesOption(click.Option):
 
 
 class Value(click.ParamType):
-    """A type of values that a function reads; the message of its ValueError says which values are accepted."""
+    """A parameter type that a function parses; the message of its ValueError lists the accepted values."""
 
     def __init__(self, name: str, read: Callable[[str], Any]):
         self.name = name
@@ -213,10 +213,10 @@ def print_error(name: str, problem: object) -> None:
 def full_name(ctx: click.Context) -> str:
     """The names of the command and of the groups that it is in, such as "promote start"."""
     names = []
-    found: click.Context | None = ctx
-    while found is not None:
-        names.append(found.command.name or "")
-        found = found.parent
+    context: click.Context | None = ctx
+    while context is not None:
+        names.append(context.command.name or "")
+        context = context.parent
     return " ".join(reversed(names)).removeprefix(f"{ENTRY_POINT} ")
 
 

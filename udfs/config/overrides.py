@@ -1,4 +1,4 @@
-"""Settings given as KEY=VALUE, over those of a file."""
+"""Settings given as KEY=VALUE, which override those of a file."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import yaml
 
 
 def split_override(text: str, example: str, error: type[ValueError]) -> tuple[str, str]:
-    """Key and value of a `--set` argument; raises `error` showing the example when there is no equals sign."""
+    """Split a `--set` argument into key and value. Raises `error` with the example if there is no equals sign."""
     key, equals, value = text.partition("=")
     if not equals:
         raise error(f"--set {text}: want KEY=VALUE, for example {example}")
@@ -14,7 +14,7 @@ def split_override(text: str, example: str, error: type[ValueError]) -> tuple[st
 
 
 def parse_value(text: str, origin: str, error: type[ValueError]) -> Any:
-    """The value that the text is in YAML; raises `error` naming the origin when it is none."""
+    """Parse a text as a YAML value. Raises `error`, naming the origin, if it is not YAML."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as problem:

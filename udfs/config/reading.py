@@ -1,4 +1,4 @@
-"""YAML files that people write: read, and what is wrong with them in words."""
+"""Read YAML files that people write, and describe their errors."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ UNKNOWN_KEY, MISSING_KEY = "unknown key", "missing"
 
 
 def read_yaml(path: Path, error: type[ValueError]) -> Any:
-    """What a file holds; raises `error` naming it when it can't be read or is not YAML."""
+    """The content of a YAML file. Raises `error`, naming the file, if it can't be read or is not YAML."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
@@ -19,7 +19,7 @@ def read_yaml(path: Path, error: type[ValueError]) -> Any:
 
 
 def key_and_rule(error: msgspec.ValidationError) -> tuple[str, str]:
-    """The dotted key that a value of msgspec's is wrong at, "" for the whole, and the rule that it breaks.
+    """The dotted key of the invalid value, "" for the whole document, and the rule that it breaks.
 
     >>> key_and_rule(msgspec.ValidationError("Object missing required field `ttl` - at `$.state`"))
     ('state.ttl', 'missing')

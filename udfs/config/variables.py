@@ -1,4 +1,4 @@
-"""Values of settings that come from the environment as ${NAME}; secrets may come in no other way."""
+"""Values of settings that are taken from the environment as ${NAME}, the only way to pass secrets."""
 
 import re
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ def is_secret(key: str) -> bool:
 
 
 def is_written_secret(key: str, value: object) -> bool:
-    """Whether this is a secret that does not come from the environment."""
+    """Whether an option is a secret whose value is written out instead of taken from the environment."""
     return is_secret(key) and not NAMED.search(str(value))
 
 
 def refuse_written_secrets(section: Mapping[str, Any] | None, name: str, origin: str, error: type[ValueError]) -> None:
-    """Raises `error` naming the file and the key of a secret that is written out in a section of options."""
+    """Raise `error`, naming file and key, if a secret is written out in a section of options."""
     for key, value in (section or {}).items():
         if is_written_secret(key, value):
             raise error(f"{origin}: key {name}.{key}: a secret does not belong in a file; {SECRET_ADVICE}")
@@ -29,7 +29,7 @@ def refuse_written_secrets(section: Mapping[str, Any] | None, name: str, origin:
 def expand_variables(
     value: Any, origin: str, environment: Mapping[str, str], error: type[ValueError], key: str = ""
 ) -> Any:
-    """Settings with each ${NAME} replaced; raises `error` naming file, key and a variable that is not set."""
+    """Replace each ${NAME} in settings. Raises `error`, naming file, key and variable, if one is not set."""
     if isinstance(value, dict):
         return {
             name: expand_variables(inner, origin, environment, error, f"{key}.{name}".lstrip("."))

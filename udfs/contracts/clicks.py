@@ -1,4 +1,4 @@
-"""The clicks contract: what a click record may hold, and decoding a batch of them into packed events."""
+"""The clicks contract: the fields of a click record, and decoding a batch of them into packed events."""
 
 import struct
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ class Click(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True)
 class ClickLimits:
-    """Bounds on what is accepted; those on time are relative to Kafka's timestamp, so that a re-run decides alike."""
+    """Limits on accepted clicks; those on time are relative to Kafka's timestamp, so that a rerun decides the same."""
 
     max_record_bytes: int = 65_536
     max_behind_ms: int = 30 * 86_400_000
@@ -89,9 +89,9 @@ class ClickDecoder:
         self._parse = msgspec.json.Decoder(Click).decode
 
     def accept(self, payload: bytes | None, record_time_ms: int) -> Click:
-        """The click of a record, given the timestamp (milliseconds) that Kafka has for it.
+        """The click of a record, given its Kafka timestamp (milliseconds).
 
-        Raises what `udfs.contracts.rejects.explain` explains where the record breaks the contract.
+        Raises an error that `udfs.contracts.rejects.explain` explains if the record breaks the contract.
         """
         limits = self._limits
         if payload is not None and len(payload) > limits.max_record_bytes:
@@ -103,7 +103,7 @@ class ClickDecoder:
         return click
 
     def decode(self, payloads: Sequence[bytes | None], record_times_ms: Sequence[int]) -> DecodedClicks:
-        """Decode n records, given the n timestamps (milliseconds) that Kafka has for them."""
+        """Decode n records, given their n Kafka timestamps (milliseconds)."""
         out = DecodedClicks()
         add_user, add_event, add_id, add_time = (
             out.user_ids.append, out.events.append, out.event_ids.append, out.event_times_ms.append,

@@ -1,6 +1,6 @@
 """The records of the output topics: the only declaration of their fields.
 
-These structs define the JSON Schemas in docs/contracts (tools/contracts.py), the columns of Flink's tables
+These structs define the JSON Schemas in docs/contracts (tools/json_schemas.py), the columns of Flink's tables
 (jobs/common/tables.py), and what each reader of a topic decodes.
 
 - Decoding enforces types, bounds, lengths and patterns, but nothing in `extra_json_schema`. So the contract lists the
@@ -27,12 +27,12 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 class ExperimentAction(StrEnum):
-    """What to do about an experiment."""
+    """The recommended action for an experiment."""
 
     SHIP = "ship"
     STOP = "stop"
     KEEP_RUNNING = "keep_running"
-    FIX_FIRST = "fix_first"  # the arms do not have the users that their shares say
+    FIX_FIRST = "fix_first"  # the arms' user counts do not match their shares
 
 
 #: Where a record is: topic, partition, offset.
@@ -209,7 +209,7 @@ class Session(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """One closed session."""
 
     user_id: UserId
-    # Without a default: sessions from a file that lacks the arms tell nothing of an experiment.
+    # Without a default: sessions from a file without arms can't be used to evaluate an experiment.
     arm: (
         Annotated[
             str,
@@ -378,7 +378,7 @@ _FIRST_MS, _LAST_MS = (
 
 
 def iso_time(time_ms: int) -> str:
-    """A time in ISO 8601, UTC; one before the year 1 or after 9999, which Kafka allows, as the nearest that has a name.
+    """Format a time in ISO 8601, UTC; times before year 1 or after 9999, which Kafka allows, are clamped to that range.
 
     >>> iso_time(1_800_000_000_123), iso_time(2**62)
     ('2027-01-15T08:00:00.123Z', '9999-12-31T23:59:59.999Z')

@@ -70,9 +70,9 @@ EVENT_FORMAT = "<qIIIfHBBBbBB"
 
 
 def read_histories(histories: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lay packed histories end to end.
+    """Concatenate packed histories.
 
-    Returns the records EVENT[m] and, for each of the n histories, where it starts and ends in them: int64[n], int64[n].
+    Returns the records EVENT[m] and the start and end of each of the n histories in them: int64[n], int64[n].
     Raises ValueError when a history is empty or not a whole number of records.
     """
     lengths = np.fromiter(map(len, histories), np.int64, len(histories))

@@ -1,4 +1,4 @@
-"""The profiles contract: what a profile record may hold, and decoding a batch of them into packed profiles."""
+"""The profiles contract: the fields of a profile record, and decoding a batch of them into packed profiles."""
 
 import struct
 from collections.abc import Sequence
@@ -86,7 +86,7 @@ class ProfileDecoder:
     def accept(self, key: bytes | None, payload: bytes | None) -> tuple[str, bytes]:
         """The user and the packed profile of a record.
 
-        Raises what `udfs.contracts.rejects.explain` explains where the record breaks the contract.
+        Raises an error that `udfs.contracts.rejects.explain` explains if the record breaks the contract.
         """
         if not payload:
             if not key:
@@ -124,7 +124,7 @@ def country_code(country: str | None) -> int:
 
 
 def country_of(code: int) -> str:
-    """The ISO 3166-1 alpha-2 code that `country_code` made the number of, "unknown" of 0."""
+    """The ISO 3166-1 alpha-2 code of a number that `country_code` returned; "unknown" for 0."""
     if not code:
         return "unknown"
     first, second = divmod(code - 1, 26)

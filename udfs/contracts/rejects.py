@@ -1,4 +1,4 @@
-"""Why a record is rejected: a stable reason code for machines and a message for people."""
+"""The reasons for which records are rejected: a stable code for machines and a message for people."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def explain(payload: bytes | None, error: Exception) -> Reject:
     raise error
 
 
-#: What msgspec says, in the order to try, and what it means.
+#: Patterns of msgspec's messages, in the order to try, and their reasons.
 _RULES = (
     (re.compile(r"^Expected `object`, got `\w+`$"), Reason.NOT_AN_OBJECT),
     (re.compile(r"missing required field"), Reason.MISSING_FIELD),
@@ -71,17 +71,17 @@ def _broken_rule(message: str) -> Reason:
 
 
 def _explain_malformed(payload: bytes, error: msgspec.DecodeError) -> Reject:
-    """Tell NaN, Infinity and bytes that are not UTF-8 from plain bad syntax, by reading the record once more."""
-    found = []
+    """Distinguish NaN, Infinity and bytes that are not UTF-8 from bad syntax, by parsing the record again."""
+    constants = []
     try:
         text = payload.decode()
-        json.loads(text, parse_constant=found.append)
+        json.loads(text, parse_constant=constants.append)
     except UnicodeDecodeError as not_utf8:
         return Reject(Reason.INVALID_UTF8, f"not UTF-8: {not_utf8.reason}, byte {not_utf8.start} of the record")
     except RecursionError:
         return Reject(Reason.TOO_DEEP, "objects or arrays are nested too deeply")
     except ValueError:  # malformed for the standard library too: msgspec's message says where
         pass
-    if found:
-        return Reject(Reason.NOT_FINITE, f"{found[0]} is not a JSON number")
+    if constants:
+        return Reject(Reason.NOT_FINITE, f"{constants[0]} is not a JSON number")
     return Reject(Reason.INVALID_JSON, str(error))

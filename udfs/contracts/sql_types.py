@@ -24,7 +24,7 @@ def _sql_type(kind: inspect.Type) -> str:
     if isinstance(kind, inspect.Metadata):
         return (kind.extra or {}).get("sql") or _sql_type(kind.type)
     if isinstance(kind, inspect.UnionType):
-        (kind,) = (one for one in kind.types if not isinstance(one, inspect.NoneType))
+        (kind,) = (member for member in kind.types if not isinstance(member, inspect.NoneType))
         return _sql_type(kind)
     if isinstance(kind, inspect.ListType):
         return f"ARRAY<{_sql_type(kind.item_type)}>"

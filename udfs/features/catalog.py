@@ -1,4 +1,4 @@
-"""The features: what each one is, and computing them for a batch of events.
+"""The catalogue of features: what each one means, and the work that it costs.
 
 To add a feature:
 1. add an entry to FEATURES below; its `need` names the work that it costs;
@@ -7,7 +7,7 @@ To add a feature:
 tests/unit/udfs/features/test_features.py fails while one of the three is missing, or while they disagree.
 To change what a feature means, do all three and raise its `revision`: models trained on the old meaning are refused.
 
-`python -m udfs.features` prints the table.
+`intent features` prints the table.
 """
 
 import hashlib
@@ -182,7 +182,7 @@ def find_columns(names: Sequence[str]) -> list[int]:
     seen = set()
     for name in names:
         if name not in _COLUMN_OF:
-            raise ValueError(f"feature {name!r} is unknown: `python -m udfs.features` lists what there is")
+            raise ValueError(f"feature {name!r} is unknown: `intent features` lists what there is")
         if name in seen:
             raise ValueError(f"feature {name!r} is named twice: name it once")
         seen.add(name)

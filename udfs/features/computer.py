@@ -1,4 +1,4 @@
-"""Computing features for a batch of events, with the compiled kernel."""
+"""Compute the features of a batch of events, with the compiled kernel."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ class FeatureComputer:
     """Computes the named features. Building the first one of a process compiles the kernel, which takes seconds."""
 
     def __init__(self, names: Sequence[str] = FEATURE_NAMES, history_length: int = 64):
-        """Raises ValueError for an unknown or repeated name, and for a history length below 1."""
+        """Select the features. Raises ValueError for an unknown or repeated name, and a history length below 1."""
         if history_length < 1:
             raise ValueError(f"history_length is {history_length}: at least 1")
         self.names = tuple(names)
@@ -64,10 +64,10 @@ class FeatureComputer:
         return matrix
 
     def append(self, rows: np.ndarray, slots: np.ndarray, users: UserSlots) -> np.ndarray:
-        """Take in USER_ROW[n] rows in their order, row r into slot slots[r] (int32[n]) of the users.
+        """Append USER_ROW[n] rows in order, row r to slot slots[r] (int32[n]) of the users.
 
-        Returns the feature matrix float32[m, len(names)] of the m events among them, each as of its arrival: what
-        `compute` gives for the user's history then.
+        Returns the feature matrix float32[m, len(names)] of the m events among them, at the time of their arrival: the
+        result of `compute` for the user's history then.
         """
         heads = users.heads
         matrix = np.empty((np.count_nonzero(rows["kind"] == EVENT_ROW), len(self.names)), np.float32)

@@ -1,4 +1,4 @@
-"""Where numba keeps the compiled kernel, so that a worker starts in a second instead of six.
+"""A cache for the kernel that numba compiles, so that a worker starts in a second instead of six.
 
 numba files a function by the path and time of its source file. Here both are wrong: Flink unpacks the wheel to a new
 path for each job, and the kernel depends on the registry and the layouts, which are other files. So it is filed by the
@@ -26,7 +26,7 @@ SOURCES = (
 
 
 def entry_options() -> dict:
-    """Options of `njit` for a function that Python calls: it is kept here, whichever module comes first."""
+    """Options of `njit` for a function that Python calls; they set this cache, whichever module is imported first."""
     config.CACHE_LOCATOR_CLASSES = "udfs.features.kernel_cache.KernelCacheLocator"
     return {"error_model": "numpy", "nogil": True, "cache": is_usable()}
 
@@ -63,13 +63,13 @@ def content_hash() -> str:
 
 
 def cache_directory() -> Path:
-    """The user's own cache: what is in it gets executed, so it is not a place that others can write to."""
+    """The user's own cache directory: its content is executed, so others must not be able to write to it."""
     base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     return Path(base) / "purchase-intent" / content_hash()[:16]
 
 
 def is_usable() -> bool:
-    """Whether the cache can be written; where it can't, the kernel is compiled anew each time."""
+    """Whether the cache can be written; otherwise the kernel is compiled in every process."""
     try:
         cache_directory().mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: no home directory

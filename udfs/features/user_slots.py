@@ -28,7 +28,7 @@ SLOT_HEAD = np.dtype(
 
 
 def new_head() -> bytes:
-    """The head of a user who was never seen."""
+    """The slot head of a new user."""
     head = np.zeros(1, SLOT_HEAD)
     head["layout"] = LAYOUT
     head["profile"] = np.frombuffer(NO_PROFILE, PROFILE)
@@ -36,7 +36,7 @@ def new_head() -> bytes:
 
 
 def ring_bytes(history_length: int) -> int:
-    """The size of a ring: half as much again as is kept, so that the newest events are seldom moved to its start."""
+    """The size of a ring: 1.5 times the history, so that the newest events are seldom moved to its start."""
     return EVENT.itemsize * (history_length + max(history_length // 2, 1))
 
 
@@ -58,14 +58,14 @@ USER_ROW_FORMAT = "<iBBxxiqq32s"
 
 @dataclass(frozen=True)
 class UserSlots:
-    """The slots of all busy users, c of them: views of the shared memory, or of arrays of one's own."""
+    """The slots of all busy users, c of them: views of the shared memory, or arrays of this process."""
 
     heads: np.ndarray  # SLOT_HEAD[c]
     events: np.ndarray  # EVENT[c * ring_length], a ring after the other
 
     @classmethod
     def empty(cls, count: int, history_length: int) -> Self:
-        """Slots of users who were never seen, in memory of their own."""
+        """Slots of new users, in memory of this process."""
         heads = np.frombuffer(bytearray(new_head() * count), SLOT_HEAD)
         return cls(heads, np.zeros(count * ring_bytes(history_length) // EVENT.itemsize, EVENT))
 

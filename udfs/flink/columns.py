@@ -1,4 +1,4 @@
-"""How Flink calls a function of columns: with Arrow batches, in a process of its own."""
+"""Functions of columns, which Flink calls with Arrow batches in a process of their own."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -29,11 +29,11 @@ class ColumnFunction(ScalarFunction):
         """The columns of the result, by the names of its fields in their order; NaN and None are null."""
 
     def metric_group(self, context: FunctionContext):
-        """The group `intent`, which all metrics of the functions are in."""
+        """The metric group `intent`, the parent of all metrics of the functions."""
         return context.get_metric_group().add_group("intent")
 
     def as_udf(self):
-        """The function as a table environment takes it."""
+        """The function as a PyFlink UDF, for a table environment."""
         return udf(self, result_type=self.result, func_type="pandas")
 
     def eval(self, *arguments: pd.Series) -> pd.Series:
@@ -60,4 +60,4 @@ def _series_of_rows(kind: DataType, columns: Mapping[str, Column]) -> pd.Series:
 
 
 def _no_mask() -> None:
-    """Nulls are in the fields of the rows."""
+    """A mask of nulls, of which there is none: nulls are in the fields of the rows."""

@@ -1,4 +1,4 @@
-"""What jobs call from SQL to decode clicks and profiles."""
+"""SQL functions that decode clicks and profiles."""
 
 import numpy as np
 from pyflink.table import DataTypes
@@ -9,8 +9,8 @@ from udfs.contracts.profiles import ProfileDecoder
 from udfs.flink.columns import Column, ColumnFunction, row_type
 from udfs.metrics import RejectedMetric
 
-#: What a decoded row has beside what it decoded: its time, and of a rejected one why, and its bytes.
-_OF_RECORD = {
+#: Columns of a decoded row beside its content: its time and, if it was rejected, reason, message and original bytes.
+_RECORD_COLUMNS = {
     "record_ms": DataTypes.BIGINT(),
     "reason": DataTypes.STRING(),
     "message": DataTypes.STRING(),
@@ -19,14 +19,14 @@ _OF_RECORD = {
 
 
 class DecodeClicks(ColumnFunction):
-    """Decodes click records; a rejected one has a reason, a message and its original bytes, and nothing else."""
+    """Decodes click records; a rejected one has only a reason, a message and its original bytes."""
 
     result = row_type(
         user_id=DataTypes.STRING(),
         event=DataTypes.BYTES(),
         event_id=DataTypes.STRING(),
         event_time=DataTypes.BIGINT(),
-        **_OF_RECORD,
+        **_RECORD_COLUMNS,
     )
 
     def __init__(self, limits: ClickLimits):
@@ -54,7 +54,7 @@ class DecodeProfiles(ColumnFunction):
     result = row_type(
         user_id=DataTypes.STRING(),
         profile=DataTypes.BYTES(),
-        **_OF_RECORD,
+        **_RECORD_COLUMNS,
     )
 
     def __init__(self, max_record_bytes: int):

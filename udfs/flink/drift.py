@@ -1,4 +1,4 @@
-"""What the job that watches drift calls from SQL: vectors as cells, cells as counts, counts as a record."""
+"""SQL functions of the drift job: vectors to cells, cells to counts, counts to a drift record."""
 
 import zlib
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from udfs.rollout.references import References
 
 
 class FindCells(ColumnFunction):
-    """The cells of each scored vector and its score, a byte each; null, and counted, where there is no reference."""
+    """Finds the cells of each scored vector and its score, a byte each; null, and counted, without a reference."""
 
     result = row_type(cells=DataTypes.BYTES())
 
@@ -27,17 +27,17 @@ class FindCells(ColumnFunction):
 
     def columns(self, versions: list, features: list, scores: np.ndarray) -> dict[str, Column]:
         cells = np.full(len(versions), None)
-        of_version = np.array(versions, object)
+        version_of_row = np.array(versions, object)
         scores = np.asarray(scores, np.float32)
         for version in {version for version in versions if version is not None}:
             reference = self._references.find(version)
             if reference is None:
                 continue
             width = len(reference.features)
-            rows = [row for row in np.flatnonzero(of_version == version) if len(features[row] or b"") == 4 * width]
+            rows = [row for row in np.flatnonzero(version_of_row == version) if len(features[row] or b"") == 4 * width]
             vectors = np.frombuffer(b"".join(features[row] for row in rows), "<f4").reshape(-1, width)
-            found = reference.cells(vectors, scores[rows])
-            cells[rows] = np.fromiter((row.tobytes() for row in found), object, len(rows))
+            row_cells = reference.cells(vectors, scores[rows])
+            cells[rows] = np.fromiter((row.tobytes() for row in row_cells), object, len(rows))
         refused = sum(row is None for row in cells)
         if refused:
             self._refused.inc(refused)
@@ -45,9 +45,9 @@ class FindCells(ColumnFunction):
 
 
 class CountCells(ColumnFunction):
-    """The counts, int64[features + 1, CELLS], of an array of vectors' cells; null for no array.
+    """Counts an array of vectors' cells: int64[features + 1, CELLS]; null for no array.
 
-    They are deflated: most are 0, and a window is made of as many of them as it has times 5 s.
+    The counts are deflated: most are 0, and a window adds up one array for every 5 s.
     """
 
     result = row_type(counts=DataTypes.BYTES())
@@ -57,7 +57,7 @@ class CountCells(ColumnFunction):
 
 
 class JudgeDrift(ColumnFunction):
-    """The record of each window: JSON of a DriftWindow; null where there are no counts or no reference."""
+    """Makes the record of each window: JSON of a DriftWindow; null without counts or without a reference."""
 
     result = row_type(record=DataTypes.STRING())
 

@@ -1,4 +1,4 @@
-"""What the job that measures outcomes calls from SQL: what a click adds to an outcome, and how good scores are."""
+"""SQL functions of the outcome job: the amounts that clicks add to outcomes, and the quality of scores."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from udfs.measurement.quality import COUNT, MEASURES
 
 
 class ReadAmounts(ColumnFunction):
-    """User and amount of each click record; a record that the score job rejects has neither.
+    """Reads user and amount of each click record; a record that the score job rejects has neither.
 
     `amounts` gives int64[n], the amounts of n events EVENT[n].
     """
@@ -35,7 +35,7 @@ class ReadAmounts(ColumnFunction):
 
 
 class MeasureQuality(ColumnFunction):
-    """The measures of n windows, each given as an array of scores and one of labels; null where one has no value.
+    """Measures the quality of n windows, each an array of scores and one of labels; undefined measures are null.
 
     Flink collects the windows and keeps them in its state: a Python aggregate over a window lost rows at a recovery.
     """

@@ -1,4 +1,4 @@
-"""What the job that measures sessions calls from SQL: what each click does in its session."""
+"""SQL function of the session job: the action of each click."""
 
 import msgspec
 import numpy as np
@@ -13,7 +13,7 @@ _PROMOTIONS = tuple(EVENT_KINDS.index(name) for name in ("view_promotion", "sele
 
 
 class ReadActions(ColumnFunction):
-    """User, event, time, page, revenue and placement of each click record; one that the score job rejects has no user.
+    """Reads user, event, time, page, revenue and placement of each click record; a rejected one has no user.
 
     A page is the hash of its location, or of the item where the shop sends no location.
     """

@@ -1,4 +1,4 @@
-"""Kafka from Python: client properties, connections that all fail with one error, topics read to their end.
+"""Kafka from Python: client properties, connections that raise one kind of error, reading topics to their end.
 
 May import kafka-python and the layers below `udfs.kafka`. `udfs.kafka.properties` works without kafka-python.
 """

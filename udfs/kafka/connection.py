@@ -1,4 +1,4 @@
-"""Consumers, producers and admin clients with shared defaults; all fail with the same error, and all are closed."""
+"""Consumers, producers and admin clients with shared defaults, as context managers that raise KafkaClientError."""
 
 import logging
 import re
@@ -22,7 +22,7 @@ CONSUMER_OPTIONS = {
     "metrics_enabled": False,
 }
 PRODUCER_OPTIONS = {"metrics_enabled": False}
-#: What kafka-python logs of a connection that fails; the CONSEQUENCE follows any other cause.
+#: What kafka-python logs when a connection fails; the CONSEQUENCE follows any other cause.
 FAILED_CONNECTION = re.compile(r"Connection (?:lost|failed): (.*)")
 CONSEQUENCE = "socket disconnected"
 
@@ -31,9 +31,9 @@ Client = TypeVar("Client", KafkaConsumer, KafkaProducer, KafkaAdminClient)
 
 @contextmanager
 def open_consumer(properties: Mapping[str, object], subject: str, **options: object) -> Iterator[KafkaConsumer]:
-    """A consumer with CONSUMER_OPTIONS, and those of kafka-python that are given.
+    """A consumer with CONSUMER_OPTIONS and the given options of kafka-python.
 
-    Raises KafkaClientError, which names the subject, for all that Kafka refuses while the consumer is open.
+    Raises KafkaClientError, which names the subject, for every Kafka error while the consumer is open.
     """
     with _open(KafkaConsumer, properties, subject, CONSUMER_OPTIONS | options) as consumer:
         yield consumer
@@ -43,7 +43,7 @@ def open_consumer(properties: Mapping[str, object], subject: str, **options: obj
 def open_producer(
     properties: Mapping[str, object], subject: str, remedy: str = "", **options: object
 ) -> Iterator[KafkaProducer]:
-    """A producer, like `open_consumer`; the remedy is for what fails after it has connected."""
+    """A producer, like `open_consumer`; the remedy applies to errors after it has connected."""
     with _open(KafkaProducer, properties, subject, PRODUCER_OPTIONS | options, remedy) as producer:
         yield producer
 
@@ -57,7 +57,7 @@ def open_admin(properties: Mapping[str, object], subject: str, **options: object
 
 @contextmanager
 def kafka_failures(subject: str, remedy: str = "") -> Iterator[None]:
-    """Turns kafka-python's errors into KafkaClientError, which names the subject."""
+    """Convert kafka-python's errors to KafkaClientError, which names the subject."""
     try:
         yield
     except KafkaError as error:
@@ -65,7 +65,7 @@ def kafka_failures(subject: str, remedy: str = "") -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, without line breaks; those of kafka-python name their kind."""
+    """The message of an error on one line; kafka-python's messages include the kind of error."""
     return " ".join(str(error).split())
 
 
@@ -100,7 +100,7 @@ def _connect(make: Callable[..., Client], properties: Mapping[str, object], opti
 
 @contextmanager
 def _failed_connections() -> Iterator[list[str]]:
-    """Why connections fail, as kafka-python logs it: its exception says only that there is none in the end."""
+    """Collect the causes of failed connections from kafka-python's log; its exception does not contain them."""
     causes: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: causes.extend(FAILED_CONNECTION.findall(record.getMessage()))

@@ -1,4 +1,4 @@
-"""How the use of Kafka fails."""
+"""The error raised by all use of Kafka."""
 
 
 class KafkaClientError(ValueError):

@@ -26,7 +26,7 @@ PROPERTIES = (
     "ssl.truststore.location",
     "ssl.truststore.type",
 )
-#: Those that kafka-python takes as they are, under the same name with underscores.
+#: Properties that kafka-python takes unchanged, under the same name with underscores.
 SAME_IN_PYTHON = ("security.protocol", "sasl.mechanism", "client.id")
 LOCAL_SERVERS = "localhost:9092"
 
@@ -59,7 +59,7 @@ def key_and_value(text: str, known: Collection[str], environment: Mapping[str, s
 
 
 def client_options(properties: Mapping[str, object]) -> dict[str, object]:
-    """kafka-python's options for the client properties that have any; those of Java alone are left out.
+    """kafka-python's options for the client properties; properties that only Java clients have are left out.
 
     Raises KafkaClientError for a trust store that Python can't read, and for an unset ${env:NAME}.
     """

@@ -1,4 +1,4 @@
-"""Committed records, read by position and time and without a consumer group."""
+"""Read committed records by position or time, without a consumer group."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,14 +13,14 @@ POLL_MS = 500
 SILENCE_MS = 30_000
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 
-#: Properties, topic and time in, values out, as `read_topic` does it.
+#: A function like `read_topic`: client properties, topic and start time to record values.
 ReadTopic = Callable[[Mapping[str, object], str, int | None], Iterator[bytes]]
 
 
 def read_topic(properties: Mapping[str, object], topic: str, since_ms: int | None = None) -> Iterator[bytes]:
-    """The values of all committed records that a topic has now, or of those that Kafka has stamped since a time.
+    """The values of all committed records that a topic has now, or of those with a Kafka timestamp since a time.
 
-    What follows the beginning of a transaction that is still open is not committed yet; tombstones are left out.
+    Records after the beginning of an open transaction are not committed yet; tombstones are left out.
     `properties` are Kafka client properties. Raises KafkaClientError when the topic does not exist or can't be read.
     """
     with open_topics(properties, topic) as (consumer, partitions):
@@ -47,22 +47,22 @@ def partitions_of(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
     if not numbers:
         raise KafkaClientError(
             f"topic {topic} does not exist, or this user may not see it",
-            "check the name and the user's rights; python -m jobs.ops.topics --conf FILE creates a job's topics",
+            "check the name and the user's rights; intent topics --conf FILE creates a job's topics",
         )
     return [TopicPartition(topic, number) for number in sorted(numbers)]
 
 
 def seek_to_time(consumer: KafkaConsumer, partitions: Sequence[TopicPartition], since_ms: int) -> None:
-    """Go to the first records that Kafka has stamped at a time or later."""
+    """Go to the first records with a Kafka timestamp at or after a time."""
     ends = consumer.end_offsets(partitions)
     for partition, first in consumer.offsets_for_times(dict.fromkeys(partitions, since_ms)).items():
         consumer.seek(partition, ends[partition] if first is None else first.offset)
 
 
 def records_until_now(consumer: KafkaConsumer, partitions: Sequence[TopicPartition]) -> Iterator[ConsumerRecord]:
-    """The records from the consumer's positions to the present ends, where it stays.
+    """The records from the consumer's positions to the current ends, where it stays.
 
-    Raises KafkaClientError when none comes for long.
+    Raises KafkaClientError if no record arrives for SILENCE_MS.
     """
     ends = consumer.end_offsets(partitions)
     silent_ms = 0

@@ -1,4 +1,4 @@
-"""How far features and scores have moved from training: the Population Stability Index, corrected for chance.
+"""Drift of features and scores from training: the Population Stability Index, corrected for chance.
 
 The index of shares p now and q at training is the sum of (p - q) ln(p / q) over the bins (Siddiqi, Credit Risk
 Scorecards, 2006). Without drift it is about (1/n + 1/m) times a chi-square variable with one degree of freedom less
@@ -44,7 +44,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Distribution(msgspec.Struct, frozen=True, dict=True):
-    """Of a feature or of the score at training. A value v is in bin searchsorted(edges, v, side="right")."""
+    """The distribution of a feature or score at training; a value v is in bin searchsorted(edges, v, side="right")."""
 
     edges: Annotated[list[float], Meta(max_length=BINS - 1)]
     shares: Annotated[list[Share], Meta(min_length=1, max_length=BINS)]  # of the known values
@@ -55,7 +55,7 @@ class Distribution(msgspec.Struct, frozen=True, dict=True):
     design_effect: Annotated[float, Meta(ge=1)]
     degrees_of_freedom: Annotated[float, Meta(ge=1)]
     noise: Annotated[float, Meta(ge=0)]  # the index that the reference's own rows make by chance
-    values: list[float] | None = None  # of a code: those that there were
+    values: list[float] | None = None  # of a code: the values seen at training
 
     def __post_init__(self):
         if len(self.shares) != len(self.edges) + 1:
@@ -75,10 +75,10 @@ class Distribution(msgspec.Struct, frozen=True, dict=True):
         return np.where(missing, MISSING, np.where(seen, bins, bins + UNSEEN)).astype(np.uint8)
 
     def categories(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the index compares, counts now and shares at training: the bins, missing, and of a code what is unseen.
+        """The categories that the index compares, as counts now and shares at training.
 
-        A measured value outside the range that training saw is in the first or last bin: there is always a largest
-        one, and a single busy user can exceed it.
+        They are the bins, missing values and, for a code, unseen values. A measured value outside the range of training
+        is in the first or last bin: there is always a largest one, and a single busy user can exceed it.
         """
         known = len(self.shares)
         seen, unseen = counts[:known], counts[UNSEEN : UNSEEN + known]
@@ -93,14 +93,14 @@ class Distribution(msgspec.Struct, frozen=True, dict=True):
 
 
 class Reference(msgspec.Struct, frozen=True, dict=True):
-    """What reference.json of a bundle holds: the features in the order of the model's columns, and the score."""
+    """The content of a bundle's reference.json: the features in the order of the model's columns, and the score."""
 
     features: Annotated[dict[str, Distribution], Meta(min_length=1)]
     score: Distribution
 
     @cached_property
     def distributions(self) -> dict[str, Distribution]:
-        """Those of the features, and the score's after them."""
+        """The distributions of the features, followed by that of the score."""
         return {**self.features, SCORE: self.score}
 
     def cells(self, features: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -110,7 +110,7 @@ class Reference(msgspec.Struct, frozen=True, dict=True):
 
 
 class NewestDrift:
-    """How bad the newest window is, as numbers for metrics: the worst of its models."""
+    """The drift of the newest window as numbers for metrics: the worst of its models."""
 
     def __init__(self) -> None:
         self.level = 0  # as in LEVELS: 0 stable, 1 watch, 2 alarm
@@ -118,7 +118,7 @@ class NewestDrift:
         self._window_end = 0
 
     def note(self, drift: DriftWindow) -> None:
-        """Take a window into account; windows that are older than the newest one count no more."""
+        """Record a window; windows older than the newest one are ignored."""
         if drift.window_end < self._window_end:
             return
         is_same = drift.window_end == self._window_end
@@ -129,7 +129,7 @@ class NewestDrift:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """From which corrected index on there is a level, and the features that never have one but stable."""
+    """The corrected index at which each level begins, and the features whose level is always stable."""
 
     watch: float
     alarm: float
@@ -137,12 +137,12 @@ class Thresholds:
 
 
 def is_code(name: str) -> bool:
-    """Whether a feature's values are codes, whose order means nothing."""
+    """Whether a feature's values are codes, whose order has no meaning."""
     return name in _CODES
 
 
 def count_cells(cells: np.ndarray) -> np.ndarray:
-    """How many of n rows uint8[n, k] are in each cell of each of k features: int64[k, CELLS]."""
+    """Count the rows uint8[n, k] in each cell of each of k features: int64[k, CELLS]."""
     width = cells.shape[1]
     places = cells + np.arange(width) * CELLS
     return np.bincount(places.ravel(), minlength=width * CELLS).reshape(width, CELLS)
@@ -159,8 +159,7 @@ def stability_index(p: np.ndarray, q: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class FeatureComparison:
-    """The index as it is, what of it is expected by chance, how large chance makes it at most; and how many independent
-    rows the sample is worth."""
+    """The index, its mean and upper quantile by chance, and the number of independent rows the sample is worth."""
 
     index: float = 0.0
     expected: float = 0.0
@@ -172,7 +171,7 @@ class FeatureComparison:
         return max(0.0, self.index - self.expected)
 
     def level(self, thresholds: Thresholds) -> Level:
-        """Stable, unless the index is larger than chance explains, of enough rows."""
+        """The drift level: stable unless there are enough rows and the index exceeds what chance explains."""
         is_chance = self.index <= self.quantile or self.independent_rows < JUDGED_ROWS
         if is_chance or self.corrected < thresholds.watch:
             return "stable"
@@ -180,9 +179,9 @@ class FeatureComparison:
 
 
 def compare(known: Distribution, counts: np.ndarray, chance: float) -> FeatureComparison:
-    """Compare counts int64[CELLS], not all 0, with training; by chance the quantile is exceeded with this probability.
+    """Compare counts int64[CELLS], not all 0, with training; `chance` is the probability of exceeding the quantile.
 
-    Each bin gets half an independent row, on both sides, so that none is empty; bins that are empty on both are none.
+    Each bin gets half an independent row on both sides, so that none is empty; bins empty on both sides are left out.
     """
     now, then = known.categories(counts)
     used = (now > 0) | (then > 0)
@@ -210,26 +209,28 @@ def window_drift(
     labels: tuple[int, int],
     thresholds: Thresholds,
 ) -> DriftWindow:
-    """The record of a window [start, end) in ms from its counts int64[features + 1, CELLS], at least one row, and from
-    how many labels there were and how many of them positive."""
+    """The drift record of a window [start, end) in ms.
+
+    `counts` int64[features + 1, CELLS] are of at least one row; `labels` are the numbers of labels and of positives.
+    """
     watched = [name for name in reference.distributions if name not in thresholds.unwatched]
     chance = FALSE_ALARM / max(1, len(watched))
     features = []
-    for (name, known), of_feature in zip(reference.distributions.items(), counts):
-        compared = compare(known, of_feature, chance)
+    for (name, known), feature_counts in zip(reference.distributions.items(), counts):
+        compared = compare(known, feature_counts, chance)
         level = compared.level(thresholds) if name in watched else "stable"
-        features.append(_feature_drift(name, known, of_feature, compared.corrected, level))
-    moved = sorted((one for one in features if one.level != "stable"), key=lambda one: -one.psi)
+        features.append(_feature_drift(name, known, feature_counts, compared.corrected, level))
+    moved = sorted((feature for feature in features if feature.level != "stable"), key=lambda feature: -feature.psi)
     evaluated, positive = labels
     return DriftWindow(
         window_start=window[0],
         window_end=window[1],
         model_version=model_version,
         rows=int(counts[0].sum()),
-        level=max((one.level for one in features), key=LEVELS.index),
+        level=max((feature.level for feature in features), key=LEVELS.index),
         score_psi=features[-1].psi,
         label_rate=positive / evaluated if evaluated else None,
-        moved=[one.name for one in moved],
+        moved=[feature.name for feature in moved],
         features=features,
     )
 

@@ -1,9 +1,9 @@
-"""The effect of one arm against another: ratio metrics by user, valid however often one looks.
+"""The effect of one arm against another: ratio metrics by user, valid at every look.
 
 The unit is the user: a KPI of an arm is the sum of its numerator over the arm's users by that of its denominator, and
 its variance follows from the users' linearised values by the delta method (Deng, Knoblich and Lu, Applying the Delta
-Method in Metric Analytics, KDD 2018). These are linear in what is known of a user, so sums and sums of products over
-users are enough. CUPED takes out what was there before the experiment (Deng, Xu, Kohavi and Walker, Improving the
+Method in Metric Analytics, KDD 2018). These are linear in the values of a user, so sums and sums of products over
+users are enough. CUPED removes differences from before the experiment (Deng, Xu, Kohavi and Walker, Improving the
 Sensitivity of Online Controlled Experiments by Utilizing Pre-Experiment Data, WSDM 2013).
 Intervals are asymptotic confidence sequences of a normal mixture (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas,
 Time-uniform Central Limit Theory and Asymptotic Confidence Sequences, Annals of Statistics 2024, theorem 2.2): the
@@ -21,19 +21,19 @@ from scipy.stats import chisquare, norm
 ALPHA = 0.05
 #: The number of users at which intervals are narrowest; they hold at any.
 TUNED_FOR_USERS = 10_000
-#: Below so many, as `effective_users` counts them, the normal approximation does not hold, and nothing is told.
+#: With fewer `effective_users`, the normal approximation does not hold, and no effect is reported.
 LEAST_USERS = 30
 SRM_ALPHA = 0.001
-#: The share of a sum of products below which what its terms leave of each other is rounding.
+#: A difference of products below this share of the sum of their absolute values is a rounding error.
 ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """What a KPI of n users of an arm adds up to: all that effects need to know of it.
+    """The sums of a KPI over n users of an arm: all that effects are computed from.
 
-    A user has four values: numerator and denominator, and both of the time before the experiment, 0 where nothing is
-    known. `sums` are float64[4], `products` those of each two values, summed, float64[4, 4].
+    A user has four values: numerator and denominator, and both from before the experiment, 0 without history. `sums`
+    are float64[4], `products` the summed products of each two values, float64[4, 4].
     """
 
     users: int
@@ -42,7 +42,7 @@ class Moments:
 
     @classmethod
     def of_users(cls, *values: np.ndarray) -> "Moments":
-        """From the first two or all four values of n users, float64[n] each."""
+        """Sum the first two or all four values of n users, float64[n] each."""
         columns = np.zeros((4, len(values[0])))
         columns[: len(values)] = values
         return cls(columns.shape[1], columns.sum(axis=1), columns @ columns.T)
@@ -57,19 +57,19 @@ class Moments:
 
     @property
     def effective_users(self) -> float:
-        """How many users with equal denominators would tell as much: Kish's effective sample size (Survey Sampling,
-        1965). Of a KPI that few users have a denominator for, it is about how many have."""
+        """Kish's effective sample size (Survey Sampling, 1965): the number of users with equal denominators that would
+        be as informative. If few users have a denominator, it is about their number."""
         return float(self.sums[1] ** 2 / self.products[1, 1]) if self.products[1, 1] else 0.0
 
     def mean(self, weights: np.ndarray) -> float:
         """The mean of a linear combination of the users' values, weights float64[4]."""
         return float(weights @ self.sums) / self.users
 
-    def comoment(self, left: np.ndarray, right: np.ndarray) -> float:
-        """The summed products of two linear combinations about their means; 0 where only rounding is left of it."""
-        terms = np.outer(left, right) * self.products
-        found = float(terms.sum()) - self.users * self.mean(left) * self.mean(right)
-        return found if abs(found) > ROUNDING * float(np.abs(terms).sum()) else 0.0
+    def comoment(self, first: np.ndarray, second: np.ndarray) -> float:
+        """The summed products of two linear combinations about their means; 0 if it is only a rounding error."""
+        terms = np.outer(first, second) * self.products
+        comoment = float(terms.sum()) - self.users * self.mean(first) * self.mean(second)
+        return comoment if abs(comoment) > ROUNDING * float(np.abs(terms).sum()) else 0.0
 
 
 @dataclass(frozen=True)
@@ -137,24 +137,24 @@ def always_valid_p(difference: float, variance: float, users: int, tuned_for: in
 
 
 def holm(p_values: dict[str, float], alpha: float = ALPHA) -> set[str]:
-    """Which hypotheses fall, so that the chance of even one false among them is at most alpha.
+    """The hypotheses to reject so that the probability of any false rejection is at most alpha.
 
     Holm, A simple sequentially rejective multiple test procedure, 1979: it needs no independence, which KPIs of the
     same users don't have.
     """
-    fallen = set()
+    rejected = set()
     for rank, (name, p_value) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
         if p_value > alpha / (len(p_values) - rank):
             break
-        fallen.add(name)
-    return fallen
+        rejected.add(name)
+    return rejected
 
 
 def sample_ratio_p(users: dict[str, int], shares: dict[str, float]) -> float:
-    """The p-value of so many users in each arm under the shares that they should have; below SRM_ALPHA something loses
-    users (Fabijan et al., Diagnosing Sample Ratio Mismatch in Online Controlled Experiments, KDD 2019).
+    """The p-value of the arms' user counts, given the shares that they should have.
 
-    Raises ValueError when an arm has no share.
+    Below SRM_ALPHA it is a sample ratio mismatch: something loses users (Fabijan et al., Diagnosing Sample Ratio
+    Mismatch in Online Controlled Experiments, KDD 2019). Raises ValueError when an arm has no share.
     """
     for arm in users:
         if not shares.get(arm, 0) > 0:
@@ -173,7 +173,7 @@ def users_needed(
     alpha: float = ALPHA,
     sequential: bool = True,
 ) -> int:
-    """How many users of both arms show a true effect with this power.
+    """The number of users of both arms that shows a true effect with this power.
 
     `variance` is that of one user's linearised value, `share` that of the treatment among them. For a look at a fixed
     time it is (z_{1-alpha/2} + z_power)^2 variance (1/share + 1/(1-share)) / effect^2 (Kohavi, Tang and Xu, Trustworthy
@@ -199,18 +199,18 @@ def users_needed(
 
 
 def _mixing(alpha: float, tuned_for: int) -> float:
-    """The mixture's variance that makes the boundary narrowest at so many users (their equation 24)."""
+    """The mixture's variance that makes the boundary narrowest at `tuned_for` users (equation 24 of Waudby-Smith)."""
     return (-2 * log(alpha) + log(-2 * log(alpha) + 1)) / tuned_for
 
 
-def _earlier(everybody: Moments) -> np.ndarray:
-    """What a user's time before says, linearised by the ratio of all: weights float64[4], one scale for both arms."""
-    above, below = everybody.sums[2:]
+def _earlier(combined: Moments) -> np.ndarray:
+    """Weights float64[4] of a user's earlier values, linearised by the ratio of all users: one scale for both arms."""
+    above, below = combined.sums[2:]
     return np.array([0, 0, 1, -above / below if below else 0.0])
 
 
 def _slope(arms: Sequence[Moments], linearised: Sequence[np.ndarray], earlier: np.ndarray) -> float:
-    """CUPED's: by how much a user's value goes with the time before, within arms; 0 where nothing is known of that."""
+    """CUPED's coefficient: the slope of a user's value on the earlier value, within arms; 0 without history."""
     below = sum(arm.comoment(earlier, earlier) for arm in arms)
     above = sum(arm.comoment(weights, earlier) for arm, weights in zip(arms, linearised))
     return above / below if below else 0.0

@@ -1,4 +1,4 @@
-"""What the moments of two arms say: each KPI's effect, what it means, and what to do."""
+"""Judge an experiment by the moments of two arms: each KPI's effect, its significance, and the action to take."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ PAIRS = tuple(combinations_with_replacement(range(4), 2))
 
 @dataclass(frozen=True)
 class ArmStatistics:
-    """An arm of an experiment: how many users it has, and their moments by KPI."""
+    """An arm of an experiment: its number of users, and their moments by KPI."""
 
     name: str
     users: int
@@ -24,20 +24,20 @@ class ArmStatistics:
 
     @classmethod
     def of_sums(cls, name: str, sums: Sequence[float], kpis: Sequence[str]) -> "ArmStatistics":
-        """From the users and, of each KPI in their order, four sums and the sums of the products PAIRS."""
+        """Parse flat sums: the users and, for each KPI in order, four sums and the sums of the products PAIRS."""
         users, size = round(sums[0]), 4 + len(PAIRS)
         moments = {}
         for kpi, start in zip(kpis, range(1, len(sums), size), strict=True):
             products = np.zeros((4, 4))
-            for (left, right), total in zip(PAIRS, sums[start + 4 : start + size], strict=True):
-                products[left, right] = products[right, left] = total
+            for (row, column), total in zip(PAIRS, sums[start + 4 : start + size], strict=True):
+                products[row, column] = products[column, row] = total
             moments[kpi] = Moments(users, np.array(sums[start : start + 4]), products)
         return cls(name, users, moments)
 
 
 @dataclass(frozen=True)
 class KpiResult:
-    """A KPI's effect, and what it means."""
+    """A KPI's effect, its significance and the state of its guardrail."""
 
     kpi: Kpi
     effect: Effect
@@ -48,7 +48,7 @@ class KpiResult:
 
 @dataclass(frozen=True)
 class Verdict:
-    """An experiment's state: what to do, the same in words, and what it rests on."""
+    """The state of an experiment: the action to take, the decision in words, and the figures behind it."""
 
     action: ExperimentAction
     decision: str
@@ -65,9 +65,9 @@ def judge(
     kpis: Mapping[str, Kpi],
     shares: Mapping[str, float] | None = None,
 ) -> Verdict:
-    """The Verdict on two arms; `shares` of users that they should have are checked.
+    """The Verdict on two arms; their user counts are checked against the `shares` that they should have.
 
-    A KPI is measured when both arms have LEAST_USERS that tell of it.
+    A KPI is measured when both arms have LEAST_USERS effective users for it.
     """
     arms = treatment, baseline
     users = {arm.name: arm.users for arm in arms}
@@ -77,8 +77,8 @@ def judge(
         for name in kpis
         if all(arm.moments[name].effective_users >= LEAST_USERS for arm in arms)
     }
-    fallen = holm({name: effect.p_value for name, effect in effects.items()})
-    findings = {name: _finding(kpis[name], effect, name in fallen) for name, effect in effects.items()}
+    significant = holm({name: effect.p_value for name, effect in effects.items()})
+    findings = {name: _finding(kpis[name], effect, name in significant) for name, effect in effects.items()}
     action = choose_action(ratio_p, findings)
     decision = decision_text(action, ratio_p, findings, treatment.name)
     return Verdict(action, decision, treatment.name, baseline.name, users, ratio_p, findings)
@@ -131,7 +131,7 @@ def _got_better(findings: Mapping[str, KpiResult]) -> list[str]:
 
 
 def _got_worse(findings: Mapping[str, KpiResult]) -> list[str]:
-    """Those whose guardrail is broken first."""
+    """The KPIs that got worse, those with a broken guardrail first."""
     broken = [name for name, finding in findings.items() if finding.guardrail == "broken"]
     return list(dict.fromkeys([*broken, *(name for name, finding in findings.items() if finding.is_worse)]))
 

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from udfs.config.reading import key_and_rule, read_yaml
 
-#: Lies beside the settings file of whatever needs the KPIs.
+#: The file of KPIs, in the directory of the settings file.
 KPIS_FILE = "kpis.yaml"
 #: Counts of events in a session, by the name that a session's record has for them.
 COUNTED = {
@@ -32,7 +32,7 @@ class KpiError(ValueError):
 
 
 class Kpi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A ratio of two sums over sessions; conf/kpis.yaml says what each key means."""
+    """A ratio of two sums over sessions; conf/kpis.yaml describes each key."""
 
     formula: Annotated[str, Meta(min_length=1)]
     numerator: str
@@ -75,7 +75,7 @@ def sql_sum(term: str) -> str:
 
 
 def sql_value(term: str) -> str:
-    """What a session adds to a numerator or denominator, as SQL.
+    """A session's contribution to a numerator or denominator, as SQL.
 
     >>> sql_value("duration_s")
     '(ended_at - started_at) / 1000.0'
@@ -88,7 +88,7 @@ def sql_value(term: str) -> str:
 
 
 def values(term: str, sessions: pd.DataFrame) -> pd.Series:
-    """What each of n sessions adds to a numerator or denominator, float64[n]."""
+    """The contribution of each of n sessions to a numerator or denominator, float64[n]."""
     field, conditions = _parse(term)
     if conditions:
         met = pd.Series(True, sessions.index)
@@ -106,14 +106,14 @@ _OPERATORS = {"=": pd.Series.eq, ">": pd.Series.gt, ">=": pd.Series.ge, "<": pd.
 
 
 def _parse(term: str) -> tuple[str | None, list[tuple[str, str, str]]]:
-    """A field and no conditions, or no field and some. Raises KpiError."""
+    """Parse a term into a field without conditions, or into conditions without a field. Raises KpiError."""
     if term in (*FIELDS, _SESSIONS, _DURATION):
         return term, []
     conditions = []
     for text in term.split(" and "):
         compared = _COMPARED.fullmatch(text.strip())
         if compared is None or compared[1] not in FIELDS:
-            wanted = ", ".join((*FIELDS, _SESSIONS, _DURATION))
-            raise KpiError(f"want one of {wanted}, or conditions such as `purchases > 0 and pages = 1`, got {term!r}")
+            terms = ", ".join((*FIELDS, _SESSIONS, _DURATION))
+            raise KpiError(f"want one of {terms}, or conditions such as `purchases > 0 and pages = 1`, got {term!r}")
         conditions.append(compared.groups())
     return None, conditions

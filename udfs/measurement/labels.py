@@ -1,4 +1,4 @@
-"""What a model is to predict: labels of events by what the same user does within a horizon after them.
+"""Labels, which models predict: whether an outcome follows an event of the same user within a horizon.
 
 Two kinds of rows are not for training or evaluation: events that are the outcome themselves (a score then comes too
 late to act on), and rows whose horizon had not passed when the data ended, positive or not: keeping only the
@@ -17,7 +17,7 @@ from udfs.config.durations import Duration, duration_ms
 from udfs.config.reading import read_yaml
 from udfs.contracts.packed_events import EVENT, EVENT_KINDS
 
-#: Lies beside the settings file of whatever needs a label.
+#: The file of labels, in the directory of the settings file.
 LABELS_FILE = "labels.yaml"
 DECISECONDS = 10  # in a second: the unit of EVENT's engagement time
 
@@ -29,7 +29,7 @@ class LabelError(ValueError):
 
 
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """When an event is positive; conf/labels.yaml says what each key means."""
+    """The definition of a positive event; conf/labels.yaml describes each key."""
 
     horizon: Duration
     events: Kinds | None = None
@@ -39,7 +39,7 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     rows: Kinds | None = None
 
     def is_same_as(self, other: "Label") -> bool:
-        """Whether both make the same events rows and the same rows positive, however the two are written."""
+        """Whether both select the same rows and the same positives, however the two are written."""
         return self._meaning == other._meaning
 
     @property
@@ -52,18 +52,18 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return duration_ms(self.horizon)
 
     def amounts(self, records: np.ndarray) -> np.ndarray:
-        """What each of n events EVENT[n] adds to the outcome of those before it, int64[n]."""
+        """The amount that each of n events EVENT[n] adds to the outcome of earlier events, int64[n]."""
         if self.engagement_s is not None:
             return records["engagement_ds"].astype(np.int64)
         return np.isin(records["kind"], _codes(self.events or ("page_view",))).astype(np.int64)
 
     def is_positive(self, amount: np.ndarray) -> np.ndarray:
-        """Whether n events are positive, bool[n], whose amounts within the horizon sum up to int64[n]."""
+        """Whether n events are positive, bool[n], given the sum of amounts within their horizons, int64[n]."""
         return (amount >= self.least) != self.absent
 
     @property
     def least(self) -> float:
-        """The sum of amounts from which on there is an outcome."""
+        """The smallest sum of amounts that counts as an outcome."""
         return self.page_views or 1 if self.engagement_s is None else self.engagement_s * DECISECONDS
 
     @property
@@ -82,7 +82,7 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return f"{outcome} by the same user within {self.horizon} {scored}"
 
 
-#: How format 1 of bundles put a label; today's wording is free to change.
+#: The wording of a label in bundles of format 1; the present wording is free to change.
 _SENTENCE = re.compile(
     r"((?P<seconds>\d+(\.\d+)?(e\+\d+)?) s of engagement or more|(?P<pages>\d+) page views or more"
     r"|(?P<absent>no )?(?P<events>\w+( or \w+)*)) by the same user within (?P<horizon>\d+ ?\w+) "
@@ -177,12 +177,12 @@ def sum_after(user: np.ndarray, time_ms: np.ndarray, amount: np.ndarray, horizon
     return sums
 
 
-def _bisect_right(values: np.ndarray, wanted: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """For each k the first position in the sorted values[low[k]:high[k]] of a value above wanted[k], else high[k]."""
+def _bisect_right(values: np.ndarray, targets: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """For each k the first position in the sorted values[low[k]:high[k]] of a value above targets[k], else high[k]."""
     low, high = low.copy(), high.copy()
     while (searching := low < high).any():
         middle = (low + high) // 2
-        goes_up = searching & (values[np.minimum(middle, len(values) - 1)] <= wanted)
+        goes_up = searching & (values[np.minimum(middle, len(values) - 1)] <= targets)
         low = np.where(goes_up, middle + 1, low)
         high = np.where(searching & ~goes_up, middle, high)
     return low

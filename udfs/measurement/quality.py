@@ -1,4 +1,4 @@
-"""How good probabilities turned out to be, for a window of labelled scores."""
+"""Quality measures of predicted probabilities, for a window of labelled scores."""
 
 from collections.abc import Callable
 
@@ -28,17 +28,17 @@ def log_losses(score: np.ndarray, label: np.ndarray) -> float:
 
 
 def mean_score(score: np.ndarray, _label: np.ndarray) -> float:
-    """What the scores promise: where they are calibrated, the positive rate."""
+    """The mean score, which equals the positive rate if the scores are calibrated."""
     return float(score.mean())
 
 
 def positive_rate(_score: np.ndarray, label: np.ndarray) -> float:
-    """What came true."""
+    """The share of positive labels."""
     return float(label.mean())
 
 
 def scores(_score: np.ndarray, label: np.ndarray) -> int:
-    """How many scores there were."""
+    """The number of scores."""
     return len(label)
 
 
@@ -56,7 +56,7 @@ MEASURES: dict[str, Measure] = {
 
 
 def _at_most_1(measure: float) -> float:
-    """scikit-learn sums shares, which rounding can take above 1, and the contract of model_quality is at most 1."""
+    """Clamp to the 1 that the contract of model_quality allows: scikit-learn's sums of shares may round above it."""
     return min(float(measure), 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Why a score is what it is: what each feature adds to the logit of the probability, as Shapley values of the trees.
+"""Contributions of features to a score: Shapley values of the trees, on the logit of the probability.
 
 Lundberg and others, From local explanations to global understanding with explainable AI for trees, 2020.
 """
@@ -15,7 +15,7 @@ from udfs.models.lightgbm_text import load_text
 if TYPE_CHECKING:
     import lightgbm
 
-#: From features float32[n, k] to what each adds, float[n, k + 1], the base last.
+#: From features float32[n, k] to their contributions, float[n, k + 1], the base last.
 Contributions = Callable[[np.ndarray], np.ndarray]
 
 
@@ -29,7 +29,7 @@ def lightgbm_contributions(booster: "lightgbm.Booster", features: np.ndarray, th
 
 
 def contributions_of(bundle: Bundle) -> Contributions | None:
-    """Those of a bundle's model; None for one that another process serves, which does not tell."""
+    """The function that computes the contributions of a bundle's model; None for a remote model."""
     if bundle.manifest.is_remote:
         return None
     if bundle.model_file == LIGHTGBM_FILE:
@@ -41,6 +41,6 @@ def contributions_of(bundle: Bundle) -> Contributions | None:
 
 
 def strongest(names: Sequence[str], added: np.ndarray, count: int) -> list[tuple[str, float]]:
-    """The features that add or take away most, given what each of k adds, float[k]."""
+    """The `count` features with the largest contributions by magnitude, given those of k features, float[k]."""
     order = np.argsort(-np.abs(added), kind="stable")[:count]
     return [(names[at], float(added[at])) for at in order]

@@ -1,4 +1,4 @@
-"""A model's trees at work: in their own library, in ONNX Runtime, or in whichever is faster for a batch of that size.
+"""Inference engines: a model's own library, ONNX Runtime, or whichever is faster for the size of a batch.
 
 A call of XGBoost or LightGBM costs more than one of ONNX Runtime and a row may cost less, depending on model and
 machine: so the break-even is measured when the model is warmed up.
@@ -72,7 +72,7 @@ class Scorer:
 def native_predict(model_file: str, model: bytes, threads: int = 1) -> Callable[[np.ndarray], np.ndarray]:
     """A model in its own library: probabilities float32[n] of n > 0 feature rows float32[n, k], NaN for missing.
 
-    A model that another process serves raises RemoteError when it has none.
+    A remote model raises RemoteError when it returns none.
     """
     if model_file == LIGHTGBM_FILE:
         text = lightgbm_text.load_text(model)
@@ -109,7 +109,7 @@ def faster_by_size(small: Predict, large: Predict, break_even: int) -> Predict:
 def measure_break_even(small: Predict, large: Predict, rows: np.ndarray) -> int:
     """The smallest of SIZES from which on `large` is faster than `small`, measured with these rows; else past the last.
 
-    The median of some alternating calls at each size: what else the machine does then weighs on both alike.
+    Compares medians of alternating calls at each size, so that other load on the machine affects both equally.
     """
     break_even = SIZES[-1] + 1
     for size in reversed(SIZES):

@@ -1,7 +1,7 @@
-"""A model as it is kept, checked, shipped and asked: a bundle of a model, `manifest.json` and more.
+"""Model bundles: a model, its `manifest.json` and further files, read and checked.
 
-Everything that can be wrong with a bundle's files is found when it is read, before it serves. What comes out of it is
-plain data that travels to the workers, where a `Scorer` puts it to use.
+All errors in a bundle's files are found when it is read, before it serves. The result is plain data that is sent to the
+workers, where a `Scorer` uses it.
 """
 
 import json
@@ -25,17 +25,17 @@ from udfs.models import lightgbm_text, remote
 FORMAT = 2
 _WITH_SENTENCES = 1  # the format whose manifests had the label as an English sentence
 MANIFEST_FILE = "manifest.json"
-MODEL_FILE = "model.ubj"  # of XGBoost, in UBJSON
+XGBOOST_FILE = "model.ubj"  # of XGBoost, in UBJSON
 LIGHTGBM_FILE = "model.txt"
 ENDPOINT_FILE = "endpoint.json"  # of a model that another process serves
-#: What can be a bundle's model; it has one of them.
-MODEL_FILES = (MODEL_FILE, LIGHTGBM_FILE, ENDPOINT_FILE)
+#: The files that can hold a bundle's model; each bundle has exactly one of them.
+MODEL_FILES = (XGBOOST_FILE, LIGHTGBM_FILE, ENDPOINT_FILE)
 EXPORT_FILE = "model.onnx"
 WARM_UP_FILE = "warm_up.json"
 OBJECTIVE = "binary:logistic"  # a score is a probability
 VERSION_PATTERN = "^[A-Za-z0-9._-]{1,64}$"
 
-#: How far a model's own scores of its warm-up rows may be off: equal but for the last digit of another machine's `exp`.
+#: The tolerance of a model's own scores of its warm-up rows: equal but for the last digit of another machine's `exp`.
 OWN_TOLERANCE = 1e-6
 
 Time = Annotated[datetime, Meta(tz=True)]
@@ -50,7 +50,7 @@ class TrainingWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is to be known of a model."""
+    """The description of a model and its bundle."""
 
     format: Annotated[int, Meta(description="of the bundle: 2")]
     version: Annotated[str, Meta(pattern=VERSION_PATTERN, description="of the model; every score carries it")]
@@ -90,7 +90,7 @@ class WarmUp:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A checked model, as data: cheap to pickle, holds nothing of the model's library."""
+    """A checked model as plain data: cheap to pickle, without objects of the model's library."""
 
     manifest: Manifest
     model: bytes  # the content of `model_file`
@@ -104,12 +104,12 @@ class Bundle:
 
     @property
     def own_tolerance(self) -> float:
-        """By how much the model's own scores of its warm-up rows may be off."""
+        """The tolerance of the model's own scores of its warm-up rows."""
         return remote.TOLERANCE if self.manifest.is_remote else OWN_TOLERANCE
 
     @property
     def certified_limit(self) -> float | None:
-        """By how much the export's scores may differ from the model's; None when the export has no certificate."""
+        """The largest difference of the export's scores from the model's; None when the export has no certificate."""
         return self.manifest.export.get("limit")
 
 
@@ -119,7 +119,7 @@ def load_bundle(directory: Path, history_length: int | None) -> Bundle:
     Raises BundleError naming file, rule and value when the bundle is incomplete, damaged, or made for other features.
     """
     if not directory.is_dir():
-        raise BundleError(f"{directory}: want a bundle directory, there is none; `python -m training.train` makes one")
+        raise BundleError(f"{directory}: want a bundle directory, there is none; `intent train` makes one")
     return read_bundle(lambda name: (directory / name).read_bytes(), str(directory), history_length)
 
 
@@ -144,11 +144,13 @@ def read_manifest(read: Callable[[str], bytes], origin: str) -> Manifest:
     """The manifest of a bundle, its files as in `read_bundle`. Raises BundleError naming file, rule and value."""
     content, path = _read(read, origin, MANIFEST_FILE), f"{origin}/{MANIFEST_FILE}"
     try:
-        found = msgspec.json.decode(content, type=_AnyFormat).format
-        if found == _WITH_SENTENCES:
+        bundle_format = msgspec.json.decode(content, type=_AnyFormat).format
+        if bundle_format == _WITH_SENTENCES:
             return _upgraded(content, path)
-        if found != FORMAT:
-            raise BundleError(f"{path}: format is {found}, this code reads {FORMAT}: train again or use matching code")
+        if bundle_format != FORMAT:
+            raise BundleError(
+                f"{path}: format is {bundle_format}, this code reads {FORMAT}: train again or use matching code"
+            )
         return msgspec.json.decode(content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: not a valid manifest: {error}") from error
@@ -164,16 +166,16 @@ def read_listed_file(read: Callable[[str], bytes], origin: str, name: str) -> by
 
 def find_model_file(files: Collection[str]) -> str:
     """The one of MODEL_FILES that is among a bundle's files. Raises ValueError when there is none, or more than one."""
-    found = [name for name in MODEL_FILES if name in files]
-    if len(found) != 1:
+    matches = [name for name in MODEL_FILES if name in files]
+    if len(matches) != 1:
         raise ValueError(f"files must list one of {', '.join(MODEL_FILES)}, got {sorted(files)}")
-    return found[0]
+    return matches[0]
 
 
 def check_scores(bundle: Bundle, scores: np.ndarray, tolerance: float, scorer: str | None = None) -> None:
-    """Raises BundleError when the scores float32[m] of the warm-up rows are not the expected ones within a tolerance.
+    """Check the scores float32[m] of the warm-up rows. Raises BundleError if one is off by more than the tolerance.
 
-    `scorer` is the file that gave them, by default the model's own.
+    `scorer` is the file that the scores are from, by default the model's own.
     """
     off = np.abs(scores.astype(np.float64) - bundle.warm_up.scores)
     row = int(off.argmax())  # NaN counts as the largest
@@ -209,9 +211,9 @@ def _read_file(read: Callable[[str], bytes], origin: str, name: str, digest: str
     if Path(name).name != name:
         raise BundleError(f"{origin}/{MANIFEST_FILE}: files must be plain names in the bundle, got {name!r}")
     content = _read(read, origin, name)
-    found = sha256(content).hexdigest()
-    if found != digest:
-        raise BundleError(f"{origin}/{name}: sha256 is {found}, the manifest says {digest}: the file was changed")
+    actual = sha256(content).hexdigest()
+    if actual != digest:
+        raise BundleError(f"{origin}/{name}: sha256 is {actual}, the manifest says {digest}: the file was changed")
     return content
 
 
@@ -225,17 +227,19 @@ def _read(read: Callable[[str], bytes], origin: str, name: str) -> bytes:
 def _read_warm_up(content: bytes, manifest: Manifest, origin: str) -> WarmUp:
     path = f"{origin}/{WARM_UP_FILE}"
     try:
-        found = msgspec.json.decode(content, type=_WarmUpFile)
+        parsed = msgspec.json.decode(content, type=_WarmUpFile)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: not valid warm-up rows: {error}") from error
-    if found.features != manifest.features:
+    if parsed.features != manifest.features:
         raise BundleError(f"{path}: the features are not the manifest's, in its order")
-    if not found.rows or len(found.rows) != len(found.scores):
-        raise BundleError(f"{path}: {len(found.rows)} rows and {len(found.scores)} scores: want as many, at least one")
+    if not parsed.rows or len(parsed.rows) != len(parsed.scores):
+        raise BundleError(
+            f"{path}: {len(parsed.rows)} rows and {len(parsed.scores)} scores: want as many, at least one"
+        )
     width = len(manifest.features)
-    if any(len(row) != width for row in found.rows):
+    if any(len(row) != width for row in parsed.rows):
         raise BundleError(f"{path}: a row does not have {width} values, one for each feature")
-    return WarmUp(np.array(found.rows, np.float32), np.array(found.scores, np.float32))
+    return WarmUp(np.array(parsed.rows, np.float32), np.array(parsed.scores, np.float32))
 
 
 def _check_features(manifest: Manifest, path: str, history_length: int) -> None:
@@ -290,7 +294,7 @@ def _check_endpoint(model: bytes, manifest: Manifest, path: str) -> None:
         raise BundleError(f"{path}: a remote model needs {WARM_UP_FILE}: nothing else says that it is the right one")
 
 
-_CHECKS = {MODEL_FILE: _check_xgboost, LIGHTGBM_FILE: _check_lightgbm, ENDPOINT_FILE: _check_endpoint}
+_CHECKS = {XGBOOST_FILE: _check_xgboost, LIGHTGBM_FILE: _check_lightgbm, ENDPOINT_FILE: _check_endpoint}
 
 
 def _check_names(names: Sequence[str] | None, count: int, manifest: Manifest, path: str) -> None:
@@ -298,17 +302,17 @@ def _check_names(names: Sequence[str] | None, count: int, manifest: Manifest, pa
         raise BundleError(f"{path}: the model has {count} features, the manifest names {len(manifest.features)}")
     if names is not None and tuple(names) != manifest.features:
         pairs = zip(names, manifest.features)
-        column, (found, listed) = next(entry for entry in enumerate(pairs) if entry[1][0] != entry[1][1])
-        raise BundleError(f"{path}: feature {column} of the model is {found!r}, the manifest has {listed!r} there")
+        column, (name, listed) = next(entry for entry in enumerate(pairs) if entry[1][0] != entry[1][1])
+        raise BundleError(f"{path}: feature {column} of the model is {name!r}, the manifest has {listed!r} there")
 
 
-def _check_objective(found: str, wanted: str, path: str) -> None:
-    if found != wanted:
-        raise BundleError(f"{path}: the model's objective is {found!r}, want {wanted!r}")
+def _check_objective(objective: str, expected: str, path: str) -> None:
+    if objective != expected:
+        raise BundleError(f"{path}: the model's objective is {objective!r}, want {expected!r}")
 
 
 def load_booster(model: bytes) -> xgboost.Booster:
-    """XGBoost's model of the content of MODEL_FILE. Raises XGBoostError."""
+    """Load an XGBoost model from the content of XGBOOST_FILE. Raises XGBoostError."""
     booster = xgboost.Booster()
     booster.load_model(bytearray(model))
     return booster

@@ -1,15 +1,15 @@
-"""A circuit breaker: what fails again and again is left alone for a while."""
+"""A circuit breaker, which pauses calls that fail repeatedly."""
 
 import time
 from collections.abc import Callable
 
-#: So many failures in a row open it, for so long.
+#: The number of failures in a row that open the breaker, and the seconds that it then stays open.
 FAILURES = 3
 PAUSE_S = 30.0
 
 
 class Breaker:
-    """Counts failures in a row. While it is open nothing is to be tried; then one more failure opens it again."""
+    """Counts failures in a row. While it is open, make no calls; after that, one more failure opens it again."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
@@ -18,14 +18,14 @@ class Breaker:
 
     @property
     def is_closed(self) -> bool:
-        """Whether to try."""
+        """Whether to make calls."""
         return self._clock() >= self._closed_from
 
     def succeeded(self) -> None:
         self._failures = 0
 
     def failed(self) -> bool:
-        """Returns whether this failure opened it."""
+        """Count a failure; returns whether it opened the breaker."""
         self._failures += 1
         if self._failures < FAILURES:
             return False

@@ -28,7 +28,7 @@ _HEADER = (
 _OPTIONAL = {"monotone_constraints"}
 _NUMBER = re.compile(r"[-+.e\d]+", re.ASCII)  # Python reads more, such as 1_000
 _FIXED = {"version": "v4", "num_class": "1", "num_tree_per_iteration": "1"}
-_OF_NODES = {
+_NODE_FIELDS = {
     "split_feature": int,
     "split_gain": float,
     "threshold": float,
@@ -39,8 +39,8 @@ _OF_NODES = {
     "internal_weight": float,
     "internal_count": int,
 }
-_OF_LEAVES = {"leaf_value": float, "leaf_weight": float, "leaf_count": int}
-_OF_A_TREE = ("num_leaves", "num_cat", *_OF_NODES, *_OF_LEAVES, "is_linear", "shrinkage")
+_LEAF_FIELDS = {"leaf_value": float, "leaf_weight": float, "leaf_count": int}
+_TREE_FIELDS = ("num_leaves", "num_cat", *_NODE_FIELDS, *_LEAF_FIELDS, "is_linear", "shrinkage")
 #: Bits of a decision: 2 says where a missing value goes; 8 says that NaN is one, without it NaN is a 0. The others are
 #: categories (1) and zero as a missing value (4), which training does not make.
 _DECISIONS = {0, 2, 8, 10}
@@ -56,16 +56,18 @@ def load_text(model: bytes) -> "lightgbm.Booster":
 
 
 def check_text(model: bytes) -> tuple[tuple[str, ...], str]:
-    """The names of the features and the objective. Raises ValueError, one line, for what is not a model of numeric
-    splits whose margin is the sum of its trees."""
+    """The names of the features and the objective.
+
+    Raises ValueError, one line, unless it is a model of numeric splits whose margin is the sum of its trees.
+    """
     text = model.decode()
     if _END not in text:
         raise ValueError(f"there is no line {_END.strip()!r}" if text else "the file is empty")
     start, *trees = re.split("^(?=Tree=)", text[: text.index(_END)], flags=re.MULTILINE)
     header = _fields(start, "tree", _HEADER)
-    for key, wanted in _FIXED.items():
-        if header[key] != wanted:
-            raise ValueError(f"{key} is {header[key]!r}, want {wanted!r}")
+    for key, expected in _FIXED.items():
+        if header[key] != expected:
+            raise ValueError(f"{key} is {header[key]!r}, want {expected!r}")
     names = tuple(header["feature_names"].split(" "))
     for key in ("feature_infos", "monotone_constraints"):
         if key in header and len(header[key].split(" ")) != len(names):
@@ -76,7 +78,7 @@ def check_text(model: bytes) -> tuple[tuple[str, ...], str]:
         raise ValueError(f"tree_sizes are not those of the {len(trees)} trees")
     for number, tree in enumerate(trees):
         try:
-            _check_tree(_fields(tree, f"Tree={number}", _OF_A_TREE), len(names))
+            _check_tree(_fields(tree, f"Tree={number}", _TREE_FIELDS), len(names))
         except ValueError as error:
             raise ValueError(f"tree {number}: {error}") from None
     return names, header["objective"]
@@ -88,15 +90,15 @@ def _check_tree(tree: Mapping[str, str], features: int) -> None:
     if nodes < 0 or (tree["num_cat"], tree["is_linear"]) != ("0", "0"):
         raise ValueError("want leaves, no categories and no linear leaves")
     _numbers(tree, "shrinkage", float, 1)
-    found = {key: _numbers(tree, key, kind, nodes) for key, kind in _OF_NODES.items()}
-    for key, kind in _OF_LEAVES.items():
+    columns = {key: _numbers(tree, key, kind, nodes) for key, kind in _NODE_FIELDS.items()}
+    for key, kind in _LEAF_FIELDS.items():
         if nodes or key != "leaf_weight":  # LightGBM writes none where a tree is one leaf
             _numbers(tree, key, kind, leaves)
-    if not all(0 <= feature < features for feature in found["split_feature"]):
+    if not all(0 <= feature < features for feature in columns["split_feature"]):
         raise ValueError(f"split_feature is not below {features}")
-    if not _DECISIONS.issuperset(found["decision_type"]):
+    if not _DECISIONS.issuperset(columns["decision_type"]):
         raise ValueError(f"decision_type is not of {sorted(_DECISIONS)}")
-    children = [*zip(found["left_child"], found["right_child"])]
+    children = [*zip(columns["left_child"], columns["right_child"])]
     # Each leaf and each node but the root hangs below one node, which comes before it: so it is one tree.
     hanging = [*range(-leaves, 0), *range(1, nodes)] if nodes else []
     if sorted(child for pair in children for child in pair) != hanging or any(

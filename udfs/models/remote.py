@@ -16,7 +16,7 @@ import urllib3
 from msgspec import Meta
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-#: By how much a remote model's scores of its warm-up rows may be off: it may run on another library and processor.
+#: The tolerance of a remote model's scores of its warm-up rows: it may run on another library and processor.
 TOLERANCE = 1e-5
 
 #: The share of requests that may be retried in the long run, and how many retries can be saved up: a retry budget, or
@@ -31,7 +31,7 @@ Text = Annotated[str, Meta(min_length=1)]
 
 
 class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where a remote model is, and how it is asked; a secret is only named, as an environment variable."""
+    """Address and protocol options of a remote model; a secret is only named, as an environment variable."""
 
     url: Annotated[str, Meta(pattern="^https?://[^/]+")]
     model: Text
@@ -53,12 +53,12 @@ class RemoteError(OSError):
     """An endpoint that gave no scores, or none that can be used; one line with endpoint, rule and value."""
 
 
-class _Passing(Exception):
-    """What another try may get past."""
+class _TransientError(Exception):
+    """A failure that may not recur on a retry."""
 
 
 class RetryBudget:
-    """Each request earns a part of a retry; a retry spends a whole one."""
+    """A budget of retries: each request earns a fraction of a retry, and a retry spends a whole one."""
 
     def __init__(self):
         self._saved = RETRIES_SAVED
@@ -67,7 +67,7 @@ class RetryBudget:
         self._saved = min(RETRIES_SAVED, self._saved + RETRY_SHARE)
 
     def spend(self) -> bool:
-        """Whether a retry is allowed, which is then spent."""
+        """Spend a retry if one is allowed; returns whether it is."""
         if self._saved < 1:
             return False
         self._saved -= 1
@@ -75,7 +75,7 @@ class RetryBudget:
 
 
 class RemoteScorer:
-    """Asks an endpoint for scores."""
+    """Requests scores from an endpoint."""
 
     def __init__(self, endpoint: Endpoint, clock: Callable[[], float] = time.monotonic):
         self._endpoint = endpoint
@@ -86,7 +86,7 @@ class RemoteScorer:
     def predict(self, matrix: np.ndarray) -> np.ndarray:
         """The probability of the label, float32[n], from feature rows float32[n, k], NaN for missing.
 
-        Raises RemoteError when the endpoint does not have all of them in time, or gives something else.
+        Raises RemoteError when the endpoint does not return all of them in time, or returns something else.
         """
         deadline = self._clock() + self._endpoint.timeout_ms / 1000
         size = self._endpoint.max_batch
@@ -99,7 +99,7 @@ class RemoteScorer:
         while True:
             try:
                 return self._ask_once(rows, deadline - self._clock())
-            except _Passing as error:
+            except _TransientError as error:
                 if self._clock() + pause >= deadline or not self._budget.spend():
                     raise RemoteError(f"{self._endpoint.address}: {error}") from None
                 time.sleep(pause)
@@ -119,9 +119,9 @@ class RemoteScorer:
                 timeout=urllib3.Timeout(total=seconds), redirect=False,
             )  # fmt: skip
         except urllib3.exceptions.HTTPError as error:
-            raise _Passing(f"{type(error).__name__} within {endpoint.timeout_ms} ms") from None
+            raise _TransientError(f"{type(error).__name__} within {endpoint.timeout_ms} ms") from None
         if answer.status in _RETRIED:
-            raise _Passing(f"HTTP status {answer.status}")
+            raise _TransientError(f"HTTP status {answer.status}")
         if answer.status != 200:
             raise RemoteError(f"{endpoint.address}: HTTP status {answer.status}: {_beginning(answer.data)}")
         try:
@@ -150,11 +150,11 @@ def decode_answer(endpoint: Endpoint, body: bytes, header_length: str | None, ro
     split = len(body) if header_length is None else int(header_length)
     try:
         outputs = json.loads(body[:split])["outputs"]
-        output = next(one for one in outputs if one["name"] == endpoint.output)
+        output = next(entry for entry in outputs if entry["name"] == endpoint.output)
         values = _values(outputs, output, body[split:])
         shape = [int(length) for length in output["shape"]]
     except StopIteration:
-        names = ", ".join(one["name"] for one in outputs)
+        names = ", ".join(entry["name"] for entry in outputs)
         raise ValueError(f"no output is named {endpoint.output}, there are {names}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not an answer of the protocol ({error}): {_beginning(body)}") from None
@@ -178,7 +178,7 @@ def _values(outputs: list[dict[str, Any]], output: dict[str, Any], tensors: byte
     if "data" in output:
         return np.array(output["data"], np.float64).ravel()
     # Binary tensors lie one behind the other, in the order of the outputs.
-    sizes = [one.get("parameters", {}).get("binary_data_size", 0) for one in outputs]
+    sizes = [entry.get("parameters", {}).get("binary_data_size", 0) for entry in outputs]
     number = outputs.index(output)
     start = sum(sizes[:number])
     return np.frombuffer(tensors[start : start + sizes[number]], _DTYPES[output["datatype"]])

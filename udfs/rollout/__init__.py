@@ -1,4 +1,4 @@
-"""Which user gets which model: the rollout, rules, and the registry of bundles and ledger, which is only read here.
+"""User assignment to models: the rollout, rules, and read access to the registry of bundles and ledger.
 
 May import `udfs.models` and the layers below it. `training.rollout` writes the registry.
 """

@@ -1,4 +1,4 @@
-"""Who gets which model: the rollout, read and checked, and the arm of each user.
+"""User assignment: reading and checking the rollout, and the arm of each user.
 
 A user's place in [0, 1) is a hash of salt and user id. Control and each challenger have a region of [0, 1) to
 themselves, as wide as the largest share they may ever get (`at_most`), and fill it from its start up to their share.
@@ -23,7 +23,7 @@ from udfs.rollout.rules import Rule, RuleError, check_rule, matches, rule_featur
 Version = Annotated[str, Meta(pattern=VERSION_PATTERN)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
-#: What may decide on eligibility: what a user is, not what a user does, or users would change arm from click to click.
+#: Features allowed in the eligibility rule: attributes, not behavior, or users would change arm from click to click.
 ELIGIBILITY_FEATURES = (*(feature.name for feature in FEATURES if feature.group == "profile"), "device", "first_visit")
 
 #: Regions meet without a gap; decimal fractions do not add up exactly.
@@ -46,7 +46,7 @@ class Control(_TrafficShare):
 
 
 class Challenger(_TrafficShare):
-    """A model that acts for a share of the users; `start` is where its region of [0, 1) begins."""
+    """A model that decides for a share of the users; `start` is where its region of [0, 1) begins."""
 
     version: Version
     share: Share
@@ -55,14 +55,14 @@ class Challenger(_TrafficShare):
 
 
 class Step(_TrafficShare):
-    """A share to ramp to, and by how much of the champion's value each KPI may be worse before the next step."""
+    """A share to ramp to, and its guardrails: the fraction of the champion's value by which each KPI may be worse."""
 
     share: Annotated[float, Meta(gt=0, le=1)]
     guardrails: dict[str, Share] = {}
 
 
 class Rollout(_TrafficShare):
-    """Who serves; conf/rollout.yaml says what each key means."""
+    """The models that serve and their traffic shares; conf/rollout.yaml describes each key."""
 
     salt: Version
     champion: Version
@@ -82,11 +82,11 @@ class Rollout(_TrafficShare):
 
 
 class Arm(NamedTuple):
-    """What a user can be assigned to, and the model whose score counts there; in control the rule decides."""
+    """An arm that users are assigned to, and the model whose score decides there; in control the rule decides."""
 
     name: str
     version: str
-    start: float  # of [0, 1), as far as it is filled
+    start: float  # of the filled part of its region in [0, 1)
     end: float
 
 
@@ -107,7 +107,7 @@ def arms(rollout: Rollout) -> tuple[Arm, ...]:
 
 
 def assign(rollout: Rollout, user_ids: Sequence[str], eligible: np.ndarray) -> np.ndarray:
-    """The arm of each of n users, as position in `arms(rollout)`, int64[n], given who is eligible, bool[n]."""
+    """The arm of each of n users, as position in `arms(rollout)`, int64[n], given their eligibility, bool[n]."""
     place = positions(rollout.salt, user_ids)
     arm = np.full(len(place), CHAMPION)
     for number, (_, _, start, end) in enumerate(arms(rollout)[CONTROL:], CONTROL):
@@ -130,14 +130,14 @@ def positions(salt: str, user_ids: Sequence[str]) -> np.ndarray:
 
 
 def eligible_rows(rollout: Rollout, names: Sequence[str], features: np.ndarray) -> np.ndarray:
-    """Whose user is eligible, bool[n], given features float32[n, k] and their k names."""
+    """Whether the user of each row is eligible, bool[n], given features float32[n, k] and their k names."""
     if rollout.eligible is None:
         return np.ones(len(features), bool)
     return matches(rollout.eligible, names, features)
 
 
 def rollout_features(rollout: Rollout) -> tuple[str, ...]:
-    """The features that the rule and eligibility look at, beside those of the models; each once."""
+    """The features that the rule and the eligibility rule use, beside those of the models; each once."""
     rules = (rule for rule in (rollout.eligible, rollout.rule) if rule is not None)
     return tuple(dict.fromkeys(name for rule in rules for name in rule_features(rule)))
 
@@ -168,7 +168,7 @@ def load_rollout(path: Path, under: Rollout | None = None) -> Rollout:
 
 
 def load_rule(path: Path) -> Rule:
-    """The rule of a rollout file: a baseline to compare models with. Raises RolloutError."""
+    """Read the rule of a rollout file, a baseline to compare models with. Raises RolloutError."""
     content = _read(path)
     if "rule" not in content:
         raise RolloutError(f"{path}: key rule: missing")
@@ -184,9 +184,9 @@ def add_challenger(rollout: Rollout, challenger: Challenger) -> Rollout:
     """The rollout with another challenger, in the first region that is free. Raises RolloutError when none is."""
     for _, _, free_from in _regions(rollout):
         placed = msgspec.structs.replace(challenger, start=free_from)
-        found = msgspec.structs.replace(rollout, challengers=(*rollout.challengers, placed))
-        if _overlap(found) is None:
-            return found
+        extended = msgspec.structs.replace(rollout, challengers=(*rollout.challengers, placed))
+        if _overlap(extended) is None:
+            return extended
     free = 1 - sum(end - start for _, start, end in _regions(rollout))
     raise RolloutError(
         f"key challengers: {challenger.version}: at_most {challenger.at_most:g} finds no room: {free:g} is left"
@@ -195,7 +195,7 @@ def add_challenger(rollout: Rollout, challenger: Challenger) -> Rollout:
 
 
 def check_rollout(rollout: Rollout) -> None:
-    """Rules that need more than one key. Raises RolloutError naming key, rule and value."""
+    """Check what depends on more than one key. Raises RolloutError naming key, rule and value."""
     seen = set()
     for version in rollout.versions:
         if version in seen:
@@ -237,18 +237,18 @@ def _check_rule(key: str, rule: Rule) -> None:
 
 
 def _regions(rollout: Rollout) -> list[tuple[str, float, float]]:
-    """Of control and each challenger: name, start, end; in order."""
+    """Name, start and end of the region of control and of each challenger, in order."""
     regions = [("control", 0.0, rollout.control.at_most)]
     regions += [(part.version, part.start, part.start + part.at_most) for part in rollout.challengers]
     return sorted(regions, key=lambda region: region[1:])
 
 
 def _overlap(rollout: Rollout) -> str | None:
-    """What is wrong with the regions, None when nothing is."""
+    """The error in the regions, such as an overlap; None if there is none."""
     regions = _regions(rollout)
-    for (left, _, end), (right, start, _) in zip(regions, regions[1:]):
+    for (name, _, end), (next_name, start, _) in zip(regions, regions[1:]):
         if start < end - _TOLERANCE:
-            return f"the region of {left} ends at {end:g}, that of {right} starts at {start:g}: want no overlap"
+            return f"the region of {name} ends at {end:g}, that of {next_name} starts at {start:g}: want no overlap"
     name, _, end = regions[-1]
     return None if end <= 1 + _TOLERANCE else f"the region of {name} ends at {end:g}: want at most 1"
 
@@ -264,10 +264,10 @@ def _convert(content: Any, kind: type, origin: str, key: str = "") -> Any:
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
-        found, rule = key_and_rule(error)
+        invalid_key, rule = key_and_rule(error)
         if rule not in (UNKNOWN_KEY, MISSING_KEY):
-            rule += _got(content, found)
-        raise RolloutError(f"{origin}: key {'.'.join(filter(None, (key, found)))}: {rule}") from None
+            rule += _got(content, invalid_key)
+        raise RolloutError(f"{origin}: key {'.'.join(filter(None, (key, invalid_key)))}: {rule}") from None
 
 
 def _got(content: Any, key: str) -> str:

@@ -1,4 +1,4 @@
-"""The references of models, found by the version that a score names."""
+"""The drift references of models, by the version in a score."""
 
 import logging
 import time
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def decode_reference(content: bytes, origin: str) -> Reference:
-    """Raises BundleError naming the file for what is no reference, or one of before this code."""
+    """Decode a reference. Raises BundleError, naming the file, if it is invalid or written by an older release."""
     try:
         return msgspec.json.decode(content, type=Reference)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -22,9 +22,9 @@ def decode_reference(content: bytes, origin: str) -> Reference:
 
 
 class References:
-    """References that are known, and those of a registry, read when first asked for.
+    """Known references, and those of a registry, which are read on first use.
 
-    One that can't be read is logged, and asked for again `retry_s` seconds later at the earliest.
+    A reference that can't be read is logged, and retried after `retry_s` seconds at the earliest.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""The registry of models: which there are, and which of them serve. Reading it, without side effects.
+"""The model registry, read without side effects: bundles, and the ledger of the models that serve.
 
     bundles/<version>/...       immutable; without its manifest.json, which is uploaded last, a bundle is not there
-    ledger/<8 digits>.json      one file for each change of who serves; the newest whole one says who does
+    ledger/<8 digits>.json      one file per change of the serving models; the newest complete one is in force
 
 It lies on any file system that fsspec knows. training/rollout/ledger.py writes it.
 """
@@ -32,11 +32,11 @@ ENTRY_FORMAT = 1
 
 
 class RegistryError(ValueError):
-    """A registry that can't be read or has nothing that serves; what served before had better go on."""
+    """A registry that can't be read or has no serving models; callers keep serving the current ones."""
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """A change of who serves: who made it, when, by which command, why; and the whole rollout after it."""
+    """A change of the serving models: who made it, when, by which command, why; and the whole rollout after it."""
 
     format: int
     number: Annotated[int, Meta(ge=1)]
@@ -53,7 +53,7 @@ class Registry:
     """A registry at a path or an fsspec URL, such as s3://bucket/models; polling it lists one directory."""
 
     def __init__(self, uri: str):
-        """Raises RegistryError when no installed file system can read such a URL."""
+        """Open a registry. Raises RegistryError when no installed file system can read such a URL."""
         self.uri = uri.rstrip("/")
         try:
             # A listing that is kept would hide what others write.
@@ -63,14 +63,14 @@ class Registry:
         self._newest: Entry | None = None
 
     def rollout(self) -> tuple[int, Rollout]:
-        """The number of the ledger's entry that serves, and what it says; raises like `newest`."""
+        """Number and rollout of the ledger entry in force; raises like `newest`."""
         newest = self.newest()
         return newest.number, newest.rollout
 
     def newest(self) -> Entry:
-        """The ledger's newest entry that is whole, which is the one that serves.
+        """The newest complete entry of the ledger, which is the one in force.
 
-        Raises RegistryError when there is none, when this code can't use it, and when the one that served is gone.
+        Raises RegistryError when there is none, when this code can't use it, and when the last one in force is gone.
         """
         newest, numbers = self._newest, self.numbers()
         for number in reversed(numbers):
@@ -81,13 +81,13 @@ class Registry:
                 self._newest = entry
                 return entry
         if newest is None:
-            raise RegistryError(f"{self.uri}/ledger: no entry: `python -m training.promote start` makes a champion")
+            raise RegistryError(f"{self.uri}/ledger: no entry: `intent promote start` makes a champion")
         if newest.number not in numbers:
             raise RegistryError(f"{self.uri}/ledger: entry {newest.number}, which serves, is gone")
         return newest
 
     def local_champion(self) -> str | None:
-        """The newest champion that is no remote model, the one that serves or one before it; raises like `newest`."""
+        """The newest champion, current or earlier, that is not a remote model; raises like `newest`."""
         newest = self.newest()
         for number in reversed(self.numbers()):
             entry = self.entry(number) if number <= newest.number else None
@@ -96,9 +96,9 @@ class Registry:
         return None
 
     def bundle(self, version: str, history_length: int | None = None) -> Bundle:
-        """A staged bundle, checked like `udfs.models.bundle.load_bundle` does.
+        """Read a staged bundle, with the checks of `udfs.models.bundle.load_bundle`.
 
-        Raises BundleError for one that must not serve, RegistryError when the registry can't be read just now.
+        Raises BundleError if it must not serve, RegistryError if the registry can't be read.
         """
         manifest = self.manifest(version)
         origin = self._origin(version)
@@ -107,12 +107,12 @@ class Registry:
         return read_bundle(lambda name: self.read("bundles", version, name), origin, history_length)
 
     def file(self, version: str, name: str) -> bytes:
-        """One file of a staged bundle, checked by its hash, the others unread. Raises like `bundle`."""
+        """Read one file of a staged bundle, checked by its hash, without reading the others. Raises like `bundle`."""
         self.manifest(version)
         return read_listed_file(lambda name: self.read("bundles", version, name), self._origin(version), name)
 
     def manifest(self, version: str) -> Manifest:
-        """What a staged bundle says of itself, its other files unread. Raises like `bundle`."""
+        """The manifest of a staged bundle, without reading its other files. Raises like `bundle`."""
         if not re.fullmatch(VERSION_PATTERN, version):
             raise BundleError(f"version is {version!r}: want 1 to 64 letters, digits, dots, underscores or hyphens")
         if not self._is_staged(version):
@@ -120,17 +120,17 @@ class Registry:
         return read_manifest(lambda name: self.read("bundles", version, name), self._origin(version))
 
     def versions(self) -> list[str]:
-        """The staged bundles."""
+        """The versions of the staged bundles."""
         return [name for name in self.names("bundles") if self._is_staged(name)]
 
     def numbers(self) -> list[int]:
-        """The ledger's entries, in order, whole or not."""
+        """The numbers of the ledger's entries, in order, complete or not."""
         return [int(name[:8]) for name in self.names("ledger") if re.fullmatch(r"\d{8}\.json", name)]
 
     def entry(self, number: int) -> Entry | None:
-        """An entry of the ledger; None when it is not whole: not completely written, or changed since.
+        """An entry of the ledger; None if it is not completely written, or was changed since.
 
-        Raises RegistryError for one that is whole, and that this code can't use.
+        Raises RegistryError for a complete entry that this code can't use.
         """
         name = entry_file(number)
         try:
@@ -153,11 +153,11 @@ class Registry:
         return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
     def read(self, *names: str) -> bytes:
-        """A file. Raises FileNotFoundError, or RegistryError when it can't be read."""
+        """The content of a file. Raises FileNotFoundError, or RegistryError when it can't be read."""
         return self._try(self.files.cat_file, self.path(*names))
 
     def path(self, *names: str) -> str:
-        """Where something is, as the file system calls it."""
+        """The path of a file or directory in the file system of the registry."""
         return "/".join((self._root, *names))
 
     def _origin(self, version: str) -> str:
@@ -167,14 +167,14 @@ class Registry:
         return self._try(self.files.exists, self.path("bundles", version, MANIFEST_FILE))
 
     def _try(self, operation: Callable, path: str, **options) -> Any:
-        """What an operation on a path gives; FileNotFoundError when there is nothing, RegistryError when it fails."""
+        """Run an operation on a path. Raises FileNotFoundError if nothing is there, RegistryError if it fails."""
         try:
             return operation(path, **options)
         except FileNotFoundError:
             raise
         except Exception as error:  # each file system has its own
-            told = " ".join(str(error).split()) or type(error).__name__
-            raise RegistryError(f"{self.uri}: {path} cannot be read: {told}") from error
+            message = " ".join(str(error).split()) or type(error).__name__
+            raise RegistryError(f"{self.uri}: {path} cannot be read: {message}") from error
 
 
 def entry_file(number: int) -> str:
@@ -183,11 +183,11 @@ def entry_file(number: int) -> str:
 
 
 def decode_entry(content: bytes, number: int) -> Entry:
-    """An entry from its JSON. Raises RolloutError for one that this code can't use."""
+    """Decode an entry from JSON. Raises RolloutError if this code can't use it."""
     try:
-        found = msgspec.json.decode(content, type=_AnyFormat).format
-        if found != ENTRY_FORMAT:
-            raise RolloutError(f"format is {found}, this code reads {ENTRY_FORMAT}")
+        entry_format = msgspec.json.decode(content, type=_AnyFormat).format
+        if entry_format != ENTRY_FORMAT:
+            raise RolloutError(f"format is {entry_format}, this code reads {ENTRY_FORMAT}")
         entry = msgspec.json.decode(content, type=Entry)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RolloutError(str(error)) from None
@@ -198,18 +198,18 @@ def decode_entry(content: bytes, number: int) -> Entry:
 
 
 def seal(content: bytes) -> bytes:
-    """JSON content with its own SHA-256, so that a part of it is not taken for the whole."""
+    """Wrap JSON content with its SHA-256, so that a partly written file is detected."""
     return b'{"sha256": "%s", "entry": %s}\n' % (sha256(content).hexdigest().encode(), content)
 
 
 def unseal(sealed: bytes) -> bytes | None:
-    """The content that `seal` was given, byte for byte; None when it is not whole."""
+    """The content that was passed to `seal`, byte for byte; None if it is incomplete or changed."""
     try:
-        found = msgspec.json.decode(sealed, type=_Sealed)
+        parsed = msgspec.json.decode(sealed, type=_Sealed)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    content = bytes(found.entry)
-    return content if sha256(content).hexdigest() == found.sha256 else None
+    content = bytes(parsed.entry)
+    return content if sha256(content).hexdigest() == parsed.sha256 else None
 
 
 class _Sealed(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""Rules over features, written by hand: who is eligible, and what to do where no model acts.
+"""Handwritten rules over features: eligibility, and decisions without a model.
 
 A rule is YAML: `all` or `any` of a list of conditions and further rules. A condition is text, FEATURE OPERATOR VALUE:
 
@@ -8,7 +8,7 @@ A rule is YAML: `all` or `any` of a list of conditions and further rules. A cond
           - session_funnel_step >= 2
           - device in [mobile, tablet]
 
-`python -m udfs.features` lists the features. Of those that are codes the value is a name: `membership_tier >= silver`.
+`intent features` lists the features. The value of a code is written as a name: `membership_tier >= silver`.
 A missing value matches no condition; the code for unknown is one, unless `==` or `in` asks for `unknown` by name.
 """
 
@@ -46,7 +46,7 @@ class RuleError(ValueError):
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Holds when all of `all`, or any of `any`, do; it has one of the two."""
+    """A rule, which holds if all parts of `all`, or any part of `any`, hold; it has one of the two."""
 
     all: Annotated[tuple["Rule | str", ...], Meta(min_length=1)] | None = None
     any: Annotated[tuple["Rule | str", ...], Meta(min_length=1)] | None = None
@@ -54,7 +54,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 @dataclass(frozen=True)
 class Condition:
-    """FEATURE OPERATOR VALUE, read."""
+    """A parsed condition, FEATURE OPERATOR VALUE."""
 
     feature: str
     operator: str
@@ -63,9 +63,9 @@ class Condition:
 
 
 def matches(rule: Rule, names: Sequence[str], features: np.ndarray) -> np.ndarray:
-    """Which rows a rule holds for, bool[n], given features float32[n, k] with NaN for missing, and their k names.
+    """Whether a rule holds for each row, bool[n], given features float32[n, k] with NaN for missing, and their k names.
 
-    As a score of 0 or 1 it is a baseline for models. Raises RuleError for a rule that `check_rule` refuses or a feature
+    As a score of 0 or 1 it is a baseline for models. Raises RuleError for a rule that `check_rule` rejects or a feature
     that is not among the names.
     """
     columns = {name: column for column, name in enumerate(names)}
@@ -73,13 +73,13 @@ def matches(rule: Rule, names: Sequence[str], features: np.ndarray) -> np.ndarra
 
 
 def check_rule(rule: Rule) -> None:
-    """Raises RuleError when a rule has both or none of `all` and `any`, or a condition can't be read."""
+    """Check a rule. Raises RuleError if it has both or none of `all` and `any`, or if a condition can't be read."""
     for _ in _conditions(rule):
         pass
 
 
 def rule_features(rule: Rule) -> tuple[str, ...]:
-    """The features that a rule looks at, each once, in the rule's order."""
+    """The features that a rule uses, each once, in the rule's order."""
     return tuple(dict.fromkeys(condition.feature for condition in _conditions(rule)))
 
 
@@ -90,12 +90,12 @@ def read_condition(text: str) -> Condition:
     >>> read_condition("cart_adds_30m >= 1")
     Condition(feature='cart_adds_30m', operator='>=', values=(1.0,), zero_is_missing=False)
     """
-    found = _CONDITION.fullmatch(text.strip())
-    if not found:
+    match = _CONDITION.fullmatch(text.strip())
+    if not match:
         raise RuleError(f"condition {text!r}: want FEATURE OPERATOR VALUE, for example cart_adds_30m >= 1")
-    feature, operator, value = found.groups()
+    feature, operator, value = match.groups()
     if feature not in FEATURE_NAMES:
-        raise RuleError(f"condition {text!r}: no feature is named {feature}: `python -m udfs.features` lists them")
+        raise RuleError(f"condition {text!r}: no feature is named {feature}: `intent features` lists them")
     if operator in _COMPARISONS and feature in (VOCABULARIES.keys() | {"country"}) - _ORDERED:
         raise RuleError(f"condition {text!r}: {feature} has no order: want ==, !=, in or not in, got {operator}")
     if operator in _LISTS:
@@ -111,24 +111,24 @@ def read_condition(text: str) -> Condition:
 
 
 def _matches(rule: Rule, columns: dict[str, int], features: np.ndarray) -> np.ndarray:
-    found = [
+    results = [
         _matches(part, columns, features) if isinstance(part, Rule) else _holds(read_condition(part), columns, features)
         for part in _parts(rule)
     ]
-    return (np.logical_and if rule.any is None else np.logical_or).reduce(found)
+    return (np.logical_and if rule.any is None else np.logical_or).reduce(results)
 
 
 def _holds(condition: Condition, columns: dict[str, int], features: np.ndarray) -> np.ndarray:
     if condition.feature not in columns:
         raise RuleError(f"feature {condition.feature} is not among the {len(columns)} that were computed")
     column = features[:, columns[condition.feature]]
-    wanted = np.array(condition.values, np.float32)
+    values = np.array(condition.values, np.float32)
     if condition.operator in ("==", "in"):
-        return np.isin(column, wanted)
+        return np.isin(column, values)
     known = column != 0 if condition.zero_is_missing else ~np.isnan(column)
     if condition.operator in ("!=", "not in"):
-        return known & ~np.isin(column, wanted)
-    return known & _COMPARISONS[condition.operator](column, wanted[0])
+        return known & ~np.isin(column, values)
+    return known & _COMPARISONS[condition.operator](column, values[0])
 
 
 def _conditions(rule: Rule) -> Iterator[Condition]:
@@ -146,7 +146,7 @@ def _parts(rule: Rule) -> tuple[Rule | str, ...]:
 
 
 def _value(feature: str, written: str, text: str) -> float:
-    """The number that the feature has for what is written."""
+    """The feature's number for a written value."""
     if feature == "country":
         if written != "unknown" and not re.fullmatch("[A-Z]{2}", written):
             raise RuleError(f"condition {text!r}: want two capital letters (ISO 3166) or unknown, got {written}")

@@ -1,4 +1,4 @@
-"""A share of the users that is always the same."""
+"""A deterministic sample of the users."""
 
 from zlib import crc32
 

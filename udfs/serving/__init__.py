@@ -1,4 +1,4 @@
-"""Models at work inside a worker: loading, polling the registry, scoring, shadows.
+"""Serving models inside a worker: loading, polling the registry, scoring, shadows.
 
 May import `udfs.rollout` and the layers below it.
 """

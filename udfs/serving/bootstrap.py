@@ -1,4 +1,4 @@
-"""What serves in a worker from its start on: what the job was submitted with, and then what the registry says."""
+"""The serving models of a worker: first those that the job was submitted with, then those of the registry."""
 
 from dataclasses import dataclass
 
@@ -6,27 +6,27 @@ from udfs.models.bundle import Bundle, BundleError
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Registry
 from udfs.serving.deployment import Deployer, Deployment, Options
-from udfs.serving.poller import Follower
+from udfs.serving.poller import RegistryPoller
 
-#: The number of what serves where there is no ledger.
+#: The number of the entry where there is no ledger.
 NO_ENTRY = 0
 
 
 @dataclass(frozen=True)
 class Serving:
-    """What a job is submitted with: plain data that travels to the workers."""
+    """The models that a job is submitted with: plain data, which is sent to the workers."""
 
     rollout: Rollout
     bundles: dict[str, Bundle]  # by version, all that the rollout names
     options: Options
     number: int = NO_ENTRY  # of the ledger's entry
-    registry: str | None = None  # to follow; without one nothing changes
+    registry: str | None = None  # to poll; without one, the models do not change
     poll_s: float = 10.0
     fallback: str | None = None  # the version that stands in for remote models, one of the bundles
 
 
 def serving_bundle(bundle: Bundle, options: Options) -> Serving:
-    """One model for everybody. Raises BundleError for a remote one: nothing could stand in for it."""
+    """Serve one model to all users. Raises BundleError for a remote model, which would have no fallback."""
     if bundle.manifest.is_remote:
         raise BundleError(f"{bundle.manifest.version}: a remote model needs a registry, with a local one to stand in")
     version = bundle.manifest.version
@@ -34,7 +34,7 @@ def serving_bundle(bundle: Bundle, options: Options) -> Serving:
 
 
 def serving_registry(uri: str, history_length: int, options: Options, poll_s: float) -> Serving:
-    """What a registry's ledger says now. Raises RegistryError and BundleError."""
+    """Serve the models of a registry's current ledger entry. Raises RegistryError and BundleError."""
     registry = Registry(uri)
     number, rollout = registry.rollout()
     bundles = {version: registry.bundle(version, history_length) for version in rollout.versions}
@@ -46,8 +46,8 @@ def serving_registry(uri: str, history_length: int, options: Options, poll_s: fl
     return Serving(rollout, bundles, options, number, uri, poll_s, fallback)
 
 
-def follow(serving: Serving) -> Follower[Rollout, Deployment]:
-    """A follower that serves already, and with a registry looks for what is newer, first of all now."""
+def follow(serving: Serving) -> RegistryPoller[Rollout, Deployment]:
+    """Load the models into a poller; with a registry, poll it at once and then regularly."""
     history_length = serving.bundles[serving.rollout.champion].manifest.history_length
     registry = None if serving.registry is None else Registry(serving.registry)
 
@@ -61,8 +61,9 @@ def follow(serving: Serving) -> Follower[Rollout, Deployment]:
     deploy = Deployer(find_bundle, find_fallback, serving.options)
     current = deploy(serving.rollout, must_answer=False)
     if registry is None:
-        return Follower(lambda: (serving.number, serving.rollout), deploy, current, serving.number, serving.poll_s)
-    follower = Follower(registry.rollout, deploy, current, serving.number, serving.poll_s)
-    follower.look_once()
-    follower.start()
-    return follower
+        unchanged = serving.number, serving.rollout
+        return RegistryPoller(lambda: unchanged, deploy, current, serving.number, serving.poll_s)
+    poller = RegistryPoller(registry.rollout, deploy, current, serving.number, serving.poll_s)
+    poller.poll_once()
+    poller.start()
+    return poller

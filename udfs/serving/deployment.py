@@ -1,4 +1,4 @@
-"""What serves at a moment: the models of a rollout, which user gets which, and the scores of a batch."""
+"""A deployment: the loaded models of a rollout, the arms of users, and the scores of a batch."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """How models serve, whichever they are."""
+    """Options that all served models share."""
 
     threshold: float = 0.5  # a score at or above it decides to act
     engine: EngineName = "auto"
@@ -42,9 +42,9 @@ class LoadedModel:
 
 
 def load_model(bundle: Bundle, options: Options, must_answer: bool = True) -> LoadedModel:
-    """Raises BundleError when the model doesn't give the scores that it has to.
+    """Load a model and check its scores. Raises BundleError if they are not the expected ones.
 
-    A remote one that can't be reached raises RemoteError, or is taken unchecked where it need not answer.
+    An unreachable remote model raises RemoteError or, unless it `must_answer`, is loaded without the check.
     """
     try:
         return LoadedModel(bundle.manifest, build_engine(bundle, options.engine, options.threads))
@@ -57,19 +57,22 @@ def load_model(bundle: Bundle, options: Options, must_answer: bool = True) -> Lo
 
 @dataclass(frozen=True)
 class ScoredEvents:
-    """What came of a batch of n events."""
+    """The scores of a batch of n events."""
 
     score: np.ndarray  # float32[n]
     decision: np.ndarray  # bool[n]: in control the rule's, elsewhere the score's
     arm: np.ndarray  # int64[n], position in the deployment's `arms`
-    version: np.ndarray  # object[n], of the model whose score it is: the arm's, or the one that stood in for it
+    version: np.ndarray  # object[n], of the model that computed the score: the arm's, or its fallback
     features: np.ndarray  # float32[n, all that any model or rule needs]
     shadows: dict[str, np.ndarray] = field(default_factory=dict)  # float32[n] by version
 
 
 class Deployment:
-    """The models of a rollout, loaded and warmed up. A row depends on its own arguments only, whatever batch it is in
-    (but for the last digits of a score, where `auto` takes the faster engine for a batch's size)."""
+    """The models of a rollout, loaded and warmed up.
+
+    A row depends on its own arguments only, not on the rest of its batch (except for the last digits of a score, where
+    the engine `auto` picks the faster one for a batch's size).
+    """
 
     def __init__(
         self,
@@ -78,7 +81,7 @@ class Deployment:
         options: Options = Options(),
         fallback: str | None = None,
     ):
-        """`models` by version, all that the rollout names; and the local `fallback`, for remote ones that fail."""
+        """Take `models` by version, all that the rollout names, and the local `fallback` for remote ones that fail."""
         self.rollout = rollout
         self.fallback = fallback
         self.fallbacks = 0  # events that it has scored
@@ -127,13 +130,13 @@ class Deployment:
         return self.score_features(lambda: user_ids, features)
 
     def append(self, rows: np.ndarray, slots: np.ndarray, users: UserSlots) -> np.ndarray:
-        """Take rows into the slots of their users; all features of the events among them, as FeatureComputer.append."""
+        """Append rows to the slots of their users; returns all features of the events, like FeatureComputer.append."""
         return self._features.append(rows, slots, users)
 
     def score_features(self, user_ids: Callable[[], Sequence[str]], features: np.ndarray) -> ScoredEvents:
         """Score n events, given all their features float32[n, k], as `append` returns them.
 
-        `user_ids` is asked only where the rollout gives users different models.
+        `user_ids` is called only if the rollout assigns different models to users.
         """
         if self.shadows is not None:
             self.shadows.begin(features)
@@ -149,21 +152,21 @@ class Deployment:
 
     @property
     def versions(self) -> set[str]:
-        """All models that are loaded, a fallback among them."""
+        """The versions of all loaded models, including a fallback."""
         return set(self._models)
 
     @property
     def shadow_batches_missed(self) -> int:
-        """Batches that went without the scores of the shadows."""
+        """The number of batches without scores of the shadows."""
         return 0 if self.shadows is None else self.shadows.missed
 
     def close(self) -> None:
-        """Let go of the threads of the shadows."""
+        """End the threads of the shadows."""
         if self.shadows is not None:
             self.shadows.close()
 
     def _columns_of(self, manifest: Manifest) -> np.ndarray | None:
-        """Where a model's features are among all; None when it has all of them in order."""
+        """The columns of a model's features among all features; None if it has all of them in order."""
         columns = np.array([self._names.index(name) for name in manifest.features])
         return None if np.array_equal(columns, np.arange(len(self._names))) else columns
 
@@ -184,9 +187,9 @@ class Deployment:
         if not self.rollout.challengers:
             return self._score_by(self.rollout.champion, features, version, slice(None)), version
         score = np.empty(len(arm), np.float32)
-        for one in set(version):
-            rows = np.flatnonzero(version == one)
-            score[rows] = self._score_by(one, features[rows], version, rows)
+        for model_version in set(version):
+            rows = np.flatnonzero(version == model_version)
+            score[rows] = self._score_by(model_version, features[rows], version, rows)
         return score, version
 
     def _score_by(self, name: str, features: np.ndarray, version: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
@@ -209,7 +212,7 @@ class Deployment:
 
 
 class Deployer:
-    """Makes the deployment of a rollout; models that serve already are taken over as they are."""
+    """Builds the deployment of a rollout; models that are already loaded are reused."""
 
     def __init__(
         self,
@@ -217,12 +220,12 @@ class Deployer:
         find_fallback: Callable[[Rollout], str | None],
         options: Options,
     ):
-        """`find_fallback` names the local model that is to stand in for remote ones."""
+        """Take functions that find a bundle by version, and the local model that is the fallback for remote ones."""
         self._find_bundle, self._find_fallback, self._options = find_bundle, find_fallback, options
         self._models: dict[str, LoadedModel] = {}
 
     def __call__(self, rollout: Rollout, must_answer: bool = True) -> Deployment:
-        """Raises what `find_bundle` raises, BundleError, and RemoteError where remote models must answer."""
+        """Build a deployment. Raises errors of `find_bundle`, BundleError, and RemoteError if models must answer."""
         models = {version: self._load(version, must_answer) for version in rollout.versions}
         acting = {arm.version for arm in arms(rollout)}
         fallback = None

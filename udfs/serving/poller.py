@@ -1,4 +1,4 @@
-"""Keeping up with what is to serve: a thread that looks, builds and checks, so that batches never wait for it."""
+"""Polling the registry: a thread that loads and checks new models, so that batches never wait for them."""
 
 import logging
 import threading
@@ -7,29 +7,30 @@ from typing import Generic, TypeVar
 
 log = logging.getLogger(__name__)
 
-Wanted = TypeVar("Wanted")
+Content = TypeVar("Content")
 Built = TypeVar("Built")
 
 
-class Follower(Generic[Wanted, Built]):
-    """Holds what was built last; `current` changes between two uses of it, never during one.
+class RegistryPoller(Generic[Content, Built]):
+    """Holds the newest object built from the registry; `current` changes between two uses of it, never during one.
 
-    `look` says what is wanted and a number that changes with it, `build` makes it, checked and warmed up. Whatever
-    either raises leaves the current one in place: it is logged, counted in `refused`, and tried again at the next look.
+    `read` returns the registry's content and a number that changes with it, `build` makes the object, checked and
+    warmed up. If either raises, the current object stays: the error is logged, counted in `refused`, and both are tried
+    again at the next poll.
     """
 
     def __init__(
         self,
-        look: Callable[[], tuple[int, Wanted]],
-        build: Callable[[Wanted], Built],
+        read: Callable[[], tuple[int, Content]],
+        build: Callable[[Content], Built],
         current: Built,
         number: int,
         interval_s: float,
     ):
-        self._look, self._build = look, build
+        self._read, self._build = read, build
         self._interval_s = interval_s
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
+        self._thread = threading.Thread(target=self._poll, name="registry-poller", daemon=True)
         self.current = current
         self.number = number
         self.refused = 0
@@ -38,24 +39,24 @@ class Follower(Generic[Wanted, Built]):
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; waits for a build that is going on."""
+        """End the thread; waits for a build in progress."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
 
-    def look_once(self) -> None:
-        """Look for a change, and follow it."""
+    def poll_once(self) -> None:
+        """Read the registry, and build its content if it has changed."""
         try:
-            number, wanted = self._look()
+            number, content = self._read()
             if number == self.number:
                 return
-            self.current = self._build(wanted)
+            self.current = self._build(content)
             self.number = number
             log.info("serving entry %d of the ledger", number)
-        except Exception as error:  # whatever is wrong with what is new, the old one serves
+        except Exception as error:  # whatever is wrong with the new content, the current object keeps serving
             self.refused += 1
             log.warning("refused, entry %d goes on serving: %s", self.number, error)
 
-    def _follow(self) -> None:
+    def _poll(self) -> None:
         while not self._stopped.wait(self._interval_s):
-            self.look_once()
+            self.poll_once()

@@ -1,4 +1,4 @@
-"""Shadow models: they score what the serving model scores, on a thread of their own that no batch waits for long."""
+"""Shadow models, which score the same events as the serving model on a thread of their own."""
 
 import logging
 import time
@@ -13,10 +13,10 @@ log = logging.getLogger(__name__)
 
 
 class Shadows:
-    """Scores of shadow models, batch by batch: `begin`, and when the serving model has its scores, `scores`.
+    """Scores of shadow models, batch by batch: call `begin`, then `scores` when the serving model has its scores.
 
     A batch whose shadows are not done `budget_s` after its own scores goes without theirs, and so does the next one if
-    they are still at it.
+    they are still busy.
     """
 
     def __init__(
@@ -34,30 +34,30 @@ class Shadows:
         self.missed = 0  # batches that went without
 
     def begin(self, features: np.ndarray) -> None:
-        """Start on a batch float32[n, k], which nobody may change meanwhile."""
+        """Start to score a batch float32[n, k], which must not change meanwhile."""
         self._current = None
         is_free = self._last is None or self._last.done()
         if is_free and self._breaker.is_closed:
             self._last = self._current = self._pool.submit(self._score, features)
 
     def scores(self) -> dict[str, np.ndarray]:
-        """By version the scores float32[n] of the batch begun last; empty when there are none in time."""
+        """The scores float32[n] of the last batch by version; empty if they are not done in time."""
         if self._current is None:
             self.missed += 1
             return {}
         try:
-            found = self._current.result(self._budget_s)
+            scores = self._current.result(self._budget_s)
         except TimeoutError:
             self._miss(f"not done {self._budget_s * 1000:.0f} ms after the batch's own scores")
         except Exception as error:  # a shadow's failure is not the serving model's
             self._miss(str(error))
         else:
             self._breaker.succeeded()
-            return found
+            return scores
         return {}
 
     def close(self) -> None:
-        """Let go of the thread; what it is at ends in its own time."""
+        """End the thread after its present batch, without waiting for it."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _score(self, features: np.ndarray) -> dict[str, np.ndarray]:

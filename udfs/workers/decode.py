@@ -127,7 +127,7 @@ def _payloads(rows: Rows, heads: np.ndarray) -> list[bytes | None]:
 
 
 def _slices(content: bytes, starts: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> list[bytes | None]:
-    found = [content[start:end] for start, end in zip(starts.tolist(), ends.tolist())]
+    slices = [content[start:end] for start, end in zip(starts.tolist(), ends.tolist())]
     for row in np.flatnonzero(lengths < 0).tolist():
-        found[row] = None
-    return found
+        slices[row] = None
+    return slices

@@ -16,7 +16,7 @@ class Metrics:
 
     def __init__(self, values: np.ndarray):
         self._values = values
-        self._declared: list[str] = []  # not yet told to the operator
+        self._declared: list[str] = []  # not yet sent to the operator
         self._gauges: list[tuple[int, Callable[[], int]]] = []
         self._count = 0
 
@@ -29,7 +29,7 @@ class Metrics:
         return declared
 
     def update_gauges(self) -> None:
-        """Write what all gauges show now."""
+        """Write the current values of all gauges."""
         for position, value in list(self._gauges):
             self._values[position] = value()
 
@@ -40,7 +40,7 @@ class Metrics:
         self._gauges.append((self._declare("gauge", groups, name), value))
 
     def _declare(self, kind: str, groups: tuple[str, ...], name: str) -> int:
-        """Where the metric's value is. The last place is shared by all that come when there is no room any more."""
+        """The position of the metric's value. Metrics declared when no room is left share the last one."""
         last = len(self._values) - 1
         if self._count == last:
             log.warning("no room for another metric after %d: %s is not shown; restart the job", last, name)
@@ -61,7 +61,7 @@ class Counter:
 
 
 class MetricGroup:
-    """A name for metrics to begin with, or a label, under those of other groups."""
+    """A prefix of metric names, or a label, nested in those of other groups."""
 
     def __init__(self, metrics: Metrics, groups: tuple[str, ...]):
         self._metrics, self._groups = metrics, groups

@@ -1,4 +1,4 @@
-"""How a worker and its operator talk, from the worker's side; docs/worker-protocol.md describes it.
+"""The worker's side of the protocol between a worker and its operator, described in docs/worker-protocol.md.
 
 SharedMemory.java and Worker.java in udfs/java/intent are the other side. All numbers are little endian.
 """
@@ -47,11 +47,11 @@ def frame_record(output: int, value: bytes, key: bytes | None = None) -> bytes:
 
 
 class ProtocolError(RuntimeError):
-    """The other side does not keep to the protocol."""
+    """The other side violates the protocol."""
 
 
 class SharedMemory:
-    """The mapped file. Arrays are views of it: what is written to them the operator sees."""
+    """The mapped file. Arrays are views of it: the operator sees what is written to them."""
 
     _FIELDS = (
         "magic", "version", "max_rows", "metric_count", "metrics", "row_slots", "row_ends", "rows", "answers",
@@ -101,15 +101,15 @@ class Rows:
         self.starts = np.concatenate(([0], self.ends[:-1]))
 
     def heads(self, dtype: np.dtype) -> np.ndarray:
-        """What each row begins with, dtype[n]. Raises ProtocolError for a row that is shorter."""
+        """The head of each row, dtype[n]. Raises ProtocolError for a row that is shorter."""
         if (self.ends - self.starts < dtype.itemsize).any():
             raise ProtocolError(f"a row has fewer than {dtype.itemsize} bytes")
         positions = self.starts[:, None] + np.arange(dtype.itemsize)
         return np.frombuffer(self.content, np.uint8)[positions].view(dtype)[:, 0]
 
 
-class Bell:
-    """The socket over which both sides tell each other what is in the memory."""
+class Channel:
+    """The socket on which both sides announce what is in the memory."""
 
     def __init__(self, file: Path, memory: SharedMemory):
         self._memory = memory
@@ -133,7 +133,7 @@ class Bell:
         self._send(Message.READY, VERSION)
 
     def declare(self, metrics: Iterable[str]) -> None:
-        """Tell of new metrics, a line each."""
+        """Declare new metrics, one line each."""
         lines = "\n".join(metrics).encode()
         if lines:
             self._send(Message.METRICS, 0, lines)
@@ -184,7 +184,7 @@ class Bell:
         return None if payload is None else (kind, number, payload)
 
     def _read(self, size: int) -> bytes | None:
-        """So many bytes; None where the operator has closed the socket."""
+        """Read `size` bytes; None if the operator has closed the socket."""
         content = self._socket.recv(size, socket.MSG_WAITALL)
         return content if len(content) == size else None
 

@@ -1,4 +1,4 @@
-"""The handler of the score operator: rows of users in, scores out; feature vectors and shadows' scores beside them."""
+"""The handler of the score operator: rows of users in; scores, feature vectors and shadow scores out."""
 
 import time
 from functools import cached_property
@@ -22,23 +22,23 @@ SCORES, FEATURE_LOG, SHADOW_SCORES = 0, 1, 2
 
 
 class ScoreClicks(Handler):
-    """Keeps users' histories in their slots, and scores each event as of its arrival."""
+    """Keeps users' histories in their slots, and scores each event with the history at its arrival."""
 
     def __init__(self, serving: Serving, user_share: float, budget_ms: int):
-        """`user_share` of the users have their feature vectors logged; scores later than `budget_ms` are counted."""
+        """Log the feature vectors of `user_share` of the users, and count scores later than `budget_ms`."""
         self._serving, self._user_share, self._budget_ms = serving, user_share, budget_ms
 
     def open(self, memory: SharedMemory, metrics: MetricGroup) -> None:
         self._users = UserSlots(memory.slot_heads(SLOT_HEAD), memory.slot_bodies(EVENT))
         self._room = memory.buffer_bytes
-        self._follower = follow(self._serving)
-        self._deployment = self._follower.current
+        self._poller = follow(self._serving)
+        self._deployment = self._poller.current
         self._batch_size = 0
         self._metrics = metrics
         self._scored = metrics.counter("scored")
         metrics.gauge("batch_size", lambda: self._batch_size)
-        metrics.gauge("ledger_entry", lambda: self._follower.number)
-        metrics.gauge("models_refused", lambda: self._follower.refused)
+        metrics.gauge("ledger_entry", lambda: self._poller.number)
+        metrics.gauge("models_refused", lambda: self._poller.refused)
         metrics.gauge("shadow_batches_missed", lambda: self._deployment.shadow_batches_missed)
         metrics.gauge("remote_fallbacks", lambda: self._deployment.fallbacks)
         self._predicting = LatencyMetric(metrics, "predict_ms")
@@ -46,7 +46,7 @@ class ScoreClicks(Handler):
         self._show_models()
 
     def close(self) -> None:
-        self._follower.stop()
+        self._poller.stop()
         self._deployment.close()
 
     def process(self, rows: Rows) -> list[bytes]:
@@ -68,7 +68,7 @@ class ScoreClicks(Handler):
         return records
 
     def _scores(self, events: "_Events", scored: ScoredEvents, scored_at: int) -> list[bytes]:
-        """The records of scores. What arm, version and decision make of one is written once for all that share it."""
+        """The records of scores. The part that arm, version and decision determine is written once per combination."""
         arm_names = self._deployment.arm_names
         versions = list(set(scored.version))
         codes = 2 * scored.arm + scored.decision
@@ -77,8 +77,8 @@ class ScoreClicks(Handler):
         shared, verdicts = np.unique(codes, return_inverse=True)
         texts = []
         for code in shared.tolist():
-            of_version, decision = divmod(code, 2)
-            number, arm = divmod(of_version, len(arm_names))
+            version_and_arm, decision = divmod(code, 2)
+            number, arm = divmod(version_and_arm, len(arm_names))
             texts.append(verdict(bool(decision), arm_names[arm], versions[number], scored_at))
         return write_scores(
             SCORES, events.content, events.id_starts, events.key_starts, events.ends, events.heads, scored.score,
@@ -86,7 +86,7 @@ class ScoreClicks(Handler):
         )  # fmt: skip
 
     def _feature_vectors(self, events: "_Events", scored: ScoredEvents) -> list[bytes]:
-        """The vectors that the models were given, of the users in the sample."""
+        """The records of the scored feature vectors, of the users in the sample."""
         sampled = np.array([in_sample(user, self._user_share) for user in events.user_ids], bool)
         scores = scored.score.tolist()
         records = []
@@ -104,7 +104,7 @@ class ScoreClicks(Handler):
 
     def _shadow_scores(self, events: "_Events", scored: ScoredEvents, scored_at: int) -> list[bytes]:
         versions = list(scored.shadows)
-        of_rows = np.stack(list(scored.shadows.values()), 1).tolist()
+        scores_by_row = np.stack(list(scored.shadows.values()), 1).tolist()
         return [
             frame_record(
                 SHADOW_SCORES,
@@ -117,7 +117,7 @@ class ScoreClicks(Handler):
                 events.times_ms,
                 scored.version.tolist(),
                 scored.score.tolist(),
-                of_rows,
+                scores_by_row,
                 events.sources,
                 events.keys,
             )  # fmt: skip
@@ -131,15 +131,15 @@ class ScoreClicks(Handler):
             self._event_to_score[version].observe(*latencies_ms[scored.version == version].tolist())
 
     def _take_over(self) -> None:
-        """Between two batches: what the follower has ready serves from here on."""
-        newest = self._follower.current
+        """Switch to the poller's current deployment, between two batches."""
+        newest = self._poller.current
         if newest is not self._deployment:
             self._deployment.close()
             self._deployment = newest
             self._show_models()
 
     def _show_models(self) -> None:
-        """For each model a gauge, 1 while it serves, when it was made, and the latency of its scores."""
+        """Add metrics for each new model: whether it serves, when it was created, and the latency of its scores."""
         for version in self._deployment.versions - self._event_to_score.keys():
             group = self._metrics.add_group("version", version)
             group.gauge("model", lambda version=version: int(version in self._deployment.versions))

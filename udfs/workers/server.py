@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from udfs.workers.metrics import MetricGroup, Metrics
-from udfs.workers.protocol import Bell, Rows, SharedMemory
+from udfs.workers.protocol import Channel, Rows, SharedMemory
 
 GAUGE_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1  # of Linux' prctl
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Handler(ABC):
-    """What a worker does. It travels from the client to the workers pickled, so it is plain data until `open`."""
+    """The work of a worker. The client sends it to the workers pickled, so it is plain data until `open`."""
 
     @abstractmethod
     def open(self, memory: SharedMemory, metrics: MetricGroup) -> None:
@@ -30,10 +30,10 @@ class Handler(ABC):
 
     @abstractmethod
     def process(self, rows: Rows) -> list[bytes]:
-        """The records that answer a batch, as Bell.answer takes them."""
+        """The records that answer a batch, in the form that Channel.answer takes."""
 
-    def close(self) -> None:  # noqa: B027, most have nothing to let go of
-        """Let go of threads, when the operator has ended."""
+    def close(self) -> None:  # noqa: B027, most have nothing to end
+        """End threads, when the operator has ended."""
 
 
 def main(directory: Path) -> int:
@@ -41,43 +41,43 @@ def main(directory: Path) -> int:
     _die_with_parent()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     memory = SharedMemory(directory / "memory")
-    bell = Bell(directory / "bell", memory)
+    channel = Channel(directory / "bell", memory)
     try:
         handler: Handler = pickle.loads((directory / "handler").read_bytes())
-        serve(handler, bell, memory)
+        serve(handler, channel, memory)
     except Exception:
         text = traceback.format_exc()
         log.error("%s", text)
-        with suppress(ConnectionError):  # the operator has gone, and with it whoever would read the message
-            bell.fail(text)
+        with suppress(ConnectionError):  # the operator has ended and can't read the message
+            channel.fail(text)
         return 1
     return 0
 
 
-def serve(handler: Handler, bell: Bell, memory: SharedMemory) -> None:
+def serve(handler: Handler, channel: Channel, memory: SharedMemory) -> None:
     """Answer batches until the operator closes the socket."""
     metrics = Metrics(memory.metrics)
     handler.open(memory, metrics.group().add_group("intent"))
     metrics.update_gauges()
     gc.collect()
     gc.freeze()  # what is there now stays: no collection has to look at it again
-    bell.declare(metrics.take_declared())
-    bell.ready()
+    channel.declare(metrics.take_declared())
+    channel.ready()
     ended = threading.Event()
     threading.Thread(target=_keep_gauges, args=(metrics, ended), name="gauges", daemon=True).start()
     try:
-        for rows in bell.batches():
+        for rows in channel.batches():
             records = handler.process(rows)
             metrics.update_gauges()
-            bell.declare(metrics.take_declared())
-            bell.answer(records)
+            channel.declare(metrics.take_declared())
+            channel.answer(records)
     finally:
         ended.set()
         handler.close()
 
 
 def _keep_gauges(metrics: Metrics, ended: threading.Event) -> None:
-    """Gauges change without a batch, too: a worker without traffic takes another model over."""
+    """Update gauges without a batch, too: a worker without traffic also switches to a new model."""
     while not ended.wait(GAUGE_SECONDS):
         metrics.update_gauges()
 

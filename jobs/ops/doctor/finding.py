@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, what was found, what to do about it; no remedy when all is well or unknown."""
+    """The result of a check: its subject, the result, and the remedy, empty if all is well or unknown."""
 
     subject: str
-    found: str
+    result: str
     remedy: str = ""
     unknown: bool = False
 
     def __str__(self) -> str:
         mark = "missing" if self.remedy else "unknown" if self.unknown else "ok"
-        return f"{mark:8} {self.subject:20} {self.found}" + (f" -> {self.remedy}" if self.remedy else "")
+        return f"{mark:8} {self.subject:20} {self.result}" + (f" -> {self.remedy}" if self.remedy else "")
 
 
 def mebibytes(number: int) -> int:

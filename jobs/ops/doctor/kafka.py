@@ -21,7 +21,7 @@ LARGEST_SKEW_MS = 1_000
 
 
 def check_kafka(settings: Settings) -> Iterator[Finding]:
-    """Broker, topics, rights, and for exactly-once a transaction and the brokers' clock."""
+    """Check broker, topics, rights, and for exactly-once a transaction and the brokers' clock."""
     limits = {"request_timeout_ms": TIMEOUT_MS, "bootstrap_timeout_ms": TIMEOUT_MS}
     try:
         with open_admin(settings.kafka, "brokers", **limits) as admin:
@@ -47,40 +47,40 @@ def _check_with(admin: KafkaAdminClient, settings: Settings) -> Iterator[Finding
 
 
 def check_topic(role: str, topic: Mapping, parallelism: int) -> Finding:
-    """Judge what Kafka says of a topic: that it is there, what this user may do, and its partitions."""
+    """Check Kafka's description of a topic: that it exists, this user's rights, and the number of partitions."""
     subject = f"topic {topic['name']}"
     if topic["error_code"]:
         error = for_code(topic["error_code"])
         if issubclass(error, AuthorizationError):
             return Finding(
-                subject, "hidden: DESCRIBE is refused", f"grant this user {', '.join(wanted_operations(role))}"
+                subject, "hidden: DESCRIBE is refused", f"grant this user {', '.join(required_operations(role))}"
             )
-        return Finding(subject, f"does not exist ({error.__name__})", "python -m jobs.ops.topics --conf FILE")
+        return Finding(subject, f"does not exist ({error.__name__})", "intent topics --conf FILE")
     partitions = len(topic["partitions"])
-    found = f"{partitions} partition{'s'[: partitions != 1]}"
-    refused = missing_operations(wanted_operations(role), topic.get("authorized_operations"))
+    count_text = f"{partitions} partition{'s'[: partitions != 1]}"
+    refused = missing_operations(required_operations(role), topic.get("authorized_operations"))
     if refused:
-        return Finding(subject, f"{found}; {', '.join(refused)} refused", f"grant this user {', '.join(refused)}")
+        return Finding(subject, f"{count_text}; {', '.join(refused)} refused", f"grant this user {', '.join(refused)}")
     if role == "clicks" and partitions < parallelism:
         remedy = f"job.parallelism={partitions}, or more partitions"
         return Finding(
-            subject, f"{found} for parallelism {parallelism}: {parallelism - partitions} readers idle", remedy
+            subject, f"{count_text} for parallelism {parallelism}: {parallelism - partitions} readers idle", remedy
         )
-    return Finding(subject, found)
+    return Finding(subject, count_text)
 
 
-def wanted_operations(role: str) -> list[str]:
-    """What the score job does with a topic."""
+def required_operations(role: str) -> list[str]:
+    """The operations that the score job needs on a topic."""
     return ["READ" if role in READ_ROLES else "WRITE"] + ["DESCRIBE_CONFIGS"] * (role in LIMITED_ROLES)
 
 
-def missing_operations(wanted: Iterable[str], allowed: Iterable[str] | None) -> list[str]:
-    """Those wanted that are not allowed; none where Kafka does not say (before 2.3)."""
-    return [] if allowed is None else [operation for operation in wanted if operation not in set(allowed)]
+def missing_operations(required: Iterable[str], allowed: Iterable[str] | None) -> list[str]:
+    """The required operations that are not allowed; none where Kafka does not report them (before 2.3)."""
+    return [] if allowed is None else [operation for operation in required if operation not in set(allowed)]
 
 
 def check_group(group_id: str, allowed: Iterable[str] | None) -> Finding:
-    """Judge what this user may do with the consumer group in which a job keeps its offsets."""
+    """Check this user's rights on the consumer group in which a job keeps its offsets."""
     if missing_operations(["READ"], allowed):
         return Finding(f"group {group_id}", "READ refused", "grant this user READ on the group")
     return Finding(f"group {group_id}", "may be used")
@@ -135,12 +135,13 @@ def check_transaction(settings: Settings, admin: KafkaAdminClient) -> Iterator[F
     yield check_clock("Kafka", before_ms, began_ms, after_ms)
 
 
-def check_clock(whose: str, before_ms: float, theirs_ms: float, after_ms: float) -> Finding:
-    """Judge a time that another machine reported between two times of this one; a smaller difference can't be seen."""
+def check_clock(service: str, before_ms: float, theirs_ms: float, after_ms: float) -> Finding:
+    """Check a time that another machine reported between two times of this one, the limits of the precision."""
     ahead = theirs_ms - after_ms
-    behind = before_ms - theirs_ms - 1  # they tell whole milliseconds
+    behind = before_ms - theirs_ms - 1  # reported in whole milliseconds
     off_ms = max(ahead, behind, 0)
     if off_ms == 0:
-        return Finding(f"clock of {whose}", f"as this machine's, within {after_ms - before_ms:.0f} ms")
-    found = f"{off_ms / 1000:.3f} s {'ahead of' if ahead > behind else 'behind'} this machine's"
-    return Finding(f"clock of {whose}", found, "synchronise the clocks (NTP)" if off_ms > LARGEST_SKEW_MS else "")
+        return Finding(f"clock of {service}", f"as this machine's, within {after_ms - before_ms:.0f} ms")
+    difference = f"{off_ms / 1000:.3f} s {'ahead of' if ahead > behind else 'behind'} this machine's"
+    remedy = "synchronise the clocks (NTP)" if off_ms > LARGEST_SKEW_MS else ""
+    return Finding(f"clock of {service}", difference, remedy)

@@ -17,7 +17,7 @@ from udfs.rollout.registry import RegistryError
 from udfs.serving.bootstrap import serving_bundle, serving_registry
 from udfs.serving.deployment import Options
 
-#: Where the JARs of this version may lie, from the working directory: in a release, in a checkout.
+#: Directories that may hold the JARs of this version, from the working directory: in a release, in a checkout.
 JAR_DIRECTORIES = (Path("jars"), Path("build", "jars", "job"))
 #: What a cluster's lib/ needs beside Flink's own JARs: the start of each name, and where it is from.
 NEEDED_JARS = {
@@ -28,7 +28,7 @@ NEEDED_JARS = {
 
 
 def check_target(conf: Path, overrides: Sequence[str], flink: str | None) -> Iterator[Finding]:
-    """All checks of the score job's target. Raises ConfigError."""
+    """Run all checks of the score job's target. Raises ConfigError."""
     settings = load_settings(conf, overrides)
     yield Finding("Flink client", version("apache-flink"))
     yield check_model(settings)
@@ -42,7 +42,7 @@ def check_target(conf: Path, overrides: Sequence[str], flink: str | None) -> Ite
 
 
 def check_model(settings: Settings) -> Finding:
-    """Read what would serve, as the client does when it submits."""
+    """Check the models that would serve, by loading them as the client does when it submits."""
     model, history_length = settings.model, settings.state.history_length
     options = Options(model.threshold, model.engine, model.threads, duration_ms(model.shadow_budget) / 1000)
     try:
@@ -56,7 +56,7 @@ def check_model(settings: Settings) -> Finding:
 
 
 def check_cluster(settings: Settings, url: str) -> Iterator[Finding]:
-    """What the cluster's REST API says of its version, slots, JARs, checkpoints and clock."""
+    """Check version, slots, JARs, checkpoints and clock of the cluster over its REST API."""
     http = urllib3.PoolManager(timeout=10, retries=False)
 
     def ask(path: str) -> urllib3.BaseHTTPResponse:
@@ -88,55 +88,55 @@ def check_cluster(settings: Settings, url: str) -> Iterator[Finding]:
 
 
 def check_version(cluster: str, client: str) -> Finding:
-    """The client compiles plans for a cluster of its own version."""
+    """Check the cluster's version: the client compiles plans for a cluster of its own version."""
     return Finding("Flink cluster", cluster, "" if cluster == client else f"the client is {client}: use one version")
 
 
 def check_slots(parallelism: int, overview: Mapping) -> Finding:
-    """A cluster that starts TaskManagers as they are needed shows none now."""
+    """Check the free slots; a cluster that starts TaskManagers as needed may report none."""
     total, free = overview["slots-total"], overview["slots-available"]
-    found = f"{free} free of {total}, parallelism {parallelism}"
+    result = f"{free} free of {total}, parallelism {parallelism}"
     if free >= parallelism or not total:
-        return Finding("slots", found)
-    return Finding("slots", found, "more TaskManagers, fewer jobs, or a cluster that starts them as needed")
+        return Finding("slots", result)
+    return Finding("slots", result, "more TaskManagers, fewer jobs, or a cluster that starts them as needed")
 
 
 def slots_of_task_manager(overview: Mapping) -> int:
-    """Slots of the largest TaskManager, as far as their mean tells; 1 where there is none now."""
+    """Slots of a TaskManager, estimated by the mean, rounded up; 1 if there is none now."""
     return -(-overview["slots-total"] // max(overview["taskmanagers"], 1)) or 1
 
 
 def describe_shared_memory(settings: Settings, slots: int) -> Finding:
-    """What each TaskManager needs, whose file systems can't be seen from here."""
+    """Report the shared memory that each TaskManager needs; their file systems can't be checked from here."""
     needed = mebibytes(slots * shared_memory_bytes(settings))
-    of = "a slot" if slots == 1 else f"a TaskManager of {slots} slots"
-    found = f"{needed} MiB in {settings.workers.memory_dir} for {of}: not looked at"
-    return Finding("shared memory", found, unknown=True)
+    scope = "a slot" if slots == 1 else f"a TaskManager of {slots} slots"
+    result = f"{needed} MiB in {settings.workers.memory_dir} for {scope}: not looked at"
+    return Finding("shared memory", result, unknown=True)
 
 
 def check_jars(classpath: Sequence[str], flink: str) -> Iterator[Finding]:
-    """The JARs of the JobManager's class path; TaskManagers are started from the same image or directory."""
+    """Check the JARs in the JobManager's class path; TaskManagers are started from the same image or directory."""
     names = [Path(entry).name for entry in classpath]
     built = {jar.name for directory in JAR_DIRECTORIES for jar in directory.glob("*.jar")}
     for start, origin in NEEDED_JARS.items():
-        found = [name for name in names if name.startswith(start)]
-        wanted = [name for name in built if name.startswith(start)] or [f"{start}{flink}.jar"] * start.endswith(
+        present = [name for name in names if name.startswith(start)]
+        expected = [name for name in built if name.startswith(start)] or [f"{start}{flink}.jar"] * start.endswith(
             "python-"
         )
         remedy = ""
-        if len(found) != 1:
+        if len(present) != 1:
             remedy = f"one in lib/, from {origin}"
-        elif wanted and found != wanted:
-            remedy = f"want {wanted[0]}, from {origin}"
-        yield Finding(f"JAR {start.rstrip('-')}", ", ".join(found) or "not in lib/", remedy)
+        elif expected and present != expected:
+            remedy = f"want {expected[0]}, from {origin}"
+        yield Finding(f"JAR {start.rstrip('-')}", ", ".join(present) or "not in lib/", remedy)
 
 
 def check_checkpoint_dir(settings: Settings, cluster: Mapping[str, str] | None) -> Finding:
-    """Checkpoints that are not kept outside the processes are lost with them."""
+    """Check that checkpoints are kept in a directory; without one, they are lost with the processes."""
     key = "execution.checkpointing.dir"
-    found = settings.flink.get(key) or settings.checkpoints.dir
-    if found:
-        return Finding("checkpoints", str(found))
+    directory = settings.flink.get(key) or settings.checkpoints.dir
+    if directory:
+        return Finding("checkpoints", str(directory))
     if cluster is None:
         return Finding("checkpoints", "checkpoints.dir is not set, so the cluster's own: not looked at", unknown=True)
     if cluster.get(key):

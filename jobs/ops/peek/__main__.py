@@ -22,7 +22,7 @@ from rich.text import Text
 
 from jobs.common.settings import ConfigError, Settings, TopicNames, load_settings
 from jobs.common.topics import all_topics
-from jobs.ops.peek.formatting import USER_ROLES, Seen, as_json, as_line, see
+from jobs.ops.peek.formatting import USER_ROLES, TopicRecord, as_json, as_line, read_record
 from jobs.ops.time_options import time_ms
 from udfs.config.command_line import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Command, conf_option, run, set_option
 from udfs.kafka.errors import KafkaClientError
@@ -30,37 +30,39 @@ from udfs.kafka.reading import POLL_MS, open_topics, records_until_now, seek_to_
 
 LIMIT = 20
 ROLES = tuple(field.name for field in msgspec.structs.fields(TopicNames))
-#: Offsets that are looked at for each record to show: markers of transactions and compaction leave some empty.
+#: Offsets to read for each record to show: markers of transactions and compaction leave some empty.
 OFFSETS_EACH = 3
 
 
 def peek(
     settings: Settings,
     roles: Sequence[str],
-    show: Callable[[Seen], None],
+    show: Callable[[TopicRecord], None],
     user_id: str | None = None,
     since_ms: int | None = None,
     limit: int = LIMIT,
     follow: bool = False,
 ) -> None:
-    """Show the newest `limit` records in time order, and then, to follow, all that come. Raises KafkaClientError."""
+    """Show the newest `limit` records in time order and, with `follow`, all later ones. Raises KafkaClientError."""
     role_of = {getattr(settings.topics, role): role for role in roles}
 
-    def seen(records) -> Iterator[Seen]:
-        found = (see(role_of[record.topic], record) for record in records)
-        return (record for record in found if user_id in (None, record.user_id))
+    def matching(records) -> Iterator[TopicRecord]:
+        parsed = (read_record(role_of[record.topic], record) for record in records)
+        return (record for record in parsed if user_id in (None, record.user_id))
 
     with open_topics(settings.kafka, *role_of) as (consumer, partitions):
         if since_ms is not None:
             seek_to_time(consumer, partitions, since_ms)
         elif user_id is None:
             _seek_near_the_end(consumer, partitions, limit * OFFSETS_EACH)
-        newest = heapq.nlargest(limit, seen(records_until_now(consumer, partitions)), key=lambda record: record.order)
+        newest = heapq.nlargest(
+            limit, matching(records_until_now(consumer, partitions)), key=lambda record: record.order
+        )
         for record in reversed(newest):
             show(record)
         while follow:
             polled = [record for batch in consumer.poll(timeout_ms=POLL_MS).values() for record in batch]
-            for record in sorted(seen(polled), key=lambda record: record.order):
+            for record in sorted(matching(polled), key=lambda record: record.order):
                 show(record)
 
 
@@ -83,8 +85,8 @@ def _roles(settings: Settings, named: Sequence[str], user_id: str | None) -> lis
     return [role for role in USER_ROLES if role in all_topics(settings)]
 
 
-def _print_columns(console: Console) -> Callable[[Seen], None]:
-    def show(record: Seen) -> None:
+def _print_columns(console: Console) -> Callable[[TopicRecord], None]:
+    def show(record: TopicRecord) -> None:
         line = Text(as_line(record), no_wrap=True, overflow="ellipsis")
         line.stylize("dim", 0, 24)
         if record.role == "dead_letters":

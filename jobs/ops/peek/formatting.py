@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 from kafka.consumer.fetcher import ConsumerRecord
 
-#: Topics whose records are a user's, in the order in which they come about.
+#: Topics whose records belong to a user, in the order of processing.
 USER_ROLES = ("profiles", "clicks", "scores", "shadow_scores", "dead_letters", "outcomes", "sessions")
 
-#: The fields that are shown of a record, and how wide; others follow as name=value where the last one is "...".
+#: The fields shown of a record, with their widths; "..." stands for all other fields as name=value.
 COLUMNS = {
     "clicks": (("user_id", 20), ("event_name", 18), ("...", 0)),
     "profiles": (("user_id", 20), ("...", 0)),
@@ -30,8 +30,8 @@ REST = (("...", 0),)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A record: `value` is what its JSON holds, or its text where it is none, or None where it has no bytes."""
+class TopicRecord:
+    """A record of a topic: `value` is its decoded JSON, its text if it is not JSON, or None if it has no bytes."""
 
     role: str
     topic: str
@@ -43,13 +43,13 @@ class Seen:
 
     @property
     def order(self) -> tuple:
-        """Sorts by time, and at the same time by what comes of what."""
+        """The sort key: the time, and for equal times the order of processing."""
         place = USER_ROLES.index(self.role) if self.role in USER_ROLES else len(USER_ROLES)
         return self.timestamp_ms, place, self.partition, self.offset
 
     @property
     def original(self) -> Any:
-        """Of a dead letter what was rejected, decoded like a value; else None."""
+        """The rejected record of a dead letter, decoded like a value; None for other records."""
         encoded = self.value.get("original") if self.role == "dead_letters" and isinstance(self.value, dict) else None
         try:
             return _decoded(b64decode(encoded)) if isinstance(encoded, str) else None
@@ -58,44 +58,44 @@ class Seen:
 
     @property
     def user_id(self) -> str | None:
-        """Whose record it is: of a dead letter as far as what was rejected says so."""
+        """The user of the record; for a dead letter that of the rejected record, if it names one."""
         holder = self.original if self.role == "dead_letters" else self.value
         named = holder.get("user_id") if isinstance(holder, dict) else None
         return named if isinstance(named, str) else self.key
 
 
-def see(role: str, record: ConsumerRecord) -> Seen:
+def read_record(role: str, record: ConsumerRecord) -> TopicRecord:
     key = None if record.key is None else record.key.decode(errors="backslashreplace")
     place = (record.topic, record.partition, record.offset, record.timestamp)
-    return Seen(role, *place, key, None if record.value is None else _decoded(record.value))
+    return TopicRecord(role, *place, key, None if record.value is None else _decoded(record.value))
 
 
-def as_json(seen: Seen) -> str:
-    """One line, in ASCII: whatever the record holds, the line is nothing but text."""
-    fields = {name: getattr(seen, name) for name in ("topic", "partition", "offset", "key", "value")}
-    fields["timestamp"] = _moment(seen.timestamp_ms)
-    if seen.role == "dead_letters":
-        fields["decoded_original"] = seen.original
+def as_json(record: TopicRecord) -> str:
+    """The record as one line of JSON in ASCII, so that its content can't control a terminal."""
+    fields = {name: getattr(record, name) for name in ("topic", "partition", "offset", "key", "value")}
+    fields["timestamp"] = _moment(record.timestamp_ms)
+    if record.role == "dead_letters":
+        fields["decoded_original"] = record.original
     return json.dumps(fields)
 
 
-def as_line(seen: Seen) -> str:
-    """Time, topic and columns, with nothing in it that a terminal would take for a command."""
-    fields = dict(seen.value) if isinstance(seen.value, dict) else {"value": seen.value}
-    if seen.role == "dead_letters":
+def as_line(record: TopicRecord) -> str:
+    """The record as one line of time, topic and columns, with terminal control characters escaped."""
+    fields = dict(record.value) if isinstance(record.value, dict) else {"value": record.value}
+    if record.role == "dead_letters":
         fields["place"] = f"{fields.get('topic')}/{fields.get('partition')}/{fields.get('offset')}"
-        fields["decoded_original"] = seen.original
-    columns = COLUMNS.get(seen.role, REST)
+        fields["decoded_original"] = record.original
+    columns = COLUMNS.get(record.role, REST)
     others = {name: value for name, value in fields.items() if name not in dict(columns) and value is not None}
     cells = [
         _named(others.items()) if name == "..." else visible(_text(fields.get(name))).ljust(width)
         for name, width in columns
     ]
-    return "  ".join([_moment(seen.timestamp_ms), seen.role.ljust(13), *cells]).rstrip()
+    return "  ".join([_moment(record.timestamp_ms), record.role.ljust(13), *cells]).rstrip()
 
 
 def visible(text: str) -> str:
-    """The text with every character escaped that is not printed as itself: control, format, surrogate.
+    """Escape every character that is not printable: control, format, surrogate.
 
     >>> visible("a" + chr(27) + "[2J")
     'a\\\\x1b[2J'

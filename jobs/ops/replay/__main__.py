@@ -90,7 +90,7 @@ class Options:
 
 @dataclass(frozen=True)
 class ReplaySource:
-    """Where the records come from."""
+    """The source of the records."""
 
     name: str
     records: Callable[[int, UnfitReporter], Iterator[Record]]  # from the beginning, shifted by milliseconds
@@ -201,7 +201,7 @@ def _replay(
 
 
 def _shift_and_total(options: Options, source: ReplaySource) -> tuple[int, Total]:
-    """How far to move event times. Moving them takes a first pass for the last one, which also counts the events."""
+    """The shift of event times in ms, and the total; a shift takes a first pass, which also counts the events."""
     if options.times == "keep":
         return 0, source.total
     count, last_ms = count_and_last_time(source.records(0, ignore_unfit))

@@ -49,7 +49,7 @@ def producer_options(texts: Sequence[str], environment: Mapping[str, str]) -> tu
 
 
 def simulation(text: str) -> Simulation:
-    """The simulation that a text such as users=2000,hours=24,seed=1 asks for."""
+    """Parse the options of a simulation from a text such as users=2000,hours=24,seed=1."""
     values = dict(_simulation_option(part.strip()) for part in text.split(","))
     try:
         return msgspec.convert(values, Simulation, strict=False)
@@ -69,18 +69,18 @@ def _simulation_option(text: str) -> tuple[str, str]:
 
 
 def _typed(key: str, value: str) -> Any:
-    """`value` as the type of the option's default."""
+    """Convert `value` to the type of the option's default."""
     name = PRODUCER_OPTIONS[key]
     default = KafkaProducer.DEFAULT_CONFIG[name]
-    wanted = int if name.endswith("_bytes") else type(default)
+    kind = int if name.endswith("_bytes") else type(default)
     if (name, value) == ("acks", "all"):
         return value
     if (name, value) == ("compression_type", "none"):
         return None
-    if wanted not in (bool, int, float):
+    if kind not in (bool, int, float):
         return value
     try:
-        return msgspec.convert(value, wanted, strict=False)
+        return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError:
-        rule = "true or false" if wanted is bool else "a number"
+        rule = "true or false" if kind is bool else "a number"
         raise KafkaClientError(f"--kafka {key}: {value!r}: expected {rule}") from None

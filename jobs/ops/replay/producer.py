@@ -14,23 +14,23 @@ from kafka.producer.future import FutureRecordMetadata
 from training.data.sources import Record
 from udfs.kafka.connection import open_producer
 
-#: A paced replay looks at the clock so often: steady for a consumer, and few calls of sleep.
+#: The interval at which a paced replay checks the clock: steady for a consumer, and few calls of sleep.
 STEP_SECONDS = 0.002
-#: What is due is released at once, up to so much of the schedule; what is left after a hold-up comes at twice the rate.
+#: Due records are released at once, up to this much of the schedule; the rest after a delay follows at twice the rate.
 BURST_SECONDS = 0.008
 CATCH_UP = 2
 #: Records that may await their delivery report; kafka-python itself sets no bound on what it buffers.
 MAX_PENDING = 10_000
 KEYS_REMEMBERED = 1 << 17
 
-#: KafkaProducer options for as many records a second as it can, and for records that shall not wait.
+#: KafkaProducer options for the highest throughput, and for the lowest latency.
 FOR_THROUGHPUT = {"batch_size": 1 << 19, "linger_ms": 20, "metrics_enabled": False}
 FOR_LATENCY = {"batch_size": 1 << 17, "linger_ms": 1, "metrics_enabled": False}
 
 
 @dataclass
 class Sent:
-    """What became of the records: delivered ones, and failed ones by reason."""
+    """The result of sending: the numbers of delivered records and of failed ones by reason."""
 
     delivered: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -43,7 +43,7 @@ class Sent:
 
     @property
     def rate(self) -> float:
-        """Delivered records a second."""
+        """Delivered records per second."""
         return self.delivered / self.seconds if self.seconds else 0.0
 
 
@@ -95,7 +95,7 @@ def at_rate(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Record]:
-    """Yield `rate` records a second, evenly: at most BURST_SECONDS worth of them, or one, at a time."""
+    """Yield `rate` records per second, evenly: at most BURST_SECONDS worth of them, or one, at a time."""
     burst = max(1, int(rate * BURST_SECONDS))
     soonest = started = clock()
     released = 0

@@ -12,7 +12,7 @@ from training.data.sources import Record
 REDRAW_SECONDS = 0.2
 LINE_SECONDS = 10.0
 
-#: The number of records that there are, given how many were sent; None when there is no telling.
+#: The total number of records, given how many were sent; None if it is unknown.
 Total = Callable[[int], float | None]
 
 
@@ -41,8 +41,8 @@ def shown_progress(records: Iterable[Record], what: str, total: Total, console: 
 
 def print_line(console: Console, what: str, sent: int, rate: float, total: float | None) -> None:
     """Print one line of progress, with the share and the time left when the total is known."""
-    of_total = f", {100 * sent / total:.0f} %, {max(total - sent, 0) / rate:.0f} s left" if total and rate else ""
-    console.print(f"{what}: {sent} sent, {rate:.0f}/s{of_total}", highlight=False, soft_wrap=True)
+    remaining = f", {100 * sent / total:.0f} %, {max(total - sent, 0) / rate:.0f} s left" if total and rate else ""
+    console.print(f"{what}: {sent} sent, {rate:.0f}/s{remaining}", highlight=False, soft_wrap=True)
 
 
 def _counted(
@@ -51,7 +51,7 @@ def _counted(
     interval: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Record]:
-    """Yield `records`; call `show` with how many and how many a second, every `interval` seconds and at the end."""
+    """Yield `records`; call `show` with their number and rate per second, every `interval` seconds and at the end."""
     started = clock()
     due = started + interval
     sent = 0

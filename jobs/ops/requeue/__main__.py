@@ -39,7 +39,7 @@ LIMIT = 100_000  # letters in a run: they are sorted in memory
 
 @dataclass(frozen=True)
 class Selection:
-    """Which letters: of a reason, and written from one time until before another; None is any."""
+    """The selected letters: by reason, and written in [since, until); None selects any."""
 
     reason: str | None = None
     since_ms: int | None = None
@@ -48,7 +48,7 @@ class Selection:
 
 
 def preview(settings: Settings, selected: Selection) -> Plan:
-    """What `requeue` would do now. Raises KafkaClientError."""
+    """The plan that `requeue` would carry out now. Raises KafkaClientError."""
     with open_topics(settings.kafka, settings.topics.requeued) as (consumer, partitions):
         sent = [noted_position(record.key) for record in records_until_now(consumer, partitions)]
     return Judge(settings, sent).plan(_letters(settings, selected), selected.limit)
@@ -117,8 +117,8 @@ def _producer(settings: Settings) -> AbstractContextManager[KafkaProducer]:
 
 
 def table(plan: Plan, dry_run: bool) -> Table:
-    """How many letters there are, by reason and by what becomes of them."""
-    fates = [fate for fate in Fate if fate is Fate.SENT or any(fate is found for _, found in plan.counts)]
+    """The numbers of letters by reason and fate, as a table."""
+    fates = [fate for fate in Fate if fate is Fate.SENT or any(fate is counted for _, counted in plan.counts)]
     shown = Table("reason", *(_heading(fate, dry_run) for fate in fates))
     for reason in sorted({reason for reason, _ in plan.counts}):
         shown.add_row(reason, *(str(plan.counts[reason, fate]) for fate in fates))

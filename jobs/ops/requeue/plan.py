@@ -19,7 +19,7 @@ _decode = msgspec.json.Decoder(DeadLetter).decode
 
 
 def read_letter(record: ConsumerRecord) -> DeadLetter:
-    """The dead letter that a record of the topic holds. Raises KafkaClientError when it is none."""
+    """Decode a dead letter. Raises KafkaClientError, naming the record, if it is none."""
     try:
         letter = _decode(record.value)
         datetime.fromisoformat(letter.timestamp)  # the contract's pattern also allows a 30th of February
@@ -30,7 +30,7 @@ def read_letter(record: ConsumerRecord) -> DeadLetter:
 
 
 class Fate(StrEnum):
-    """What becomes of a letter."""
+    """The outcome for a letter in a requeue."""
 
     SENT = "sent"
     SENT_BEFORE = "sent before"
@@ -41,14 +41,14 @@ class Fate(StrEnum):
 
 @dataclass
 class Plan:
-    """The letters to send, each with its user's id, and how many there are by reason and fate."""
+    """The letters to send, each with its user's id, and the numbers of letters by reason and fate."""
 
     letters: list[tuple[DeadLetter, str]] = field(default_factory=list)
     counts: Counter[tuple[str, Fate]] = field(default_factory=Counter)
 
 
 class Judge:
-    """Says what becomes of letters, given the positions of those that have been sent before."""
+    """Decides the fate of letters, given the positions of those that have been sent before."""
 
     def __init__(self, settings: Settings, sent: Iterable[Position]):
         clicks, profiles = ClickDecoder(click_limits(settings)), ProfileDecoder(settings.decode.max_record_bytes)
@@ -59,7 +59,7 @@ class Judge:
         self._sent = set(sent)
 
     def plan(self, letters: Iterable[DeadLetter], limit: int) -> Plan:
-        """At most `limit` letters to send, in the order that their records had. One that comes twice is sent once."""
+        """Plan at most `limit` letters, in the order of their records. A letter that occurs twice is sent once."""
         plan = Plan()
         for letter in letters:
             fate, user_id = self._judge(letter)
@@ -69,7 +69,7 @@ class Judge:
                 self._sent.add(letter.position)
                 plan.letters.append((letter, user_id))
             plan.counts[letter.reason, fate] += 1
-        plan.letters.sort(key=lambda found: found[0].position)
+        plan.letters.sort(key=lambda entry: entry[0].position)
         return plan
 
     def _judge(self, letter: DeadLetter) -> tuple[Fate, str | None]:
@@ -91,7 +91,7 @@ def note_key(position: Position) -> bytes:
 
 
 def noted_position(key: bytes) -> Position:
-    """The position that `note_key` made the key of."""
+    """Parse the position from a key of `note_key`."""
     topic, partition, offset = key.decode().split("/")
     return topic, int(partition), int(offset)
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.panels.drift import WINDOWS, Drifting
+from dashboard.panels.drift import WINDOWS, DriftPanel
 from dashboard.panels.experiments import TONES, ExperimentPanel
 from dashboard.panels.kpis import KpiLines, ratio_interval, ratio_lines
 from dashboard.panels.quality import LiveCalibration, LiveQuality
-from dashboard.panels.scores import MOST_MODELS, Latencies, ScoreMix
+from dashboard.panels.scores import MAX_MODELS, Latencies, ScoreMix
 from dashboard.panels.series import Series
 from dashboard.panels.state import SILENT_AFTER_MS, DashboardState
 from dashboard.panels.traffic import TopicFlow
@@ -104,7 +104,7 @@ def test_shares_of_arms_add_up_and_their_number_is_bounded():
     assert len(minutes) == 2
     assert shares["champion", "a"][0] == pytest.approx(2 / 3)
     assert sum(shares.values()).tolist() == pytest.approx([1, 1])
-    assert len(shares) <= MOST_MODELS + 1
+    assert len(shares) <= MAX_MODELS + 1
 
 
 def test_a_ratios_interval_holds_the_truth_as_often_as_it_says():
@@ -213,7 +213,7 @@ def window(end: int, level: str, version: str = "v", psi: float = 0.01) -> Drift
 
 
 def test_drift_shows_the_model_that_is_worst_off_and_its_worst_features_first():
-    drift = Drifting()
+    drift = DriftPanel()
     for end in range(1, WINDOWS + 10):
         drift.add(window(end, "stable"))
     drift.add(window(500, "stable", "other"))

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from jobs.common.settings import TopicNames, load_settings
 from tools.bench.context import CONF, fresh_run, topics_of
 from tools.bench.latency import GUARANTEES, SHIPPED, settled
-from tools.bench.measuring import USER_SHARE
 from tools.bench.rates import POLL_SECONDS, BenchError, PeakMemory, rate_between, report_every, tree_pss
+from tools.bench.sql_jobs import USER_SHARE
 from tools.bench.throughput import SWAP_ROWS, reading
 
 
@@ -41,7 +41,7 @@ def test_the_rate_is_that_between_the_marks_whenever_it_began(rate, start):
 
 def test_who_is_slow_is_measured_up_to_where_the_time_was_up():
     counting = Counting(10)
-    assert counting.between(100, 1_000_000, most_seconds=120) == pytest.approx(10)
+    assert counting.between(100, 1_000_000, max_seconds=120) == pytest.approx(10)
     assert counting.now <= 10 + 120 + 2 * POLL_SECONDS
     assert counting.told == sorted(counting.told, key=len)
     assert counting.told[0].endswith(" of 1,000,000")
@@ -54,11 +54,11 @@ def test_who_does_not_come_to_the_first_mark_is_told():
 
 def test_who_stands_still_after_the_first_mark_has_no_rate():
     with pytest.raises(BenchError, match="cannot compute a rate"):
-        Counting(100, end=1_000).between(1_000, 2_000, most_seconds=60)
+        Counting(100, end=1_000).between(1_000, 2_000, max_seconds=60)
 
 
 def test_a_count_that_ends_between_the_marks_is_measured_to_its_end():
-    assert Counting(100, end=1_500).between(1_000, 2_000, most_seconds=60) == pytest.approx(100, rel=0.25)
+    assert Counting(100, end=1_500).between(1_000, 2_000, max_seconds=60) == pytest.approx(100, rel=0.25)
 
 
 def test_items_go_through_and_are_counted():

@@ -30,7 +30,7 @@ def test_an_older_or_missing_jdk_is_named_with_its_package(answer):
 
 
 def test_maven_is_found_by_its_version_even_when_it_prints_in_colour():
-    assert doctor.check_maven("\x1b[1mApache Maven 3.8.7\x1b[m\nMaven home").found == "3.8.7"
+    assert doctor.check_maven("\x1b[1mApache Maven 3.8.7\x1b[m\nMaven home").result == "3.8.7"
     assert doctor.check_maven(None).remedy == "apt-get install maven"
 
 
@@ -50,9 +50,9 @@ def test_too_little_memory_comes_with_a_smaller_stack_to_start():
 
 
 def test_a_port_is_told_free_ours_or_anothers():
-    assert doctor.check_port(9092, "Kafka", bound=False, ours=set()).found == "free"
-    assert doctor.check_port(9092, "Kafka", bound=True, ours={9092}).found == "used by our stack"
-    assert "another program" in doctor.check_port(9092, "Kafka", bound=True, ours={8081}).found
+    assert doctor.check_port(9092, "Kafka", bound=False, own_ports=set()).result == "free"
+    assert doctor.check_port(9092, "Kafka", bound=True, own_ports={9092}).result == "used by our stack"
+    assert "another program" in doctor.check_port(9092, "Kafka", bound=True, own_ports={8081}).result
 
 
 def test_a_listening_port_counts_as_bound():
@@ -77,7 +77,7 @@ def test_pins_are_compared_by_normalised_name():
 
 def test_packages_that_differ_from_their_pins_are_listed():
     found = doctor.check_pins("numpy==2.1.2\npyyaml==6.0.3\npandas==2.2.3\n", FREEZE)
-    assert found.found == "not as in requirements.txt: numpy 2.1.3, pandas missing"
+    assert found.result == "not as in requirements.txt: numpy 2.1.3, pandas missing"
     assert found.remedy
 
 
@@ -132,14 +132,14 @@ def test_the_java_class_is_compiled_against_the_flink_that_is_installed():
 def test_shared_memory_that_does_not_suffice_is_named_with_ways_to_more(tmp_path):
     assert not doctor.check_shared_memory(tmp_path, 1).remedy
     finding = doctor.check_shared_memory(tmp_path, 1 << 60)
-    assert finding.found.endswith(f"MiB free in {tmp_path}, 1099511627776 MiB needed")
+    assert finding.result.endswith(f"MiB free in {tmp_path}, 1099511627776 MiB needed")
     for way in ("--shm-size=2g", "shm_size: 2gb", "emptyDir", "workers.memory_dir", "workers.cached_users"):
         assert way in finding.remedy
 
 
 def test_a_memory_directory_that_is_not_there_is_named(tmp_path):
     finding = doctor.check_shared_memory(tmp_path / "none", 1)
-    assert finding.found == f"{tmp_path / 'none'} is no directory that can be written to; 1 MiB needed"
+    assert finding.result == f"{tmp_path / 'none'} is no directory that can be written to; 1 MiB needed"
     assert "workers.memory_dir" in finding.remedy
 
 
@@ -148,5 +148,5 @@ def test_what_the_local_stack_needs_of_shared_memory_is_read_from_its_settings(m
     monkeypatch.setenv("INTENT_WORKERS__BATCH_BYTES", str(1 << 20))
     monkeypatch.setenv("INTENT_WORKERS__CACHED_USERS", "1")
     (finding,) = doctor.check_workers()
-    assert finding.found.startswith("/no such directory is no directory")
-    assert finding.found.endswith("; 25 MiB needed")
+    assert finding.result.startswith("/no such directory is no directory")
+    assert finding.result.endswith("; 25 MiB needed")

@@ -7,7 +7,7 @@ import pytest
 from tests.support.bundles import CERTIFICATE, files_of, make_bundle
 from training.promote import main
 from udfs.measurement.labels import CONVERTED, Label
-from udfs.models.bundle import EXPORT_FILE, MODEL_FILE, WARM_UP_FILE
+from udfs.models.bundle import EXPORT_FILE, WARM_UP_FILE, XGBOOST_FILE
 from udfs.rollout.plan import Control, Rollout
 from udfs.rollout.registry import Entry, Registry, seal, unseal
 
@@ -156,7 +156,7 @@ def test_shares_that_readers_would_refuse_are_not_written(shop, options, message
 
 def test_a_registry_without_a_champion_says_how_to_begin(tmp_path, capsys):
     shop = Shop(tmp_path, capsys)
-    assert "`python -m training.promote start` makes a champion" in shop.refused("ramp", "v1")
+    assert "`intent promote start` makes a champion" in shop.refused("ramp", "v1")
 
 
 # Rolling back
@@ -222,7 +222,7 @@ def test_a_rollback_works_when_the_champions_bundle_is_gone(shop):
 def test_a_rollback_does_not_bring_back_a_damaged_bundle(shop):
     shop.do("start", "v2", "--at-most", "0.5")
     shop.do("stop", "v2")
-    (shop.registry / "bundles" / "v2" / MODEL_FILE).write_bytes(b"x")
+    (shop.registry / "bundles" / "v2" / XGBOOST_FILE).write_bytes(b"x")
     assert "bundles/v2/model.ubj: sha256 is" in shop.refused("rollback")
 
 
@@ -270,7 +270,7 @@ def test_a_directory_that_is_no_bundle_is_not_staged(shop):
 
 @pytest.mark.parametrize("command", [("shadow", "v2"), ("start", "v2", "--at-most", "0.5")])
 def test_a_bundle_that_was_damaged_in_the_registry_does_not_come_to_serve(shop, command):
-    (shop.registry / "bundles" / "v2" / MODEL_FILE).write_bytes(b"x")
+    (shop.registry / "bundles" / "v2" / XGBOOST_FILE).write_bytes(b"x")
     assert "bundles/v2/model.ubj: sha256 is" in shop.refused(*command)
 
 
@@ -334,7 +334,7 @@ def test_a_worse_model_may_be_a_shadow(shop):
 
 
 def test_force_overrides_nothing_but_the_metric(shop):
-    (shop.registry / "bundles" / "v2" / MODEL_FILE).write_bytes(b"x")
+    (shop.registry / "bundles" / "v2" / XGBOOST_FILE).write_bytes(b"x")
     assert "sha256" in shop.refused("start", "v2", "--at-most", "0.5", "--force")
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from tests.support.bundles import make_bundle
 from tests.support.sample_records import sample_fields
-from tests.unit.training.data.test_prepare import archive
+from tests.unit.training.data.test_preparation import archive
 from training import promote, retrain
 from training.modeling.metrics import Estimate
 from training.reporting.recommendation import Alarm, AlarmKind, Recommendation, ShipDecision
@@ -375,7 +375,7 @@ class Watched:
         self.shop, self.now = shop, datetime.now(UTC)
         self.watch = Watch(shop.recipe, triggers, self.retrain, self.read, self.lines.append)
 
-    def retrain(self, recipe, trigger: str, tell):
+    def retrain(self, recipe, trigger: str, log):
         self.runs.append(trigger)
         window = retraining_run.freeze(recipe.settings.data, recipe.label)
         run = retraining_run.Run(

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.unit.training.data.test_prepare import archive
+from tests.unit.training.data.test_preparation import archive
 from training.simulation.clickstream import Simulation, simulate
 from training.train import main
 from udfs.models.bundle import load_bundle

@@ -2,7 +2,7 @@
 
     python -m bytewax.run "tools/bench/peers/bytewax_peer.py:flow('127.0.0.1:9092', 'clicks', 'scores', 'MODEL')" ...
 
-It hands on batches, so decoder and model get batches. Several processes share the partitions and, by key, the users.
+It passes on batches, so decoder and model get batches. Several processes share the partitions and, by key, the users.
 """
 
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ def flow(servers: str, clicks: str, scores: str, bundle: str) -> Dataflow:
 
 
 def scoring_flow(source: Source, sink: Sink, scorer: PeerScorer) -> Dataflow:
-    """The dataflow, whatever it reads and writes."""
+    """The dataflow between any source and sink."""
 
     def decode(messages: list[KafkaSourceMessage]) -> Iterable[Keyed]:
         clicks = scorer.decode(
@@ -53,7 +53,7 @@ def scoring_flow(source: Source, sink: Sink, scorer: PeerScorer) -> Dataflow:
 
 
 class UserHistory(op.StatefulBatchLogic):
-    """Keeps a user's state; hands on each click with the state of that moment."""
+    """Keeps a user's state; passes on each click with the state after it."""
 
     def __init__(self, resumed: UserState | None):
         self._state = UserState() if resumed is None else resumed

@@ -1,7 +1,7 @@
 """Throughput of other stream processors: Quix Streams, Bytewax and a plain consumer, with the same Python functions.
 
-All read the same clicks in Kafka from the beginning, keep the same histories, ask the same model and write the same
-records to Kafka; their rates are taken between the same two marks, by what has come into their topics.
+All read the same clicks in Kafka from the beginning, keep the same histories, use the same model and write the same
+records to Kafka; their rates are taken between the same two marks, by the records in their output topics.
 """
 
 import json
@@ -24,7 +24,7 @@ INSTALL = "make bench PART=peers"
 PACKAGES = {"quix": "quixstreams", "bytewax": "bytewax"}
 PROCESSES = (1, 2)
 WAIT_SECONDS = 300.0  # to the first mark
-MOST_SECONDS = 120.0  # from there on: slow ones are not waited for to the last mark
+MAX_SECONDS = 120.0  # from the first mark: slow peers are not run to the last mark
 SNAPSHOT_SECONDS = 10  # of Bytewax, as checkpoints.interval
 IN_WORDS = {
     "plain": "kafka-python and a dict",
@@ -47,7 +47,7 @@ class PeerRun:
 
     @property
     def options(self) -> list[str]:
-        """The arguments of a script, but for its directory."""
+        """The arguments of a script, except for its directory."""
         return [
             "--servers",
             self.servers,
@@ -61,7 +61,7 @@ class PeerRun:
 
 
 def measure(context: BenchContext) -> dict:
-    """Events a second by peer and number of processes, of the job by parallelism, and of the bare loop; versions."""
+    """Events per second by peer and number of processes, of the job by parallelism, and of the bare loop; versions."""
     if not PYTHON.exists():
         raise BenchError(f"Quix Streams and Bytewax are not installed in build/peers; install them with `{INSTALL}`")
     figures: dict = {"versions": _versions(), "bare_loop": bare_loop(context)}
@@ -72,9 +72,9 @@ def measure(context: BenchContext) -> dict:
         for processes in PROCESSES:
             step(f"Peers: {_name(peer, processes, figures['versions'])}")
             run = _run_of(context, peer, clicks, processes)
-            found = _measured(context, run, commands(run))
-            figures[peer][str(processes)] = found
-            note(f"{found:,} events/s, {found / figures['bare_loop']:.2f} of the bare loop")
+            rate = _measured(context, run, commands(run))
+            figures[peer][str(processes)] = rate
+            note(f"{rate:,} events/s, {rate / figures['bare_loop']:.2f} of the bare loop")
     stack = context.cluster()
     figures["job"] = {}
     for parallelism in PROCESSES:
@@ -82,14 +82,14 @@ def measure(context: BenchContext) -> dict:
         overrides = reading(clicks, f"peers-job-{parallelism}", parallelism)
         topics = context.create_topics(overrides).topics
         with context.running(overrides), records_in(stack.bootstrap_servers, topics.scores) as count:
-            found = round(rate_between(count, COUNTED_FROM, COUNTED_TO, note, wait_seconds=WAIT_SECONDS))
-        figures["job"][str(parallelism)] = found
-        note(f"{found:,} events/s, {found / figures['bare_loop']:.2f} of the bare loop")
+            rate = round(rate_between(count, COUNTED_FROM, COUNTED_TO, note, wait_seconds=WAIT_SECONDS))
+        figures["job"][str(parallelism)] = rate
+        note(f"{rate:,} events/s, {rate / figures['bare_loop']:.2f} of the bare loop")
     return figures
 
 
 def rows(figures: dict) -> list[tuple[str, str]]:
-    """The rows of a table: what, and its figure."""
+    """The rows of a table: measurement and result."""
     bare_loop = figures["bare_loop"]
     rates = [
         (_name(peer, int(number), figures["versions"]), f"{rate:,} events/s, {rate / bare_loop:.2f} of the bare loop")
@@ -114,7 +114,7 @@ def _run_of(context: BenchContext, peer: str, clicks: str, processes: int) -> Pe
 
 
 def _measured(context: BenchContext, run: PeerRun, commands: Sequence[Sequence[str]]) -> int:
-    """Events a second of the processes that the commands start, by what they write."""
+    """Events per second of the processes that the commands start, by the records they write."""
     started: list[Process] = []
     try:
         for number, command in enumerate(commands, 1):
@@ -129,7 +129,7 @@ def _measured(context: BenchContext, run: PeerRun, commands: Sequence[Sequence[s
 
             return round(
                 rate_between(
-                    counted, COUNTED_FROM, COUNTED_TO, note, wait_seconds=WAIT_SECONDS, most_seconds=MOST_SECONDS
+                    counted, COUNTED_FROM, COUNTED_TO, note, wait_seconds=WAIT_SECONDS, max_seconds=MAX_SECONDS
                 )
             )
     finally:
@@ -137,7 +137,7 @@ def _measured(context: BenchContext, run: PeerRun, commands: Sequence[Sequence[s
 
 
 def _check(processes: Sequence[Process]) -> None:
-    """Raise ProcessError when one has ended."""
+    """Raise ProcessError if a process has ended."""
     for process in processes:
         if not is_running(process):
             raise ProcessError(f"{process.name} exited\n{log_tail(process)}")
@@ -178,7 +178,7 @@ def bytewax_commands(run: PeerRun) -> list[list[str]]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at."""
+    """Free ports."""
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [probe.getsockname()[1] for probe in probes]
     for probe in probes:

@@ -29,7 +29,7 @@ def main() -> None:
     states: dict[str, UserState] = {}
     while True:
         batches = consumer.poll(timeout_ms=POLL_MS)
-        records = [record for of_partition in batches.values() for record in of_partition]
+        records = [record for batch in batches.values() for record in batch]
         clicks = scorer.decode(
             [record.value for record in records],
             [record.timestamp for record in records],

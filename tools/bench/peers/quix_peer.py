@@ -1,6 +1,6 @@
 """A peer of the job: Quix Streams, histories in its own state (RocksDB, with a changelog topic), at least once.
 
-It hands on one click at a time, so the model is asked for one row at a time. Several processes share the partitions as
+It passes on one click at a time, so the model scores one row at a time. Several processes share the partitions as
 members of a consumer group.
 """
 

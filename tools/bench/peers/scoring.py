@@ -1,4 +1,4 @@
-"""Decoding, features and model as the peers call them: the functions of the job, and the records that it writes.
+"""Decoding, features and model for the peers: the functions of the job, and the records that it writes.
 
 The peers run in an environment of their own (`make bench PART=peers`), so nothing here needs Flink.
 """
@@ -26,7 +26,7 @@ _COUNTERS = struct.Struct("<qq")
 
 
 class DecodedClick(NamedTuple):
-    """An accepted click, and where it came from."""
+    """An accepted click, with its partition and offset."""
 
     user_id: str
     event_id: str | None
@@ -37,7 +37,7 @@ class DecodedClick(NamedTuple):
 
 
 class UserState(NamedTuple):
-    """What a peer keeps of a user."""
+    """The state that a peer keeps of a user."""
 
     events: int = 0  # that there ever were
     first_seen_ms: int = 0
@@ -68,7 +68,7 @@ class PeerScorer:
     def decode(
         self, payloads: Sequence[bytes], times_ms: Sequence[int], sources: Sequence[tuple[int, int]]
     ) -> list[DecodedClick]:
-        """The accepted ones of n records, given their timestamps, and the partitions and offsets that they are from."""
+        """The accepted ones of n records, given their timestamps, and their partitions and offsets."""
         decoded = self._decode(payloads, times_ms)
         return [
             DecodedClick(user, event_id, event, time_ms, *source)
@@ -93,7 +93,7 @@ class PeerScorer:
 
 
 def score_records(clicks: Sequence[DecodedClick], scored: ScoredEvents, deployment: Deployment) -> list[bytes]:
-    """What the job would write to the topic of scores, as JSON."""
+    """The records that the job would write to the topic of scores, as JSON."""
     scored_at = time.time_ns() // 1_000_000
     names = [EVENT_KINDS[click.event[_KIND_AT]] for click in clicks]
     return [

@@ -29,7 +29,7 @@ def report(day: Clickstream, outcome: DayOutcome, experiment_ms: int, shift_ms: 
 def model_figures(
     outcomes: Sequence[Outcome], shadows: Sequence[ShadowScores], propensity: np.ndarray, shift_ms: int
 ) -> list[dict]:
-    """How good scores were, and could have been: of each model, serving or in shadow, before and after the shift."""
+    """Quality of the scores, and the best possible one, by model, serving or shadow, before and after the shift."""
     evaluated = {_number(outcome.event_id): outcome for outcome in outcomes if outcome.evaluated}
     scores = defaultdict(list)
     for number, outcome in evaluated.items():
@@ -45,7 +45,7 @@ def model_figures(
             chosen = [(number, score) for number, score in pairs if (evaluated[number].event_time >= shift_ms) == after]
             if chosen:
                 labels = np.array([evaluated[number].label for number, _ in chosen])
-                rows, of_model = (np.array(column) for column in zip(*chosen))
+                rows, model_scores = (np.array(column) for column in zip(*chosen))
                 figures.append(
                     {
                         "model": version,
@@ -53,8 +53,8 @@ def model_figures(
                         "when": when,
                         "scores": len(chosen),
                         "positive_rate": round(float(labels.mean()), 4),
-                        "mean_score": round(float(of_model.mean()), 4),
-                        "auc": _auc(labels, of_model),
+                        "mean_score": round(float(model_scores.mean()), 4),
+                        "auc": _auc(labels, model_scores),
                         "best_possible_auc": _auc(labels, propensity[rows]),
                     }
                 )
@@ -62,7 +62,7 @@ def model_figures(
 
 
 def _number(event_id: str) -> int:
-    """Of an event in its stream, from its id."""
+    """The number of an event in its stream, from its id."""
     return int(event_id.rpartition("-")[2])
 
 
@@ -71,7 +71,7 @@ def _auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
 
 
 def kpi_figures(sums: Sequence[KpiValue], since_ms: int) -> dict[str, dict[str, float | None]]:
-    """The value of each KPI, and of click-through by placement, in each arm, of the hours from then on."""
+    """The value of each KPI, and of click-through by placement, in each arm, over the hours since `since_ms`."""
     totals = defaultdict(lambda: np.zeros(2))
     for row in sums:
         if row.window == "hour" and row.window_start >= since_ms and row.arm is not None:
@@ -84,7 +84,7 @@ def kpi_figures(sums: Sequence[KpiValue], since_ms: int) -> dict[str, dict[str, 
 
 
 def experiment_figures(effects: Sequence[ExperimentResult]) -> dict | None:
-    """The newest state of the experiment, None without any result."""
+    """The newest state of the experiment; None without any result."""
     newest = {effect.kpi: effect for effect in sorted(effects, key=lambda effect: effect.at)}
     if not newest:
         return None
@@ -97,29 +97,29 @@ def experiment_figures(effects: Sequence[ExperimentResult]) -> dict | None:
 
 
 def drift_figures(records: Sequence[DriftWindow], shift_ms: int) -> dict[str, dict]:
-    """Of each model: levels of the windows before and after the shift, its first alarm after it, what moved most."""
+    """Levels of the windows before and after the shift, first alarm after it, top drifted features, by model."""
     figures = {}
     for version in sorted({record.model_version for record in records}):
-        of_model = sorted(
+        windows = sorted(
             (record for record in records if record.model_version == version), key=lambda record: record.window_end
         )
-        before = [record for record in of_model if record.window_end <= shift_ms]
-        after = [record for record in of_model if record.window_start >= shift_ms]
-        alarms = (record for record in of_model if record.window_end > shift_ms and record.level == "alarm")
+        before = [record for record in windows if record.window_end <= shift_ms]
+        after = [record for record in windows if record.window_start >= shift_ms]
+        alarms = (record for record in windows if record.window_end > shift_ms and record.level == "alarm")
         first = next(alarms, None)
         indices = _mean_index(before), _mean_index(after)
-        most = sorted(indices[1], key=lambda name: -indices[1][name])[:MOVED_SHOWN]
+        names = sorted(indices[1], key=lambda name: -indices[1][name])[:MOVED_SHOWN]
         figures[version] = {
             "levels_before": dict(Counter(record.level for record in before)),
             "levels_after": dict(Counter(record.level for record in after)),
             "alarm_after_minutes": None if first is None else (first.window_end - shift_ms) // 60_000,
-            "moved": [{"feature": name, "before": indices[0].get(name), "after": indices[1][name]} for name in most],
+            "moved": [{"feature": name, "before": indices[0].get(name), "after": indices[1][name]} for name in names],
         }
     return figures
 
 
 def _mean_index(records: Sequence[DriftWindow]) -> dict[str, float]:
-    """Each feature's PSI, the mean over windows."""
+    """The mean PSI of each feature over the windows."""
     indices = defaultdict(list)
     for record in records:
         for feature in record.features:

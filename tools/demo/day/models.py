@@ -1,4 +1,4 @@
-"""The models of the demo's day: trained on the events up to that time, and entered into a registry."""
+"""The models of the demo's day: each is trained on the events before its time and entered into a registry."""
 
 import io
 from contextlib import redirect_stderr, redirect_stdout
@@ -19,7 +19,7 @@ SALT, CONTROL_SHARE, FIRST_SHARE, CHALLENGER_SHARE = "demo-day", 0.1, 0.05, 0.45
 CHAMPION, CHALLENGER, AFTER_SHIFT = "yesterday", "this-morning", "after-the-shift"
 RULE = {"any": ["cart_adds_30m >= 1", "checkouts_30m >= 1"]}
 
-#: Not what moves within any day: the hour, what grows with the time a user is known, who is awake in which country.
+#: Without features that change in the course of any day: the hour, totals of a user, the countries that are awake.
 STEADY_FEATURES = tuple(
     feature.name
     for feature in FEATURES
@@ -39,7 +39,7 @@ class DemoModels:
         self._stream = stream
 
     def begin(self, now_ms: int) -> None:
-        """The first champion, with a control group."""
+        """Train the first champion, and start it with a control group."""
         self._train(CHAMPION, now_ms - HISTORY_HOURS * HOUR_MS, now_ms)
         control = {"share": CONTROL_SHARE, "at_most": CONTROL_SHARE}
         rollout = self._directory / "rollout.yaml"
@@ -47,7 +47,7 @@ class DemoModels:
         self._promote("apply", str(rollout), "--why", "first model")
 
     def retrain(self, version: str, since_ms: int, now_ms: int) -> None:
-        """Another model, which scores and does not act."""
+        """Train another model, and run it in shadow."""
         self._train(version, since_ms, now_ms)
         self._promote("shadow", version, "--why", "retrained")
 
@@ -63,9 +63,9 @@ class DemoModels:
         self._promote("stage", str(bundle))
 
     def _promote(self, *arguments: str) -> None:
-        said = io.StringIO()
-        with redirect_stdout(said), redirect_stderr(said):
+        output = io.StringIO()
+        with redirect_stdout(output), redirect_stderr(output):
             code = promote.main([*arguments, "--registry", str(self.registry)])
         if code:
-            raise StackError(said.getvalue().strip())
-        indented(f"promote {arguments[0]}: {said.getvalue().splitlines()[0]}")
+            raise StackError(output.getvalue().strip())
+        indented(f"promote {arguments[0]}: {output.getvalue().splitlines()[0]}")

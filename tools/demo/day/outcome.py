@@ -15,7 +15,7 @@ _DECODERS = {role: msgspec.json.Decoder(RECORDS[role]) for role in KEPT}
 
 @dataclass
 class DayOutcome:
-    """What was sent and what came back so far. One thread sends, another one receives."""
+    """The records sent and received so far. One thread sends, another one receives."""
 
     roles: dict[str, str]  # of topics, by their names
     sent: int = 0
@@ -27,7 +27,7 @@ class DayOutcome:
     experiments: list[ExperimentResult] = field(default_factory=list)
 
     def received(self, topic: str, value: bytes, _now: float) -> None:
-        """Take a record of one of the topics."""
+        """Add a record of one of the topics."""
         role = self.roles[topic]
         if role in _DECODERS:
             getattr(self, role).append(_DECODERS[role].decode(value))
@@ -38,7 +38,7 @@ class DayOutcome:
         return self.counts["scores"] + self.counts["dead_letters"]
 
     def progress(self, time_ms: int) -> str:
-        """One line on how far it is."""
+        """One line of progress."""
         line = f"{clock_time(time_ms)}  sent {self.sent:,}, scored {self.counts['scores']:,}, "
         line += f"outcomes {self.counts['outcomes']:,}, sessions {self.counts['sessions']:,}"
         if self.drift:

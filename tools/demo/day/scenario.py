@@ -74,11 +74,11 @@ BEGINS, DAY_HOURS = 6, 16  # from 6:00 to 22:00
 RETRAIN, START, RAMP, SHIFT, RETRAIN_AGAIN = 1.5, 2.5, 3.0, 9.0, 12.5  # hours after the day's beginning
 
 PROGRESS_SECONDS = 10
-DRAIN_SECONDS = 180  # for what the jobs are behind when the day is over
+DRAIN_SECONDS = 180  # for the backlog of the jobs when the day is over
 
 
 class Moment(NamedTuple):
-    """Something to do in the course of the day."""
+    """An action in the course of the day."""
 
     time_ms: int
     what: str
@@ -150,7 +150,7 @@ def _overrides(models: DemoModels, directory: Path) -> list[str]:
 
 def _submit(stack: LocalStack, overrides: Sequence[str], experiment_start_ms: int) -> None:
     shares = {"challenger": CHALLENGER_SHARE, "champion": 1 - CONTROL_SHARE - CHALLENGER_SHARE}
-    of_job = {
+    job_overrides = {
         "jobs.watch_drift": ["drift.window=1 h", "drift.slide=10 min"],
         "jobs.watch_experiments": [
             f"experiments.start={experiment_start_ms}",
@@ -160,12 +160,12 @@ def _submit(stack: LocalStack, overrides: Sequence[str], experiment_start_ms: in
     }
     for number, module in enumerate(JOBS, 1):
         step(f"Submitting job {number} of {len(JOBS)}: {module}")
-        job = flink_client.submit(stack, CONF, [*overrides, *of_job.get(module, ())], module=module)
+        job = flink_client.submit(stack, CONF, [*overrides, *job_overrides.get(module, ())], module=module)
         flink_client.wait_until_running(stack, job)
 
 
 def moments(models: DemoModels, begin_ms: int) -> list[Moment]:
-    """What is done in the course of the day, in its order."""
+    """The actions in the course of the day, in order."""
 
     def at(hours: float) -> int:
         return begin_ms + round(hours * HOUR_MS)
@@ -186,7 +186,7 @@ def moments(models: DemoModels, begin_ms: int) -> list[Moment]:
 
 
 def parts(records: Sequence[Record], times_ms: Sequence[int]) -> Iterator[Sequence[Record]]:
-    """Records in order of arrival, cut where the first one is of each of the times, or later: one part more than times.
+    """Cut records, in order of arrival, at the first one of each time or later: one part more than times.
 
     >>> [len(part) for part in parts([(b"", b"", 1), (b"", b"", None), (b"", b"", 5), (b"", b"", 2)], [3, 9])]
     [2, 2, 0]
@@ -201,7 +201,7 @@ def parts(records: Sequence[Record], times_ms: Sequence[int]) -> Iterator[Sequen
 
 
 def _play(stack: LocalStack, settings: Settings, day: Clickstream, outcome: DayOutcome, todo: Sequence[Moment]) -> None:
-    """Send the day at its speed; each moment's doing holds it up."""
+    """Send the day at its speed, pausing for the action of each moment."""
     records = list(demo_records(day))
     producer = click_producer(stack)
     try:
@@ -217,7 +217,7 @@ def _play(stack: LocalStack, settings: Settings, day: Clickstream, outcome: DayO
 
 
 def _with_progress(records: Iterable[Record], outcome: DayOutcome) -> Iterator[Record]:
-    """The records; prints the progress every PROGRESS_SECONDS."""
+    """Yield the records, and print the progress every PROGRESS_SECONDS."""
     due = time.monotonic() + PROGRESS_SECONDS
     for record in records:
         outcome.sent += 1
@@ -228,7 +228,7 @@ def _with_progress(records: Iterable[Record], outcome: DayOutcome) -> Iterator[R
 
 
 def _await_outcomes(day: Clickstream, outcome: DayOutcome) -> None:
-    """Wait for the outcomes of the scores whose horizon has passed by the last events of the day."""
+    """Wait for the outcomes of the scores whose horizon has passed at the end of the day."""
     time_ms = day.events["time_ms"]
     over_ms = int(time_ms.max()) - CONVERTED.horizon_ms - 2 * MINUTE_MS
     expected = int((time_ms <= over_ms).sum())

@@ -8,7 +8,7 @@ from training.experiments.report import GUARDRAIL_TEXTS
 
 
 def report_tables(figures: dict) -> Group:
-    """The figures for people."""
+    """The figures as tables for the terminal."""
     parts = [*_model_table(figures["models"]), *_kpi_table(figures["kpis"])]
     return Group(*parts, *_experiment_table(figures["experiment"]), *_drift_tables(figures["drift"]))
 

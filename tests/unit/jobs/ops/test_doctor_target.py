@@ -36,17 +36,17 @@ def test_a_broker_that_does_not_say_what_is_allowed_is_no_fault():
 
 
 def test_what_a_job_may_not_do_with_a_topic_is_named():
-    assert check_topic("clicks", topic(["DESCRIBE"]), 4).found.endswith("READ, DESCRIBE_CONFIGS refused")
+    assert check_topic("clicks", topic(["DESCRIBE"]), 4).result.endswith("READ, DESCRIBE_CONFIGS refused")
     assert check_topic("scores", topic(["READ"]), 4).remedy == "grant this user WRITE"
 
 
 def test_a_missing_topic_is_told_from_a_hidden_one():
-    assert "jobs.ops.topics" in check_topic("clicks", topic(error_code=3, partitions=0), 4).remedy
-    assert "DESCRIBE is refused" in check_topic("clicks", topic(error_code=29, partitions=0), 4).found
+    assert "intent topics" in check_topic("clicks", topic(error_code=3, partitions=0), 4).remedy
+    assert "DESCRIBE is refused" in check_topic("clicks", topic(error_code=29, partitions=0), 4).result
 
 
 def test_fewer_partitions_than_parallel_readers_are_named_for_clicks_alone():
-    assert "2 readers idle" in check_topic("clicks", topic(partitions=2), 4).found
+    assert "2 readers idle" in check_topic("clicks", topic(partitions=2), 4).result
     assert not check_topic("scores", topic(["WRITE"], partitions=2), 4).remedy
 
 
@@ -69,7 +69,7 @@ def test_a_group_that_may_not_be_read_is_named():
 )
 def test_a_clock_is_off_by_what_the_two_moments_around_it_do_not_explain(theirs, found, is_missing):
     finding = check_clock("Kafka", 1_000, theirs, 1_010)
-    assert finding.found == found
+    assert finding.result == found
     assert bool(finding.remedy) == is_missing
 
 
@@ -93,7 +93,7 @@ def test_the_jars_in_lib_are_compared_with_those_that_were_built(tmp_path, monke
     lib = ["/lib/flink-sql-connector-kafka-4.0.1-2.0.jar", "/lib/flink-python-2.2.1.jar"]
     connector, operators, python = check_jars(lib, "2.2.1")
     assert connector.remedy == "want flink-sql-connector-kafka-5.0.0-2.2.jar, from build/jars/job"
-    assert (operators.found, operators.remedy) == ("not in lib/", "one in lib/, from build/jars/job")
+    assert (operators.result, operators.remedy) == ("not in lib/", "one in lib/, from build/jars/job")
     assert not python.remedy
     (_, _, twice) = check_jars([*lib, "/lib/flink-python-2.2.0.jar"], "2.2.1")
     assert twice.remedy.startswith("one in lib/")
@@ -105,7 +105,7 @@ def test_the_shared_memory_of_a_task_manager_is_told_and_not_judged():
     assert slots == 4
     finding = describe_shared_memory(settings, slots)
     assert finding.unknown
-    assert finding.found == "25 MiB in /dev/shm for a TaskManager of 4 slots: not looked at"
+    assert finding.result == "25 MiB in /dev/shm for a TaskManager of 4 slots: not looked at"
     assert slots_of_task_manager({"slots-total": 0, "taskmanagers": 0}) == 1  # started as they are needed
 
 
@@ -115,7 +115,7 @@ def test_checkpoints_need_a_directory_of_the_settings_or_of_the_cluster():
     assert check_checkpoint_dir(settings, {}).remedy
     assert not check_checkpoint_dir(settings, {"execution.checkpointing.dir": "s3://b/c"}).remedy
     own = load_settings(CONF, ["checkpoints.dir=s3://b/own"], {})
-    assert check_checkpoint_dir(own, {}).found == "s3://b/own"
+    assert check_checkpoint_dir(own, {}).result == "s3://b/own"
 
 
 def test_a_target_whose_broker_is_away_is_a_finding_and_the_settings_file_an_error(capsys, monkeypatch, tmp_path):

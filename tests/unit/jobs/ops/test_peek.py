@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.ops.peek import __main__ as peek
-from jobs.ops.peek.formatting import as_json, as_line, see, visible
+from jobs.ops.peek.formatting import as_json, as_line, read_record, visible
 
 CONF = Path(__file__).parents[4] / "conf" / "local.yaml"
 HOSTILE = "\x1b[2J\r\n\x07\u202e\x9b31m"
@@ -19,7 +19,7 @@ def seen(role, value, key=b"ada", timestamp=0, offset=0):
     record = SimpleNamespace(
         topic=f"the-{role}", partition=0, offset=offset, timestamp=timestamp, key=key, value=payload
     )
-    return see(role, record)
+    return read_record(role, record)
 
 
 def letter(original: bytes | None, **fields):

@@ -11,8 +11,10 @@ from tests.conftest import QUICK
 from training.bundles.trainer import train_model
 from training.data.examples import Examples
 from training.data.split import SplitError, split_by_time, split_by_user, user_folds
-from training.modeling.base import Calibration, Fitting, Sample
-from training.modeling.families import FAMILIES, taught_labels
+from training.modeling.calibration import Calibration
+from training.modeling.distillation import distilled_labels
+from training.modeling.families import FAMILIES
+from training.modeling.family import FitRows, Fitting
 from training.modeling.onnx_export import ExportError, certify
 from training.modeling.settings import TrainingError, load_training
 from training.reporting.recommendation import AlarmKind, ShipDecision, find_alarms, read_recommendation, recommend
@@ -79,9 +81,9 @@ def test_pruning_leaves_out_features_and_hardly_loses(examples):
     assert len(pruned.manifest.features) < len(FEATURE_NAMES)
     accepted = [step for step in pruned.evaluation.pruning if step.accepted]
     assert min(step.features for step in accepted) == len(pruned.manifest.features)
-    kept, everything = re.findall(r"([\d.]+) µs for features .*? \((\d+) features, \d+ trees\)", saving(pruned))
-    assert [int(kept[1]), int(everything[1])] == [len(pruned.manifest.features), len(FEATURE_NAMES)]
-    assert min(float(kept[0]), float(everything[0])) > 0
+    kept, unpruned = re.findall(r"([\d.]+) µs for features .*? \((\d+) features, \d+ trees\)", saving(pruned))
+    assert [int(kept[1]), int(unpruned[1])] == [len(pruned.manifest.features), len(FEATURE_NAMES)]
+    assert min(float(kept[0]), float(unpruned[0])) > 0
 
 
 def test_a_model_of_all_features_has_no_saving_to_tell(trained):
@@ -98,37 +100,37 @@ def test_a_monotone_feature_never_lowers_the_score(examples):
     assert (np.diff(scores, axis=1) >= 0).all()
 
 
-def teaching(examples: Examples, share: float) -> tuple[Sample, Fitting]:
+def distillation(examples: Examples, share: float) -> tuple[FitRows, Fitting]:
     parameters = {**FAMILIES["xgboost"].defaults, "teacher_share": share}
-    sample = Sample(examples.features, examples.labels, examples.weight)
-    return sample, Fitting(FEATURE_NAMES, parameters, rounds=200, threads=1)
+    rows = FitRows(examples.features, examples.labels, examples.weight)
+    return rows, Fitting(FEATURE_NAMES, parameters, rounds=200, threads=1)
 
 
-def test_taught_labels_are_the_labels_mixed_with_what_logistic_regression_says(examples):
-    sample, half = teaching(examples, 0.5)
-    _, all_of_it = teaching(examples, 1.0)
-    _, none = teaching(examples, 0.0)
-    teacher = FAMILIES["logistic"].fit(sample, Fitting(FEATURE_NAMES, FAMILIES["logistic"].defaults))
-    said = teacher.predict(sample.features)
-    assert taught_labels(sample, all_of_it) == pytest.approx(said)
-    assert taught_labels(sample, half) == pytest.approx((sample.labels + said) / 2)
-    assert (taught_labels(sample, none) == sample.labels).all()
+def test_distilled_labels_mix_the_labels_with_the_predictions_of_logistic_regression(examples):
+    rows, half = distillation(examples, 0.5)
+    _, all_of_it = distillation(examples, 1.0)
+    _, none = distillation(examples, 0.0)
+    teacher = FAMILIES["logistic"].fit(rows, Fitting(FEATURE_NAMES, FAMILIES["logistic"].defaults))
+    predictions = teacher.predict(rows.features)
+    assert distilled_labels(rows, all_of_it) == pytest.approx(predictions)
+    assert distilled_labels(rows, half) == pytest.approx((rows.labels + predictions) / 2)
+    assert (distilled_labels(rows, none) == rows.labels).all()
 
 
-def test_the_more_it_is_taught_the_nearer_the_model_comes_to_logistic_regression(examples):
-    sample, _ = teaching(examples, 0.0)
-    teacher = FAMILIES["logistic"].fit(sample, Fitting(FEATURE_NAMES, FAMILIES["logistic"].defaults))
-    said = teacher.predict(sample.features)
+def test_the_more_it_is_distilled_the_nearer_the_model_comes_to_logistic_regression(examples):
+    rows, _ = distillation(examples, 0.0)
+    teacher = FAMILIES["logistic"].fit(rows, Fitting(FEATURE_NAMES, FAMILIES["logistic"].defaults))
+    predictions = teacher.predict(rows.features)
     apart = []
     for share in (0.0, 0.5, 1.0):
-        model = FAMILIES["xgboost"].fit(*teaching(examples, share))
-        apart.append(np.abs(model.predict(sample.features) - said).mean())
+        model = FAMILIES["xgboost"].fit(*distillation(examples, share))
+        apart.append(np.abs(model.predict(rows.features) - predictions).mean())
     assert apart[0] > apart[1] > apart[2]
 
 
 def test_the_search_stays_within_its_bounds_and_is_reported(examples):
     lines = []
-    found = train_model(examples, replace(QUICK, trials=2, rounds=5), report=lines.append)
+    found = train_model(examples, replace(QUICK, trials=2, rounds=5), log=lines.append)
     assert sum("trial" in line for line in lines) == 3
     assert 2 <= found.evaluation.parameters["max_depth"] <= 6
 
@@ -200,8 +202,8 @@ def test_an_export_of_another_model_is_refused(trained, examples):
 @pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
 def test_a_calibration_folded_into_the_trees_is_the_calibration(examples, kind):
     calibration = Calibration(0.7, -0.4)
-    sample = Sample(examples.features, examples.labels, examples.weight)
-    plain = FAMILIES[kind].fit(sample, Fitting(FEATURE_NAMES, FAMILIES[kind].defaults, rounds=10, threads=1))
+    train = FitRows(examples.features, examples.labels, examples.weight)
+    plain = FAMILIES[kind].fit(train, Fitting(FEATURE_NAMES, FAMILIES[kind].defaults, rounds=10, threads=1))
     rows = examples.features[:1_000]
     folded = plain.calibrated(calibration)
     assert folded.predict(rows) == pytest.approx(calibration(plain.predict(rows)), abs=1e-6)

@@ -7,12 +7,12 @@ import pytest
 from msgspec.structs import replace
 
 from tests.conftest import QUICK
-from tests.unit.training.data.test_prepare import archive
+from tests.unit.training.data.test_preparation import archive
 from training.bundles.trainer import train_model
 from training.bundles.writer import write_bundle
 from training.data.examples import load_examples
 from training.data.feature_log import FeatureLog
-from training.data.prepare import Preparation, PrepareError, prepare
+from training.data.preparation import Preparation, PrepareError, prepare
 from training.data.sources import SourceError
 from training.modeling.settings import TrainingError, for_logged
 from training.simulation.clickstream import Simulation, simulate
@@ -104,7 +104,7 @@ def test_logged_vectors_give_the_examples_that_recomputing_gives(tmp_path, click
     found, summary = examples_of_log(tmp_path, clicks, logged.slice(0, 700), logged.slice(700), logged.slice(0, 0))
     assert keyed(found) == keyed(recomputed.take(recomputed.user % 2 == 0))
     assert found.names == NAMES
-    assert summary.logged == {"rows": len(logged), "found": len(logged)}
+    assert summary.logged == {"rows": len(logged), "matched": len(logged)}
 
 
 def test_the_vectors_are_used_as_they_are(tmp_path, clicks, logged):
@@ -150,7 +150,7 @@ def test_a_log_of_other_clicks_is_an_error(tmp_path, clicks, logged, name):
 def test_rows_of_clicks_that_were_not_read_are_counted(tmp_path, clicks, logged):
     users = logged.column("user_id").to_pylist()
     _, summary = examples_of_log(tmp_path, clicks, changed(logged, "user_id", ["nobody"] * 3 + users[3:]))
-    assert (summary.logged["absent"], summary.logged["found"]) == (3, len(logged) - 3)
+    assert (summary.logged["absent"], summary.logged["matched"]) == (3, len(logged) - 3)
 
 
 @pytest.mark.parametrize(

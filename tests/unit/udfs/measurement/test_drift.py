@@ -112,7 +112,7 @@ def test_the_design_effect_is_that_of_users_whose_rows_are_all_alike():
     assert known.shares == pytest.approx([0.1] * 10, abs=1e-3)
 
 
-def test_a_reference_of_thinned_rows_is_that_of_all_of_them():
+def test_a_reference_of_downsampled_rows_is_that_of_all_of_them():
     rng = np.random.default_rng(3)
     users = np.repeat(np.arange(3_000), 20)
     value = (np.repeat(rng.normal(size=3_000), 20) + rng.normal(size=len(users))).astype(np.float32)
@@ -125,11 +125,11 @@ def test_a_reference_of_thinned_rows_is_that_of_all_of_them():
         content = reference_distributions(["value"], value[rows, None], sampling, value[rows], sampling)
         return msgspec.json.decode(content, type=Reference).features["value"]
 
-    whole, thinned = reference(np.arange(len(users)), np.ones(len(users))), reference(kept, weight)
-    assert thinned.edges == pytest.approx(whole.edges, abs=0.05)
-    assert thinned.shares == pytest.approx(whole.shares, abs=0.01)
-    assert thinned.design_effect == pytest.approx(whole.design_effect, rel=0.1)
-    assert thinned.noise > whole.noise
+    whole, downsampled = reference(np.arange(len(users)), np.ones(len(users))), reference(kept, weight)
+    assert downsampled.edges == pytest.approx(whole.edges, abs=0.05)
+    assert downsampled.shares == pytest.approx(whole.shares, abs=0.01)
+    assert downsampled.design_effect == pytest.approx(whole.design_effect, rel=0.1)
+    assert downsampled.noise > whole.noise
 
 
 class Shop:

@@ -12,7 +12,7 @@ from training.bundles.writer import describe_model, write_bundle
 from udfs.features.catalog import FEATURE_NAMES, schema_hash
 from udfs.measurement.labels import CONVERTED
 from udfs.models.backends import Scorer
-from udfs.models.bundle import MODEL_FILE, BundleError, TrainingWindow, load_bundle
+from udfs.models.bundle import XGBOOST_FILE, BundleError, TrainingWindow, load_bundle
 
 NAMES = FEATURE_NAMES[:3]
 WINDOW = TrainingWindow(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))
@@ -30,12 +30,12 @@ MODEL = train(names=list(NAMES))
 
 
 def manifest_of(model: bytes):
-    return describe_model({MODEL_FILE: model}, NAMES, 64, CONVERTED, WINDOW, {"test_auc": 0.9}, version="v1")
+    return describe_model({XGBOOST_FILE: model}, NAMES, 64, CONVERTED, WINDOW, {"test_auc": 0.9}, version="v1")
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    write_bundle(tmp_path / "bundle", manifest_of(MODEL), {MODEL_FILE: MODEL})
+    write_bundle(tmp_path / "bundle", manifest_of(MODEL), {XGBOOST_FILE: MODEL})
     return tmp_path / "bundle"
 
 
@@ -60,32 +60,30 @@ def refusal(bundle: Path, history_length: int = 64) -> str:
 
 def test_a_bundle_comes_back_as_it_was_written(tmp_path):
     manifest = manifest_of(MODEL)
-    write_bundle(tmp_path / "models" / "bundle", manifest, {MODEL_FILE: MODEL})
+    write_bundle(tmp_path / "models" / "bundle", manifest, {XGBOOST_FILE: MODEL})
     loaded = load_bundle(tmp_path / "models" / "bundle", history_length=64)
     assert (loaded.manifest, loaded.model) == (manifest, MODEL)
 
 
 def test_a_model_without_a_version_is_named_by_the_end_of_its_data_and_its_hash():
-    manifest = describe_model({MODEL_FILE: MODEL}, NAMES, 64, CONVERTED, WINDOW, {})
+    manifest = describe_model({XGBOOST_FILE: MODEL}, NAMES, 64, CONVERTED, WINDOW, {})
     assert manifest.version == f"{WINDOW.end:%Y%m%dT%H%M%SZ}-{sha256(MODEL).hexdigest()[:8]}"
 
 
 def test_a_bundle_is_not_written_over(bundle):
     with pytest.raises(BundleError, match="exists already"):
-        write_bundle(bundle, manifest_of(MODEL), {MODEL_FILE: MODEL})
+        write_bundle(bundle, manifest_of(MODEL), {XGBOOST_FILE: MODEL})
     assert load_bundle(bundle, 64).model == MODEL
 
 
 def test_a_bundle_that_would_be_refused_leaves_nothing_behind(tmp_path):
     with pytest.raises(BundleError, match="sha256"):
-        write_bundle(tmp_path / "bundle", manifest_of(MODEL), {MODEL_FILE: train(max_depth=3)})
+        write_bundle(tmp_path / "bundle", manifest_of(MODEL), {XGBOOST_FILE: train(max_depth=3)})
     assert not list(tmp_path.iterdir())
 
 
 def test_a_directory_that_is_not_there_is_refused(tmp_path):
-    assert refusal(tmp_path / "bundle") == (
-        "bundle: want a bundle directory, there is none; `python -m training.train` makes one"
-    )
+    assert refusal(tmp_path / "bundle") == ("bundle: want a bundle directory, there is none; `intent train` makes one")
 
 
 def test_a_missing_manifest_is_refused(bundle):
@@ -107,7 +105,7 @@ def test_a_manifest_that_is_none_is_refused(bundle, content):
         ({"history_length": 0}, "not a valid manifest: Expected `int` >= 1 - at `$.history_length`"),
         ({"created_at": None}, "not a valid manifest: Expected `datetime`, got `null` - at `$.created_at`"),
         ({"features": []}, "not a valid manifest: Expected `array` of length >= 1 - at `$.features`"),
-        ({"features": ["nose"]}, "feature 'nose' is unknown: `python -m udfs.features` lists what there is"),
+        ({"features": ["nose"]}, "feature 'nose' is unknown: `intent features` lists what there is"),
         ({"features": [NAMES[0], NAMES[0]]}, f"feature '{NAMES[0]}' is named twice: name it once"),
         ({"files": {}}, "files must list one of model.ubj, model.txt, endpoint.json, got []"),
         ({"files": {"../model.ubj": "0" * 64}}, "files must be plain names in the bundle, got '../model.ubj'"),

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from tests.conftest import QUICK
 from training.bundles.trainer import TrainedModel, train_model
 from training.bundles.writer import write_bundle
-from training.modeling.base import Fitting, Sample
+from training.modeling.family import FitRows, Fitting
 from training.modeling.lightgbm_model import LightGBMFamily, LightGBMModel, exact_in_float32, float32_threshold
 from training.modeling.onnx_export import ExportError, certify, edge_rows, export
 from training.reporting.report import metrics_json, report_html
@@ -28,7 +28,7 @@ from training.simulation.examples import simulated_examples
 from udfs.features.catalog import FEATURE_NAMES, schema_hash
 from udfs.measurement.labels import CONVERTED
 from udfs.models.backends import OnnxScorer, Scorer, build_engine
-from udfs.models.bundle import LIGHTGBM_FILE, MODEL_FILE, Bundle, BundleError, WarmUp, check_scores, load_bundle
+from udfs.models.bundle import LIGHTGBM_FILE, XGBOOST_FILE, Bundle, BundleError, WarmUp, check_scores, load_bundle
 from udfs.models.lightgbm_text import check_text, load_text
 
 NAMES = FEATURE_NAMES[:3]
@@ -46,20 +46,20 @@ def trained(examples) -> TrainedModel:
     return train_model(examples, SETTINGS, version="v1")
 
 
-def hard_sample(seed: int = 1) -> Sample:
+def hard_rows(seed: int = 1) -> FitRows:
     """Values around 0, repeated ones, missing ones, and a feature that is never missing."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(2_000, 3)).astype(np.float32)
     features[:, 1] = np.round(features[:, 1])
     features[::7, 2] = np.nan
     odds = features[:, 0] + features[:, 1] + np.nan_to_num(features[:, 2], nan=1.0)
-    return Sample(features, odds + rng.normal(size=2_000) > 0, np.ones(2_000))
+    return FitRows(features, odds + rng.normal(size=2_000) > 0, np.ones(2_000))
 
 
 @cache
 def as_trained() -> lightgbm.Booster:
     """A model that splits beside 0, and where a value is missing."""
-    sample = hard_sample()
+    sample = hard_rows()
     data = lightgbm.Dataset(sample.features, sample.labels, feature_name=list(NAMES))
     return lightgbm.train({"objective": "binary", "num_leaves": 16, "num_threads": 1, "verbosity": -1}, data, 30)
 
@@ -93,7 +93,7 @@ def test_a_rounded_threshold_parts_all_float32_values_as_it_did(threshold, value
     st.integers(0, 2**32 - 1),
 )
 def test_a_model_with_rounded_thresholds_and_its_export_score_as_the_one_that_was_trained(rows, seed):
-    rows = np.concatenate([rows, edge_rows(hard_sample().features, rounded_model().splits(), seed)])
+    rows = np.concatenate([rows, edge_rows(hard_rows().features, rounded_model().splits(), seed)])
     expected = as_trained().predict(rows, num_threads=1)
     assert (rounded_model().predict(rows) == expected).all()
     assert np.abs(rounded_export().predict(rows) - expected).max() < 1e-6
@@ -114,7 +114,7 @@ def rounded_export() -> OnnxScorer:
 def test_the_certificate_refuses_an_export_of_thresholds_as_they_were_trained():
     trained = LightGBMModel(as_trained(), threads=1)
     with pytest.raises(ExportError):
-        certify(trained.predict, export(LIGHTGBM_FILE, trained.content(), 3), hard_sample().features, trained.splits())
+        certify(trained.predict, export(LIGHTGBM_FILE, trained.content(), 3), hard_rows().features, trained.splits())
 
 
 def test_a_lightgbm_model_is_trained_certified_reported_and_served(trained, examples, tmp_path):
@@ -227,7 +227,7 @@ def test_a_lightgbm_model_of_other_features_or_of_no_probability_is_refused(tmp_
 
 
 def test_a_bundle_has_one_model(tmp_path):
-    message = refusal(tmp_path, {LIGHTGBM_FILE: MODEL, MODEL_FILE: b"x"})
+    message = refusal(tmp_path, {LIGHTGBM_FILE: MODEL, XGBOOST_FILE: b"x"})
     assert (
         message
         == "manifest.json: files must list one of model.ubj, model.txt, endpoint.json, got ['model.txt', 'model.ubj']"
@@ -235,7 +235,7 @@ def test_a_bundle_has_one_model(tmp_path):
 
 
 def test_a_model_without_a_split_is_served(tmp_path):
-    nothing = Sample(np.zeros((50, 3), np.float32), np.arange(50) < 5, np.ones(50))
+    nothing = FitRows(np.zeros((50, 3), np.float32), np.arange(50) < 5, np.ones(50))
     model = LightGBMFamily().fit(nothing, Fitting(NAMES, LightGBMFamily.defaults, rounds=3, threads=1))
     bundle = load_bundle(bundle_of(tmp_path, {LIGHTGBM_FILE: model.content()}), 64)
     assert Scorer(bundle).predict(np.zeros((2, 3), np.float32)) == pytest.approx([0.1, 0.1])

@@ -18,7 +18,7 @@ from tests.support.bundles import NAMES, files_of, make_bundle
 from tools.stack.http_client import get_text
 from training import promote, remote_bundle
 from udfs.models.backends import Scorer
-from udfs.models.bundle import MODEL_FILE, WARM_UP_FILE, BundleError, load_bundle
+from udfs.models.bundle import WARM_UP_FILE, XGBOOST_FILE, BundleError, load_bundle
 from udfs.models.circuit_breaker import FAILURES
 from udfs.models.remote import (
     RETRIES_SAVED,
@@ -65,7 +65,7 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path) -> Iterator[Server]:
-    (tmp_path / "model.ubj").write_bytes(files_of(1)[MODEL_FILE])
+    (tmp_path / "model.ubj").write_bytes(files_of(1)[XGBOOST_FILE])
     running = Server(tmp_path / "model.ubj")
     yield running
     running.stop()
@@ -179,8 +179,8 @@ def promoted(registry: str) -> None:
 
 def test_the_last_local_champion_stands_in_while_a_remote_one_fails(registry, server):
     promoted(registry)
-    follower = follow(serving_registry(registry, 64, Options(), poll_s=60))
-    serving = follower.current
+    poller = follow(serving_registry(registry, 64, Options(), poll_s=60))
+    serving = poller.current
     answered = score(serving)
     assert set(answered.version) == {"remote"}
     server.stop()
@@ -189,25 +189,25 @@ def test_the_last_local_champion_stands_in_while_a_remote_one_fails(registry, se
         assert set(found.version) == {"local"}
         assert found.score.tobytes() == answered.score.tobytes()  # it is the same model
         assert serving.fallbacks == batch * len(ROWS)
-    follower.stop()
+    poller.stop()
 
 
 def test_a_job_starts_while_its_remote_model_is_down(registry, server):
     promoted(registry)
     server.stop()
-    follower = follow(serving_registry(registry, 64, Options(), poll_s=60))
-    assert set(score(follower.current).version) == {"local"}
-    follower.stop()
+    poller = follow(serving_registry(registry, 64, Options(), poll_s=60))
+    assert set(score(poller.current).version) == {"local"}
+    poller.stop()
 
 
 def test_a_remote_model_that_is_down_is_not_taken_over(registry, server):
     assert run(registry, "start", "local", "--champion", "--why", "first") == 0
-    follower = follow(serving_registry(registry, 64, Options(), poll_s=60))
+    poller = follow(serving_registry(registry, 64, Options(), poll_s=60))
     assert run(registry, "start", "remote", "--at-most", "1", "--share", "1", "--force", "--why", "larger") == 0
     server.stop()
-    follower.look_once()
-    assert (follower.number, follower.refused) == (1, 1)
-    follower.stop()
+    poller.poll_once()
+    assert (poller.number, poller.refused) == (1, 1)
+    poller.stop()
 
 
 def test_a_remote_model_can_not_be_the_first_champion(registry, capsys):

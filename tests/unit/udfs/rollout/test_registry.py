@@ -14,7 +14,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from tests.support.bundles import files_of, make_bundle
 from training.rollout.ledger import LostRace, append, next_entry, upload_bundle
 from udfs.models.backends import Scorer
-from udfs.models.bundle import EXPORT_FILE, MODEL_FILE, BundleError, check_scores, load_bundle
+from udfs.models.bundle import EXPORT_FILE, XGBOOST_FILE, BundleError, check_scores, load_bundle
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Registry, RegistryError, seal, unseal
 
@@ -294,7 +294,7 @@ def damage(bundle: Path, **manifest) -> None:
 
 
 def truncate(bundle: Path) -> None:
-    path = bundle / MODEL_FILE
+    path = bundle / XGBOOST_FILE
     path.write_bytes(path.read_bytes()[:-50])
 
 

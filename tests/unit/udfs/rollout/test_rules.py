@@ -107,7 +107,7 @@ def test_a_rule_without_rows_has_no_answers():
     ("condition", "message"),
     [
         ("cart", "want FEATURE OPERATOR VALUE, for example cart_adds_30m >= 1"),
-        ("carts >= 1", "no feature is named carts: `python -m udfs.features` lists them"),
+        ("carts >= 1", "no feature is named carts: `intent features` lists them"),
         ("value >= much", "want a number, got much"),
         ("value >= nan", "want a number, got nan"),
         ("value in 1", "in wants a list such as [1, 2], got 1"),

@@ -20,7 +20,7 @@ from udfs.rollout.registry import Registry
 from udfs.rollout.rules import Rule
 from udfs.serving.bootstrap import Serving, follow, serving_registry
 from udfs.serving.deployment import Deployment, Options, load_model
-from udfs.serving.poller import Follower
+from udfs.serving.poller import RegistryPoller
 from udfs.serving.shadows import Shadows
 
 OPTIONS = Options(engine="native")
@@ -149,13 +149,13 @@ def test_what_cannot_be_built_is_refused_and_the_old_one_goes_on():
         return wanted.upper()
 
     wanted = [(1, "good")]
-    follower = Follower(lambda: wanted[0], build, "GOOD", 1, interval_s=60)
+    poller = RegistryPoller(lambda: wanted[0], build, "GOOD", 1, interval_s=60)
     wanted[0] = (2, "bad")
-    follower.look_once()
-    assert (follower.current, follower.number, follower.refused) == ("GOOD", 1, 1)
+    poller.poll_once()
+    assert (poller.current, poller.number, poller.refused) == ("GOOD", 1, 1)
     wanted[0] = (3, "better")
-    follower.look_once()
-    assert (follower.current, follower.number, follower.refused) == ("BETTER", 3, 1)
+    poller.poll_once()
+    assert (poller.current, poller.number, poller.refused) == ("BETTER", 3, 1)
 
 
 @pytest.fixture
@@ -175,32 +175,32 @@ def enter(registry: Registry, number: int, rollout: Rollout) -> None:
 def test_a_worker_follows_the_registry_and_starts_with_what_is_newest(registry):
     serving = serving_registry(registry.uri, 64, OPTIONS, poll_s=60)
     enter(registry, 2, start(first("v1"), "v2", 0.5, 0.5))
-    follower = follow(serving)
-    assert follower.number == 2
-    assert follower.current.rollout.versions == ("v1", "v2")
+    poller = follow(serving)
+    assert poller.number == 2
+    assert poller.current.rollout.versions == ("v1", "v2")
     enter(registry, 3, first("v3"))
-    follower.look_once()
-    assert follower.current.rollout.versions == ("v3",)
-    follower.stop()
+    poller.poll_once()
+    assert poller.current.rollout.versions == ("v3",)
+    poller.stop()
 
 
 def test_a_worker_serves_what_it_was_sent_with_when_the_registry_is_gone(registry, tmp_path):
     serving = serving_registry(registry.uri, 64, OPTIONS, poll_s=60)
     (tmp_path / "registry").rename(tmp_path / "elsewhere")
-    follower = follow(serving)
-    assert (follower.number, follower.refused) == (1, 1)
-    assert follower.current.rollout.versions == ("v1",)
-    follower.stop()
+    poller = follow(serving)
+    assert (poller.number, poller.refused) == (1, 1)
+    assert poller.current.rollout.versions == ("v1",)
+    poller.stop()
 
 
 def test_a_bundle_that_was_changed_after_it_was_staged_is_refused(registry, tmp_path):
-    follower = follow(serving_registry(registry.uri, 64, OPTIONS, poll_s=60))
+    poller = follow(serving_registry(registry.uri, 64, OPTIONS, poll_s=60))
     path = tmp_path / "registry" / "bundles" / "v2" / "model.ubj"
     path.write_bytes(path.read_bytes()[:-10])
     enter(registry, 2, add_shadow(first("v1"), "v2"))
-    follower.look_once()
-    assert (follower.number, follower.refused) == (1, 1)
-    follower.stop()
+    poller.poll_once()
+    assert (poller.number, poller.refused) == (1, 1)
+    poller.stop()
 
 
 def test_serving_can_be_pickled(bundles):

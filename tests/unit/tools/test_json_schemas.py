@@ -11,7 +11,7 @@ from jobs.common.settings import Arm
 from jobs.ops.peek.formatting import COLUMNS, USER_ROLES
 from tests.support.contracts import ROLES, WRITTEN, broken, contract
 from tests.support.sample_records import SAMPLES, sample, sample_fields
-from tools.contracts import CONTRACTS, contract_text
+from tools.json_schemas import CONTRACTS, contract_text
 from udfs.contracts.outputs import ARMS, RECORDS, ModelQuality, Session, to_json
 from udfs.contracts.rejects import Reason
 from udfs.measurement.kpis import COUNTED
@@ -34,7 +34,7 @@ def test_each_topic_has_a_contract_and_nothing_else_has():
 @pytest.mark.parametrize("role", ROLES)
 def test_a_contract_is_that_of_the_struct(role):
     published = (CONTRACTS / f"{role}.schema.json").read_text()
-    assert published == contract_text(role), "run `python -m tools.contracts`"
+    assert published == contract_text(role), "run `python -m tools.json_schemas`"
 
 
 @pytest.mark.parametrize("role", ROLES)

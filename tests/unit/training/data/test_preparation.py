@@ -12,7 +12,7 @@ import pytest
 
 from training.data.archive import Arrived, find_parts, newest_arrival_ms, read_part
 from training.data.examples import load_examples, save_examples
-from training.data.prepare import EVENT_ROWS, UPDATE_ROWS, Preparation, PrepareError, build_bucket, prepare
+from training.data.preparation import EVENT_ROWS, UPDATE_ROWS, Preparation, PrepareError, build_bucket, prepare
 from training.data.sources import SourceError
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples

@@ -7,7 +7,7 @@ from udfs.flink.decode import DecodeClicks, DecodeProfiles
 
 
 def register_decoders(tables: TableEnvironment, settings: Settings) -> None:
-    """Make `decode_clicks` and `decode_profiles` known, with the bounds that the settings give."""
+    """Register `decode_clicks` and `decode_profiles`, with the limits in the settings."""
     functions = {
         "decode_clicks": DecodeClicks(click_limits(settings)),
         "decode_profiles": DecodeProfiles(settings.decode.max_record_bytes),

@@ -1,7 +1,7 @@
-"""From raw records to examples on disk, for data larger than memory: two passes by all cores.
+"""Preparation of examples on disk from raw records, for data larger than memory, in two passes on all cores.
 
 1. Scatter: each worker reads parts of the data, decodes the records as the job does, and writes the events by bucket, a
-   hash of the user: so all of a user is in one bucket.
+   hash of the user: so all events of a user are in one bucket.
 2. Build: each worker takes a bucket into memory, orders it by arrival, labels it and computes the features, or takes
    them from an archived feature_log.
 """
@@ -50,22 +50,22 @@ UPDATE_ROWS = pa.schema(
 
 
 class PrepareError(ValueError):
-    """Data that no examples can be made from. The message is one line and says what to do."""
+    """Data that no examples can be made from. The message is one line with a remedy."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How to make examples. Raises ValueError when a value is out of range."""
+    """The settings of the preparation. Raises ValueError when a value is out of range."""
 
     label: Label
     features: Sequence[str] = FEATURE_NAMES
     history_length: int = 64
-    limits: ClickLimits = ClickLimits()  # for records of which the arrival is known
+    limits: ClickLimits = ClickLimits()  # for records with a known arrival time
     workers: int = 2
     bucket_events: int = BUCKET_EVENTS
-    log: FeatureLog | None = None  # where the features are taken from, instead of being computed
+    log: FeatureLog | None = None  # source of the features; None: they are computed
     arrived: Arrived | None = None  # the clicks of an archive to read; profiles are read from their beginning
-    rows_from_ms: int = 0  # earlier events are no examples, but history of later ones
+    rows_from_ms: int = 0  # earlier events are history only
 
     def __post_init__(self):
         for name in ("workers", "bucket_events", "history_length"):
@@ -73,7 +73,7 @@ class Preparation:
                 raise ValueError(f"{name} is {getattr(self, name)}: want at least 1")
 
 
-#: Told of progress: what is done, how many of how many parts, events so far.
+#: Called with the name of the step, the parts done, the parts in total, and the events so far.
 Progress = Callable[[str, int, int, int], None]
 
 
@@ -85,14 +85,14 @@ def prepare(
     mapping: ClickMapping | None = None,
     progress: Progress = lambda *_: None,
 ) -> tuple[list[Path], Summary]:
-    """Make examples of recorded clicks; returns the directories that `load_examples` takes.
+    """Make examples of recorded clicks. Returns directories for `load_examples`, and counts of the data.
 
     Raises SourceError for data that can't be read, PrepareError for data without a usable event.
     """
     arrived, log = preparation.arrived, preparation.log
-    known_by_then = None if arrived is None else arrived._replace(first_ms=0)
+    profiles_arrived = None if arrived is None else arrived._replace(first_ms=0)
     parts = find_parts(clicks, mapping, arrived)
-    profile_parts = [] if profiles is None else find_parts(profiles, arrived=known_by_then)
+    profile_parts = [] if profiles is None else find_parts(profiles, arrived=profiles_arrived)
     log_parts = [] if log is None else _log_parts(log, parts)
     spill = out / "spill"
     spill.mkdir(parents=True)
@@ -103,8 +103,8 @@ def prepare(
         tasks = [partial(_scatter, part, n, buckets, spill, preparation.limits) for n, part in enumerate(parts)]
         tasks += [partial(_scatter_profiles, part, n, buckets, spill) for n, part in enumerate(profile_parts)]
         tasks += [partial(_scatter_log, part, n, buckets, spill, log) for n, part in enumerate(log_parts)]
-        for done, found in enumerate(_run_all(pool, tasks), 1):
-            summary += found
+        for done, part_summary in enumerate(_run_all(pool, tasks), 1):
+            summary += part_summary
             progress("read", done, len(tasks), summary.read)
         if not summary.accepted:
             raise PrepareError(f"{clicks}: no click accepted of {summary.read} records: {in_words(summary.rejected)}")
@@ -114,11 +114,11 @@ def prepare(
                 f"{in_words(summary.other_schemas)}"
             )
         tasks = [partial(_build, n, spill, out, preparation, summary.data_end_ms) for n in range(buckets)]
-        for done, found in enumerate(_run_all(pool, tasks), 1):
-            summary += found
+        for done, part_summary in enumerate(_run_all(pool, tasks), 1):
+            summary += part_summary
             progress("computed", done, buckets, summary.examples)
     shutil.rmtree(spill)
-    if log is not None and not summary.logged["found"]:
+    if log is not None and not summary.logged["matched"]:
         raise PrepareError(
             f"{log.path}: none of its {summary.logged['rows']} rows is of a click in {clicks}, by user, time, partition"
             " and offset: give the clicks that the logging job read"
@@ -133,7 +133,7 @@ def prepare(
 
 
 def _run_all(pool: ProcessPoolExecutor, tasks: list[Callable]) -> Iterator:
-    """Results in order of the tasks; the first error ends it."""
+    """Run tasks and yield their results in order; the first error cancels the remaining ones."""
     futures = [pool.submit(task) for task in tasks]
     try:
         for future in futures:
@@ -144,7 +144,7 @@ def _run_all(pool: ProcessPoolExecutor, tasks: list[Callable]) -> Iterator:
 
 
 def _estimated_events(parts: list[Part]) -> int:
-    """Enough to size buckets by: a compressed click takes some 20 bytes or more."""
+    """An estimate to size buckets by: a compressed click takes at least about 20 bytes."""
     return sum(path.stat().st_size for path in {part.path for part in parts}) // 20
 
 
@@ -153,7 +153,7 @@ def _bucket_directory(out: Path, bucket: int) -> Path:
 
 
 def _scatter(part: Part, number: int, buckets: int, spill: Path, limits: ClickLimits) -> Summary:
-    """Decode a part into files of one Arrow batch a bucket."""
+    """Decode a part into files with one Arrow batch per bucket."""
     summary = Summary()
     known = part.is_archive
     decoder = ClickDecoder(limits if known else ANY_TIME)
@@ -193,9 +193,9 @@ def _log_parts(log: FeatureLog, parts: list[Part]) -> list[Part]:
 def _scatter_log(part: Part, number: int, buckets: int, spill: Path, log: FeatureLog) -> Summary:
     summary = Summary()
     with Spill(spill / f"log-{number:06d}", buckets, LOG_ROWS) as files:
-        for batch, others in read_log_part(part, log):
+        for batch, other_schemas in read_log_part(part, log):
             summary.logged["rows"] += batch.num_rows
-            summary.other_schemas += others
+            summary.other_schemas += other_schemas
             if batch.num_rows:
                 files.add(batch.column("user_id").to_pylist(), *batch.columns[1:])
     return summary
@@ -229,7 +229,7 @@ def _build(bucket: int, spill: Path, out: Path, preparation: Preparation, data_e
 def build_bucket(
     events: pa.Table, updates: pa.Table, preparation: Preparation, data_end_ms: int, log: pa.Table | None = None
 ) -> tuple[Examples, Summary]:
-    """The examples of a bucket's events, profile updates and rows of the feature log, given in any order."""
+    """Make examples of a bucket's events, profile updates and rows of the feature log, given in any order."""
     clicks, partition, offset, duplicates = _in_order_of_arrival(events)
     data = arrange(clicks, _profile_updates(updates), preparation.history_length)
     label, counts = preparation.label, Counter()
@@ -252,10 +252,10 @@ def build_bucket(
 
 
 def _in_order_of_arrival(events: pa.Table) -> tuple[Clicks, np.ndarray, np.ndarray, int]:
-    """The clicks, their partitions and offsets, and how many records were dropped as read twice.
+    """Order the clicks; returns them, their partitions and offsets, and the number of duplicates dropped.
 
-    A partition keeps order by offset. A user is in one partition, until their number changes; then the partition where
-    the user was seen first comes first.
+    A partition keeps order by offset. A user is in one partition unless the number of partitions changes; then the
+    partition where the user appeared first comes first.
     """
     codes = pc.dictionary_encode(events.column("user_id")).combine_chunks()
     codes = codes if isinstance(codes, pa.DictionaryArray) else pc.dictionary_encode(pa.array([], pa.string()))
@@ -274,10 +274,10 @@ def _in_order_of_arrival(events: pa.Table) -> tuple[Clicks, np.ndarray, np.ndarr
     user, arrival, partition, offset, records = (
         column[order] for column in (user, arrival, partition, offset, records)
     )
-    again = np.zeros(len(user), bool)
-    again[1:] = (np.diff(user) == 0) & (np.diff(partition) == 0) & (np.diff(offset) == 0)
+    is_duplicate = np.zeros(len(user), bool)
+    is_duplicate[1:] = (np.diff(user) == 0) & (np.diff(partition) == 0) & (np.diff(offset) == 0)
     user, arrival, partition, offset, records = (
-        column[~again] for column in (user, arrival, partition, offset, records)
+        column[~is_duplicate] for column in (user, arrival, partition, offset, records)
     )
     if len(arrival) and arrival.min() == UNKNOWN_MS:
         arrival = largest_so_far(user, records["time_ms"])
@@ -286,7 +286,7 @@ def _in_order_of_arrival(events: pa.Table) -> tuple[Clicks, np.ndarray, np.ndarr
         Clicks(user_ids, user, records, arrival, np.arange(len(user)), Counter()),
         partition,
         offset,
-        int(again.sum()),
+        int(is_duplicate.sum()),
     )
 
 

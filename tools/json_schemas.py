@@ -1,6 +1,6 @@
 """The contracts of the topics: a JSON Schema of each topic's values, made from the struct that declares its records.
 
-python -m tools.contracts        # writes docs/contracts
+python -m tools.json_schemas     # writes docs/contracts
 """
 
 import json
@@ -46,11 +46,11 @@ def contract_text(role: str) -> str:
 
 
 def _inlined(schema: JsonSchema, definitions: dict[str, JsonSchema]) -> JsonSchema:
-    """A schema of msgspec's without references, and with a list of types instead of `anyOf` where null is allowed."""
+    """Inline the references of a schema of msgspec's, and replace `anyOf` with null by a list of types."""
     if "$ref" in schema:
         return _closed_object(definitions[schema["$ref"].rpartition("/")[2]]["properties"], definitions)
     if "anyOf" in schema:
-        (value,) = (one for one in schema["anyOf"] if one != {"type": "null"})
+        (value,) = (option for option in schema["anyOf"] if option != {"type": "null"})
         return _nullable(_inlined(value, definitions))
     first = {name: schema[name] for name in ("type", "description") if name in schema}
     items = {"items": _inlined(schema["items"], definitions)} if "items" in schema else {}
@@ -58,7 +58,7 @@ def _inlined(schema: JsonSchema, definitions: dict[str, JsonSchema]) -> JsonSche
 
 
 def _closed_object(properties: dict[str, JsonSchema], definitions: dict[str, JsonSchema]) -> JsonSchema:
-    """The jobs write all fields of a record, also those that have a default, and no others."""
+    """A schema that requires all fields and allows no others: the jobs also write fields that have a default."""
     return {
         "type": "object",
         "additionalProperties": False,

@@ -1,4 +1,4 @@
-"""Throughput of the jobs that measure, each alone, and of the score job while all of them run."""
+"""Throughput of the SQL jobs, each alone, and of the score job while all of them run: the part `measuring`."""
 
 import time
 from collections.abc import Callable
@@ -23,11 +23,11 @@ TIMEOUT_S = 300
 
 
 def measure(context: BenchContext) -> dict[str, int]:
-    """Records a second: `beside`, the clicks that the score job scores while all of them run, and what each reads by
-    its name when it runs alone, from the beginning of what the score job has written by then.
+    """Records per second: `beside`, those that the score job scores while all jobs run, and by name those that each job
+    reads when it runs alone.
 
-    All jobs wait while the clicks are sent: jobs that are submitted beside one at full load would take minutes to
-    start. Each has parallelism 1.
+    A job alone reads the output of the score job from the beginning. All jobs wait while the clicks are sent: jobs
+    submitted beside one at full load would take minutes to start. Each has parallelism 1.
     """
     stack = context.cluster()
     common = [*fresh_run("measuring"), f"feature_log.user_share={USER_SHARE}", "job.parallelism=1"]
@@ -55,7 +55,7 @@ def measure(context: BenchContext) -> dict[str, int]:
 
 
 def rows(figures: dict) -> list[tuple[str, str]]:
-    """The rows of a table: what, and its figure."""
+    """The rows of a table: measurement and result."""
     alone = [(f"{name}, alone", f"{rate:,} records/s") for name, rate in figures.items() if name != "beside"]
     return [*alone, ("score_clicks beside all of them", f"{figures['beside']:,} events/s")]
 
@@ -67,7 +67,7 @@ def _wait_for_scores(context: BenchContext, job: str, count: int) -> None:
 
 
 def _multiply(bootstrap_servers: str, topic: str) -> None:
-    """Send the sessions that there are again, as those of other users: too few end in a minute to measure a rate by."""
+    """Send copies of the sessions as those of other users: too few end in a minute to measure a rate by."""
     step(f"Sending about {SESSIONS:,} sessions")
     sessions = [msgspec.json.decode(value) for value in read_topic({"bootstrap.servers": bootstrap_servers}, topic)]
     copies = -(-SESSIONS // max(len(sessions), 1))
@@ -77,7 +77,7 @@ def _multiply(bootstrap_servers: str, topic: str) -> None:
 
 
 def _rate(count: Callable[[], int]) -> int:
-    """By how much a count grows a second, until it has stopped growing or SECONDS have passed."""
+    """The growth of a count per second, until it stops growing or SECONDS have passed."""
     marks = [(time.monotonic(), count())]
     while marks[-1][0] < marks[0][0] + SECONDS:
         time.sleep(POLL_SECONDS)

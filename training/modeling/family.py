@@ -1,0 +1,99 @@
+"""The interfaces of model families and fitted models.
+
+`ModelFamily.fit` takes rows with weights and, optionally, other rows for early stopping. Equal arguments give equal
+models.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import optuna
+import pandas as pd
+
+from training.modeling.calibration import Calibration
+
+#: Parameters of this project, which the libraries do not know.
+_OWN_PARAMETERS = ("min_child_share", "teacher_share")
+
+
+@dataclass(frozen=True)
+class FitRows:
+    """n rows to fit: features float32[n, k] with NaN for missing, labels bool[n], weight float[n]."""
+
+    features: np.ndarray
+    labels: np.ndarray
+    weight: np.ndarray
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """The arguments of a fit other than the rows. `monotone` has 1 (up), -1 (down) or 0 per feature."""
+
+    names: Sequence[str]
+    parameters: Mapping[str, float]
+    rounds: int = 400  # maximum number of boosting rounds
+    patience: int = 40  # rounds without gain before early stopping
+    monotone: Sequence[int] = ()
+    seed: int = 1
+    threads: int = 2
+
+
+class FittedModel(Protocol):
+    """A fitted model."""
+
+    rounds: int
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Probabilities float64[n]."""
+
+
+class ServedModel(FittedModel, Protocol):
+    """A fitted model that a bundle can contain."""
+
+    file: str  # its file name in the bundle, one of MODEL_FILES
+    names: tuple[str, ...]  # of its k features
+
+    def contributions(self, features: np.ndarray) -> np.ndarray:
+        """Contributions of the features to the logit, float[n, k + 1], the base last (udfs/models/attributions.py)."""
+
+    def calibrated(self, calibration: Calibration) -> "ServedModel":
+        """Return a model whose own probabilities are calibrated, so that serving needs no calibration step."""
+
+    def content(self) -> bytes:
+        """The content of the model's file."""
+
+    def splits(self) -> list[np.ndarray]:
+        """The distinct split values of each feature, float32."""
+
+
+class ModelFamily(Protocol):
+    """A kind of model, such as XGBoost."""
+
+    name: str
+    boosts: bool  # fits in rounds, whose number early stopping chooses
+    defaults: Mapping[str, float]
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, float]:
+        """Suggest parameters for a trial, within the bounds of the search."""
+
+    def fit(self, train: FitRows, fitting: Fitting, eval_rows: FitRows | None = None) -> FittedModel:
+        """Fit a model; with `eval_rows`, stop early by the loss on them."""
+
+
+def information(train: FitRows) -> float:
+    """The sum of w p (1 - p). The minimum of a leaf is a share of it, so that it suits data of any size."""
+    rate = np.average(train.labels, weights=train.weight)
+    return float(train.weight.sum() * rate * (1 - rate))
+
+
+def library_parameters(parameters: Mapping[str, float]) -> dict[str, float]:
+    """The parameters that the library knows."""
+    return {name: value for name, value in parameters.items() if name not in _OWN_PARAMETERS}
+
+
+def split_values(nodes: pd.DataFrame, feature: str, split: str, names: Sequence[str]) -> list[np.ndarray]:
+    """The split values of each feature, as in `ServedModel.splits`, from a table of nodes with the columns named."""
+    by_feature = dict(list(nodes.groupby(feature)[split]))
+    return [np.unique(by_feature.get(name, ())).astype(np.float32) for name in names]
