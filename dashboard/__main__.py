@@ -40,6 +40,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, number))
+            listener.listen()  # so that whoever opens the address as soon as it is printed waits for the page
         except OSError:
             listener.close()
             if number == 0:

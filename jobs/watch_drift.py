@@ -27,7 +27,7 @@ from udfs.flink.drift import CountCells, FindCells, JudgeDrift
 from udfs.kafka.errors import KafkaClientError
 from udfs.measurement.drift import REFERENCE_FILE, Thresholds
 from udfs.models.bundle import BundleError, read_listed_file, read_manifest
-from udfs.rollout.references import References, decode_reference
+from udfs.rollout.drift_references import References, decode_reference
 from udfs.rollout.registry import Registry, RegistryError
 
 # The JSON of a DriftWindow: its features are an array of rows, which Python can't hand to SQL.

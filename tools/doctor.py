@@ -84,7 +84,7 @@ def check_workers() -> Iterator[Finding]:
         return
     answer = output_of([str(python), "-c", SHARED_MEMORY, str(PROJECT)])
     if answer is None:
-        yield Finding("shared memory", "not looked at: conf/local.yaml could not be read", unknown=True)
+        yield Finding("shared memory", "not checked: conf/local.yaml could not be read", unknown=True)
         return
     needed, _, directory = answer.partition(" ")
     yield check_shared_memory(Path(directory), SLOTS * int(needed))
@@ -95,7 +95,7 @@ def check_shared_memory(directory: Path, needed_bytes: int) -> Finding:
     needed = f"{mebibytes(needed_bytes)} MiB needed"
     if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
         remedy = "mount a file system in memory there, or name another directory in workers.memory_dir"
-        return Finding("shared memory", f"{directory} is no directory that can be written to; {needed}", remedy)
+        return Finding("shared memory", f"{directory} is not a writable directory; {needed}", remedy)
     free_bytes = shutil.disk_usage(directory).free
     remedy = "" if free_bytes >= needed_bytes else MORE_SHARED_MEMORY
     return Finding("shared memory", f"{free_bytes >> 20} MiB free in {directory}, {needed}", remedy)

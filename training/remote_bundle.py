@@ -17,7 +17,7 @@ import click
 import msgspec
 import numpy as np
 
-from training.bundles.reference import warm_up_rows
+from training.bundles.drift_reference import warm_up_rows
 from training.bundles.writer import describe_model, write_bundle
 from udfs.config.command_line import EXIT_USAGE, PATH, Command, run
 from udfs.models.bundle import ENDPOINT_FILE, WARM_UP_FILE, BundleError, load_bundle

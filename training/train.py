@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from training.bundles.trainer import TrainedModel, train_model
 from training.bundles.writer import check_version, refuse_existing, write_bundle
-from training.data.examples import Examples, load_examples, share_that_fits
+from training.data.downsampling import share_that_fits
+from training.data.examples import Examples, load_examples
 from training.data.feature_log import FeatureLog
 from training.data.mapping import load_mapping
 from training.data.preparation import Preparation, prepare

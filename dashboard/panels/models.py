@@ -24,7 +24,7 @@ METRICS = ("test_roc_auc", "test_average_precision", "test_log_loss")
 
 
 class PublishedDistribution(msgspec.Struct):
-    """The distribution of a feature or score at training; training/bundles/reference.py defines the bins."""
+    """The distribution of a feature or score at training; training/bundles/drift_reference.py defines the bins."""
 
     edges: list[float]
     shares: list[float]

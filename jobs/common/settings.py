@@ -234,7 +234,9 @@ def archive_settings(settings: Settings) -> Settings:
     """The settings for jobs.archive_clicks: its own name, group, parallelism and interval. Raises ConfigError."""
     archive = settings.archive
     if not re.match(r"[a-z0-9+.-]+:/", archive.dir or ""):
-        raise ConfigError(f"key archive.dir: want a URI such as s3://bucket/archive or file:///data, got {archive.dir}")
+        raise ConfigError(
+            f"key archive.dir: expected a URI such as s3://bucket/archive or file:///data, got {archive.dir}"
+        )
     named = _named(settings, archive)
     return replace(named, checkpoints=replace(settings.checkpoints, interval=archive.interval))
 
@@ -253,19 +255,19 @@ def drift_settings(settings: Settings) -> Settings:
     """The settings for jobs.watch_drift. Raises ConfigError."""
     drift = settings.drift
     if settings.feature_log.user_share == 0:
-        raise ConfigError("key feature_log.user_share: is 0: drift is watched in the feature log, so want more")
+        raise ConfigError("key feature_log.user_share: must be above 0 (got 0): drift is measured on the feature log")
     slide_ms = duration_ms(drift.slide)
     if slide_ms == 0 or slide_ms % COUNTED_MS:
-        raise ConfigError(f"key drift.slide: want a multiple of {COUNTED_MS // 1000} s, got {drift.slide}")
+        raise ConfigError(f"key drift.slide: must be a positive multiple of {COUNTED_MS // 1000} s (got {drift.slide})")
     if duration_ms(drift.window) == 0 or duration_ms(drift.window) % slide_ms:
-        raise ConfigError(f"key drift.window: want a multiple of drift.slide ({drift.slide}), got {drift.window}")
+        raise ConfigError(
+            f"key drift.window: must be a positive multiple of drift.slide, {drift.slide} (got {drift.window})"
+        )
     if drift.alarm < drift.watch:
-        raise ConfigError(f"key drift.alarm: want at least drift.watch ({drift.watch}), got {drift.alarm}")
+        raise ConfigError(f"key drift.alarm: must be at least drift.watch, {drift.watch} (got {drift.alarm})")
     unknown = [name for name in drift.unwatched if name not in FEATURE_NAMES]
     if unknown:
-        raise ConfigError(
-            f"key drift.unwatched: {unknown[0]} is no feature: `python -m udfs.features` lists what there is"
-        )
+        raise ConfigError(f"key drift.unwatched: unknown feature {unknown[0]}; `intent features` lists all features")
     return _in_event_time(_named(settings, drift))
 
 
@@ -330,7 +332,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: want sections such as kafka: and state:, got {type(content).__name__}")
+        raise ConfigError(f"{path}: expected sections such as kafka: and state:, got {type(content).__name__}")
     base = content.pop("extends", None)
     if base is None:
         return content
@@ -362,7 +364,7 @@ def _environment_key(name: str) -> tuple[str, ...]:
 
 def _override(merged: dict, key: tuple[str, ...], value: Any, origin: str) -> None:
     if len(key) != 2 or not all(key):
-        raise ConfigError(f"{origin}: want section.key, for example state.ttl")
+        raise ConfigError(f"{origin}: expected section.key, for example state.ttl")
     section = merged.setdefault(key[0], {})
     if not isinstance(section, dict):
         raise ConfigError(f"{origin}: {key[0]} is not a section")
@@ -397,7 +399,7 @@ def _check_together(settings: Settings, path: Path) -> None:
             raise ConfigError(f"{path}: key {key}: must be more than 0")
     workers = settings.workers
     if not workers.memory_dir.startswith("/"):
-        raise ConfigError(f"{path}: key workers.memory_dir: want an absolute path, got {workers.memory_dir!r}")
+        raise ConfigError(f"{path}: key workers.memory_dir: expected an absolute path, got {workers.memory_dir!r}")
     worker_bytes = 2 * workers.batch_bytes + _cached_bytes(settings)
     if worker_bytes > LARGEST_MEMORY_BYTES:
         raise ConfigError(
@@ -409,7 +411,7 @@ def _check_together(settings: Settings, path: Path) -> None:
         raise ConfigError(f"{path}: key experiments.treatment: {experiments.treatment} is also experiments.baseline")
     for arm in (experiments.treatment, experiments.baseline):
         if experiments.shares is not None and arm not in experiments.shares:
-            raise ConfigError(f"{path}: key experiments.shares: {arm} is missing; want a share of users for both arms")
+            raise ConfigError(f"{path}: key experiments.shares: {arm} is missing; set a user share for both arms")
     if settings.delivery.guarantee == "exactly-once":
         open_ms = duration_ms(settings.checkpoints.interval) + duration_ms(settings.checkpoints.timeout)
         if duration_ms(settings.delivery.transaction_timeout) <= open_ms:

@@ -20,7 +20,8 @@ from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
 from udfs.models.backends import Scorer
 from udfs.models.bundle import load_bundle
-from udfs.rollout.plan import Rollout, arms, assign
+from udfs.rollout.assignment import arms, assign
+from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Registry
 
 pytestmark = pytest.mark.e2e

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import xgboost
 
-from training.bundles.reference import warm_up_rows
+from training.bundles.drift_reference import warm_up_rows
 from training.bundles.writer import describe_model, write_bundle
 from training.modeling.onnx_export import LIMIT, export
 from udfs.features.catalog import FEATURE_NAMES

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from training.bundles.drift_reference import Sampling, reference_distributions, warm_up_rows
 from training.bundles.provenance import git_commit, library_versions, window_of
-from training.bundles.reference import Sampling, reference_distributions, warm_up_rows
 from training.bundles.writer import describe_model
 from training.data.examples import Examples
 from training.data.split import checked, split_at, split_by_time, split_by_user, user_folds

@@ -88,13 +88,13 @@ def write_bundle(directory: Path, manifest: Manifest, files: Mapping[str, bytes]
 def check_version(version: str | None) -> None:
     """Raises BundleError when a manifest can't have this version; None is chosen later and always fits."""
     if version is not None and not VERSION.fullmatch(version):
-        raise BundleError(f"version is {version!r}: want 1 to 64 letters, digits, dots, underscores or hyphens")
+        raise BundleError(f"version must be 1 to 64 letters, digits, dots, underscores or hyphens (got {version!r})")
 
 
 def refuse_existing(directory: Path) -> None:
     """Raises BundleError when there is something at `directory`: a bundle is never written over."""
     if os.path.lexists(directory):
-        raise BundleError(f"{directory}: exists already, a bundle is never written over: name another directory")
+        raise BundleError(f"{directory}: already exists, and a bundle is never overwritten: choose another directory")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -80,7 +80,7 @@ def _check_lengths(rows: pa.RecordBatch, log: FeatureLog, path: Path) -> None:
         row = rows.slice(int(broken[0]), 1).to_pylist()[0]
         raise SourceError(
             f"{path}: partition {row['source_partition']}, offset {row['source_offset']}: features has "
-            f"{lengths[broken[0]]} bytes, want 4 for each of the {len(log.names)} features of this schema"
+            f"{lengths[broken[0]]} bytes, expected 4 for each of the {len(log.names)} features of this schema"
         )
 
 

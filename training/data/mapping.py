@@ -116,7 +116,7 @@ def _check_fields(mapping: ClickMapping, path: Path) -> None:
         for field in getattr(mapping, key):
             if field not in FIELD_TYPES:
                 raise MappingError(
-                    f"{path}: key {key}.{field}: not a click's field; want one of {', '.join(FIELD_TYPES)}"
+                    f"{path}: key {key}.{field}: not a field of a click; expected one of {', '.join(FIELD_TYPES)}"
                 )
             if key == "constants" and field in mapping.columns:
                 raise MappingError(f"{path}: key constants.{field}: is also under columns; remove one of them")
@@ -141,7 +141,7 @@ def _check_literals(mapping: ClickMapping, path: Path) -> None:
 def _check_time_format(mapping: ClickMapping, path: Path) -> None:
     if mapping.time_format not in _TIME_READERS and "%" not in mapping.time_format:
         raise MappingError(
-            f"{path}: key time_format: {mapping.time_format!r}: want {', '.join(_TIME_READERS)} "
+            f"{path}: key time_format: {mapping.time_format!r}: expected {', '.join(_TIME_READERS)} "
             "or a strptime pattern such as '%d.%m.%Y %H:%M:%S'"
         )
 

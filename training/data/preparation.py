@@ -70,7 +70,7 @@ class Preparation:
     def __post_init__(self):
         for name in ("workers", "bucket_events", "history_length"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: want at least 1")
+                raise ValueError(f"{name} must be at least 1 (got {getattr(self, name)})")
 
 
 #: Called with the name of the step, the parts done, the parts in total, and the events so far.

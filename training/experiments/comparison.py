@@ -45,7 +45,9 @@ def compare(
     for name in (treatment, baseline):
         users = arm_of.index[arm_of == name]
         if len(users) < 2:
-            raise ValueError(f"arm {name} has {len(users)} users: want at least 2; arms there are {_arms(sessions)}")
+            raise ValueError(
+                f"arm {name} has {len(users)} users (at least 2 required); arms in the sessions: {_arms(sessions)}"
+            )
         moments = {kpi: kpi_moments(kpis[kpi], current, sessions[is_earlier], users) for kpi in kpis}
         arms.append(ArmStatistics(name, len(users), moments))
     verdict = judge(*arms, kpis, shares)

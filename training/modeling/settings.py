@@ -61,7 +61,7 @@ def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
         origin = str(path)
         content = read_yaml(path, TrainingError) or {}
         if not isinstance(content, dict):
-            raise TrainingError(f"{path}: want keys such as folds:, got {type(content).__name__}")
+            raise TrainingError(f"{path}: expected keys such as folds:, got {type(content).__name__}")
         beside = path.parent
     for override in overrides:
         key, value = split_override(override, "folds=3", TrainingError)
@@ -80,7 +80,9 @@ def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
             raise TrainingError(f"{origin}: key monotone: {name} is not among the features")
     known = FAMILIES[training.model].defaults
     if unknown := set(training.parameters) - set(known):
-        raise TrainingError(f"{origin}: key parameters: {min(unknown)} is unknown, want {', '.join(known)}")
+        raise TrainingError(
+            f"{origin}: key parameters: unknown parameter {min(unknown)}; expected one of {', '.join(known)}"
+        )
     if training.model in training.compare:
         raise TrainingError(f"{origin}: key compare: {training.model} is the model itself: name other kinds")
     return training
@@ -89,7 +91,7 @@ def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
 def _read_rule(written: Any, beside: Path, origin: str) -> Rule:
     """The rule of the rollout file that the settings name."""
     if not isinstance(written, str):
-        raise TrainingError(f"{origin}: key rule: want the path of a rollout file, got {written!r}")
+        raise TrainingError(f"{origin}: key rule: expected the path of a rollout file, got {written!r}")
     try:
         return load_rule(beside / written)
     except RolloutError as error:

@@ -77,20 +77,20 @@ def judge(
         Gate("leaks", "no sign of label leakage", " ".join(map(reason_text, alarms)) or "none", not alarms),
         Gate(
             "positives",
-            f"{settings.positive_users} users with a positive label or more",
+            f"at least {settings.positive_users} users with a positive label",
             f"{compared.positive_users}",
             compared.positive_users >= settings.positive_users,
         ),
         _holdout_gate(compared, candidate.manifest, champion),
         Gate(
             "champion",
-            f"the AUC is not below the champion's by more than {settings.margin:g}, with 95 %",
+            f"an AUC at most {settings.margin:g} below the champion's, within the 95% interval",
             f"{compared}",
             bool(compared.difference.low >= -settings.margin),
         ),
         Gate(
             "calibration",
-            f"mean score by positive rate from {lowest:g} to {highest:g}, as far as chance lets tell",
+            f"mean score divided by positive rate from {lowest:g} to {highest:g}, allowing for chance",
             f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})",
             bool(ratio.low <= highest and ratio.high >= lowest),
         ),
@@ -99,23 +99,23 @@ def judge(
 
 def failed(gates: Sequence[Gate]) -> str:
     """The gates that failed as text; empty if none did."""
-    return "; ".join(f"{gate.name}: want {gate.rule}, got {gate.value}" for gate in gates if not gate.passed)
+    return "; ".join(f"{gate.name}: {gate.value} (required: {gate.rule})" for gate in gates if not gate.passed)
 
 
 def _bundle_gate(candidate: Bundle) -> Gate:
-    rule = "certificate, warm-up rows and export as `promote stage` wants them"
+    rule = "certificate, warm-up rows and export pass the checks of `promote stage`"
     try:
         check_bundle(candidate)
     except BundleError as error:
         return Gate("bundle", rule, str(error), False)
     difference = candidate.manifest.export["largest_difference"]
-    return Gate("bundle", rule, f"the export differs by {difference:.1e} at most", True)
+    return Gate("bundle", rule, f"the export differs by at most {difference:.1e}", True)
 
 
 def _holdout_gate(compared: ModelComparison, candidate: Manifest, champion: Manifest) -> Gate:
     """The rule of admission, with the champion measured on the same rows: its own holdout may have been easier."""
     here = {METRIC: compared.champion.value, f"{METRIC}_low": compared.champion.low}
-    rule = "the label is the champion's, and the AUC reaches the champion's interval on the same rows"
+    rule = "the champion's label, and an AUC that reaches the champion's interval on the same rows"
     try:
         check_holdout(candidate, replace(champion, metrics=here))
     except HoldoutError as error:

@@ -55,7 +55,8 @@ class Lock:
         newest = max(_numbers(self._registry), default=0)
         if newest != self._number:
             raise LockError(
-                f"{self._registry.uri}: another process took over, as this one was too slow: it goes on alone"
+                f"{self._registry.uri}: another process took over, as this one was too slow; "
+                "only that process continues"
             )
 
     def release(self) -> None:

@@ -16,7 +16,8 @@ from msgspec.structs import replace
 from training.bundles.trainer import train_model
 from training.bundles.writer import write_bundle
 from training.data.archive import Arrived, newest_arrival_ms
-from training.data.examples import Examples, load_examples, share_that_fits
+from training.data.downsampling import share_that_fits
+from training.data.examples import Examples, load_examples
 from training.data.preparation import Preparation, prepare
 from training.data.split import split_at
 from training.data.summary import overview, warnings
@@ -111,7 +112,7 @@ def _begin(registry: Registry, recipe: Recipe, trigger: str) -> Run:
     for run in read_runs(registry):
         is_same = (run.window.end, run.settings, run.champion) == (window.end, recipe.digest, rollout.champion)
         if is_same and run.state != "error":
-            raise RetrainingError(f"no click has come since run {run.run}, and the settings are the same")
+            raise RetrainingError(f"no clicks have arrived since run {run.run}, and the settings are the same")
     started = datetime.now(UTC)
     run = Run(
         run=run_name(started),

@@ -118,7 +118,7 @@ def load_retraining(
     """Read a YAML file and apply KEY=VALUE overrides; ${NAME} is an environment variable. Raises RetrainingError."""
     content = read_yaml(path, RetrainingError)
     if not isinstance(content, dict):
-        raise RetrainingError(f"{path}: want keys such as registry:, got {type(content).__name__}")
+        raise RetrainingError(f"{path}: expected keys such as registry:, got {type(content).__name__}")
     refuse_written_secrets(content.get("kafka"), "kafka", str(path), RetrainingError)
     for override in overrides:
         _override(content, override)

@@ -31,8 +31,8 @@ def check_bundle(bundle: Bundle) -> None:
     difference, limit = certificate["largest_difference"], certificate["limit"]
     if not difference <= limit <= LIMIT:
         raise BundleError(
-            f"{version}: {EXPORT_FILE} is certified to differ by {difference:.2e} within {limit:.2e}: want a "
-            f"difference within the limit, and a limit of at most {LIMIT:.0e}"
+            f"{version}: {EXPORT_FILE} is certified with difference {difference:.2e} and limit {limit:.2e}: the "
+            f"difference must be within the limit, and the limit must be at most {LIMIT:.0e}"
         )
     if bundle.warm_up is None:
         raise BundleError(f"{version}: {WARM_UP_FILE} is missing")
@@ -55,8 +55,8 @@ def check_holdout(candidate: Manifest, champion: Manifest) -> None:
     best, bound = (champion.metrics.get(name, np.nan) for name in (METRIC, f"{METRIC}_low"))
     if not auc >= bound:
         raise HoldoutError(
-            f"{version}: {METRIC} is {auc:.4f}: want at least {bound:.4f}, where the interval of the champion's "
-            f"{best:.4f} begins"
+            f"{version}: {METRIC} is {auc:.4f} but must be at least {bound:.4f}, the lower end of the interval of "
+            f"the champion's {best:.4f}"
         )
 
 
@@ -78,7 +78,9 @@ def newcomers(old: Rollout | None, new: Rollout) -> list[tuple[str, str]]:
 def check_models(registry: Registry, old: Rollout | None, new: Rollout) -> None:
     """Raises BundleError when a model that gains by a change must not serve, or not together with the others."""
     if registry.manifest(new.champion).is_remote and (old is None or registry.local_champion() is None):
-        raise BundleError(f"{new.champion} is remote: want a local champion before it, which stands in when it fails")
+        raise BundleError(
+            f"{new.champion} is remote: it needs a local champion before it as the fallback when it fails"
+        )
     for version in gaining(old, new):
         check_bundle(registry.bundle(version, registry.manifest(new.champion).history_length))
 

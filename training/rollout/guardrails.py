@@ -67,7 +67,7 @@ def refuse_unless_held(report: Report, kpis: Mapping[str, Kpi], guardrails: Mapp
     if not_held:
         raise GuardrailError(f"the guardrails of this step do not hold: {'; '.join(not_held)}")
     if report.action == ExperimentAction.FIX_FIRST:
-        raise GuardrailError(f"the guardrails of this step can't be told: {report.decision}")
+        raise GuardrailError(f"the guardrails of this step cannot be evaluated: {report.decision}")
 
 
 def decide_shadow(
@@ -82,7 +82,7 @@ def decide_shadow(
     if quality is None or quality.positive_users < positive_users:
         users = 0 if quality is None else quality.positive_users
         return RampDecision(
-            "wait", f"{users} users with a positive label scored by both: want {positive_users} or more"
+            "wait", f"{users} users with a positive label scored by both models (at least {positive_users} required)"
         )
     if quality.difference.low >= -margin:
         return RampDecision("start", f"{quality}: not below by more than {margin:g}")

@@ -58,7 +58,7 @@ def append(
         create_file(registry, ("ledger", entry_file(number)), seal(content))
     except FileExistsError:
         raise LostRace(
-            f"{registry.uri}: somebody else wrote entry {number} meanwhile: look at it with `show`, then repeat"
+            f"{registry.uri}: someone else wrote entry {number} in the meantime; look at it with `show`, then retry"
         ) from None
     return entry
 
@@ -76,11 +76,12 @@ def upload_bundle(registry: Registry, directory: Path, bundle: Bundle) -> bool:
         try:
             create_file(registry, ("bundles", version, MANIFEST_FILE), (directory / MANIFEST_FILE).read_bytes())
         except FileExistsError:
-            raise LostRace(f"{registry.uri}: somebody else staged {version} meanwhile: repeat") from None
+            raise LostRace(f"{registry.uri}: someone else staged {version} in the meantime; retry") from None
         registry.bundle(version)
         return True
     if registry.manifest(version) != bundle.manifest:
         raise BundleError(
-            f"{registry.uri}: version {version} is staged, and is another bundle: want a version of its own"
+            f"{registry.uri}: version {version} is already staged with different content; "
+            "give this bundle a version of its own"
         )
     return False

@@ -43,7 +43,7 @@ def step_report(
     """
     others = [part.version for part in rollout.challengers if part.version != version]
     if others:
-        raise GuardrailError(f"sessions do not tell {version} from {others[0]}: one challenger at a time")
+        raise GuardrailError(f"sessions do not distinguish {version} from {others[0]}: run one challenger at a time")
     share = rollout.challengers[0].share
     shares = {"challenger": share, "champion": 1 - rollout.control.share - share}
     current = sessions[sessions["started_at"] >= since.timestamp() * 1000]

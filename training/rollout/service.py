@@ -85,7 +85,7 @@ class RolloutService:
         restored = self._restored_by(change, snapshot.newest) if isinstance(change, Rollback) else None
         new = change.apply(old) if restored is None else restored.rollout
         if new == old:
-            raise ChangeError("this is what serves already")
+            raise ChangeError("nothing to change: this rollout already serves")
         check_models(self._registry, old, new)
         overridden = []
         for check in self._overridable_checks(change, old, new, evidence):
@@ -117,7 +117,7 @@ class RolloutService:
             return self._previous(newest)
         entry = self._registry.entry(rollback.to)
         if entry is None:
-            raise ChangeError(f"entry {rollback.to} is not whole: want one that `list` shows")
+            raise ChangeError(f"ledger entry {rollback.to} is incomplete; choose one that `intent promote list` shows")
         return entry
 
     def _previous(self, newest: Entry) -> Entry:

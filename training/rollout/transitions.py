@@ -76,7 +76,7 @@ def check_sticky(old: Rollout, new: Rollout) -> None:
     staying = [part for part in old.challengers if part.version in regions]
     if staying and old.salt != new.salt:
         raise ChangeError(
-            f"salt {new.salt} would deal the users of {staying[0].version} anew: stop the challengers first"
+            f"salt {new.salt} would reassign the users of {staying[0].version}: stop the challengers first"
         )
     for part in staying:
         if regions[part.version] != part.start:

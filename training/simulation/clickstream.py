@@ -17,7 +17,7 @@ from training.simulation.propensity import purchase_propensity
 from training.simulation.traffic import HOUR_MS, SLOTS, Changes, crawl, draw_prices, shop
 from udfs.contracts.packed_events import EVENT_KINDS
 from udfs.measurement.labels import CONVERTED, label_clicks
-from udfs.rollout.plan import positions
+from udfs.rollout.assignment import positions
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,20 @@ class Simulation:
 
     def __post_init__(self):
         if self.users < 1:
-            raise ValueError(f"users is {self.users}: want at least 1")
+            raise ValueError(f"users must be at least 1 (got {self.users})")
         if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}: want at least 0")
+            raise ValueError(f"seed must be at least 0 (got {self.seed})")
         for name in ("hours", "visits_per_day"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}: want a number above 0")
+                raise ValueError(f"{name} must be a finite number above 0 (got {getattr(self, name)})")
         for name in ("shift_at", "lift_at"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: want a number of at least 0")
+                raise ValueError(f"{name} must be at least 0 (got {getattr(self, name)})")
         for name in ("bot_share", "profile_share", "late_share", "lift_start", "lift_end"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: want a number from 0 to 1")
+                raise ValueError(f"{name} must be from 0 to 1 (got {getattr(self, name)})")
         if self.start.tzinfo is None:
-            raise ValueError(f"start is {self.start}: want a time with its UTC offset")
+            raise ValueError(f"start must be a time with a UTC offset (got {self.start})")
 
     @property
     def start_ms(self) -> int:

@@ -17,7 +17,7 @@ def with_broken(clicks: Iterable[dict], share: float, seed: int = 1) -> Iterator
     Raises ValueError when share is not in [0, 1).
     """
     if not 0 <= share < 1:
-        raise ValueError(f"share of broken records is {share}: want at least 0 and below 1")
+        raise ValueError(f"share of broken records must be at least 0 and below 1 (got {share})")
     rng = np.random.default_rng(seed)
     reasons = list(BREAK)
     broken = 0

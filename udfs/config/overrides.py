@@ -9,7 +9,7 @@ def split_override(text: str, example: str, error: type[ValueError]) -> tuple[st
     """Split a `--set` argument into key and value. Raises `error` with the example if there is no equals sign."""
     key, equals, value = text.partition("=")
     if not equals:
-        raise error(f"--set {text}: want KEY=VALUE, for example {example}")
+        raise error(f"--set {text}: expected KEY=VALUE, for example {example}")
     return key, value
 
 

@@ -37,5 +37,5 @@ def in_words(error: msgspec.ValidationError) -> str:
     key, rule = key_and_rule(error)
     key = key.replace("[...]", "")
     if "regex" in rule and "ms|s|min" in rule:
-        rule = "want a number and a unit of ms, s, min, h or d, such as 10 s"
+        rule = "expected a number and a unit (ms, s, min, h or d), such as 10 s"
     return f"key {key}: {rule}" if key else rule

@@ -80,7 +80,7 @@ def read_histories(histories: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.n
     if rests.any() or not records.all():
         broken = int(np.argmax((rests > 0) | (records == 0)))
         raise ValueError(
-            f"history {broken} has {lengths[broken]} bytes: want one or more records of {EVENT.itemsize} bytes"
+            f"history {broken} has {lengths[broken]} bytes: expected one or more records of {EVENT.itemsize} bytes each"
         )
     ends = records.cumsum()
     return np.frombuffer(b"".join(histories), EVENT), ends - records, ends

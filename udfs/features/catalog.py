@@ -182,9 +182,9 @@ def find_columns(names: Sequence[str]) -> list[int]:
     seen = set()
     for name in names:
         if name not in _COLUMN_OF:
-            raise ValueError(f"feature {name!r} is unknown: `intent features` lists what there is")
+            raise ValueError(f"unknown feature {name!r}; `intent features` lists all features")
         if name in seen:
-            raise ValueError(f"feature {name!r} is named twice: name it once")
+            raise ValueError(f"feature {name!r} is listed twice; list it once")
         seen.add(name)
     return [_COLUMN_OF[name] for name in names]
 

@@ -19,7 +19,7 @@ class FeatureComputer:
     def __init__(self, names: Sequence[str] = FEATURE_NAMES, history_length: int = 64):
         """Select the features. Raises ValueError for an unknown or repeated name, and a history length below 1."""
         if history_length < 1:
-            raise ValueError(f"history_length is {history_length}: at least 1")
+            raise ValueError(f"history_length must be at least 1 (got {history_length})")
         self.names = tuple(names)
         self.history_length = history_length
         self._columns = np.array(find_columns(self.names), np.int64)
@@ -59,7 +59,7 @@ class FeatureComputer:
         if broken >= 0:
             raise ValueError(
                 f"row {broken} is records[{starts[broken]}:{ends[broken]}] of {len(records)}: "
-                "want at least one record, all inside"
+                "expected a non-empty slice within the records"
             )
         return matrix
 
@@ -81,6 +81,8 @@ class FeatureComputer:
 
 def _check_array(name: str, array: np.ndarray, dtype: np.dtype, rows: int | None) -> None:
     if array.dtype != dtype:
-        raise ValueError(f"{name} has dtype {array.dtype}: want {dtype}")
+        raise ValueError(f"{name} must have dtype {dtype} (got {array.dtype})")
     if array.ndim != 1 or rows is not None and len(array) != rows:
-        raise ValueError(f"{name} has shape {array.shape}: want {'one dimension' if rows is None else (rows,)}")
+        raise ValueError(
+            f"{name} must have {'one dimension' if rows is None else f'shape {(rows,)}'} (got {array.shape})"
+        )

@@ -10,7 +10,7 @@ from pyflink.table.udf import FunctionContext
 from udfs.contracts.outputs import to_json
 from udfs.flink.columns import Column, ColumnFunction, row_type
 from udfs.measurement.drift import CELLS, NewestDrift, Thresholds, count_cells, window_drift
-from udfs.rollout.references import References
+from udfs.rollout.drift_references import References
 
 
 class FindCells(ColumnFunction):

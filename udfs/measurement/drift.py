@@ -59,7 +59,9 @@ class Distribution(msgspec.Struct, frozen=True, dict=True):
 
     def __post_init__(self):
         if len(self.shares) != len(self.edges) + 1:
-            raise ValueError(f"{len(self.edges)} edges and {len(self.shares)} shares: want one share more")
+            raise ValueError(
+                f"expected one more share than edges, got {len(self.shares)} shares and {len(self.edges)} edges"
+            )
 
     def cells(self, values: np.ndarray) -> np.ndarray:
         """The cell of each of n values float[n], NaN for missing: uint8[n]."""

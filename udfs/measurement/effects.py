@@ -99,7 +99,7 @@ def measure_effect(
     arms = treatment, baseline
     for name, arm in zip(("treatment", "baseline"), arms):
         if arm.users < 2:
-            raise ValueError(f"{name} has {arm.users} users: want at least 2")
+            raise ValueError(f"{name} has {arm.users} users (at least 2 required)")
         if not arm.sums[1] > 0:
             raise ValueError(f"{name}: the denominator is 0 for all {arm.users} users")
     linearised = [np.array([1, -arm.ratio, 0, 0]) * arm.users / arm.sums[1] for arm in arms]
@@ -158,7 +158,7 @@ def sample_ratio_p(users: dict[str, int], shares: dict[str, float]) -> float:
     """
     for arm in users:
         if not shares.get(arm, 0) > 0:
-            raise ValueError(f"the share of arm {arm} is {shares.get(arm)}: want one above 0 for each arm")
+            raise ValueError(f"the share of arm {arm} must be above 0 (got {shares.get(arm)})")
     total_share = sum(shares[arm] for arm in users)
     total = sum(users.values())
     expected = [total * shares[arm] / total_share for arm in users]
@@ -180,9 +180,9 @@ def users_needed(
     Online Controlled Experiments, 2020, chapter 17); looking always takes more. Raises ValueError.
     """
     if not effect or not variance > 0:
-        raise ValueError(f"effect is {effect}, variance {variance}: want an effect other than 0, a variance above 0")
+        raise ValueError(f"effect must not be 0 and variance must be above 0 (got {effect} and {variance})")
     if not 0 < share < 1 or not 0 < power < 1:
-        raise ValueError(f"share is {share}, power {power}: want both between 0 and 1")
+        raise ValueError(f"share and power must be between 0 and 1 (got {share} and {power})")
     spread = variance * (1 / share + 1 / (1 - share))
     power_z = norm.ppf(power)
 
@@ -194,7 +194,7 @@ def users_needed(
     while missing(high) > 0:
         high *= 2
         if high == inf:
-            raise ValueError(f"effect {effect} is too small to be shown")
+            raise ValueError(f"effect {effect} is too small to detect")
     return int(np.ceil(brentq(missing, 2.0, high))) if missing(2.0) > 0 else 2
 
 

@@ -45,13 +45,13 @@ def load_kpis(path: Path) -> dict[str, Kpi]:
     """The KPIs by name. Raises KpiError."""
     content = read_yaml(path, KpiError)
     if not isinstance(content, dict):
-        raise KpiError(f"{path}: want KPIs by name, got {type(content).__name__}")
+        raise KpiError(f"{path}: expected KPIs by name, got {type(content).__name__}")
     return {name: _checked(name, entry, str(path)) for name, entry in content.items()}
 
 
 def _checked(name: str, entry: object, path: str) -> Kpi:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", str(name)):
-        raise KpiError(f"{path}: key {name}: want a name of a-z, 0-9 and _")
+        raise KpiError(f"{path}: key {name}: the name may only contain a-z, 0-9 and _")
     try:
         kpi = msgspec.convert(entry, Kpi)
     except msgspec.ValidationError as error:
@@ -114,6 +114,8 @@ def _parse(term: str) -> tuple[str | None, list[tuple[str, str, str]]]:
         compared = _COMPARED.fullmatch(text.strip())
         if compared is None or compared[1] not in FIELDS:
             terms = ", ".join((*FIELDS, _SESSIONS, _DURATION))
-            raise KpiError(f"want one of {terms}, or conditions such as `purchases > 0 and pages = 1`, got {term!r}")
+            raise KpiError(
+                f"expected one of {terms}, or conditions such as `purchases > 0 and pages = 1`, got {term!r}"
+            )
         conditions.append(compared.groups())
     return None, conditions

@@ -108,7 +108,7 @@ def label_of_sentence(sentence: str) -> Label:
     """The label that a bundle of format 1 described in words. Raises LabelError."""
     parts = _SENTENCE.fullmatch(sentence)
     if parts is None:
-        raise LabelError(f"label {sentence!r} is in no form that this release reads")
+        raise LabelError(f"this release cannot read the label {sentence!r}")
     content = {"horizon": parts["horizon"], "rows": parts["rows"] and parts["rows"].split(" or ")}
     if parts["seconds"]:
         content["engagement_s"] = float(parts["seconds"])
@@ -126,12 +126,14 @@ def _checked(content: object, origin: str) -> Label:
         raise LabelError(f"{origin}: {error}") from None
     for kind in (*(label.events or ()), *(label.rows or ())):
         if kind not in EVENT_KINDS:
-            raise LabelError(f"{origin}: {kind!r} is not an event: want one of {', '.join(EVENT_KINDS)}")
+            raise LabelError(f"{origin}: {kind!r} is not an event; expected one of {', '.join(EVENT_KINDS)}")
     outcomes = [name for name in ("events", "engagement_s", "page_views") if getattr(label, name) is not None]
     if len(outcomes) != 1:
-        raise LabelError(f"{origin}: want one of events, engagement_s and page_views, got {outcomes or 'none'}")
+        raise LabelError(
+            f"{origin}: expected exactly one of events, engagement_s and page_views, got {outcomes or 'none'}"
+        )
     if label.absent and label.events is None:
-        raise LabelError(f"{origin}: absent: needs events, of which none may follow")
+        raise LabelError(f"{origin}: absent: requires events, none of which may follow")
     if label.horizon_ms == 0:
         raise LabelError(f"{origin}: horizon: must be more than 0")
     return label

@@ -119,7 +119,7 @@ def load_bundle(directory: Path, history_length: int | None) -> Bundle:
     Raises BundleError naming file, rule and value when the bundle is incomplete, damaged, or made for other features.
     """
     if not directory.is_dir():
-        raise BundleError(f"{directory}: want a bundle directory, there is none; `intent train` makes one")
+        raise BundleError(f"{directory}: bundle directory not found; `intent train` creates one")
     return read_bundle(lambda name: (directory / name).read_bytes(), str(directory), history_length)
 
 
@@ -182,8 +182,8 @@ def check_scores(bundle: Bundle, scores: np.ndarray, tolerance: float, scorer: s
     if not off[row] <= tolerance:
         raise BundleError(
             f"{bundle.manifest.version}: {scorer or bundle.model_file} scores row {row} of {WARM_UP_FILE} "
-            f"{scores[row]:.9g}, want {bundle.warm_up.scores[row]:.9g} within {tolerance:.0e}: it does not do here "
-            "what it did at training"
+            f"{scores[row]:.9g}, expected {bundle.warm_up.scores[row]:.9g} within {tolerance:.0e}: the model does "
+            "not reproduce its training-time scores"
         )
 
 
@@ -234,7 +234,8 @@ def _read_warm_up(content: bytes, manifest: Manifest, origin: str) -> WarmUp:
         raise BundleError(f"{path}: the features are not the manifest's, in its order")
     if not parsed.rows or len(parsed.rows) != len(parsed.scores):
         raise BundleError(
-            f"{path}: {len(parsed.rows)} rows and {len(parsed.scores)} scores: want as many, at least one"
+            f"{path}: expected at least one row and as many scores as rows, got {len(parsed.rows)} rows and "
+            f"{len(parsed.scores)} scores"
         )
     width = len(manifest.features)
     if any(len(row) != width for row in parsed.rows):
@@ -291,7 +292,7 @@ def _check_endpoint(model: bytes, manifest: Manifest, path: str) -> None:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: not a valid endpoint: {error}") from error
     if WARM_UP_FILE not in manifest.files:
-        raise BundleError(f"{path}: a remote model needs {WARM_UP_FILE}: nothing else says that it is the right one")
+        raise BundleError(f"{path}: a remote model needs {WARM_UP_FILE}: nothing else identifies the right model")
 
 
 _CHECKS = {XGBOOST_FILE: _check_xgboost, LIGHTGBM_FILE: _check_lightgbm, ENDPOINT_FILE: _check_endpoint}
@@ -308,7 +309,7 @@ def _check_names(names: Sequence[str] | None, count: int, manifest: Manifest, pa
 
 def _check_objective(objective: str, expected: str, path: str) -> None:
     if objective != expected:
-        raise BundleError(f"{path}: the model's objective is {objective!r}, want {expected!r}")
+        raise BundleError(f"{path}: the model's objective is {objective!r}, expected {expected!r}")
 
 
 def load_booster(model: bytes) -> xgboost.Booster:

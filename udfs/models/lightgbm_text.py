@@ -62,20 +62,20 @@ def check_text(model: bytes) -> tuple[tuple[str, ...], str]:
     """
     text = model.decode()
     if _END not in text:
-        raise ValueError(f"there is no line {_END.strip()!r}" if text else "the file is empty")
+        raise ValueError(f"the line {_END.strip()!r} is missing" if text else "the file is empty")
     start, *trees = re.split("^(?=Tree=)", text[: text.index(_END)], flags=re.MULTILINE)
     header = _fields(start, "tree", _HEADER)
     for key, expected in _FIXED.items():
         if header[key] != expected:
-            raise ValueError(f"{key} is {header[key]!r}, want {expected!r}")
+            raise ValueError(f"{key} is {header[key]!r}, expected {expected!r}")
     names = tuple(header["feature_names"].split(" "))
     for key in ("feature_infos", "monotone_constraints"):
         if key in header and len(header[key].split(" ")) != len(names):
-            raise ValueError(f"{key} has another length than feature_names")
+            raise ValueError(f"{key} and feature_names differ in length")
     if header["max_feature_idx"] != str(len(names) - 1) or header["label_index"] != "0":
         raise ValueError("max_feature_idx or label_index does not fit feature_names")
     if [len(tree) for tree in trees] != _numbers(header, "tree_sizes", int, len(trees)) or not trees:
-        raise ValueError(f"tree_sizes are not those of the {len(trees)} trees")
+        raise ValueError(f"tree_sizes does not match the {len(trees)} trees")
     for number, tree in enumerate(trees):
         try:
             _check_tree(_fields(tree, f"Tree={number}", _TREE_FIELDS), len(names))
@@ -88,7 +88,7 @@ def _check_tree(tree: Mapping[str, str], features: int) -> None:
     leaves = _numbers(tree, "num_leaves", int, 1)[0]
     nodes = leaves - 1
     if nodes < 0 or (tree["num_cat"], tree["is_linear"]) != ("0", "0"):
-        raise ValueError("want leaves, no categories and no linear leaves")
+        raise ValueError("expected leaves, no categories and no linear leaves")
     _numbers(tree, "shrinkage", float, 1)
     columns = {key: _numbers(tree, key, kind, nodes) for key, kind in _NODE_FIELDS.items()}
     for key, kind in _LEAF_FIELDS.items():
@@ -97,14 +97,14 @@ def _check_tree(tree: Mapping[str, str], features: int) -> None:
     if not all(0 <= feature < features for feature in columns["split_feature"]):
         raise ValueError(f"split_feature is not below {features}")
     if not _DECISIONS.issuperset(columns["decision_type"]):
-        raise ValueError(f"decision_type is not of {sorted(_DECISIONS)}")
+        raise ValueError(f"decision_type must be one of {sorted(_DECISIONS)}")
     children = [*zip(columns["left_child"], columns["right_child"])]
     # Each leaf and each node but the root hangs below one node, which comes before it: so it is one tree.
     hanging = [*range(-leaves, 0), *range(1, nodes)] if nodes else []
     if sorted(child for pair in children for child in pair) != hanging or any(
         0 <= child <= node for node, pair in enumerate(children) for child in pair
     ):
-        raise ValueError("left_child and right_child make no tree")
+        raise ValueError("left_child and right_child do not form a tree")
 
 
 def _fields(block: str, title: str, keys: Collection[str]) -> dict[str, str]:
@@ -112,7 +112,7 @@ def _fields(block: str, title: str, keys: Collection[str]) -> dict[str, str]:
     first, *lines = block.rstrip("\n").split("\n")
     fields = dict(line.partition("=")[::2] for line in lines)
     if first != title or len(fields) != len(lines) or set(fields) - _OPTIONAL != set(keys):
-        raise ValueError(f"want {title!r} and the lines {', '.join(keys)}")
+        raise ValueError(f"expected {title!r} and the lines {', '.join(keys)}")
     return fields
 
 

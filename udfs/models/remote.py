@@ -159,7 +159,9 @@ def decode_answer(endpoint: Endpoint, body: bytes, header_length: str | None, ro
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not an answer of the protocol ({error}): {_beginning(body)}") from None
     if len(shape) == 2 and shape[1] > 1 and endpoint.column is None:
-        raise ValueError(f"output {endpoint.output} has shape {shape}: want `column` in endpoint.json to say which")
+        raise ValueError(
+            f"output {endpoint.output} has shape {shape}: set `column` in endpoint.json to the one with the score"
+        )
     if shape[:1] != [rows] or len(shape) > 2 or values.size != np.prod(shape, dtype=int):
         raise ValueError(f"output {endpoint.output} has shape {shape} and {values.size} values for {rows} rows")
     table = values.reshape(rows, -1)
@@ -174,7 +176,7 @@ def decode_answer(endpoint: Endpoint, body: bytes, header_length: str | None, ro
 
 def _values(outputs: list[dict[str, Any]], output: dict[str, Any], tensors: bytes) -> np.ndarray:
     if output["datatype"] not in _DTYPES:
-        raise ValueError(f"datatype is {output['datatype']}, want one of {', '.join(_DTYPES)}")
+        raise ValueError(f"datatype must be one of {', '.join(_DTYPES)} (got {output['datatype']})")
     if "data" in output:
         return np.array(output["data"], np.float64).ravel()
     # Binary tensors lie one behind the other, in the order of the outputs.

@@ -1,24 +1,20 @@
-"""User assignment: reading and checking the rollout, and the arm of each user.
+"""The rollout: which models serve, for which share of the users; reading and checking it.
 
-A user's place in [0, 1) is a hash of salt and user id. Control and each challenger have a region of [0, 1) to
-themselves, as wide as the largest share they may ever get (`at_most`), and fill it from its start up to their share.
-The champion has the rest. So a user whose arm's share grows stays in it, and no arm's users depend on another arm.
+Control and each challenger have a region of [0, 1) to themselves, as wide as the largest share they may ever get
+(`at_most`), and fill it from its start up to their share. `assignment` gives each user a place in [0, 1).
 """
 
 import re
-from collections.abc import Sequence
-from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import msgspec
-import numpy as np
 from msgspec import Meta
 
 from udfs.config.reading import MISSING_KEY, UNKNOWN_KEY, key_and_rule, read_yaml
 from udfs.features.catalog import FEATURES
 from udfs.models.bundle import VERSION_PATTERN
-from udfs.rollout.rules import Rule, RuleError, check_rule, matches, rule_features
+from udfs.rollout.rules import Rule, RuleError, check_rule, rule_features
 
 Version = Annotated[str, Meta(pattern=VERSION_PATTERN)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -81,61 +77,6 @@ class Rollout(_TrafficShare):
         return (self.champion, *(challenger.version for challenger in self.challengers), *self.shadows)
 
 
-class Arm(NamedTuple):
-    """An arm that users are assigned to, and the model whose score decides there; in control the rule decides."""
-
-    name: str
-    version: str
-    start: float  # of the filled part of its region in [0, 1)
-    end: float
-
-
-CHAMPION, NOT_ELIGIBLE, CONTROL = range(3)  # positions in `arms`; challengers follow
-
-
-def arms(rollout: Rollout) -> tuple[Arm, ...]:
-    """Champion, users who are not eligible (the champion's model acts), control, and each challenger."""
-    fixed = (
-        Arm("champion", rollout.champion, 0.0, 1.0),
-        Arm("not_eligible", rollout.champion, 0.0, 1.0),
-        Arm("control", rollout.champion, 0.0, rollout.control.share),
-    )
-    return fixed + tuple(
-        Arm("challenger", challenger.version, challenger.start, challenger.start + challenger.share)
-        for challenger in rollout.challengers
-    )
-
-
-def assign(rollout: Rollout, user_ids: Sequence[str], eligible: np.ndarray) -> np.ndarray:
-    """The arm of each of n users, as position in `arms(rollout)`, int64[n], given their eligibility, bool[n]."""
-    place = positions(rollout.salt, user_ids)
-    arm = np.full(len(place), CHAMPION)
-    for number, (_, _, start, end) in enumerate(arms(rollout)[CONTROL:], CONTROL):
-        arm[(start <= place) & (place < end)] = number
-    return np.where(eligible, arm, NOT_ELIGIBLE)
-
-
-def positions(salt: str, user_ids: Sequence[str]) -> np.ndarray:
-    """The place in [0, 1) of each of n users, float64[n]: uniform, and independent between salts.
-
-    The first 53 of 64 bits of BLAKE2b; a salt can't hold the byte that parts it from the user.
-    """
-    salted = blake2b(salt.encode() + b"\0", digest_size=8)
-    digests = []
-    for user_id in user_ids:
-        digest = salted.copy()
-        digest.update(user_id.encode())
-        digests.append(digest.digest())
-    return (np.frombuffer(b"".join(digests), "<u8") >> np.uint64(11)) * 2.0**-53
-
-
-def eligible_rows(rollout: Rollout, names: Sequence[str], features: np.ndarray) -> np.ndarray:
-    """Whether the user of each row is eligible, bool[n], given features float32[n, k] and their k names."""
-    if rollout.eligible is None:
-        return np.ones(len(features), bool)
-    return matches(rollout.eligible, names, features)
-
-
 def rollout_features(rollout: Rollout) -> tuple[str, ...]:
     """The features that the rule and the eligibility rule use, beside those of the models; each once."""
     rules = (rule for rule in (rollout.eligible, rollout.rule) if rule is not None)
@@ -189,8 +130,8 @@ def add_challenger(rollout: Rollout, challenger: Challenger) -> Rollout:
             return extended
     free = 1 - sum(end - start for _, start, end in _regions(rollout))
     raise RolloutError(
-        f"key challengers: {challenger.version}: at_most {challenger.at_most:g} finds no room: {free:g} is left"
-        " beside the other at_most, not always in one piece"
+        f"key challengers: {challenger.version}: no room for at_most {challenger.at_most:g}: the other at_most leave "
+        f"{free:g}, possibly in several pieces"
     )
 
 
@@ -199,24 +140,28 @@ def check_rollout(rollout: Rollout) -> None:
     seen = set()
     for version in rollout.versions:
         if version in seen:
-            raise RolloutError(f"key champion, challengers, shadows: {version} is named twice: want one role a version")
+            raise RolloutError(
+                f"key champion, challengers, shadows: {version} is listed twice; give each version one role"
+            )
         seen.add(version)
     parts = [("control", rollout.control), *((f"challengers: {part.version}", part) for part in rollout.challengers)]
     for key, part in parts:
         if part.share > part.at_most:
-            raise RolloutError(f"key {key}: share is {part.share:g}: want at most its at_most, {part.at_most:g}")
+            raise RolloutError(f"key {key}: share must be at most its at_most, {part.at_most:g} (got {part.share:g})")
     for challenger in rollout.challengers:
         if challenger.start is None:
             raise RolloutError(f"key challengers: {challenger.version}: start is missing")
     total = sum(part.at_most for _, part in parts)
     if total > 1 + _TOLERANCE:
-        raise RolloutError(f"key control, challengers: the sum of at_most is {total:g}: want at most 1")
+        raise RolloutError(f"key control, challengers: the sum of at_most must be at most 1 (got {total:g})")
     overlap = _overlap(rollout)
     if overlap is not None:
         raise RolloutError(f"key control, challengers: {overlap}")
     shares = [step.share for step in rollout.steps]
     if shares != sorted(set(shares)):
-        raise RolloutError(f"key steps: want shares that grow, got {', '.join(f'{share:g}' for share in shares)}")
+        raise RolloutError(
+            f"key steps: shares must increase with each step, got {', '.join(f'{share:g}' for share in shares)}"
+        )
     if rollout.control.at_most and rollout.rule is None:
         raise RolloutError("key rule: missing; it decides in control, which has at_most above 0")
     for key, rule in (("rule", rollout.rule), ("eligible", rollout.eligible)):
@@ -225,7 +170,7 @@ def check_rollout(rollout: Rollout) -> None:
     for name in rule_features(rollout.eligible) if rollout.eligible else ():
         if name not in ELIGIBILITY_FEATURES:
             raise RolloutError(
-                f"key eligible: {name} changes as a user clicks: want one of {', '.join(ELIGIBILITY_FEATURES)}"
+                f"key eligible: {name} changes as a user clicks; expected one of {', '.join(ELIGIBILITY_FEATURES)}"
             )
 
 
@@ -248,15 +193,17 @@ def _overlap(rollout: Rollout) -> str | None:
     regions = _regions(rollout)
     for (name, _, end), (next_name, start, _) in zip(regions, regions[1:]):
         if start < end - _TOLERANCE:
-            return f"the region of {name} ends at {end:g}, that of {next_name} starts at {start:g}: want no overlap"
+            return (
+                f"the region of {name} ends at {end:g}, that of {next_name} starts at {start:g}: they must not overlap"
+            )
     name, _, end = regions[-1]
-    return None if end <= 1 + _TOLERANCE else f"the region of {name} ends at {end:g}: want at most 1"
+    return None if end <= 1 + _TOLERANCE else f"the region of {name} must end at 1 or below (got {end:g})"
 
 
 def _read(path: Path) -> dict[str, Any]:
     content = read_yaml(path, RolloutError)
     if not isinstance(content, dict):
-        raise RolloutError(f"{path}: want keys such as champion:, got {type(content).__name__}")
+        raise RolloutError(f"{path}: expected keys such as champion:, got {type(content).__name__}")
     return content
 
 

@@ -103,7 +103,7 @@ class Registry:
         manifest = self.manifest(version)
         origin = self._origin(version)
         if manifest.version != version:
-            raise BundleError(f"{origin}/{MANIFEST_FILE}: version is {manifest.version!r}, want {version!r}")
+            raise BundleError(f"{origin}/{MANIFEST_FILE}: version is {manifest.version!r}, expected {version!r}")
         return read_bundle(lambda name: self.read("bundles", version, name), origin, history_length)
 
     def file(self, version: str, name: str) -> bytes:
@@ -114,7 +114,9 @@ class Registry:
     def manifest(self, version: str) -> Manifest:
         """The manifest of a staged bundle, without reading its other files. Raises like `bundle`."""
         if not re.fullmatch(VERSION_PATTERN, version):
-            raise BundleError(f"version is {version!r}: want 1 to 64 letters, digits, dots, underscores or hyphens")
+            raise BundleError(
+                f"version must be 1 to 64 letters, digits, dots, underscores or hyphens (got {version!r})"
+            )
         if not self._is_staged(version):
             raise BundleError(f"{self._origin(version)}: no such bundle is staged")
         return read_manifest(lambda name: self.read("bundles", version, name), self._origin(version))
@@ -192,7 +194,7 @@ def decode_entry(content: bytes, number: int) -> Entry:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RolloutError(str(error)) from None
     if entry.number != number:
-        raise RolloutError(f"number is {entry.number}, want {number}")
+        raise RolloutError(f"number is {entry.number}, expected {number}")
     check_rollout(entry.rollout)
     return entry
 

@@ -92,21 +92,23 @@ def read_condition(text: str) -> Condition:
     """
     match = _CONDITION.fullmatch(text.strip())
     if not match:
-        raise RuleError(f"condition {text!r}: want FEATURE OPERATOR VALUE, for example cart_adds_30m >= 1")
+        raise RuleError(f"condition {text!r}: expected FEATURE OPERATOR VALUE, for example cart_adds_30m >= 1")
     feature, operator, value = match.groups()
     if feature not in FEATURE_NAMES:
-        raise RuleError(f"condition {text!r}: no feature is named {feature}: `intent features` lists them")
+        raise RuleError(f"condition {text!r}: unknown feature {feature}; `intent features` lists all features")
     if operator in _COMPARISONS and feature in (VOCABULARIES.keys() | {"country"}) - _ORDERED:
-        raise RuleError(f"condition {text!r}: {feature} has no order: want ==, !=, in or not in, got {operator}")
+        raise RuleError(
+            f"condition {text!r}: values of {feature} have no order; use ==, !=, in or not in instead of {operator}"
+        )
     if operator in _LISTS:
         if not re.fullmatch(r"\[.*\]", value):
-            raise RuleError(f"condition {text!r}: {operator} wants a list such as [1, 2], got {value}")
+            raise RuleError(f"condition {text!r}: {operator} requires a list such as [1, 2] (got {value})")
         written = [part.strip() for part in value[1:-1].split(",")]
     else:
         written = [value]
     values = tuple(_value(feature, part, text) for part in written)
     if operator not in ("==", "in") and _zero_is_unknown(feature) and 0 in values:
-        raise RuleError(f"condition {text!r}: unknown can only be asked for by == and in, got {operator}")
+        raise RuleError(f"condition {text!r}: unknown can only be used with == and in (got {operator})")
     return Condition(feature, operator, values, _zero_is_unknown(feature))
 
 
@@ -141,7 +143,7 @@ def _conditions(rule: Rule) -> Iterator[Condition]:
 
 def _parts(rule: Rule) -> tuple[Rule | str, ...]:
     if (rule.all is None) == (rule.any is None):
-        raise RuleError(f"want one of all and any, got {'none' if rule.all is None else 'both'}")
+        raise RuleError(f"expected exactly one of all and any, got {'neither' if rule.all is None else 'both'}")
     return rule.any if rule.all is None else rule.all
 
 
@@ -149,18 +151,18 @@ def _value(feature: str, written: str, text: str) -> float:
     """The feature's number for a written value."""
     if feature == "country":
         if written != "unknown" and not re.fullmatch("[A-Z]{2}", written):
-            raise RuleError(f"condition {text!r}: want two capital letters (ISO 3166) or unknown, got {written}")
+            raise RuleError(f"condition {text!r}: expected two capital letters (ISO 3166) or unknown, got {written}")
         return float(country_code(None if written == "unknown" else written))
     if feature in VOCABULARIES:
         if written not in VOCABULARIES[feature]:
-            raise RuleError(f"condition {text!r}: want one of {', '.join(VOCABULARIES[feature])}, got {written}")
+            raise RuleError(f"condition {text!r}: expected one of {', '.join(VOCABULARIES[feature])}, got {written}")
         return float(VOCABULARIES[feature].index(written))
     try:
         number = float(written)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise RuleError(f"condition {text!r}: want a number, got {written}")
+        raise RuleError(f"condition {text!r}: expected a number, got {written}")
     return number
 
 

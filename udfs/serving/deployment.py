@@ -15,7 +15,8 @@ from udfs.models.backends import EngineName, Predict, Scorer, build_engine
 from udfs.models.bundle import Bundle, BundleError, Manifest
 from udfs.models.circuit_breaker import PAUSE_S, Breaker
 from udfs.models.remote import RemoteError
-from udfs.rollout.plan import CHAMPION, CONTROL, Rollout, arms, assign, eligible_rows, rollout_features
+from udfs.rollout.assignment import CHAMPION, CONTROL, arms, assign, eligible_rows
+from udfs.rollout.plan import Rollout, rollout_features
 from udfs.rollout.rules import matches
 from udfs.serving.shadows import Shadows
 

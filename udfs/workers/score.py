@@ -9,7 +9,7 @@ from udfs.contracts.outputs import FeatureVector, ShadowScores, to_json
 from udfs.contracts.packed_events import EVENT
 from udfs.features.user_slots import EVENT_ROW, SLOT_HEAD, USER_ROW, UserSlots
 from udfs.metrics import LatencyMetric
-from udfs.rollout.sampling import in_sample
+from udfs.rollout.assignment import in_sample
 from udfs.serving.bootstrap import Serving, follow
 from udfs.serving.deployment import ScoredEvents
 from udfs.workers.metrics import MetricGroup

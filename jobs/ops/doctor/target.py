@@ -34,7 +34,7 @@ def check_target(conf: Path, overrides: Sequence[str], flink: str | None) -> Ite
     yield check_model(settings)
     yield from check_kafka(settings)
     if flink is None:
-        yield Finding("Flink cluster", "not looked at: give its address with --flink URL", unknown=True)
+        yield Finding("Flink cluster", "not checked: pass its address with --flink URL", unknown=True)
         yield check_checkpoint_dir(settings, None)
         yield describe_shared_memory(settings, 1)
     else:
@@ -82,7 +82,9 @@ def check_cluster(settings: Settings, url: str) -> Iterator[Finding]:
     yield from check_jars(environment["classpath"], version("apache-flink"))
     yield check_checkpoint_dir(settings, options)
     if now_ms is None:
-        yield Finding("clock of Flink", "can't be told: the REST API says the time with a job only", unknown=True)
+        yield Finding(
+            "clock of Flink", "cannot be determined: the REST API reports the time only while a job runs", unknown=True
+        )
     else:
         yield check_clock("Flink", before_ms, now_ms, after_ms)
 
@@ -110,7 +112,7 @@ def describe_shared_memory(settings: Settings, slots: int) -> Finding:
     """Report the shared memory that each TaskManager needs; their file systems can't be checked from here."""
     needed = mebibytes(slots * shared_memory_bytes(settings))
     scope = "a slot" if slots == 1 else f"a TaskManager of {slots} slots"
-    result = f"{needed} MiB in {settings.workers.memory_dir} for {scope}: not looked at"
+    result = f"{needed} MiB in {settings.workers.memory_dir} for {scope}: not checked"
     return Finding("shared memory", result, unknown=True)
 
 
@@ -127,7 +129,7 @@ def check_jars(classpath: Sequence[str], flink: str) -> Iterator[Finding]:
         if len(present) != 1:
             remedy = f"one in lib/, from {origin}"
         elif expected and present != expected:
-            remedy = f"want {expected[0]}, from {origin}"
+            remedy = f"replace it with {expected[0]}, from {origin}"
         yield Finding(f"JAR {start.rstrip('-')}", ", ".join(present) or "not in lib/", remedy)
 
 
@@ -138,7 +140,9 @@ def check_checkpoint_dir(settings: Settings, cluster: Mapping[str, str] | None) 
     if directory:
         return Finding("checkpoints", str(directory))
     if cluster is None:
-        return Finding("checkpoints", "checkpoints.dir is not set, so the cluster's own: not looked at", unknown=True)
+        return Finding(
+            "checkpoints", "checkpoints.dir is not set, so the cluster's own applies: not checked", unknown=True
+        )
     if cluster.get(key):
         return Finding("checkpoints", f"{cluster[key]}, the cluster's own")
     return Finding("checkpoints", "no directory: they are in the JobManager's memory", f"checkpoints.dir, or {key}")

@@ -139,7 +139,7 @@ def test_shared_memory_that_does_not_suffice_is_named_with_ways_to_more(tmp_path
 
 def test_a_memory_directory_that_is_not_there_is_named(tmp_path):
     finding = doctor.check_shared_memory(tmp_path / "none", 1)
-    assert finding.result == f"{tmp_path / 'none'} is no directory that can be written to; 1 MiB needed"
+    assert finding.result == f"{tmp_path / 'none'} is not a writable directory; 1 MiB needed"
     assert "workers.memory_dir" in finding.remedy
 
 
@@ -148,5 +148,5 @@ def test_what_the_local_stack_needs_of_shared_memory_is_read_from_its_settings(m
     monkeypatch.setenv("INTENT_WORKERS__BATCH_BYTES", str(1 << 20))
     monkeypatch.setenv("INTENT_WORKERS__CACHED_USERS", "1")
     (finding,) = doctor.check_workers()
-    assert finding.result.startswith("/no such directory is no directory")
+    assert finding.result.startswith("/no such directory is not a writable directory")
     assert finding.result.endswith("; 25 MiB needed")

@@ -140,13 +140,16 @@ def test_a_version_has_one_role(shop):
 def test_two_challengers_may_not_reserve_more_than_there_is(shop):
     shop.stage("v3")
     shop.do("start", "v2", "--at-most", "0.7")
-    assert "v3: at_most 0.4 finds no room: 0.3 is left" in shop.refused("start", "v3", "--at-most", "0.4")
+    assert "v3: no room for at_most 0.4: the other at_most leave 0.3" in shop.refused("start", "v3", "--at-most", "0.4")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--share", "0.5", "--at-most", "0.1"], "key challengers: v2: share is 0.5: want at most its at_most, 0.1"),
+        (
+            ["--share", "0.5", "--at-most", "0.1"],
+            "key challengers: v2: share must be at most its at_most, 0.1 (got 0.5)",
+        ),
         (["--at-most", "0"], "Expected `float` > 0.0 - at `$.rollout.challengers[0].at_most`"),
     ],
 )
@@ -205,7 +208,10 @@ def test_a_rollback_can_name_the_entry_to_return_to(shop):
 def test_a_rollback_passes_over_an_entry_that_is_not_whole(shop):
     shop.do("shadow", "v2")
     (shop.registry / "ledger" / "00000003.json").write_text('{"sha256": "')
-    assert shop.refused("rollback", "--to", "3") == "entry 3 is not whole: want one that `list` shows"
+    assert (
+        shop.refused("rollback", "--to", "3")
+        == "ledger entry 3 is incomplete; choose one that `intent promote list` shows"
+    )
     shop.do("rollback")
     assert (shop.entry.number, shop.entry.restores) == (4, 1)
 
@@ -248,10 +254,13 @@ OFF = json.dumps(WARM_UP | {"scores": [WARM_UP["scores"][0] + 5e-6, *WARM_UP["sc
         ({"export": CERTIFICATE | {"rows": 0.0}}, "v3: model.onnx has no certificate: train again"),
         (
             {"export": CERTIFICATE | {"limit": 1e-3}},
-            "v3: model.onnx is certified to differ by 1.00e-07 within 1.00e-03: want a difference within the limit, "
-            "and a limit of at most 1e-05",
+            "v3: model.onnx is certified with difference 1.00e-07 and limit 1.00e-03: the difference must be within "
+            "the limit, and the limit must be at most 1e-05",
         ),
-        ({"export": CERTIFICATE | {"largest_difference": 2e-5}}, "v3: model.onnx is certified to differ by 2.00e-05"),
+        (
+            {"export": CERTIFICATE | {"largest_difference": 2e-5}},
+            "v3: model.onnx is certified with difference 2.00e-05",
+        ),
         ({"changes": {WARM_UP_FILE: None}}, "v3: warm_up.json is missing"),
         ({"changes": {WARM_UP_FILE: OFF}}, "v3: model.ubj scores row 0 of warm_up.json"),
         ({"changes": {EXPORT_FILE: files_of(2)[EXPORT_FILE]}}, "v3: model.onnx scores row"),
@@ -265,7 +274,7 @@ def test_a_bundle_that_must_not_serve_is_not_staged(shop, bundle, message):
 
 
 def test_a_directory_that_is_no_bundle_is_not_staged(shop):
-    assert "want a bundle directory, there is none" in shop.refused("stage", str(shop.directory / "none"))
+    assert "bundle directory not found" in shop.refused("stage", str(shop.directory / "none"))
 
 
 @pytest.mark.parametrize("command", [("shadow", "v2"), ("start", "v2", "--at-most", "0.5")])
@@ -306,9 +315,9 @@ ABANDONED = Label(events=("purchase",), absent=True, horizon="24 h", rows=("add_
 WORSE = {
     "metric": (
         {"auc": 0.75},
-        "v3: test_roc_auc is 0.7500: want at least 0.7800, where the interval of the champion's ",
+        "v3: test_roc_auc is 0.7500 but must be at least 0.7800, the lower end of the interval of the champion's ",
     ),
-    "no metric": ({"metrics": {}}, "v3: test_roc_auc is nan: want at least 0.7800"),
+    "no metric": ({"metrics": {}}, "v3: test_roc_auc is nan but must be at least 0.7800"),
     "label": (
         {"label": ABANDONED},
         f'v3 predicts "{ABANDONED}", the champion "{CONVERTED}": no metric compares the two',
@@ -354,7 +363,7 @@ def test_a_file_changes_what_it_names_and_leaves_the_rest(shop):
     shop.apply(control={"share": 0.05, "at_most": 0.1}, rule={"any": ["cart_adds_30m >= 1"]})
     assert shop.rollout.control == Control(share=0.05, at_most=0.1)
     assert shop.rollout.shadows == ("v2",)
-    assert "this is what serves already" in shop.refused("apply", shop.write(shadows=["v2"]))
+    assert "nothing to change: this rollout already serves" in shop.refused("apply", shop.write(shadows=["v2"]))
 
 
 def test_a_registry_can_begin_with_a_file(tmp_path, capsys):
@@ -388,7 +397,7 @@ def test_the_models_of_a_file_have_to_show_the_same(shop):
 
 def test_a_file_does_not_deal_the_users_of_a_running_challenger_anew(shop):
     shop.do("start", "v2", "--at-most", "0.5")
-    assert shop.refused("apply", shop.write(salt="other")).startswith("salt other would deal the users of v2 anew")
+    assert shop.refused("apply", shop.write(salt="other")).startswith("salt other would reassign the users of v2")
     moved = [{"version": "v2", "share": 0.1, "at_most": 0.5, "start": 0.5}]
     assert shop.refused("apply", shop.write(challengers=moved)).startswith("start 0.5 would give v2 other users")
     shop.do("stop", "v2")

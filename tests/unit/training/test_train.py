@@ -75,7 +75,9 @@ def test_the_command_refuses_a_missing_file(tmp_path, capsys):
 
 def test_the_command_refuses_to_write_over_a_bundle_before_it_trains(tmp_path, capsys):
     message = refusal(capsys, "--simulate", "--out", tmp_path)
-    assert message == f"train: {tmp_path}: exists already, a bundle is never written over: name another directory\n"
+    assert (
+        message == f"train: {tmp_path}: already exists, and a bundle is never overwritten: choose another directory\n"
+    )
 
 
 MINUTE_MS = 60_000
@@ -171,10 +173,10 @@ def test_an_empty_parquet_file_is_refused_alone_and_no_matter_beside_others(tmp_
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--users", 0, "users is 0: want at least 1"),
+        ("--users", 0, "users must be at least 1 (got 0)"),
         ("--set", "rounds=0", "settings: Expected `int` >= 1 - at `$.rounds`"),
         ("--label", "nothing", "label 'nothing': not in labels.yaml"),
-        ("--version", "a b", "version is 'a b'"),
+        ("--version", "a b", "version must be 1 to 64 letters, digits, dots, underscores or hyphens (got 'a b')"),
         ("--conf", "none.yaml", "none.yaml: cannot be read"),
     ],
 )

@@ -83,7 +83,7 @@ def test_kafka_and_flink_keys_keep_their_dots():
         ("stat.ttl=1 d", "key stat: unknown key"),
         ("state.history_length=many", "key state.history_length: Expected `int`, got `str`"),
         ("state.history_length=0", "key state.history_length: Expected `int` >= 1"),
-        ("state.ttl=soon", "key state.ttl: want a number and a unit"),
+        ("state.ttl=soon", "key state.ttl: expected a number and a unit"),
         ("state.ttl=0 s", "key state.ttl: must be more than 0"),
         ("state.backend=redis", "key state.backend: Invalid enum value 'redis'"),
         ("model.threshold=1.5", "key model.threshold: Expected `float` <= 1.0"),
@@ -92,7 +92,7 @@ def test_kafka_and_flink_keys_keep_their_dots():
         ("experiments.shares={challenger: 0.5}", "key experiments.shares: champion is missing"),
         ("experiments.start=soon", "key experiments.start: Invalid RFC3339"),
         ("experiments.interval=0 s", "key experiments.interval: must be more than 0"),
-        ("workers.memory_dir=shm", "key workers.memory_dir: want an absolute path, got 'shm'"),
+        ("workers.memory_dir=shm", "key workers.memory_dir: expected an absolute path, got 'shm'"),
         ("workers.memory_dir=", "key workers.memory_dir: "),
         ("workers.batch_rows=8193", "key workers.batch_rows: Expected `int` <= 8192"),
         ("workers.batch_bytes=65535", "key workers.batch_bytes: Expected `int` >= 65536"),
@@ -102,8 +102,8 @@ def test_kafka_and_flink_keys_keep_their_dots():
         ("background.bundle_time=0 s", "key background.bundle_time: must be more than 0"),
         ("execution.profile=latency", "key execution.profile: unknown key"),
         ("kafka.bootstrap.servers=", "key kafka.bootstrap.servers: missing"),
-        ("ttl=1 d", "--set ttl: want section.key"),
-        ("state.ttl", "--set state.ttl: want KEY=VALUE"),
+        ("ttl=1 d", "--set ttl: expected section.key"),
+        ("state.ttl", "--set state.ttl: expected KEY=VALUE"),
         ("kafka.sasl.jaas.config=secret", "a secret on the command line shows"),
         ("kafka.ssl.key.password=secret", "a secret on the command line shows"),
     ],
@@ -135,7 +135,7 @@ def test_a_secret_in_a_file_is_refused_without_printing_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("a: [", "not YAML"), ("- a", "want sections"), ("", "want sections")]
+    ("content", "message"), [("a: [", "not YAML"), ("- a", "expected sections"), ("", "expected sections")]
 )
 def test_a_file_that_is_no_configuration_is_refused(tmp_path, content, message):
     path = tmp_path / "broken.yaml"
@@ -209,18 +209,21 @@ def test_the_archive_job_has_its_own_name_group_and_interval():
 
 @pytest.mark.parametrize("directory", ["null", "build/archive", "/data"])
 def test_the_archive_needs_a_directory_that_every_task_manager_knows(directory):
-    with pytest.raises(ConfigError, match=r"key archive.dir: want a URI such as .*, got"):
+    with pytest.raises(ConfigError, match=r"key archive.dir: expected a URI such as .*, got"):
         archive_settings(load(f"archive.dir={directory}"))
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("feature_log.user_share=0", "key feature_log.user_share: is 0: drift is watched in the feature log"),
-        ("drift.slide=7 s", "key drift.slide: want a multiple of 5 s, got 7 s"),
-        ("drift.window=90 s", r"key drift.window: want a multiple of drift.slide \(1 min\), got 90 s"),
-        ("drift.alarm=0.05", r"key drift.alarm: want at least drift.watch \(0.1\), got 0.05"),
-        ("drift.unwatched=[mood]", "key drift.unwatched: mood is no feature"),
+        (
+            "feature_log.user_share=0",
+            r"key feature_log.user_share: must be above 0 \(got 0\): drift is measured on the feature log",
+        ),
+        ("drift.slide=7 s", r"key drift.slide: must be a positive multiple of 5 s \(got 7 s\)"),
+        ("drift.window=90 s", r"key drift.window: must be a positive multiple of drift.slide, 1 min \(got 90 s\)"),
+        ("drift.alarm=0.05", r"key drift.alarm: must be at least drift.watch, 0.1 \(got 0.05\)"),
+        ("drift.unwatched=[mood]", "key drift.unwatched: unknown feature mood"),
     ],
 )
 def test_drift_that_can_not_be_watched_is_refused_by_key(override, message):

@@ -92,7 +92,7 @@ def test_the_jars_in_lib_are_compared_with_those_that_were_built(tmp_path, monke
         (jars / name).touch()
     lib = ["/lib/flink-sql-connector-kafka-4.0.1-2.0.jar", "/lib/flink-python-2.2.1.jar"]
     connector, operators, python = check_jars(lib, "2.2.1")
-    assert connector.remedy == "want flink-sql-connector-kafka-5.0.0-2.2.jar, from build/jars/job"
+    assert connector.remedy == "replace it with flink-sql-connector-kafka-5.0.0-2.2.jar, from build/jars/job"
     assert (operators.result, operators.remedy) == ("not in lib/", "one in lib/, from build/jars/job")
     assert not python.remedy
     (_, _, twice) = check_jars([*lib, "/lib/flink-python-2.2.0.jar"], "2.2.1")
@@ -105,7 +105,7 @@ def test_the_shared_memory_of_a_task_manager_is_told_and_not_judged():
     assert slots == 4
     finding = describe_shared_memory(settings, slots)
     assert finding.unknown
-    assert finding.result == "25 MiB in /dev/shm for a TaskManager of 4 slots: not looked at"
+    assert finding.result == "25 MiB in /dev/shm for a TaskManager of 4 slots: not checked"
     assert slots_of_task_manager({"slots-total": 0, "taskmanagers": 0}) == 1  # started as they are needed
 
 
@@ -129,4 +129,4 @@ def test_a_target_whose_broker_is_away_is_a_finding_and_the_settings_file_an_err
 
 
 def test_what_is_unknown_is_neither_fine_nor_missing():
-    assert str(Finding("clock", "can't be told", unknown=True)).startswith("unknown")
+    assert str(Finding("clock", "cannot be determined", unknown=True)).startswith("unknown")

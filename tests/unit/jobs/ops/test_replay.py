@@ -391,9 +391,9 @@ def test_a_simulation_is_asked_for_by_name():
     ("text", "message"),
     [
         ("user=5", "--simulate user: unknown key; did you mean users?"),
-        ("shift_at=-2", "--simulate shift_at=-2: shift_at is -2.0: want a number of at least 0"),
+        ("shift_at=-2", "--simulate shift_at=-2: shift_at must be at least 0 (got -2.0)"),
         ("users=many", "--simulate users=many: Expected `int`"),
-        ("users=0", "--simulate users=0: users is 0: want at least 1"),
+        ("users=0", "--simulate users=0: users must be at least 1 (got 0)"),
     ],
 )
 def test_a_wrong_simulation_is_refused(text, message):

@@ -156,7 +156,7 @@ def test_rows_of_clicks_that_were_not_read_are_counted(tmp_path, clicks, logged)
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("features", bytes(12), "offset .*: features has 12 bytes, want 4 for each of the 4 features"),
+        ("features", bytes(12), "offset .*: features has 12 bytes, expected 4 for each of the 4 features"),
         ("features", None, "column features: a row has no value"),
         ("user_id", None, "column user_id: a row has no value"),
     ],
@@ -199,7 +199,7 @@ def test_the_command_trains_on_what_a_bundle_logged(tmp_path, clicks, logged, lo
             ["--simulate", "--feature-log", "log", "--logged-by", "b"],
             "--feature-log can only be combined with --clicks",
         ),
-        (["--clicks", "x", "--feature-log", "log", "--logged-by", "none"], "none: want a bundle directory"),
+        (["--clicks", "x", "--feature-log", "log", "--logged-by", "none"], "none: bundle directory not found"),
     ],
 )
 def test_the_command_refuses_a_log_without_what_it_needs(tmp_path, capsys, options, message):

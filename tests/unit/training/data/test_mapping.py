@@ -172,8 +172,8 @@ def test_a_fraction_is_no_quantity():
         (REQUIRED + "colums: {}", "unknown field `colums`"),
         (REQUIRED + "values: {event_name: {1: view_item}}", "Expected `str`, got `int` - at `key"),
         ("columns: {user_id: who, event_name: what}", "key columns.event_time: missing"),
-        ("columns: {user: who}", "key columns.user: not a click's field; want one of user_id, event_name"),
-        ("columns: {items: list}", "key columns.items: not a click's field"),
+        ("columns: {user: who}", "key columns.user: not a field of a click; expected one of user_id, event_name"),
+        ("columns: {items: list}", "key columns.items: not a field of a click"),
         (REQUIRED + "constants: {user_id: u1}", "key constants.user_id: is also under columns"),
         (
             REQUIRED + "constants: {utc_offset_minutes: 9000}",
@@ -183,7 +183,7 @@ def test_a_fraction_is_no_quantity():
         (REQUIRED + "values: {item_id: {a: b}}", "key values.item_id: has no column"),
         (
             REQUIRED + "time_format: iso",
-            "key time_format: 'iso': want iso8601, epoch_s, epoch_ms or a strptime pattern",
+            "key time_format: 'iso': expected iso8601, epoch_s, epoch_ms or a strptime pattern",
         ),
         (REQUIRED + "constants: {event_id: e}\nevent_id_prefix: x", "key event_id_prefix: event_id is mapped as well"),
         ("columns: [", "not YAML"),

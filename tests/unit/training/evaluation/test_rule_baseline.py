@@ -120,8 +120,8 @@ def test_a_path_is_meant_from_the_settings_file_and_on_the_command_line_from_her
     [
         ("champion: v1", "bad.yaml: key rule: missing"),
         ("rule: null", "bad.yaml: key rule: Expected `object`, got `null`"),
-        ("rule: {any: [nose > 1]}", "bad.yaml: key rule: condition 'nose > 1': no feature is named nose"),
-        ("rule: {}", "bad.yaml: key rule: want one of all and any, got none"),
+        ("rule: {any: [nose > 1]}", "bad.yaml: key rule: condition 'nose > 1': unknown feature nose"),
+        ("rule: {}", "bad.yaml: key rule: expected exactly one of all and any, got neither"),
         ("rule: [", "bad.yaml: cannot be read: "),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_bad_rule_file_is_refused_in_one_line(tmp_path, monkeypatch, content, 
 def test_a_rule_file_that_is_none_is_refused():
     with pytest.raises(TrainingError, match=r"settings: key rule: nowhere.yaml: cannot be read: "):
         load_training(None, ["rule=nowhere.yaml"])
-    with pytest.raises(TrainingError, match=r"settings: key rule: want the path of a rollout file, got \{'any': "):
+    with pytest.raises(TrainingError, match=r"settings: key rule: expected the path of a rollout file, got \{'any': "):
         load_training(None, ["rule={any: [value > 1]}"])
 
 

@@ -316,7 +316,7 @@ def test_ramp_goes_on_when_the_guardrails_hold_and_then_needs_none(shop):
     [
         (sessions(0.1), "conversion_rate -79.5% (-9"),
         (sessions(0.5, users=320), "may be worse by 50.0%: open"),
-        (sessions(0.6)[:399], "arm champion has 0 users: want at least 2"),
+        (sessions(0.6)[:399], "arm champion has 0 users (at least 2 required)"),
         (sessions(0.6)[200:], "Fix first: sample ratio mismatch"),
         (sessions(0.6, started=NOW - timedelta(days=1)), "arm challenger has 0 users"),
     ],
@@ -350,7 +350,7 @@ def test_two_challengers_can_not_be_told_apart(shop):
     shop.stage("v3")
     shop.do("start", "v3", "--at-most", "0.2")
     path = write_sessions(shop.directory, sessions(0.6))
-    assert "sessions do not tell v2 from v3" in shop.refused("ramp", "v2", "--sessions", path)
+    assert "sessions do not distinguish v2 from v3" in shop.refused("ramp", "v2", "--sessions", path)
 
 
 def test_a_guardrail_that_is_not_held_is_named():

@@ -13,7 +13,8 @@ from training.simulation.examples import simulated_examples
 from training.simulation.propensity import purchase_propensity
 from udfs.contracts.packed_events import EVENT_KINDS
 from udfs.features.catalog import SESSION_GAP_MS
-from udfs.rollout.plan import Challenger, Rollout, arms, assign, positions
+from udfs.rollout.assignment import arms, assign, positions
+from udfs.rollout.plan import Challenger, Rollout
 
 USUAL = Simulation(users=4_000, seed=5)
 SALT, LIFT_START, LIFT_END = "changes", 0.3, 0.7

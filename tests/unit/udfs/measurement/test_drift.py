@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from tests.support.sample_records import sample
-from training.bundles.reference import CLUSTER_MS, Sampling, reference_distributions
+from training.bundles.drift_reference import CLUSTER_MS, Sampling, reference_distributions
 from training.data.dataset import arrange, read_clicks, read_profiles
 from training.simulation.clickstream import Simulation, simulate
 from udfs.features.catalog import FEATURE_NAMES

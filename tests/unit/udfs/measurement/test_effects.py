@@ -150,7 +150,7 @@ def test_a_sample_ratio_mismatch_shows_and_chance_does_not():
 
 
 def test_an_arm_without_a_share_is_named():
-    with pytest.raises(ValueError, match="the share of arm challenger is None"):
+    with pytest.raises(ValueError, match=r"the share of arm challenger must be above 0 \(got None\)"):
         sample_ratio_p({"champion": 10, "challenger": 1}, {"champion": 0.9})
 
 

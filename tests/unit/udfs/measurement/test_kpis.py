@@ -54,11 +54,11 @@ def test_the_shipped_kpis_are_those_that_the_product_promises():
     [
         (
             "rate: {formula: f, numerator: visits, denominator: sessions, direction: up}",
-            "key rate.numerator: want one of",
+            "key rate.numerator: expected one of",
         ),
         (
             "rate: {formula: f, numerator: revenue, denominator: pages == 1, direction: up}",
-            "key rate.denominator: want",
+            "key rate.denominator: expected",
         ),
         ("rate: {formula: f, numerator: revenue, denominator: sessions, direction: left}", "key rate.direction"),
         (
@@ -69,7 +69,10 @@ def test_the_shipped_kpis_are_those_that_the_product_promises():
             "rate: {formula: f, numerator: revenue, denominator: sessions, direction: up, guardrail: 2}",
             "key rate.guardrail",
         ),
-        ("Rate!: {formula: f, numerator: revenue, denominator: sessions, direction: up}", "want a name of a-z"),
+        (
+            "Rate!: {formula: f, numerator: revenue, denominator: sessions, direction: up}",
+            "the name may only contain a-z",
+        ),
     ],
 )
 def test_a_kpi_that_can_not_be_used_is_refused_by_name(tmp_path, text, message):

@@ -102,8 +102,8 @@ def test_a_label_that_cannot_be_used_is_refused(text, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("x: {horizon: 1 h}", "want one of events, engagement_s and page_views, got none"),
-        ("x: {horizon: 1 h, page_views: 3, absent: true}", "absent: needs events"),
+        ("x: {horizon: 1 h}", "expected exactly one of events, engagement_s and page_views, got none"),
+        ("x: {horizon: 1 h, page_views: 3, absent: true}", "absent: requires events"),
         ("x: {horizon: 1 h, page_view: 3}", "unknown field"),
         ("x: [", "cannot be read"),
     ],

@@ -187,16 +187,16 @@ def swapped(text: bytes, old: str, new: str) -> bytes:
     [
         (b"", "the file is empty"),
         (b"\xff", "'utf-8' codec can't decode"),
-        (b"not a model", "there is no line 'end of trees'"),
-        (MODEL[:-100][: MODEL.index(b"end of trees") - 40], "there is no line 'end of trees'"),
-        (swapped(MODEL, "version=v4", "version=v9"), "version is 'v9', want 'v4'"),
-        (swapped(MODEL, "label_index=0\n", ""), "want 'tree' and the lines version, num_class"),
-        (swapped(MODEL, "num_cat=0", "num_cat=1"), "tree 0: want leaves, no categories and no linear leaves"),
-        (swapped(MODEL, "is_linear=0", "is_linear=1"), "tree 0: want leaves, no categories and no linear leaves"),
-        (swapped(MODEL, "left_child=1 ", "left_child=9 "), "tree 0: left_child and right_child make no tree"),
-        (swapped(MODEL, "left_child=1 ", "left_child=0 "), "tree 0: left_child and right_child make no tree"),
-        (swapped(MODEL, "Tree=3", "Tree=4"), "tree 3: want 'Tree=3' and the lines"),
-        (swapped(MODEL, "shrinkage=1", "shrinkage=10"), "tree_sizes are not those of the 30 trees"),
+        (b"not a model", "the line 'end of trees' is missing"),
+        (MODEL[:-100][: MODEL.index(b"end of trees") - 40], "the line 'end of trees' is missing"),
+        (swapped(MODEL, "version=v4", "version=v9"), "version is 'v9', expected 'v4'"),
+        (swapped(MODEL, "label_index=0\n", ""), "expected 'tree' and the lines version, num_class"),
+        (swapped(MODEL, "num_cat=0", "num_cat=1"), "tree 0: expected leaves, no categories and no linear leaves"),
+        (swapped(MODEL, "is_linear=0", "is_linear=1"), "tree 0: expected leaves, no categories and no linear leaves"),
+        (swapped(MODEL, "left_child=1 ", "left_child=9 "), "tree 0: left_child and right_child do not form a tree"),
+        (swapped(MODEL, "left_child=1 ", "left_child=0 "), "tree 0: left_child and right_child do not form a tree"),
+        (swapped(MODEL, "Tree=3", "Tree=4"), "tree 3: expected 'Tree=3' and the lines"),
+        (swapped(MODEL, "shrinkage=1", "shrinkage=10"), "tree_sizes does not match the 30 trees"),
     ],
 )
 def test_a_file_that_is_no_lightgbm_model_is_refused_and_ends_nothing(tmp_path, model, message):
@@ -222,7 +222,7 @@ def test_a_lightgbm_model_of_other_features_or_of_no_probability_is_refused(tmp_
     expected = f"model.txt: feature 0 of the model is '{NAMES[0]}', the manifest has '{NAMES[2]}' there"
     assert refused(MODEL, NAMES[::-1]) == expected
     for objective in ("regression", "cross_entropy", "binary sigmoid:2"):
-        message = f"model.txt: the model's objective is '{objective}', want 'binary sigmoid:1'"
+        message = f"model.txt: the model's objective is '{objective}', expected 'binary sigmoid:1'"
         assert refused(swapped(MODEL, "objective=binary sigmoid:1", f"objective={objective}")) == message
 
 

@@ -99,7 +99,11 @@ def test_a_busy_server_is_asked_again(server):
         ("slow", {"timeout_ms": 50}, "within 50 ms"),
         ("page", {}, "not an answer of the protocol (Expecting value: line 1 column 1 (char 0)): <html>login</html>"),
         ("missing", {}, 'HTTP status 404: {"error": "no such model"}'),
-        ("m", {"column": None}, "output probabilities has shape [25, 2]: want `column` in endpoint.json to say which"),
+        (
+            "m",
+            {"column": None},
+            "output probabilities has shape [25, 2]: set `column` in endpoint.json to the one with the score",
+        ),
         ("m", {"column": 2}, "output probabilities has 2 columns: column is 2"),
         ("nan", {}, "output probabilities has values outside [0, 1], such as [nan]"),
         ("m", {"token_env": "NO_SUCH_TOKEN"}, "environment variable NO_SUCH_TOKEN, with its token, is not set"),
@@ -212,7 +216,7 @@ def test_a_remote_model_that_is_down_is_not_taken_over(registry, server):
 
 def test_a_remote_model_can_not_be_the_first_champion(registry, capsys):
     assert run(registry, "start", "remote", "--champion", "--why", "first") == 2
-    assert "want a local champion before it" in capsys.readouterr().err
+    assert "it needs a local champion before it" in capsys.readouterr().err
     with pytest.raises(BundleError, match="a remote model needs a registry"):
         serving_bundle(Registry(registry).bundle("remote"), Options())
 

@@ -8,23 +8,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from scipy.stats import binomtest, chi2_contingency, chisquare
 
+from udfs.rollout.assignment import CHAMPION, CONTROL, NOT_ELIGIBLE, arms, assign, eligible_rows, positions
 from udfs.rollout.plan import (
-    CHAMPION,
-    CONTROL,
     ELIGIBILITY_FEATURES,
-    NOT_ELIGIBLE,
     Challenger,
     Control,
     Rollout,
     RolloutError,
     add_challenger,
-    arms,
-    assign,
     check_rollout,
-    eligible_rows,
     load_rollout,
     load_rule,
-    positions,
     rollout_features,
 )
 from udfs.rollout.rules import Rule
@@ -173,7 +167,7 @@ def test_the_region_that_a_challenger_left_is_given_again():
 
 def test_a_challenger_without_room_is_refused():
     full = add_challenger(rollout(control=Control(at_most=0.3)), challenger("a", 0, 0.5))
-    with pytest.raises(RolloutError, match="b: at_most 0.3 finds no room: 0.2 is left"):
+    with pytest.raises(RolloutError, match="b: no room for at_most 0.3: the other at_most leave 0.2"):
         add_challenger(full, challenger("b", 0, 0.3))
 
 
@@ -262,28 +256,29 @@ def control(share: float, at_most: float) -> dict:
         ({"challengers": [{"share": 0.1, "at_most": 1}]}, "key challengers[0].version: missing"),
         ({"rule": {"some": []}}, "key rule.some: unknown key"),
         ({"steps": []}, "key steps: Expected `array` of length >= 1"),
-        ({"steps": [{"share": 0.5}, {"share": 0.1}]}, "key steps: want shares that grow, got 0.5, 0.1"),
-        ({"shadows": ["champion-1"]}, "key champion, challengers, shadows: champion-1 is named twice: "),
-        (control(0.2, 0.1), "key control: share is 0.2: want at most its at_most, 0.1"),
+        ({"steps": [{"share": 0.5}, {"share": 0.1}]}, "key steps: shares must increase with each step, got 0.5, 0.1"),
+        ({"shadows": ["champion-1"]}, "key champion, challengers, shadows: champion-1 is listed twice; "),
+        (control(0.2, 0.1), "key control: share must be at most its at_most, 0.1 (got 0.2)"),
         (control(0.1, 0.1) | {"rule": None}, "key rule: missing; it decides in control, which has at_most above 0"),
         (
             {"challengers": [{"version": "a", "share": 0.3, "at_most": 0.2, "start": 0}]},
-            "key challengers: a: share is 0.3: want at most its at_most, 0.2",
+            "key challengers: a: share must be at most its at_most, 0.2 (got 0.3)",
         ),
         (
             control(0, 0.5) | {"challengers": [{"version": "a", "share": 0, "at_most": 0.6, "start": 0.5}]},
-            "key control, challengers: the sum of at_most is 1.1: want at most 1",
+            "key control, challengers: the sum of at_most must be at most 1 (got 1.1)",
         ),
         (
             control(0, 0.5) | {"challengers": [{"version": "a", "share": 0, "at_most": 0.2, "start": 0.4}]},
-            "key control, challengers: the region of control ends at 0.5, that of a starts at 0.4: want no overlap",
+            "key control, challengers: the region of control ends at 0.5, that of a"
+            " starts at 0.4: they must not overlap",
         ),
         (
             {"challengers": [{"version": "a", "share": 0, "at_most": 0.2, "start": 0.9}]},
-            "key control, challengers: the region of a ends at 1.1: want at most 1",
+            "key control, challengers: the region of a must end at 1 or below (got 1.1)",
         ),
-        ({"rule": {"all": ["valu > 1"]}}, "key rule: condition 'valu > 1': no feature is named valu: "),
-        ({"eligible": {"all": ["session_events > 3"]}}, "key eligible: session_events changes as a user clicks: "),
+        ({"rule": {"all": ["valu > 1"]}}, "key rule: condition 'valu > 1': unknown feature valu; "),
+        ({"eligible": {"all": ["session_events > 3"]}}, "key eligible: session_events changes as a user clicks; "),
     ],
 )
 def test_a_rollout_that_breaks_a_rule_is_refused_by_file_key_rule_and_value(tmp_path, content, message):

@@ -137,9 +137,9 @@ def rewrite(path: Path, **changes) -> None:
     [
         ({"format": 2, "more": 1}, "format is 2, this code reads 1"),
         ({"more": 1}, "Object contains unknown field `more`"),
-        ({"number": 9}, "number is 9, want 2"),
+        ({"number": 9}, "number is 9, expected 2"),
         ({"rollout": {"salt": "s"}}, "missing required field `champion`"),
-        ({"rollout": {"salt": "s", "champion": "v", "rule": {"all": ["nose > 1"]}}}, "no feature is named nose"),
+        ({"rollout": {"salt": "s", "champion": "v", "rule": {"all": ["nose > 1"]}}}, "unknown feature nose"),
     ],
 )
 def test_a_whole_entry_that_this_code_cannot_use_is_an_error_and_not_passed_over(local, changes, message):
@@ -192,7 +192,7 @@ def test_of_two_writers_one_gets_a_clear_error(uri):
     registry = Registry(uri)
     number = next_entry(registry)
     serve(Registry(uri), "v1")
-    with pytest.raises(LostRace, match="somebody else wrote entry 1 meanwhile"):
+    with pytest.raises(LostRace, match="someone else wrote entry 1 in the meantime"):
         append(registry, number, Rollout(salt="s", champion="v2"), by="me", command=(), why="late")
     assert champion(registry) == (1, "v1")
 
@@ -250,7 +250,7 @@ def test_a_staged_bundle_is_staged_once(uri, tmp_path):
     directory = make_bundle(tmp_path, "v1")
     assert stage(registry, directory)
     assert not stage(registry, directory)
-    with pytest.raises(BundleError, match="version v1 is staged, and is another bundle"):
+    with pytest.raises(BundleError, match="version v1 is already staged with different content"):
         stage(registry, make_bundle(tmp_path / "other", "v1", auc=0.9))
 
 
@@ -282,7 +282,7 @@ def test_a_bundle_tells_what_serving_needs_and_travels(local):
     assert bundle.warm_up.features.dtype == bundle.warm_up.scores.dtype == np.float32
     scores = Scorer(bundle).predict(bundle.warm_up.features)
     check_scores(bundle, scores, 0)
-    with pytest.raises(BundleError, match=r"v1: model.ubj scores row 3 of warm_up.json .*, want .* within 1e-06"):
+    with pytest.raises(BundleError, match=r"v1: model.ubj scores row 3 of warm_up.json .*, expected .* within 1e-06"):
         check_scores(bundle, scores + np.float32(2e-6) * (np.arange(len(scores)) == 3), 1e-6)
     with pytest.raises(BundleError, match="scores row 5 of warm_up.json nan"):
         check_scores(bundle, np.where(np.arange(len(scores)) == 5, np.nan, scores), 1e-6)
@@ -310,11 +310,11 @@ def replaced(bundle: Path, name: str, content: bytes) -> None:
         (truncate, "model.ubj: sha256 is "),
         (lambda bundle: (bundle / EXPORT_FILE).write_bytes(b"x"), "model.onnx: sha256 is "),
         (lambda bundle: (bundle / EXPORT_FILE).unlink(), "model.onnx: cannot be read: No such file or directory"),
-        (lambda bundle: damage(bundle, features=["nose"]), "manifest.json: feature 'nose' is unknown"),
+        (lambda bundle: damage(bundle, features=["nose"]), "manifest.json: unknown feature 'nose'"),
         (lambda bundle: damage(bundle, feature_schema_hash="0" * 64), "manifest.json: feature_schema_hash is 000"),
         (lambda bundle: damage(bundle, format=3), "manifest.json: format is 3, this code reads 2"),
         (lambda bundle: damage(bundle, new_in_2=1), "manifest.json: not a valid manifest: "),
-        (lambda bundle: damage(bundle, version="v9"), "manifest.json: version is 'v9', want 'v1'"),
+        (lambda bundle: damage(bundle, version="v9"), "manifest.json: version is 'v9', expected 'v1'"),
         (lambda bundle: (bundle / "manifest.json").write_text("{"), "manifest.json: not a valid manifest: "),
         (lambda bundle: replaced(bundle, "warm_up.json", b"{}"), "warm_up.json: not valid warm-up rows: "),
         (
@@ -342,5 +342,5 @@ def test_another_history_length_than_the_jobs_is_refused(local):
 
 @pytest.mark.parametrize("version", ["../ledger", "", "a/b"])
 def test_a_version_that_is_no_name_is_refused(local, version):
-    with pytest.raises(BundleError, match="want 1 to 64 letters"):
+    with pytest.raises(BundleError, match="version must be 1 to 64 letters"):
         Registry(str(local)).bundle(version, 64)

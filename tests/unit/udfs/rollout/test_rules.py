@@ -106,17 +106,17 @@ def test_a_rule_without_rows_has_no_answers():
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
-        ("cart", "want FEATURE OPERATOR VALUE, for example cart_adds_30m >= 1"),
-        ("carts >= 1", "no feature is named carts: `intent features` lists them"),
-        ("value >= much", "want a number, got much"),
-        ("value >= nan", "want a number, got nan"),
-        ("value in 1", "in wants a list such as [1, 2], got 1"),
-        ("value in []", "want a number, got "),
-        ("device == phone", "want one of unknown, desktop, mobile, tablet, smart tv, got phone"),
-        ("device >= mobile", "device has no order: want ==, !=, in or not in, got >="),
-        ("country > DE", "country has no order: want ==, !=, in or not in, got >"),
-        ("country == Germany", "want two capital letters (ISO 3166) or unknown, got Germany"),
-        ("membership_tier > unknown", "unknown can only be asked for by == and in, got >"),
+        ("cart", "expected FEATURE OPERATOR VALUE, for example cart_adds_30m >= 1"),
+        ("carts >= 1", "unknown feature carts; `intent features` lists all features"),
+        ("value >= much", "expected a number, got much"),
+        ("value >= nan", "expected a number, got nan"),
+        ("value in 1", "in requires a list such as [1, 2] (got 1)"),
+        ("value in []", "expected a number, got "),
+        ("device == phone", "expected one of unknown, desktop, mobile, tablet, smart tv, got phone"),
+        ("device >= mobile", "values of device have no order; use ==, !=, in or not in instead of >="),
+        ("country > DE", "values of country have no order; use ==, !=, in or not in instead of >"),
+        ("country == Germany", "expected two capital letters (ISO 3166) or unknown, got Germany"),
+        ("membership_tier > unknown", "unknown can only be used with == and in (got >)"),
     ],
 )
 def test_a_condition_that_cannot_be_read_is_refused_by_rule_and_value(condition, message):
@@ -127,7 +127,7 @@ def test_a_condition_that_cannot_be_read_is_refused_by_rule_and_value(condition,
 
 @pytest.mark.parametrize("rule", [Rule(), Rule(all=("value > 1",), any=("value > 1",))])
 def test_a_rule_has_either_all_or_any(rule):
-    with pytest.raises(RuleError, match="want one of all and any, got (none|both)"):
+    with pytest.raises(RuleError, match="expected exactly one of all and any, got (neither|both)"):
         check_rule(rule)
 
 

@@ -15,7 +15,8 @@ from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW, UserSlots
 from udfs.models.backends import Scorer
 from udfs.models.bundle import load_bundle
 from udfs.models.circuit_breaker import FAILURES, PAUSE_S
-from udfs.rollout.plan import CONTROL, Challenger, Control, Rollout, assign
+from udfs.rollout.assignment import CONTROL, assign
+from udfs.rollout.plan import Challenger, Control, Rollout
 from udfs.rollout.registry import Registry
 from udfs.rollout.rules import Rule
 from udfs.serving.bootstrap import Serving, follow, serving_registry

@@ -26,10 +26,10 @@ from udfs.contracts.profiles import Profile, pack_profile
 from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, new_head, ring_bytes
 from udfs.models.backends import Scorer
 from udfs.models.bundle import Bundle, load_bundle
+from udfs.rollout.assignment import in_sample
 from udfs.rollout.plan import Challenger, Control, Rollout
 from udfs.rollout.registry import Registry
 from udfs.rollout.rules import Rule
-from udfs.rollout.sampling import in_sample
 from udfs.serving.bootstrap import Serving, serving_bundle, serving_registry
 from udfs.serving.deployment import Deployment, Options
 from udfs.workers.metrics import Metrics

@@ -11,7 +11,7 @@ from tests.unit.udfs.measurement.test_drift import distribution
 from training.rollout.ledger import upload_bundle
 from udfs.measurement.drift import REFERENCE_FILE, Reference
 from udfs.models.bundle import BundleError, load_bundle
-from udfs.rollout.references import References, decode_reference
+from udfs.rollout.drift_references import References, decode_reference
 from udfs.rollout.registry import Registry
 
 REFERENCE = Reference({"a": distribution([0.5, 0.5])}, distribution([0.1, 0.9]))
@@ -71,7 +71,7 @@ def test_without_a_registry_only_the_bundle_s_version_is_known():
     ("change", "message"),
     [
         ({"design_effect": None}, "design_effect"),
-        ({"edges": [1.0, 2.0]}, "2 edges and 2 shares"),
+        ({"edges": [1.0, 2.0]}, "expected one more share than edges, got 2 shares and 2 edges"),
         ({"rows": 0}, "rows"),
     ],
 )
