@@ -7,7 +7,6 @@ import numpy as np
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.profiles import PROFILE
 from udfs.features.catalog import FEATURE_NAMES, combined_need, find_columns
-from udfs.features.kernel import append_rows, compute_rows
 from udfs.features.user_slots import EVENT_ROW, UserSlots
 
 _INT64 = np.dtype(np.int64)
@@ -24,6 +23,10 @@ class FeatureComputer:
         self.history_length = history_length
         self._columns = np.array(find_columns(self.names), np.int64)
         self._needs = int(combined_need(self.names))
+        # Here and not above: commands that compute nothing must not wait for numba, nor for the kernel to compile.
+        from udfs.features.kernel import append_rows, compute_rows
+
+        self._compute_rows, self._append_rows = compute_rows, append_rows
 
     def compute(
         self,
@@ -52,7 +55,7 @@ class FeatureComputer:
         _check_array("first_seen_ms", first_seen_ms, _INT64, rows)
         _check_array("profiles", profiles, PROFILE, rows)
         matrix = np.empty((rows, len(self.names)), np.float32)
-        broken = compute_rows(
+        broken = self._compute_rows(
             np.ascontiguousarray(records), starts, ends, lifetime_events, first_seen_ms, np.ascontiguousarray(profiles),
             self.history_length, self._needs, self._columns, matrix,
         )  # fmt: skip
@@ -71,7 +74,7 @@ class FeatureComputer:
         """
         heads = users.heads
         matrix = np.empty((np.count_nonzero(rows["kind"] == EVENT_ROW), len(self.names)), np.float32)
-        append_rows(
+        self._append_rows(
             rows["kind"], rows["event"], rows["profile"], slots,
             heads["begin"], heads["end"], heads["events"], heads["first_seen_ms"], heads["profile"],
             users.events, users.ring_length, self.history_length, self._needs, self._columns, matrix,

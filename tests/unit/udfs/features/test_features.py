@@ -438,6 +438,11 @@ def test_the_module_prints_a_line_for_each_feature():
     assert max(map(len, lines)) <= 150
 
 
+@pytest.mark.parametrize("command", ["training.promote", "training.remote_bundle", "jobs.ops.doctor.__main__"])
+def test_a_command_that_computes_no_features_starts_without_loading_numba(command):
+    subprocess.run([sys.executable, "-c", f"import sys, {command}; sys.exit('numba' in sys.modules)"], check=True)
+
+
 def test_names_and_hashes_are_had_without_loading_numba():
     program = (
         "import sys, udfs.features.catalog as catalog;"
