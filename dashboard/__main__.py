@@ -19,10 +19,9 @@ from dashboard.panels.models import ModelPanel, ModelsThread
 from dashboard.panels.state import SILENT_AFTER_MS, DashboardState
 from dashboard.user.page import Users
 from dashboard.views import Views
-from jobs.common.settings import ConfigError, Settings, load_settings
+from jobs.common.settings import ConfigError, Settings, click_limits, load_settings
 from udfs.config.command_line import EXIT_OK, EXIT_USAGE, Command, conf_option, run, set_option
 from udfs.config.durations import duration_ms
-from udfs.contracts.clicks import ClickLimits
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import client_options
 from udfs.measurement.kpis import KPIS_FILE, KpiError, load_kpis
@@ -57,12 +56,10 @@ def serve(settings: Settings, conf: Path, listener: socket.socket, hosts: list[s
     state = DashboardState(topics, duration_ms(settings.execution.latency_budget))
     models = ModelPanel(settings.model.registry, Path(settings.model.bundle))
     views = Views(state, models, load_kpis(conf.with_name(KPIS_FILE)))
-    decode = settings.decode
-    limits = ClickLimits(decode.max_record_bytes, duration_ms(decode.max_behind), duration_ms(decode.max_ahead))
     users = Users(
         settings.kafka,
         topics,
-        limits,
+        click_limits(settings),
         settings.state.history_length,
         models.registry,
         Path(settings.model.bundle),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import time_ns
 
 import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard.user.page import LookupBusy, UserPage, Users
 from dashboard.views import Views
+from udfs.config.durations import now_ms
 from udfs.kafka.errors import KafkaClientError
 
 HERE = Path(__file__).parent
@@ -56,13 +56,13 @@ def make_app(views: Views, users: Users, hosts: Sequence[str]) -> Starlette:
 
     def page(name: str) -> Callable[[Request], Response]:
         def show(_request: Request) -> Response:
-            return render(name, data=views.page(name, _now_ms()))
+            return render(name, data=views.page(name, now_ms()))
 
         return show
 
     def user(request: Request) -> Response:
         user_id = request.query_params.get("id", "").strip()
-        values: dict[str, object] = {"data": {"status": views.status("user", _now_ms())}, "asked": user_id}
+        values: dict[str, object] = {"data": {"status": views.status("user", now_ms())}, "asked": user_id}
         if not user_id:
             return render("user", result=None, problem="", **values)
         if len(user_id) > LONGEST_USER_ID:
@@ -80,7 +80,7 @@ def make_app(views: Views, users: Users, hosts: Sequence[str]) -> Starlette:
         name = request.path_params["name"]
         if name not in PAGES or name == "user":
             return _json({"error": "unknown page"}, 404)
-        return _json(views.page(name, _now_ms(), request.query_params.get("version")))
+        return _json(views.page(name, now_ms(), request.query_params.get("version")))
 
     def feature(request: Request) -> Response:
         distributions = views.feature(request.query_params.get("version", ""), request.query_params.get("name", ""))
@@ -122,7 +122,3 @@ def _place(text: str) -> tuple[int, int] | None:
     """A partition and an offset, written 3-1234."""
     partition, _, offset = text.partition("-")
     return (int(partition), int(offset)) if partition.isdecimal() and offset.isdecimal() else None
-
-
-def _now_ms() -> int:
-    return time_ns() // 1_000_000

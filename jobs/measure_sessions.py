@@ -14,12 +14,11 @@ from collections.abc import Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.common.event_time import click_columns, interval
+from jobs.common.event_time import click_columns, interval, timed_columns
 from jobs.common.settings import ConfigError, Settings, click_limits, load_settings, session_settings
 from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
 from jobs.common.topics import check_topics
-from udfs.config.durations import duration_ms
 from udfs.contracts.outputs import KpiValue, Score, Session
 from udfs.features.catalog import SESSION_GAP_MS
 from udfs.flink.sessions import ReadActions
@@ -124,10 +123,7 @@ def measure_sessions(tables: TableEnvironment, settings: Settings, kpis: dict[st
 
 def score_columns(settings: Settings) -> str:
     """The columns of `timed_scores`, whose rowtime is that of the click."""
-    lateness = interval(duration_ms(settings.event_time.lateness))
-    return columns(
-        Score, "happened AS TO_TIMESTAMP_LTZ(event_time, 3)", f"WATERMARK FOR happened AS happened - {lateness}"
-    )
+    return timed_columns(Score, "event_time", settings)
 
 
 def kafka_tables(settings: Settings) -> list[str]:

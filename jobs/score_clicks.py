@@ -11,8 +11,8 @@ Each box is a Java operator with a Python worker, which gets batches of records 
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from jobs.common.serving import find_serving
 from jobs.common.settings import ConfigError, Settings, click_limits, load_settings
 from jobs.common.streams import Stream, Streams
 from jobs.common.submission import flink_options, parse_arguments
@@ -21,10 +21,9 @@ from jobs.common.topics import check_topics
 from udfs.config.durations import duration_ms
 from udfs.features.user_slots import new_head, ring_bytes
 from udfs.kafka.errors import KafkaClientError
-from udfs.models.bundle import BundleError, load_bundle
+from udfs.models.bundle import BundleError
 from udfs.rollout.registry import RegistryError
-from udfs.serving.bootstrap import Serving, serving_bundle, serving_registry
-from udfs.serving.deployment import Options
+from udfs.serving.bootstrap import Serving
 from udfs.workers.decode import ClickHandler, ProfileHandler
 from udfs.workers.score import ScoreClicks
 
@@ -72,15 +71,6 @@ def kafka_streams(streams: Streams, settings: Settings) -> tuple[Stream, Stream]
     # Compacted: the newest profile of a user may be old. Profiles are few beside clicks: one worker is enough for them.
     profiles = streams.kafka_source(topics.profiles, "earliest", source.bounded, properties).setParallelism(1)
     return clicks, profiles
-
-
-def find_serving(settings: Settings) -> Serving:
-    """The models to serve: those of the registry's ledger, or else one bundle. Raises BundleError, RegistryError."""
-    model, history_length = settings.model, settings.state.history_length
-    options = Options(model.threshold, model.engine, model.threads, duration_ms(model.shadow_budget) / 1000)
-    if model.registry:
-        return serving_registry(model.registry, history_length, options, duration_ms(model.poll) / 1000)
-    return serving_bundle(load_bundle(Path(model.bundle), history_length), options)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

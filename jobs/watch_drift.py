@@ -13,13 +13,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import msgspec
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.common.event_time import interval
+from jobs.common.event_time import interval, timed_columns
 from jobs.common.settings import COUNTED_MS, ConfigError, Settings, drift_settings, load_settings
 from jobs.common.submission import parse_arguments, submit
-from jobs.common.tables import columns, create_table, kafka_sink, kafka_source
+from jobs.common.tables import create_table, kafka_sink, kafka_source
 from jobs.common.topics import check_topics
 from udfs.config.durations import duration_ms
 from udfs.contracts.outputs import FeatureVector, Outcome
@@ -94,19 +93,12 @@ def watch_drift(tables: TableEnvironment, settings: Settings, references: Callab
 
 def vector_columns(settings: Settings) -> str:
     """The columns of `timed_vectors`, whose rowtime is that of the click."""
-    return _timed_columns(FeatureVector, "event_time", settings)
+    return timed_columns(FeatureVector, "event_time", settings)
 
 
 def outcome_columns(settings: Settings) -> str:
     """The columns of `timed_outcomes`, whose rowtime is when the outcome was known."""
-    return _timed_columns(Outcome, "matured_at", settings)
-
-
-def _timed_columns(record: type[msgspec.Struct], time: str, settings: Settings) -> str:
-    lateness = interval(duration_ms(settings.event_time.lateness))
-    return columns(
-        record, f"happened AS TO_TIMESTAMP_LTZ({time}, 3)", f"WATERMARK FOR happened AS happened - {lateness}"
-    )
+    return timed_columns(Outcome, "matured_at", settings)
 
 
 def kafka_tables(settings: Settings) -> list[str]:
@@ -136,8 +128,9 @@ def find_references(settings: Settings) -> Callable[[], References]:
     def read(name: str) -> bytes:
         return (directory / name).read_bytes()
 
-    content = read_listed_file(read, model.bundle, REFERENCE_FILE)
-    known = {read_manifest(read, model.bundle).version: decode_reference(content, model.bundle)}
+    manifest = read_manifest(read, model.bundle)
+    content = read_listed_file(read, model.bundle, manifest, REFERENCE_FILE)
+    known = {manifest.version: decode_reference(content, model.bundle)}
     return partial(References, known, None, retry_s)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jobs.ops.doctor.finding import Finding, mebibytes
-from tools.paths import PROJECT
+from tools.paths import PROJECT, STACK
 
 JAVA_VERSION = 17
 #: Broker 1 GiB, JobManager 1 GiB, two TaskManagers of 3.4 GiB, their Python workers and the client.
@@ -53,7 +53,7 @@ def check_prerequisites() -> Iterator[Finding]:
 def check_machine() -> Iterator[Finding]:
     """Check memory, the ports that `make up` prefers, and the browser in which tests open the dashboard."""
     yield check_memory(available_memory_gib())
-    own_ports = recorded_ports(PROJECT / "build" / "local" / "stack.json")
+    own_ports = recorded_ports(STACK / "stack.json")
     for port, service in DEFAULT_PORTS.items():
         yield check_port(port, service, is_bound(port), own_ports)
     yield check_browser([command for command in BROWSER if shutil.which(command) is None])

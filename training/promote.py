@@ -75,8 +75,7 @@ def _evidence(request: Request) -> FindEvidence | None:
     def find(rollout: Rollout, version: str, since: datetime) -> Evidence:
         if request.sessions == "topic":
             settings = load_retraining(request.conf)
-            since_ms = int(since.timestamp() * 1000)
-            sessions = read_topic_sessions(settings.kafka, settings.topics.sessions, since_ms, read_topic)
+            sessions = read_topic_sessions(settings.kafka, settings.topics.sessions, since, read_topic)
         else:
             sessions = read_sessions(Path(request.sessions))
         kpis = load_kpis(request.conf.with_name(KPIS_FILE))

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from training.bundles.trainer import TrainedModel, train_model
-from training.bundles.writer import check_version, refuse_existing, write_bundle
+from training.bundles.writer import refuse_existing, write_bundle
 from training.data.downsampling import share_that_fits
 from training.data.examples import Examples, load_examples
 from training.data.feature_log import FeatureLog
@@ -43,7 +43,7 @@ from udfs.config.command_line import (
     set_option,
 )
 from udfs.measurement.labels import CONVERTED, LABELS_FILE, Label, find_label
-from udfs.models.bundle import Manifest, load_bundle
+from udfs.models.bundle import Manifest, check_version, load_bundle
 
 DEFAULT_CONF = Path("conf", "training.yaml")
 SIMULATION = Simulation()
@@ -72,7 +72,8 @@ class Options:
 def _train(options: Options) -> tuple[TrainedModel, Training]:
     """Train and write the bundle. If training fails, nothing is written."""
     refuse_existing(options.out)
-    check_version(options.version)
+    if options.version is not None:  # by default it is chosen later, and always fits
+        check_version(options.version)
     check_tracking()
     training, log = _feature_log(options, load_training(options.conf, options.overrides))
     label = find_label(options.label, (options.conf or DEFAULT_CONF).with_name(LABELS_FILE))

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from dashboard.ingest.topic_reader import Offsets, TopicReader, open_reader
 from dashboard.panels.state import FOLLOWED, SAMPLED, DashboardState
+from udfs.config.durations import now_ms
 from udfs.contracts.outputs import Score
 from udfs.kafka.errors import KafkaClientError
 
@@ -52,10 +53,10 @@ class Feed(threading.Thread):
                     self._watch(reader)
             except KafkaClientError as error:
                 log.warning("%s", error)
-                self._state.broker_lost(_now_ms(), f"Cause: {error}")
+                self._state.broker_lost(now_ms(), f"Cause: {error}")
                 self._stopping.wait(LOOK_SECONDS)
             except Exception as error:  # a defect: the pages must show it rather than stop changing
-                self._state.broker_lost(_now_ms(), f"The dashboard stopped reading: {error!r}")
+                self._state.broker_lost(now_ms(), f"The dashboard stopped reading: {error!r}")
                 raise
 
     def _watch(self, reader: TopicReader) -> None:
@@ -73,7 +74,7 @@ class Feed(threading.Thread):
             self._topics_at = time.monotonic()
         topic_ends = reader.ends({self._topics[role]: numbers for role, numbers in self._partitions.items()})
         ends = {role: topic_ends[self._topics[role]] for role in self._partitions}
-        self._state.observe(_now_ms(), {role: ends.get(role) for role in self._topics})
+        self._state.observe(now_ms(), {role: ends.get(role) for role in self._topics})
         for role in ends:
             if role not in self._after:
                 self._begin_topic(reader, role, ends[role])
@@ -91,7 +92,7 @@ class Feed(threading.Thread):
         if newest:
             with self._state.lock:
                 self._state.flows[role].last_record_at(max(newest))
-        since = reader.offsets_since(topic, ends, _now_ms() - LOOK_BACK_MS) if role in FOLLOWED else ends
+        since = reader.offsets_since(topic, ends, now_ms() - LOOK_BACK_MS) if role in FOLLOWED else ends
         self._after[role] = {number: max(starts[number], since[number]) for number in ends}
 
     def _follow(self, reader: TopicReader, role: str, ends: Offsets) -> None:
@@ -107,7 +108,7 @@ class Feed(threading.Thread):
         records = stretch.records
         if records:
             times_ms = [record.timestamp for record in records]
-            self._state.take(role, _now_ms(), [record.value for record in records], times_ms)
+            self._state.take(role, now_ms(), [record.value for record in records], times_ms)
 
     def _sample(self, reader: TopicReader, role: str, ends: Mapping[str, Offsets]) -> None:
         starts = self._starts(role, ends[role])
@@ -117,11 +118,11 @@ class Feed(threading.Thread):
         limit = SAMPLED_RECORDS * len(tail)
         records = reader.read(self._topics[role], tail, ends[role], limit, READ_SECONDS).records
         self._after[role] = dict(ends[role])
-        scores = self._state.take(role, _now_ms(), [record.value for record in records])
+        scores = self._state.take(role, now_ms(), [record.value for record in records])
         if role == "scores" and "clicks" in ends:
             latencies = self._latencies(reader, scores, ends["clicks"])
             with self._state.lock:
-                self._state.latencies.add(_now_ms(), latencies)
+                self._state.latencies.add(now_ms(), latencies)
 
     def _latencies(self, reader: TopicReader, scores: list[Score], ends: Offsets) -> list[float]:
         """Latencies in ms from the Kafka timestamps of the clicks, which are looked up, to the scores."""
@@ -142,7 +143,3 @@ class Feed(threading.Thread):
         """The offsets to continue from; a recreated topic is read from its start."""
         after = self._after[role]
         return {number: after[number] if after.get(number, end + 1) <= end else 0 for number, end in ends.items()}
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

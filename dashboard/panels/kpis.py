@@ -41,7 +41,7 @@ class KpiLines:
 
         A KPI that is counted by placement only is here as the sum over its placements.
         """
-        newest = max((int(series.read()[0][-1]) for series in self._lines.values()), default=0)
+        newest = max((series.newest_ms for series in self._lines.values()), default=0)
         lines = []
         for kpi, arm in dict.fromkeys((kpi, arm) for kpi, arm, _ in self._lines):
             starts, sums = self._sums(kpi, arm, newest - (minutes + SPAN) * 60_000)
@@ -64,7 +64,7 @@ class KpiLines:
 
     def placements(self, minutes: int) -> list[dict]:
         """KPIs by placement and arm, over the last `minutes`."""
-        newest = max((int(series.read()[0][-1]) for series in self._lines.values()), default=0)
+        newest = max((series.newest_ms for series in self._lines.values()), default=0)
         rows = []
         for (kpi, arm, placement), series in self._lines.items():
             if placement is None:

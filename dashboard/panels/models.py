@@ -10,6 +10,8 @@ from pathlib import Path
 import msgspec
 
 from training.retraining.run_store import read_runs
+from udfs.config.text import one_line
+from udfs.measurement.drift import REFERENCE_FILE
 from udfs.models.bundle import BundleError, Manifest, read_manifest
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Entry, Registry, RegistryError
@@ -19,7 +21,6 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 10.0
 MAX_ENTRIES = 200
 MAX_RUNS = 30
-REFERENCE_FILE = "reference.json"
 METRICS = ("test_roc_auc", "test_average_precision", "test_log_loss")
 
 
@@ -53,7 +54,7 @@ class ModelPanel:
             self._summary = self._from_registry() if self.registry else self._from_bundle()
         except Exception as error:  # each file system has its own; the page shows it, and the next look is soon
             log.warning("models: %s", error)
-            self._summary = self._summary | {"error": " ".join(str(error).split()) or type(error).__name__}
+            self._summary = self._summary | {"error": one_line(error) or type(error).__name__}
 
     def summary(self) -> dict:
         """Serving models, the ledger (newest first), metrics by version, retraining runs; and an error, or null."""

@@ -44,7 +44,7 @@ class LiveQuality:
 
     def lines(self, minutes: int) -> list[dict]:
         """A line for each version and arm: the last `minutes`, each point of the SPAN minutes up to it."""
-        newest = max((int(series.read()[0][-1]) for series in self._by_model.values()), default=0)
+        newest = max((series.newest_ms for series in self._by_model.values()), default=0)
         lines = []
         for (version, arm), series in self._by_model.items():
             starts, values = series.read(newest - (minutes + SPAN) * 60_000)

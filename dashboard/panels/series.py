@@ -32,6 +32,11 @@ class Series:
         order = order[self._starts[order] >= max(since_ms, 0)]
         return self._starts[order], self._values[order]
 
+    @property
+    def newest_ms(self) -> int:
+        """The start time of the newest bucket, -1 while there is none."""
+        return int(self._starts.max())
+
     def __len__(self) -> int:
         return int((self._starts >= 0).sum())
 

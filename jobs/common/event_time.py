@@ -1,9 +1,11 @@
-"""Clicks in event time: columns and watermark of their table, for the jobs that measure."""
+"""Records in event time: columns and watermarks of their tables, for the jobs that measure."""
 
 from collections.abc import Mapping
 
+import msgspec
+
 from jobs.common.settings import Settings
-from jobs.common.tables import KAFKA_METADATA
+from jobs.common.tables import KAFKA_METADATA, columns
 from udfs.config.durations import duration_ms
 
 MAX_INTERVAL_MS = 99 * 86_400_000  # Flink's intervals have two digits of days
@@ -36,6 +38,14 @@ def click_columns(settings: Settings, metadata: Mapping[str, str] = KAFKA_METADA
         middle_ms=(ahead_ms - behind_ms) / 2,
         reach_ms=(ahead_ms + behind_ms) / 2,
         lateness=interval(duration_ms(settings.event_time.lateness)),
+    )
+
+
+def timed_columns(record: type[msgspec.Struct], time: str, settings: Settings) -> str:
+    """The columns of a topic's records, whose rowtime `happened` is the field `time`, in ms since 1970."""
+    lateness = interval(duration_ms(settings.event_time.lateness))
+    return columns(
+        record, f"happened AS TO_TIMESTAMP_LTZ({time}, 3)", f"WATERMARK FOR happened AS happened - {lateness}"
     )
 
 

@@ -14,8 +14,10 @@ from msgspec.structs import replace
 from udfs.config.durations import Duration, Moment, duration_ms
 from udfs.config.overrides import parse_value, split_override
 from udfs.config.reading import in_words
-from udfs.config.variables import SECRET_ADVICE, expand_variables, is_secret, is_written_secret, refuse_written_secrets
+from udfs.config.text import one_line
+from udfs.config.variables import expand_variables, is_secret, refuse_written_secrets
 from udfs.contracts.clicks import ClickLimits
+from udfs.contracts.outputs import Arm
 from udfs.features.catalog import FEATURE_NAMES
 from udfs.features.user_slots import SLOT_HEAD, ring_bytes
 
@@ -35,7 +37,6 @@ Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 JobName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$", title="name")]
 TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$", title="name of a topic")]
-Arm = Literal["champion", "challenger", "control", "not_eligible"]
 Option = str | int | float | bool
 
 
@@ -213,8 +214,6 @@ def load_settings(path: Path, overrides: Sequence[str] = (), environment: Mappin
             _override(merged, _environment_key(name), parse_value(value, name, ConfigError), name)
     for override in overrides:
         key, value = split_override(override, "state.ttl=30d", ConfigError)
-        if is_written_secret(key, value):
-            raise ConfigError(f"--set {key}: a secret on the command line shows in the process list; {SECRET_ADVICE}")
         _override(
             merged,
             tuple(key.split(".", 1) if key.split(".")[0] in OPEN_SECTIONS else key.split(".")),
@@ -330,7 +329,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path}: not YAML: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected sections such as kafka: and state:, got {type(content).__name__}")
     base = content.pop("extends", None)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from jobs.common.settings import ConfigError
-from udfs.config.durations import Duration, duration_ms
+from udfs.config.durations import Duration, duration_ms, moment_ms
 
 
 def time_ms(text: str, option: str, now_ms: int) -> int:
@@ -24,4 +24,4 @@ def time_ms(text: str, option: str, now_ms: int) -> int:
         raise ConfigError(
             f"{option} {text}: expected a duration such as 10 min, or a time such as 2026-11-24T12:00"
         ) from None
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    return moment_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from pyflink.table import TableEnvironment
 
+from jobs.common.serving import find_serving
 from jobs.common.settings import load_settings
 from jobs.common.streams import Streams
 from jobs.common.submission import flink_options, table_environment
-from jobs.score_clicks import find_serving, kafka_streams, score_clicks
+from jobs.score_clicks import kafka_streams, score_clicks
 from tools.paths import CONF
 from udfs.workers.decode import RAW_RECORD
 

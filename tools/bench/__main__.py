@@ -15,10 +15,11 @@ from kafka.errors import KafkaError
 from rich.table import Table
 
 from tools.bench import dashboard, inference, latency, preparation, scale, sql_jobs, throughput
-from tools.bench.context import BenchContext, bench_context, console, note, step
+from tools.bench.context import BenchContext, bench_context
 from tools.bench.peers import comparison
 from tools.bench.rates import BenchError
 from tools.bench.report import Measured, Report, ReportError, commit_of, now, read_report, write_report
+from tools.console import console, note, step
 from tools.paths import PROJECT
 from tools.stack import flink_client
 from tools.stack.local_stack import StackError

@@ -10,13 +10,13 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from jobs.common.settings import Settings, TopicNames, load_settings
 from jobs.common.topics import create_topics
 from jobs.ops.replay.producer import send_at_once
 from tools.bench.hot_swap import two_models
 from tools.bench.rates import report_every
+from tools.console import note, step
 from tools.paths import CONF, PROJECT
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
@@ -40,16 +40,6 @@ ALL_TREES = Training(
 )
 CLUSTER_PROCESSES = ("jobmanager", "taskmanager")
 ENDED = ("FINISHED", "CANCELED", "FAILED")
-
-console = Console(highlight=False, soft_wrap=True)
-
-
-def step(what: str) -> None:
-    console.print(f"[bold]==> {what}[/bold]")
-
-
-def note(words: str) -> None:
-    console.print(f"    {words}")
 
 
 @dataclass(frozen=True)

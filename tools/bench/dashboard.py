@@ -14,9 +14,10 @@ import numpy as np
 import psutil
 
 from jobs.common.settings import TopicNames
-from tools.bench.context import CONF, BenchContext, bench_context, fresh_run, note, step
+from tools.bench.context import CONF, BenchContext, bench_context, fresh_run
 from tools.bench.latency import SHIPPED, latency_figures, latency_words, warm_up
 from tools.bench.rates import MIB
+from tools.console import note, step
 from tools.paths import PROJECT
 from tools.stack import flink_client
 from tools.stack.http_client import get_text

@@ -9,8 +9,9 @@ from statistics import median
 import msgspec
 import numpy as np
 
-from tools.bench.context import BenchContext, note, step
+from tools.bench.context import BenchContext
 from tools.bench.hot_swap import batch_scorer, swap_figures, swap_words
+from tools.console import note, step
 from training.data.examples import Examples
 from training.rollout.transitions import add_shadow, first
 from udfs.models.backends import SIZES, measure_break_even

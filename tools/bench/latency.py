@@ -14,7 +14,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from jobs.common.settings import TopicNames
 from jobs.ops.replay.producer import FOR_LATENCY, at_rate, send
-from tools.bench.context import HOURS, USERS, BenchContext, fresh_run, note, step
+from tools.bench.context import HOURS, USERS, BenchContext, fresh_run
+from tools.console import note, step
 from tools.stack import flink_client
 from training.data.sources import Record
 from training.simulation.clickstream import Simulation, simulate

@@ -13,8 +13,9 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tools.bench.context import EVENTS, BenchContext, note, step
+from tools.bench.context import EVENTS, BenchContext
 from tools.bench.rates import MIB, tree_pss
+from tools.console import note, step
 from training.data.dataset import ANY_TIME
 from training.data.preparation import Preparation, prepare
 from training.data.sources import Record

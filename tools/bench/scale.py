@@ -10,13 +10,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tools.bench.context import BenchContext, note, step
+from tools.bench.context import BenchContext
 from tools.bench.rates import MIB, PeakMemory, rate_between
 from tools.bench.throughput import reading
+from tools.console import note, step
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
 from tools.stack.metrics import job_metric
 from training.data.sources import Record
+from udfs.features.catalog import SESSION_GAP_MS
 
 FEW_USERS, MANY_USERS = 20_000, 2_000_000
 BUSY_PART = 10  # one of this many users is busy at a time
@@ -26,7 +28,6 @@ PARALLELISM = 2
 CACHED_USERS = MANY_USERS // BUSY_PART // PARALLELISM * 6 // 5  # of each worker: its busy ones, and a fifth more
 SLOWEST_SECONDS = 1_800  # to the first mark, and from there to the last
 TEMPLATES = 200_000  # clicks that sessions are taken from
-SESSION_GAP_MS = 30 * 60_000
 SESSION_CLICKS = 20  # at most
 FIRST_CLICKS = 2  # of a user's first session, at most: or it would take long until all users have been seen
 CLICK_GAP_MS = 20_000  # between two clicks of a busy user, on average

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 import msgspec
 
 from jobs.ops.replay.producer import send_at_once
-from tools.bench.context import EVENTS, BenchContext, fresh_run, note, step
+from tools.bench.context import EVENTS, BenchContext, fresh_run
+from tools.console import note, step
 from tools.stack import flink_client
 from tools.stack.metrics import job_metric, records_read
 from udfs.kafka.reading import read_topic

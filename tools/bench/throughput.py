@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from tools.bench.bare_loop import bare_loop_rate
-from tools.bench.context import COUNTED_FROM, COUNTED_TO, BenchContext, fresh_run, note, step
+from tools.bench.context import COUNTED_FROM, COUNTED_TO, BenchContext, fresh_run
 from tools.bench.hot_swap import POLL_SECONDS, job_swap_figures, job_swap_words
 from tools.bench.latency import in_a_process
 from tools.bench.rates import rate_between
+from tools.console import note, step
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
 from tools.stack.metrics import job_metric

@@ -21,19 +21,10 @@ from rich.live import Live
 from jobs.common.settings import Settings, load_settings
 from jobs.common.topics import create_topics
 from jobs.ops.replay.producer import at_rate, send
+from tools.console import console, step
 from tools.demo.day import scenario as demo_day
 from tools.demo.outcome import DemoOutcome, report, report_table
-from tools.demo.steps import (
-    await_answers,
-    check,
-    click_producer,
-    console,
-    demo_records,
-    send_profiles,
-    show_dashboard,
-    step,
-    train,
-)
+from tools.demo.steps import await_answers, check, click_producer, demo_records, send_profiles, show_dashboard, train
 from tools.demo.topic_watcher import TopicWatcher
 from tools.paths import CONF, PROJECT, STACK
 from tools.stack import flink_client

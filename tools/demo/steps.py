@@ -5,10 +5,10 @@ from pathlib import Path
 
 import msgspec
 from kafka import KafkaProducer
-from rich.console import Console
 
 from jobs.common.settings import Settings
 from jobs.ops.replay.producer import FOR_LATENCY, Sent, send_at_once
+from tools.console import console, note, step
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack, StackError
 from training.bundles.trainer import train_model
@@ -23,24 +23,14 @@ from training.train import summary
 BROKEN_SHARE = 0.005
 DRAIN_SECONDS = 60
 
-console = Console(highlight=False, soft_wrap=True)
-
-
-def step(what: str) -> None:
-    console.print(f"[bold]==> {what}[/bold]")
-
-
-def indented(line: str) -> None:
-    console.print(f"    {line}")
-
 
 def train(stream: Clickstream, training: Training, version: str, models: Path) -> Path:
     """Train on simulated clicks; returns the bundle's directory."""
-    indented(f"{len(stream):,} clicks")
-    trained = train_model(simulated_examples(stream), training, version=version, log=indented)
+    note(f"{len(stream):,} clicks")
+    trained = train_model(simulated_examples(stream), training, version=version, log=note)
     write_bundle(models / version, trained.manifest, trained.files)
     for line in summary(trained.manifest).splitlines():
-        indented(line)
+        note(line)
     return models / version
 
 

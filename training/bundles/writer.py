@@ -1,7 +1,6 @@
 """Writing of model bundles, atomically."""
 
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,15 +16,12 @@ from udfs.measurement.labels import Label
 from udfs.models.bundle import (
     FORMAT,
     MANIFEST_FILE,
-    VERSION_PATTERN,
     BundleError,
     Manifest,
     TrainingWindow,
     find_model_file,
     load_bundle,
 )
-
-VERSION = re.compile(VERSION_PATTERN)
 
 
 def file_digests(files: Mapping[str, bytes]) -> dict[str, str]:
@@ -83,12 +79,6 @@ def write_bundle(directory: Path, manifest: Manifest, files: Mapping[str, bytes]
     except BaseException:
         shutil.rmtree(unfinished)
         raise
-
-
-def check_version(version: str | None) -> None:
-    """Raises BundleError when a manifest can't have this version; None is chosen later and always fits."""
-    if version is not None and not VERSION.fullmatch(version):
-        raise BundleError(f"version must be 1 to 64 letters, digits, dots, underscores or hyphens (got {version!r})")
 
 
 def refuse_existing(directory: Path) -> None:

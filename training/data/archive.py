@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from training.data.mapping import ClickMapping
 from training.data.sources import SourceError, file_records, format_of, parquet_metadata
+from udfs.config.text import one_line
 
 BATCH_ROWS = 10_000
 ROW_GROUPS_IN_PART = 8
@@ -156,7 +157,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{path}: cannot be read further: {' '.join(str(error).split())}") from None
+        raise SourceError(f"{path}: cannot be read further: {one_line(error)}") from None
 
 
 def _archive_batches(part: Part) -> Iterator[Batch]:

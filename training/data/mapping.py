@@ -13,6 +13,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from udfs.config.text import one_line
 from udfs.contracts.clicks import Click
 
 Name = Annotated[str, Meta(min_length=1)]
@@ -50,7 +51,7 @@ def load_mapping(path: Path) -> ClickMapping:
     except (OSError, UnicodeDecodeError) as error:
         raise MappingError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise MappingError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise MappingError(f"{path}: not YAML: {one_line(error)}") from None
     except msgspec.ValidationError as error:
         raise MappingError(f"{path}: {error}") from None
     _check_fields(mapping, path)

@@ -15,6 +15,7 @@ import pyarrow
 import pyarrow.parquet
 
 from training.data.mapping import ClickMapping, RowError, check_columns, click_adapter, same_names
+from udfs.config.text import one_line
 from udfs.contracts.clicks import LATEST_TIME_MS
 
 WEEK_MS = 7 * 86_400_000
@@ -72,7 +73,7 @@ def file_records(
             check_columns(mapping, columns, mapping_name, file.name)
         yield from _adapted_records(rows, mapping, shift_ms, on_unfit)
     except (OSError, EOFError, zlib.error, csv.Error, pyarrow.ArrowException) as error:
-        raise SourceError(f"{file.name}: cannot be read further: {' '.join(str(error).split())}") from None
+        raise SourceError(f"{file.name}: cannot be read further: {one_line(error)}") from None
 
 
 def click_records(clicks: Iterable[dict[str, Any]], shift_ms: int = 0) -> Iterator[Record]:
@@ -110,7 +111,7 @@ def parquet_metadata(file: BinaryIO | Path, name: str) -> pyarrow.parquet.FileMe
     try:
         return pyarrow.parquet.read_metadata(file)
     except (OSError, pyarrow.ArrowException) as error:
-        raise SourceError(f"{name}: not a Parquet file: {' '.join(str(error).split())}") from None
+        raise SourceError(f"{name}: not a Parquet file: {one_line(error)}") from None
 
 
 def format_of(name: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from training.data.examples import Examples
 from training.modeling.metrics import RANKING, Estimate, LabelledScores, difference, estimate, with_intervals
+from training.modeling.model_selection import scored
 from udfs.rollout.rules import Rule, matches
 
 
@@ -34,9 +35,7 @@ class RuleBaseline:
 def measure_rule(rule: Rule, holdout: Examples, model: LabelledScores) -> RuleBaseline:
     """Compare the rule with the model's scores on a holdout whose features include the rule's."""
     acts = matches(rule, holdout.names, holdout.features)
-    return compare_with_rule(
-        rule, LabelledScores(holdout.labels, acts.astype(float), holdout.weight, holdout.user), model
-    )
+    return compare_with_rule(rule, scored(holdout, acts.astype(float)), model)
 
 
 def compare_with_rule(rule: Rule, decisions: LabelledScores, model: LabelledScores, seed: int = 1) -> RuleBaseline:

@@ -1,6 +1,7 @@
 """Reading of session records, from files or from the topic `sessions`."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -31,13 +32,14 @@ def read_sessions(path: Path) -> pd.DataFrame:
 
 
 def read_topic_sessions(
-    properties: Mapping[str, object], topic: str, since_ms: int | None = None, read: ReadTopic = read_topic
+    properties: Mapping[str, object], topic: str, since: datetime | None = None, read: ReadTopic = read_topic
 ) -> pd.DataFrame:
     """Read the session records of a topic, optionally only those with a Kafka timestamp since a time.
 
     `properties` are Kafka client properties. Raises SourceError naming topic, record, rule and value, and
     KafkaClientError for a topic that can't be read.
     """
+    since_ms = None if since is None else int(since.timestamp() * 1000)
     return _frame(_json(read(properties, topic, since_ms), f"topic {topic}: record"))
 
 

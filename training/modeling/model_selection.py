@@ -150,25 +150,26 @@ class Pruning:
 
 def prune(
     family: ModelFamily, data: TrainingRows, fitting: Fitting, whole: CrossValidated, importance: np.ndarray, log: Log
-) -> tuple[list[int], CrossValidated, list[Pruning]]:
+) -> tuple[list[int], Fitting, CrossValidated, list[Pruning]]:
     """Find the fewest features, by importance, whose model is within a standard error of the best one tried.
 
     The rule of one standard error (Breiman and others, Classification and regression trees, 1984, section 3.4.3), here
     of the difference on the same held-out users, in AUC and in average precision. Returns the columns, in the order of
-    the features, their cross-validation, and the numbers of features that were tried.
+    the features, their fitting and cross-validation, and the numbers of features that were tried.
     """
     ranked = np.argsort(-importance, kind="stable")
-    tried = {len(importance): (list(range(len(importance))), whole)}
+    tried = {len(importance): (list(range(len(importance))), fitting, whole)}
     measured = {len(importance): scored(data, whole.probability)}
     for size in (size for size in PRUNED_SIZES if size < len(importance)):
         kept = sorted(ranked[:size].tolist())
         narrowed = replace(
             fitting,
             names=[fitting.names[column] for column in kept],
-            monotone=[fitting.monotone[column] for column in kept] if fitting.monotone else (),
+            monotone=[fitting.monotone[column] for column in kept],
         )
-        tried[size] = kept, cross_validate(family, data.columns(kept), narrowed)
-        measured[size] = scored(data, tried[size][1].probability)
+        crossed = cross_validate(family, data.columns(kept), narrowed)
+        tried[size] = kept, narrowed, crossed
+        measured[size] = scored(data, crossed.probability)
         log(f"    {size} features: AUC {measured[size].roc_auc_of_all():.4f}")
     best = max(measured.values(), key=LabelledScores.roc_auc_of_all)
     steps = []
@@ -176,8 +177,7 @@ def prune(
         change = difference(pruned, best)
         accepted = all(estimate.value >= -estimate.standard_error for estimate in change.values())
         steps.append(Pruning(size, change["roc_auc"], change["average_precision"], accepted))
-    columns, chosen = tried[min(step.features for step in steps if step.accepted)]
-    return columns, chosen, steps
+    return *tried[min(step.features for step in steps if step.accepted)], steps
 
 
 def choose_calibration(data: TrainingRows, crossed: CrossValidated, seed: int) -> tuple[Calibration, Estimate]:

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 import lightgbm
 import numpy as np
-import xgboost
 from onnxmltools import convert_lightgbm, convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 
 from udfs.models.backends import OnnxScorer
-from udfs.models.bundle import LIGHTGBM_FILE
+from udfs.models.bundle import LIGHTGBM_FILE, load_booster
 
 #: The largest difference of a probability that an export may show. float32 has a relative precision of 6e-8; the two
 #: libraries add up hundreds of leaves in different orders.
@@ -42,8 +41,7 @@ def export(model_file: str, model: bytes, features: int) -> bytes:
         # The converter says that there is one label, and ONNX Runtime warns of each batch that has more.
         converted.graph.output[0].type.tensor_type.shape.dim[0].Clear()
     else:
-        booster = xgboost.Booster()
-        booster.load_model(bytearray(model))
+        booster = load_booster(model)
         booster.feature_names = None  # the converter wants its own: f0, f1, ...
         converted = convert_xgboost(booster, initial_types=inputs, target_opset=OPSET)
     converted.graph.name = "purchase_intent"  # by default a random one: equal models are to be equal bytes

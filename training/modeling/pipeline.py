@@ -74,11 +74,9 @@ def select_and_fit(
     if training.prune:
         log("pruning features")
         whole = crossed
-        kept, crossed, tried = prune(family, data, fitting, whole, importance, log)
+        kept, fitting, crossed, tried = prune(family, data, fitting, whole, importance, log)
         if len(kept) < len(columns):
             unpruned = sorted(whole.models, key=lambda model: model.rounds)[len(whole.models) // 2]
-        chosen, monotone = ([values[column] for column in kept] for values in (fitting.names, fitting.monotone))
-        fitting = replace(fitting, names=chosen, monotone=monotone)
         columns, data = [columns[column] for column in kept], data.columns(kept)
     calibration, gain = Calibration(), None
     if training.calibrate:

@@ -8,6 +8,7 @@ import msgspec
 
 from training.bundles.trainer import TrainedModel
 from training.modeling.settings import Training
+from udfs.config.text import one_line
 
 EXPERIMENT = "purchase-intent"
 
@@ -43,7 +44,7 @@ def track(bundle: Path, trained: TrainedModel, training: Training) -> str:
             mlflow.log_metrics(manifest.metrics)
             mlflow.log_artifacts(str(bundle), "bundle")
     except Exception as error:  # of MLflow, or of the library of its store
-        raise TrackingError(f"MLflow: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise TrackingError(f"MLflow: {type(error).__name__}: {one_line(error)}") from error
     return f"MLflow run {run.info.run_id} of experiment {experiment}"
 
 

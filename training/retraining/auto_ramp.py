@@ -1,6 +1,6 @@
 """Automatic ramps of retrained models, step by step: decided by policy, executed by the rollout service."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -98,8 +98,7 @@ class _Trial:
         if self.version in self.rollout.shadows:
             return self._decide_shadow(), None
         try:
-            since_ms = int(self.since.timestamp() * 1000)
-            sessions = read_topic_sessions(self.settings.kafka, self.settings.topics.sessions, since_ms, self.read)
+            sessions = read_topic_sessions(self.settings.kafka, self.settings.topics.sessions, self.since, self.read)
             report = step_report(self.rollout, self.version, self.since, sessions, self.kpis)
             return self._decide_step(report), Evidence(report, self.kpis)
         except GuardrailError as error:
@@ -112,12 +111,9 @@ class _Trial:
 
     def _live_quality(self) -> ShadowQuality | None:
         topics = self.settings.topics
-        outcomes = self._records(topics.outcomes, Outcome)
-        shadow_scores = self._records(topics.shadow_scores, ShadowScores)
+        outcomes = records_since(self.settings, topics.outcomes, Outcome, self.since, self.read)
+        shadow_scores = records_since(self.settings, topics.shadow_scores, ShadowScores, self.since, self.read)
         return shadow_quality(outcomes, shadow_scores, self.version, self.rollout.champion)
-
-    def _records(self, topic: str, kind: type[T]) -> list[T]:
-        return decoded(self.read(self.settings.kafka, topic, int(self.since.timestamp() * 1000)), kind, topic)
 
     def _decide_step(self, report: Report) -> RampDecision:
         challenger = next(part for part in self.rollout.challengers if part.version == self.version)
@@ -131,10 +127,10 @@ class _Trial:
         )
 
 
-def decoded(values: Iterable[bytes], kind: type[T], topic: str) -> list[T]:
-    """Decode the records of a topic. Raises SourceError naming it for one that does not fit."""
+def records_since(settings: Retraining, topic: str, kind: type[T], since: datetime, read: ReadTopic) -> list[T]:
+    """The records of a topic since a time. Raises SourceError naming the topic for one that does not fit."""
     decode = msgspec.json.Decoder(kind).decode
     try:
-        return [decode(value) for value in values]
+        return [decode(value) for value in read(settings.kafka, topic, int(since.timestamp() * 1000))]
     except msgspec.DecodeError as error:
         raise SourceError(f"topic {topic}: {error}") from None

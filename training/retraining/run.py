@@ -33,6 +33,7 @@ from training.rollout.commands import AddShadow
 from training.rollout.ledger import upload_bundle
 from training.rollout.service import RolloutService
 from udfs.config.durations import duration_ms
+from udfs.config.text import one_line
 from udfs.measurement.labels import Label
 from udfs.models.bundle import Bundle, load_bundle
 from udfs.rollout.registry import Registry, RegistryError
@@ -77,9 +78,9 @@ def retrain(recipe: Recipe, trigger: str, log: Callable[[str], None] = print) ->
         except LockError:
             raise
         except (RegistryError, OSError) as error:  # may be temporary: the next start resumes
-            work.record(state="error", message=_line(error))
+            work.record(state="error", message=one_line(error))
         except ValueError as error:
-            work.finish("refused", _line(error))
+            work.finish("refused", one_line(error))
         return work.run
 
 
@@ -232,7 +233,7 @@ class _Work:
         try:
             read_recommendation(self._bundle / METRICS_FILE)
         except RecommendationError as error:
-            self._log(f"training again: {_line(error)}")
+            self._log(f"training again: {one_line(error)}")
             shutil.rmtree(self._bundle)
 
     def _enter(self, candidate: Bundle, compared: ModelComparison) -> int:
@@ -251,7 +252,3 @@ class _Work:
         self._lock.check()
         entry, _ = service.execute(change, by=BY, why=f"{self.run.trigger}; {compared}", snapshot=snapshot)
         return entry.number
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

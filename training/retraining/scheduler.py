@@ -3,19 +3,20 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from training.retraining.auto_ramp import consider, decoded
+from training.retraining.auto_ramp import consider, records_since
 from training.retraining.lock import locked
 from training.retraining.run_store import Run, newest_run, passed_runs
 from training.retraining.settings import Recipe
 from training.retraining.triggers import drift_trigger, in_progress, live_auc, quality_trigger
+from training.rollout.admission import METRIC
 from udfs.config.durations import duration_ms
+from udfs.config.text import one_line
 from udfs.contracts.outputs import DriftWindow, ModelQuality
 from udfs.kafka.reading import ReadTopic
 from udfs.rollout.registry import Registry
 
 #: Minimum time that topics are read back; delay before a run that was refused or interrupted is tried again.
 LOOK_BACK, RETRY = timedelta(hours=6), timedelta(minutes=10)
-METRIC_LOW = "test_roc_auc_low"
 
 
 class Watch:
@@ -41,7 +42,7 @@ class Watch:
                 step(now)
             except (ValueError, OSError) as error:
                 self._not_before[name] = now + RETRY
-                self._log_change(name, f"{name}: {' '.join(str(error).split())}")
+                self._log_change(name, f"{name}: {one_line(error)}")
 
     def _start(self, now: datetime) -> None:
         if now < self._not_before.get("retraining", now):
@@ -71,11 +72,11 @@ class Watch:
         """The reason to retrain now, or None; logs the status when it has changed."""
         registry, triggers = self._registry, self._recipe.settings.triggers
         rollout = registry.newest().rollout
-        champion, bound = rollout.champion, registry.manifest(rollout.champion).metrics.get(METRIC_LOW, 0.0)
+        champion, bound = rollout.champion, registry.manifest(rollout.champion).metrics.get(f"{METRIC}_low", 0.0)
         since = now - max(LOOK_BACK, timedelta(minutes=2 * triggers.quality_minutes))
-        topics = self._recipe.settings.topics
-        windows = self._records(topics.drift, DriftWindow, since)
-        quality = self._records(topics.model_quality, ModelQuality, since)
+        settings = self._recipe.settings
+        windows = records_since(settings, settings.topics.drift, DriftWindow, since, self._read)
+        quality = records_since(settings, settings.topics.model_quality, ModelQuality, since, self._read)
         drift = drift_trigger(windows, champion, triggers.drift_windows)
         live = live_auc(quality, champion, triggers.quality_minutes, triggers.quality_scores)
         reasons = [why for why in (drift, quality_trigger(live, bound, triggers.quality_minutes)) if why is not None]
@@ -88,10 +89,6 @@ class Watch:
         self._log_change("watching", status)
         is_cooling = newest is not None and now - newest.finished < _duration(triggers.cool_down)
         return None if in_trial or is_cooling or not reasons else "; ".join(reasons)
-
-    def _records(self, topic: str, kind: type, since: datetime) -> list:
-        values = self._read(self._recipe.settings.kafka, topic, int(since.timestamp() * 1000))
-        return decoded(values, kind, topic)
 
     def _ramp(self, now: datetime) -> None:
         settings = self._recipe.settings

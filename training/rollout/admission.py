@@ -3,6 +3,7 @@
 import numpy as np
 
 from training.modeling.onnx_export import LIMIT
+from udfs.config.text import one_line
 from udfs.models.backends import OnnxScorer, Scorer
 from udfs.models.bundle import EXPORT_FILE, WARM_UP_FILE, Bundle, BundleError, Manifest, check_scores
 from udfs.rollout.plan import Rollout
@@ -104,5 +105,5 @@ def _export_scores(bundle: Bundle) -> np.ndarray:
     try:
         return OnnxScorer(bundle.export).predict(bundle.warm_up.features)
     except Exception as error:  # ONNX Runtime's errors have no common class
-        message = " ".join(str(error).split())
+        message = one_line(error)
         raise BundleError(f"{bundle.manifest.version}: {EXPORT_FILE} is not an ONNX model: {message}") from error

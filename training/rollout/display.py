@@ -5,6 +5,7 @@ import shlex
 import msgspec
 
 from training.rollout.admission import METRIC
+from training.rollout.guardrails import guardrails_at
 from udfs.models.bundle import BundleError
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Entry, Registry, RegistryError
@@ -62,8 +63,7 @@ def entry_line(entry: Entry) -> str:
 
 def _guardrails(rollout: Rollout, share: float) -> list[str]:
     """The guardrails of the step that a share has reached."""
-    reached = [step.guardrails for step in rollout.steps if step.share <= share]
-    held = ", ".join(f"{kpi} {worse:.1%}" for kpi, worse in reached[-1].items()) if reached else ""
+    held = ", ".join(f"{kpi} {worse:.1%}" for kpi, worse in guardrails_at(rollout, share).items())
     return [f"{'':21}guardrails, maximum loss against the champion: {held}"] if held else []
 
 

@@ -24,6 +24,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from udfs.config.text import one_line
+
 #: The name of the one entry point, `intent SUBCOMMAND`. Error messages begin with the subcommand alone.
 ENTRY_POINT = "intent"
 
@@ -51,8 +53,7 @@ class _Reporting(click.Command):
         interrupted: int = EXIT_INTERRUPTED,
         **options: Any,
     ):
-        options["context_settings"] = CONTEXT | (options.get("context_settings") or {})
-        super().__init__(*args, **options)
+        super().__init__(*args, context_settings=CONTEXT, **options)
         self._errors = dict(errors or {})
         self._interrupted = interrupted
 
@@ -207,7 +208,7 @@ def run(command: click.Command, program: str, arguments: Sequence[str] | None = 
 
 def print_error(name: str, problem: object) -> None:
     """Print a problem on standard error, in one line that begins with the name of the command."""
-    print(f"{name}: {' '.join(str(problem).split())}", file=sys.stderr)
+    print(f"{name}: {one_line(problem)}", file=sys.stderr)
 
 
 def full_name(ctx: click.Context) -> str:

@@ -1,6 +1,7 @@
 """Durations and moments as they are written in configuration: 500 ms, 10 s, 5 min, 12 h, 90 d; 2026-05-01T08:00:00Z."""
 
 import re
+import time
 from datetime import datetime
 from typing import Annotated
 
@@ -23,6 +24,11 @@ def duration_ms(duration: str) -> int:
     """
     number, unit = re.fullmatch(r"(\d+) ?(\w+)", duration).groups()
     return int(number) * _UNITS_MS[unit]
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 def moment_ms(moment: Moment) -> int:

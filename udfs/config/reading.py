@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 import yaml
 
+from udfs.config.text import one_line
+
 UNKNOWN_KEY, MISSING_KEY = "unknown key", "missing"
 
 
@@ -15,7 +17,7 @@ def read_yaml(path: Path, error: type[ValueError]) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise error(f"{path}: cannot be read: {' '.join(str(problem).split())}") from None
+        raise error(f"{path}: cannot be read: {one_line(problem)}") from None
 
 
 def key_and_rule(error: msgspec.ValidationError) -> tuple[str, str]:

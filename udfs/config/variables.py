@@ -1,11 +1,11 @@
 """Values of settings that are taken from the environment as ${NAME}, the only way to pass secrets."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
-NAMED = re.compile(r"\$\{(env:)?\w+\}")  # with env:, Kafka's clients look it up where they run
+NAMED = re.compile(r"\$\{(?:env:)?(\w+)\}")  # with env:, Kafka's clients look it up where they run
 SECRET_ADVICE = "write ${NAME} or ${env:NAME} and set the environment variable NAME"
 
 
@@ -38,9 +38,21 @@ def expand_variables(
     if not isinstance(value, str):
         return value
 
-    def look_up(match: re.Match) -> str:
-        if match[1] not in environment:
-            raise error(f"{origin}: key {key}: environment variable {match[1]} is not set")
-        return environment[match[1]]
+    return substitute(VARIABLE, value, environment, lambda problem: error(f"{origin}: key {key}: {problem}"))
 
-    return VARIABLE.sub(look_up, value)
+
+def substitute(
+    variable: re.Pattern[str], text: str, environment: Mapping[str, str], refuse: Callable[[str], Exception]
+) -> str:
+    """Replace each variable in a text; its first group is the name.
+
+    Raises what `refuse` makes of the problem if one is not set.
+    """
+
+    def look_up(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in environment:
+            raise refuse(f"environment variable {name} is not set")
+        return environment[name]
+
+    return variable.sub(look_up, text)

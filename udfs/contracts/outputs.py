@@ -20,7 +20,8 @@ from msgspec import UNSET, Meta, UnsetType
 from udfs.contracts.packed_events import EVENT_KINDS
 from udfs.contracts.rejects import Reason
 
-ARMS = ("champion", "challenger", "control", "not_eligible")
+Arm = Literal["champion", "challenger", "control", "not_eligible"]
+ARMS: tuple[Arm, ...] = get_args(Arm)
 #: Of drift, from the least to the most.
 Level = Literal["stable", "watch", "alarm"]
 LEVELS: tuple[Level, ...] = get_args(Level)

@@ -6,9 +6,11 @@ import numpy as np
 from pyflink.table import DataTypes
 
 from udfs.contracts.clicks import ClickDecoder, ClickLimits
+from udfs.contracts.outputs import ModelQuality
 from udfs.contracts.packed_events import EVENT
+from udfs.contracts.sql_types import sql_types
 from udfs.flink.columns import Column, ColumnFunction, row_type
-from udfs.measurement.quality import COUNT, MEASURES
+from udfs.measurement.quality import MEASURES
 
 
 class ReadAmounts(ColumnFunction):
@@ -40,7 +42,9 @@ class MeasureQuality(ColumnFunction):
     Flink collects the windows and keeps them in its state: a Python aggregate over a window lost rows at a recovery.
     """
 
-    result = row_type(**{name: DataTypes.BIGINT() if name == COUNT else DataTypes.DOUBLE() for name in MEASURES})
+    result = row_type(
+        **{name: getattr(DataTypes, kind)() for name, kind in sql_types(ModelQuality).items() if name in MEASURES}
+    )
 
     def columns(self, scores: list, labels: list) -> dict[str, Column]:
         windows = [(np.array(score, np.float64), np.array(label, bool)) for score, label in zip(scores, labels)]

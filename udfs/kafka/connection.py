@@ -10,6 +10,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient
 from kafka.errors import AuthorizationError, KafkaConfigurationError, KafkaError
 
+from udfs.config.text import one_line
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import client_options
 
@@ -62,11 +63,6 @@ def kafka_failures(subject: str, remedy: str = "") -> Iterator[None]:
         yield
     except KafkaError as error:
         raise KafkaClientError(f"{subject}: {one_line(error)}", remedy or _remedy(error)) from error
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error on one line; kafka-python's messages include the kind of error."""
-    return " ".join(str(error).split())
 
 
 @contextmanager

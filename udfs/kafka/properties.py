@@ -7,15 +7,13 @@ therefore doesn't import kafka-python.
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 
-from udfs.config.variables import SECRET_ADVICE, is_written_secret
+from udfs.config.overrides import advice_on_key
+from udfs.config.variables import NAMED, SECRET_ADVICE, is_written_secret, substitute
 from udfs.kafka.errors import KafkaClientError
 
 #: A variable of the environment that Kafka's Java clients look up where they run; Python's are given its value.
 CLUSTER_VARIABLE = re.compile(r"\$\{env:(\w+)\}")
-#: On a command line both forms are the environment of the command.
-COMMAND_VARIABLE = re.compile(r"\$\{(?:env:)?(\w+)\}")
 #: The client properties that commands take.
 PROPERTIES = (
     "bootstrap.servers",
@@ -48,14 +46,12 @@ def key_and_value(text: str, known: Collection[str], environment: Mapping[str, s
     if not equals:
         raise KafkaClientError(f"--kafka {written}: expected KEY=VALUE, such as bootstrap.servers={LOCAL_SERVERS}")
     if key not in known:
-        similar = get_close_matches(key, known, n=1)
-        advice = f"did you mean {similar[0]}?" if similar else f"expected one of {', '.join(known)}"
-        raise KafkaClientError(f"--kafka {written}: unknown key", advice)
+        raise KafkaClientError(f"--kafka {written}: unknown key", advice_on_key(key, known))
     if is_written_secret(key, value):
         raise KafkaClientError(
             f"--kafka {written}: a secret on the command line shows in the process list", SECRET_ADVICE
         )
-    return key, _substitute(COMMAND_VARIABLE, value, f"--kafka {written}", environment)
+    return key, _substitute(NAMED, value, f"--kafka {written}", environment)
 
 
 def client_options(properties: Mapping[str, object]) -> dict[str, object]:
@@ -85,11 +81,7 @@ def client_options(properties: Mapping[str, object]) -> dict[str, object]:
 
 
 def _substitute(variable: re.Pattern[str], value: str, place: str, environment: Mapping[str, str]) -> str:
-    def look_up(match: re.Match[str]) -> str:
-        if match[1] not in environment:
-            raise KafkaClientError(
-                f"{place}: environment variable {match[1]} is not set", "set it where this command runs"
-            )
-        return environment[match[1]]
+    def refuse(problem: str) -> KafkaClientError:
+        return KafkaClientError(f"{place}: {problem}", "set it where this command runs")
 
-    return variable.sub(look_up, value)
+    return substitute(variable, value, environment, refuse)

@@ -42,11 +42,9 @@ def scores(_score: np.ndarray, label: np.ndarray) -> int:
     return len(label)
 
 
-COUNT = "scores"  # the measure that is a whole number
-
 #: By the names of the columns of topic `model_quality`.
 MEASURES: dict[str, Measure] = {
-    COUNT: scores,
+    "scores": scores,
     "roc_auc": roc_auc,
     "average_precision": average_precision,
     "log_loss": log_losses,

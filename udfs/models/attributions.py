@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xgboost
 
-from udfs.models.bundle import LIGHTGBM_FILE, Bundle
+from udfs.models.bundle import LIGHTGBM_FILE, Bundle, load_booster
 from udfs.models.lightgbm_text import load_text
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def contributions_of(bundle: Bundle) -> Contributions | None:
     if bundle.model_file == LIGHTGBM_FILE:
         text = load_text(bundle.model)
         return lambda features: lightgbm_contributions(text, features, 1)
-    booster = xgboost.Booster({"nthread": 1})
-    booster.load_model(bytearray(bundle.model))
+    booster = load_booster(bundle.model)
+    booster.set_param({"nthread": 1})
     return lambda features: xgboost_contributions(booster, features)
 
 

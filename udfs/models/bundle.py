@@ -18,6 +18,7 @@ import numpy as np
 import xgboost
 from msgspec import Meta
 
+from udfs.config.text import one_line
 from udfs.features.catalog import find_columns, schema_hash
 from udfs.measurement.labels import Label, LabelError, label_of_sentence
 from udfs.models import lightgbm_text, remote
@@ -156,9 +157,14 @@ def read_manifest(read: Callable[[str], bytes], origin: str) -> Manifest:
         raise BundleError(f"{path}: not a valid manifest: {error}") from error
 
 
-def read_listed_file(read: Callable[[str], bytes], origin: str, name: str) -> bytes:
-    """One file of a bundle, checked by its hash, its files as in `read_bundle`. Raises BundleError."""
-    manifest = read_manifest(read, origin)
+def check_version(version: str) -> None:
+    """Raises BundleError when a manifest can't have this version."""
+    if not re.fullmatch(VERSION_PATTERN, version):
+        raise BundleError(f"version must be 1 to 64 letters, digits, dots, underscores or hyphens (got {version!r})")
+
+
+def read_listed_file(read: Callable[[str], bytes], origin: str, manifest: Manifest, name: str) -> bytes:
+    """One file of a bundle with this manifest, checked by its hash; `read` as in `read_bundle`. Raises BundleError."""
     if name not in manifest.files:
         raise BundleError(f"{origin}/{MANIFEST_FILE}: files must list {name}: train again")
     return _read_file(read, origin, name, manifest.files[name])
@@ -283,7 +289,7 @@ def _check_lightgbm(model: bytes, manifest: Manifest, path: str) -> None:
     try:
         lightgbm_text.load_text(model)
     except Exception as error:  # its own class can't be named without importing it
-        raise BundleError(f"{path}: LightGBM can't load it: {' '.join(str(error).split())}") from error
+        raise BundleError(f"{path}: LightGBM can't load it: {one_line(error)}") from error
 
 
 def _check_endpoint(model: bytes, manifest: Manifest, path: str) -> None:

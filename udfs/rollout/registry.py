@@ -16,12 +16,13 @@ import msgspec
 from fsspec.core import url_to_fs
 from msgspec import Meta
 
+from udfs.config.text import one_line
 from udfs.models.bundle import (
     MANIFEST_FILE,
-    VERSION_PATTERN,
     Bundle,
     BundleError,
     Manifest,
+    check_version,
     read_bundle,
     read_listed_file,
     read_manifest,
@@ -108,15 +109,12 @@ class Registry:
 
     def file(self, version: str, name: str) -> bytes:
         """Read one file of a staged bundle, checked by its hash, without reading the others. Raises like `bundle`."""
-        self.manifest(version)
-        return read_listed_file(lambda name: self.read("bundles", version, name), self._origin(version), name)
+        manifest = self.manifest(version)
+        return read_listed_file(lambda name: self.read("bundles", version, name), self._origin(version), manifest, name)
 
     def manifest(self, version: str) -> Manifest:
         """The manifest of a staged bundle, without reading its other files. Raises like `bundle`."""
-        if not re.fullmatch(VERSION_PATTERN, version):
-            raise BundleError(
-                f"version must be 1 to 64 letters, digits, dots, underscores or hyphens (got {version!r})"
-            )
+        check_version(version)
         if not self._is_staged(version):
             raise BundleError(f"{self._origin(version)}: no such bundle is staged")
         return read_manifest(lambda name: self.read("bundles", version, name), self._origin(version))
@@ -175,7 +173,7 @@ class Registry:
         except FileNotFoundError:
             raise
         except Exception as error:  # each file system has its own
-            message = " ".join(str(error).split()) or type(error).__name__
+            message = one_line(error) or type(error).__name__
             raise RegistryError(f"{self.uri}: {path} cannot be read: {message}") from error
 
 

@@ -10,7 +10,8 @@ from jobs.common.settings import Settings
 from jobs.common.topics import check_dead_letter_room, topics_by_role
 from jobs.ops.doctor.finding import Finding
 from udfs.config.durations import duration_ms
-from udfs.kafka.connection import one_line, open_admin, open_producer
+from udfs.config.text import one_line
+from udfs.kafka.connection import open_admin, open_producer
 from udfs.kafka.errors import KafkaClientError
 
 TIMEOUT_MS = 10_000

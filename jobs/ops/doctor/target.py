@@ -8,14 +8,13 @@ from pathlib import Path
 
 import urllib3
 
+from jobs.common.serving import find_serving
 from jobs.common.settings import Settings, load_settings, shared_memory_bytes
 from jobs.ops.doctor.finding import Finding, mebibytes
 from jobs.ops.doctor.kafka import check_clock, check_kafka
-from udfs.config.durations import duration_ms
-from udfs.models.bundle import BundleError, load_bundle
+from udfs.config.text import one_line
+from udfs.models.bundle import BundleError
 from udfs.rollout.registry import RegistryError
-from udfs.serving.bootstrap import serving_bundle, serving_registry
-from udfs.serving.deployment import Options
 
 #: Directories that may hold the JARs of this version, from the working directory: in a release, in a checkout.
 JAR_DIRECTORIES = (Path("jars"), Path("build", "jars", "job"))
@@ -43,13 +42,9 @@ def check_target(conf: Path, overrides: Sequence[str], flink: str | None) -> Ite
 
 def check_model(settings: Settings) -> Finding:
     """Check the models that would serve, by loading them as the client does when it submits."""
-    model, history_length = settings.model, settings.state.history_length
-    options = Options(model.threshold, model.engine, model.threads, duration_ms(model.shadow_budget) / 1000)
+    model = settings.model
     try:
-        if model.registry:
-            serving = serving_registry(model.registry, history_length, options, duration_ms(model.poll) / 1000)
-        else:
-            serving = serving_bundle(load_bundle(Path(model.bundle), history_length), options)
+        serving = find_serving(settings)
     except (BundleError, RegistryError) as error:
         return Finding("model", str(error), "train one, or name another in section model")
     return Finding("model", f"{', '.join(serving.rollout.versions)} of {model.registry or model.bundle}")
@@ -74,7 +69,7 @@ def check_cluster(settings: Settings, url: str) -> Iterator[Finding]:
         now_ms = ask(f"/jobs/{jobs[0]['id']}").json()["now"] if jobs else None
         after_ms = time.time() * 1000
     except (urllib3.exceptions.HTTPError, json.JSONDecodeError, KeyError) as error:
-        yield Finding("Flink cluster", f"{url}: {' '.join(str(error).split())}", "the REST address of the JobManager")
+        yield Finding("Flink cluster", f"{url}: {one_line(error)}", "the REST address of the JobManager")
         return
     yield check_version(overview["flink-version"], version("apache-flink"))
     yield check_slots(settings.job.parallelism, overview)

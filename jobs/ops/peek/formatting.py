@@ -5,11 +5,12 @@ import json
 from base64 import b64decode
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from kafka.consumer.fetcher import ConsumerRecord
+
+from udfs.contracts.outputs import iso_time
 
 #: Topics whose records belong to a user, in the order of processing.
 USER_ROLES = ("profiles", "clicks", "scores", "shadow_scores", "dead_letters", "outcomes", "sessions")
@@ -73,7 +74,7 @@ def read_record(role: str, record: ConsumerRecord) -> TopicRecord:
 def as_json(record: TopicRecord) -> str:
     """The record as one line of JSON in ASCII, so that its content can't control a terminal."""
     fields = {name: getattr(record, name) for name in ("topic", "partition", "offset", "key", "value")}
-    fields["timestamp"] = _moment(record.timestamp_ms)
+    fields["timestamp"] = iso_time(record.timestamp_ms)
     if record.role == "dead_letters":
         fields["decoded_original"] = record.original
     return json.dumps(fields)
@@ -91,7 +92,7 @@ def as_line(record: TopicRecord) -> str:
         _named(others.items()) if name == "..." else visible(_text(fields.get(name))).ljust(width)
         for name, width in columns
     ]
-    return "  ".join([_moment(record.timestamp_ms), record.role.ljust(13), *cells]).rstrip()
+    return "  ".join([iso_time(record.timestamp_ms), record.role.ljust(13), *cells]).rstrip()
 
 
 def visible(text: str) -> str:
@@ -122,7 +123,3 @@ def _decoded(payload: bytes) -> Any:
         return msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # shown as it is
         return payload.decode(errors="backslashreplace")
-
-
-def _moment(timestamp_ms: int) -> str:
-    return datetime.fromtimestamp(timestamp_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -14,7 +14,6 @@ import re
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -55,6 +54,7 @@ from udfs.config.command_line import (
     print_error,
     run,
 )
+from udfs.config.durations import now_ms
 from udfs.contracts.clicks import ClickLimits
 from udfs.kafka.connection import kafka_failures, open_producer
 from udfs.kafka.errors import KafkaClientError
@@ -207,7 +207,7 @@ def _shift_and_total(options: Options, source: ReplaySource) -> tuple[int, Total
     count, last_ms = count_and_last_time(source.records(0, ignore_unfit))
     if last_ms is None:
         raise SourceError(f"{source.name}: --times shift: no event has a time")
-    return weeks_to_shift(last_ms, _now_ms()), lambda _sent: count
+    return weeks_to_shift(last_ms, now_ms()), lambda _sent: count
 
 
 def _until_broken(records: Iterable[Record], broken: list[SourceError]) -> Iterator[Record]:
@@ -221,7 +221,7 @@ def _until_broken(records: Iterable[Record], broken: list[SourceError]) -> Itera
 def _note_on_time(time_ms: int | None) -> None:
     """Warn when the job will reject an event of this time that is sent now."""
     limits = ClickLimits()
-    lead_ms = 0 if time_ms is None else time_ms - _now_ms()
+    lead_ms = 0 if time_ms is None else time_ms - now_ms()
     if not -limits.max_behind_ms <= lead_ms <= limits.max_ahead_ms:
         print(
             f"replay: note: the first event is {lead_ms / 86_400_000:+.0f} days from its Kafka timestamp; the job "
@@ -251,10 +251,6 @@ def _report_unfit(unfit: UnfitRows) -> None:
     if unfit.count:
         print(f"replay: {unfit.count} rows could not be mapped and were sent unchanged, for example", file=sys.stderr)
         print("\n".join(unfit.first), file=sys.stderr)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _positive(text: str) -> float:

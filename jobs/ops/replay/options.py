@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from typing import Any
 
 import msgspec
 from kafka import KafkaProducer
 
 from training.simulation.clickstream import Simulation
+from udfs.config.overrides import advice_on_key
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import PROPERTIES, key_and_value
 
@@ -62,9 +62,7 @@ def _simulation_option(text: str) -> tuple[str, str]:
     if not equals:
         raise OptionError(f"--simulate {key}: expected KEY=VALUE")
     if key not in SIMULATION_OPTIONS:
-        similar = get_close_matches(key, SIMULATION_OPTIONS, n=1)
-        advice = f"did you mean {similar[0]}?" if similar else f"expected one of {', '.join(SIMULATION_OPTIONS)}"
-        raise OptionError(f"--simulate {key}: unknown key; {advice}")
+        raise OptionError(f"--simulate {key}: unknown key; {advice_on_key(key, SIMULATION_OPTIONS)}")
     return key, value
 
 

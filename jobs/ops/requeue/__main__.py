@@ -10,7 +10,6 @@ Exit codes: 0, done, or nothing to do; 1, Kafka refused or did not answer; 2, th
 """
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from jobs.common.settings import ConfigError, Settings, load_settings
 from jobs.ops.requeue.plan import Fate, Judge, Plan, note, note_key, noted_position, read_letter
 from jobs.ops.time_options import time_ms
 from udfs.config.command_line import EXIT_FAILED, EXIT_USAGE, Command, conf_option, run, set_option
+from udfs.config.durations import now_ms
 from udfs.contracts.outputs import DeadLetter
 from udfs.contracts.rejects import Reason
 from udfs.kafka.connection import open_producer
@@ -72,12 +72,8 @@ def requeue(settings: Settings, selected: Selection) -> Plan:
                         partition=letter.partition if is_there else None,
                         timestamp_ms=letter.timestamp_ms,
                     )
-                    producer.send(settings.topics.requeued, note(letter, _now_ms()), note_key(letter.position))
+                    producer.send(settings.topics.requeued, note(letter, now_ms()), note_key(letter.position))
     return plan
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @contextmanager
@@ -170,7 +166,7 @@ def command(
     """
     settings = load_settings(conf, overrides)
     since_ms, until_ms = (
-        None if text is None else time_ms(text, option, _now_ms())
+        None if text is None else time_ms(text, option, now_ms())
         for text, option in ((since, "--since"), (until, "--until"))
     )
     selected = Selection(reason, since_ms, until_ms, limit)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tools.bench.context import COUNTED_FROM, COUNTED_TO, BenchContext, note, step
+from tools.bench.context import COUNTED_FROM, COUNTED_TO, BenchContext
 from tools.bench.rates import BenchError, rate_between, records_in
 from tools.bench.throughput import bare_loop, reading
+from tools.console import note, step
 from tools.paths import PROJECT
 from tools.stack.processes import Process, ProcessError, is_running, log_tail, start, stop
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from tools.demo.steps import indented, train
+from tools.console import note
+from tools.demo.steps import train
 from tools.stack.local_stack import StackError
 from training import promote
 from training.modeling.settings import Training
@@ -68,4 +69,4 @@ class DemoModels:
             code = promote.main([*arguments, "--registry", str(self.registry)])
         if code:
             raise StackError(output.getvalue().strip())
-        indented(f"promote {arguments[0]}: {output.getvalue().splitlines()[0]}")
+        note(f"promote {arguments[0]}: {output.getvalue().splitlines()[0]}")

@@ -20,6 +20,7 @@ import msgspec
 from jobs.common.settings import Settings, load_settings
 from jobs.common.topics import create_topics
 from jobs.ops.replay.producer import at_recorded_speed, send
+from tools.console import console, note, step
 from tools.demo.day.figures import report
 from tools.demo.day.models import (
     AFTER_SHIFT,
@@ -33,17 +34,7 @@ from tools.demo.day.models import (
 )
 from tools.demo.day.outcome import DayOutcome, clock_time
 from tools.demo.day.tables import report_tables
-from tools.demo.steps import (
-    await_answers,
-    check,
-    click_producer,
-    console,
-    demo_records,
-    indented,
-    send_profiles,
-    show_dashboard,
-    step,
-)
+from tools.demo.steps import await_answers, check, click_producer, demo_records, send_profiles, show_dashboard
 from tools.demo.topic_watcher import TopicWatcher
 from tools.paths import CONF, PROJECT
 from tools.stack import flink_client
@@ -223,7 +214,7 @@ def _with_progress(records: Iterable[Record], outcome: DayOutcome) -> Iterator[R
         outcome.sent += 1
         if record[2] is not None and time.monotonic() >= due:
             due += PROGRESS_SECONDS
-            indented(outcome.progress(record[2]))
+            note(outcome.progress(record[2]))
         yield record
 
 
