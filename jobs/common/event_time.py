@@ -12,6 +12,8 @@ MAX_INTERVAL_MS = 99 * 86_400_000  # Flink's intervals have two digits of days
 
 # A watermark has to come from the source, where nothing is decoded yet. What the score job would reject for its time,
 # or can't be read, counts as of 1970: it moves no watermark, and the decoder then leaves it out.
+# A record may hold what JSON_VALUE takes for no JSON though the decoder accepts it, such as NaN in a field that nobody
+# reads: then the text is searched for the time.
 # CAST, not DECODE: with that the code that Flink generates for a source does not compile (2.2.1).
 EVENT_CLICKS = """
     payload BYTES,
@@ -22,7 +24,10 @@ EVENT_CLICKS = """
         WHEN ABS({claimed_ms} - {record_ms} - {middle_ms}) <= {reach_ms} THEN {claimed_ms} ELSE 0 END AS BIGINT), 3),
     WATERMARK FOR happened AS happened - {lateness}
 """
-_CLAIMED_MS = "TRY_CAST(JSON_VALUE(CAST(payload AS STRING), '$.event_time') AS DOUBLE)"
+_CLAIMED_MS = """TRY_CAST(COALESCE(
+            JSON_VALUE(CAST(payload AS STRING), '$.event_time'),
+            REGEXP_EXTRACT(CAST(payload AS STRING), '"event_time"\\s*:\\s*"?([-+.0-9eE]+)', 1)
+        ) AS DOUBLE)"""
 _RECORD_MS = "EXTRACT(EPOCH FROM record_time) * 1000"  # to the second
 _SECOND_MS = 1_000
 

@@ -125,7 +125,7 @@ def test_a_click_that_the_score_job_rejects_is_no_outcome_and_moves_no_time(meas
     view = {"user_id": "ada", "event_name": "view_item", "event_time": NOW, "event_id": "view"}
     purchase = view | {"event_name": "purchase", "event_time": NOW + 5_000}
     broken = [
-        purchase | {"user_id": 7},
+        purchase | {"user_id": {}},
         purchase | {"event_time": NOW + 10**15},
         purchase | {"event_time": 10**300},
         purchase | {"event_time": "soon"},
@@ -133,3 +133,22 @@ def test_a_click_that_the_score_job_rejects_is_no_outcome_and_moves_no_time(meas
     ]
     written = measure([*broken, view, purchase], [score_of(view, 0)], label)
     assert [outcome["label"] for outcome in written["outcomes"]] == [True]
+
+
+def test_a_purchase_in_any_form_that_the_decoder_accepts_is_an_outcome(measure):
+    label = find_label("purchase within 10 min", LABELS)
+    view = {"event_name": "view_item", "event_time": NOW, "event_id": "view"}
+    bought = {"event_name": "purchase", "event_time": NOW + 5_000}
+    forms = {
+        "float": bought | {"event_time": NOW + 5_000.0},
+        "text": bought | {"event_time": str(NOW + 5_000)},
+        "nan": {"custom": float("nan")} | bought,
+        "surrogate": {"search_term": "gift \ud83d"} | bought,
+        "after": bought | {"custom": float("inf")},
+    }
+    clicks, scores = [], []
+    for number, (user, purchase) in enumerate(forms.items()):
+        clicks += [view | {"user_id": user}, {"user_id": user} | purchase]
+        scores.append(score_of(view | {"user_id": user}, number))
+    written = measure(clicks, scores, label)
+    assert {outcome["user_id"]: outcome["label"] for outcome in written["outcomes"]} == dict.fromkeys(forms, True)

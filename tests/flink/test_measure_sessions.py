@@ -84,7 +84,7 @@ def scores_of(clicks: list[dict]) -> list[dict]:
 
 def test_sessions_and_kpis_equal_those_of_a_batch_computation(measure):
     clicks = simulated_clicks()
-    broken = [{"user_id": 7, "event_name": "purchase", "event_time": clicks[0]["event_time"], "value": 5}]
+    broken = [{"user_id": {}, "event_name": "purchase", "event_time": clicks[0]["event_time"], "value": 5}]
     deleted = scores_of([{"user_id": "of-deleted-clicks", "event_time": clicks[0]["event_time"]}])
     written = measure([*clicks, *broken], [*deleted, *scores_of(clicks)], "event_time.lateness=1 d")
     wanted = expected_sessions(clicks, arm_of)

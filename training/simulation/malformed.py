@@ -49,7 +49,7 @@ BREAK: dict[Reason, Callable[[dict], bytes]] = {
     Reason.NOT_AN_OBJECT: lambda click: msgspec.json.encode([click]),
     Reason.MISSING_FIELD: lambda click: msgspec.json.encode({k: v for k, v in click.items() if k != "user_id"}),
     Reason.EMPTY_FIELD: lambda click: _changed(click, user_id=""),
-    Reason.WRONG_TYPE: lambda click: _changed(click, event_time=str(click["event_time"])),
+    Reason.WRONG_TYPE: lambda click: _changed(click, event_time="yesterday"),
     Reason.TOO_LONG: lambda click: _changed(click, user_id="u" * 1_000),
     Reason.OUT_OF_RANGE: lambda click: _changed(click, price=-1.0),
     Reason.TIME_TOO_OLD: lambda click: _changed(click, event_time=click["event_time"] - 400 * DAY_MS),

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from udfs.config.reading import DuplicateKeyError, parse_yaml
 from udfs.config.text import one_line
 from udfs.config.variables import SECRET_ADVICE, is_written_secret
 
@@ -30,8 +31,10 @@ def advice_on_key(key: str, known: Collection[str]) -> str:
 
 
 def parse_value(text: str, origin: str, error: type[ValueError]) -> Any:
-    """Parse a text as a YAML value. Raises `error`, naming the origin, if it is not YAML."""
+    """Parse a text as a YAML value. Raises `error`, naming the origin, if it is not YAML or gives a key twice."""
     try:
-        return yaml.safe_load(text)
+        return parse_yaml(text)
+    except DuplicateKeyError as problem:
+        raise error(f"{origin}: {problem}") from None
     except yaml.YAMLError as problem:
         raise error(f"{origin}: not a YAML value: {one_line(problem)}") from None

@@ -12,10 +12,39 @@ from udfs.config.text import one_line
 UNKNOWN_KEY, MISSING_KEY = "unknown key", "missing"
 
 
+class DuplicateKeyError(yaml.YAMLError):
+    """A key that is given twice; the message names its line."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice. YAML forbids it, but PyYAML takes the last value without a word."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        mapping = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in mapping.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    line = key.start_mark.line + 1
+                    raise DuplicateKeyError(f"line {line}: key {key.value} is given twice")
+                seen.add((key.tag, key.value))
+        return mapping
+
+
+def parse_yaml(text: str) -> Any:
+    """The content of a YAML document. Raises yaml.YAMLError, for a key that is given twice DuplicateKeyError."""
+    return yaml.load(text, _Loader)
+
+
 def read_yaml(path: Path, error: type[ValueError]) -> Any:
-    """The content of a YAML file. Raises `error`, naming the file, if it can't be read or is not YAML."""
+    """The content of a YAML file.
+
+    Raises `error`, naming the file, if it can't be read, is not YAML or gives a key twice.
+    """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except DuplicateKeyError as problem:
+        raise error(f"{path}: {problem}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
         raise error(f"{path}: cannot be read: {one_line(problem)}") from None
 

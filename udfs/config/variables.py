@@ -16,7 +16,7 @@ def is_secret(key: str) -> bool:
 
 def is_written_secret(key: str, value: object) -> bool:
     """Whether an option is a secret whose value is written out instead of taken from the environment."""
-    return is_secret(key) and not NAMED.search(str(value))
+    return value is not None and is_secret(key) and not NAMED.search(str(value))
 
 
 def refuse_written_secrets(section: Mapping[str, Any] | None, name: str, origin: str, error: type[ValueError]) -> None:

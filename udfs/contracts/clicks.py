@@ -1,63 +1,122 @@
 """The clicks contract: the fields of a click record, and decoding a batch of them into packed events."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 from zlib import crc32
 
 import msgspec
 from msgspec import Meta
 
+from udfs.contracts.lenient import (
+    EARLIEST_TIME_MS,
+    LATEST_TIME_MS,
+    Codes,
+    Leeway,
+    fields_of,
+    lenient_schema,
+    read_fields,
+    read_items,
+    read_object,
+)
 from udfs.contracts.packed_events import DEVICES, EVENT_FORMAT, EVENT_KINDS, NO_ID, PAGE_TYPES
 from udfs.contracts.rejects import Reason, Reject, explain
 
-LATEST_TIME_MS = 4_102_444_800_000  # 2100-01-01 UTC: a later time is in the wrong unit, whatever the bounds say
+LARGEST_AMOUNT, LARGEST_QUANTITY = 1e12, 1e6
 
-Identifier = Annotated[str, Meta(max_length=256)]
-Money = Annotated[float, Meta(ge=0, le=1e9)]
+UserId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=128,
+        description="the user's id; the key of all state",
+        extra_json_schema={"pattern": r"\S"},
+        extra=Leeway.INTEGER.meta,
+    ),
+]
+EventTime = Annotated[
+    int,
+    Meta(
+        ge=EARLIEST_TIME_MS,
+        le=LATEST_TIME_MS,
+        description="when the event happened, ms since 1970-01-01 UTC",
+        extra=Leeway.TIME.meta,
+    ),
+]
+EventId = Annotated[str, Meta(max_length=128, description="copied to the score", extra=Leeway.INTEGER.meta)]
+Identifier = Annotated[str, Meta(max_length=256, extra=Leeway.INTEGER.meta)]
+Slot = Annotated[
+    str,
+    Meta(max_length=256, description="position of promoted content on the page", extra=Leeway.INTEGER.meta),
+]
+Price = Annotated[float, Meta(ge=0, le=LARGEST_AMOUNT, description="price of one unit")]
+Quantity = Annotated[float, Meta(ge=0, le=LARGEST_QUANTITY, description="number of units, 1 if missing")]
+Value = Annotated[
+    float,
+    Meta(
+        ge=0,
+        le=LARGEST_AMOUNT,
+        description="value of the whole event; if missing, the sum of price x quantity over several items, else "
+        "price x quantity",
+    ),
+]
+UtcOffset = Annotated[
+    int, Meta(ge=-720, le=840, description="the user's local time minus UTC", extra=Leeway.WHOLE.meta)
+]
+EntryPrice = Annotated[
+    float,
+    Meta(
+        ge=-LARGEST_AMOUNT,
+        le=LARGEST_AMOUNT,
+        description=f"price of one unit, below 0 for a discount; read if a number from {-LARGEST_AMOUNT:g} to "
+        f"{LARGEST_AMOUNT:g}, else the entry adds nothing to the event's value",
+        extra=Leeway.ANYTHING.meta,
+    ),
+]
+EntryQuantity = Annotated[
+    float,
+    Meta(
+        ge=-LARGEST_QUANTITY,
+        le=LARGEST_QUANTITY,
+        description=f"number of units, 1 if missing; read if a number from {-LARGEST_QUANTITY:,.0f} to "
+        f"{LARGEST_QUANTITY:,.0f}, else the entry adds nothing to the event's value",
+        extra=Leeway.ANYTHING.meta,
+    ),
+]
 
 
 class Item(msgspec.Struct, gc=False):
-    """An entry of GA4's `items`; the first one fills in fields that the event itself leaves out."""
+    """An entry of GA4's `items`. The first one fills in fields that the event itself leaves out."""
 
     item_id: Identifier | None = None
     item_category: Identifier | None = None
-    price: Money | None = None
-    quantity: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    price: EntryPrice | None = None
+    quantity: EntryQuantity | None = None
 
 
 class Click(msgspec.Struct, gc=False):
     """A record of the clicks topic: a GA4 event with its parameters, as a flat object. Unknown fields are ignored."""
 
-    user_id: Annotated[str, Meta(min_length=1, max_length=128, description="the user's id; the key of all state")]
+    user_id: UserId
     event_name: Annotated[
         str, Meta(min_length=1, max_length=64, description="GA4 event name; an unknown name counts as other")
     ]
-    event_time: Annotated[
-        int, Meta(ge=0, le=LATEST_TIME_MS, description="when the event happened, ms since 1970-01-01 UTC")
-    ]
-    event_id: Annotated[str, Meta(max_length=128, description="copied to the score")] | None = None
+    event_time: EventTime
+    event_id: EventId | None = None
     item_id: Identifier | None = None
     item_category: Identifier | None = None
-    price: Annotated[float, Meta(ge=0, le=1e9, description="price of one unit")] | None = None
-    quantity: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
-    value: (
-        Annotated[float, Meta(ge=0, le=1e9, description="value of the whole event; if missing, price x quantity")]
-        | None
-    ) = None
+    price: Price | None = None
+    quantity: Quantity | None = None
+    value: Value | None = None
     items: list[Item] | None = None
-    page_location: Annotated[str, Meta(max_length=2048)] | None = None
+    page_location: str | None = None
     page_type: Annotated[str, Meta(max_length=64, description="one of " + ", ".join(PAGE_TYPES))] | None = None
-    creative_slot: (
-        Annotated[str, Meta(max_length=256, description="position of promoted content on the page")] | None
-    ) = None
-    percent_scrolled: Annotated[int, Meta(ge=0, le=100)] | None = None
-    engagement_time_msec: Annotated[int, Meta(ge=0, le=86_400_000)] | None = None
+    creative_slot: Slot | None = None
+    percent_scrolled: Annotated[int, Meta(ge=0, le=100, description="a fraction is dropped")] | None = None
+    engagement_time_msec: Annotated[int, Meta(ge=0, description="a fraction is dropped")] | None = None
     device_category: Annotated[str, Meta(max_length=64, description="one of " + ", ".join(DEVICES))] | None = None
-    utc_offset_minutes: Annotated[int, Meta(ge=-720, le=840, description="the user's local time minus UTC")] | None = (
-        None
-    )
+    utc_offset_minutes: UtcOffset | None = None
 
 
 @dataclass(frozen=True)
@@ -77,16 +136,52 @@ class DecodedClicks:
     events: list[bytes | None] = field(default_factory=list)
     event_ids: list[str | None] = field(default_factory=list)
     event_times_ms: list[int] = field(default_factory=list)
+    event_names: list[str | None] = field(default_factory=list)  # as sent
     reasons: list[str | None] = field(default_factory=list)
     messages: list[str | None] = field(default_factory=list)
 
 
-class ClickDecoder:
-    """Decodes click records under given limits."""
+_parse = msgspec.json.Decoder(Click).decode
+_CLICK_FIELDS, _ITEM_FIELDS = fields_of(Click), fields_of(Item)
 
-    def __init__(self, limits: ClickLimits = ClickLimits()):
+
+def read_click(payload: bytes | None) -> Click:
+    """The click of a JSON record, whatever its size and time.
+
+    Raises an error that `udfs.contracts.rejects.explain` explains if the record breaks the contract.
+    """
+    try:
+        return _parse(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return read_leniently(payload)
+
+
+def read_leniently(payload: bytes) -> Click:
+    """The same, several times slower. Of what a strict decoder accepts, both make the same packed event."""
+    return click_of(read_object(payload))
+
+
+def click_of(record: Mapping[str, Any]) -> Click:
+    """The click of a record that has been read into an object, with the same leniency. Raises as `read_click` does."""
+    fields = read_fields(record, _CLICK_FIELDS)
+    if record.get("items") is not None:
+        fields["items"] = read_items(record["items"], _ITEM_FIELDS)
+    return msgspec.convert(fields, Click)
+
+
+def write_click(click: Click) -> bytes:
+    """The record of a click, in JSON without the fields that it does not have."""
+    given = {name: value for name in Click.__struct_fields__ if (value := getattr(click, name)) is not None}
+    return msgspec.json.encode(given)
+
+
+class ClickDecoder:
+    """Decodes click records under given limits. `parse` makes the click of a record, by default of one in JSON."""
+
+    def __init__(self, limits: ClickLimits = ClickLimits(), parse: Callable[[bytes | None], Click] | None = None):
         self._limits = limits
-        self._parse = msgspec.json.Decoder(Click).decode
+        self.parse = parse or read_click
+        self._parse, self._parse_again = (parse, None) if parse else (_parse, read_leniently)
 
     def accept(self, payload: bytes | None, record_time_ms: int) -> Click:
         """The click of a record, given its Kafka timestamp (milliseconds).
@@ -96,7 +191,14 @@ class ClickDecoder:
         limits = self._limits
         if payload is not None and len(payload) > limits.max_record_bytes:
             raise Reject(Reason.TOO_LARGE, f"{len(payload)} bytes: at most {limits.max_record_bytes}")
-        click = self._parse(payload)
+        try:
+            click = self._parse(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            if self._parse_again is None:
+                raise
+            click = self._parse_again(payload)
+        if click.user_id.isspace():
+            raise Reject(Reason.EMPTY_FIELD, "user_id has only blanks - at `$.user_id`")
         lead = click.event_time - record_time_ms
         if not -limits.max_behind_ms <= lead <= limits.max_ahead_ms:
             raise _time_reject(lead, limits)
@@ -105,8 +207,9 @@ class ClickDecoder:
     def decode(self, payloads: Sequence[bytes | None], record_times_ms: Sequence[int]) -> DecodedClicks:
         """Decode n records, given their n Kafka timestamps (milliseconds)."""
         out = DecodedClicks()
-        add_user, add_event, add_id, add_time = (
+        add_user, add_event, add_id, add_time, add_name = (
             out.user_ids.append, out.events.append, out.event_ids.append, out.event_times_ms.append,
+            out.event_names.append,
         )  # fmt: skip
         add_reason, add_message = out.reasons.append, out.messages.append
         for payload, record_time_ms in zip(payloads, record_times_ms):
@@ -115,32 +218,38 @@ class ClickDecoder:
                 event = pack_click(click)
             except Exception as error:  # explain() raises again what a record can't cause
                 reject = explain(payload, error)
-                add_user(None), add_event(None), add_id(None), add_time(0)
+                add_user(None), add_event(None), add_id(None), add_time(0), add_name(None)
                 add_reason(reject.reason.value), add_message(str(reject))
             else:
                 add_user(click.user_id), add_event(event), add_id(click.event_id), add_time(click.event_time)
-                add_reason(None), add_message(None)
+                add_name(click.event_name), add_reason(None), add_message(None)
         return out
 
 
 _pack = struct.Struct(EVENT_FORMAT).pack
 _KIND_CODES = {name: code for code, name in enumerate(EVENT_KINDS)}
-_PAGE_TYPE_CODES = {name: code for code, name in enumerate(PAGE_TYPES)}
-_DEVICE_CODES = {name: code for code, name in enumerate(DEVICES)}
+_PAGE_TYPE_CODES, _DEVICE_CODES = Codes(PAGE_TYPES), Codes(DEVICES)
 _NAN = float("nan")
 
 
 def pack_click(click: Click) -> bytes:
     """One EVENT record, as bytes."""
-    item, category, value, quantity = click.item_id, click.item_category, click.value, click.quantity
-    price = click.price
-    if click.items:
-        first = click.items[0]
+    item, category, value, price, items = click.item_id, click.item_category, click.value, click.price, click.items
+    quantity = click.quantity
+    if items:
+        first = items[0]
         item, category = item or first.item_id, category or first.item_category
-        if price is None:
-            price, quantity = first.price, first.quantity if quantity is None else quantity
+        if value is None:
+            if len(items) > 1:
+                value = _total(items)
+            if price is None:
+                price = first.price
+            if quantity is None:
+                quantity = first.quantity
     if value is None:
         value = _NAN if price is None else price if quantity is None else price * quantity
+        if items and value < 0:
+            value = 0.0
     page = click.page_location
     return _pack(
         click.event_time,
@@ -150,17 +259,37 @@ def pack_click(click: Click) -> bytes:
         value,
         min(click.engagement_time_msec // 100, 65_535) if click.engagement_time_msec else 0,
         _KIND_CODES.get(click.event_name, 0),
-        _PAGE_TYPE_CODES.get(click.page_type, 0),
+        _PAGE_TYPE_CODES[click.page_type],
         click.percent_scrolled or 0,
         click.utc_offset_minutes // 15 if click.utc_offset_minutes else 0,
-        _DEVICE_CODES.get(click.device_category, 0),
+        _DEVICE_CODES[click.device_category],
         0,
     )
 
 
+def _total(items: list[Item]) -> float | None:
+    """The value of several items, of which one that costs less than nothing is a discount; None without any price."""
+    amounts = [
+        entry.price if entry.quantity is None else entry.price * entry.quantity
+        for entry in items
+        if entry.price is not None
+    ]
+    return max(sum(amounts), 0.0) if amounts else None
+
+
 def click_schema() -> dict:
     """The JSON Schema of a click record."""
-    return msgspec.json.schema(Click)
+    schema = lenient_schema(Click, Item)
+    entry = {"$ref": "#/$defs/Item"}
+    entries = {"type": "array", "prefixItems": [{"anyOf": [entry, {"type": "null"}]}], "items": {}}
+    text = {"type": "string", "contentMediaType": "application/json", "contentSchema": entries}
+    schema["$defs"]["Click"]["properties"]["items"] = {
+        "description": "GA4's items: an array, one object, or JSON of these in a text; of entries after the first, "
+        "only price and quantity are read",
+        "anyOf": [entries, entry, text, {"type": "null"}],
+        "default": None,
+    }
+    return schema
 
 
 def _time_reject(lead_ms: int, limits: ClickLimits) -> Reject:

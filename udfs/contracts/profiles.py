@@ -1,15 +1,20 @@
 """The profiles contract: the fields of a profile record, and decoding a batch of them into packed profiles."""
 
+import re
 import struct
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import date
-from typing import Annotated
+from datetime import date, datetime
+from functools import partial
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
+from udfs.contracts.countries import ALPHA_2
+from udfs.contracts.lenient import Codes, Leeway, fields_of, lenient_schema, read_object
 from udfs.contracts.rejects import Reason, Reject, explain
 
 #: Age bands by code, 0 when unknown; ordered, so that a code compares like an age. Append only.
@@ -30,6 +35,7 @@ PROFILE = np.dtype(
 )
 PROFILE_FORMAT = "<iHBBbB6x"
 NO_DAY = -(2**31)
+COUNTRY = "^[A-Za-z]{2}$"  # in Python also of a text that ends with a line break, so the length is checked as well
 
 _pack = struct.Struct(PROFILE_FORMAT).pack
 #: The profile of a user who has none, or whose profile was deleted.
@@ -37,15 +43,23 @@ NO_PROFILE = _pack(NO_DAY, 0, 0, 0, -1, 0)
 
 
 class Profile(msgspec.Struct, gc=False):
-    """A record of the compacted profiles topic; the newest one per user counts. Unknown fields are ignored."""
+    """A record of the compacted profiles topic; the newest one per user counts. Unknown fields are ignored.
 
-    user_id: Annotated[str, Meta(min_length=1, max_length=128)]
-    country: Annotated[str, Meta(pattern="^[A-Za-z]{2}$", description="ISO 3166-1 alpha-2 code")] | None = None
+    An optional field that can't be read is unknown.
+    """
+
+    user_id: Annotated[
+        str,
+        Meta(min_length=1, max_length=128, extra_json_schema={"pattern": r"\S"}, extra=Leeway.INTEGER.meta),
+    ]
+    country: (
+        Annotated[str, Meta(pattern=COUNTRY, max_length=2, description="ISO 3166-1 alpha-2 or alpha-3 code")] | None
+    ) = None
     age_band: Annotated[str, Meta(max_length=64, description="one of " + ", ".join(AGE_BANDS))] | None = None
     membership_tier: Annotated[str, Meta(max_length=64, description="one of " + ", ".join(MEMBERSHIP_TIERS))] | None = (
         None
     )
-    signup_date: Annotated[date, Meta(description="ISO 8601 date")] | None = None
+    signup_date: Annotated[date, Meta(description="ISO 8601 date; of a date and time, the date counts")] | None = None
     marketing_consent: bool | None = None
 
 
@@ -57,6 +71,7 @@ class DecodedProfiles:
     profiles: list[bytes | None] = field(default_factory=list)
     reasons: list[str | None] = field(default_factory=list)
     messages: list[str | None] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)  # number of values that could not be read, by field
 
 
 class ProfileDecoder:
@@ -71,7 +86,7 @@ class ProfileDecoder:
         out = DecodedProfiles()
         for key, payload in zip(keys, payloads):
             try:
-                user_id, packed = self.accept(key, payload)
+                user_id, packed = self.accept(key, payload, out.unread)
                 reason = message = None
             except Exception as error:  # explain() raises again what a record can't cause
                 reject = explain(payload, error)
@@ -83,8 +98,8 @@ class ProfileDecoder:
             out.messages.append(message)
         return out
 
-    def accept(self, key: bytes | None, payload: bytes | None) -> tuple[str, bytes]:
-        """The user and the packed profile of a record.
+    def accept(self, key: bytes | None, payload: bytes | None, unread: Counter[str] | None = None) -> tuple[str, bytes]:
+        """The user and the packed profile of a record; optional fields that can't be read are counted in `unread`.
 
         Raises an error that `udfs.contracts.rejects.explain` explains if the record breaks the contract.
         """
@@ -94,12 +109,67 @@ class ProfileDecoder:
             return key.decode(), NO_PROFILE
         if len(payload) > self._max_record_bytes:
             raise Reject(Reason.TOO_LARGE, f"{len(payload)} bytes: at most {self._max_record_bytes}")
-        profile = self._parse(payload)
+        try:
+            profile, unreadable = self._parse(payload), []
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            profile, unreadable = _read_leniently(payload)
+        if profile.user_id.isspace():
+            raise Reject(Reason.EMPTY_FIELD, "user_id has only blanks - at `$.user_id`")
+        if unread is not None:
+            unread.update([*unreadable, *_unlisted(profile)])
         return profile.user_id, pack_profile(profile)
 
 
-_AGE_BAND_CODES = {name: code for code, name in enumerate(AGE_BANDS)}
-_TIER_CODES = {name: code for code, name in enumerate(MEMBERSHIP_TIERS)}
+def _read_leniently(payload: bytes) -> tuple[Profile, list[str]]:
+    """A profile that is not exactly as its struct declares, and the names of the fields that can't be read."""
+    record = read_object(payload)
+    fields = {field.name: field.read(record[field.name]) for field in _REQUIRED if field.name in record}
+    unreadable = []
+    for name, read in _READERS.items():
+        value = record.get(name)
+        fields[name] = None if value is None else read(value)
+        if fields[name] is None and value is not None:
+            unreadable.append(name)
+    return msgspec.convert(fields, Profile), unreadable
+
+
+def _unlisted(profile: Profile) -> list[str]:
+    """The names of the fields whose value is none of those listed."""
+    given = ((name, getattr(profile, name), codes) for name, codes in _CODES.items())
+    return [name for name, value, codes in given if value is not None and value.lower() not in codes]
+
+
+def _read_country(value: Any) -> str | None:
+    code = ALPHA_2.get(value.upper(), value) if isinstance(value, str) else ""
+    return code if re.fullmatch(COUNTRY, code) else None
+
+
+def _read_name(value: Any, codes: Codes) -> str | None:
+    return value if isinstance(value, str) and value.lower() in codes else None
+
+
+def _read_day(value: Any) -> date | None:
+    try:
+        return datetime.fromisoformat(value).date()
+    except (TypeError, ValueError):
+        return None
+
+
+def _read_consent(value: Any) -> bool | None:
+    return _CONSENTS.get(value.lower() if isinstance(value, str) else value) if isinstance(value, str | int) else None
+
+
+_CONSENTS = {1: True, 0: False, "true": True, "false": False}
+_AGE_BAND_CODES, _TIER_CODES = Codes(AGE_BANDS), Codes(MEMBERSHIP_TIERS)
+_CODES = {"age_band": _AGE_BAND_CODES, "membership_tier": _TIER_CODES}
+_REQUIRED = tuple(field for field in fields_of(Profile) if field.name == "user_id")
+#: How to read the optional fields; the result is None if that is not possible.
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "country": _read_country,
+    **{name: partial(_read_name, codes=codes) for name, codes in _CODES.items()},
+    "signup_date": _read_day,
+    "marketing_consent": _read_consent,
+}
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
@@ -108,8 +178,8 @@ def pack_profile(profile: Profile) -> bytes:
     return _pack(
         NO_DAY if profile.signup_date is None else profile.signup_date.toordinal() - _EPOCH,
         country_code(profile.country),
-        _AGE_BAND_CODES.get(profile.age_band, 0),
-        _TIER_CODES.get(profile.membership_tier, 0),
+        _AGE_BAND_CODES[profile.age_band],
+        _TIER_CODES[profile.membership_tier],
         -1 if profile.marketing_consent is None else int(profile.marketing_consent),
         1,
     )
@@ -132,5 +202,11 @@ def country_of(code: int) -> str:
 
 
 def profile_schema() -> dict:
-    """The JSON Schema of a profile record."""
-    return msgspec.json.schema(Profile)
+    """The JSON Schema of a profile record, of which all is read. Other values of optional fields are unknown."""
+    schema = lenient_schema(Profile)
+    properties = schema["$defs"]["Profile"]["properties"]
+    country, signup, consent = (properties[name]["anyOf"] for name in ("country", "signup_date", "marketing_consent"))
+    country[0] |= {"pattern": "^[A-Za-z]{2,3}$", "maxLength": 3}
+    signup.insert(1, {"type": "string", "format": "date-time"})
+    consent[0] = {"enum": [True, False, 1, 0, "true", "false"]}
+    return schema

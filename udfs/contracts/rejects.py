@@ -24,6 +24,12 @@ class Reason(StrEnum):
     OUT_OF_RANGE = "out_of_range"
     TIME_TOO_OLD = "time_too_old"
     TIME_IN_FUTURE = "time_in_future"
+    INVALID_FRAME = "invalid_frame"
+    UNKNOWN_SCHEMA = "unknown_schema"
+    INVALID_AVRO = "invalid_avro"
+    INVALID_PROTOBUF = "invalid_protobuf"
+    UNFIT_ROW = "unfit_row"  # a mapping can't make a click of it
+    IGNORED = "ignored"  # left out as the mapping says: counted, but no dead letter
 
 
 class Reject(ValueError):
@@ -45,6 +51,8 @@ def explain(payload: bytes | None, error: Exception) -> Reject:
         return Reject(Reason.INVALID_UTF8, f"not UTF-8: {error.reason}, 0x{error.object[error.start]:02x}")
     if not payload:
         return Reject(Reason.EMPTY_RECORD, "the record has no bytes")
+    if (reason := _reason_of_unfit_row(payload)) is not None:
+        return Reject(Reason.UNFIT_ROW, reason)
     if isinstance(error, RecursionError):
         return Reject(Reason.TOO_DEEP, "objects or arrays are nested too deeply")
     if isinstance(error, msgspec.ValidationError):
@@ -52,6 +60,23 @@ def explain(payload: bytes | None, error: Exception) -> Reject:
     if isinstance(error, msgspec.DecodeError):
         return _explain_malformed(payload, error)
     raise error
+
+
+_UNFIT_ROW = b'{"unfit_row":'
+
+
+def unfit_row(row: bytes, reason: str) -> bytes:
+    """The record of a file's row that a mapping can't make a click of: in no case a click, it becomes a dead letter."""
+    return msgspec.json.encode({"unfit_row": row.decode("utf-8", "replace"), "reason": reason})
+
+
+def _reason_of_unfit_row(payload: bytes) -> str | None:
+    if not payload.startswith(_UNFIT_ROW):
+        return None
+    try:
+        return msgspec.json.decode(payload)["reason"]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return None
 
 
 #: Patterns of msgspec's messages, in the order to try, and their reasons.
@@ -71,17 +96,19 @@ def _broken_rule(message: str) -> Reason:
 
 
 def _explain_malformed(payload: bytes, error: msgspec.DecodeError) -> Reject:
-    """Distinguish NaN, Infinity and bytes that are not UTF-8 from bad syntax, by parsing the record again."""
+    """Distinguish NaN, several objects and bytes that are not UTF-8 from bad syntax, by parsing the record again."""
     constants = []
     try:
-        text = payload.decode()
-        json.loads(text, parse_constant=constants.append)
+        text = payload.decode().lstrip()
+        first, end = json.JSONDecoder(parse_constant=constants.append).raw_decode(text)
+        if isinstance(first, dict) and text[end:].lstrip(" \t\r\n,").startswith("{"):
+            return Reject(Reason.INVALID_JSON, "more than one JSON object: send each as a record of its own")
     except UnicodeDecodeError as not_utf8:
         return Reject(Reason.INVALID_UTF8, f"not UTF-8: {not_utf8.reason}, byte {not_utf8.start} of the record")
     except RecursionError:
         return Reject(Reason.TOO_DEEP, "objects or arrays are nested too deeply")
     except ValueError:  # malformed for the standard library too: msgspec's message says where
-        pass
-    if constants:
+        return Reject(Reason.INVALID_JSON, str(error))
+    if constants and not text[end:].strip():
         return Reject(Reason.NOT_FINITE, f"{constants[0]} is not a JSON number")
     return Reject(Reason.INVALID_JSON, str(error))
