@@ -14,10 +14,12 @@ WHEEL := dist/complete
 JARS := build/jars/complete
 VALIDATORS := build/validators/complete
 PEERS := build/peers/complete
+REGISTRY := build/schema-registry/complete
 PREREQUISITES := build/prerequisites
 BUILT := $(VENV) $(WHEEL) $(JARS)
 
 PIP_TOOLS := pip-tools==7.6.2
+SCHEMA_REGISTRY := io.apicurio:apicurio-registry-app:3.0.9:tar.gz:all
 FLINK_OPERATOR := org.apache.flink:flink-kubernetes-operator-api:1.10.0
 
 .PHONY: help demo test bench dashboard up down submit status venv wheel jars release validate lint train features reference doctor pins hashes clean
@@ -28,7 +30,7 @@ help: ## List the targets
 demo: $(BUILT) ## Run the whole system on this machine and show the results; KEEP=1 leaves it running, DAY=1 plays a day
 	@$(PYTHON) -m tools.demo $(if $(filter-out 0 no false,$(DAY)),--day) $(if $(filter-out 0 no false,$(KEEP)),--keep)
 
-test: $(BUILT) ## Run all tests: unit, Java, mini cluster, then broker and cluster
+test: $(BUILT) $(REGISTRY) ## Run all tests: unit, Java, mini cluster, then broker and cluster
 	@$(PYTHON) -m pytest --numprocesses 2 tests/unit
 	@echo '==> Java operators with workers (about a minute; the first time Maven fetches the test harness)'
 	@mvn --batch-mode test > build/maven-test.log 2>&1 || { cat build/maven-test.log; exit 1; }
@@ -146,6 +148,14 @@ $(JARS): pom.xml $(wildcard udfs/java/intent/*.java) | $(VENV)
 	@echo '==> Fetching Kafka and the connector, compiling the batch operators (about a minute the first time)'
 	@rm -rf build/jars
 	@mvn --batch-mode -DskipTests package > build/maven.log 2>&1 || { cat build/maven.log; exit 1; }
+	@touch $@
+
+$(REGISTRY): | $(PREREQUISITES)
+	@echo '==> Fetching the schema registry of the tests (109 MB)'
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@mvn --batch-mode --quiet dependency:copy -Dartifact=$(SCHEMA_REGISTRY) -DoutputDirectory=$(@D) > build/registry.log 2>&1 \
+		|| { cat build/registry.log; exit 1; }
+	@tar -xzf $(@D)/*.tar.gz -C $(@D) && rm $(@D)/*.tar.gz
 	@touch $@
 
 $(PEERS): setup.py requirements.txt | $(WHEEL)

@@ -26,6 +26,7 @@ setup(
         "dashboard": ["static/*", "templates/*"],
         "training.reporting": ["*.html"],
         "training.experiments": ["*.html"],
+        "training.inspection": ["*.html"],
     },
     entry_points={"console_scripts": ["intent = intent.cli:main"]},
     python_requires="~=3.11.0",
@@ -33,7 +34,10 @@ setup(
         "apache-flink==2.2.1",
         "async-timeout",  # redis of apache-beam needs it before Python 3.11.3: pinned for every 3.11, whichever pins it
         "click>=8.5",  # help of arguments
+        "fastavro",
         "fsspec",
+        "googleapis-common-protos<1.76",  # what grpcio-tools 1.65 and protobuf 5 of apache-beam take
+        "grpcio-tools<1.66",  # protoc: schemas of Protobuf topics
         "Jinja2",
         "joblib<1.6",
         "kafka-python>=3,<4",
@@ -48,6 +52,7 @@ setup(
         "onnxruntime",
         "optuna",
         "pandas",
+        "protobuf",
         "psutil",
         "pyarrow<17",  # apache-beam 2.61
         "PyYAML",
