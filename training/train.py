@@ -21,12 +21,11 @@ from training.bundles.writer import refuse_existing, write_bundle
 from training.data.downsampling import share_that_fits
 from training.data.examples import Examples, load_examples
 from training.data.feature_log import FeatureLog
-from training.data.mapping import load_mapping
-from training.data.preparation import Preparation, prepare
-from training.data.summary import Summary, overview, warnings
+from training.data.preparation import Preparation, prepare, refuse_without_positives
+from training.data.summary import RELIABLE_USERS, Summary, overview, warnings
 from training.modeling.settings import Training, TrainingError, for_logged, load_training
 from training.reporting.mlflow_tracking import TrackingError, check_tracking, is_tracked, track
-from training.reporting.recommendation import RELIABLE_USERS, recommend
+from training.reporting.recommendation import recommend
 from training.reporting.recommendation_text import recommendation_text
 from training.reporting.report import REPORT_FILE, with_report
 from training.reporting.serving_cost import saving
@@ -42,6 +41,7 @@ from udfs.config.command_line import (
     run,
     set_option,
 )
+from udfs.mapping.definition import load_mapping
 from udfs.measurement.labels import CONVERTED, LABELS_FILE, Label, find_label
 from udfs.models.bundle import Manifest, check_version, load_bundle
 
@@ -136,6 +136,7 @@ def _read_data(
         print(f"{len(stream)} clicks of {options.users} users")
         return examples, stream.propensity[examples.offset] if label.is_same_as(CONVERTED) else None
     directories, counts = _prepare(options, training, log, label, directory)
+    refuse_without_positives(options.clicks, label, counts)
     print(overview(counts))
     for line in warnings(counts, options.clicks, options.profiles, options.feature_log):
         print(f"train: {line}", file=sys.stderr)
@@ -148,7 +149,7 @@ def _read_data(
 def _prepare(
     options: Options, training: Training, log: FeatureLog | None, label: Label, directory: Path
 ) -> tuple[list[Path], Summary]:
-    mapping = load_mapping(options.mapping) if options.mapping else None
+    mappings = load_mapping(options.mapping) if options.mapping else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -160,7 +161,7 @@ def _prepare(
             bar.update(tasks[step], completed=done, description=f"{step} {events} events")
 
         preparation = Preparation(label, history_length=training.history_length, workers=training.threads, log=log)
-        return prepare(options.clicks, directory, preparation, options.profiles, mapping, progress)
+        return prepare(options.clicks, directory, preparation, options.profiles, mappings, progress)
 
 
 @click.command(
@@ -171,7 +172,10 @@ def _prepare(
 )
 @click.option("--simulate", is_flag=True, help="Train on a simulated shop.")
 @click.option(
-    "--clicks", type=PATH, metavar="PATH", help="Train on clicks: an archive, or .csv, .jsonl or .parquet files."
+    "--clicks",
+    type=PATH,
+    metavar="PATH",
+    help="Train on clicks: an archive, a file or a directory of files (CSV, JSON Lines, JSON, Parquet, Avro).",
 )
 @click.option(
     "--profiles",
@@ -183,7 +187,7 @@ def _prepare(
     "--mapping",
     type=PATH,
     metavar="FILE",
-    help="YAML file that maps columns to fields, as for replay; see conf/mappings.",
+    help="YAML file that maps columns to fields; `intent map` proposes one, and conf/mappings has ready ones.",
 )
 @click.option(
     "--feature-log",

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from training.data.dataset import ProfileUpdates, arrange, read_clicks, read_profiles
-from training.data.mapping import load_mapping
 from training.data.sources import Record, click_records, file_records, profile_records
 from training.simulation.clickstream import Simulation, simulate
 from udfs.features.computer import FeatureComputer
+from udfs.mapping.definition import load_mapping
 from udfs.models.backends import Scorer
 from udfs.models.bundle import load_bundle
 

@@ -24,7 +24,7 @@ from tools.paths import PROJECT
 from tools.stack import flink_client
 from tools.stack.local_stack import StackError
 from tools.stack.processes import ProcessError
-from training.data.sources import SourceError
+from training.data.rows import SourceError
 from udfs.kafka.errors import KafkaClientError
 
 REPORT = PROJECT / "build" / "bench.json"

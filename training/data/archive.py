@@ -1,12 +1,10 @@
 """Reading of recorded clicks and profile updates for training, in parts for parallel workers.
 
 An archive is Parquet with the accepted records' own bytes and Kafka's timestamp, partition and offset. Other files
-(CSV, JSON Lines, Parquet) become click records by a mapping, as in jobs/replay; their rows stand for the offsets of one
-partition.
+become click records by a mapping, as in `intent replay`; their rows stand for the offsets of one partition.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.data.mapping import ClickMapping
-from training.data.sources import SourceError, file_records, format_of, parquet_metadata
-from udfs.config.text import one_line
+from training.data.intake import Intake
+from training.data.rows import SourceError, find_files, format_of, parquet_metadata, reading
+from training.data.sources import file_records
+from udfs.mapping.definition import FileLayout, MappingError, MappingFile
 
 BATCH_ROWS = 10_000
 ROW_GROUPS_IN_PART = 8
@@ -42,7 +41,7 @@ class Part:
     path: Path
     number: int  # of the file, in order of arrival
     row_groups: tuple[int, ...] | None = None  # of a file of an archive; None: any other file
-    mapping: ClickMapping | None = None
+    mappings: MappingFile | None = None  # of any other file
     arrived: Arrived | None = None  # other records of these row groups are skipped
 
     @property
@@ -60,21 +59,25 @@ class Batch(NamedTuple):
     arrival_ms: np.ndarray | None  # int64[n]
 
 
-def find_parts(data: Path, mapping: ClickMapping | None = None, arrived: Arrived | None = None) -> list[Part]:
+def find_parts(data: Path, mappings: MappingFile | None = None, arrived: Arrived | None = None) -> list[Part]:
     """Find the parts of a file, or of all files under a directory in order of name.
 
-    Of an archive, `arrived` selects the row groups with records in that range.
-
-    Raises SourceError.
+    Of an archive, `arrived` selects the row groups with records in that range. Files that no pattern of `mappings`
+    matches are left out; see `unmatched_files`. Raises SourceError, and MappingError for a mapping of an archive.
     """
     parts = []
     for number, file in enumerate(find_files(data)):
         metadata = _archive_metadata(file)
+        if metadata is not None and mappings is not None:
+            raise MappingError(f"{mappings.name}: {file} is of an archive, which holds clicks: it needs no mapping")
         if metadata is None:
-            format_of(str(file))  # refuses an unknown one
+            mapping = None if mappings is None else mappings.for_file(file.name)
+            if mappings is not None and mapping is None:
+                continue
+            format_of(str(file), FileLayout() if mapping is None else mapping.file)  # refuses an unknown one
             if arrived is not None:
                 raise SourceError(f"{file}: not an archive: when its records arrived is not known")
-            parts.append(Part(file, number, None, mapping))
+            parts.append(Part(file, number, None, mappings))
         elif arrived is None:
             parts += row_group_parts(file, number, metadata.num_row_groups)
         else:
@@ -83,7 +86,15 @@ def find_parts(data: Path, mapping: ClickMapping | None = None, arrived: Arrived
                 n for n, (first, last) in enumerate(ranges) if first <= arrived.last_ms and last >= arrived.first_ms
             ]
             parts += [Part(file, number, tuple(batch), None, arrived) for batch in _batched(groups)]
+    if not parts and mappings is not None:
+        patterns = ", ".join(pattern for pattern, _ in mappings.by_pattern)
+        raise MappingError(f"{mappings.name}: key files: no file of {data} matches {patterns}")
     return parts
+
+
+def unmatched_files(data: Path, mappings: MappingFile) -> list[Path]:
+    """The files that no pattern of the mappings matches."""
+    return [file for file in find_files(data) if mappings.for_file(file.name) is None]
 
 
 def newest_arrival_ms(archive: Path) -> int:
@@ -118,21 +129,6 @@ def _batched(groups: list[int]) -> list[list[int]]:
     return [groups[first : first + ROW_GROUPS_IN_PART] for first in range(0, len(groups), ROW_GROUPS_IN_PART)]
 
 
-def find_files(data: Path) -> list[Path]:
-    """The file, or all files under the directory except hidden ones, by name. Raises SourceError for none."""
-    if not data.exists():
-        raise SourceError(f"{data}: no such file or directory")
-    hidden = (".", "_")  # unfinished files and metadata of Flink and Spark
-    files = [data] if data.is_file() else sorted(
-        file
-        for file in data.rglob("*")
-        if file.is_file() and not any(name.startswith(hidden) for name in file.relative_to(data).parts)
-    )  # fmt: skip
-    if not files:
-        raise SourceError(f"{data}: no file in it")
-    return files
-
-
 def row_group_parts(file: Path, number: int, groups: int) -> list[Part]:
     """Split a Parquet file with a number of row groups into parts."""
     return [Part(file, number, tuple(batch)) for batch in _batched(list(range(groups)))]
@@ -146,18 +142,9 @@ def _archive_metadata(file: Path) -> pq.FileMetaData | None:
     return metadata if set(_COLUMNS) <= set(metadata.schema.to_arrow_schema().names) else None
 
 
-def read_part(part: Part) -> Iterator[Batch]:
-    """The records of a part. Raises SourceError, MappingError or OSError naming the file."""
-    return _archive_batches(part) if part.is_archive else _file_batches(part)
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn the errors of a broken Parquet file into SourceError, in one line that names the file."""
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        raise SourceError(f"{path}: cannot be read further: {one_line(error)}") from None
+def read_part(part: Part, intake: Intake | None = None) -> Iterator[Batch]:
+    """The records of a part; rows of files are counted in `intake`. Raises SourceError or MappingError."""
+    return _archive_batches(part) if part.is_archive else _file_batches(part, Intake() if intake is None else intake)
 
 
 def _archive_batches(part: Part) -> Iterator[Batch]:
@@ -188,9 +175,9 @@ def _integers(column: pa.Array) -> np.ndarray:
     return column.cast(pa.int64()).to_numpy(zero_copy_only=False)
 
 
-def _file_batches(part: Part) -> Iterator[Batch]:
+def _file_batches(part: Part, intake: Intake) -> Iterator[Batch]:
     with part.path.open("rb") as file:
-        records, offset = file_records(file, part.mapping), part.number * OFFSETS_OF_FILE
+        records, offset = file_records(file, part.mappings, intake=intake), part.number * OFFSETS_OF_FILE
         while batch := list(islice(records, BATCH_ROWS)):
             offsets = np.arange(offset, offset + len(batch), dtype=np.int64)
             keys, payloads, _ = zip(*batch)

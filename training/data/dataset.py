@@ -6,21 +6,26 @@ copied, and nothing that arrived later can be seen.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
-import msgspec
 import numpy as np
 
-from udfs.contracts.clicks import LATEST_TIME_MS, ClickDecoder, ClickLimits
+from udfs.config.durations import now_ms
+from udfs.contracts.clicks import LATEST_TIME_MS, ClickLimits
+from udfs.contracts.lenient import read_object, read_time
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.profiles import NO_PROFILE, PROFILE, ProfileDecoder
-from udfs.contracts.rejects import explain
+from udfs.contracts.rejects import Reason, Reject
 from udfs.features.computer import FeatureComputer
+from udfs.mapping.topic import ClickTopic
 
 #: The job bounds event times relative to Kafka's timestamps, which a plain file does not have.
 ANY_TIME = ClickLimits(max_behind_ms=LATEST_TIME_MS, max_ahead_ms=LATEST_TIME_MS)
+AT_ANY_TIME = ClickTopic(ANY_TIME)
 _BATCH = 10_000
+_AHEAD_MS = 86_400_000  # that a profile's time may be ahead of the clock
+_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,9 @@ class ProfileUpdates:
     user_ids: list[str]  # of each update
     updated_ms: np.ndarray  # int64[m]
     profiles: np.ndarray  # PROFILE[m]
-    rejected: Counter
+    rejected: Counter  # number of rejected payloads, by reason
+    examples: list[str] = field(default_factory=list)  # messages of the first rejected payloads
+    unread: Counter = field(default_factory=Counter)  # number of optional values that could not be read, by field
 
 
 @dataclass(frozen=True)
@@ -72,14 +79,14 @@ class Dataset:
 
 
 def read_clicks(
-    payloads: Iterable[bytes], arrival_ms: np.ndarray | None = None, limits: ClickLimits = ANY_TIME
+    payloads: Iterable[bytes], arrival_ms: np.ndarray | None = None, topic: ClickTopic = AT_ANY_TIME
 ) -> Clicks:
     """Decode click records, given in order of arrival, as the job does.
 
-    `arrival_ms` int64 has the arrival of each payload: Kafka's timestamp, to which the limits relate. Without it, the
-    newest event time so far is used instead, and any event time is accepted.
+    `arrival_ms` int64 has the arrival of each payload: Kafka's timestamp, to which the topic's limits relate. Without
+    it, the newest event time so far is used instead, and any event time is accepted.
     """
-    decode = ClickDecoder(ANY_TIME if arrival_ms is None else limits).decode
+    decode = (replace(topic, limits=ANY_TIME) if arrival_ms is None else topic).decoder().decode
     codes: dict[str, int] = {}
     users, events, positions, rejected = [], [], [], Counter()
     payloads, read = iter(payloads), 0
@@ -102,12 +109,8 @@ def read_clicks(
     return Clicks(list(codes), np.array(users, np.int64), records, arrival, positions, rejected)
 
 
-class _Stamp(msgspec.Struct):
-    updated_at: int = 0
-
-
 def read_profiles(payloads: Iterable[bytes]) -> ProfileUpdates:
-    """Decode profile records; each is valid from its `updated_at`, in milliseconds, by default 0 (always)."""
+    """Decode profile records; each is valid from its `updated_at`, by default always."""
     payloads = list(payloads)
     return read_profile_batch([None] * len(payloads), payloads)
 
@@ -115,24 +118,43 @@ def read_profiles(payloads: Iterable[bytes]) -> ProfileUpdates:
 def read_profile_batch(
     keys: Sequence[bytes | None], payloads: Sequence[bytes | None], arrival_ms: np.ndarray | None = None
 ) -> ProfileUpdates:
-    """Decode profile records as the job does; valid from `arrival_ms` int64 or, without it, from `updated_at`."""
-    stamp = msgspec.json.Decoder(_Stamp).decode
+    """Decode profile records as the job does; valid from `arrival_ms` int64 or, without it, from `updated_at`.
+
+    `updated_at` is in milliseconds or ISO 8601. A record without it is valid from 0 (always).
+    """
     decoded = ProfileDecoder().decode(keys, payloads)
-    user_ids, updated_ms, profiles, rejected = [], [], [], Counter()
-    for row, (user_id, profile, reason) in enumerate(zip(decoded.user_ids, decoded.profiles, decoded.reasons)):
+    latest_ms = now_ms() + _AHEAD_MS
+    user_ids, updated_ms, profiles, rejected, examples = [], [], [], Counter(), []
+    for row, (user_id, profile, reason, message) in enumerate(
+        zip(decoded.user_ids, decoded.profiles, decoded.reasons, decoded.messages)
+    ):
         if reason is None:
             try:
-                since = arrival_ms[row] if arrival_ms is not None else stamp(payloads[row] or b"{}").updated_at
-            except msgspec.ValidationError as error:
-                reason = explain(payloads[row], error).reason.value
+                since = _updated_ms(payloads[row], latest_ms) if arrival_ms is None else arrival_ms[row]
+            except Reject as reject:
+                reason, message = reject.reason.value, str(reject)
         if reason is None:
             user_ids.append(user_id)
             updated_ms.append(since)
             profiles.append(profile)
         else:
             rejected[reason] += 1
+            if len(examples) < _EXAMPLES:
+                examples.append(message)
     packed = np.frombuffer(b"".join(profiles), PROFILE)
-    return ProfileUpdates(user_ids, np.array(updated_ms, np.int64), packed, rejected)
+    return ProfileUpdates(user_ids, np.array(updated_ms, np.int64), packed, rejected, examples, decoded.unread)
+
+
+def _updated_ms(payload: bytes | None, latest_ms: int) -> int:
+    """The `updated_at` of a profile, in ms; 0 if it has none. Raises Reject."""
+    given = read_object(payload).get("updated_at") if payload else None
+    if given in (None, 0):
+        return 0
+    since = read_time("updated_at", given, may_be_iso=True)
+    if since > latest_ms:
+        expected = "expected the time of a change that has happened"
+        raise Reject(Reason.TIME_IN_FUTURE, f"updated_at {given} is more than a day after now: {expected}")
+    return since
 
 
 NO_UPDATES = read_profiles([])

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from training.data.archive import BATCH_ROWS, Part, find_files, reading, row_group_parts
+from training.data.archive import BATCH_ROWS, Part, row_group_parts
 from training.data.dataset import Dataset
 from training.data.examples import Examples, examples_of
-from training.data.sources import SourceError, parquet_metadata
+from training.data.rows import SourceError, find_files, parquet_metadata, reading
 from udfs.measurement.labels import Label, label_events
 
 _COLUMNS = ["user_id", "event_time", "feature_schema_hash", "features", "source_partition", "source_offset"]

@@ -20,20 +20,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.data.archive import Arrived, Part, find_parts, read_part
-from training.data.dataset import ANY_TIME, Clicks, ProfileUpdates, arrange, largest_so_far, read_profile_batch
+from training.data.dataset import Clicks, ProfileUpdates, arrange, read_profile_batch
 from training.data.examples import Examples, make_examples, save_examples
 from training.data.feature_log import LOG_ROWS, FeatureLog, find_log_parts, logged_examples, read_log_part
-from training.data.mapping import ClickMapping
 from training.data.partitioning import Spill, gather
-from training.data.summary import UNKNOWN_MS, Summary, in_words, skew
-from udfs.contracts.clicks import ClickDecoder, ClickLimits
+from training.data.sources import DAY_MS
+from training.data.summary import UNKNOWN_MS, Summary, in_words, names_in_words, skew
+from udfs.config.durations import now_ms
+from udfs.contracts.clicks import LATEST_TIME_MS, ClickDecoder, ClickLimits
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.profiles import PROFILE
 from udfs.features.catalog import FEATURE_NAMES
 from udfs.features.computer import FeatureComputer
+from udfs.mapping.definition import MappingFile
 from udfs.measurement.labels import Label
 
 BUCKET_EVENTS = 200_000
+#: For files without arrival times: any time in the past, and a day for clocks that are ahead.
+UP_TO_NOW = ClickLimits(max_behind_ms=LATEST_TIME_MS, max_ahead_ms=DAY_MS)
 
 EVENT_ROWS = pa.schema(
     [
@@ -82,16 +86,18 @@ def prepare(
     out: Path,
     preparation: Preparation,
     profiles: Path | None = None,
-    mapping: ClickMapping | None = None,
+    mappings: MappingFile | None = None,
     progress: Progress = lambda *_: None,
 ) -> tuple[list[Path], Summary]:
     """Make examples of recorded clicks. Returns directories for `load_examples`, and counts of the data.
+
+    `mappings` make clicks of the rows of files.
 
     Raises SourceError for data that can't be read, PrepareError for data without a usable event.
     """
     arrived, log = preparation.arrived, preparation.log
     profiles_arrived = None if arrived is None else arrived._replace(first_ms=0)
-    parts = find_parts(clicks, mapping, arrived)
+    parts = find_parts(clicks, mappings, arrived)
     profile_parts = [] if profiles is None else find_parts(profiles, arrived=profiles_arrived)
     log_parts = [] if log is None else _log_parts(log, parts)
     spill = out / "spill"
@@ -107,7 +113,7 @@ def prepare(
             summary += part_summary
             progress("read", done, len(tasks), summary.read)
         if not summary.accepted:
-            raise PrepareError(f"{clicks}: no click accepted of {summary.read} records: {in_words(summary.rejected)}")
+            raise PrepareError(_nothing_accepted(clicks, summary))
         if log is not None and not summary.logged["rows"]:
             raise PrepareError(
                 f"{log.path}: no row with the feature_schema_hash {log.schema_hash} of the logging bundle: rows have "
@@ -130,6 +136,31 @@ def prepare(
             f"{preparation.label.horizon} after its event: use more data or a shorter horizon"
         )
     return [directory for n in range(buckets) if (directory := _bucket_directory(out, n)).exists()], summary
+
+
+def _nothing_accepted(clicks: Path, summary: Summary) -> str:
+    problems = [line.strip() for line in summary.intake.problems()]
+    if summary.rejected:
+        problems.append(f"{in_words(summary.rejected)} ({'; '.join(summary.rejections)})")
+    return f"{clicks}: no click accepted of {summary.read} records: {'; '.join(problems) or 'the data is empty'}"
+
+
+def refuse_without_positives(clicks: Path, label: Label, summary: Summary) -> None:
+    """Raise PrepareError when no example is positive, with the reason: no such event, or another name for it."""
+    if summary.positives:
+        return
+    missing = [name for name in label.events or () if not summary.names[name]]
+    unknown = summary.unknown_names
+    if not missing or label.absent:
+        raise PrepareError(
+            f"{clicks}: none of {summary.examples} examples is positive ({label}): choose a longer horizon, use data "
+            "of more time, or another label"
+        )
+    names = f"; names that count as `other`: {names_in_words(unknown)}" if unknown else ""
+    raise PrepareError(
+        f"{clicks}: no {' or '.join(missing)} among {summary.accepted} accepted events, so no example is positive "
+        f"({label}): map what the data calls it under values.event_name, or choose another label{names}"
+    )
 
 
 def _run_all(pool: ProcessPoolExecutor, tasks: list[Callable]) -> Iterator:
@@ -156,14 +187,12 @@ def _scatter(part: Part, number: int, buckets: int, spill: Path, limits: ClickLi
     """Decode a part into files with one Arrow batch per bucket."""
     summary = Summary()
     known = part.is_archive
-    decoder = ClickDecoder(limits if known else ANY_TIME)
+    decoder = ClickDecoder(limits if known else UP_TO_NOW)
     with Spill(spill / f"events-{number:06d}", buckets, EVENT_ROWS) as files:
-        for batch in read_part(part):
-            arrival = batch.arrival_ms if known else np.zeros(len(batch.payloads), np.int64)
+        for batch in read_part(part, summary.intake):
+            arrival = batch.arrival_ms if known else np.full(len(batch.payloads), now_ms())
             decoded = decoder.decode(batch.payloads, arrival.tolist())
-            accepted = [row for row, reason in enumerate(decoded.reasons) if reason is None]
-            summary.read += len(batch.payloads)
-            summary.rejected.update(reason for reason in decoded.reasons if reason is not None)
+            accepted = summary.add_decoded(decoded)
             if accepted:
                 times = np.array(decoded.event_times_ms, np.int64)[accepted]
                 summary.first_ms = min(summary.first_ms, int(times.min()))
@@ -230,7 +259,7 @@ def build_bucket(
     events: pa.Table, updates: pa.Table, preparation: Preparation, data_end_ms: int, log: pa.Table | None = None
 ) -> tuple[Examples, Summary]:
     """Make examples of a bucket's events, profile updates and rows of the feature log, given in any order."""
-    clicks, partition, offset, duplicates = _in_order_of_arrival(events)
+    clicks, partition, offset, counted = _in_order_of_arrival(events)
     data = arrange(clicks, _profile_updates(updates), preparation.history_length)
     label, counts = preparation.label, Counter()
     if log is None:
@@ -241,21 +270,20 @@ def build_bucket(
         examples, counts = logged_examples(log, names, data, label, partition, offset, data_end_ms)
     packed = np.rec.fromarrays([clicks.user, clicks.records.view("V32")])
     summary = Summary(
-        duplicates=duplicates,
         copies=len(packed) - len(np.unique(packed.view(f"V{packed.dtype.itemsize}"))),
         examples=len(examples),
         positives=int(examples.labels.sum()),
         logged=counts,
     )
-    summary += skew(clicks.user, clicks.records["time_ms"])
+    summary += counted
     return examples, summary
 
 
-def _in_order_of_arrival(events: pa.Table) -> tuple[Clicks, np.ndarray, np.ndarray, int]:
-    """Order the clicks; returns them, their partitions and offsets, and the number of duplicates dropped.
+def _in_order_of_arrival(events: pa.Table) -> tuple[Clicks, np.ndarray, np.ndarray, Summary]:
+    """Order the clicks; returns them, their partitions and offsets, and the counts of duplicates and of skewed events.
 
-    A partition keeps order by offset. A user is in one partition unless the number of partitions changes; then the
-    partition where the user appeared first comes first.
+    A partition keeps order by offset; events of files are in order of event time. A user is in one partition unless the
+    number of partitions changes; then the partition where the user appeared first comes first.
     """
     codes = pc.dictionary_encode(events.column("user_id")).combine_chunks()
     codes = codes if isinstance(codes, pa.DictionaryArray) else pc.dictionary_encode(pa.array([], pa.string()))
@@ -279,14 +307,19 @@ def _in_order_of_arrival(events: pa.Table) -> tuple[Clicks, np.ndarray, np.ndarr
     user, arrival, partition, offset, records = (
         column[~is_duplicate] for column in (user, arrival, partition, offset, records)
     )
+    counted = skew(user, records["time_ms"])
+    counted.duplicates = int(is_duplicate.sum())
     if len(arrival) and arrival.min() == UNKNOWN_MS:
-        arrival = largest_so_far(user, records["time_ms"])
+        # An export's rows may be in any order: events of files are taken to have arrived as they happened.
+        order = np.lexsort((records["time_ms"], user))
+        user, partition, offset, records = (column[order] for column in (user, partition, offset, records))
+        arrival = records["time_ms"]
     user_ids = codes.dictionary.to_pylist()
     return (
         Clicks(user_ids, user, records, arrival, np.arange(len(user)), Counter()),
         partition,
         offset,
-        int(is_duplicate.sum()),
+        counted,
     )
 
 

@@ -8,19 +8,33 @@ from pathlib import Path
 import numpy as np
 
 from training.data.dataset import largest_so_far
+from training.data.event_names import probable_kind
+from training.data.intake import EXAMPLES_SHOWN, Intake
+from udfs.contracts.clicks import DecodedClicks
+from udfs.contracts.packed_events import EVENT_KINDS
+from udfs.contracts.rejects import Reason
 from udfs.features.catalog import SESSION_GAP_MS
 
 UNKNOWN_MS = -1  # arrival of an event whose file has no arrival times
 #: Networks and batching make events late by seconds or minutes; by more than the gap of a session, features suffer.
 SKEW_MS = SESSION_GAP_MS
+#: Distinct event names that are counted apart; a column that is no event name may have millions of values.
+MAX_NAMES = 10_000
+NAMES_SHOWN = 10
+#: With fewer users who have a positive example, chance moves the AUC by several hundredths.
+RELIABLE_USERS = 50
+OTHER = EVENT_KINDS[0]
 
 
 @dataclass
 class Summary:
     """Counts of one part of the data, or of all parts."""
 
+    intake: Intake = field(default_factory=Intake)  # of files
     read: int = 0
     rejected: Counter = field(default_factory=Counter)  # clicks, by reason
+    rejections: list[str] = field(default_factory=list)  # the first messages
+    names: Counter = field(default_factory=Counter)  # accepted events, by event_name; at most MAX_NAMES
     rejected_profiles: Counter = field(default_factory=Counter)
     duplicates: int = 0  # records read twice: same partition and offset
     copies: int = 0  # events identical to another one of the same user
@@ -41,13 +55,41 @@ class Summary:
                 self.first_ms = min(self.first_ms, value)
             elif name.endswith("_ms"):
                 setattr(self, name, max(getattr(self, name), value))
+            elif name == "intake":
+                self.intake += value
+            elif name == "rejections":
+                self.rejections = (self.rejections + value)[:EXAMPLES_SHOWN]
+            elif name == "names":
+                self.count_names(value)
             else:
                 setattr(self, name, getattr(self, name) + value)
         return self
 
+    def add_decoded(self, decoded: DecodedClicks) -> list[int]:
+        """Count a batch of decoded clicks; returns the rows of the accepted ones."""
+        self.read += len(decoded.reasons)
+        accepted = [row for row, reason in enumerate(decoded.reasons) if reason is None]
+        for reason, message in zip(decoded.reasons, decoded.messages):
+            if reason is not None and reason != Reason.UNFIT_ROW:  # which the intake has counted
+                self.rejections = (self.rejections + [message])[:EXAMPLES_SHOWN]
+        self.rejected.update(reason for reason in decoded.reasons if reason is not None)
+        self.count_names(Counter(decoded.event_names[row] for row in accepted))
+        return accepted
+
+    def count_names(self, names: Counter) -> None:
+        """Add events by name."""
+        for name, count in names.items():
+            known = name in self.names or len(self.names) < MAX_NAMES
+            self.names[name if known else OTHER] += count
+
     @property
     def accepted(self) -> int:
         return self.read - self.rejected.total()
+
+    @property
+    def unknown_names(self) -> Counter:
+        """The names that count as `other`, and how many events have them."""
+        return Counter({name: count for name, count in self.names.items() if name not in EVENT_KINDS[1:]})
 
     @property
     def data_end_ms(self) -> int:
@@ -71,13 +113,25 @@ def in_words(counts: Counter) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "none"
 
 
+def names_in_words(names: Counter) -> str:
+    """The most frequent names that count as `other`, each with the GA4 name that is probably meant."""
+    shown = []
+    for name, count in names.most_common(NAMES_SHOWN):
+        kind = probable_kind(name)
+        shown.append(f"{count} {name}" + (f" (probably {kind})" if kind not in (None, name) else ""))
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more names" if more else "")
+
+
 def overview(summary: Summary) -> str:
-    """The counts in one line, with a second line for a feature log."""
+    """The counts in a few lines: records, events by name, and the feature log if there is one."""
     first, last = (datetime.fromtimestamp(time / 1000, UTC) for time in (summary.first_ms, summary.last_ms))
     lines = [
         f"{summary.accepted} of {summary.read} clicks accepted, from {first:%Y-%m-%d %H:%M} to "
         f"{last:%Y-%m-%d %H:%M} UTC; {summary.examples} examples for training and testing"
     ]
+    known = Counter({name: summary.names[name] for name in EVENT_KINDS[1:] if summary.names[name]})
+    lines.append(f"events: {in_words(known)}; {summary.unknown_names.total()} other")
     if logged := summary.logged:
         lines.append(
             f"feature log: {logged['rows']} rows, {logged['repeated']} of them repeated, "
@@ -89,11 +143,21 @@ def overview(summary: Summary) -> str:
 def warnings(summary: Summary, clicks: Path, profiles: Path | None, log: Path | None) -> list[str]:
     """One line per problem in the data, with its effect."""
     others = summary.other_schemas
+    unknown = summary.unknown_names
+    rejected = f"clicks rejected by the same rules as in the job: {in_words(summary.rejected)}"
+    if summary.rejections:
+        rejected += f"; for example: {'; '.join(summary.rejections)}"
+    if summary.last_arrival_ms == UNKNOWN_MS:
+        order = "Without arrival times, events are taken in the order of their event times"
+    else:
+        order = "Their features exclude events with later event times; labels follow the event times"
     problems = [
+        (clicks, summary.rejected.total(), rejected),
         (
             clicks,
-            summary.rejected.total(),
-            f"clicks rejected by the same rules as in the job: {in_words(summary.rejected)}",
+            unknown.total(),
+            f"events have names that count as `other`: {names_in_words(unknown)}; map what they mean under "
+            "values.event_name of a mapping",
         ),
         (
             profiles,
@@ -111,14 +175,16 @@ def warnings(summary: Summary, clicks: Path, profiles: Path | None, log: Path | 
             summary.skewed,
             f"events of {summary.skewed_users} users have event times more than {SKEW_MS // 60_000} min before an "
             f"earlier event of the same user, by up to {_duration(summary.largest_skew_ms)}: a clock is wrong, or the "
-            "file is not in order of arrival. Their features exclude events with later event times; labels follow the "
-            "event times",
+            f"file is not in order of arrival. {order}",
         ),
         (log, others.total(), f"rows have another feature_schema_hash and are skipped: {in_words(others)}"),
         (log, summary.logged["absent"], "rows match no click that was read and are skipped"),
         (log, summary.logged["differing"], "rows differ from an earlier row of the same event, which is used instead"),
     ]
-    return [f"{path}: {count} {problem}" for path, count, problem in problems if count]
+    return [
+        *(f"{clicks}: {line}" if not line.startswith(" ") else line for line in summary.intake.problems()),
+        *(f"{path}: {count} {problem}" for path, count, problem in problems if count),
+    ]
 
 
 def _duration(milliseconds: int) -> str:

@@ -8,7 +8,7 @@ import msgspec
 import pandas as pd
 import pyarrow.parquet as pq
 
-from training.data.sources import SourceError
+from training.data.rows import SourceError
 from udfs.contracts.outputs import Session
 from udfs.kafka.reading import ReadTopic, read_topic
 

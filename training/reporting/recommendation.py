@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from training.bundles.trainer import TrainedModel
+from training.data.summary import RELIABLE_USERS
 from training.evaluation.holdout import Evaluation
 from training.evaluation.rule_baseline import RuleBaseline
 from training.modeling.metrics import Estimate
@@ -20,8 +21,6 @@ IMPLAUSIBLE_AUC = 0.95
 SINGLE_FEATURE_SHARE = 0.8
 #: Between the AUC on training users and on held-out users.
 WIDE_GAP = 0.05
-#: With fewer users who have a positive label, chance moves the AUC by several hundredths.
-RELIABLE_USERS = 50
 
 
 class ShipDecision(StrEnum):

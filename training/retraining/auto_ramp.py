@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from training.data.sources import SourceError
+from training.data.rows import SourceError
 from training.experiments.comparison import Report
 from training.experiments.sessions import read_topic_sessions
 from training.retraining.run_store import RampRecord, Run, passed_runs, write_run

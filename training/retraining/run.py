@@ -18,7 +18,7 @@ from training.bundles.writer import write_bundle
 from training.data.archive import Arrived, newest_arrival_ms
 from training.data.downsampling import share_that_fits
 from training.data.examples import Examples, load_examples
-from training.data.preparation import Preparation, prepare
+from training.data.preparation import Preparation, prepare, refuse_without_positives
 from training.data.split import split_at
 from training.data.summary import overview, warnings
 from training.reporting.recommendation import RecommendationError, read_recommendation
@@ -194,6 +194,7 @@ class _Work:
         )
         profiles = profiles if profiles.exists() else None
         directories, summary = prepare(clicks, directory, preparation, profiles)
+        refuse_without_positives(clicks, recipe.label, summary)
         for line in (overview(summary), *warnings(summary, clicks, profiles, None)):
             self._log(line)
         prepared = _Prepared([path.name for path in directories], summary.examples, summary.positives)

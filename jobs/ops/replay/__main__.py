@@ -14,31 +14,30 @@ import re
 import signal
 import sys
 import threading
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from kafka import KafkaProducer
 from rich.console import Console
 
 from jobs.ops.replay.options import SIMULATION_OPTIONS, OptionError, producer_options, simulation
-from jobs.ops.replay.producer import FOR_LATENCY, FOR_THROUGHPUT, Sent, at_rate, at_recorded_speed, send
+from jobs.ops.replay.producer import FOR_LATENCY, FOR_THROUGHPUT, Sent, at_rate, at_recorded_speed, in_time_order, send
 from jobs.ops.replay.progress import Total, shown_progress
-from training.data.mapping import MappingError, load_mapping
+from training.data.intake import Intake
+from training.data.rows import SourceError, find_files, format_of
 from training.data.sources import (
     Record,
-    SourceError,
-    UnfitReporter,
     click_records,
-    count_and_last_time,
     file_records,
-    format_of,
-    ignore_unfit,
-    parquet_metadata,
+    last_time,
     profile_records,
     weeks_to_shift,
 )
@@ -59,6 +58,7 @@ from udfs.contracts.clicks import ClickLimits
 from udfs.kafka.connection import kafka_failures, open_producer
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import LOCAL_SERVERS
+from udfs.mapping.definition import MappingError, load_mapping
 
 REASONS_SHOWN = 5
 SIMULATED = "simulated"  # instead of a file of profiles
@@ -93,22 +93,9 @@ class ReplaySource:
     """The source of the records."""
 
     name: str
-    records: Callable[[int, UnfitReporter], Iterator[Record]]  # from the beginning, shifted by milliseconds
+    records: Callable[[int, Intake], Iterator[Record]]  # from the beginning, shifted by milliseconds
     total: Total
     profiles: Iterator[Record] | None
-
-
-@dataclass
-class UnfitRows:
-    """The number of rows that a mapping could not adapt, and the reasons for the first of them."""
-
-    count: int = 0
-    first: list[str] = field(default_factory=list)
-
-    def add(self, number: int, reason: str) -> None:
-        self.count += 1
-        if self.count <= REASONS_SHOWN:
-            self.first.append(f"row {number}: {reason}")
 
 
 def _open_source(options: Options, resources: ExitStack) -> ReplaySource:
@@ -117,7 +104,7 @@ def _open_source(options: Options, resources: ExitStack) -> ReplaySource:
         return source
     return replace(
         source,
-        records=lambda shift_ms, on_unfit: islice(source.records(shift_ms, on_unfit), options.limit),
+        records=lambda shift_ms, intake: islice(source.records(shift_ms, intake), options.limit),
         total=lambda _sent: options.limit,
     )
 
@@ -128,29 +115,30 @@ def _simulated(options: Options, resources: ExitStack) -> ReplaySource:
     stream = simulate(simulation(options.simulate))
     return ReplaySource(
         "simulation",
-        lambda shift_ms, _on_unfit: click_records(stream.clicks(), shift_ms),
+        lambda shift_ms, _intake: click_records(stream.clicks(), shift_ms),
         lambda _sent: len(stream),
         profile_records(stream.profiles) if options.profiles == SIMULATED else _profiles(options, resources),
     )
 
 
 def _from_file(options: Options, resources: ExitStack) -> ReplaySource:
-    mapping = load_mapping(options.mapping) if options.mapping else None
-    file_format = format_of(options.source.name)
-    file = resources.enter_context(options.source.open("rb"))
-    size = options.source.stat().st_size
+    mappings = load_mapping(options.mapping) if options.mapping else None
+    paths = [path for path in find_files(options.source) if mappings is None or mappings.for_file(path.name)]
+    if not paths:
+        raise SourceError(f"{options.source}: no file matches a pattern of {mappings.name}, key files")
+    files = [resources.enter_context(path.open("rb")) for path in paths]
+    size = sum(path.stat().st_size for path in paths)
 
-    def records(shift_ms: int, on_unfit: UnfitReporter) -> Iterator[Record]:
-        file.seek(0)
-        return file_records(file, mapping, shift_ms, on_unfit, str(options.mapping))
+    def records(shift_ms: int, intake: Intake) -> Iterator[Record]:
+        for file in files:
+            file.seek(0)
+        return in_time_order([file_records(file, mappings, shift_ms, intake) for file in files])
 
     def total(sent: int) -> float | None:
-        return sent * size / file.tell() if file.tell() else None
+        read = sum(file.tell() for file in files)
+        return sent * size / read if read else None
 
-    rows = parquet_metadata(file, file.name).num_rows if file_format == ".parquet" else None
-    return ReplaySource(
-        str(options.source), records, total if rows is None else lambda _sent: rows, _profiles(options, resources)
-    )
+    return ReplaySource(str(options.source), records, total, _profiles(options, resources))
 
 
 def _profiles(options: Options, resources: ExitStack) -> Iterator[Record] | None:
@@ -158,10 +146,8 @@ def _profiles(options: Options, resources: ExitStack) -> Iterator[Record] | None
         return None
     if options.profiles == SIMULATED:
         raise OptionError(f"--profiles {SIMULATED} requires --simulate")
-    if format_of(options.profiles) != ".jsonl":
-        raise OptionError(
-            f"--profiles {options.profiles}: expected a .jsonl or .jsonl.gz file with one profile per line"
-        )
+    if format_of(options.profiles) != "jsonl":
+        raise OptionError(f"--profiles {options.profiles}: expected a file of JSON Lines with one profile per line")
     return file_records(resources.enter_context(Path(options.profiles).open("rb")))
 
 
@@ -169,10 +155,10 @@ def _replay(
     options: Options, kafka: tuple[dict[str, str], dict[str, Any]], source: ReplaySource, resources: ExitStack
 ) -> int:
     shift_ms, total = _shift_and_total(options, source)
-    unfit = UnfitRows()
+    intake = Intake()
     broken: list[SourceError] = []
     with_event_time = options.record_timestamps == "event"
-    records = source.records(shift_ms, unfit.add)
+    records = source.records(shift_ms, intake)
     first = list(islice(records, 1))  # what is wrong with a source as a whole shows before anything is sent
     if first and not with_event_time:
         _note_on_time(first[0][2])
@@ -191,7 +177,8 @@ def _replay(
     if not any(result.interrupted for result in results):
         results.append(_send(producer, options.topic, records, "events", total, with_event_time))
 
-    _report_unfit(unfit)
+    for line in intake.problems():
+        print(f"replay: {line}" if not line.startswith(" ") else line, file=sys.stderr)
     if broken:
         print_error("replay", broken[0])
         return EXIT_USAGE
@@ -204,9 +191,21 @@ def _shift_and_total(options: Options, source: ReplaySource) -> tuple[int, Total
     """The shift of event times in ms, and the total; a shift takes a first pass, which also counts the events."""
     if options.times == "keep":
         return 0, source.total
-    count, last_ms = count_and_last_time(source.records(0, ignore_unfit))
-    if last_ms is None:
+    times, count = array("q"), 0
+    for _, _, time_ms in source.records(0, Intake()):
+        count += 1
+        if time_ms is not None:
+            times.append(time_ms)
+    if not times:
         raise SourceError(f"{source.name}: --times shift: no event has a time")
+    last_ms, outliers = last_time(np.array(times))
+    if outliers:
+        first_one = datetime.fromtimestamp(max(times) / 1000, UTC)
+        print(
+            f"replay: note: {outliers} events are dated long after all others, up to {first_one:%Y-%m-%d}: --times "
+            "shift goes by the others",
+            file=sys.stderr,
+        )
     return weeks_to_shift(last_ms, now_ms()), lambda _sent: count
 
 
@@ -245,12 +244,6 @@ def _send(
     for reason, count in result.failures.most_common(REASONS_SHOWN):
         print(f"replay: {what}: {count} not delivered: {reason}", file=sys.stderr)
     return result
-
-
-def _report_unfit(unfit: UnfitRows) -> None:
-    if unfit.count:
-        print(f"replay: {unfit.count} rows could not be mapped and were sent unchanged, for example", file=sys.stderr)
-        print("\n".join(unfit.first), file=sys.stderr)
 
 
 def _positive(text: str) -> float:
@@ -296,10 +289,16 @@ def _interrupted_by_sigterm() -> Iterator[None]:
     errors=dict.fromkeys((MappingError, SourceError, OptionError, KafkaClientError, OSError), EXIT_USAGE),
 )
 @click.argument(
-    "source", required=False, type=PATH, metavar="[FILE]", help="A .csv, .jsonl (either also .gz) or .parquet file."
+    "source",
+    required=False,
+    type=PATH,
+    metavar="[FILE]",
+    help="A file or a directory of files: .csv, .tsv, .jsonl, .json, .parquet or .avro; .gz and .zst too.",
 )
 @click.option("--simulate", metavar="KEY=VALUE,...", help=SIMULATE_HELP)
-@click.option("--mapping", type=PATH, metavar="FILE", help="YAML file that maps columns to fields; see conf/mappings.")
+@click.option(
+    "--mapping", type=PATH, metavar="FILE", help="YAML file that maps columns to fields; `intent map` proposes one."
+)
 @click.option(
     "--profiles", metavar="FILE", help="Profiles to send first: a .jsonl file, or `simulated` for those of --simulate."
 )

@@ -1,5 +1,6 @@
 """Send records to Kafka at a pace, and count deliveries and failures."""
 
+import heapq
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,8 @@ CATCH_UP = 2
 #: Records that may await their delivery report; kafka-python itself sets no bound on what it buffers.
 MAX_PENDING = 10_000
 KEYS_REMEMBERED = 1 << 17
+#: A replay at recorded speed looks so many records ahead before a pause that is longer.
+LOOK_AHEAD, SHORT_PAUSE_SECONDS = 100, 1.0
 
 #: KafkaProducer options for the highest throughput, and for the lowest latency.
 FOR_THROUGHPUT = {"batch_size": 1 << 19, "linger_ms": 20, "metrics_enabled": False}
@@ -116,14 +119,52 @@ def at_recorded_speed(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Record]:
-    """Yield records as far apart as their event times are, divided by `factor`; one without a time follows at once."""
+    """Yield records as far apart as their event times are, divided by `factor`; one without a time follows at once.
+
+    So does one that is dated far ahead of the records behind it: a wrong clock must not make these wait.
+    """
     started, first_ms = clock(), None
-    for record in records:
+    for record, ahead in _with_records_ahead(records):
         time_ms = record[2]
-        if time_ms is not None:
-            first_ms = time_ms if first_ms is None else first_ms
-            _wait_until(started + (time_ms - first_ms) / 1000 / factor, clock, sleep)
+        if first_ms is None and time_ms is not None and not _is_outlier(time_ms, ahead, False):
+            first_ms = time_ms
+        if first_ms is not None and time_ms is not None:
+            due = started + (time_ms - first_ms) / 1000 / factor
+            pause, elapsed = due - clock(), clock() - started
+            if pause <= SHORT_PAUSE_SECONDS or not _is_outlier(time_ms, ahead, pause > elapsed):
+                _wait_until(due, clock, sleep)
         yield record
+
+
+def _is_outlier(time_ms: int, ahead: Iterable[Record], is_long: bool) -> bool:
+    """Whether most records ahead are earlier; the last record is judged by the length of its pause."""
+    earlier = [record[2] < time_ms for record in ahead if record[2] is not None]
+    return 2 * sum(earlier) > len(earlier) if earlier else is_long
+
+
+def _with_records_ahead(records: Iterable[Record]) -> Iterator[tuple[Record, Iterable[Record]]]:
+    """Each record with up to LOOK_AHEAD records behind it."""
+    waiting: deque[Record] = deque()
+    for record in records:
+        waiting.append(record)
+        if len(waiting) > LOOK_AHEAD:
+            yield waiting.popleft(), waiting
+    while waiting:
+        yield waiting.popleft(), waiting
+
+
+def in_time_order(streams: list[Iterator[Record]]) -> Iterator[Record]:
+    """Merge streams by event time, each of which is in order; a record without a time follows the one before it."""
+    if len(streams) == 1:
+        return streams[0]
+    return (record for _, record in heapq.merge(*map(_timed, streams), key=lambda timed: timed[0]))
+
+
+def _timed(records: Iterable[Record]) -> Iterator[tuple[int, Record]]:
+    latest_ms = 0
+    for record in records:
+        latest_ms = record[2] or latest_ms
+        yield latest_ms, record
 
 
 def _wait_until(due: float, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:

@@ -218,11 +218,16 @@ def test_a_bundle_that_an_earlier_version_left_is_trained_again(shop, monkeypatc
 # What the examples are
 
 
+START_MS = 1_577_836_800_000
+
+
 def tiny(directory: Path, *minutes: int) -> Path:
     """An archive of one user's clicks, one in each of these minutes."""
-    clicks = [{"user_id": "a", "event_name": "page_view", "event_time": minute * 60_000} for minute in minutes]
+    clicks = [
+        {"user_id": "a", "event_name": "page_view", "event_time": START_MS + minute * 60_000} for minute in minutes
+    ]
     times = np.array([click["event_time"] for click in clicks])
-    archive(directory / "topic=clicks" / "day=1970-01-01" / "part-0", clicks, times, 1)
+    archive(directory / "topic=clicks" / "day=2020-01-01" / "part-0", clicks, times, 1)
     return directory
 
 
@@ -230,7 +235,7 @@ def test_the_last_matured_label_is_that_of_a_horizon_before_the_newest_click(tmp
     data = replace(load_retraining(RETRAINING_FILE).data, archive=str(tiny(tmp_path, 0, 100, 1000)))
     wanted = {"history": "10 h", "newest": "1 h", "context": "5 h"}
     window = retraining_run.freeze(replace(data, **wanted), CONVERTED)
-    minutes = {name: getattr(window, name) / 60_000 for name in window.__struct_fields__}
+    minutes = {name: (getattr(window, name) - START_MS) / 60_000 for name in window.__struct_fields__}
     assert minutes == {"end": 1000, "matured": 970, "newest": 910, "start": 370, "context": 70}
 
 
@@ -241,7 +246,7 @@ def test_clicks_that_no_model_can_be_trained_on_are_refused_in_the_record(tmp_pa
     shop = Shop(tmp_path, tiny(tmp_path / "archive", *range(0, 2000, 10)))
     assert shop.run() == 2
     assert shop.record.state == "refused"
-    assert "training part has 0 positive labels" in shop.record.message
+    assert "no purchase among 200 accepted events" in shop.record.message
     assert shop.record.finished is not None
 
 

@@ -40,7 +40,10 @@ def test_the_command_trains_on_files_and_tells_of_rejected_records(tmp_path, cap
     files = ["--clicks", str(clicks), "--profiles", str(profiles), "--out", str(tmp_path / "bundle")]
     assert main([*files, *QUICK]) == 0
     output = capsys.readouterr()
-    assert f"train: {clicks}: 1 clicks rejected by the same rules as in the job: 1 empty_field\n" in output.err
+    assert (
+        f"train: {clicks}: 1 clicks rejected by the same rules as in the job: 1 empty_field; for example: "
+        in output.err
+    )
     assert "best possible" not in output.out
 
 
@@ -63,7 +66,7 @@ def refusal(capsys, *arguments) -> str:
 def test_the_command_refuses_an_empty_file_and_leaves_nothing(tmp_path, capsys):
     empty = write_lines(tmp_path / "empty.jsonl", [])
     message = refusal(capsys, "--clicks", empty, "--out", tmp_path / "bundle")
-    assert message == f"train: {empty}: no click accepted of 0 records: none\n"
+    assert message == f"train: {empty}: no click accepted of 0 records: the data is empty\n"
     assert [path.name for path in tmp_path.iterdir()] == ["empty.jsonl"]
 
 
@@ -80,11 +83,11 @@ def test_the_command_refuses_to_write_over_a_bundle_before_it_trains(tmp_path, c
     )
 
 
-MINUTE_MS = 60_000
+START_MS, MINUTE_MS = 1_577_836_800_000, 60_000
 
 
 def click(user: int, minute: int, name: str = "page_view", **more) -> dict:
-    return {"user_id": f"u{user}", "event_name": name, "event_time": minute * MINUTE_MS, **more}
+    return {"user_id": f"u{user}", "event_name": name, "event_time": START_MS + minute * MINUTE_MS, **more}
 
 
 def visits(users: int, buyers: int, hours: int = 2) -> list[dict]:
@@ -99,7 +102,7 @@ def visits(users: int, buyers: int, hours: int = 2) -> list[dict]:
         (
             visits(40, buyers=0),
             [],
-            "the training part has 0 positive labels among 192 events of 32 users: both",
+            "no purchase among 320 accepted events, so no example is positive (purchase by the same user within 30 min",
         ),
         (visits(40, buyers=1), [], "part has 0 positive labels among"),
         (visits(3, buyers=2), ["--set", "folds=3"], "are too few for"),
@@ -134,7 +137,23 @@ def test_duplicates_and_clocks_that_are_off_are_told_in_a_line_each(tmp_path, ca
     assert f"{path}: 1 events are identical to another event of the same user; they are kept" in told
     assert f"{path}: 9 events of 1 users have event times more than 30 min before an earlier event of the same" in told
     assert "same user, by up to 2.0 days" in told
+    assert "Without arrival times, events are taken in the order of their event times" in told
     assert told.count("\n") == 2
+
+
+def test_unfit_rows_and_names_without_a_meaning_are_shown(tmp_path, capsys):
+    rows = visits(60, buyers=30) + [{"user_id": "x", "event_name": "bought", "event_time": 1, "price": "1,299.00"}]
+    rows += [{"user_id": "x", "event_name": "Order Completed", "event_time": rows[0]["event_time"], "price": "1"}] * 3
+    path = write_lines(tmp_path / "clicks.jsonl", rows)
+    mapping = tmp_path / "m.yaml"
+    fields = ", ".join(f"{name}: {name}" for name in ("user_id", "event_name", "event_time", "price"))
+    mapping.write_text(f"columns: {{{fields}}}\ntime_format: epoch_ms\n")
+    assert main(["--clicks", str(path), "--mapping", str(mapping), *QUICK, "--out", str(tmp_path / "bundle")]) == 0
+    output = capsys.readouterr()
+    assert f"train: {path}: 1 of {len(rows)} rows do not fit the mapping and are no clicks" in output.err
+    assert f"{path}, row {len(rows) - 3}: event_time (column event_time): 1 is before 2000" in output.err
+    assert "3 events have names that count as `other`: 3 Order Completed (probably purchase)" in output.err
+    assert "; 3 other" in output.out
 
 
 def parquet(path: Path, clicks: list[dict], broken: bool = False) -> Path:
@@ -165,7 +184,7 @@ def test_an_empty_parquet_file_is_refused_alone_and_no_matter_beside_others(tmp_
         pq.write_table(table.slice(0, len(found)), tmp_path / "data" / day / "part.parquet")
     empty = tmp_path / "data" / "day=1"
     message = refusal(capsys, "--clicks", empty, *QUICK, "--out", tmp_path / "bundle")
-    assert message == f"train: {empty}: no click accepted of 0 records: none\n"
+    assert message == f"train: {empty}: no click accepted of 0 records: the data is empty\n"
     assert main(["--clicks", str(tmp_path / "data"), *QUICK, "--out", str(tmp_path / "bundle")]) == 0
     assert f"{len(clicks)} of {len(clicks)} clicks accepted" in capsys.readouterr().out
 

@@ -7,16 +7,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.dataset import NO_UPDATES, arrange, read_clicks, read_profiles
+from training.data.dataset import (
+    NO_UPDATES,
+    ProfileUpdates,
+    arrange,
+    read_clicks,
+    read_profile_batch,
+    read_profiles,
+)
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.malformed import with_broken
+from udfs.config.durations import now_ms
 from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.packed_events import EVENT, read_histories
 from udfs.contracts.profiles import NO_PROFILE, PROFILE
 from udfs.contracts.rejects import Reason
 from udfs.features.computer import FeatureComputer
+from udfs.mapping.topic import ClickTopic
 
 HISTORY_LENGTH = 4
+START_MS = 1_577_836_800_000  # from which the times below count
 
 
 def encode(record: dict) -> bytes:
@@ -24,11 +34,11 @@ def encode(record: dict) -> bytes:
 
 
 def click(user: int, time_ms: int, name: str = "view_item", item: str = "i1") -> dict:
-    return {"user_id": f"u{user}", "event_name": name, "event_time": time_ms, "item_id": item, "price": 2.5}
+    return {"user_id": f"u{user}", "event_name": name, "event_time": START_MS + time_ms, "item_id": item, "price": 2.5}
 
 
 def profile(user: int, updated_ms: int, country: str) -> dict:
-    return {"user_id": f"u{user}", "updated_at": updated_ms, "country": country}
+    return {"user_id": f"u{user}", "updated_at": START_MS + updated_ms, "country": country}
 
 
 clicks = st.builds(
@@ -99,7 +109,9 @@ def test_features_are_bit_for_bit_those_of_a_stream(computer, clicks, profiles):
 )
 def test_what_comes_later_changes_no_bit_of_earlier_rows(computer, past, future, other, profiles, later_profiles):
     now_ms = max(record["event_time"] for record in past)
-    later_profiles = [update | {"updated_at": now_ms + 1 + update["updated_at"]} for update in later_profiles]
+    later_profiles = [
+        update | {"updated_at": now_ms + 1 + update["updated_at"] - START_MS} for update in later_profiles
+    ]
     one = features(computer, past + future, profiles)[: len(past)]
     two = features(computer, past + other, profiles + later_profiles)[: len(past)]
     assert one.tobytes() == two.tobytes()
@@ -124,14 +136,14 @@ def test_a_history_never_reaches_beyond_its_length_or_its_user():
 
 def test_first_seen_is_the_earliest_event_time_so_far_though_it_came_late():
     data = arrange(read_clicks([encode(click(1, time_ms)) for time_ms in (30, 10, 20)]))
-    assert data.first_seen_ms.tolist() == [30, 10, 10]
+    assert (data.first_seen_ms - START_MS).tolist() == [30, 10, 10]
 
 
 def test_arrival_times_decide_which_profile_a_click_sees():
     clicks = [encode(click(1, 10)), encode(click(1, 20))]
     updates = read_profiles([encode(profile(1, 15, "DE"))])
     assert arrange(read_clicks(clicks), updates).profiles["known"].tolist() == [0, 1]
-    assert arrange(read_clicks(clicks, np.array([15, 25])), updates).profiles["known"].tolist() == [1, 1]
+    assert arrange(read_clicks(clicks, START_MS + np.array([15, 25])), updates).profiles["known"].tolist() == [1, 1]
 
 
 def test_a_profile_without_a_time_always_holds():
@@ -157,7 +169,7 @@ def test_rejected_clicks_are_counted_by_reason_and_leave_no_row():
 def test_with_arrival_times_the_jobs_bounds_on_event_times_hold():
     payloads = [encode(click(1, time_ms)) for time_ms in (1_000, 5_000, 1_000)]
     limits = ClickLimits(max_behind_ms=3_000, max_ahead_ms=3_000)
-    read = read_clicks(payloads, np.array([1_000, 1_000, 5_000]), limits)
+    read = read_clicks(payloads, START_MS + np.array([1_000, 1_000, 5_000]), ClickTopic(limits))
     assert read.positions.tolist() == [0]
     assert read.rejected == {Reason.TIME_IN_FUTURE: 1, Reason.TIME_TOO_OLD: 1}
 
@@ -166,6 +178,83 @@ def test_rejected_profiles_are_counted_by_reason():
     read = read_profiles([b"{", b'{"user_id": "u1", "updated_at": "now"}', b'{"user_id": "u1"}'])
     assert dict(read.rejected) == {"invalid_json": 1, "wrong_type": 1}
     assert read.user_ids == ["u1"]
+
+
+def updated(given) -> ProfileUpdates:
+    return read_profiles([encode({"user_id": "u1", "country": "DE", "updated_at": given})])
+
+
+NOW_MS = 1_772_355_600_000
+
+
+@pytest.mark.parametrize(
+    ("given", "ms"),
+    [
+        (NOW_MS, NOW_MS),
+        (float(NOW_MS), NOW_MS),
+        (str(NOW_MS), NOW_MS),
+        ("2026-03-01T09:00:00Z", NOW_MS),
+        ("2026-03-01T10:00:00.000+01:00", NOW_MS),
+        (None, 0),
+        (0, 0),
+    ],
+)
+def test_the_time_of_a_profile_is_read_as_the_time_of_a_click(given, ms):
+    assert updated(given).updated_ms.tolist() == [ms]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason", "message"),
+    [
+        (
+            NOW_MS // 1000,
+            Reason.OUT_OF_RANGE,
+            "updated_at 1772355600 is 1970-01-21 in ms; it looks like seconds (2026-03-01): send milliseconds",
+        ),
+        (
+            NOW_MS * 1000,
+            Reason.OUT_OF_RANGE,
+            "updated_at 1772355600000000 is in the year 58133; it looks like microseconds (2026-03-01): "
+            "send milliseconds",
+        ),
+        (NOW_MS * 1_000_000, Reason.OUT_OF_RANGE, "it looks like nanoseconds (2026-03-01): send milliseconds"),
+        (-1, Reason.OUT_OF_RANGE, "updated_at -1: expected a time from 2000-01-01 to 2100-01-01"),
+        ("2026-03-01T09:00:00", Reason.WRONG_TYPE, 'got "2026-03-01T09:00:00" - at `$.updated_at`'),
+        ("yesterday", Reason.WRONG_TYPE, 'got "yesterday" - at `$.updated_at`'),
+        (True, Reason.WRONG_TYPE, "got true - at `$.updated_at`"),
+        (float("nan"), Reason.NOT_FINITE, "NaN is not a finite number - at `$.updated_at`"),
+    ],
+)
+def test_a_time_in_another_unit_rejects_the_profile_with_the_unit_that_fits(given, reason, message):
+    read = updated(given)
+    assert (read.user_ids, dict(read.rejected), len(read.examples)) == ([], {reason: 1}, 1)
+    assert message in read.examples[0]
+
+
+def test_a_profile_of_the_future_is_rejected():
+    soon, late = now_ms() + 3_600_000, now_ms() + 25 * 3_600_000
+    assert updated(soon).updated_ms.tolist() == [soon]
+    read = updated(late)
+    assert read.rejected == {Reason.TIME_IN_FUTURE: 1}
+    expected = "expected the time of a change that has happened"
+    assert read.examples == [f"updated_at {late} is more than a day after now: {expected}"]
+
+
+def test_with_arrival_times_nobody_reads_when_a_profile_was_updated():
+    read = read_profile_batch([None], [b'{"user_id": "u1", "updated_at": "soon"}'], np.array([7]))
+    assert read.updated_ms.tolist() == [7]
+
+
+def test_the_first_messages_and_the_fields_that_cannot_be_read_are_kept():
+    bad = [b'{"user_id": ""}', *(encode({"user_id": "u1", "updated_at": at}) for at in ("a", "b", "c", "d", "e"))]
+    odd = [encode({"user_id": "u1", "country": country}) for country in ("", "(not set)", "DE")]
+    read = read_profiles([*bad, *odd])
+    assert read.rejected == {Reason.EMPTY_FIELD: 1, Reason.WRONG_TYPE: 5}
+    assert len(read.examples) == 5
+    assert "$.user_id" in read.examples[0]
+    assert [message.split('"')[1] for message in read.examples[1:]] == ["a", "b", "c", "d"]
+    assert read.unread == {"country": 2}
+    assert len(read.user_ids) == 3
 
 
 def test_no_clicks_make_an_empty_dataset(computer):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -169,8 +170,8 @@ def test_clicks_that_are_all_rejected_are_an_error_with_the_reasons(tmp_path):
 
 
 def test_a_horizon_longer_than_the_data_is_an_error(tmp_path):
-    click = {"user_id": "a", "event_name": "scroll", "event_time": 0}
-    lines = [json.dumps(click | {"event_time": minute * 60_000}) for minute in (0, 20)]
+    click = {"user_id": "a", "event_name": "scroll"}
+    lines = [json.dumps(click | {"event_time": 10**12 + minute * 60_000}) for minute in (0, 20)]
     (tmp_path / "clicks.jsonl").write_text("\n".join(lines))
     with pytest.raises(PrepareError, match="the clicks span 20 minutes, and a label is known only 30 min after"):
         prepare(tmp_path / "clicks.jsonl", tmp_path / "out", QUICK)
@@ -196,3 +197,20 @@ def test_an_empty_partition_of_an_archive_is_no_error(tmp_path, stream):
     pq.write_table(pq.read_table(tmp_path / "a" / "1.parquet").slice(0, 0), tmp_path / "a" / "2.parquet")
     _, summary = prepare(tmp_path / "a", tmp_path / "out", QUICK)
     assert summary.accepted == len(clicks)
+
+
+def test_the_rows_of_a_file_in_any_order_give_the_same_examples(tmp_path, stream):
+    clicks, tables = list(stream.clicks())[:2_000], []
+    orders = (clicks, clicks[::-1], sorted(clicks, key=lambda click: click["event_name"]))
+    for number, rows in enumerate(orders):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        examples = load_examples(prepare(path, tmp_path / str(number), Preparation(CONVERTED, workers=1))[0])
+        keys = list(zip(examples.user_ids[examples.user].tolist(), examples.time_ms.tolist()))
+        tables.append(dict(zip(keys, np.column_stack([examples.features, examples.labels]).tolist())))
+    distinct = {
+        key for key, count in Counter((one["user_id"], one["event_time"]) for one in clicks).items() if count == 1
+    }
+    ordered, *others = ({key: str(row) for key, row in table.items() if key in distinct} for table in tables)
+    assert len(ordered) > 500
+    assert others == [ordered, ordered]

@@ -1,0 +1,96 @@
+"""A topic that is not in the contract: its records become clicks, dead letters with a reason, or nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from udfs.contracts.clicks import ClickLimits, write_click
+from udfs.contracts.rejects import Reason
+from udfs.formats.record_format import record_format
+from udfs.formats.schema_registry import RegistryOptions
+from udfs.mapping.definition import load_mapping, mapping_of
+from udfs.mapping.topic import ClickTopic
+
+AT = 1_772_355_600_000  # 2026-03-01 09:00 UTC
+MAPPINGS = Path(__file__).parents[4] / "conf" / "mappings"
+MAPPING = mapping_of(
+    {
+        "columns": {"user_id": "who", "event_name": "what", "event_time": "at", "price": "p"},
+        "time_format": "epoch_ms",
+        "ignored_users": ["bot"],
+    },
+    "m.yaml",
+)
+
+
+def decode(topic: ClickTopic, *records: bytes):
+    return topic.decoder().decode(records, [AT] * len(records))
+
+
+def row(**changes) -> bytes:
+    return json.dumps({"who": "ada", "what": "scroll", "at": AT} | changes).encode()
+
+
+@pytest.mark.parametrize(
+    ("record", "reason", "message"),
+    [
+        (row(p="1,299.00"), Reason.UNFIT_ROW, "price (column p): '1,299.00' is not a number"),
+        (row(who=None), Reason.UNFIT_ROW, "user_id (column who) is missing"),
+        (row(at=AT // 1000), Reason.UNFIT_ROW, "it looks like seconds"),
+        (row(who="bot"), Reason.IGNORED, "leaves this user or event out"),
+        (row(p=-1), Reason.OUT_OF_RANGE, "$.price"),
+        (row(at=AT - 31 * 86_400_000), Reason.TIME_TOO_OLD, "behind the record's timestamp"),
+        (row(who="gift \ud83d"), Reason.UNFIT_ROW, "user_id (column who): 'gift \\ud83d' is not UTF-8"),
+        (b"", Reason.EMPTY_RECORD, ""),
+        (b"[]", Reason.NOT_AN_OBJECT, ""),
+        (b'{"who": ', Reason.INVALID_JSON, ""),
+        (b"\xff", Reason.INVALID_UTF8, ""),
+        (b'{"unfit_row":"1,2","reason":"2 values for 3 columns"}', Reason.UNFIT_ROW, ""),
+    ],
+)
+def test_a_record_that_is_no_click_is_rejected_with_the_reason(record, reason, message):
+    decoded = decode(ClickTopic(mapping=MAPPING), record)
+    assert (decoded.reasons, decoded.user_ids) == ([reason], [None])
+    assert message in decoded.messages[0]
+
+
+def test_a_record_of_segment_is_a_click():
+    mapping = load_mapping(MAPPINGS / "segment.yaml").for_topic()
+    record = {
+        "type": "track",
+        "event": "Order Completed",
+        "anonymousId": "a-1",
+        "messageId": "m-1",
+        "timestamp": "2026-03-01T09:00:00.221Z",
+        "properties": {"revenue": "14.99", "products": [{"product_id": "p1", "price": 14.99, "quantity": 1}]},
+    }
+    decoded = decode(ClickTopic(mapping=mapping), json.dumps(record).encode())
+    assert (decoded.reasons, decoded.user_ids, decoded.event_names) == ([None], ["a-1"], ["purchase"])
+    assert decoded.event_times_ms == [AT + 221]
+
+
+@pytest.mark.parametrize("mapping", [None, MAPPING])
+def test_a_frame_is_taken_off_before_the_record_is_read(mapping):
+    framed = record_format("json", RegistryOptions(url="http://127.0.0.1:1"))
+    click = {"user_id": "ada", "event_name": "scroll", "event_time": AT, "who": "ada", "what": "scroll", "at": AT}
+    content = json.dumps(click).encode()
+    topic = ClickTopic(ClickLimits(), mapping, framed)
+    decoded = decode(topic, b"\x00\x00\x00\x00\x07" + content, content)
+    assert decoded.reasons == [None, Reason.INVALID_FRAME]
+    assert decoded.user_ids[0] == "ada"
+
+
+def test_without_mapping_and_format_records_are_clicks_themselves():
+    assert not ClickTopic().is_foreign
+    assert ClickTopic(mapping=MAPPING).is_foreign
+    record = json.dumps({"user_id": "ada", "event_name": "scroll", "event_time": AT}).encode()
+    assert decode(ClickTopic(), record).user_ids == ["ada"]
+
+
+def test_a_mapped_click_is_written_in_the_contract():
+    click = ClickTopic(mapping=MAPPING).decoder().accept(row(p="2.5"), AT)
+    written = write_click(click)
+    assert json.loads(written) == {"user_id": "ada", "event_name": "scroll", "event_time": AT, "price": 2.5}
+    again = decode(ClickTopic(), written)
+    assert again.events == decode(ClickTopic(mapping=MAPPING), row(p="2.5")).events

@@ -1,0 +1,202 @@
+"""Application of a mapping: rows in, click records out."""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from udfs.contracts.clicks import LATEST_TIME_MS
+from udfs.mapping.columns import ABSENT, Row, column_reader, structured
+from udfs.mapping.definition import (
+    CLICK_FIELDS,
+    ITEM_FIELDS,
+    ITEMS,
+    REQUIRED_FIELDS,
+    ClickMapping,
+    in_order,
+)
+from udfs.mapping.values import NumberReader, TimeReader, is_missing, multiplied, read_text
+
+#: The range of the contract's utc_offset_minutes; some offsets of the past lie outside.
+_OFFSETS = range(-720, 841)
+
+
+class RowError(ValueError):
+    """A row that a mapping can't adapt; the message names the field, the column and the value."""
+
+
+class ClickAdapter:
+    """Makes click records of rows, as a mapping declares it.
+
+    Times after `latest_ms` are refused. The contract's limits, such as prices of at least 0, are not checked here: the
+    decoder checks them, of these records as of any others.
+    """
+
+    def __init__(self, mapping: ClickMapping, latest_ms: int = LATEST_TIME_MS):
+        self._mapping = mapping
+        self._number = NumberReader(mapping.numbers.decimal, mapping.numbers.thousands)
+        self._time = TimeReader(mapping.time_format, ZoneInfo(mapping.time_zone), latest_ms)
+        self._zone = ZoneInfo(mapping.time_zone)
+        self._added_ms = mapping.add_ms and column_reader(mapping.add_ms)
+        self._user_zone = [self._column(name) for name in in_order(mapping.user_time_zone or ())]
+        self._missing = frozenset(mapping.missing)
+        self._ignored = {
+            "user_id": frozenset(mapping.ignored_users), "event_name": frozenset(mapping.ignored_events),
+        }  # fmt: skip
+        self._fields = [
+            (field, [self._column(name) for name in in_order(columns)], mapping.values.get(field), self._reader(field))
+            for field, columns in mapping.columns.items()
+            if field != ITEMS
+        ]
+        self._items = [self._column(name) for name in in_order(mapping.columns.get(ITEMS, ()))]
+        self._item_fields = [
+            (field, [self._column(name) for name in in_order(columns)], self._scalar(ITEM_FIELDS[field]))
+            for field, columns in (mapping.items or {name: name for name in ITEM_FIELDS}).items()
+        ]
+        self._unseen = {name for columns in mapping.columns.values() for name in in_order(columns)}
+        #: Rows left out, by column and value: those of users and events that the mapping ignores.
+        self.ignored: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def absent(self) -> list[str]:
+        """The columns, by field, of which no row so far has had any."""
+        fields = map(in_order, self._mapping.columns.values())
+        return [" or ".join(names) for names in fields if self._unseen.issuperset(names)]
+
+    def adapt(self, row: Row, number: int = 1) -> dict[str, Any] | None:
+        """The click record of the row with this number, from 1; None if the mapping ignores it. Raises RowError."""
+        mapping = self._mapping
+        click = dict(mapping.constants)
+        if self._is_ignored(row):
+            return None
+        for field, columns, meanings, read in self._fields:
+            column, value = self._first(row, columns)
+            if value is None:
+                if field in mapping.defaults:
+                    click[field] = mapping.defaults[field]
+                elif field in REQUIRED_FIELDS:
+                    raise RowError(f"{field} ({_in_words(columns)}) is missing")
+                continue
+            if meanings is not None:
+                value = meanings.get(_text(value), value)
+            try:
+                click[field] = read(value)
+            except (ValueError, OverflowError) as error:
+                raise RowError(f"{field} (column {column}): {error}") from None
+        self._read_time(click, row)
+        if self._items:
+            self._read_items(click, row)
+        if mapping.event_id_prefix is not None:
+            click["event_id"] = f"{mapping.event_id_prefix}-{number:06d}"
+        return click
+
+    def _is_ignored(self, row: Row) -> bool:
+        """Whether the mapping leaves this row out; counts it then."""
+        for field, columns, _, _ in self._fields:
+            texts = self._ignored.get(field)
+            if texts:
+                column, value = self._first(row, columns)
+                text = "" if value is None else _text(value)
+                if text in texts:
+                    self.ignored[column, text] += 1
+                    return True
+        return False
+
+    def _column(self, name: str) -> tuple[str, Callable[[Row], Any]]:
+        return name, column_reader(name)
+
+    def _first(self, row: Row, columns: list[tuple[str, Callable[[Row], Any]]]) -> tuple[str, Any]:
+        """The first column with a value, and the value; the first column and None if there is none."""
+        for name, read in columns:
+            value = read(row)
+            if value is ABSENT:
+                continue
+            self._unseen.discard(name)
+            if not is_missing(value) and not (isinstance(value, str) and value.strip() in self._missing):
+                return name, value
+        return columns[0][0] if columns else "", None
+
+    def _reader(self, field: str) -> Callable[[Any], Any]:
+        if field == "event_time":
+            return self._time
+        factor = self._mapping.multiply.get(field)
+        if factor is None:
+            return self._scalar(CLICK_FIELDS[field])
+        product = multiplied(self._number, Fraction(str(factor)))
+        return (lambda value: round(product(value))) if CLICK_FIELDS[field] is int else product
+
+    def _scalar(self, kind: type) -> Callable[[Any], Any]:
+        return {str: read_text, int: self._number.whole, float: self._number}[kind]
+
+    def _read_time(self, click: dict[str, Any], row: Row) -> None:
+        """Make the time that was read an event_time and, if the mapping has local_time, an offset."""
+        time_ms, offset = click["event_time"] if "event_time" in self._mapping.columns else (click["event_time"], None)
+        if self._added_ms:
+            column, value = self._mapping.add_ms, self._added_ms(row)
+            try:
+                time_ms += 0 if value is ABSENT or is_missing(value) else self._number.whole(value)
+            except (ValueError, OverflowError) as error:
+                raise RowError(f"event_time (column {column}): {error}") from None
+        click["event_time"] = time_ms
+        if self._mapping.local_time:
+            offset = self._offset(self._zone, time_ms) if offset is None else offset
+        else:
+            _, name = self._first(row, self._user_zone)
+            offset = None if name is None else self._offset(_zone(str(name)), time_ms)
+        if offset in _OFFSETS:
+            click["utc_offset_minutes"] = offset
+
+    @staticmethod
+    def _offset(zone: ZoneInfo | None, time_ms: int) -> int | None:
+        """The minutes of a zone's offset at a time; None for an unknown zone."""
+        if zone is None:
+            return None
+        return datetime.fromtimestamp(time_ms / 1000, zone).utcoffset() // timedelta(minutes=1)
+
+    def _read_items(self, click: dict[str, Any], row: Row) -> None:
+        column, value = self._first(row, self._items)
+        entries = structured(value)
+        if entries is None:
+            return
+        if isinstance(entries, dict):
+            entries = [entries]
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise RowError(f"items (column {column}): {str(value)[:60]!r} is not a list of objects")
+        items = [self._item(entry, column, number == 0) for number, entry in enumerate(entries)]
+        if items:
+            click[ITEMS] = items
+
+    def _item(self, entry: dict, column: str, is_first: bool) -> dict[str, Any]:
+        """The fields of an entry. Only the first one fills fields of the click: its values must be readable."""
+        item = {}
+        for field, columns, read in self._item_fields:
+            name, value = self._first(entry, columns)
+            if value is None:
+                continue
+            try:
+                item[field] = read(value)
+            except (ValueError, OverflowError) as error:
+                if is_first:
+                    raise RowError(f"items[0].{field} (column {column}, {name}): {error}") from None
+        return item
+
+
+@lru_cache
+def _zone(name: str) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(name.strip())
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None  # a helpful field, not a required one
+
+
+def _text(value: Any) -> str:
+    """A value as `values`, `ignored_users` and `ignored_events` write it."""
+    return str(value).lower() if isinstance(value, bool) else str(value).strip()
+
+
+def _in_words(columns: list[tuple[str, Callable[[Row], Any]]]) -> str:
+    names = [name for name, _ in columns]
+    return f"column{'' if len(names) == 1 else 's'} {' or '.join(names)}"

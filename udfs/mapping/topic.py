@@ -1,0 +1,64 @@
+"""A topic of clicks: its records' format, their mapping if they are not in the contract, and the limits on clicks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from udfs.contracts.clicks import Click, ClickDecoder, ClickLimits, click_of
+from udfs.contracts.lenient import read_object
+from udfs.contracts.rejects import Reason, Reject
+from udfs.mapping.adapter import ClickAdapter, RowError
+from udfs.mapping.definition import ClickMapping
+
+if TYPE_CHECKING:
+    from udfs.formats.record_format import RecordFormat
+
+#: Makes the click of a record's bytes. Raises an error that `udfs.contracts.rejects.explain` explains.
+ClickParser = Callable[[bytes | None], Click]
+RecordReader = Callable[[bytes | None], dict]
+
+
+@dataclass(frozen=True)
+class ClickTopic:
+    """How the records of a topic become clicks."""
+
+    limits: ClickLimits = ClickLimits()
+    mapping: ClickMapping | None = None
+    record_format: "RecordFormat | None" = None  # None: plain JSON
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the records' own bytes are not clicks in the contract."""
+        return self.mapping is not None or self.record_format is not None
+
+    def decoder(self) -> ClickDecoder:
+        """A new decoder of the topic's records."""
+        return ClickDecoder(self.limits, self._parser())
+
+    def _parser(self) -> ClickParser | None:
+        if not self.is_foreign:
+            return None
+        if self.record_format is None:
+            return mapped_clicks(self.mapping)
+        from udfs.formats.record_format import reader  # takes 130 ms and 14 MB, which most topics don't need
+
+        read = reader(self.record_format)
+        return (lambda payload: click_of(read(payload))) if self.mapping is None else mapped_clicks(self.mapping, read)
+
+
+def mapped_clicks(mapping: ClickMapping, read: RecordReader = read_object) -> ClickParser:
+    """The function that makes the click of a record whose columns `read` returns."""
+    adapt = ClickAdapter(mapping).adapt
+
+    def parse(payload: bytes | None) -> Click:
+        try:
+            click = adapt(read(payload))
+        except RowError as error:
+            raise Reject(Reason.UNFIT_ROW, str(error)) from None
+        if click is None:
+            raise Reject(Reason.IGNORED, "the mapping leaves this user or event out")
+        return msgspec.convert(click, Click)
+
+    return parse
