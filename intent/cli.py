@@ -22,6 +22,8 @@ SUBCOMMANDS = {
     "requeue": ("jobs.ops.requeue.__main__", "Send dead letters back to their topics, once each."),
     "capacity": ("jobs.ops.capacity", "Estimate cores, memory and partitions for your load."),
     "dashboard": ("dashboard.__main__", "Serve the live dashboard."),
+    "map": ("training.map", "Propose a mapping for a file of foreign clicks."),
+    "check": ("training.check", "Check what will be accepted of recorded clicks, and what not."),
     "simulate": ("training.simulate", "Write the clicks and profiles of a simulated shop to files."),
     "train": ("training.train", "Train a model on clicks and write it as a bundle."),
     "retrain": ("training.retrain", "Train a new model from the archive and enter it in shadow."),

@@ -1,0 +1,133 @@
+"""`intent check`: what is accepted of data and what not, in one page; no broker."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training.check import main
+from training.inspection.inspection import inspect
+from training.simulation.clickstream import Simulation, simulate
+from udfs.measurement.labels import CONVERTED
+
+ROOT = Path(__file__).parents[3]
+AT = 1_772_355_600_000  # 2026-03-01 09:00 UTC
+
+
+def lines(path: Path, rows: list[dict | str]) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def click(user: str = "ada", name: str = "view_item", minute: float = 0, **fields) -> dict:
+    return {"user_id": user, "event_name": name, "event_time": AT + round(minute * 60_000)} | fields
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A file of clicks that are all accepted."""
+    stream = simulate(Simulation(users=300, hours=24, seed=3))
+    return lines(tmp_path / "clicks.jsonl", list(stream.clicks())), stream
+
+
+def checked(capsys, *arguments: object) -> tuple[int, str]:
+    code = main([str(argument) for argument in arguments])
+    output = capsys.readouterr()
+    return code, output.out + output.err
+
+
+def test_clean_data_has_facts_and_no_problem(capsys, shop, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    path, stream = shop
+    code, text = checked(capsys, path)
+    assert code == 0
+    assert f"accepted      {len(stream):,}" in text
+    assert "users         " in text
+    assert "purchase by the same user within 30 min" in text
+    assert "not accepted  0\n" in text
+    assert "contract" not in text
+    assert "other" not in text
+
+
+def test_the_counts_are_those_of_the_data(shop):
+    path, stream = shop
+    clicks = list(stream.clicks())
+    found = inspect(path, label=CONVERTED)
+    assert found.is_clean
+    assert found.summary.accepted == int(found.kinds.sum()) == int(found.by_hour.sum()) == len(clicks)
+    assert found.users == {user: sum(one["user_id"] == user for one in clicks) for user in found.users}
+    assert found.summary.names["purchase"] == sum(one["event_name"] == "purchase" for one in clicks)
+    assert 0 < found.positive_users <= found.positives <= found.examples
+
+
+def test_what_is_not_accepted_is_shown_with_its_reason_and_ends_with_1(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rows = [click(), click(price=-1), click(name="Order Completed"), click(name="quiz_done"), "broken"]
+    code, text = checked(capsys, lines(tmp_path / "c.jsonl", rows))
+    assert code == 1
+    assert "accepted      3" in text
+    assert "not accepted  2 (1 out_of_range, 1 invalid_json)" in text
+    assert "! 2 records break the clicks contract" in text
+    assert "-1" in text
+    assert "1 Order Completed (probably purchase), 1 quiz_done" in text
+    assert "! no purchase in the data" in text
+
+
+def test_users_that_are_none_and_a_user_with_many_events_are_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rows = [click(f"u{number}", minute=number) for number in range(1_000)]
+    rows += [click("undefined", minute=number) for number in range(100)]
+    _, text = checked(capsys, lines(tmp_path / "c.jsonl", rows))
+    assert "users that are probably none: undefined (100)" in text
+    assert "user undefined has 9% of all events" in text
+
+
+@pytest.mark.parametrize("rows", [[], ["broken"], [click()], [click(), click()]])
+def test_data_too_poor_for_anything_still_has_its_page(capsys, tmp_path, monkeypatch, rows):
+    monkeypatch.chdir(ROOT)
+    code, text = checked(capsys, lines(tmp_path / "c.jsonl", rows), "--html", tmp_path / "page.html")
+    assert code == (0 if rows and rows[0] != "broken" else 1)
+    assert "nan" not in text
+    assert "<h1>" in (tmp_path / "page.html").read_text()
+
+
+def test_the_page_escapes_what_the_data_says(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rows = [click(name="<script>alert(1)</script>", minute=minute) for minute in range(40)]
+    checked(capsys, lines(tmp_path / "c.jsonl", rows), "--html", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert page.count("<svg") == 4
+
+
+def test_files_that_no_pattern_matches_are_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "data").mkdir()
+    lines(tmp_path / "data" / "shop-clicks.jsonl", [click()])
+    (tmp_path / "data" / "README.txt").write_text("hello")
+    mapping = tmp_path / "m.yaml"
+    mapping.write_text(
+        "columns: {user_id: user_id, event_name: event_name, event_time: event_time}\ntime_format: epoch_ms\n"
+        "files: {'*-clicks*': {}}\n"
+    )
+    _, text = checked(capsys, tmp_path / "data", "--mapping", mapping)
+    assert "1 files match no pattern of the mapping and are left out: README.txt" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.xlsx", b"", "unknown format .xlsx"),
+        ("c.parquet", b"x", "not a Parquet file"),
+        ("c.csv", b"a,b\n", "no column"),
+    ],
+)
+def test_data_that_cannot_be_read_ends_with_2_and_one_line(capsys, tmp_path, monkeypatch, name, content, message):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / name).write_bytes(content)
+    code, text = checked(capsys, tmp_path / name)
+    assert code == 2
+    assert text.startswith("check: ")
+    assert message in text
+    assert text.count("\n") == 1

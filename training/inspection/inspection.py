@@ -1,0 +1,153 @@
+"""Counts over recorded clicks, read as training and the job would read them."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from training.data.archive import Part, find_parts, read_part, unmatched_files
+from training.data.preparation import UP_TO_NOW
+from training.data.summary import Summary
+from udfs.config.durations import now_ms
+from udfs.contracts.clicks import ClickDecoder, DecodedClicks
+from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID
+from udfs.mapping.definition import MappingFile
+from udfs.measurement.labels import Label, label_events
+
+DAY_MS, HOUR_MS, QUARTER_MS = 86_400_000, 3_600_000, 900_000
+#: One user with so many of all events is a crawler, a test account, or an id that many users share.
+BUSY_USER = 0.05
+ENOUGH_EVENTS = 1_000  # for a share of one user to mean anything
+#: What programs write where they have no id of a user.
+PLACEHOLDERS = frozenset(
+    ("undefined", "null", "none", "nil", "nan", "na", "n/a", "(not set)", "not set", "unknown", "anonymous", "guest",
+     "-", "-1", "0", "false", "true", "test", "[object object]", "00000000-0000-0000-0000-000000000000")
+)  # fmt: skip
+
+
+@dataclass
+class Inspection:
+    """What recorded clicks hold."""
+
+    summary: Summary = field(default_factory=Summary)
+    users: Counter = field(default_factory=Counter)  # accepted events by user
+    by_day: dict[int, np.ndarray] = field(default_factory=dict)  # days since 1970: int64[kinds], accepted events
+    by_hour: np.ndarray = field(default_factory=lambda: np.zeros(24, np.int64))  # accepted events, local time
+    filled: Counter = field(default_factory=Counter)  # accepted events that have a field
+    skipped_files: list[Path] = field(default_factory=list)
+    label: Label | None = None
+    examples: int = 0
+    positives: int = 0
+    positive_users: int = 0
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every row becomes an accepted click."""
+        return not self.summary.rejected and not self.summary.intake.unfit and bool(self.summary.accepted)
+
+    @property
+    def kinds(self) -> np.ndarray:
+        """Accepted events by kind, int64[kinds]."""
+        return sum(self.by_day.values(), np.zeros(len(EVENT_KINDS), np.int64))
+
+    @property
+    def placeholders(self) -> Counter:
+        """Events of users whose id is probably none."""
+        return Counter({user: count for user, count in self.users.items() if user.lower() in PLACEHOLDERS})
+
+    @property
+    def busiest(self) -> tuple[str, int] | None:
+        """The user with the most events and their number, if they are a suspicious share of all."""
+        if self.summary.accepted < ENOUGH_EVENTS:
+            return None
+        user, count = self.users.most_common(1)[0]
+        return (user, count) if count >= BUSY_USER * self.summary.accepted else None
+
+
+def inspect(
+    data: Path,
+    mappings: MappingFile | None = None,
+    label: Label | None = None,
+    progress: Callable[[int, int, int], None] = lambda *_: None,
+) -> Inspection:
+    """Read all clicks of a file, a directory or an archive, and count. It takes some 20 bytes of memory per event.
+
+    `progress` is called with the files read, the files in total and the records so far. Raises SourceError and
+    MappingError.
+    """
+    result = Inspection(label=label)
+    parts = find_parts(data, mappings)
+    if mappings is not None:
+        result.skipped_files = unmatched_files(data, mappings)
+    codes: dict[str, int] = {}
+    users, events = [], []
+    for number, part in enumerate(parts):
+        for user, records in _accepted(part, result, codes):
+            users.append(user)
+            events.append(records)
+            progress(number, len(parts), result.summary.read)
+    if label is not None and users:
+        _count_label(result, np.concatenate(users), np.concatenate(events))
+    return result
+
+
+def _accepted(part: Part, result: Inspection, codes: dict[str, int]):
+    """The users' codes int64[n] and events of each batch, with only the fields that a label depends on; counts them."""
+    decoder = ClickDecoder() if part.is_archive else ClickDecoder(UP_TO_NOW)
+    for batch in read_part(part, result.summary.intake):
+        arrival = batch.arrival_ms if part.is_archive else np.full(len(batch.payloads), now_ms())
+        decoded = decoder.decode(batch.payloads, arrival.tolist())
+        rows = result.summary.add_decoded(decoded)
+        if not rows:
+            continue
+        records = np.frombuffer(b"".join(decoded.events[row] for row in rows), EVENT)
+        user_ids = [decoded.user_ids[row] for row in rows]
+        _count(result, decoded, rows, user_ids, records)
+        yield np.array([codes.setdefault(user, len(codes)) for user in user_ids], np.int64), _label_fields(records)
+
+
+def _count(
+    result: Inspection, decoded: DecodedClicks, rows: list[int], user_ids: list[str], records: np.ndarray
+) -> None:
+    times = records["time_ms"]
+    result.summary.first_ms = min(result.summary.first_ms, int(times.min()))
+    result.summary.last_ms = max(result.summary.last_ms, int(times.max()))
+    result.users.update(user_ids)
+    days = times // DAY_MS
+    for day in np.unique(days).tolist():
+        counts = result.by_day.setdefault(day, np.zeros(len(EVENT_KINDS), np.int64))
+        counts += np.bincount(records["kind"][days == day], minlength=len(EVENT_KINDS))
+    local = times + records["utc_offset_quarters"].astype(np.int64) * QUARTER_MS
+    result.by_hour += np.bincount(local % DAY_MS // HOUR_MS, minlength=24)
+    for name, has in (
+        ("event_id", np.array([decoded.event_ids[row] is not None for row in rows])),
+        ("item_id", records["item"] != NO_ID),
+        ("item_category", records["category"] != NO_ID),
+        ("value", ~np.isnan(records["value"])),
+        ("page_location", records["page"] != NO_ID),
+        ("page_type", records["page_type"] > 0),
+        ("device_category", records["device"] > 0),
+        ("engagement_time_msec", records["engagement_ds"] > 0),
+        ("utc_offset_minutes", records["utc_offset_quarters"] != 0),
+    ):
+        result.filled[name] += int(has.sum())
+
+
+_LABEL_FIELDS = ["time_ms", "kind", "engagement_ds"]
+
+
+def _label_fields(records: np.ndarray) -> np.ndarray:
+    kept = np.empty(len(records), [(name, EVENT[name]) for name in _LABEL_FIELDS])
+    for name in _LABEL_FIELDS:
+        kept[name] = records[name]
+    return kept
+
+
+def _count_label(result: Inspection, user: np.ndarray, records: np.ndarray) -> None:
+    end_ms = result.summary.data_end_ms
+    positive, usable = label_events(result.label, user, records, end_ms)
+    result.examples = int(usable.sum())
+    result.positives = int((positive & usable).sum())
+    result.positive_users = len(np.unique(user[positive & usable]))

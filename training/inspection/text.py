@@ -1,0 +1,101 @@
+"""An inspection in words: facts in a few lines, then a line per problem with its remedy."""
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from training.data.summary import MAX_NAMES, RELIABLE_USERS, in_words, names_in_words
+from training.inspection.inspection import Inspection
+from udfs.contracts.packed_events import EVENT_KINDS
+
+USERS_SHOWN = 5
+
+
+def facts(found: Inspection) -> list[tuple[str, str]]:
+    """What the data holds: a name and a value per line."""
+    summary, intake = found.summary, found.summary.intake
+    left_out = intake.ignored.total()
+    lines = [
+        ("rows", f"{summary.read + left_out:,}"),
+        ("accepted", f"{summary.accepted:,}"),
+        (
+            "not accepted",
+            f"{summary.rejected.total():,}" + (f" ({in_words(summary.rejected)})" if summary.rejected else ""),
+        ),
+    ]
+    if left_out:
+        lines.append(("left out", f"{left_out:,}, as the mapping says"))
+    if not summary.accepted:
+        return lines
+    kinds = Counter(dict(zip(EVENT_KINDS, found.kinds.tolist())))
+    counts = ", ".join(f"{count:,} {name}" for name, count in kinds.most_common() if count)
+    times, days = sorted(found.users.values()), len(found.by_day)
+    first, last = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (summary.first_ms, summary.last_ms))
+    fields = [f"{name} {count / summary.accepted:.0%}" for name, count in found.filled.items() if count]
+    lines += [
+        ("events", counts),
+        ("users", f"{len(found.users):,}, {times[len(times) // 2]:,} events in the median, {times[-1]:,} at most"),
+        (
+            "time",
+            f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, {days:,} day{'s' * (days != 1)} with events",
+        ),
+        ("fields", ", ".join(fields) or "no optional field is filled"),
+    ]
+    if found.label is not None:
+        rate = f" ({found.positives / found.examples:.2%})" if found.examples else ""
+        lines += [
+            ("label", str(found.label)),
+            (
+                "positive",
+                f"{found.positives:,} of {found.examples:,} examples{rate}, of {found.positive_users:,} users",
+            ),
+        ]
+    return lines
+
+
+def problems(found: Inspection) -> list[str]:
+    """One line per problem with its remedy; lines that begin with blanks belong to the one before them."""
+    summary = found.summary
+    lines = [*summary.intake.problems()]
+    broken = Counter({reason: count for reason, count in summary.rejected.items() if reason != "unfit_row"})
+    if broken:
+        lines.append(f"{broken.total():,} records break the clicks contract: {in_words(broken)}")
+        lines += [f"  {message}" for message in summary.rejections]
+    if unknown := summary.unknown_names:
+        lines.append(
+            f"{unknown.total():,} events have names that count as `other`: {names_in_words(unknown)}; map what they "
+            "mean under values.event_name"
+        )
+    if len(summary.names) == MAX_NAMES:
+        lines.append(f"event_name has more than {MAX_NAMES:,} values: is it the right column?")
+    if found.placeholders:
+        shown = ", ".join(f"{user} ({count:,})" for user, count in found.placeholders.most_common(USERS_SHOWN))
+        lines.append(f"users that are probably none: {shown}; list them under ignored_users to leave them out")
+    if found.busiest:
+        user, count = found.busiest
+        lines.append(
+            f"user {user} has {count / summary.accepted:.0%} of all events: a crawler, a test account, or an id that "
+            "many users share; list it under ignored_users to leave it out"
+        )
+    if found.skipped_files:
+        names = ", ".join(path.name for path in found.skipped_files[:USERS_SHOWN])
+        lines.append(f"{len(found.skipped_files)} files match no pattern of the mapping and are left out: {names}")
+    return lines + _label_problems(found)
+
+
+def _label_problems(found: Inspection) -> list[str]:
+    label = found.label
+    if label is None or not found.summary.accepted:
+        return []
+    kinds = dict(zip(EVENT_KINDS, found.kinds.tolist()))
+    if missing := [name for name in label.events or () if not kinds[name]]:
+        return [f"no {' or '.join(missing)} in the data: no model can be trained for the label {label}"]
+    if not found.examples:
+        return [f"no event has {label.horizon} of data after it: use data of more time, or a shorter horizon"]
+    if not found.positives or found.positives == found.examples:
+        return [f"{'none' if not found.positives else 'each'} of the examples is positive: choose another label"]
+    if found.positive_users < RELIABLE_USERS:
+        return [
+            f"only {found.positive_users} users have a positive example: with fewer than {RELIABLE_USERS}, no result "
+            "is reliable"
+        ]
+    return []
