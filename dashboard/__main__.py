@@ -19,7 +19,7 @@ from dashboard.panels.models import ModelPanel, ModelsThread
 from dashboard.panels.state import SILENT_AFTER_MS, DashboardState
 from dashboard.user.page import Users
 from dashboard.views import Views
-from jobs.common.settings import ConfigError, Settings, click_limits, load_settings
+from jobs.common.settings import ConfigError, Settings, click_topic, load_settings
 from udfs.config.command_line import EXIT_OK, EXIT_USAGE, Command, conf_option, run, set_option
 from udfs.config.durations import duration_ms
 from udfs.kafka.errors import KafkaClientError
@@ -59,7 +59,7 @@ def serve(settings: Settings, conf: Path, listener: socket.socket, hosts: list[s
     users = Users(
         settings.kafka,
         topics,
-        click_limits(settings),
+        click_topic(settings),
         settings.state.history_length,
         models.registry,
         Path(settings.model.bundle),

@@ -34,7 +34,8 @@ INSERT INTO record_files
 SELECT record_key, payload, record_time, source_partition, source_offset, topic,
     DATE_FORMAT(record_time, 'yyyy-MM-dd') AS `day`
 FROM (
-    SELECT CAST(NULL AS BYTES) AS record_key, payload, record_time, source_partition, source_offset, 'clicks' AS topic
+    SELECT CAST(NULL AS BYTES) AS record_key, COALESCE(d.click, payload) AS payload, record_time, source_partition,
+        source_offset, 'clicks' AS topic
     FROM (
         SELECT decode_clicks(payload, CAST(record_time AS TIMESTAMP(3))) AS d,
             payload, record_time, source_partition, source_offset

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pyflink.table import StatementSet, TableEnvironment
 
 from jobs.common.event_time import MAX_INTERVAL_MS, click_columns, interval
-from jobs.common.settings import ConfigError, Settings, click_limits, load_settings, outcome_settings
+from jobs.common.settings import ConfigError, Settings, click_topic, load_settings, outcome_settings
 from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
 from jobs.common.topics import check_topics
@@ -80,7 +80,7 @@ FROM (
 
 def measure_outcomes(tables: TableEnvironment, settings: Settings, label: Label) -> StatementSet:
     """Build the job over existing tables: `due_scores`, `event_clicks`, `outcomes`, `model_quality`."""
-    reader = ReadAmounts(click_limits(settings), label.amounts)
+    reader = ReadAmounts(click_topic(settings), label.amounts)
     tables.create_temporary_system_function("read_amounts", reader.as_udf())
     tables.create_temporary_system_function("measure_quality", MeasureQuality().as_udf())
     matured = MATURED_SCORES.format(

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pyflink.table import StatementSet, TableEnvironment
 
 from jobs.common.event_time import click_columns, interval, timed_columns
-from jobs.common.settings import ConfigError, Settings, click_limits, load_settings, session_settings
+from jobs.common.settings import ConfigError, Settings, click_topic, load_settings, session_settings
 from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
 from jobs.common.topics import check_topics
@@ -96,7 +96,7 @@ WINDOWS = {"minute": "INTERVAL '1' MINUTE", "hour": "INTERVAL '1' HOUR"}
 
 def measure_sessions(tables: TableEnvironment, settings: Settings, kpis: dict[str, Kpi]) -> StatementSet:
     """Build the job over existing tables: `event_clicks`, `timed_scores`, `sessions`, `kpis`."""
-    reader = ReadActions(click_limits(settings))
+    reader = ReadActions(click_topic(settings))
     tables.create_temporary_system_function("read_actions", reader.as_udf())
     for view in (ACTIONS, CLOSED_SESSIONS.format(gap=interval(SESSION_GAP_MS)), PLACED_PROMOTIONS):
         tables.execute_sql(view)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs.common.serving import find_serving
-from jobs.common.settings import ConfigError, Settings, click_limits, load_settings
+from jobs.common.settings import ConfigError, Settings, click_topic, has_foreign_clicks, load_settings
 from jobs.common.streams import Stream, Streams
 from jobs.common.submission import flink_options, parse_arguments
 from jobs.common.tables import consumer_properties, producer_properties, transactional_prefix
@@ -27,7 +27,7 @@ from udfs.serving.bootstrap import Serving
 from udfs.workers.decode import ClickHandler, ProfileHandler
 from udfs.workers.score import ScoreClicks
 
-DEAD_LETTERS, SCORES = "dead_letters", "scores"
+DEAD_LETTERS, SCORES, MAPPED_CLICKS = "dead_letters", "scores", "mapped_clicks"
 
 
 def score_clicks(
@@ -35,11 +35,12 @@ def score_clicks(
 ) -> dict[str, Stream]:
     """Build the job over raw records of clicks and profiles; returns the streams to write, by the topics' roles.
 
-    `feature_log` is present if a share of the users is logged, and `shadow_scores` if there is a registry.
+    `feature_log` is present if a share of the users is logged, `shadow_scores` if there is a registry, and
+    `mapped_clicks` if the clicks topic is not in the contract.
     """
     topics, decode = settings.topics, settings.decode
     decoded_clicks = streams.batch(
-        clicks, "decode clicks", ClickHandler(topics.clicks, click_limits(settings)), [DEAD_LETTERS]
+        clicks, "decode clicks", ClickHandler(topics.clicks, click_topic(settings)), [DEAD_LETTERS, MAPPED_CLICKS]
     )
     decoded_profiles = streams.batch(
         profiles, "decode profiles", ProfileHandler(topics.profiles, decode.max_record_bytes), [DEAD_LETTERS]
@@ -61,6 +62,8 @@ def score_clicks(
         written["feature_log"] = scored["feature_log"]
     if settings.model.registry:
         written["shadow_scores"] = scored["shadow_scores"]
+    if has_foreign_clicks(settings):
+        written[MAPPED_CLICKS] = decoded_clicks[MAPPED_CLICKS]
     return written
 
 

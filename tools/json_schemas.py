@@ -23,7 +23,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 JsonSchema = dict[str, Any]
 
-_INPUTS = {"clicks": click_schema, "profiles": profile_schema}
+_INPUTS = {"clicks": click_schema, "mapped_clicks": click_schema, "profiles": profile_schema}
 
 
 def contract(role: str) -> JsonSchema:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from dashboard.decoder import RecordDecoder
@@ -16,10 +15,11 @@ from dashboard.user.explanation import ExplainedModel, Explanation, explain, loa
 from dashboard.user.lookup import NO_RECORDS, Budget, UserRecords, find_records, partition_of
 from dashboard.user.wording import value_text
 from training.data.dataset import Dataset, arrange, read_clicks, read_profile_batch
-from udfs.contracts.clicks import Click, ClickLimits
+from udfs.contracts.clicks import Click
 from udfs.contracts.outputs import Score
 from udfs.features.catalog import FEATURES
 from udfs.features.computer import FeatureComputer
+from udfs.mapping.topic import ClickTopic
 from udfs.models.bundle import BundleError, load_bundle
 from udfs.rollout.registry import Registry, RegistryError
 
@@ -67,13 +67,13 @@ class Users:
         self,
         properties: Mapping[str, object],
         topics: Mapping[str, str],
-        limits: ClickLimits,
+        clicks: ClickTopic,
         history_length: int,
         registry: Registry | None,
         bundle: Path,
     ):
         self._properties, self._topics = properties, topics
-        self._limits, self._history_length = limits, history_length
+        self._clicks, self._history_length = clicks, history_length
         self._registry, self._bundle = registry, bundle
         self._lock = threading.Lock()
         self._model = lru_cache(maxsize=4)(self._load_model)
@@ -119,7 +119,7 @@ class Users:
         place: tuple[int, int] | None,
     ) -> UserPage:
         payloads = [record.value for record in clicks.records]
-        accepted = read_clicks(payloads, _times_ms(clicks), self._limits)
+        accepted = read_clicks(payloads, _times_ms(clicks), self._clicks)
         updates = read_profile_batch(
             [record.key for record in profiles.records],
             [record.value for record in profiles.records],
@@ -129,10 +129,11 @@ class Users:
         scored = RecordDecoder(Score).decode([record.value for record in scores.records])
         by_place = {(score.source_partition, score.source_offset): score for score in scored}
         events = {}
+        parse = self._clicks.decoder().parse
         for row in reversed(range(max(0, len(dataset.user) - SHOWN), len(dataset.user))):
             record = clicks.records[dataset.positions[row]]
             score = by_place.get((record.partition, record.offset))
-            events[row] = _event(record.partition, record.offset, record.value, score)
+            events[row] = _event(record.partition, record.offset, parse(record.value), score)
         row = _choose(events, place)
         explanation, problem = self._explain(dataset, row, events[row].score) if row is not None else (None, "")
         return UserPage(
@@ -177,8 +178,7 @@ def _choose(events: Mapping[int, Event], place: tuple[int, int] | None) -> int |
     return next(at_place, next(with_score, None))
 
 
-def _event(partition: int, offset: int, payload: bytes, score: Score | None) -> Event:
-    click = msgspec.json.decode(payload, type=Click)
+def _event(partition: int, offset: int, click: Click, score: Score | None) -> Event:
     parts = [click.item_id, click.item_category, click.page_type, click.page_location, click.creative_slot]
     value = click.value if click.value is not None else click.price
     what = [part for part in parts if part] + ([f"value {value:,.2f}"] if value is not None else [])

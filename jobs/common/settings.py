@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import yaml
@@ -13,13 +13,18 @@ from msgspec.structs import replace
 
 from udfs.config.durations import Duration, Moment, duration_ms
 from udfs.config.overrides import parse_value, split_override
-from udfs.config.reading import in_words
+from udfs.config.reading import DuplicateKeyError, in_words, parse_yaml
 from udfs.config.text import one_line
 from udfs.config.variables import expand_variables, is_secret, refuse_written_secrets
 from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.outputs import Arm
 from udfs.features.catalog import FEATURE_NAMES
 from udfs.features.user_slots import SLOT_HEAD, ring_bytes
+from udfs.mapping.definition import MappingError, load_mapping
+from udfs.mapping.topic import ClickTopic
+
+if TYPE_CHECKING:
+    from udfs.formats.record_format import RecordFormat
 
 ENVIRONMENT_PREFIX = "INTENT_"
 TEMPLATE = Path("conf", "local.yaml")  # to copy for your own settings
@@ -27,6 +32,8 @@ OPEN_SECTIONS = (
     "kafka",
     "flink",
 )  # their keys belong to Kafka and Flink, and hold dots themselves; null takes one back
+
+SECTIONS_WITH_SECRETS = (*OPEN_SECTIONS, "schema_registry")
 
 COUNTED_MS = 5_000  # what jobs.watch_drift counts at once
 
@@ -67,6 +74,7 @@ class TopicNames(Section):
     requeued: TopicName
     experiments: TopicName
     drift: TopicName
+    mapped_clicks: TopicName
 
 
 class SourceSettings(Section):
@@ -75,10 +83,27 @@ class SourceSettings(Section):
     bounded: bool
 
 
+class ClickSettings(Section):
+    mapping: str | None = None
+
+
+class SchemaRegistrySettings(Section):
+    request_timeout: Duration
+    give_up_after: Duration
+    url: str | None = None
+    credentials: str | None = None
+    ca_certificate: str | None = None
+    client_certificate: str | None = None
+    client_key: str | None = None
+
+
 class DecodeSettings(Section):
     max_record_bytes: Positive
     max_behind: Duration
     max_ahead: Duration
+    format: Literal["json", "avro", "protobuf"]
+    schema: str | None = None
+    message: str | None = None
 
 
 class StateSettings(Section):
@@ -182,7 +207,9 @@ class Settings(Section):
     job: JobSettings
     topics: TopicNames
     source: SourceSettings
+    clicks: ClickSettings
     decode: DecodeSettings
+    schema_registry: SchemaRegistrySettings
     state: StateSettings
     checkpoints: CheckpointSettings
     execution: ExecutionSettings
@@ -207,7 +234,7 @@ def load_settings(path: Path, overrides: Sequence[str] = (), environment: Mappin
     `overrides` are KEY=VALUE with a dotted key. Raises ConfigError.
     """
     merged = _read_with_base(path, ())
-    for section in OPEN_SECTIONS:
+    for section in SECTIONS_WITH_SECRETS:
         refuse_written_secrets(merged.get(section), section, str(path), ConfigError)
     for name, value in sorted(environment.items()):
         if name.startswith(ENVIRONMENT_PREFIX):
@@ -280,6 +307,18 @@ def experiment_settings(settings: Settings) -> Settings:
 
 
 def _in_event_time(settings: Settings) -> Settings:
+    """The settings of a job whose watermarks come from the clicks' event_time, which must be known before decoding.
+
+    If the clicks topic is not in the contract, the job reads the clicks that the score job has made of it.
+    """
+    if has_foreign_clicks(settings):
+        settings = replace(
+            settings,
+            topics=replace(settings.topics, clicks=settings.topics.mapped_clicks),
+            clicks=ClickSettings(),
+            decode=replace(settings.decode, format="json", schema=None, message=None),
+            schema_registry=replace(settings.schema_registry, url=None),
+        )
     return replace(settings, flink={"table.exec.source.idle-timeout": settings.event_time.idle, **settings.flink})
 
 
@@ -292,6 +331,46 @@ def _named(
         settings,
         job=replace(settings.job, name=section.name, parallelism=section.parallelism),
         source=replace(settings.source, group_id=section.name),
+    )
+
+
+def click_topic(settings: Settings) -> ClickTopic:
+    """How the records of the clicks topic are read. Raises ConfigError for a mapping that can't be used."""
+    path = settings.clicks.mapping
+    try:
+        mapping = None if path is None else load_mapping(Path(path)).for_topic()
+    except MappingError as error:
+        raise ConfigError(f"key clicks.mapping: {error}") from None
+    return ClickTopic(click_limits(settings), mapping, _record_format(settings))
+
+
+def _record_format(settings: Settings) -> "RecordFormat | None":
+    """The format of the clicks topic; None for plain JSON. Raises ConfigError."""
+    decode, registry = settings.decode, settings.schema_registry
+    if decode.format == "json" and registry.url is None and decode.schema is None and not decode.message:
+        return None
+    from udfs.formats.record_format import FormatError, RegistryOptions, record_format  # protobuf takes 130 ms
+
+    try:
+        options = None if registry.url is None else msgspec.convert(_given(registry), RegistryOptions)
+        schema = None if decode.schema is None else Path(decode.schema)
+        return record_format(decode.format, options, schema, decode.message or "")
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"key schema_registry: {in_words(error)}") from None
+    except FormatError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _given(section: Section) -> dict[str, Any]:
+    return {key: value for key, value in msgspec.to_builtins(section).items() if value is not None}
+
+
+def has_foreign_clicks(settings: Settings) -> bool:
+    """Whether the records of the clicks topic are not clicks in the contract, as plain JSON."""
+    return (
+        settings.clicks.mapping is not None
+        or settings.decode.format != "json"
+        or settings.schema_registry.url is not None
     )
 
 
@@ -314,7 +393,7 @@ def _cached_bytes(settings: Settings) -> int:
 def printable(settings: Settings) -> dict[str, Any]:
     """The settings as plain data, secrets masked."""
     plain = msgspec.to_builtins(settings)
-    for section in OPEN_SECTIONS:
+    for section in SECTIONS_WITH_SECRETS:
         plain[section] = {key: "******" if is_secret(key) else value for key, value in plain[section].items()}
     return plain
 
@@ -323,11 +402,13 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict:
     if path.resolve() in seen:
         raise ConfigError(f"{path}: key extends: the file extends itself")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(_missing_file(path, seen)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except DuplicateKeyError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {one_line(error)}") from None
     if not isinstance(content, dict):

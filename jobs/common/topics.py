@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from kafka.admin import ConfigResource, KafkaAdminClient
 
-from jobs.common.settings import Settings
+from jobs.common.settings import Settings, has_foreign_clicks
 from udfs.kafka.connection import open_admin
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import client_options
@@ -79,6 +79,8 @@ def topics_by_role(settings: Settings) -> dict[str, str]:
         roles["feature_log"] = topics.feature_log
     if settings.model.registry:
         roles["shadow_scores"] = topics.shadow_scores
+    if has_foreign_clicks(settings):
+        roles["mapped_clicks"] = topics.mapped_clicks
     return roles
 
 

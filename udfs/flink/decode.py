@@ -4,9 +4,10 @@ import numpy as np
 from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
-from udfs.contracts.clicks import ClickDecoder, ClickLimits
+from udfs.contracts.clicks import write_click
 from udfs.contracts.profiles import ProfileDecoder
 from udfs.flink.columns import Column, ColumnFunction, row_type
+from udfs.mapping.topic import ClickTopic
 from udfs.metrics import RejectedMetric
 
 #: Columns of a decoded row beside its content: its time and, if it was rejected, reason, message and original bytes.
@@ -19,21 +20,25 @@ _RECORD_COLUMNS = {
 
 
 class DecodeClicks(ColumnFunction):
-    """Decodes click records; a rejected one has only a reason, a message and its original bytes."""
+    """Decodes click records; a rejected one has only a reason, a message and its original bytes.
+
+    `click` is the click in the contract where the topic's records are not; there they are clicks themselves.
+    """
 
     result = row_type(
         user_id=DataTypes.STRING(),
         event=DataTypes.BYTES(),
         event_id=DataTypes.STRING(),
         event_time=DataTypes.BIGINT(),
+        click=DataTypes.BYTES(),
         **_RECORD_COLUMNS,
     )
 
-    def __init__(self, limits: ClickLimits):
-        self._limits = limits
+    def __init__(self, topic: ClickTopic):
+        self._topic = topic
 
     def open(self, context: FunctionContext) -> None:
-        self._decoder = ClickDecoder(self._limits)
+        self._decoder = self._topic.decoder()
         self._rejected = RejectedMetric(self.metric_group(context), "clicks")
 
     def columns(self, payloads: list, record_ms: np.ndarray) -> dict[str, Column]:
@@ -43,9 +48,16 @@ class DecodeClicks(ColumnFunction):
             "event": clicks.events,
             "event_id": clicks.event_ids,
             "event_time": np.array(clicks.event_times_ms, np.int64),
+            "click": self._in_contract(payloads, clicks.reasons),
             "record_ms": record_ms,
             **self._rejected.columns(payloads, clicks.reasons, clicks.messages),
         }
+
+    def _in_contract(self, payloads: list, reasons: list) -> list[bytes | None]:
+        if not self._topic.is_foreign:
+            return [None] * len(payloads)
+        parse = self._decoder.parse
+        return [write_click(parse(payload)) if reason is None else None for payload, reason in zip(payloads, reasons)]
 
 
 class DecodeProfiles(ColumnFunction):

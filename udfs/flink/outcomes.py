@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 from pyflink.table import DataTypes
 
-from udfs.contracts.clicks import ClickDecoder, ClickLimits
 from udfs.contracts.outputs import ModelQuality
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.sql_types import sql_types
 from udfs.flink.columns import Column, ColumnFunction, row_type
+from udfs.mapping.topic import ClickTopic
 from udfs.measurement.quality import MEASURES
 
 
@@ -21,12 +21,12 @@ class ReadAmounts(ColumnFunction):
 
     result = row_type(user_id=DataTypes.STRING(), amount=DataTypes.BIGINT())
 
-    def __init__(self, limits: ClickLimits, amounts: Callable[[np.ndarray], np.ndarray]):
-        self._limits = limits
+    def __init__(self, topic: ClickTopic, amounts: Callable[[np.ndarray], np.ndarray]):
+        self._topic = topic
         self._amounts = amounts
 
     def open(self, context) -> None:
-        self._decoder = ClickDecoder(self._limits)
+        self._decoder = self._topic.decoder()
 
     def columns(self, payloads: list, record_ms: np.ndarray) -> dict[str, Column]:
         clicks = self._decoder.decode(payloads, record_ms.tolist())

@@ -1,12 +1,11 @@
 """SQL function of the session job: the action of each click."""
 
-import msgspec
 import numpy as np
 from pyflink.table import DataTypes
 
-from udfs.contracts.clicks import Click, ClickDecoder, ClickLimits
 from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID
 from udfs.flink.columns import Column, ColumnFunction, row_type
+from udfs.mapping.topic import ClickTopic
 
 _PURCHASE = EVENT_KINDS.index("purchase")
 _PROMOTIONS = tuple(EVENT_KINDS.index(name) for name in ("view_promotion", "select_promotion"))
@@ -27,12 +26,11 @@ class ReadActions(ColumnFunction):
         placement=DataTypes.STRING(),
     )
 
-    def __init__(self, limits: ClickLimits):
-        self._limits = limits
+    def __init__(self, topic: ClickTopic):
+        self._topic = topic
 
     def open(self, context) -> None:
-        self._decoder = ClickDecoder(self._limits)
-        self._parse = msgspec.json.Decoder(Click).decode
+        self._decoder = self._topic.decoder()
 
     def columns(self, payloads: list, record_ms: np.ndarray) -> dict[str, Column]:
         clicks = self._decoder.decode(payloads, record_ms.tolist())
@@ -45,7 +43,7 @@ class ReadActions(ColumnFunction):
             names[row] = EVENT_KINDS[kind]
             pages[row] = None if page == NO_ID else page
             if kind in _PROMOTIONS:
-                placements[row] = self._parse(payloads[row]).creative_slot
+                placements[row] = self._decoder.parse(payloads[row]).creative_slot
         revenue[accepted] = np.where(events["kind"] == _PURCHASE, np.nan_to_num(events["value"]), 0.0)
         return {
             "user_id": clicks.user_ids,

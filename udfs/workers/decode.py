@@ -5,11 +5,12 @@ import time
 
 import numpy as np
 
-from udfs.contracts.clicks import ClickDecoder, ClickLimits, pack_click
+from udfs.contracts.clicks import pack_click, write_click
 from udfs.contracts.outputs import DeadLetter, iso_time, to_json
 from udfs.contracts.profiles import ProfileDecoder
-from udfs.contracts.rejects import Reject, explain
+from udfs.contracts.rejects import Reason, Reject, explain
 from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW_FORMAT
+from udfs.mapping.topic import ClickTopic
 from udfs.metrics import LatencyMetric, RejectedMetric
 from udfs.workers.metrics import MetricGroup
 from udfs.workers.protocol import RECORD_HEADER, Rows, SharedMemory, frame_record
@@ -26,8 +27,8 @@ RAW_RECORD = np.dtype(
     ]
 )
 
-#: The outputs of both decode operators.
-ROWS, DEAD_LETTERS = 0, 1
+#: The outputs of both decode operators, and of that of clicks the clicks of a topic that is not in the contract.
+ROWS, DEAD_LETTERS, MAPPED_CLICKS = 0, 1, 2
 
 _USER_ROW = struct.Struct(USER_ROW_FORMAT)
 _pack = struct.Struct(RECORD_HEADER.format + USER_ROW_FORMAT.removeprefix("<")).pack
@@ -36,11 +37,11 @@ _pack = struct.Struct(RECORD_HEADER.format + USER_ROW_FORMAT.removeprefix("<")).
 class ClickHandler(Handler):
     """Decodes click records of a topic."""
 
-    def __init__(self, topic: str, limits: ClickLimits):
-        self._topic, self._limits = topic, limits
+    def __init__(self, topic: str, clicks: ClickTopic):
+        self._topic, self._clicks = topic, clicks
 
     def open(self, memory: SharedMemory, metrics: MetricGroup) -> None:
-        self._accept = ClickDecoder(self._limits).accept
+        self._accept = self._clicks.decoder().accept
         self._rejected = RejectedMetric(metrics, "clicks")
         self._decoding = LatencyMetric(metrics, "decode_ms")
         self._event_to_decode = LatencyMetric(metrics, "event_to_decode_ms")
@@ -61,12 +62,15 @@ class ClickHandler(Handler):
             except Exception as error:  # explain() raises again what a record can't cause
                 reject = explain(payload, error)
                 self._rejected.count(reject.reason)
-                records.append(dead_letter(self._topic, partition, offset, time_ms, reject, payload))
+                if reject.reason is not Reason.IGNORED:
+                    records.append(dead_letter(self._topic, partition, offset, time_ms, reject, payload))
                 continue
             size = _USER_ROW.size + len(written_id) + len(key)
             has_id = event_id is not None
             head = _pack(ROWS, size, len(key), EVENT_ROW, has_id, partition, offset, time_ms, event)
             records.append(head + written_id + key)
+            if self._clicks.is_foreign:
+                records.append(frame_record(MAPPED_CLICKS, write_click(click), key))
             accepted_ms.append(time_ms)
         self._decoding.observe((time.perf_counter() - started) * 1000)
         now_ms = time.time_ns() // 1_000_000

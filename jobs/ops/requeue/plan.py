@@ -9,8 +9,7 @@ from enum import StrEnum
 import msgspec
 from kafka.consumer.fetcher import ConsumerRecord
 
-from jobs.common.settings import Settings, click_limits
-from udfs.contracts.clicks import ClickDecoder
+from jobs.common.settings import Settings, click_topic
 from udfs.contracts.outputs import DeadLetter, Position, RequeuedLetter, to_json
 from udfs.contracts.profiles import ProfileDecoder
 from udfs.kafka.errors import KafkaClientError
@@ -51,7 +50,7 @@ class Judge:
     """Decides the fate of letters, given the positions of those that have been sent before."""
 
     def __init__(self, settings: Settings, sent: Iterable[Position]):
-        clicks, profiles = ClickDecoder(click_limits(settings)), ProfileDecoder(settings.decode.max_record_bytes)
+        clicks, profiles = click_topic(settings).decoder(), ProfileDecoder(settings.decode.max_record_bytes)
         self._decoders = {
             settings.topics.clicks: lambda letter: clicks.decode([letter.original], [letter.timestamp_ms]),
             settings.topics.profiles: lambda letter: profiles.decode([None], [letter.original]),

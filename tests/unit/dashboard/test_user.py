@@ -15,7 +15,8 @@ from tests.support.bundles import make_bundle
 from tests.support.fake_kafka import KeptTopics, Record
 from tests.support.sample_records import sample, sample_fields
 from training.data.dataset import arrange, read_clicks
-from udfs.contracts.clicks import ClickDecoder, ClickLimits
+from udfs.contracts.clicks import ClickDecoder
+from udfs.mapping.topic import ClickTopic
 from udfs.models.bundle import load_bundle
 from udfs.rollout.plan import Rollout
 from udfs.serving.deployment import Deployment, Options
@@ -66,7 +67,7 @@ def users_of(tmp_path, monkeypatch):
             "dashboard.user.page.open_reader",
             lambda _: nullcontext(KeptTopics(**{name: {0: kept} for name, kept in topics.items()})),
         )
-        return Users({}, TOPICS, ClickLimits(), 64, None, tmp_path / "v1")
+        return Users({}, TOPICS, ClickTopic(), 64, None, tmp_path / "v1")
 
     make_bundle(tmp_path, "v1")
     return make

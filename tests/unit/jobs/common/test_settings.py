@@ -144,6 +144,21 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path, content, message):
         load(path=path)
 
 
+def test_a_key_that_is_given_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text(f"extends: {CONF / 'base.yaml'}\nstate: {{ttl: 1 d}}\nstate: {{backend: hashmap}}\n")
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(path))}: line 3: key state is given twice$"):
+        load(path=path)
+    above = tmp_path / "above.yaml"
+    above.write_text("extends: twice.yaml\n")
+    with pytest.raises(ConfigError, match=f"^{re.escape(str(path))}: line 3: key state is given twice$"):
+        load(path=above)
+    with pytest.raises(ConfigError, match=r"^--set experiments\.shares: line 1: key champion is given twice$"):
+        load("experiments.shares={champion: 0.5, champion: 0.4}")
+    with pytest.raises(ConfigError, match="^INTENT_EXPERIMENTS__SHARES: line 1: key a is given twice$"):
+        load(environment={"INTENT_EXPERIMENTS__SHARES": "{a: 1, a: 2}"})
+
+
 def refusal_of(path: Path) -> str:
     with pytest.raises(ConfigError) as caught:
         load(path=path)

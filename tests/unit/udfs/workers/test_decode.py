@@ -19,6 +19,7 @@ from udfs.contracts.clicks import Click, ClickDecoder, ClickLimits, pack_click
 from udfs.contracts.profiles import NO_PROFILE, Profile, ProfileDecoder, pack_profile
 from udfs.contracts.rejects import Reason
 from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW
+from udfs.mapping.topic import ClickTopic
 from udfs.workers.decode import DEAD_LETTERS, RAW_RECORD, ROWS, ClickHandler, ProfileHandler
 from udfs.workers.metrics import Metrics
 from udfs.workers.server import Handler
@@ -49,7 +50,7 @@ class Decoding:
 
 
 def decode_clicks(*raw: bytes, topic="clicks", **limits) -> list[Record]:
-    return Decoding(ClickHandler(topic, ClickLimits(**limits)))(*raw)
+    return Decoding(ClickHandler(topic, ClickTopic(ClickLimits(**limits))))(*raw)
 
 
 def decode_profiles(*raw: bytes, topic="profiles", max_record_bytes=65_536) -> list[Record]:
@@ -213,7 +214,7 @@ def test_where_a_batch_is_cut_does_not_matter(batch, cut):
 
 
 def test_decoding_is_timed_and_rejects_are_counted_by_reason():
-    decode = Decoding(ClickHandler("shop-clicks", ClickLimits()))
+    decode = Decoding(ClickHandler("shop-clicks", ClickTopic()))
     now = time.time_ns() // 1_000_000
     recent = [raw_record(None, click(event_time=now), now - age) for age in (0, 30, 5_000)]
     decode(*recent, raw_record(None, b"{", now), raw_record(None, None, now), raw_record(None, b"{", now))
@@ -260,7 +261,7 @@ def test_a_tombstone_deletes_the_profile_of_its_key(tombstone):
         (None, b"", Reason.EMPTY_RECORD),
         (b"\xff", None, Reason.INVALID_UTF8),
         (b"ada", b"{", Reason.INVALID_JSON),
-        (b"ada", profile(country="Deutschland"), Reason.OUT_OF_RANGE),
+        (b"ada", profile(user_id=""), Reason.EMPTY_FIELD),
         (b"ada", profile(note="x" * 70_000), Reason.TOO_LARGE),
     ],
 )
@@ -310,7 +311,7 @@ def test_a_worker_decodes_what_does_not_fit_into_the_memory():
         raw_record(b"k", click(event_id="2", note="x" * 5_000), NOW, 1),
         raw_record(b"k", b"[" * 6_000, NOW, 2),
     ]
-    with FakeOperator(ClickHandler("clicks", ClickLimits())) as operator:
+    with FakeOperator(ClickHandler("clicks", ClickTopic())) as operator:
         answers = [record for one in raw for record in operator.call([one])]
         assert "counter\tdecode_ms_sum\tintent" in operator.metrics
     assert answers == decode_clicks(*raw)
