@@ -17,6 +17,7 @@ from udfs.config.reading import DuplicateKeyError, in_words, parse_yaml
 from udfs.config.text import one_line
 from udfs.config.variables import expand_variables, is_secret, refuse_written_secrets
 from udfs.contracts.clicks import ClickLimits
+from udfs.contracts.currencies import Currencies, CurrencyCode, Rate
 from udfs.contracts.outputs import Arm
 from udfs.features.catalog import FEATURE_NAMES
 from udfs.features.user_slots import SLOT_HEAD, ring_bytes
@@ -85,6 +86,8 @@ class SourceSettings(Section):
 
 class ClickSettings(Section):
     mapping: str | None = None
+    currency: CurrencyCode | None = None
+    exchange_rates: dict[CurrencyCode, Rate] | None = None
 
 
 class SchemaRegistrySettings(Section):
@@ -315,7 +318,7 @@ def _in_event_time(settings: Settings) -> Settings:
         settings = replace(
             settings,
             topics=replace(settings.topics, clicks=settings.topics.mapped_clicks),
-            clicks=ClickSettings(),
+            clicks=replace(settings.clicks, mapping=None),
             decode=replace(settings.decode, format="json", schema=None, message=None),
             schema_registry=replace(settings.schema_registry, url=None),
         )
@@ -341,7 +344,9 @@ def click_topic(settings: Settings) -> ClickTopic:
         mapping = None if path is None else load_mapping(Path(path)).for_topic()
     except MappingError as error:
         raise ConfigError(f"key clicks.mapping: {error}") from None
-    return ClickTopic(click_limits(settings), mapping, _record_format(settings))
+    shop, rates = settings.clicks.currency, settings.clicks.exchange_rates
+    currencies = None if shop is None else Currencies(shop=shop, rates=rates or {})
+    return ClickTopic(click_limits(settings), mapping, _record_format(settings), currencies)
 
 
 def _record_format(settings: Settings) -> "RecordFormat | None":
@@ -477,6 +482,8 @@ def _check_together(settings: Settings, path: Path) -> None:
         section, name = key.split(".")
         if duration_ms(getattr(getattr(settings, section), name)) == 0:
             raise ConfigError(f"{path}: key {key}: must be more than 0")
+    if settings.clicks.exchange_rates and settings.clicks.currency is None:
+        raise ConfigError(f"{path}: key clicks.exchange_rates: requires clicks.currency, to which the rates lead")
     workers = settings.workers
     if not workers.memory_dir.startswith("/"):
         raise ConfigError(f"{path}: key workers.memory_dir: expected an absolute path, got {workers.memory_dir!r}")

@@ -9,6 +9,7 @@ from zlib import crc32
 import msgspec
 from msgspec import Meta
 
+from udfs.contracts.currencies import Currencies
 from udfs.contracts.lenient import (
     EARLIEST_TIME_MS,
     LATEST_TIME_MS,
@@ -45,6 +46,9 @@ EventTime = Annotated[
     ),
 ]
 EventId = Annotated[str, Meta(max_length=128, description="copied to the score", extra=Leeway.INTEGER.meta)]
+Currency = Annotated[
+    str, Meta(max_length=16, description="ISO 4217 code of the amounts; by default that of clicks.currency")
+]
 Identifier = Annotated[str, Meta(max_length=256, extra=Leeway.INTEGER.meta)]
 Slot = Annotated[
     str,
@@ -109,6 +113,7 @@ class Click(msgspec.Struct, gc=False):
     price: Price | None = None
     quantity: Quantity | None = None
     value: Value | None = None
+    currency: Currency | None = None
     items: list[Item] | None = None
     page_location: str | None = None
     page_type: Annotated[str, Meta(max_length=64, description="one of " + ", ".join(PAGE_TYPES))] | None = None
@@ -176,10 +181,18 @@ def write_click(click: Click) -> bytes:
 
 
 class ClickDecoder:
-    """Decodes click records under given limits. `parse` makes the click of a record, by default of one in JSON."""
+    """Decodes click records under given limits, and converts amounts to the shop's currency if `currencies` name it.
 
-    def __init__(self, limits: ClickLimits = ClickLimits(), parse: Callable[[bytes | None], Click] | None = None):
-        self._limits = limits
+    `parse` makes the click of a record, by default of one in JSON.
+    """
+
+    def __init__(
+        self,
+        limits: ClickLimits = ClickLimits(),
+        parse: Callable[[bytes | None], Click] | None = None,
+        currencies: Currencies | None = None,
+    ):
+        self._limits, self._currencies = limits, currencies
         self.parse = parse or read_click
         self._parse, self._parse_again = (parse, None) if parse else (_parse, read_leniently)
 
@@ -197,6 +210,8 @@ class ClickDecoder:
             if self._parse_again is None:
                 raise
             click = self._parse_again(payload)
+        if click.currency is not None and self._currencies is not None:
+            _convert_amounts(click, self._currencies)
         if click.user_id.isspace():
             raise Reject(Reason.EMPTY_FIELD, "user_id has only blanks - at `$.user_id`")
         lead = click.event_time - record_time_ms
@@ -275,6 +290,19 @@ def _total(items: list[Item]) -> float | None:
         if entry.price is not None
     ]
     return max(sum(amounts), 0.0) if amounts else None
+
+
+def _convert_amounts(click: Click, currencies: Currencies) -> None:
+    try:
+        rate = currencies.rate(click.currency)
+    except ValueError as error:
+        raise Reject(Reason.UNKNOWN_CURRENCY, str(error)) from None
+    click.currency = currencies.shop
+    if rate != 1.0:
+        click.price = None if click.price is None else click.price * rate
+        click.value = None if click.value is None else click.value * rate
+        for item in click.items or ():
+            item.price = None if item.price is None else item.price * rate
 
 
 def click_schema() -> dict:

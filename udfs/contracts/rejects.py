@@ -24,6 +24,7 @@ class Reason(StrEnum):
     OUT_OF_RANGE = "out_of_range"
     TIME_TOO_OLD = "time_too_old"
     TIME_IN_FUTURE = "time_in_future"
+    UNKNOWN_CURRENCY = "unknown_currency"
     INVALID_FRAME = "invalid_frame"
     UNKNOWN_SCHEMA = "unknown_schema"
     INVALID_AVRO = "invalid_avro"

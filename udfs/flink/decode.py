@@ -22,7 +22,7 @@ _RECORD_COLUMNS = {
 class DecodeClicks(ColumnFunction):
     """Decodes click records; a rejected one has only a reason, a message and its original bytes.
 
-    `click` is the click in the contract where the topic's records are not; there they are clicks themselves.
+    `click` is the accepted click, where it may say something else than the record.
     """
 
     result = row_type(
@@ -48,16 +48,19 @@ class DecodeClicks(ColumnFunction):
             "event": clicks.events,
             "event_id": clicks.event_ids,
             "event_time": np.array(clicks.event_times_ms, np.int64),
-            "click": self._in_contract(payloads, clicks.reasons),
+            "click": self._changed(payloads, record_ms.tolist(), clicks.reasons),
             "record_ms": record_ms,
             **self._rejected.columns(payloads, clicks.reasons, clicks.messages),
         }
 
-    def _in_contract(self, payloads: list, reasons: list) -> list[bytes | None]:
-        if not self._topic.is_foreign:
+    def _changed(self, payloads: list, record_ms: list[int], reasons: list) -> list[bytes | None]:
+        if not self._topic.changes_clicks:
             return [None] * len(payloads)
-        parse = self._decoder.parse
-        return [write_click(parse(payload)) if reason is None else None for payload, reason in zip(payloads, reasons)]
+        accept = self._decoder.accept
+        return [
+            write_click(accept(payload, time_ms)) if reason is None else None
+            for payload, time_ms, reason in zip(payloads, record_ms, reasons)
+        ]
 
 
 class DecodeProfiles(ColumnFunction):

@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from udfs.contracts.clicks import LATEST_TIME_MS
+from udfs.contracts.currencies import Currencies
 from udfs.mapping.columns import ABSENT, Row, column_reader, structured
 from udfs.mapping.definition import (
     CLICK_FIELDS,
@@ -89,6 +90,8 @@ class ClickAdapter:
         self._read_time(click, row)
         if self._items:
             self._read_items(click, row)
+        if mapping.currencies is not None and "currency" in click:
+            _convert_amounts(click, mapping.currencies)
         if mapping.event_id_prefix is not None:
             click["event_id"] = f"{mapping.event_id_prefix}-{number:06d}"
         return click
@@ -182,6 +185,17 @@ class ClickAdapter:
                 if is_first:
                     raise RowError(f"items[0].{field} (column {column}, {name}): {error}") from None
         return item
+
+
+def _convert_amounts(click: dict[str, Any], currencies: Currencies) -> None:
+    try:
+        rate = currencies.rate(click["currency"])
+    except ValueError as error:
+        raise RowError(str(error)) from None
+    click["currency"] = currencies.shop
+    for record, field in ((click, "price"), (click, "value"), *((item, "price") for item in click.get(ITEMS, ()))):
+        if field in record:
+            record[field] *= rate
 
 
 @lru_cache

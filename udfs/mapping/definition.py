@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from udfs.config.reading import in_words, read_yaml
 from udfs.contracts.clicks import Click, Item
+from udfs.contracts.currencies import Currencies
 from udfs.mapping.values import TIME_FORMATS
 
 Name = Annotated[str, Meta(min_length=1)]
@@ -56,6 +57,7 @@ class ClickMapping(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
     missing: tuple[str, ...] = ()
     ignored_users: tuple[str, ...] = ()
     ignored_events: tuple[str, ...] = ()
+    currencies: Currencies | None = None
     numbers: NumberFormat = NumberFormat()
     multiply: dict[Name, str | int | float] = {}
     time_format: str = "iso8601"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from udfs.contracts.clicks import Click, ClickDecoder, ClickLimits, click_of
+from udfs.contracts.currencies import Currencies
 from udfs.contracts.lenient import read_object
 from udfs.contracts.rejects import Reason, Reject
 from udfs.mapping.adapter import ClickAdapter, RowError
@@ -27,15 +28,21 @@ class ClickTopic:
     limits: ClickLimits = ClickLimits()
     mapping: ClickMapping | None = None
     record_format: "RecordFormat | None" = None  # None: plain JSON
+    currencies: Currencies | None = None  # None: amounts are taken as they are
 
     @property
     def is_foreign(self) -> bool:
         """Whether the records' own bytes are not clicks in the contract."""
         return self.mapping is not None or self.record_format is not None
 
+    @property
+    def changes_clicks(self) -> bool:
+        """Whether an accepted click may say something else than the record's own bytes do."""
+        return self.is_foreign or self.currencies is not None
+
     def decoder(self) -> ClickDecoder:
         """A new decoder of the topic's records."""
-        return ClickDecoder(self.limits, self._parser())
+        return ClickDecoder(self.limits, self._parser(), self.currencies)
 
     def _parser(self) -> ClickParser | None:
         if not self.is_foreign:

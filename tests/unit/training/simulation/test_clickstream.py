@@ -33,6 +33,7 @@ from udfs.contracts.rejects import Reason
 OF_CLICKS = set(Reason) - {
     Reason.UNFIT_ROW,
     Reason.IGNORED,
+    Reason.UNKNOWN_CURRENCY,
     Reason.INVALID_FRAME,
     Reason.UNKNOWN_SCHEMA,
     Reason.INVALID_AVRO,

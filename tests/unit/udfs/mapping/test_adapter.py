@@ -23,7 +23,7 @@ def adapt(row: dict, number: int = 1, **keys) -> dict | None:
 def test_the_example_mapping_reads_its_columns():
     row = {
         "customer": "", "visitor": " v1 ", "action": 1, "at": "1772355600.5", "sku": "s", "unit_price": "129.950",
-        "amount": "", "basket": '[{"article": "a", "unit_price": "2,5", "amount": 3}]',
+        "amount": "", "basket": '[{"article": "a", "unit_price": "2,5", "amount": 3}]', "currency": "EUR",
     }  # fmt: skip
     mapping = load_mapping(MAPPINGS / "example.yaml").for_file("any.csv")
     assert ClickAdapter(mapping).adapt(row, 7) == {
@@ -33,6 +33,7 @@ def test_the_example_mapping_reads_its_columns():
         "item_id": "s",
         "price": 1299.5,
         "quantity": 1,
+        "currency": "EUR",
         "items": [{"item_id": "a", "price": 2.5, "quantity": 3.0}],
         "device_category": "desktop",
         "event_id": "example-000007",
@@ -90,6 +91,20 @@ def test_milliseconds_of_another_column_are_added_to_the_time():
     assert adapt({"at": "2026-03-01", "ms": 32_400_000}, **keys)["event_time"] == AT
     with pytest.raises(RowError, match=r"event_time \(column ms\): 'x' is not a number"):
         adapt({"at": "2026-03-01", "ms": "x"}, **keys)
+
+
+def test_amounts_in_another_currency_are_converted_or_the_row_does_not_fit():
+    columns = {"currency": "c", "price": "p", "value": "v", "items": "items"}
+    row = {"p": 10, "v": 30, "items": [{"price": 10, "quantity": 3}]}
+    currencies = {"shop": "EUR", "rates": {"USD": 0.5}}
+    click = adapt(row | {"c": "USD"}, columns=columns, currencies=currencies)
+    assert (click["price"], click["value"], click["currency"]) == (5.0, 15.0, "EUR")
+    assert click["items"] == [{"price": 5.0, "quantity": 3.0}]
+    assert adapt(row | {"c": "EUR"}, columns=columns, currencies=currencies)["value"] == 30
+    assert adapt(row | {"c": None}, columns=columns, currencies=currencies)["value"] == 30
+    assert adapt(row | {"c": "JPY"}, columns=columns)["value"] == 30
+    with pytest.raises(RowError, match="currency JPY: no rate to EUR, only of EUR, USD"):
+        adapt(row | {"c": "JPY"}, columns=columns, currencies=currencies)
 
 
 def test_the_offset_of_a_time_becomes_the_users_offset():

@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from udfs.contracts.clicks import ClickLimits, write_click
+from udfs.contracts.clicks import ClickLimits, pack_click, write_click
+from udfs.contracts.currencies import Currencies
+from udfs.contracts.packed_events import EVENT
 from udfs.contracts.rejects import Reason
 from udfs.formats.record_format import record_format
 from udfs.formats.schema_registry import RegistryOptions
@@ -94,3 +97,39 @@ def test_a_mapped_click_is_written_in_the_contract():
     assert json.loads(written) == {"user_id": "ada", "event_name": "scroll", "event_time": AT, "price": 2.5}
     again = decode(ClickTopic(), written)
     assert again.events == decode(ClickTopic(mapping=MAPPING), row(p="2.5")).events
+
+
+CURRENCIES = Currencies(shop="EUR", rates={"USD": 0.5})
+
+
+def order(**fields) -> bytes:
+    return json.dumps({"user_id": "ada", "event_name": "purchase", "event_time": AT} | fields).encode()
+
+
+@pytest.mark.parametrize(
+    ("fields", "value"),
+    [
+        ({"value": 100, "currency": "EUR"}, 100),
+        ({"value": 100}, 100),
+        ({"value": 100, "currency": "usd"}, 50),
+        ({"price": 10, "quantity": 3, "currency": "USD"}, 15),
+        ({"items": [{"price": 10, "quantity": 3}, {"price": 20}], "currency": "USD"}, 25),
+        ({"items": [{"price": 10, "quantity": 2.0}, {"price": "?"}], "currency": "USD"}, 10),
+    ],
+)
+def test_amounts_are_those_of_the_shops_currency(fields, value):
+    topic = ClickTopic(currencies=CURRENCIES)
+    click = topic.decoder().accept(order(**fields), AT)
+    assert np.frombuffer(pack_click(click), EVENT)["value"] == value
+    assert np.frombuffer(pack_click(topic.decoder().accept(write_click(click), AT)), EVENT)["value"] == value
+
+
+def test_a_currency_without_a_rate_is_rejected():
+    decoded = decode(ClickTopic(currencies=CURRENCIES), order(value=16_000, currency="JPY"), order(currency="JPY"))
+    assert decoded.reasons == [Reason.UNKNOWN_CURRENCY] * 2
+    assert decoded.messages[0] == "currency JPY: no rate to EUR, only of EUR, USD; add it to the rates"
+
+
+def test_without_a_shops_currency_amounts_are_taken_as_they_are():
+    click = ClickTopic().decoder().accept(order(value=16_000, currency="JPY"), AT)
+    assert (click.value, click.currency) == (16_000, "JPY")
