@@ -138,14 +138,8 @@ def reading(name: str | Path) -> Iterator[None]:
 
 
 def _until_unreadable(rows: Iterable[Any], name: str) -> Iterator[Any]:
-    iterator = iter(rows)
-    while True:
-        with reading(name):
-            try:
-                row = next(iterator)
-            except StopIteration:
-                return
-        yield row
+    with reading(name):
+        yield from rows
 
 
 def _without_compression(name: str) -> str:

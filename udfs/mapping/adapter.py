@@ -22,7 +22,7 @@ from udfs.mapping.definition import (
 from udfs.mapping.values import NumberReader, TimeReader, is_missing, multiplied, read_text
 
 #: The range of the contract's utc_offset_minutes; some offsets of the past lie outside.
-_OFFSETS = range(-720, 841)
+LEAST_OFFSET, LARGEST_OFFSET = -720, 840
 
 
 class RowError(ValueError):
@@ -136,7 +136,8 @@ class ClickAdapter:
 
     def _read_time(self, click: dict[str, Any], row: Row) -> None:
         """Make the time that was read an event_time and, if the mapping has local_time, an offset."""
-        time_ms, offset = click["event_time"] if "event_time" in self._mapping.columns else (click["event_time"], None)
+        read = click["event_time"]
+        time_ms, offset = read if isinstance(read, tuple) else (read, None)  # a constant or a default is plain
         if self._added_ms:
             column, value = self._mapping.add_ms, self._added_ms(row)
             try:
@@ -149,7 +150,7 @@ class ClickAdapter:
         else:
             _, name = self._first(row, self._user_zone)
             offset = None if name is None else self._offset(_zone(str(name)), time_ms)
-        if offset in _OFFSETS:
+        if offset is not None and LEAST_OFFSET <= offset <= LARGEST_OFFSET:
             click["utc_offset_minutes"] = offset
 
     @staticmethod
@@ -166,9 +167,9 @@ class ClickAdapter:
             return
         if isinstance(entries, dict):
             entries = [entries]
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        if not isinstance(entries, list) or not all(isinstance(entry, dict | None) for entry in entries):
             raise RowError(f"items (column {column}): {str(value)[:60]!r} is not a list of objects")
-        items = [self._item(entry, column, number == 0) for number, entry in enumerate(entries)]
+        items = [self._item(entry, column, number == 0) for number, entry in enumerate(filter(None, entries))]
         if items:
             click[ITEMS] = items
 

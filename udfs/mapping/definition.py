@@ -210,6 +210,8 @@ def _wrong_fields(mapping: ClickMapping):
                 yield f"{key}.{field}", f"has no column; add columns.{field}"
             if key == "multiply" and CLICK_FIELDS.get(field) is str:
                 yield f"multiply.{field}", "is a text; only numbers can be multiplied"
+            if key == "multiply" and field == "event_time":
+                yield f"multiply.{field}", "is a time; set time_format to its unit"
     for field in mapping.items:
         if field not in ITEM_FIELDS:
             yield f"items.{field}", f"not a field of an item; expected one of {', '.join(ITEM_FIELDS)}"

@@ -20,6 +20,7 @@ EPOCH_UNITS = {
 }
 TIME_FORMATS = ("iso8601", *EPOCH_UNITS)
 _UNIT_NAMES = {"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "microseconds", "epoch_ns": "nanoseconds"}
+LARGEST_WHOLE = 1 << 53  # up to here a double is exact
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 
@@ -77,14 +78,12 @@ class NumberReader:
         return number
 
     def whole(self, value: Any) -> int:
-        """A whole number, exactly. Raises ValueError."""
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-            return int(value)
+        """A whole number of at most LARGEST_WHOLE, so exactly. Raises ValueError."""
         number = self(value)
         if not number.is_integer():
             raise ValueError(f"{value!r} is not a whole number")
+        if abs(number) > LARGEST_WHOLE:
+            raise ValueError(f"{_shown(value)} is too large")
         return int(number)
 
     def _plain(self, text: str) -> str:

@@ -61,6 +61,16 @@ def test_a_row_without_a_required_value_is_unfit(column):
         adapt({column: " "})
 
 
+def test_a_missing_time_takes_its_default():
+    assert adapt({"at": None}, defaults={"event_time": AT})["event_time"] == AT
+
+
+@pytest.mark.parametrize("value", [10**400, "9" * 400, 1e300, "1e300", 2**64])
+def test_a_number_that_is_too_large_makes_the_row_unfit(value):
+    with pytest.raises(RowError, match=r"engagement_time_msec \(column ms\): .*(too large|finite number)"):
+        adapt({"ms": value}, columns={"engagement_time_msec": "ms"})
+
+
 def test_the_first_column_with_a_value_counts():
     columns = {"user_id": ["user.id", "anonymous"]}
     row = {"who": None, "user": {"id": None}, "anonymous": "a1"}
@@ -142,6 +152,9 @@ class TestItems:
     @pytest.mark.parametrize("basket", [None, "", []])
     def test_none_are_none(self, basket):
         assert self.items(basket) is None
+
+    def test_an_entry_that_is_null_is_none(self):
+        assert self.items([None, {"sku": "a"}, None]) == [{"item_id": "a"}]
 
     def test_one_object_is_a_list_of_one(self):
         assert self.items({"sku": "a"}) == [{"item_id": "a"}]

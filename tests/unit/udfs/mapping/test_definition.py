@@ -43,7 +43,11 @@ def test_the_fields_of_a_click_have_plain_types():
         (REQUIRED + "defaults: {price: 1}", "key defaults.price: has no column"),
         (REQUIRED + "values: {item_id: {a: b}}", "key values.item_id: has no column"),
         (REQUIRED + "multiply: {price: 1/100}", "key multiply.price: has no column"),
-        (REQUIRED + "multiply: {event_time: a/b}", "key multiply.event_time: 'a/b': expected a number or a fraction"),
+        (REQUIRED + "multiply: {event_time: 1000}", "key multiply.event_time: is a time; set time_format to its unit"),
+        (
+            "columns: {user_id: a, event_name: b, event_time: c, price: p}\nmultiply: {price: a/b}",
+            "key multiply.price: 'a/b': expected a number or a fraction",
+        ),
         (REQUIRED + "multiply: {user_id: 2}", "key multiply.user_id: is a text"),
         (REQUIRED + "items: {item_id: a}", "key items: has no column; add columns.items"),
         (
