@@ -15,12 +15,12 @@ class Intake:
     unfit: int = 0
     examples: list[str] = field(default_factory=list)  # the first unfit rows: where, column, value and reason
     ignored: Counter = field(default_factory=Counter)  # rows left out by the mapping, by column and value
-    absent: Counter = field(default_factory=Counter)  # files without it, by file pattern's column
-    files: int = 0
+    named: Counter = field(default_factory=Counter)  # files whose mapping names it, by column
+    absent: Counter = field(default_factory=Counter)  # files of these in which no row has it
 
     def __iadd__(self, other: "Intake") -> "Intake":
         self.examples = (self.examples + other.examples)[:EXAMPLES_SHOWN]
-        for name in ("rows", "unfit", "ignored", "absent", "files"):
+        for name in ("rows", "unfit", "ignored", "named", "absent"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
 
@@ -30,9 +30,9 @@ class Intake:
         if len(self.examples) < EXAMPLES_SHOWN:
             self.examples.append(f"{place}: {reason}")
 
-    def end_of_file(self, absent: Iterable[str], ignored: Counter) -> None:
+    def end_of_file(self, named: Iterable[str], absent: Iterable[str], ignored: Counter) -> None:
         """Add what a file's rows had in common."""
-        self.files += 1
+        self.named.update(list(named))
         self.absent.update(list(absent))
         self.ignored += ignored
 
@@ -47,8 +47,8 @@ class Intake:
         if self.unfit:
             lines.append(f"{self.unfit} of {self.rows} rows do not fit the mapping and are no clicks, for example")
             lines += [f"  {example}" for example in self.examples]
-        missing = [column for column, files in self.absent.items() if files == self.files]
-        if missing and self.rows:
+        missing = [column for column, files in self.absent.items() if files == self.named[column]]
+        if missing and self.mapped:
             one = len(missing) == 1
             lines.append(f"column{'' if one else 's'} {', '.join(missing)} {'was' if one else 'were'} in no row")
         if self.ignored:

@@ -140,7 +140,7 @@ def prepare(
 
 def _nothing_accepted(clicks: Path, summary: Summary) -> str:
     problems = [line.strip() for line in summary.intake.problems()]
-    if summary.rejected:
+    if summary.rejections:
         problems.append(f"{in_words(summary.rejected)} ({'; '.join(summary.rejections)})")
     return f"{clicks}: no click accepted of {summary.read} records: {'; '.join(problems) or 'the data is empty'}"
 

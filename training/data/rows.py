@@ -18,7 +18,9 @@ import pyarrow
 import pyarrow.parquet
 
 from udfs.config.text import one_line
-from udfs.mapping.columns import column_reader, structured
+from udfs.contracts.lenient import read_object
+from udfs.contracts.rejects import Reject, explain
+from udfs.mapping.columns import column_reader, column_steps, structured
 from udfs.mapping.definition import FileLayout
 
 PARQUET_BATCH_ROWS = 8_192
@@ -35,9 +37,6 @@ FORMAT_OF_SUFFIX = {
 }
 COMPRESSED = (".gz", ".zst")
 BY_NAME = FileLayout()  # all of it follows from the file's name
-
-_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_read_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class SourceError(ValueError):
@@ -74,11 +73,11 @@ def read_rows(file: BinaryIO, layout: FileLayout = BY_NAME) -> Rows:
         if file_format == "parquet":
             columns, rows = _parquet_rows(file, name)
         elif file_format == "avro":
-            columns, rows = None, _avro_rows(_decompressed(file, name), name)
+            columns, rows = None, _avro_rows(decompressed(file, name), name)
         elif file_format == "csv":
-            columns, rows = _csv_rows(_decompressed(file, name), name, layout)
+            columns, rows = _csv_rows(decompressed(file, name), name, layout)
         else:
-            columns, rows = None, _json_rows(_decompressed(file, name), layout.encoding, file_format == "json")
+            columns, rows = None, _json_rows(decompressed(file, name), layout.encoding, file_format == "json")
     if layout.explode:
         columns, rows = None, _exploded(rows, layout.explode)
     return Rows(columns, _until_unreadable(rows, name))
@@ -86,12 +85,12 @@ def read_rows(file: BinaryIO, layout: FileLayout = BY_NAME) -> Rows:
 
 def lines_of(file: BinaryIO) -> Iterator[bytes]:
     """The lines of a file of JSON Lines, without line breaks, byte-order mark and blank lines. Raises SourceError."""
-    return _until_unreadable(_json_lines(_decompressed(file, file.name), "utf-8"), file.name)
+    return _until_unreadable(_json_lines(decompressed(file, file.name), "utf-8"), file.name)
 
 
 def format_of(name: str, layout: FileLayout = BY_NAME) -> str:
     """The format of a file, one of FILE_FORMATS. Raises SourceError for an unknown one."""
-    suffix = Path(_without_compression(name)).suffix
+    suffix = Path(without_compression(name)).suffix
     file_format = layout.format or FORMAT_OF_SUFFIX.get(suffix)
     if file_format is None:
         raise SourceError(
@@ -133,7 +132,7 @@ def reading(name: str | Path) -> Iterator[None]:
         raise
     except (OSError, EOFError, zlib.error, csv.Error, pyarrow.ArrowException) as error:
         raise SourceError(f"{name}: cannot be read further: {one_line(error)}") from None
-    except (ValueError, KeyError, IndexError, TypeError, UnicodeError) as error:  # all of which fastavro raises
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError) as error:  # all of which fastavro raises
         raise SourceError(f"{name}: cannot be read further: {type(error).__name__}: {one_line(error)}") from None
 
 
@@ -142,11 +141,13 @@ def _until_unreadable(rows: Iterable[Any], name: str) -> Iterator[Any]:
         yield from rows
 
 
-def _without_compression(name: str) -> str:
+def without_compression(name: str) -> str:
+    """The name of a file without the suffix of its compression."""
     return next((name.removesuffix(suffix) for suffix in COMPRESSED if name.endswith(suffix)), name)
 
 
-def _decompressed(file: BinaryIO, name: str) -> io.BufferedIOBase:
+def decompressed(file: BinaryIO, name: str) -> io.BufferedIOBase:
+    """The content of an open file, decompressed as its name says."""
     if name.endswith(".gz"):
         return gzip.GzipFile(fileobj=file)
     if name.endswith(".zst"):
@@ -200,7 +201,7 @@ class _Lines:
 
 
 def _csv_rows(stream: io.BufferedIOBase, name: str, layout: FileLayout) -> tuple[list[str], Iterator[Row]]:
-    delimiter = layout.delimiter or ("\t" if _without_compression(name).endswith(".tsv") else ",")
+    delimiter = layout.delimiter or ("\t" if without_compression(name).endswith(".tsv") else ",")
     lines = _Lines(_texts(stream, layout.encoding))
     # A tab-separated file, such as Snowplow's, has JSON with quotes in its columns and none around them.
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
@@ -267,11 +268,11 @@ def _json_rows(stream: io.BufferedIOBase, encoding: str, may_be_one_value: bool)
     if may_be_one_value:
         first = next(lines, b"")
         lines = chain([first] if first else [], lines)
-        if not _is_object(first):
+        if _json_row(first).problem is not None:
             content = b"\n".join(lines)
             try:
                 value = msgspec.json.decode(content)
-            except _NOT_JSON:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 lines = iter(content.splitlines())
             else:
                 yield from (
@@ -282,25 +283,13 @@ def _json_rows(stream: io.BufferedIOBase, encoding: str, may_be_one_value: bool)
     yield from map(_json_row, lines)
 
 
-def _is_object(line: bytes) -> bool:
-    return _json_row(line).problem is None
-
-
 def _json_row(line: bytes) -> Row:
     try:
-        return Row(_read_object(line), original=line)
-    except _NOT_JSON as error:
-        values = _leniently_read(line)
-        return Row({}, f"not a JSON object: {error}", line) if values is None else Row(values, original=line)
-
-
-def _leniently_read(line: bytes) -> dict[str, Any] | None:
-    """An object with what JSON has no word for, such as NaN; whether that matters is known once a field is read."""
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return values if isinstance(values, dict) else None
+        return Row(read_object(line), original=line)
+    except Reject as error:  # which says what the line is instead
+        return Row({}, str(error), line)
+    except Exception as error:  # explain() raises again what a line can't cause
+        return Row({}, f"not a JSON object: {explain(line, error)}", line)
 
 
 def _parquet_rows(file: BinaryIO, name: str) -> tuple[list[str], Iterator[Row]]:
@@ -321,7 +310,7 @@ def _avro_rows(stream: io.BufferedIOBase, name: str) -> Iterator[Row]:
 
 def _exploded(rows: Iterable[Row], column: str) -> Iterator[Row]:
     """A row for each entry of the list in a column: the entry's keys, over the columns of the row around it."""
-    read = column_reader(column)
+    read, outermost = column_reader(column), column_steps(column)[0]
     for row in rows:
         entries = structured(read(row.values)) if row.problem is None else None
         if row.problem is not None:
@@ -329,7 +318,7 @@ def _exploded(rows: Iterable[Row], column: str) -> Iterator[Row]:
         elif not isinstance(entries, list):
             yield Row(row.values, f"column {column} is not a list of events", row.original)
         else:
-            around = {name: value for name, value in row.values.items() if name != column}
+            around = {name: value for name, value in row.values.items() if name not in (column, outermost)}
             for entry in entries:
                 problem = None if isinstance(entry, dict) else f"column {column} holds an entry that is no object"
                 yield Row(around | entry if problem is None else {column: entry}, problem)

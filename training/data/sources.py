@@ -13,7 +13,15 @@ from udfs.contracts.clicks import EARLIEST_TIME_MS, Click, read_click
 from udfs.contracts.rejects import explain, unfit_row
 from udfs.mapping.adapter import ClickAdapter, RowError
 from udfs.mapping.columns import column_steps
-from udfs.mapping.definition import ClickMapping, FileLayout, MappingError, MappingFile, in_order, same_names
+from udfs.mapping.definition import (
+    REQUIRED_FIELDS,
+    ClickMapping,
+    FileLayout,
+    MappingError,
+    MappingFile,
+    in_order,
+    same_names,
+)
 
 DAY_MS = 86_400_000
 WEEK_MS = 7 * DAY_MS
@@ -37,7 +45,6 @@ def file_records(
         for line in lines_of(file):
             intake.rows += 1
             yield _line_record(line, shift_ms, latest_ms)
-        intake.files += 1
         return
     mapping = None if mappings is None else _mapping_for(file, mappings)
     columns, rows = read_rows(file, FileLayout() if mapping is None else mapping.file)
@@ -52,13 +59,13 @@ def file_records(
 
 
 def check_columns(mapping: ClickMapping, columns: Sequence[str], mapping_name: str, source: str) -> None:
-    """Raise MappingError when none of the columns that may fill a field is in `source`."""
-    for field, alternatives in mapping.columns.items():
-        names = in_order(alternatives)
-        if not any(name in columns or column_steps(name)[0] in columns for name in names):
+    """Raise MappingError when none of the columns that may fill a required field is in `source`."""
+    for field in REQUIRED_FIELDS:
+        names = in_order(mapping.columns.get(field, ()))
+        if names and not any(name in columns or column_steps(name)[0] in columns for name in names):
             raise MappingError(
                 f"{mapping_name}: key columns.{field}: no column {' or '.join(names)} in {source}, only "
-                f"{', '.join(columns)}"
+                f"{', '.join(columns)}; correct the key, or set file.delimiter, file.encoding or file.header"
             )
 
 
@@ -142,21 +149,20 @@ def _adapted_records(
     rows: Iterable[Row], mapping: ClickMapping, shift_ms: int, latest_ms: int, intake: Intake, name: str
 ) -> Iterator[Record]:
     adapter, encode = ClickAdapter(mapping, latest_ms), msgspec.json.Encoder().encode
-    for number, row in enumerate(rows, 1):
-        intake.rows += 1
-        try:
-            if row.problem is not None:
-                raise RowError(row.problem)
-            click = adapter.adapt(row.values, number)
-            if click is None:
-                continue
-            click["event_time"] += shift_ms
-            record = click["user_id"].encode(), encode(click), click["event_time"]
-        except RowError as error:
-            reason = str(error)
-        else:
-            yield record
-            continue
-        intake.add_unfit(f"{name}, row {number}", reason)
-        yield None, unfit_row(row.as_bytes, reason), None
-    intake.end_of_file(adapter.absent, adapter.ignored)
+    try:
+        for number, row in enumerate(rows, 1):
+            intake.rows += 1
+            try:
+                if row.problem is not None:
+                    raise RowError(row.problem)
+                click = adapter.adapt(row.values, number)
+                if click is None:
+                    continue
+                click["event_time"] += shift_ms
+            except RowError as error:
+                intake.add_unfit(f"{name}, row {number}", str(error))
+                yield None, unfit_row(row.as_bytes, str(error)), None
+            else:
+                yield click["user_id"].encode(), encode(click), click["event_time"]
+    finally:  # also of a file that is not read to its end
+        intake.end_of_file(adapter.named, adapter.absent, adapter.ignored)

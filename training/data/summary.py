@@ -144,7 +144,9 @@ def warnings(summary: Summary, clicks: Path, profiles: Path | None, log: Path | 
     """One line per problem in the data, with its effect."""
     others = summary.other_schemas
     unknown = summary.unknown_names
-    rejected = f"clicks rejected by the same rules as in the job: {in_words(summary.rejected)}"
+    broken = Counter(summary.rejected)
+    del broken[Reason.UNFIT_ROW]  # the intake shows these
+    rejected = f"clicks rejected by the same rules as in the job: {in_words(broken)}"
     if summary.rejections:
         rejected += f"; for example: {'; '.join(summary.rejections)}"
     if summary.last_arrival_ms == UNKNOWN_MS:
@@ -152,7 +154,7 @@ def warnings(summary: Summary, clicks: Path, profiles: Path | None, log: Path | 
     else:
         order = "Their features exclude events with later event times; labels follow the event times"
     problems = [
-        (clicks, summary.rejected.total(), rejected),
+        (clicks, broken.total(), rejected),
         (
             clicks,
             unknown.total(),

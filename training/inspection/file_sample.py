@@ -2,7 +2,6 @@
 
 import codecs
 import csv
-import gzip
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,9 +10,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-import zstandard
 
-from training.data.rows import COMPRESSED, FORMAT_OF_SUFFIX, Row, SourceError, read_rows, reading
+from training.data.rows import (
+    COMPRESSED,
+    FORMAT_OF_SUFFIX,
+    Row,
+    SourceError,
+    decompressed,
+    read_rows,
+    reading,
+    without_compression,
+)
 from training.inspection.field_names import name_score
 from training.inspection.value_formats import ENOUGH, MISSING_TEXTS, Column, columns_of, is_number_or_time
 from udfs.mapping.definition import FileLayout
@@ -73,17 +80,14 @@ def _read(path: Path, layout: FileLayout, limit: int) -> list[Row]:
 def _head(path: Path) -> tuple[bytes, bool]:
     """The first bytes of a file, decompressed, and whether they are all."""
     with reading(path), path.open("rb") as file:
-        stream: Any = file
-        if path.suffix == ".gz":
-            stream = gzip.GzipFile(fileobj=file)
-        elif path.suffix == ".zst":
-            stream = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
-        head = stream.read(_HEAD_BYTES + 1)
+        head = decompressed(file, path.name).read(_HEAD_BYTES + 1)
+    if head.startswith(b"PK\x03\x04"):
+        raise SourceError(f"{path}: a ZIP archive or an Excel file: unpack it, or export it as CSV")
     return head[:_HEAD_BYTES], len(head) <= _HEAD_BYTES
 
 
 def _layout(path: Path, head: bytes, is_whole: bool) -> FileLayout:
-    suffix = Path(path.name.removesuffix(".gz").removesuffix(".zst")).suffix
+    suffix = Path(without_compression(path.name)).suffix
     told = FORMAT_OF_SUFFIX.get(suffix)
     file_format = told or _format(head)
     layout = FileLayout(format=None if told else file_format)

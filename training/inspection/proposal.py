@@ -257,7 +257,8 @@ class _Writer:
         samples = columns[0].samples
         if swapped is not None:
             self._doubts.append(
-                f"time_format: {shown(samples[0])} is read with the day first; if it is the month, write {swapped!r}"
+                f"time_format: {shown(samples[0])} is read as {name!r}; if day and month are the other way round, "
+                f"write {swapped!r}"
             )
         if name not in EPOCH_UNITS:
             self._doubts += _doubts_about_times(samples)
@@ -322,7 +323,7 @@ def _doubts_about_times(samples: Sequence[Any]) -> Iterator[str]:
     if all(map(is_day, samples)):
         yield (
             f"time_format: {shown(samples[0])} is a day without a time of day; if another column has it, in "
-            "milliseconds, name it in time_of_day"
+            "milliseconds, name it in add_ms"
         )
     elif not all(map(has_offset, samples)):
         naive = next(value for value in samples if not has_offset(value))

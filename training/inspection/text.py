@@ -67,6 +67,10 @@ def problems(found: Inspection) -> list[str]:
         )
     if len(summary.names) == MAX_NAMES:
         lines.append(f"event_name has more than {MAX_NAMES:,} values: is it the right column?")
+    if summary.copies:
+        lines.append(
+            f"{summary.copies:,} events are identical to another event of the same user: was something exported twice?"
+        )
     if found.placeholders:
         shown = ", ".join(f"{user} ({count:,})" for user, count in found.placeholders.most_common(USERS_SHOWN))
         lines.append(f"users that are probably none: {shown}; list them under ignored_users to leave them out")

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property
@@ -99,7 +100,7 @@ class TimeFormat(NamedTuple):
 
     name: str
     share: float
-    swapped: str | None = None  # the pattern with day and month exchanged that reads as many
+    swapped: str | None = None  # the pattern with day and month exchanged, which reads as many
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
@@ -121,9 +122,21 @@ def time_format_of(values: Sequence[Any]) -> TimeFormat | None:
     counts = {name: _reads(values, _time_reader(name)) for name in formats}
     best = max(counts, key=counts.__getitem__)
     swapped = _with_month_first(best)
-    return TimeFormat(
-        best, counts[best] / len(values), swapped if swapped and counts.get(swapped) == counts[best] else None
-    )
+    if swapped is None or counts.get(swapped) != counts[best]:
+        return TimeFormat(best, counts[best] / len(values))
+    # Days of one month that are read as months spread over a year.
+    if _span_ms(values, swapped) < _span_ms(values, best):
+        best, swapped = swapped, best
+    return TimeFormat(best, counts[best] / len(values), swapped)
+
+
+def _span_ms(values: Sequence[Any], time_format: str) -> int:
+    """From the first to the last of the times that a format reads."""
+    read, times = _time_reader(time_format), []
+    for value in values:
+        with suppress(ValueError):
+            times.append(read(value)[0])
+    return max(times) - min(times)
 
 
 def number_format_of(values: Sequence[Any]) -> tuple[NumberFormat, float]:

@@ -67,6 +67,9 @@ def in_words(error: msgspec.ValidationError) -> str:
     """msgspec's message with the key first: `$.state.ttl` becomes `key state.ttl`."""
     key, rule = key_and_rule(error)
     key = key.replace("[...]", "")
+    if "at `key` in" in str(error):
+        place = str(error).rpartition("`$.")[2].strip("`").replace("[...]", "")
+        return f"key {place}: each name in it must be a text: quote numbers, yes and no"
     if "regex" in rule and "ms|s|min" in rule:
         rule = "expected a number and a unit (ms, s, min, h or d), such as 10 s"
     return f"key {key}: {rule}" if key else rule

@@ -63,12 +63,15 @@ def explain(payload: bytes | None, error: Exception) -> Reject:
     raise error
 
 
+#: Bytes of an unfit row that its record shows: a record that is too large would be rejected for that instead.
+LARGEST_UNFIT_ROW = 8_192
 _UNFIT_ROW = b'{"unfit_row":'
 
 
 def unfit_row(row: bytes, reason: str) -> bytes:
     """The record of a file's row that a mapping can't make a click of: in no case a click, it becomes a dead letter."""
-    return msgspec.json.encode({"unfit_row": row.decode("utf-8", "replace"), "reason": reason})
+    shown = row[:LARGEST_UNFIT_ROW].decode("utf-8", "replace")
+    return msgspec.json.encode({"unfit_row": shown, "reason": reason})
 
 
 def _reason_of_unfit_row(payload: bytes) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from udfs.config.text import one_line
+from udfs.contracts.lenient import read_object
 from udfs.contracts.rejects import Reason, Reject, explain
 from udfs.formats.avro import avro_parser
 from udfs.formats.protobuf import ProtobufSchema, compile_protos
@@ -102,7 +103,7 @@ def reader(
 def read_json(payload: bytes | None) -> dict[str, Any]:
     """The object that a record is in JSON. Raises Reject."""
     try:
-        return _decode_json(payload)
+        return read_object(payload)
     except Exception as error:  # explain() raises again what a record can't cause
         raise explain(payload, error) from None
 
@@ -189,6 +190,3 @@ def _described(name: Name, path: Path, message: str) -> RecordFormat:
 
 def _empty() -> Reject:
     return Reject(Reason.EMPTY_RECORD, "the record has no bytes")
-
-
-_decode_json = msgspec.json.Decoder(dict[str, Any]).decode

@@ -62,8 +62,13 @@ class ClickAdapter:
         self.ignored: Counter[tuple[str, str]] = Counter()
 
     @property
+    def named(self) -> list[str]:
+        """The columns that the mapping names, those of a field as one."""
+        return [" or ".join(in_order(columns)) for columns in self._mapping.columns.values()]
+
+    @property
     def absent(self) -> list[str]:
-        """The columns, by field, of which no row so far has had any."""
+        """Those of them of which no row so far has had any."""
         fields = map(in_order, self._mapping.columns.values())
         return [" or ".join(names) for names in fields if self._unseen.issuperset(names)]
 
@@ -118,7 +123,7 @@ class ClickAdapter:
             if value is ABSENT:
                 continue
             self._unseen.discard(name)
-            if not is_missing(value) and not (isinstance(value, str) and value.strip() in self._missing):
+            if not is_missing(value) and not (self._missing and _text(value) in self._missing):
                 return name, value
         return columns[0][0] if columns else "", None
 
@@ -127,12 +132,12 @@ class ClickAdapter:
             return self._time
         factor = self._mapping.multiply.get(field)
         if factor is None:
-            return self._scalar(CLICK_FIELDS[field])
+            return self._number.whole if field == "utc_offset_minutes" else self._scalar(CLICK_FIELDS[field])
         product = multiplied(self._number, Fraction(str(factor)))
         return (lambda value: round(product(value))) if CLICK_FIELDS[field] is int else product
 
     def _scalar(self, kind: type) -> Callable[[Any], Any]:
-        return {str: read_text, int: self._number.whole, float: self._number}[kind]
+        return {str: read_text, int: self._number.floor, float: self._number}[kind]
 
     def _read_time(self, click: dict[str, Any], row: Row) -> None:
         """Make the time that was read an event_time and, if the mapping has local_time, an offset."""
@@ -175,7 +180,8 @@ class ClickAdapter:
 
     def _item(self, entry: dict, column: str, is_first: bool) -> dict[str, Any]:
         """The fields of an entry. Only the first one fills fields of the click: its values must be readable."""
-        item = {}
+        item: dict[str, Any] = {}
+        unreadable: set[str] = set()
         for field, columns, read in self._item_fields:
             name, value = self._first(entry, columns)
             if value is None:
@@ -185,6 +191,9 @@ class ClickAdapter:
             except (ValueError, OverflowError) as error:
                 if is_first:
                     raise RowError(f"items[0].{field} (column {column}, {name}): {error}") from None
+                unreadable.add(field)
+        if unreadable & {"price", "quantity"}:  # as the decoder does: the entry then adds nothing to the value
+            item.pop("price", None)
         return item
 
 
@@ -208,8 +217,13 @@ def _zone(name: str) -> ZoneInfo | None:
 
 
 def _text(value: Any) -> str:
-    """A value as `values`, `ignored_users` and `ignored_events` write it."""
-    return str(value).lower() if isinstance(value, bool) else str(value).strip()
+    """A value as `values`, `missing`, `ignored_users` and `ignored_events` write it."""
+    if isinstance(value, str):
+        return value.strip()
+    try:
+        return str(value).lower() if isinstance(value, bool) else read_text(value)
+    except ValueError:
+        return str(value)
 
 
 def _in_words(columns: list[tuple[str, Callable[[Row], Any]]]) -> str:

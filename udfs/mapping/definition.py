@@ -1,7 +1,7 @@
 """The definition of a mapping: which columns fill which fields of a click, and how their values are written."""
 
-import codecs
 from collections.abc import Mapping
+from datetime import datetime
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from pathlib import Path
@@ -66,10 +66,6 @@ class ClickMapping(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
     local_time: bool = False
     user_time_zone: Columns | None = None
     event_id_prefix: Name | None = None
-
-    def alternatives(self, field: str) -> tuple[str, ...]:
-        """The columns that may fill a field, the first one with a value counts."""
-        return in_order(self.columns[field])
 
 
 class MappingFile(msgspec.Struct, frozen=True):
@@ -181,12 +177,14 @@ def _problems(mapping: ClickMapping):
             f"{mapping.time_format!r}: expected {', '.join(TIME_FORMATS)} or a strptime pattern such as "
             "'%d.%m.%Y %H:%M:%S'",
         )
+    elif problem := _wrong_directive(mapping.time_format):
+        yield "time_format", problem
     try:
         ZoneInfo(mapping.time_zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         yield "time_zone", f"{mapping.time_zone!r}: expected a name such as Europe/Berlin"
     try:
-        codecs.lookup(mapping.file.encoding)
+        "".encode(mapping.file.encoding)
     except LookupError:
         yield "file.encoding", f"{mapping.file.encoding!r}: expected a name such as latin-1"
     if mapping.numbers.decimal == mapping.numbers.thousands:
@@ -196,6 +194,14 @@ def _problems(mapping: ClickMapping):
             Fraction(str(factor))
         except (ValueError, ZeroDivisionError):
             yield f"multiply.{field}", f"{factor!r}: expected a number or a fraction such as 1/100"
+
+
+def _wrong_directive(pattern: str) -> str | None:
+    try:
+        datetime.strptime("", pattern)
+    except ValueError as error:
+        return str(error) if "directive" in str(error) else None
+    return None
 
 
 def _wrong_fields(mapping: ClickMapping):
@@ -210,6 +216,8 @@ def _wrong_fields(mapping: ClickMapping):
                 yield f"{key}.{field}", f"has no column; add columns.{field}"
             if key == "multiply" and CLICK_FIELDS.get(field) is str:
                 yield f"multiply.{field}", "is a text; only numbers can be multiplied"
+            if field == ITEMS and key in ("values", "defaults", "multiply"):
+                yield f"{key}.{ITEMS}", "is a list; map its entries under items"
             if key == "multiply" and field == "event_time":
                 yield f"multiply.{field}", "is a time; set time_format to its unit"
     for field in mapping.items:

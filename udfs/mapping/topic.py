@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from udfs.contracts.clicks import Click, ClickDecoder, ClickLimits, click_of
 from udfs.contracts.currencies import Currencies
 from udfs.contracts.lenient import read_object
@@ -66,6 +64,6 @@ def mapped_clicks(mapping: ClickMapping, read: RecordReader = read_object) -> Cl
             raise Reject(Reason.UNFIT_ROW, str(error)) from None
         if click is None:
             raise Reject(Reason.IGNORED, "the mapping leaves this user or event out")
-        return msgspec.convert(click, Click)
+        return click_of(click)
 
     return parse

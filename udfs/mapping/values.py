@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from fractions import Fraction
-from math import isfinite
+from math import floor, isfinite
 from typing import Any
 
 from udfs.contracts.clicks import EARLIEST_TIME_MS
@@ -43,14 +43,14 @@ def is_missing(value: Any) -> bool:
 def read_text(value: Any) -> str:
     """A text without the blanks around it. Raises ValueError for what has no text, such as an object."""
     if isinstance(value, bytes):
-        value = value.decode()
+        value = value.decode("utf-8", "surrogateescape")
     if isinstance(value, str):
         if not value.isascii():
             _check_characters(value)
         return value.strip()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # Parquet keeps a column of integers with gaps as floats
-    if isinstance(value, int | float | Decimal):
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return str(value)
     raise ValueError(f"{_shown(value)} is not a text")
 
@@ -85,6 +85,10 @@ class NumberReader:
         if abs(number) > LARGEST_WHOLE:
             raise ValueError(f"{_shown(value)} is too large")
         return int(number)
+
+    def floor(self, value: Any) -> int:
+        """A number of at most LARGEST_WHOLE without its fraction. Raises ValueError."""
+        return self.whole(floor(self(value)))
 
     def _plain(self, text: str) -> str:
         """The text as Python writes numbers; _NO_NUMBER where its separators are out of place."""

@@ -46,7 +46,7 @@ def test_clean_data_has_facts_and_no_problem(capsys, shop, monkeypatch):
     assert "purchase by the same user within 30 min" in text
     assert "not accepted  0\n" in text
     assert "contract" not in text
-    assert "other" not in text
+    assert "count as `other`" not in text
 
 
 def test_the_counts_are_those_of_the_data(shop):
@@ -131,3 +131,32 @@ def test_data_that_cannot_be_read_ends_with_2_and_one_line(capsys, tmp_path, mon
     assert text.startswith("check: ")
     assert message in text
     assert text.count("\n") == 1
+
+
+def test_events_that_were_exported_twice_are_counted(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rows = [click(f"u{number % 7}", minute=number) for number in range(50)]
+    _, text = checked(capsys, lines(tmp_path / "c.jsonl", rows + rows[:20]))
+    assert "20 events are identical to another event of the same user" in text
+
+
+def test_a_misspelt_column_of_one_of_several_kinds_of_files_is_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "data").mkdir()
+    for name in ("views", "orders"):
+        lines(tmp_path / "data" / f"{name}.jsonl", [click(name="purchase", item="x")])
+    mapping = tmp_path / "m.yaml"
+    mapping.write_text(
+        "columns: {user_id: user_id, event_name: event_name, event_time: event_time}\ntime_format: epoch_ms\n"
+        "files: {views*: {columns: {item_id: itemm}}, orders*: {columns: {item_id: item}}}\n"
+    )
+    _, text = checked(capsys, tmp_path / "data", "--mapping", mapping)
+    assert "column itemm was in no row" in text
+
+
+def test_columns_are_not_called_absent_where_no_row_could_be_read(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "c.csv").write_text("user_id,event_name,event_time,price\n,view_item,1,2\n")
+    _, text = checked(capsys, tmp_path / "c.csv")
+    assert "user_id (column user_id) is missing" in text
+    assert "in no row" not in text

@@ -124,7 +124,7 @@ def test_bytes_that_are_not_utf8_behind_the_first_megabyte(run):
     assert (code, out) == (0, "")
     text = Path("m.yaml").read_text(encoding="utf-8")
     assert "#   'caf\\udce9': 1" in text
-    assert "row 9,002: a text is not UTF-8: set file.encoding" in err
+    assert "row 9,002: event_name (column event): 'caf\\udce9' is not UTF-8" in err
     assert load_mapping(Path("m.yaml"))
 
 

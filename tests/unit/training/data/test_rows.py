@@ -142,15 +142,15 @@ def test_a_list_may_hold_what_is_no_row(tmp_path):
 
 
 def test_what_json_has_no_word_for_matters_only_where_it_is_read(tmp_path):
-    content = b'{"a": NaN, "b": 1}\n{"a": "\\ud83d", "b": 2}\n'
-    assert [values["b"] for values in values_of(tmp_path / "c.jsonl", content)] == [1, 2]
+    content = b'{"a": NaN, "b": 1}\n{"a": "\\ud83d", "b": 2}\n{"a": "\xff", "b": 3}\n'
+    assert [values["b"] for values in values_of(tmp_path / "c.jsonl", content)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("line", [b'{"a": 1', b"[1]", b"7", b'"x"', b"[" * 5000, b'{"a": "\xff"}'])
+@pytest.mark.parametrize("line", [b'{"a": 1', b"[1]", b"7", b'"x"', b"[" * 5000, b"\xff"])
 def test_a_line_that_is_no_object_spoils_no_other(tmp_path, line):
     good, bad, last = rows_of(tmp_path / "c.jsonl", b'{"a": 1}\n' + line + b'\n{"a": 3}\n')
     assert (good.values, last.values) == ({"a": 1}, {"a": 3})
-    assert bad.problem.startswith("not a JSON object: ")
+    assert bad.problem
     assert bad.as_bytes == line
 
 

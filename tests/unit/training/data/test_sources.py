@@ -180,3 +180,21 @@ def test_a_shift_ends_in_the_week_before_now(tmp_path):
     shift_ms = weeks_to_shift(AT, AT + 10 * WEEK_MS + DAY_MS)
     records, _ = adapted(tmp_path / "c.csv", f"who,what,at\na,scroll,{AT}\n", shift_ms=shift_ms)
     assert records[0][2] == AT + 10 * WEEK_MS
+
+
+def test_an_unfit_row_of_any_size_is_rejected_for_its_reason(tmp_path):
+    records, _ = adapted(tmp_path / "c.csv", f"who,what,at\na,{'x' * 100_000},noon\n")
+    assert rejections(records) == [("unfit_row", "event_time (column at): 'noon' is not a number")]
+    assert len(records[0][1]) < 20_000
+
+
+def test_what_was_read_of_a_file_is_counted_even_if_the_rest_is_not(tmp_path):
+    path, intake = tmp_path / "c.csv", Intake()
+    path.write_text(f"who,what,at\na,scroll,{AT}\nb,scroll,{AT}\n")
+    columns = MAPPING["columns"] | {"price": "cost"}
+    mappings = MappingFile("m.yaml", (("*", mapping_of(MAPPING | {"columns": columns}, "m.yaml")),))
+    with path.open("rb") as file:
+        records = file_records(file, mappings, intake=intake)
+        next(records)
+        records.close()
+    assert intake.problems() == ["column cost was in no row"]

@@ -32,7 +32,10 @@ def test_the_fields_of_a_click_have_plain_types():
     ("text", "message"),
     [
         (REQUIRED + "colums: {}", "key colums: unknown key"),
-        (REQUIRED + "values: {event_name: {1: view_item}}", "Expected `str`, got `int`"),
+        (
+            REQUIRED + "values: {event_name: {1: view_item}}",
+            "key values: each name in it must be a text",
+        ),
         ("columns: {user_id: who, event_name: what}", "key columns.event_time: missing"),
         ("columns: {user: who}", "key columns.user: not a field of a click; expected one of user_id, event_name"),
         (REQUIRED + "constants: {user_id: u1}", "key constants.user_id: is also under columns"),

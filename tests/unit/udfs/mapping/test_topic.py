@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from training.data.sources import file_records
 from udfs.contracts.clicks import ClickLimits, pack_click, write_click
 from udfs.contracts.currencies import Currencies
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.rejects import Reason
 from udfs.formats.record_format import record_format
 from udfs.formats.schema_registry import RegistryOptions
-from udfs.mapping.definition import load_mapping, mapping_of
+from udfs.mapping.definition import MappingFile, load_mapping, mapping_of
 from udfs.mapping.topic import ClickTopic
 
 AT = 1_772_355_600_000  # 2026-03-01 09:00 UTC
@@ -133,3 +136,37 @@ def test_a_currency_without_a_rate_is_rejected():
 def test_without_a_shops_currency_amounts_are_taken_as_they_are():
     click = ClickTopic().decoder().accept(order(value=16_000, currency="JPY"), AT)
     assert (click.value, click.currency) == (16_000, "JPY")
+
+
+ODD = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["1e13", "2.5", 1e13])
+)
+ODD_ITEMS = st.lists(
+    st.none() | st.dictionaries(st.sampled_from(["item_id", "price", "quantity", "x"]), ODD), max_size=3
+)
+
+
+@given(
+    st.fixed_dictionaries({}, optional=dict.fromkeys(("who", "what", "at", "p", "scroll", "engaged", "tz"), ODD)),
+    ODD_ITEMS | ODD,
+)
+def test_a_topic_and_a_file_make_the_same_click_of_a_record(tmp_path_factory, fields, items):
+    columns = {
+        "user_id": "who", "event_name": "what", "event_time": "at", "price": "p", "items": "items",
+        "percent_scrolled": "scroll", "engagement_time_msec": "engaged", "utc_offset_minutes": "tz",
+    }  # fmt: skip
+    mapping = mapping_of({"columns": columns, "time_format": "epoch_ms"}, "m.yaml")
+    record = json.dumps({"who": "ada", "what": "scroll", "at": AT, "items": items} | fields).encode()
+    path = tmp_path_factory.mktemp("files") / "c.jsonl"
+    path.write_bytes(record)
+    with path.open("rb") as file:
+        ((_, value, _),) = file_records(file, MappingFile("m.yaml", (("*", mapping),)))
+    from_topic, from_file = decode(ClickTopic(mapping=mapping), record), decode(ClickTopic(), value)
+    assert from_topic.events == from_file.events
+    assert from_topic.user_ids == from_file.user_ids
+    assert from_topic.reasons == from_file.reasons
