@@ -191,7 +191,8 @@ def _shift_and_total(options: Options, source: ReplaySource) -> tuple[int, Total
     """The shift of event times in ms, and the total; a shift takes a first pass, which also counts the events."""
     if options.times == "keep":
         return 0, source.total
-    print(f"replay: reading {source.name} for the time of its last event", file=sys.stderr)
+    if sys.stderr.isatty():  # the only sign of life of a long first pass
+        print(f"replay: reading {source.name} for the time of its last event", file=sys.stderr)
     times, count = array("q"), 0
     for _, _, time_ms in source.records(0, Intake()):
         count += 1
