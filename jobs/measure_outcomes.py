@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.common.event_time import MAX_INTERVAL_MS, click_columns, interval
+from jobs.common.event_time import MAX_INTERVAL_MS, click_tables, interval
 from jobs.common.settings import ConfigError, Settings, click_topic, load_settings, outcome_settings
 from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
@@ -117,7 +117,7 @@ def kafka_tables(settings: Settings, label: Label) -> list[str]:
     quality = kafka_sink(settings, topics.model_quality) | {"format": "json"}
     return [
         create_table("due_scores", score_columns(settings, label), scores),
-        create_table("event_clicks", click_columns(settings), clicks),
+        *click_tables(settings, clicks),
         create_table("outcomes", columns(Outcome), keyed_sink(settings, topics.outcomes)),
         create_table("model_quality", columns(ModelQuality), quality),
     ]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.common.event_time import click_columns, interval, timed_columns
+from jobs.common.event_time import click_tables, interval, timed_columns
 from jobs.common.settings import ConfigError, Settings, click_topic, load_settings, session_settings
 from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
@@ -133,7 +133,7 @@ def kafka_tables(settings: Settings) -> list[str]:
     clicks = kafka_source(settings, topics.clicks) | {"format": "raw"}
     return [
         create_table("timed_scores", score_columns(settings), scores),
-        create_table("event_clicks", click_columns(settings), clicks),
+        *click_tables(settings, clicks),
         create_table("sessions", columns(Session), keyed_sink(settings, topics.sessions)),
         create_table("kpis", columns(KpiValue), kafka_sink(settings, topics.kpis) | {"format": "json"}),
     ]

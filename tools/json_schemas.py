@@ -13,7 +13,7 @@ import msgspec
 
 from jobs.common.settings import TopicNames
 from tools.paths import PROJECT
-from udfs.contracts.clicks import click_schema
+from udfs.contracts.clicks import click_schema, mapped_click_schema
 from udfs.contracts.outputs import RECORDS
 from udfs.contracts.profiles import profile_schema
 
@@ -23,7 +23,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 JsonSchema = dict[str, Any]
 
-_INPUTS = {"clicks": click_schema, "mapped_clicks": click_schema, "profiles": profile_schema}
+_INPUTS = {"clicks": click_schema, "mapped_clicks": mapped_click_schema, "profiles": profile_schema}
 
 
 def contract(role: str) -> JsonSchema:

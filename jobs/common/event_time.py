@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from jobs.common.settings import Settings
-from jobs.common.tables import KAFKA_METADATA, columns
+from jobs.common.settings import Settings, reads_mapped_clicks
+from jobs.common.tables import KAFKA_METADATA, columns, create_table
 from udfs.config.durations import duration_ms
 
 MAX_INTERVAL_MS = 99 * 86_400_000  # Flink's intervals have two digits of days
@@ -18,8 +18,8 @@ MAX_INTERVAL_MS = 99 * 86_400_000  # Flink's intervals have two digits of days
 EVENT_CLICKS = """
     payload BYTES,
     record_time TIMESTAMP_LTZ(3) {timestamp},
-    source_partition INT {partition},
-    source_offset BIGINT {offset},
+    source_partition {partition},
+    source_offset {offset},
     happened AS TO_TIMESTAMP_LTZ(CAST(CASE
         WHEN ABS({claimed_ms} - {record_ms} - {middle_ms}) <= {reach_ms} THEN {claimed_ms} ELSE 0 END AS BIGINT), 3),
     WATERMARK FOR happened AS happened - {lateness}
@@ -28,16 +28,49 @@ _CLAIMED_MS = """TRY_CAST(COALESCE(
             JSON_VALUE(CAST(payload AS STRING), '$.event_time'),
             REGEXP_EXTRACT(CAST(payload AS STRING), '"event_time"\\s*:\\s*"?([-+.0-9eE]+)', 1)
         ) AS DOUBLE)"""
+#: Of the click's record, by which its score is found. Mapped clicks keep that of the record that they were made of.
+_POSITION = (("partition", "INT"), ("offset", "BIGINT"))
 _RECORD_MS = "EXTRACT(EPOCH FROM record_time) * 1000"  # to the second
 _SECOND_MS = 1_000
+
+
+# Delivery is at-least-once by default: after a failure, the score job may write clicks again. The first copy counts.
+FIRST_COPIES = """
+CREATE TEMPORARY VIEW event_clicks AS
+SELECT payload, record_time, source_partition, source_offset, happened
+FROM (
+    SELECT *, ROW_NUMBER() OVER (PARTITION BY source_partition, source_offset ORDER BY arrival) AS copy
+    FROM mapped_clicks
+)
+WHERE copy = 1
+"""
+
+
+def click_tables(
+    settings: Settings, options: Mapping[str, object], metadata: Mapping[str, str] = KAFKA_METADATA
+) -> list[str]:
+    """The statements that declare `event_clicks`, given the options of the topic's table."""
+    definition = click_columns(settings, metadata)
+    if not reads_mapped_clicks(settings):
+        return [create_table("event_clicks", definition, options)]
+    return [
+        create_table("mapped_clicks", f"{definition.rstrip()},\n    arrival AS PROCTIME()\n", options),
+        FIRST_COPIES,
+    ]
 
 
 def click_columns(settings: Settings, metadata: Mapping[str, str] = KAFKA_METADATA) -> str:
     """The columns of the clicks, whose rowtime is the time that a click claims."""
     behind_ms = duration_ms(settings.decode.max_behind)
     ahead_ms = duration_ms(settings.decode.max_ahead) + _SECOND_MS
+    position = (
+        {name: f"AS CAST(JSON_VALUE(CAST(payload AS STRING), '$.source_{name}') AS {kind})" for name, kind in _POSITION}
+        if reads_mapped_clicks(settings)
+        else {name: f"{kind} {metadata[name]}" for name, kind in _POSITION}
+    )
     return EVENT_CLICKS.format(
-        **metadata,
+        timestamp=metadata["timestamp"],
+        **position,
         claimed_ms=_CLAIMED_MS,
         record_ms=_RECORD_MS,
         middle_ms=(ahead_ms - behind_ms) / 2,

@@ -379,6 +379,11 @@ def has_foreign_clicks(settings: Settings) -> bool:
     )
 
 
+def reads_mapped_clicks(settings: Settings) -> bool:
+    """Whether these settings of a measuring job read the clicks that the score job has made of foreign records."""
+    return settings.topics.clicks == settings.topics.mapped_clicks
+
+
 def click_limits(settings: Settings) -> ClickLimits:
     """The limits on accepted clicks."""
     decode = settings.decode

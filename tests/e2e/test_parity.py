@@ -12,6 +12,7 @@ import pytest
 from training.data.dataset import ProfileUpdates, arrange, read_clicks, read_profiles
 from training.data.sources import Record, click_records, file_records, profile_records
 from training.simulation.clickstream import Simulation, simulate
+from udfs.contracts.clicks import EARLIEST_TIME_MS
 from udfs.features.computer import FeatureComputer
 from udfs.mapping.definition import load_mapping
 from udfs.models.backends import Scorer
@@ -63,11 +64,10 @@ def test_logged_features_and_scores_equal_the_offline_ones_bit_for_bit(pipeline,
     records = pipe.read_records("clicks")
     position_of = {record.value: number for number, record in enumerate(records)}
     second_half = {position_of[value] for _, value, _ in clicks[middle:]}
-    arrival = np.array([2 * (number in second_half) for number in range(len(records))])
+    arrival = EARLIEST_TIME_MS + np.array([2 * (number in second_half) for number in range(len(records))])
     bundle = load_bundle(bundle_directory, 64)
-    offline = arrange(
-        read_clicks((record.value for record in records), arrival), updates(first_profiles, 0, later_profiles, 1)
-    )
+    between = updates(first_profiles, 0, later_profiles, EARLIEST_TIME_MS + 1)
+    offline = arrange(read_clicks((record.value for record in records), arrival), between)
     features = offline.features(FeatureComputer(bundle.manifest.features, 64))
     scores = Scorer(bundle).predict(features)
     row_of = {

@@ -151,6 +151,8 @@ def test_the_job_scores_a_foreign_topic_and_loses_no_record_in_silence(registry,
         ("ada", "purchase"),
         ("bob", "other"),
     ]
+    sources = sorted((score["source_partition"], score["source_offset"]) for score in scores)
+    assert sorted((click.pop("source_partition"), click.pop("source_offset")) for click in clicks) == sources
     assert [{**click, "event_time": None} for click in clicks] == [
         {"user_id": "ada", "event_name": "purchase", "event_time": None, "value": 12.5},
         {"user_id": "ada", "event_name": "seen", "event_time": None},

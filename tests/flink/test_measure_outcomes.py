@@ -9,7 +9,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from jobs.common.event_time import click_columns
+from jobs.common.event_time import click_tables
 from jobs.common.settings import outcome_settings
 from jobs.common.tables import KAFKA_METADATA, columns, create_table
 from jobs.measure_outcomes import measure_outcomes, score_columns
@@ -36,15 +36,16 @@ def measure(bundle_directory, tmp_path):
         settings = outcome_settings(settings_of(bundle_directory, *ONE_TRY, "decode.max_behind=36500 d", *overrides))
         tables = environment(settings)
         sources = {
-            "event_clicks": (
-                click_columns(settings, dict.fromkeys(KAFKA_METADATA, "")),
-                [json_line(0, None, json.dumps(click).encode(), NOW) for click in clicks],
-            ),
             "due_scores": (score_columns(settings, label), [json.dumps(score) + "\n" for score in scores]),
         }
         for name, (definitions, lines) in sources.items():
             (tmp_path / name).write_text("".join(lines))
             tables.execute_sql(create_table(name, definitions, files(tmp_path / name)))
+        (tmp_path / "clicks").write_text(
+            "".join(json_line(0, None, json.dumps(click).encode(), NOW) for click in clicks)
+        )
+        for statement in click_tables(settings, files(tmp_path / "clicks"), dict.fromkeys(KAFKA_METADATA, "")):
+            tables.execute_sql(statement)
         sinks = {"outcomes": Outcome, "model_quality": ModelQuality}
         for name, record in sinks.items():
             tables.execute_sql(create_table(name, columns(record), files(tmp_path / f"{name}.out")))

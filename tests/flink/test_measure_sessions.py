@@ -7,7 +7,7 @@ from zlib import crc32
 import pandas as pd
 import pytest
 
-from jobs.common.event_time import click_columns
+from jobs.common.event_time import click_tables
 from jobs.common.settings import session_settings
 from jobs.common.tables import KAFKA_METADATA, columns, create_table
 from jobs.measure_sessions import measure_sessions, score_columns
@@ -33,19 +33,18 @@ def measure(bundle_directory, tmp_path):
         settings = session_settings(settings_of(bundle_directory, *one_try, *overrides))
         tables = environment(settings)
         lines = {
-            "event_clicks": [
-                json_line(number, None, json.dumps(click).encode(), NOW) for number, click in enumerate(clicks)
-            ],
+            "clicks": [json_line(number, None, json.dumps(click).encode(), NOW) for number, click in enumerate(clicks)],
             "timed_scores": [json.dumps(score) + "\n" for score in scores],
         }
         definitions = {
-            "event_clicks": click_columns(settings, dict.fromkeys(KAFKA_METADATA, "")),
             "timed_scores": score_columns(settings),
             "sessions": columns(Session),
             "kpis": columns(KpiValue),
         }
         for name, text in lines.items():
             (tmp_path / name).write_text("".join(text))
+        for statement in click_tables(settings, files(tmp_path / "clicks"), dict.fromkeys(KAFKA_METADATA, "")):
+            tables.execute_sql(statement)
         for name, defined in definitions.items():
             tables.execute_sql(create_table(name, defined, files(tmp_path / name)))
         measure_sessions(tables, settings, KPIS).execute().wait()
@@ -120,3 +119,21 @@ def test_sessions_and_kpis_equal_those_of_a_batch_computation(measure):
         assert rows[key]["denominator"] == pytest.approx(denominator), key
         value = numerator / denominator if denominator else None
         assert rows[key]["value"] == (value if value is None else pytest.approx(value, rel=1e-6)), key
+
+
+def test_mapped_clicks_count_once_and_find_their_scores(measure):
+    """A failure makes the score job write clicks again; their positions are those of the records they were made of."""
+    shown = {"user_id": "ada", "event_name": "view_promotion", "event_time": NOW, "creative_slot": "top"}
+    clicked = shown | {"event_name": "select_promotion", "event_time": NOW + 1_000}
+    bought = {"user_id": "ada", "event_name": "purchase", "event_time": NOW + 2_000, "value": 50.0}
+    last = {"user_id": "bob", "event_name": "page_view", "event_time": NOW + 7_200_000}
+    clicks = [shown, clicked, bought, last]
+    mapped = [click | {"source_partition": 0, "source_offset": number} for number, click in enumerate(clicks)]
+    again = [*mapped[:3], *mapped]
+    written = measure(again, scores_of(clicks), "clicks.mapping=conf/mappings/segment.yaml")
+    session = next(one for one in written["sessions"] if one["user_id"] == "ada")
+    assert (session["events"], session["purchases"], session["revenue"]) == (3, 1, 50.0)
+    placed = [row for row in written["kpis"] if row["placement"] == "top" and row["window"] == "hour"]
+    assert [(row["kpi"], row["arm"], row["numerator"], row["denominator"]) for row in placed] == [
+        ("click_through_rate", arm_of("ada"), 1.0, 1.0)
+    ]

@@ -174,10 +174,10 @@ def click_of(record: Mapping[str, Any]) -> Click:
     return msgspec.convert(fields, Click)
 
 
-def write_click(click: Click) -> bytes:
-    """The record of a click, in JSON without the fields that it does not have."""
+def write_click(click: Click, **further: int) -> bytes:
+    """The record of a click, in JSON without the fields that it does not have, and with further ones."""
     given = {name: value for name in Click.__struct_fields__ if (value := getattr(click, name)) is not None}
-    return msgspec.json.encode(given)
+    return msgspec.json.encode(given | further)
 
 
 class ClickDecoder:
@@ -317,6 +317,14 @@ def click_schema() -> dict:
         "anyOf": [entries, entry, text, {"type": "null"}],
         "default": None,
     }
+    return schema
+
+
+def mapped_click_schema() -> dict:
+    """The JSON Schema of a click that the score job has made of a record that is not in the contract."""
+    schema = click_schema()
+    position = {"type": "integer", "minimum": 0}
+    schema["$defs"]["Click"]["properties"] |= {"source_partition": position, "source_offset": position}
     return schema
 
 

@@ -70,7 +70,8 @@ class ClickHandler(Handler):
             head = _pack(ROWS, size, len(key), EVENT_ROW, has_id, partition, offset, time_ms, event)
             records.append(head + written_id + key)
             if self._clicks.is_foreign:
-                records.append(frame_record(MAPPED_CLICKS, write_click(click), key))
+                mapped = write_click(click, source_partition=partition, source_offset=offset)
+                records.append(frame_record(MAPPED_CLICKS, mapped, key))
             accepted_ms.append(time_ms)
         self._decoding.observe((time.perf_counter() - started) * 1000)
         now_ms = time.time_ns() // 1_000_000
