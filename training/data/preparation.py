@@ -235,7 +235,11 @@ def _scatter_profiles(part: Part, number: int, buckets: int, spill: Path) -> Sum
     with Spill(spill / f"profiles-{number:06d}", buckets, UPDATE_ROWS) as files:
         for batch in read_part(part):
             updates = read_profile_batch(batch.keys, batch.payloads, batch.arrival_ms)
-            summary.rejected_profiles.update(updates.rejected)
+            summary += Summary(
+                rejected_profiles=updates.rejected,
+                profile_rejections=updates.examples,
+                unread_profile_fields=updates.unread,
+            )
             packed = [profile.tobytes() for profile in updates.profiles]
             if packed:
                 files.add(updates.user_ids, packed, updates.updated_ms)

@@ -36,6 +36,8 @@ class Summary:
     rejections: list[str] = field(default_factory=list)  # the first messages
     names: Counter = field(default_factory=Counter)  # accepted events, by event_name; at most MAX_NAMES
     rejected_profiles: Counter = field(default_factory=Counter)
+    profile_rejections: list[str] = field(default_factory=list)  # the first messages
+    unread_profile_fields: Counter = field(default_factory=Counter)  # of accepted profiles, by name
     duplicates: int = 0  # records read twice: same partition and offset
     copies: int = 0  # events identical to another one of the same user
     skewed: int = 0  # events dated more than SKEW_MS before an earlier one of the same user
@@ -57,8 +59,8 @@ class Summary:
                 setattr(self, name, max(getattr(self, name), value))
             elif name == "intake":
                 self.intake += value
-            elif name == "rejections":
-                self.rejections = (self.rejections + value)[:EXAMPLES_SHOWN]
+            elif name in ("rejections", "profile_rejections"):
+                setattr(self, name, (getattr(self, name) + value)[:EXAMPLES_SHOWN])
             elif name == "names":
                 self.count_names(value)
             else:
@@ -164,7 +166,13 @@ def warnings(summary: Summary, clicks: Path, profiles: Path | None, log: Path | 
         (
             profiles,
             summary.rejected_profiles.total(),
-            f"profiles rejected by the same rules as in the job: {in_words(summary.rejected_profiles)}",
+            f"profiles can't be used: {in_words(summary.rejected_profiles)}; for example: "
+            f"{'; '.join(summary.profile_rejections)}",
+        ),
+        (
+            profiles,
+            summary.unread_profile_fields.total(),
+            f"values of profiles can't be read and count as unknown: {in_words(summary.unread_profile_fields)}",
         ),
         (clicks, summary.duplicates, "duplicate records (same partition and offset), each counted once"),
         (

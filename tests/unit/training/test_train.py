@@ -47,6 +47,23 @@ def test_the_command_trains_on_files_and_tells_of_rejected_records(tmp_path, cap
     assert "best possible" not in output.out
 
 
+def test_profiles_that_cannot_be_used_are_shown_with_the_reason(tmp_path, capsys):
+    clicks = write_lines(tmp_path / "clicks.jsonl", visits(60, buyers=30))
+    people = [
+        {"user_id": "u1", "country": "GBR"},
+        {"user_id": "u2", "country": "(not set)"},
+        {"user_id": "u3", "updated_at": 1_772_355_600_000_000},
+        {"country": "DE"},
+    ]
+    profiles = write_lines(tmp_path / "profiles.jsonl", people)
+    files = ["--clicks", str(clicks), "--profiles", str(profiles), "--out", str(tmp_path / "bundle")]
+    assert main([*files, *QUICK]) == 0
+    told = capsys.readouterr().err
+    assert f"train: {profiles}: 2 profiles can't be used: 1 out_of_range, 1 missing_field; for example: " in told
+    assert "it looks like microseconds" in told
+    assert f"train: {profiles}: 1 values of profiles can't be read and count as unknown: 1 country" in told
+
+
 def archive_file(path: Path, clicks: list[dict], broken: bool = False) -> Path:
     archive(path, clicks, np.array([one["event_time"] for one in clicks]), partitions=1)
     if broken:
