@@ -13,8 +13,9 @@ import click
 import msgspec
 import yaml
 
-from training.data.preparation import UP_TO_NOW
+from training.data.decoded import UP_TO_NOW
 from training.data.rows import Row, SourceError
+from training.data.sources import DAY_MS
 from training.inspection.file_sample import sample, stem_of
 from training.inspection.proposal import Proposal, propose
 from training.inspection.value_formats import plain, shown
@@ -24,7 +25,6 @@ from udfs.contracts.clicks import ClickDecoder
 from udfs.mapping.adapter import ClickAdapter, RowError
 from udfs.mapping.definition import mapping_of
 
-DAY_MS = 86_400_000
 EXAMPLES_SHOWN = 3
 EVENTS_SHOWN = 20
 EMPTY_SHOWN = 10

@@ -21,13 +21,12 @@ import pyarrow.compute as pc
 
 from training.data.archive import Arrived, Part, find_parts, read_part
 from training.data.dataset import Clicks, ProfileUpdates, arrange, read_profile_batch
+from training.data.decoded import decoded_batches
 from training.data.examples import Examples, make_examples, save_examples
 from training.data.feature_log import LOG_ROWS, FeatureLog, find_log_parts, logged_examples, read_log_part
 from training.data.partitioning import Spill, gather
-from training.data.sources import DAY_MS
 from training.data.summary import UNKNOWN_MS, Summary, in_words, names_in_words, skew
-from udfs.config.durations import now_ms
-from udfs.contracts.clicks import LATEST_TIME_MS, ClickDecoder, ClickLimits
+from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.profiles import PROFILE
 from udfs.features.catalog import FEATURE_NAMES
@@ -36,8 +35,6 @@ from udfs.mapping.definition import MappingFile
 from udfs.measurement.labels import Label
 
 BUCKET_EVENTS = 200_000
-#: For files without arrival times: any time in the past, and a day for clocks that are ahead.
-UP_TO_NOW = ClickLimits(max_behind_ms=LATEST_TIME_MS, max_ahead_ms=DAY_MS)
 
 EVENT_ROWS = pa.schema(
     [
@@ -186,27 +183,15 @@ def _bucket_directory(out: Path, bucket: int) -> Path:
 def _scatter(part: Part, number: int, buckets: int, spill: Path, limits: ClickLimits) -> Summary:
     """Decode a part into files with one Arrow batch per bucket."""
     summary = Summary()
-    known = part.is_archive
-    decoder = ClickDecoder(limits if known else UP_TO_NOW)
     with Spill(spill / f"events-{number:06d}", buckets, EVENT_ROWS) as files:
-        for batch in read_part(part, summary.intake):
-            arrival = batch.arrival_ms if known else np.full(len(batch.payloads), now_ms())
-            decoded = decoder.decode(batch.payloads, arrival.tolist())
-            accepted = summary.add_decoded(decoded)
-            if accepted:
-                times = np.array(decoded.event_times_ms, np.int64)[accepted]
-                summary.first_ms = min(summary.first_ms, int(times.min()))
-                summary.last_ms = max(summary.last_ms, int(times.max()))
-                if known:
-                    summary.last_arrival_ms = max(summary.last_arrival_ms, int(arrival[accepted].max()))
-                users = [decoded.user_ids[row] for row in accepted]
-                files.add(
-                    users,
-                    [decoded.events[row] for row in accepted],
-                    arrival[accepted] if known else np.full(len(accepted), UNKNOWN_MS),
-                    batch.partition[accepted],
-                    batch.offset[accepted],
-                )
+        for batch, clicks, rows in decoded_batches(part, limits, summary):
+            files.add(
+                [clicks.user_ids[row] for row in rows],
+                [clicks.events[row] for row in rows],
+                batch.arrival_ms[rows] if part.is_archive else np.full(len(rows), UNKNOWN_MS),
+                batch.partition[rows],
+                batch.offset[rows],
+            )
     return summary
 
 

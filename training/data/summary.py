@@ -75,7 +75,7 @@ class Summary:
             if reason is not None and reason != Reason.UNFIT_ROW:  # which the intake has counted
                 self.rejections = (self.rejections + [message])[:EXAMPLES_SHOWN]
         self.rejected.update(reason for reason in decoded.reasons if reason is not None)
-        self.count_names(Counter(decoded.event_names[row] for row in accepted))
+        self.count_names(Counter(decoded.clicks[row].event_name for row in accepted))
         return accepted
 
     def count_names(self, names: Counter) -> None:

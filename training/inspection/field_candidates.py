@@ -169,7 +169,7 @@ def _with_alternatives(
     chosen: dict[str, list[Candidate]], candidates: Sequence[Candidate]
 ) -> dict[str, list[Candidate]]:
     """The chosen columns with those after them that fill their gaps; fields without a value are left out."""
-    used = {found[0].column.name for name, found in chosen.items() if name != "anonymous_id"}
+    used = {found[0].column.name for found in chosen.values()}
     for name, found in chosen.items():
         others = [other for other in candidates if other.field == name and other.problem is None]
         for other in sorted(others, key=lambda other: -other.total):

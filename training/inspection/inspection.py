@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.archive import Part, find_parts, read_part, unmatched_files
-from training.data.preparation import UP_TO_NOW
+from training.data.archive import Part, find_parts, unmatched_files
+from training.data.decoded import decoded_batches
+from training.data.sources import DAY_MS
 from training.data.summary import Summary
-from udfs.config.durations import now_ms
-from udfs.contracts.clicks import ClickDecoder, DecodedClicks
+from udfs.contracts.clicks import ClickLimits, DecodedClicks
 from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID
 from udfs.mapping.definition import MappingFile
 from udfs.measurement.labels import Label, label_events
 
-DAY_MS, HOUR_MS, QUARTER_MS = 86_400_000, 3_600_000, 900_000
+HOUR_MS, QUARTER_MS = 3_600_000, 900_000
 #: One user with so many of all events is a crawler, a test account, or an id that many users share.
 BUSY_USER = 0.05
 ENOUGH_EVENTS = 1_000  # for a share of one user to mean anything
@@ -100,16 +100,10 @@ def inspect(
 
 def _accepted(part: Part, result: Inspection, codes: dict[str, int]):
     """The users' codes int64[n] and what is kept of the events of each batch; counts them."""
-    decoder = ClickDecoder() if part.is_archive else ClickDecoder(UP_TO_NOW)
-    for batch in read_part(part, result.summary.intake):
-        arrival = batch.arrival_ms if part.is_archive else np.full(len(batch.payloads), now_ms())
-        decoded = decoder.decode(batch.payloads, arrival.tolist())
-        rows = result.summary.add_decoded(decoded)
-        if not rows:
-            continue
-        records = np.frombuffer(b"".join(decoded.events[row] for row in rows), EVENT)
-        user_ids = [decoded.user_ids[row] for row in rows]
-        _count(result, decoded, rows, user_ids, records)
+    for _, clicks, rows in decoded_batches(part, ClickLimits(), result.summary):
+        records = np.frombuffer(b"".join(clicks.events[row] for row in rows), EVENT)
+        user_ids = [clicks.user_ids[row] for row in rows]
+        _count(result, clicks, rows, user_ids, records)
         yield np.array([codes.setdefault(user, len(codes)) for user in user_ids], np.int64), _kept(records)
 
 
@@ -117,8 +111,6 @@ def _count(
     result: Inspection, decoded: DecodedClicks, rows: list[int], user_ids: list[str], records: np.ndarray
 ) -> None:
     times = records["time_ms"]
-    result.summary.first_ms = min(result.summary.first_ms, int(times.min()))
-    result.summary.last_ms = max(result.summary.last_ms, int(times.max()))
     result.users.update(user_ids)
     days = times // DAY_MS
     for day in np.unique(days).tolist():

@@ -10,7 +10,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.figure import Figure
 
-from training.inspection.inspection import DAY_MS, Inspection
+from training.data.sources import DAY_MS
+from training.inspection.inspection import Inspection
 from training.inspection.text import facts, problems
 from udfs.contracts.packed_events import EVENT_KINDS
 

@@ -13,6 +13,7 @@ from udfs.contracts.clicks import LATEST_TIME_MS
 from udfs.mapping.columns import ABSENT, column_reader, column_steps, structured
 from udfs.mapping.definition import NumberFormat
 from udfs.mapping.values import EPOCH_UNITS, NumberReader, TimeReader, is_missing
+from udfs.mapping.values import shown as shortened
 
 #: Texts that mean that there is no value.
 MISSING_TEXTS = frozenset(("NULL", "null", "\\N", "NaN", "nan", "None", "(not set)", "N/A", "NA"))
@@ -22,7 +23,6 @@ SAMPLES = 1_000  # values of a column that are tried
 _FIRST_SAMPLES = 10  # a format that reads none of these is not tried further
 _MAX_COLUMNS = 1_000  # of objects whose keys are data there is no end
 _MAX_DEPTH = 6
-_SHOWN = 60  # characters of a value in a message
 
 _ISO_DATE = "%Y-%m-%d"
 _DATES = (  # where both read all values, the day comes first
@@ -190,9 +190,7 @@ def is_number_or_time(text: str) -> bool:
 
 def shown(value: Any) -> str:
     """A value in one short line, without what YAML has no place for in a comment."""
-    text = value if isinstance(value, str) else repr(value)
-    text = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-    return repr(text) if isinstance(value, str) else plain(text)
+    return plain(shortened(value))
 
 
 def plain(name: str) -> str:

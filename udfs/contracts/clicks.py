@@ -141,9 +141,14 @@ class DecodedClicks:
     events: list[bytes | None] = field(default_factory=list)
     event_ids: list[str | None] = field(default_factory=list)
     event_times_ms: list[int] = field(default_factory=list)
-    event_names: list[str | None] = field(default_factory=list)  # as sent
     reasons: list[str | None] = field(default_factory=list)
     messages: list[str | None] = field(default_factory=list)
+    clicks: list[Click | None] = field(default_factory=list, compare=False)  # equal events may be of different clicks
+
+    @property
+    def event_names(self) -> list[str | None]:
+        """The names as sent."""
+        return [None if click is None else click.event_name for click in self.clicks]
 
 
 _parse = msgspec.json.Decoder(Click).decode
@@ -222,9 +227,9 @@ class ClickDecoder:
     def decode(self, payloads: Sequence[bytes | None], record_times_ms: Sequence[int]) -> DecodedClicks:
         """Decode n records, given their n Kafka timestamps (milliseconds)."""
         out = DecodedClicks()
-        add_user, add_event, add_id, add_time, add_name = (
+        add_user, add_event, add_id, add_time, add_click = (
             out.user_ids.append, out.events.append, out.event_ids.append, out.event_times_ms.append,
-            out.event_names.append,
+            out.clicks.append,
         )  # fmt: skip
         add_reason, add_message = out.reasons.append, out.messages.append
         for payload, record_time_ms in zip(payloads, record_times_ms):
@@ -233,11 +238,11 @@ class ClickDecoder:
                 event = pack_click(click)
             except Exception as error:  # explain() raises again what a record can't cause
                 reject = explain(payload, error)
-                add_user(None), add_event(None), add_id(None), add_time(0), add_name(None)
+                add_user(None), add_event(None), add_id(None), add_time(0), add_click(None)
                 add_reason(reject.reason.value), add_message(str(reject))
             else:
                 add_user(click.user_id), add_event(event), add_id(click.event_id), add_time(click.event_time)
-                add_name(click.event_name), add_reason(None), add_message(None)
+                add_click(click), add_reason(None), add_message(None)
         return out
 
 

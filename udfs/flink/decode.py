@@ -4,7 +4,7 @@ import numpy as np
 from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext
 
-from udfs.contracts.clicks import write_click
+from udfs.contracts.clicks import Click, write_click
 from udfs.contracts.profiles import ProfileDecoder
 from udfs.flink.columns import Column, ColumnFunction, row_type
 from udfs.mapping.topic import ClickTopic
@@ -48,19 +48,15 @@ class DecodeClicks(ColumnFunction):
             "event": clicks.events,
             "event_id": clicks.event_ids,
             "event_time": np.array(clicks.event_times_ms, np.int64),
-            "click": self._changed(payloads, record_ms.tolist(), clicks.reasons),
+            "click": self._changed(clicks.clicks),
             "record_ms": record_ms,
             **self._rejected.columns(payloads, clicks.reasons, clicks.messages),
         }
 
-    def _changed(self, payloads: list, record_ms: list[int], reasons: list) -> list[bytes | None]:
+    def _changed(self, clicks: list[Click | None]) -> list[bytes | None]:
         if not self._topic.changes_clicks:
-            return [None] * len(payloads)
-        accept = self._decoder.accept
-        return [
-            write_click(accept(payload, time_ms)) if reason is None else None
-            for payload, time_ms, reason in zip(payloads, record_ms, reasons)
-        ]
+            return [None] * len(clicks)
+        return [None if click is None else write_click(click) for click in clicks]
 
 
 class DecodeProfiles(ColumnFunction):

@@ -43,7 +43,7 @@ class ReadActions(ColumnFunction):
             names[row] = EVENT_KINDS[kind]
             pages[row] = None if page == NO_ID else page
             if kind in _PROMOTIONS:
-                placements[row] = self._decoder.parse(payloads[row]).creative_slot
+                placements[row] = clicks.clicks[row].creative_slot
         revenue[accepted] = np.where(events["kind"] == _PURCHASE, np.nan_to_num(events["value"]), 0.0)
         return {
             "user_id": clicks.user_ids,

@@ -9,7 +9,7 @@ from fractions import Fraction
 from math import floor, isfinite
 from typing import Any
 
-from udfs.contracts.clicks import EARLIEST_TIME_MS
+from udfs.contracts.clicks import EARLIEST_TIME_MS, LATEST_TIME_MS
 
 #: Units of time since 1970, and how many there are in a millisecond.
 EPOCH_UNITS = {
@@ -29,7 +29,7 @@ def _check_characters(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{_shown(text)} is not UTF-8; if it is a file's, set file.encoding") from None
+        raise ValueError(f"{shown(text)} is not UTF-8; if it is a file's, set file.encoding") from None
 
 
 _NO_NUMBER = "not a number"
@@ -52,7 +52,7 @@ def read_text(value: Any) -> str:
         return str(int(value))  # Parquet keeps a column of integers with gaps as floats
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return str(value)
-    raise ValueError(f"{_shown(value)} is not a text")
+    raise ValueError(f"{shown(value)} is not a text")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class NumberReader:
         elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
             number = float(value)
         else:
-            raise ValueError(f"{_shown(value)} is not a number")
+            raise ValueError(f"{shown(value)} is not a number")
         if not isfinite(number):
             raise ValueError(f"{value!r} is not a finite number")
         return number
@@ -83,7 +83,7 @@ class NumberReader:
         if not number.is_integer():
             raise ValueError(f"{value!r} is not a whole number")
         if abs(number) > LARGEST_WHOLE:
-            raise ValueError(f"{_shown(value)} is too large")
+            raise ValueError(f"{shown(value)} is too large")
         return int(number)
 
     def floor(self, value: Any) -> int:
@@ -131,7 +131,7 @@ class TimeReader:
 
     def _parse(self, value: Any) -> datetime:
         if not isinstance(value, str):
-            raise ValueError(f"{_shown(value)} is not a time {self._in_words()}{_hint(value)}")
+            raise ValueError(f"{shown(value)} is not a time {self._in_words()}{_hint(value)}")
         text = value.strip()
         try:
             if self.time_format != "iso8601":
@@ -151,20 +151,20 @@ class TimeReader:
         if EARLIEST_TIME_MS <= time_ms <= self.latest_ms:
             return time_ms
         side = "before 2000" if time_ms < EARLIEST_TIME_MS else "more than a day in the future"
-        raise ValueError(f"{_shown(value)} is {side}{_hint(value)}")
+        raise ValueError(f"{shown(value)} is {side}{_hint(value)}")
 
     def _in_words(self) -> str:
         return "in ISO 8601" if self.time_format == "iso8601" else f"like {self.time_format}"
 
 
-def unit_that_fits(number: float, latest_ms: int) -> str | None:
-    """The unit in which a number is a time from 2000 to `latest_ms`, as a mapping's time_format; None if there is none.
+def unit_that_fits(number: float) -> str | None:
+    """The unit in which a number is a time from 2000 to 2100, as a mapping's time_format; None if there is none.
 
-    >>> unit_that_fits(1772355600, 4_102_444_800_000)
+    >>> unit_that_fits(1772355600)
     'epoch_s'
     """
     for name, per_ms in EPOCH_UNITS.items():
-        if EARLIEST_TIME_MS <= number / per_ms <= latest_ms:
+        if EARLIEST_TIME_MS <= number / per_ms <= LATEST_TIME_MS:
             return name
     return None
 
@@ -188,15 +188,11 @@ def _hint(value: Any) -> str:
         number = NumberReader()(value)
     except (ValueError, OverflowError):
         return ""
-    unit = unit_that_fits(number, _LATEST_HINT_MS)
+    unit = unit_that_fits(number)
     return f"; it looks like {_UNIT_NAMES[unit]}: set time_format: {unit}" if unit else ""
 
 
-#: 2100: units differ by a factor of 1000, so a hint need not know what day it is.
-_LATEST_HINT_MS = 4_102_444_800_000
-
-
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value of any size, short enough for a message."""
     text = value if isinstance(value, str) else repr(value)
     text = text if len(text) <= 60 else f"{text[:57]}..."

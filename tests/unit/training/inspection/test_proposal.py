@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from training.inspection.file_sample import sample, stem_of
 from training.inspection.proposal import Proposal, propose
 from udfs.mapping.adapter import ClickAdapter
-from udfs.mapping.definition import CLICK_FIELDS, REQUIRED_FIELDS, FileLayout, in_order, load_mapping, mapping_of
+from udfs.mapping.definition import REQUIRED_FIELDS, FileLayout, in_order, load_mapping, mapping_of
 
 PROJECT = Path(__file__).parents[4]
 SAMPLES = PROJECT / "tests" / "support" / "mappings"
@@ -118,7 +118,7 @@ def test_ga4s_export():
     proposal = propose(rows, "events_20260301")
     columns = proposal.mapping["columns"]
     assert columns["user_id"] == ["user_id", "user_pseudo_id"]
-    assert {name: columns[name] for name in columns if name not in ("user_id", "anonymous_id")} == {
+    assert {name: columns[name] for name in columns if name != "user_id"} == {
         "event_name": "event_name",
         "event_time": "event_timestamp",
         "items": "items",
@@ -156,14 +156,6 @@ def test_segments_calls():
     made = clicks(proposal, rows)
     assert [click["event_name"] for click in made] == ["view_item", "page_view", "purchase"]
     assert (made[2]["value"], made[2]["items"]) == (1299.0, [{"item_id": "p", "price": 14.5, "quantity": 2}])
-
-
-@pytest.mark.skipif("anonymous_id" not in CLICK_FIELDS, reason="clicks have no such field yet")
-def test_an_anonymous_id_also_fills_the_gaps_of_the_user_id():
-    columns = propose(shop(user=None, user_id=["", "u", "u", ""], visitor_id=["a", "a", "a", "b"]), "x").mapping[
-        "columns"
-    ]
-    assert (columns["user_id"], columns["anonymous_id"]) == (["user_id", "visitor_id"], "visitor_id")
 
 
 def test_a_user_id_that_is_still_empty_comes_first():

@@ -152,6 +152,11 @@ def test_a_bad_record_is_rejected_with_its_reason(name):
     assert (decoded.user_ids, decoded.events, decoded.event_ids) == ([None], [None], [None])
 
 
+def assert_same(decoded, other) -> None:
+    assert decoded == other
+    assert decoded.event_names == other.event_names
+
+
 def test_every_reason_has_a_record_that_shows_it():
     of_other_formats = {Reason.INVALID_FRAME, Reason.UNKNOWN_SCHEMA, Reason.INVALID_AVRO, Reason.INVALID_PROTOBUF}
     shown = {reason for _, reason, _ in BAD_RECORDS.values()}
@@ -300,11 +305,11 @@ EXACT = {
 def test_a_value_whose_meaning_is_certain_is_read(name, given):
     exact, lenient = decode(click(**EXACT)), decode(click(**EXACT | {name: given}))
     assert lenient.messages == [None]
-    assert lenient == exact
+    assert_same(lenient, exact)
 
 
 def test_an_exponent_is_a_time_too():
-    assert decode(with_text(b"1.7e12", event_time="?")) == decode(click())
+    assert_same(decode(with_text(b"1.7e12", event_time="?")), decode(click()))
 
 
 @pytest.mark.parametrize(
@@ -321,8 +326,8 @@ def test_an_exponent_is_a_time_too():
     ],
 )
 def test_what_nobody_reads_does_not_matter(payload):
-    assert decode(payload) == decode(click())
-    assert decode(payload[:-1] + b', "quantity": 2.0, "user_id": 42}') == decode(click(user_id="42", quantity=2))
+    assert_same(decode(payload), decode(click()))
+    assert_same(decode(payload[:-1] + b', "quantity": 2.0, "user_id": 42}'), decode(click(user_id="42", quantity=2)))
 
 
 def test_of_a_key_that_is_given_twice_the_last_value_counts():

@@ -1,0 +1,42 @@
+"""Decoding of the records of a part of the data, as the job decodes them."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from training.data.archive import Batch, Part, read_part
+from training.data.sources import DAY_MS
+from training.data.summary import Summary
+from udfs.config.durations import now_ms
+from udfs.contracts.clicks import LATEST_TIME_MS, ClickDecoder, ClickLimits, DecodedClicks
+
+#: For files without arrival times: any time in the past, and a day for clocks that are ahead.
+UP_TO_NOW = ClickLimits(max_behind_ms=LATEST_TIME_MS, max_ahead_ms=DAY_MS)
+
+
+class DecodedBatch(NamedTuple):
+    """A batch of records, decoded, with at least one accepted click."""
+
+    batch: Batch
+    clicks: DecodedClicks
+    rows: list[int]  # of the accepted clicks
+
+
+def decoded_batches(part: Part, limits: ClickLimits, summary: Summary) -> Iterator[DecodedBatch]:
+    """The batches of a part, all counted in `summary`; `limits` hold where the times of arrival are known.
+
+    Raises SourceError and MappingError.
+    """
+    decode = ClickDecoder(limits if part.is_archive else UP_TO_NOW).decode
+    for batch in read_part(part, summary.intake):
+        arrival = batch.arrival_ms if part.is_archive else np.full(len(batch.payloads), now_ms())
+        clicks = decode(batch.payloads, arrival.tolist())
+        rows = summary.add_decoded(clicks)
+        if rows:
+            times = np.array(clicks.event_times_ms, np.int64)[rows]
+            summary.first_ms = min(summary.first_ms, int(times.min()))
+            summary.last_ms = max(summary.last_ms, int(times.max()))
+            if part.is_archive:
+                summary.last_arrival_ms = max(summary.last_arrival_ms, int(arrival[rows].max()))
+            yield DecodedBatch(batch, clicks, rows)
