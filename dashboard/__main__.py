@@ -61,6 +61,7 @@ def serve(settings: Settings, conf: Path, listener: socket.socket, hosts: list[s
         topics,
         click_topic(settings),
         settings.state.history_length,
+        duration_ms(settings.clicks.duplicates_within),
         models.registry,
         Path(settings.model.bundle),
     )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.common.event_time import MAX_INTERVAL_MS, click_tables, interval
+from jobs.common.event_time import COUNTED_ONCE, MAX_INTERVAL_MS, click_tables, interval
 from jobs.common.settings import ConfigError, Settings, click_topic, load_settings, outcome_settings
 from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
@@ -24,6 +24,36 @@ from udfs.flink.outcomes import MeasureQuality, ReadAmounts
 from udfs.kafka.errors import KafkaClientError
 from udfs.measurement.labels import LABELS_FILE, Label, LabelError, find_label
 from udfs.measurement.quality import MEASURES
+
+SENT_AMOUNTS = """
+CREATE TEMPORARY VIEW sent_amounts AS
+SELECT a.user_id, a.anonymous_id, a.amount, a.repeat_key, happened, PROCTIME() AS arrival
+FROM (SELECT read_amounts(payload, CAST(record_time AS TIMESTAMP(3))) AS a, happened FROM event_clicks)
+WHERE a.amount > 0
+"""
+
+# An event that is sent again counts once, and so does an order.
+_COLUMNS = "user_id, anonymous_id, amount, happened"
+COUNTED_AMOUNTS = f"""
+CREATE TEMPORARY VIEW counted_amounts AS
+{COUNTED_ONCE.format(columns=_COLUMNS, view="sent_amounts", key="repeat_key")}
+"""
+ALL_AMOUNTS = f"""
+CREATE TEMPORARY VIEW counted_amounts AS
+SELECT {_COLUMNS} FROM sent_amounts
+"""
+
+USERS_AMOUNTS = """
+CREATE TEMPORARY VIEW amounts AS
+SELECT user_id, amount, happened FROM counted_amounts
+"""
+# What a user does after a login is an outcome of the scores before it, which have the anonymous id.
+LOGINS_AMOUNTS = """
+CREATE TEMPORARY VIEW amounts AS
+SELECT user_id, amount, happened FROM counted_amounts
+UNION ALL
+SELECT anonymous_id, amount, happened FROM counted_amounts WHERE anonymous_id IS NOT NULL
+"""
 
 # The same click may be scored twice where delivery is at-least-once: its first score counts.
 # The window leaves out the moment of the score itself: (time, time + horizon], in milliseconds.
@@ -46,11 +76,10 @@ FROM (
         )
         WHERE copy = 1
         UNION ALL
-        SELECT a.user_id, happened, a.amount, CAST(NULL AS STRING), CAST(NULL AS STRING), CAST(NULL AS BIGINT),
+        SELECT user_id, happened, amount, CAST(NULL AS STRING), CAST(NULL AS STRING), CAST(NULL AS BIGINT),
             CAST(NULL AS FLOAT), CAST(NULL AS BOOLEAN), CAST(NULL AS STRING), CAST(NULL AS STRING),
             CAST(NULL AS INT), CAST(NULL AS BIGINT)
-        FROM (SELECT read_amounts(payload, CAST(record_time AS TIMESTAMP(3))) AS a, happened FROM event_clicks)
-        WHERE a.amount > 0
+        FROM amounts
     )
 )
 WHERE model_version IS NOT NULL
@@ -80,7 +109,9 @@ FROM (
 
 def measure_outcomes(tables: TableEnvironment, settings: Settings, label: Label) -> StatementSet:
     """Build the job over existing tables: `due_scores`, `event_clicks`, `outcomes`, `model_quality`."""
-    reader = ReadAmounts(click_topic(settings), label.amounts)
+    clicks = settings.clicks
+    within_ms = duration_ms(clicks.duplicates_within)
+    reader = ReadAmounts(click_topic(settings), label.amounts, within_ms)
     tables.create_temporary_system_function("read_amounts", reader.as_udf())
     tables.create_temporary_system_function("measure_quality", MeasureQuality().as_udf())
     matured = MATURED_SCORES.format(
@@ -89,7 +120,9 @@ def measure_outcomes(tables: TableEnvironment, settings: Settings, label: Label)
         scored_events=", ".join(f"'{name}'" for name in label.scored_events),
         window=interval(label.horizon_ms - 1),
     )
-    tables.execute_sql(matured)
+    counted = COUNTED_AMOUNTS if within_ms else ALL_AMOUNTS
+    for view in (SENT_AMOUNTS, counted, LOGINS_AMOUNTS if clicks.follow_logins else USERS_AMOUNTS, matured):
+        tables.execute_sql(view)
     measures = ", ".join(f"q.{name}" for name in MEASURES)
     statements = tables.create_statement_set()
     statements.add_insert_sql(OUTCOMES.format(horizon_ms=label.horizon_ms))

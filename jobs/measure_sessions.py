@@ -14,20 +14,22 @@ from collections.abc import Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.common.event_time import click_tables, interval, timed_columns
+from jobs.common.event_time import COUNTED_ONCE, click_tables, interval, timed_columns
 from jobs.common.settings import ConfigError, Settings, click_topic, load_settings, session_settings
 from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
 from jobs.common.topics import check_topics
+from udfs.config.durations import duration_ms
 from udfs.contracts.outputs import KpiValue, Score, Session
 from udfs.features.catalog import SESSION_GAP_MS
 from udfs.flink.sessions import ReadActions
 from udfs.kafka.errors import KafkaClientError
 from udfs.measurement.kpis import COUNTED, KPIS_FILE, Kpi, KpiError, load_kpis, sql_sum
 
-ACTIONS = """
-CREATE TEMPORARY VIEW actions AS
-SELECT a.user_id, a.event_name, a.event_time, a.page, a.revenue, a.placement, happened, source_partition, source_offset
+SENT_ACTIONS = """
+CREATE TEMPORARY VIEW sent_actions AS
+SELECT a.user_id, a.event_name, a.event_time, a.page, a.revenue, a.placement, a.event_key, a.purchase_key, happened,
+    source_partition, source_offset, PROCTIME() AS arrival
 FROM (
     SELECT read_actions(payload, CAST(record_time AS TIMESTAMP(3))) AS a, happened, source_partition, source_offset
     FROM event_clicks
@@ -35,25 +37,39 @@ FROM (
 WHERE a.user_id IS NOT NULL
 """
 
+# An event that is sent again counts once. Purchases are few: the key of each is kept for state.ttl, since an order may
+# be reported again days later. Sessions and windows keep the keys of all other events until they close (`how_many`).
+_COLUMNS = """user_id, event_name, event_time, page, revenue, placement, event_key, happened, source_partition,
+    source_offset"""
+ACTIONS = f"""
+CREATE TEMPORARY VIEW actions AS
+{COUNTED_ONCE.format(columns=_COLUMNS, view="sent_actions", key="purchase_key")}
+"""
+ALL_ACTIONS = f"""
+CREATE TEMPORARY VIEW actions AS
+SELECT {_COLUMNS} FROM sent_actions
+"""
+
 # A session belongs to the arm of its first score: MIN finds it, behind the time in as many digits. Scores alone, of
 # clicks that retention has deleted, are no session.
-CLOSED_SESSIONS = f"""
+CLOSED_SESSIONS = """
 CREATE TEMPORARY VIEW closed_sessions AS
-SELECT user_id, SPLIT_INDEX(MIN(served), '|', 1) AS arm, SPLIT_INDEX(MIN(served), '|', 2) AS model_version,
-    MIN(event_time) AS started_at, MAX(event_time) AS ended_at, COUNT(event_name) AS events,
-    COUNT(DISTINCT page) AS pages,
-    {", ".join(f"COUNT(CASE WHEN event_name = '{event}' THEN 1 END) AS {name}" for name, event in COUNTED.items())},
-    SUM(revenue) AS revenue, SESSION_ROWTIME(happened, {{gap}}) AS closed
+SELECT *
 FROM (
-    SELECT user_id, happened, event_time, event_name, page, revenue, CAST(NULL AS STRING) AS served
-    FROM actions
-    UNION ALL
-    SELECT user_id, happened, event_time, CAST(NULL AS STRING), CAST(NULL AS BIGINT), CAST(0 AS DOUBLE),
-        LPAD(CAST(event_time AS STRING), 14, '0') || '|' || arm || '|' || model_version
-    FROM timed_scores
+    SELECT user_id, SPLIT_INDEX(MIN(served), '|', 1) AS arm, SPLIT_INDEX(MIN(served), '|', 2) AS model_version,
+        MIN(event_time) AS started_at, MAX(event_time) AS ended_at, {counts}, COUNT(DISTINCT page) AS pages,
+        SUM(revenue) AS revenue, SESSION_ROWTIME(happened, {gap}) AS closed
+    FROM (
+        SELECT user_id, happened, event_time, event_name, event_key, page, revenue, CAST(NULL AS STRING) AS served
+        FROM actions
+        UNION ALL
+        SELECT user_id, happened, event_time, CAST(NULL AS STRING), CAST(NULL AS BIGINT), CAST(NULL AS BIGINT),
+            CAST(0 AS DOUBLE), LPAD(CAST(event_time AS STRING), 14, '0') || '|' || arm || '|' || model_version
+        FROM timed_scores
+    )
+    GROUP BY user_id, SESSION(happened, {gap})
 )
-GROUP BY user_id, SESSION(happened, {{gap}})
-HAVING COUNT(event_name) > 0
+WHERE events > 0
 """
 
 SESSIONS = f"""
@@ -71,13 +87,13 @@ FROM closed_sessions GROUP BY TUMBLE(closed, {size}), arm
 # A promotion's arm is that of its own score.
 PROMOTION_SUMS = """
 SELECT EXTRACT(EPOCH FROM TUMBLE_START(happened, {size})) * 1000 AS window_start, '{window}' AS `window`, arm,
-    placement, ARRAY[ROW('click_through_rate', {clicks}, {impressions})] AS sums
+    placement, ARRAY[ROW('click_through_rate', CAST({clicks} AS DOUBLE), CAST({impressions} AS DOUBLE))] AS sums
 FROM placed_promotions GROUP BY TUMBLE(happened, {size}), arm, placement
 """
 
 PLACED_PROMOTIONS = """
 CREATE TEMPORARY VIEW placed_promotions AS
-SELECT a.happened, a.event_name, a.placement, s.arm
+SELECT a.happened, a.event_name, a.event_key, a.placement, s.arm
 FROM actions AS a JOIN timed_scores AS s
 ON a.user_id = s.user_id AND a.source_partition = s.source_partition AND a.source_offset = s.source_offset
     AND s.happened BETWEEN a.happened AND a.happened
@@ -96,15 +112,22 @@ WINDOWS = {"minute": "INTERVAL '1' MINUTE", "hour": "INTERVAL '1' HOUR"}
 
 def measure_sessions(tables: TableEnvironment, settings: Settings, kpis: dict[str, Kpi]) -> StatementSet:
     """Build the job over existing tables: `event_clicks`, `timed_scores`, `sessions`, `kpis`."""
-    reader = ReadActions(click_topic(settings))
+    within_ms = duration_ms(settings.clicks.duplicates_within)
+    reader = ReadActions(click_topic(settings), within_ms)
     tables.create_temporary_system_function("read_actions", reader.as_udf())
-    for view in (ACTIONS, CLOSED_SESSIONS.format(gap=interval(SESSION_GAP_MS)), PLACED_PROMOTIONS):
+    counts = {"events": how_many("event_name IS NOT NULL", within_ms)} | {
+        name: how_many(f"event_name = '{event}'", within_ms) for name, event in COUNTED.items()
+    }
+    sessions = CLOSED_SESSIONS.format(
+        counts=", ".join(f"{count} AS {name}" for name, count in counts.items()), gap=interval(SESSION_GAP_MS)
+    )
+    for view in (SENT_ACTIONS, ACTIONS if within_ms else ALL_ACTIONS, sessions, PLACED_PROMOTIONS):
         tables.execute_sql(view)
     sums = ", ".join(
         f"ROW('{name}', {sql_sum(kpi.numerator)}, {sql_sum(kpi.denominator)})" for name, kpi in kpis.items()
     )
     placed = {
-        part: f"CAST(COUNT(CASE WHEN event_name = '{event}' THEN 1 END) AS DOUBLE)"
+        part: how_many(f"event_name = '{event}'", within_ms)
         for part, event in (("clicks", "select_promotion"), ("impressions", "view_promotion"))
     }
     rows = [
@@ -115,10 +138,25 @@ def measure_sessions(tables: TableEnvironment, settings: Settings, kpis: dict[st
             PROMOTION_SUMS.format(window=window, size=size, **placed),
         )
     ]
+    # Both sinks share what a view computes: each click is read once, and each session is kept once.
+    tables.get_config().set("table.optimizer.reuse-optimize-block-with-digest-enabled", "true")
     statements = tables.create_statement_set()
     statements.add_insert_sql(SESSIONS)
     statements.add_insert_sql(KPIS.format(sums=" UNION ALL ".join(rows)))
     return statements
+
+
+def how_many(condition: str, within_ms: int) -> str:
+    """The number of events that meet a condition, as SQL; those of equal keys are one, unless `within_ms` is 0.
+
+    Flink keeps each key once for all these counts of a window.
+    """
+    if not within_ms:
+        return f"COUNT(CASE WHEN {condition} THEN 1 END)"
+    return (
+        f"COUNT(CASE WHEN {condition} AND event_key IS NULL THEN 1 END)"
+        f" + COUNT(DISTINCT event_key) FILTER (WHERE {condition} AND event_key IS NOT NULL)"
+    )
 
 
 def score_columns(settings: Settings) -> str:

@@ -2,9 +2,10 @@
 
     flink run -pym jobs.score_clicks -pyfs dist/*.whl --conf conf/local.yaml
 
-clicks ── decode ─┬─ rejected ──────────────────▶ dead_letters
-                  └─ accepted ─┐
-profiles ── decode ────────────┴─ by user ─▶ score ──▶ scores, feature_log, shadow_scores
+clicks ── decode ─┬─ rejected ────────────────────▶ dead_letters
+                  ├─ with an anonymous id ─▶ logins ─┐    (clicks.follow_logins)
+                  └─ accepted ───────────────────────┤
+profiles ── decode ──────────────────────────────────┴─ by user ─▶ score ──▶ scores, feature_log, shadow_scores
 
 Each box is a Java operator with a Python worker, which gets batches of records in shared memory (docs/workers.md).
 """
@@ -25,9 +26,10 @@ from udfs.models.bundle import BundleError
 from udfs.rollout.registry import RegistryError
 from udfs.serving.bootstrap import Serving
 from udfs.workers.decode import ClickHandler, ProfileHandler
+from udfs.workers.logins import FollowLogins
 from udfs.workers.score import ScoreClicks
 
-DEAD_LETTERS, SCORES, MAPPED_CLICKS = "dead_letters", "scores", "mapped_clicks"
+DEAD_LETTERS, SCORES, MAPPED_CLICKS, ANONYMOUS_CLICKS = "dead_letters", "scores", "mapped_clicks", "anonymous_clicks"
 
 
 def score_clicks(
@@ -38,20 +40,29 @@ def score_clicks(
     `feature_log` is present if a share of the users is logged, `shadow_scores` if there is a registry, and
     `mapped_clicks` if the clicks topic is not in the contract.
     """
-    topics, decode = settings.topics, settings.decode
+    topics, decode, follow_logins = settings.topics, settings.decode, settings.clicks.follow_logins
+    slot = new_head(), ring_bytes(settings.state.history_length), duration_ms(settings.state.ttl)
+    duplicates_within_ms = duration_ms(settings.clicks.duplicates_within)
     decoded_clicks = streams.batch(
-        clicks, "decode clicks", ClickHandler(topics.clicks, click_topic(settings)), [DEAD_LETTERS, MAPPED_CLICKS]
+        clicks,
+        "decode clicks",
+        ClickHandler(topics.clicks, click_topic(settings), follow_logins),
+        [DEAD_LETTERS, MAPPED_CLICKS, ANONYMOUS_CLICKS],
     )
     decoded_profiles = streams.batch(
         profiles, "decode profiles", ProfileHandler(topics.profiles, decode.max_record_bytes), [DEAD_LETTERS]
     )
+    rows = [decoded_clicks["decode clicks"], decoded_profiles["decode profiles"]]
+    if follow_logins:
+        handler = FollowLogins(settings.state.history_length, duplicates_within_ms)
+        followed = streams.keyed_batch(decoded_clicks[ANONYMOUS_CLICKS], "follow logins", handler, *slot)
+        rows.append(followed["follow logins"])
+    budget_ms = duration_ms(settings.execution.latency_budget)
     scored = streams.keyed_batch(
-        streams.union(decoded_clicks["decode clicks"], decoded_profiles["decode profiles"]),
+        streams.union(*rows),
         "score",
-        ScoreClicks(serving, settings.feature_log.user_share, duration_ms(settings.execution.latency_budget)),
-        new_head(),
-        ring_bytes(settings.state.history_length),
-        duration_ms(settings.state.ttl),
+        ScoreClicks(serving, settings.feature_log.user_share, budget_ms, duplicates_within_ms),
+        *slot,
         ["feature_log", "shadow_scores"],
     )
     written = {

@@ -160,7 +160,14 @@ def _prepare(
                 tasks[step] = bar.add_task(step, total=total)
             bar.update(tasks[step], completed=done, description=f"{step} {events} events")
 
-        preparation = Preparation(label, history_length=training.history_length, workers=training.threads, log=log)
+        preparation = Preparation(
+            label,
+            history_length=training.history_length,
+            duplicates_within_ms=training.duplicates_within_ms,
+            follow_logins=training.follow_logins,
+            workers=training.threads,
+            log=log,
+        )
         return prepare(options.clicks, directory, preparation, options.profiles, mappings, progress)
 
 

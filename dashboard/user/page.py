@@ -69,11 +69,13 @@ class Users:
         topics: Mapping[str, str],
         clicks: ClickTopic,
         history_length: int,
+        duplicates_within_ms: int,
         registry: Registry | None,
         bundle: Path,
     ):
         self._properties, self._topics = properties, topics
         self._clicks, self._history_length = clicks, history_length
+        self._duplicates_within_ms = duplicates_within_ms
         self._registry, self._bundle = registry, bundle
         self._lock = threading.Lock()
         self._model = lru_cache(maxsize=4)(self._load_model)
@@ -125,7 +127,7 @@ class Users:
             [record.value for record in profiles.records],
             _times_ms(profiles),
         )
-        dataset = arrange(accepted, updates, self._history_length)
+        dataset = arrange(accepted, updates, self._history_length, self._duplicates_within_ms)
         scored = RecordDecoder(Score).decode([record.value for record in scores.records])
         by_place = {(score.source_partition, score.source_offset): score for score in scored}
         events = {}

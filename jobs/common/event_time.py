@@ -45,6 +45,16 @@ FROM (
 WHERE copy = 1
 """
 
+# Of the rows of a view with a key, the first one to arrive; and all rows without. Flink keeps each key for state.ttl.
+# The view makes its column `arrival` of PROCTIME() itself: then both parts share what the view computes.
+COUNTED_ONCE = """
+SELECT {columns} FROM {view} WHERE {key} IS NULL
+UNION ALL
+SELECT {columns}
+FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY arrival) AS copy FROM {view} WHERE {key} IS NOT NULL)
+WHERE copy = 1
+"""
+
 
 def click_tables(
     settings: Settings, options: Mapping[str, object], metadata: Mapping[str, str] = KAFKA_METADATA

@@ -38,7 +38,7 @@ SECTIONS_WITH_SECRETS = (*OPEN_SECTIONS, "schema_registry")
 
 COUNTED_MS = 5_000  # what jobs.watch_drift counts at once
 
-WORKERS_PER_SLOT = 3  # of the score job: one decodes clicks, one decodes profiles, one scores
+WORKERS_PER_SLOT = 3  # of the score job: one decodes clicks, one decodes profiles, one scores; one more follows logins
 LARGEST_MEMORY_BYTES = (1 << 31) - 1  # of a worker: what Java maps at once
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -85,6 +85,8 @@ class SourceSettings(Section):
 
 
 class ClickSettings(Section):
+    duplicates_within: Duration
+    follow_logins: bool
     mapping: str | None = None
     currency: CurrencyCode | None = None
     exchange_rates: dict[CurrencyCode, Rate] | None = None
@@ -392,7 +394,8 @@ def click_limits(settings: Settings) -> ClickLimits:
 
 def shared_memory_bytes(settings: Settings) -> int:
     """The bytes that each task slot of the score job needs in workers.memory_dir, to within some hundred KiB."""
-    return WORKERS_PER_SLOT * 2 * settings.workers.batch_bytes + _cached_bytes(settings)
+    keyed = 2 if settings.clicks.follow_logins else 1
+    return (WORKERS_PER_SLOT - 1 + keyed) * 2 * settings.workers.batch_bytes + keyed * _cached_bytes(settings)
 
 
 def _cached_bytes(settings: Settings) -> int:

@@ -104,7 +104,7 @@ def test_outcomes_sessions_and_verdict_are_right_and_single_though_jobs_crash_an
     wait_for(lambda: wanted.items() <= newest_records(pipe.read("experiments")).items(), WAIT_SECONDS, "the verdict")
 
     assert late_records(pipe) == 0
-    pipe.send("clicks", click_records([clock | {"event_time": after_all_ms - MINUTE_MS}]))
+    pipe.send("clicks", click_records([clock | {"event_id": "late", "event_time": after_all_ms - MINUTE_MS}]))
     wait_for(lambda: late_records(pipe) == 1, WAIT_SECONDS, "what comes too late to be counted")
 
 

@@ -12,8 +12,9 @@ import pytest
 from jobs.common.event_time import click_tables
 from jobs.common.settings import outcome_settings
 from jobs.common.tables import KAFKA_METADATA, columns, create_table
-from jobs.measure_outcomes import measure_outcomes, score_columns
+from jobs.measure_outcomes import kafka_tables, measure_outcomes, score_columns
 from tests.flink.conftest import environment, files, json_line, read_json_lines, settings_of
+from tests.support.repeats import with_repeats
 from training.data.dataset import read_clicks
 from training.simulation.clickstream import Simulation, simulate
 from udfs.contracts.outputs import ModelQuality, Outcome
@@ -77,14 +78,18 @@ def test_every_score_gets_the_label_that_training_computes(measure, name):
     label = find_label(name, LABELS)
     stream = simulate(replace(Simulation(users=60, hours=6, seed=3), late_share=0.05))
     clicks = list(stream.clicks())
+    for number, click in enumerate(clicks):  # or too few are positive
+        click["event_name"] = "purchase" if number % 25 == 0 else "page_view" if number % 3 else click["event_name"]
     scores = [score_of(click, number) for number, click in enumerate(clicks)]
     repeated = [*scores, *scores[::50]]  # as at-least-once delivery may
-    written = measure(clicks, repeated, label, "event_time.lateness=1 d")
+    sent, _ = with_repeats(clicks)
+    written = measure(sent, repeated, label, "event_time.lateness=1 d")
 
     data = read_clicks([json.dumps(click).encode() for click in clicks])
     positive, _ = label_events(label, data.user, data.records)
     found = {outcome["source_offset"]: outcome for outcome in written["outcomes"]}
     assert len(written["outcomes"]) == len(found) == len(clicks)
+    assert 0 < positive.sum() < len(clicks)
     assert [found[number]["label"] for number in range(len(clicks))] == positive.tolist()
     assert all(
         outcome["evaluated"] == (outcome["event_name"] in label.scored_events)
@@ -113,12 +118,40 @@ def test_an_outcome_counts_in_the_last_millisecond_of_the_horizon_and_not_in_the
     for number, (user, time_ms) in enumerate(times.items()):
         clicks += [view | {"user_id": user}, view | {"user_id": user, "event_name": "purchase", "event_time": time_ms}]
         scores.append(score_of(view | {"user_id": user}, number))
+    scores.append(score_of(view | {"user_id": "before login"}, len(scores)))
+    clicks[-1]["anonymous_id"] = clicks[-3]["anonymous_id"] = "before login"  # logins are not followed
     written = measure(clicks, scores, label)
     assert {outcome["user_id"]: outcome["label"] for outcome in written["outcomes"]} == {
         "same moment": False,
         "last": True,
         "too late": False,
+        "before login": False,
     }
+
+
+def test_an_outcome_after_a_login_is_one_of_the_scores_before_it(measure):
+    """This run also counts what is sent again."""
+    label = find_label("purchase within 10 min", LABELS)
+    start = NOW - 3_600_000
+    view = {"event_name": "view_item", "event_time": start}
+    bought = {"event_name": "purchase", "event_time": start + 5_000, "event_id": "e1", "transaction_id": "t1"}
+    again = bought | {"event_time": NOW, "event_id": "e2"}
+    clicks = [
+        view | {"user_id": "cookie 1", "anonymous_id": "cookie 1"},
+        bought | {"user_id": "ada", "anonymous_id": "cookie 1"},
+        bought | {"user_id": "cookie 2", "anonymous_id": "cookie 2"},
+        bought | {"user_id": "eve", "anonymous_id": ""},
+        again | {"user_id": "eve"},
+    ]
+    scored = [(user, time_ms) for user in ("cookie 1", "ada", "cookie 2", "eve", "bob") for time_ms in (start, NOW - 1)]
+    scores = [
+        score_of(view | {"user_id": user, "event_time": time_ms, "event_id": "view"}, number)
+        for number, (user, time_ms) in enumerate(scored)
+    ]
+    written = measure(clicks, scores, label, "clicks.follow_logins=true", "clicks.duplicates_within=0 s")
+    found = {(outcome["user_id"], outcome["event_time"]) for outcome in written["outcomes"] if outcome["label"]}
+    assert len(written["outcomes"]) == len(scored)
+    assert found == {(user, start) for user in ("cookie 1", "ada", "cookie 2", "eve")} | {("eve", NOW - 1)}
 
 
 def test_a_click_that_the_score_job_rejects_is_no_outcome_and_moves_no_time(measure):
@@ -153,3 +186,14 @@ def test_a_purchase_in_any_form_that_the_decoder_accepts_is_an_outcome(measure):
         scores.append(score_of(view | {"user_id": user}, number))
     written = measure(clicks, scores, label)
     assert {outcome["user_id"]: outcome["label"] for outcome in written["outcomes"]} == dict.fromkeys(forms, True)
+
+
+def test_each_click_is_read_once(bundle_directory):
+    overrides = ("clicks.mapping=conf/mappings/segment.yaml", "clicks.follow_logins=true")
+    settings = outcome_settings(settings_of(bundle_directory, *overrides))
+    label = find_label("converted", LABELS)
+    tables = environment(settings)
+    for statement in kafka_tables(settings, label):
+        tables.execute_sql(statement)
+    plan = measure_outcomes(tables, settings, label).explain().rpartition("== Optimized Execution Plan ==")[2]
+    assert plan.count("read_amounts(") == plan.count("OverAggregate(") == 1

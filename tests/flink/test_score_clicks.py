@@ -6,9 +6,15 @@ from base64 import b64decode
 import numpy as np
 import pytest
 
+from tests.support.journeys import arrivals, journeys
+from tests.unit.training.data.test_preparation import archive
 from training.data.dataset import arrange, read_clicks
+from training.data.examples import load_examples
+from training.data.preparation import Preparation, prepare
+from udfs.contracts.clicks import ClickLimits
 from udfs.features.catalog import FEATURE_NAMES
 from udfs.features.computer import FeatureComputer
+from udfs.measurement.labels import Label
 from udfs.models.backends import Scorer
 from udfs.models.bundle import load_bundle
 
@@ -75,6 +81,27 @@ def test_the_job_scores_the_features_that_training_computes(run_job, bundle_dire
         assert b64decode(entry["features"]) == expected[row].tobytes()
         assert np.float32(entry["score"]) == scores[row]
         assert entry["feature_schema_hash"] == bundle.manifest.feature_schema_hash
+
+
+def test_events_count_once_and_histories_go_on_after_a_login_as_in_training(run_job, tmp_path):
+    clicks = journeys(np.random.default_rng(1), 150)
+    arrival_ms = arrivals(clicks)
+    records = [(None, json.dumps(one).encode(), int(time)) for one, time in zip(clicks, arrival_ms)]
+    written = run_job(records, overrides=("clicks.follow_logins=true", "model.engine=native"))
+    logged = {entry["source_offset"]: b64decode(entry["features"]) for entry in written["feature_log"]}
+    assert len(logged) == len(written["scores"]) < len(clicks)
+
+    archive(tmp_path / "clicks" / "part-0.parquet", clicks, arrival_ms, partitions=1)
+    preparation = Preparation(
+        Label(events=("purchase",), horizon="10 min"),
+        duplicates_within_ms=3_600_000,
+        follow_logins=True,
+        limits=ClickLimits(max_behind_ms=10**13),
+    )
+    examples = load_examples(prepare(tmp_path / "clicks", tmp_path / "out", preparation)[0])
+    assert len(examples) > 100
+    for offset, features in zip(examples.offset.tolist(), examples.features):
+        assert logged[offset] == features.tobytes()
 
 
 def test_a_profile_changes_features_and_emits_no_score(run_job):

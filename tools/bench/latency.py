@@ -155,8 +155,9 @@ def _send_steadily(bootstrap_servers: str, topic: str, rate: int, seconds: int) 
     clicks = list(islice(simulate(Simulation(USERS, HOURS)).clicks(), min(rate * seconds, MAX_CLICKS)))
 
     def stamped() -> Iterator[Record]:
-        for click in at_rate(islice(cycle(clicks), rate * seconds), rate):
+        for number, click in enumerate(at_rate(islice(cycle(clicks), rate * seconds), rate)):
             click["event_time"] = time.time_ns() // 1_000_000
+            click["event_id"] = f"e{number}"  # a click that is sent again would not be scored
             yield click["user_id"].encode(), msgspec.json.encode(click), None
 
     sent = send(producer, topic, stamped())

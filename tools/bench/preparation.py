@@ -19,6 +19,7 @@ from tools.console import note, step
 from training.data.dataset import ANY_TIME
 from training.data.preparation import Preparation, prepare
 from training.data.sources import Record
+from training.modeling.settings import Training
 from udfs.measurement.labels import CONVERTED
 
 COPIES = 10  # of the simulated clicks
@@ -94,7 +95,8 @@ def _write_archive(records: Sequence[Record], copies: int, directory: Path) -> N
 
 
 def _prepare(archive: Path, out: Path) -> None:
-    prepare(archive, out, Preparation(CONVERTED, limits=ANY_TIME))
+    within_ms = Training().duplicates_within_ms
+    prepare(archive, out, Preparation(CONVERTED, limits=ANY_TIME, duplicates_within_ms=within_ms))
 
 
 def _peak_memory(process: multiprocessing.Process) -> int:

@@ -33,10 +33,10 @@ FIRST_CLICKS = 2  # of a user's first session, at most: or it would take long un
 CLICK_GAP_MS = 20_000  # between two clicks of a busy user, on average
 BLOCK = 65_536  # draws at once
 START_MS = 1_767_571_200_000  # 2026-01-05 UTC
-CLICK = re.compile(rb'(.*?"user_id":")[^"]*(".*?"event_time":)\d+(.*)', re.DOTALL)
+CLICK = re.compile(rb'(.*?"user_id":")[^"]*(".*?"event_id":")[^"]*(".*?"event_time":)\d+(.*)', re.DOTALL)
 
-#: A simulated click without user and time: what is before them, between them, and after.
-Template = tuple[bytes, bytes, bytes]
+#: A simulated click without user, event id and time: what is before, between and after them.
+Template = tuple[bytes, bytes, bytes, bytes]
 
 
 def measure(context: BenchContext) -> dict:
@@ -157,6 +157,6 @@ def busy_clicks(
             remaining[place] = iter(session[:FIRST_CLICKS] if begun < users else session)
             template = next(remaining[place])
             begun += 1
-        before, between, after = template
         name, time_ms = b"u%d" % user[place], int(START_MS + number * step_ms)
-        yield name, b"%b%b%b%d%b" % (before, name, between, time_ms, after), time_ms
+        before, user_to_id, id_to_time, after = template
+        yield name, b"%b%b%be%d%b%d%b" % (before, name, user_to_id, number, id_to_time, time_ms, after), time_ms

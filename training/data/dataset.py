@@ -19,6 +19,7 @@ from udfs.contracts.profiles import NO_PROFILE, PROFILE, ProfileDecoder
 from udfs.contracts.rejects import Reason, Reject
 from udfs.features.computer import FeatureComputer
 from udfs.mapping.topic import ClickTopic
+from udfs.measurement.labels import Label, label_events
 
 #: The job bounds event times relative to Kafka's timestamps, which a plain file does not have.
 ANY_TIME = ClickLimits(max_behind_ms=LATEST_TIME_MS, max_ahead_ms=LATEST_TIME_MS)
@@ -38,6 +39,18 @@ class Clicks:
     arrival_ms: np.ndarray  # int64[n]
     positions: np.ndarray  # int64[n], index into the payloads
     rejected: Counter  # number of rejected payloads, by reason
+    is_history: np.ndarray | None = (
+        None  # bool[n]: an event that a login brought from another user; None: there is none
+    )
+    outcomes: "Outcomes | None" = None
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """k events of logins, which count as outcomes of what the anonymous users had done before."""
+
+    user: np.ndarray  # int64[k], codes of the anonymous users
+    records: np.ndarray  # EVENT[k]
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,23 @@ class Dataset:
     first_seen_ms: np.ndarray  # int64[n]
     profiles: np.ndarray  # PROFILE[n]
     positions: np.ndarray  # int64[n], index into the payloads
+    is_history: np.ndarray  # bool[n]: an event that was scored as another user's, before a login
+    outcomes: Outcomes | None = None
+
+    def label(self, label: Label, data_end_ms: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each event is positive, bool[n], and whether it is a row to train on and evaluate, bool[n].
+
+        See `label_events`.
+        """
+        own = ~self.is_history
+        user, records = self.user[own], self.records[own]
+        if self.outcomes is not None:
+            user = np.concatenate([user, self.outcomes.user])
+            records = np.concatenate([records, self.outcomes.records])
+        positive, usable = np.zeros(len(own), bool), np.zeros(len(own), bool)
+        labels = label_events(label, user, records, data_end_ms)
+        positive[own], usable[own] = (column[: np.count_nonzero(own)] for column in labels)
+        return positive, usable
 
     def features(self, computer: FeatureComputer, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """The feature matrix float32[k, features] of all rows, or of the k rows selected."""
@@ -160,9 +190,15 @@ def _updated_ms(payload: bytes | None, latest_ms: int) -> int:
 NO_UPDATES = read_profiles([])
 
 
-def arrange(clicks: Clicks, updates: ProfileUpdates = NO_UPDATES, history_length: int = 64) -> Dataset:
-    """Order clicks by user, and add to each the state that the job would have at its arrival."""
+def arrange(
+    clicks: Clicks, updates: ProfileUpdates = NO_UPDATES, history_length: int = 64, duplicates_within_ms: int = 0
+) -> Dataset:
+    """Order clicks by user, and add to each the state that the job would have at its arrival.
+
+    Events that the job would not score because they were sent before are left out (`mark_repeated`).
+    """
     order = np.argsort(clicks.user, kind="stable")
+    order = order[~repeated_events(clicks.user[order], clicks.records[order], history_length, duplicates_within_ms)]
     user, records, arrival_ms = clicks.user[order], clicks.records[order], clicks.arrival_ms[order]
     index = np.arange(len(user))
     first = np.searchsorted(user, user, side="left")
@@ -178,7 +214,19 @@ def arrange(clicks: Clicks, updates: ProfileUpdates = NO_UPDATES, history_length
         first_seen_ms=smallest_so_far(user, records["time_ms"]),
         profiles=known[newest + 1],
         positions=clicks.positions[order],
+        is_history=np.zeros(len(user), bool) if clicks.is_history is None else clicks.is_history[order],
+        outcomes=clicks.outcomes,
     )
+
+
+def repeated_events(user: np.ndarray, records: np.ndarray, history_length: int, within_ms: int) -> np.ndarray:
+    """Which of n events, by user and arrival, the job would not score because they were sent before; bool[n]."""
+    repeated = np.zeros(len(records), bool)
+    if within_ms > 0 and records["dedup_by"].any():
+        from udfs.features.kernel import mark_repeated  # compiles, which takes seconds
+
+        mark_repeated(user, records, history_length, within_ms, repeated)
+    return repeated
 
 
 def largest_so_far(group: np.ndarray, values: np.ndarray) -> np.ndarray:

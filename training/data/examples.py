@@ -9,7 +9,7 @@ import numpy as np
 from training.data.dataset import Dataset
 from training.data.downsampling import downsample_negatives
 from udfs.features.computer import FeatureComputer
-from udfs.measurement.labels import Label, label_events
+from udfs.measurement.labels import Label
 
 BLOCK_ROWS = 50_000
 
@@ -56,7 +56,7 @@ def make_examples(
 
     `partition` and `offset` int64[payloads] are the source of each payload.
     """
-    labels, usable = label_events(label, data.user, data.records, data_end_ms)
+    labels, usable = data.label(label, data_end_ms)
     rows = np.flatnonzero(usable & (data.records["time_ms"] >= rows_from_ms))
     matrix = np.empty((len(rows), len(computer.names)), np.float32)
     for start in range(0, len(rows), BLOCK_ROWS):

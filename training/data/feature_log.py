@@ -18,7 +18,7 @@ from training.data.archive import BATCH_ROWS, Part, row_group_parts
 from training.data.dataset import Dataset
 from training.data.examples import Examples, examples_of
 from training.data.rows import SourceError, find_files, parquet_metadata, reading
-from udfs.measurement.labels import Label, label_events
+from udfs.measurement.labels import Label
 
 _COLUMNS = ["user_id", "event_time", "feature_schema_hash", "features", "source_partition", "source_offset"]
 #: The key of an event. Offsets restart with a new topic, so partition and offset alone could match another event.
@@ -99,7 +99,7 @@ def logged_examples(
     earlier row of the same event, which is used. At-least-once delivery repeats rows; they differ if a job that
     recovered from a failure saw the event and a profile in another order.
     """
-    labels, usable = label_events(label, data.user, data.records, data_end_ms)
+    labels, usable = data.label(label, data_end_ms)
     matches, counts = _match(log, data, partition, offset)
     matches = matches[usable[matches["row"]]]
     rows = matches["row"].to_numpy(np.int64)

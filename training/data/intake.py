@@ -7,6 +7,15 @@ from dataclasses import dataclass, field
 EXAMPLES_SHOWN = 5
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A number with the words for one of what it counts, or for several.
+
+    >>> counted(1, "row"), counted(2_000, "row"), counted(2, "row is", "rows are")
+    ('1 row', '2,000 rows', '2 rows are')
+    """
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 @dataclass
 class Intake:
     """Counts over the rows of one file or several."""
@@ -53,5 +62,5 @@ class Intake:
             lines.append(f"column{'' if one else 's'} {', '.join(missing)} {'was' if one else 'were'} in no row")
         if self.ignored:
             values = ", ".join(f"{column} {value!r}: {count}" for (column, value), count in self.ignored.most_common(5))
-            lines.append(f"{self.ignored.total()} rows left out as the mapping says ({values})")
+            lines.append(f"{counted(self.ignored.total(), 'row')} left out as the mapping says ({values})")
         return lines

@@ -1,7 +1,8 @@
 """Preparation of examples on disk from raw records, for data larger than memory, in two passes on all cores.
 
 1. Scatter: each worker reads parts of the data, decodes the records as the job does, and writes the events by bucket, a
-   hash of the user: so all events of a user are in one bucket.
+   hash of the user: so all events of a user are in one bucket. Where logins are followed, it also writes those of each
+   device; from them a second step makes what logins add to users.
 2. Build: each worker takes a bucket into memory, orders it by arrival, labels it and computes the features, or takes
    them from an archived feature_log.
 """
@@ -19,14 +20,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from training.data.archive import Arrived, Part, find_parts, read_part
-from training.data.dataset import Clicks, ProfileUpdates, arrange, read_profile_batch
+from training.data.archive import Arrived, Batch, Part, find_parts, read_part
+from training.data.arrival_order import arrival_order
+from training.data.dataset import Clicks, Outcomes, ProfileUpdates, arrange, read_profile_batch
 from training.data.decoded import decoded_batches
 from training.data.examples import Examples, make_examples, save_examples
 from training.data.feature_log import LOG_ROWS, FeatureLog, find_log_parts, logged_examples, read_log_part
+from training.data.logins import DEVICE_ROWS, LOGIN_ROWS, NO_LOGINS, login_rows
 from training.data.partitioning import Spill, gather
 from training.data.summary import UNKNOWN_MS, Summary, in_words, names_in_words, skew
-from udfs.contracts.clicks import ClickLimits
+from udfs.contracts.clicks import ClickLimits, DecodedClicks
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.profiles import PROFILE
 from udfs.features.catalog import FEATURE_NAMES
@@ -61,6 +64,8 @@ class Preparation:
     label: Label
     features: Sequence[str] = FEATURE_NAMES
     history_length: int = 64
+    duplicates_within_ms: int = 0  # as in the job's settings
+    follow_logins: bool = False
     limits: ClickLimits = ClickLimits()  # for records with a known arrival time
     workers: int = 2
     bucket_events: int = BUCKET_EVENTS
@@ -103,12 +108,16 @@ def prepare(
     summary = Summary()
     context = get_context("spawn")
     with ProcessPoolExecutor(preparation.workers, context) as pool:
-        tasks = [partial(_scatter, part, n, buckets, spill, preparation.limits) for n, part in enumerate(parts)]
+        tasks = [partial(_scatter, part, n, buckets, spill, preparation) for n, part in enumerate(parts)]
         tasks += [partial(_scatter_profiles, part, n, buckets, spill) for n, part in enumerate(profile_parts)]
         tasks += [partial(_scatter_log, part, n, buckets, spill, log) for n, part in enumerate(log_parts)]
         for done, part_summary in enumerate(_run_all(pool, tasks), 1):
             summary += part_summary
             progress("read", done, len(tasks), summary.read)
+        if preparation.follow_logins:
+            followed = [partial(_follow_logins, n, buckets, spill, preparation) for n in range(buckets)]
+            for done, _ in enumerate(_run_all(pool, followed), 1):
+                progress("followed the logins of", done, buckets, summary.read)
         if not summary.accepted:
             raise PrepareError(_nothing_accepted(clicks, summary))
         if log is not None and not summary.logged["rows"]:
@@ -180,19 +189,40 @@ def _bucket_directory(out: Path, bucket: int) -> Path:
     return out / f"{bucket:05d}"
 
 
-def _scatter(part: Part, number: int, buckets: int, spill: Path, limits: ClickLimits) -> Summary:
+def _scatter(part: Part, number: int, buckets: int, spill: Path, preparation: Preparation) -> Summary:
     """Decode a part into files with one Arrow batch per bucket."""
     summary = Summary()
-    with Spill(spill / f"events-{number:06d}", buckets, EVENT_ROWS) as files:
-        for batch, clicks, rows in decoded_batches(part, limits, summary):
-            files.add(
-                [clicks.user_ids[row] for row in rows],
-                [clicks.events[row] for row in rows],
-                batch.arrival_ms[rows] if part.is_archive else np.full(len(rows), UNKNOWN_MS),
-                batch.partition[rows],
-                batch.offset[rows],
-            )
+    with (
+        Spill(spill / f"events-{number:06d}", buckets, EVENT_ROWS) as files,
+        Spill(spill / f"devices-{number:06d}", buckets, DEVICE_ROWS) as devices,
+    ):
+        for batch, clicks, rows in decoded_batches(part, preparation.limits, summary):
+            _add_events(files, [clicks.user_ids], part, batch, clicks, rows)
+            anonymous_ids = [None if click is None else click.anonymous_id for click in clicks.clicks]
+            if preparation.follow_logins and (rows := [row for row in rows if anonymous_ids[row]]):
+                _add_events(devices, [anonymous_ids, clicks.user_ids], part, batch, clicks, rows)
     return summary
+
+
+def _add_events(
+    files: Spill, ids: Sequence[list], part: Part, batch: Batch, clicks: DecodedClicks, rows: list[int]
+) -> None:
+    """Add the events in these rows, each with its ids."""
+    files.add(
+        *([column[row] for row in rows] for column in (*ids, clicks.events)),
+        batch.arrival_ms[rows] if part.is_archive else np.full(len(rows), UNKNOWN_MS),
+        batch.partition[rows],
+        batch.offset[rows],
+    )
+
+
+def _follow_logins(bucket: int, buckets: int, spill: Path, preparation: Preparation) -> None:
+    """Write what the logins on a bucket's devices add to users."""
+    devices = gather(spill, "devices", bucket, DEVICE_ROWS)
+    rows = login_rows(devices, preparation.history_length, preparation.duplicates_within_ms)
+    with Spill(spill / f"logins-{bucket:06d}", buckets, LOGIN_ROWS) as files:
+        if rows.num_rows:
+            files.add(rows.column("user_id").to_pylist(), *(column.combine_chunks() for column in rows.columns[1:]))
 
 
 def _log_parts(log: FeatureLog, parts: list[Part]) -> list[Part]:
@@ -238,6 +268,7 @@ def _build(bucket: int, spill: Path, out: Path, preparation: Preparation, data_e
         preparation,
         data_end_ms,
         None if preparation.log is None else gather(spill, "log", bucket, LOG_ROWS),
+        gather(spill, "logins", bucket, LOGIN_ROWS),
     )
     if len(examples):
         save_examples(examples, _bucket_directory(out, bucket))
@@ -245,11 +276,16 @@ def _build(bucket: int, spill: Path, out: Path, preparation: Preparation, data_e
 
 
 def build_bucket(
-    events: pa.Table, updates: pa.Table, preparation: Preparation, data_end_ms: int, log: pa.Table | None = None
+    events: pa.Table,
+    updates: pa.Table,
+    preparation: Preparation,
+    data_end_ms: int,
+    log: pa.Table | None = None,
+    logins: pa.Table = NO_LOGINS,
 ) -> tuple[Examples, Summary]:
-    """Make examples of a bucket's events, profile updates and rows of the feature log, given in any order."""
-    clicks, partition, offset, counted = _in_order_of_arrival(events)
-    data = arrange(clicks, _profile_updates(updates), preparation.history_length)
+    """Make examples of a bucket's events, profile updates, rows of the feature log and of logins, in any order."""
+    clicks, partition, offset, counted = _in_order_of_arrival(events, logins)
+    data = arrange(clicks, _profile_updates(updates), preparation.history_length, preparation.duplicates_within_ms)
     label, counts = preparation.label, Counter()
     if log is None:
         computer = FeatureComputer(preparation.features, preparation.history_length)
@@ -257,8 +293,12 @@ def build_bucket(
     else:
         names = preparation.log.names
         examples, counts = logged_examples(log, names, data, label, partition, offset, data_end_ms)
-    packed = np.rec.fromarrays([clicks.user, clicks.records.view("V32")])
+    own = ~data.is_history
+    plain = data.records[own]
+    plain[["dedup_by", "dedup_key"]] = 0
+    packed = np.rec.fromarrays([data.user[own], plain.view(f"V{EVENT.itemsize}")])
     summary = Summary(
+        repeated=int(np.count_nonzero(~clicks.is_history)) - len(packed),
         copies=len(packed) - len(np.unique(packed.view(f"V{packed.dtype.itemsize}"))),
         examples=len(examples),
         positives=int(examples.labels.sum()),
@@ -268,48 +308,51 @@ def build_bucket(
     return examples, summary
 
 
-def _in_order_of_arrival(events: pa.Table) -> tuple[Clicks, np.ndarray, np.ndarray, Summary]:
-    """Order the clicks; returns them, their partitions and offsets, and the counts of duplicates and of skewed events.
-
-    A partition keeps order by offset; events of files are in order of event time. A user is in one partition unless the
-    number of partitions changes; then the partition where the user appeared first comes first.
-    """
-    codes = pc.dictionary_encode(events.column("user_id")).combine_chunks()
+def _in_order_of_arrival(events: pa.Table, logins: pa.Table) -> tuple[Clicks, np.ndarray, np.ndarray, Summary]:
+    """Order the clicks; returns them with their partitions and offsets, and counts duplicates and skewed events."""
+    history = logins.filter(pc.invert(logins.column("is_outcome")))
+    outcomes = logins.filter(logins.column("is_outcome"))
+    user_ids = pa.chunked_array(
+        [chunk for table in (events, history, outcomes) for chunk in table.column("user_id").chunks], pa.string()
+    )
+    codes = pc.dictionary_encode(user_ids).combine_chunks()
     codes = codes if isinstance(codes, pa.DictionaryArray) else pc.dictionary_encode(pa.array([], pa.string()))
     user = codes.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    user, outcome_user = user[: len(user) - outcomes.num_rows], user[len(user) - outcomes.num_rows :]
     arrival, partition, offset = (
-        events.column(name).to_numpy().astype(np.int64) for name in ("arrival_ms", "partition", "offset")
+        np.concatenate([table.column(name).to_numpy() for table in (events, history)]).astype(np.int64)
+        for name in ("arrival_ms", "partition", "offset")
     )
-    records = _unpack(events.column("packed"), EVENT)
-    begins = np.zeros(len(user), np.int64)
-    if len(np.unique(partition)) > 1:
-        pairs, place = np.unique(np.stack([user, partition], 1), axis=0, return_inverse=True)
-        earliest = np.full(len(pairs), np.iinfo(np.int64).max)
-        np.minimum.at(earliest, place.ravel(), arrival)
-        begins = earliest[place.ravel()]
-    order = np.lexsort((offset, partition, begins, user))
-    user, arrival, partition, offset, records = (
-        column[order] for column in (user, arrival, partition, offset, records)
+    records = np.concatenate([_unpack(table.column("packed"), EVENT) for table in (events, history)])
+    place = np.concatenate([np.zeros(events.num_rows, np.int64), history.column("place").to_numpy()])
+    time_ms = np.concatenate([records["time_ms"][: events.num_rows], history.column("login_ms").to_numpy()])
+    order = arrival_order(user, arrival, partition, offset, time_ms, place)
+    user, arrival, partition, offset, records, place = (
+        column[order] for column in (user, arrival, partition, offset, records, place)
     )
     is_duplicate = np.zeros(len(user), bool)
-    is_duplicate[1:] = (np.diff(user) == 0) & (np.diff(partition) == 0) & (np.diff(offset) == 0)
-    user, arrival, partition, offset, records = (
-        column[~is_duplicate] for column in (user, arrival, partition, offset, records)
+    is_duplicate[1:] = np.all([np.diff(column) == 0 for column in (user, partition, offset, place)], axis=0)
+    user, arrival, partition, offset, records, place = (
+        column[~is_duplicate] for column in (user, arrival, partition, offset, records, place)
     )
-    counted = skew(user, records["time_ms"])
-    counted.duplicates = int(is_duplicate.sum())
+    own = place == 0
+    rows = np.flatnonzero(own)
     if len(arrival) and arrival.min() == UNKNOWN_MS:
-        # An export's rows may be in any order: events of files are taken to have arrived as they happened.
-        order = np.lexsort((records["time_ms"], user))
-        user, partition, offset, records = (column[order] for column in (user, partition, offset, records))
         arrival = records["time_ms"]
-    user_ids = codes.dictionary.to_pylist()
-    return (
-        Clicks(user_ids, user, records, arrival, np.arange(len(user)), Counter()),
-        partition,
-        offset,
-        counted,
+        rows = rows[np.lexsort((offset[rows], partition[rows], user[rows]))]  # as in the files
+    counted = skew(user[rows], records["time_ms"][rows])
+    counted.duplicates = int(is_duplicate.sum())
+    clicks = Clicks(
+        codes.dictionary.to_pylist(),
+        user,
+        records,
+        arrival,
+        np.arange(len(user)),
+        Counter(),
+        ~own,
+        Outcomes(outcome_user, _unpack(outcomes.column("packed"), EVENT)),
     )
+    return clicks, partition, offset, counted
 
 
 def _profile_updates(updates: pa.Table) -> ProfileUpdates:

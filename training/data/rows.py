@@ -4,9 +4,10 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -17,6 +18,7 @@ import msgspec
 import pyarrow
 import pyarrow.parquet
 
+from training.data.intake import counted
 from udfs.config.text import one_line
 from udfs.contracts.lenient import read_object
 from udfs.contracts.rejects import Reject, explain
@@ -26,6 +28,8 @@ from udfs.mapping.definition import FileLayout
 PARQUET_BATCH_ROWS = 8_192
 #: Lines of one row of CSV. A quote that is not closed spans more, or breaks the rules of its row.
 MAX_LINES_IN_ROW = 100
+#: The first line with which Excel names the delimiter; it is no row.
+DELIMITER_LINE = re.compile(r"sep=([^\r\n])(\r\n?|\n|$)")
 FORMAT_OF_SUFFIX = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -201,8 +205,10 @@ class _Lines:
 
 
 def _csv_rows(stream: io.BufferedIOBase, name: str, layout: FileLayout) -> tuple[list[str], Iterator[Row]]:
-    delimiter = layout.delimiter or ("\t" if without_compression(name).endswith(".tsv") else ",")
     lines = _Lines(_texts(stream, layout.encoding))
+    named = DELIMITER_LINE.fullmatch(next(lines, ""))
+    lines.next_row() if named else lines.give_back()
+    delimiter = named[1] if named else layout.delimiter or usual_delimiter(name)
     # A tab-separated file, such as Snowplow's, has JSON with quotes in its columns and none around them.
     quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     reader = csv.reader(lines, delimiter=delimiter, strict=True, quoting=quoting)
@@ -213,7 +219,12 @@ def _csv_rows(stream: io.BufferedIOBase, name: str, layout: FileLayout) -> tuple
             f"{name}: more than one column is called {', '.join(twice)}: rename them, or name all columns in "
             "file.header of a mapping"
         )
-    return columns, _csv_records(lines, reader, columns)
+    return columns, _csv_records(lines, reader, columns, delimiter)
+
+
+def usual_delimiter(name: str) -> str:
+    """The delimiter of CSV in a file of that name."""
+    return "\t" if without_compression(name).endswith(".tsv") else ","
 
 
 def _header(lines: _Lines, reader: Iterator[list[str]], name: str) -> list[str]:
@@ -236,7 +247,7 @@ def _known_header(lines: _Lines, reader: Iterator[list[str]], header: tuple[str,
     return list(header)
 
 
-def _csv_records(lines: _Lines, reader: Iterator[list[str]], columns: list[str]) -> Iterator[Row]:
+def _csv_records(lines: _Lines, reader: Iterator[list[str]], columns: list[str], delimiter: str) -> Iterator[Row]:
     while True:
         lines.next_row()
         try:
@@ -244,15 +255,22 @@ def _csv_records(lines: _Lines, reader: Iterator[list[str]], columns: list[str])
         except StopIteration:
             return
         except csv.Error as error:
-            problem = f"line {lines.number}: {error}; is a quote not closed?"
+            problem, first = f"line {lines.number}: {error}; is a quote not closed?", lines.keep_first()
         else:
             if not values:
                 continue
             if len(values) == len(columns):
                 yield Row(dict(zip(columns, values)))
                 continue
-            problem = f"line {lines.number}: {len(values)} values for {len(columns)} columns"
-        yield Row({}, problem, lines.keep_first().rstrip("\r\n").encode("utf-8", "surrogateescape"))
+            problem = f"line {lines.number}: {counted(len(values), 'value')} for {counted(len(columns), 'column')}"
+            is_one_row = not any(_is_row(line, len(columns), delimiter) for line in lines.taken[1:])
+            first = lines.taken[0] if is_one_row else lines.keep_first()
+        yield Row({}, problem, first.rstrip("\r\n").encode("utf-8", "surrogateescape"))
+
+
+def _is_row(line: str, width: int, delimiter: str) -> bool:
+    """Whether a line within quotes is a row of its own: then the quote before it was not closed."""
+    return line.count('"') % 2 == 0 and len(next(csv.reader([line], delimiter=delimiter), [])) == width
 
 
 def _json_lines(stream: io.BufferedIOBase, encoding: str) -> Iterator[bytes]:
@@ -297,8 +315,33 @@ def _parquet_rows(file: BinaryIO, name: str) -> tuple[list[str], Iterator[Row]]:
     columns = parquet.schema_arrow.names
     if len(set(columns)) < len(columns):
         raise SourceError(f"{name}: more than one column is called the same: {', '.join(columns)}")
-    batches = parquet.iter_batches(batch_size=PARQUET_BATCH_ROWS)
-    return columns, (Row(values) for batch in batches for values in batch.to_pylist())
+    return columns, _parquet_records(parquet)
+
+
+def _parquet_records(parquet: pyarrow.parquet.ParquetFile) -> Iterator[Row]:
+    readers = {field.name: read for field in parquet.schema_arrow if (read := _object_reader(field.type)) is not None}
+    for batch in parquet.iter_batches(batch_size=PARQUET_BATCH_ROWS):
+        for values in batch.to_pylist():
+            for name, read in readers.items():
+                values[name] = read(values[name])
+            yield Row(values)
+
+
+def _object_reader(kind: pyarrow.DataType) -> Callable[[Any], Any] | None:
+    """The function that makes objects of the maps in values of a type, which PyArrow gives as pairs; None for none."""
+    if pyarrow.types.is_map(kind):
+        read = _object_reader(kind.item_type) or (lambda value: value)
+        return lambda pairs: pairs if pairs is None else {str(key): read(value) for key, value in pairs}
+    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind):
+        read = _object_reader(kind.value_type)
+        return read and (lambda values: values if values is None else [read(value) for value in values])
+    if pyarrow.types.is_struct(kind):
+        readers = {field.name: read for field in kind if (read := _object_reader(field.type)) is not None}
+        if readers:
+            return lambda values: (
+                values if values is None else values | {name: read(values[name]) for name, read in readers.items()}
+            )
+    return None
 
 
 def _avro_rows(stream: io.BufferedIOBase, name: str) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -148,6 +149,9 @@ def _mapping_for(file: BinaryIO, mappings: MappingFile) -> ClickMapping:
 def _adapted_records(
     rows: Iterable[Row], mapping: ClickMapping, shift_ms: int, latest_ms: int, intake: Intake, name: str
 ) -> Iterator[Record]:
+    if mapping.event_id_prefix is not None:  # ids that repeat mark duplicates, and each file has a first row
+        file_prefix = f"{mapping.event_id_prefix}-{crc32(name.encode()):08x}"
+        mapping = msgspec.structs.replace(mapping, event_id_prefix=file_prefix)
     adapter, encode = ClickAdapter(mapping, latest_ms), msgspec.json.Encoder().encode
     try:
         for number, row in enumerate(rows, 1):

@@ -39,7 +39,8 @@ class Summary:
     profile_rejections: list[str] = field(default_factory=list)  # the first messages
     unread_profile_fields: Counter = field(default_factory=Counter)  # of accepted profiles, by name
     duplicates: int = 0  # records read twice: same partition and offset
-    copies: int = 0  # events identical to another one of the same user
+    repeated: int = 0  # events sent before, by their event id or their order
+    copies: int = 0  # further events identical to another one of the same user
     skewed: int = 0  # events dated more than SKEW_MS before an earlier one of the same user
     skewed_users: int = 0
     examples: int = 0
@@ -177,8 +178,14 @@ def warnings(summary: Summary, clicks: Path, profiles: Path | None, log: Path | 
         (clicks, summary.duplicates, "duplicate records (same partition and offset), each counted once"),
         (
             clicks,
+            summary.repeated,
+            "events were sent before, with the same event id or of the same order; they are left out, as in the job",
+        ),
+        (
+            clicks,
             summary.copies,
-            "events are identical to another event of the same user; they are kept, because the job scores them too",
+            "events are identical to another event of the same user; they are kept, because no id says that they are "
+            "the same",
         ),
         (
             clicks,

@@ -1,14 +1,16 @@
 """Columns that may fill the fields of a click, by their names and values, and the choice among them."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC
 from typing import Any, NamedTuple
 
 import msgspec
 
-from training.data.event_names import probable_kind
+from training.data.event_names import probable_kind, words_of
 from training.inspection.field_names import CODES, SYNONYMS, item_name_score, name_score
+from training.inspection.inspection import PLACEHOLDERS
 from training.inspection.value_formats import ENOUGH, Column, columns_of, number_format_of, reader_of, shown
 from udfs.config.durations import now_ms
 from udfs.contracts.clicks import Click
@@ -21,6 +23,7 @@ _SOME = 0.5
 LIKELY, SURE = 0.5, 0.7
 #: What the values add to the score of a name.
 _VALUES_WEIGHT = 0.5
+_DISTINCT = 0.9  # share of distinct values in a column with the ids of events
 MANY_ROWS = 100  # from here on it tells whether a value is unique
 _MAX_EVENT_NAMES = 500
 _MAX_CODES = 50
@@ -51,12 +54,23 @@ class Candidate(NamedTuple):
 
 def candidates_of(columns: Sequence[Column]) -> list[Candidate]:
     """Each column as a candidate for each field."""
-    return [_candidate(name, column) for name in FIELDS for column in columns]
+    found = [_candidate(name, column) for name in FIELDS for column in columns]
+    names = chosen_columns(found).get("event_name", ())
+    events = first_values([one.column for one in names])
+    return [
+        one._replace(problem=_not_of_orders(one.column, events))
+        if events and one.field == "transaction_id" and one.problem is None
+        else one
+        for one in found
+    ]
 
 
 def chosen_columns(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
     """The columns of each field, the first one with a value counts; fields that no column fills are left out."""
-    return _with_alternatives(_chosen(candidates), candidates)
+    chosen = _with_alternatives(_chosen(candidates), candidates)
+    if "anonymous_id" in chosen and not _is_user_before_login(chosen):
+        del chosen["anonymous_id"]
+    return chosen
 
 
 def _candidate(name: str, column: Column) -> Candidate:
@@ -92,7 +106,7 @@ def _fit(name: str, column: Column) -> tuple[float, float]:
     elif CLICK_FIELDS[name] is str:
         share = column.share(_reader(name))
     else:
-        share = number_format_of(column.samples)[1]
+        share = number_format_of(column.samples, name)[1]
     return share, share
 
 
@@ -120,7 +134,7 @@ def _misfit(name: str, column: Column) -> str | None:
         return "each row has another value"
     if name == "event_name" and not _are_few(column):
         return f"{distinct:,} values are too many for names of events"
-    if name == "event_id" and distinct < count * (0.9 if count >= MANY_ROWS else _SOME):
+    if name == "event_id" and distinct < count * _DISTINCT:  # events that repeat an id are lost as duplicates
         return f"{count:,} rows have only {distinct:,} values"
     if name == "currency" and column.share(_currency) < ENOUGH:
         return f"its values, such as {shown(column.given[0])}, are no codes such as EUR"
@@ -131,6 +145,26 @@ def _misfit(name: str, column: Column) -> str | None:
     if name == "quantity" and column.share(reader_of(number_format_of(column.samples)[0]).whole) < _SOME:
         return "most of its values are not whole numbers"
     return None
+
+
+def _not_of_orders(column: Column, events: Sequence[Any]) -> str | None:
+    """Why the values of a column are no ids of orders, given the names of the rows' events."""
+    kinds = {name: probable_kind(str(name)[:_MAX_NAME]) for name in set(map(str, events))}
+    others = Counter(
+        str(value)
+        for value, name in zip(column.values, events)
+        if value is not None and kinds[str(name)] != "purchase" and str(value).lower() not in PLACEHOLDERS
+    )
+    repeated = [text for text, count in others.items() if count > 1]
+    if len(repeated) <= (1 - ENOUGH) * len(column.texts):
+        return None
+    return f"{shown(repeated[0])} is in several events that are not purchases"
+
+
+def _is_user_before_login(chosen: dict[str, list[Candidate]]) -> bool:
+    """Whether the anonymous id is also that of the user in some row, as it is before a login."""
+    users, ids = (first_values([one.column for one in chosen.get(name, ())]) for name in ("user_id", "anonymous_id"))
+    return any(user is not None and str(user) == str(anonymous) for user, anonymous in zip(users, ids))
 
 
 def _are_few(column: Column) -> bool:
@@ -169,7 +203,7 @@ def _with_alternatives(
     chosen: dict[str, list[Candidate]], candidates: Sequence[Candidate]
 ) -> dict[str, list[Candidate]]:
     """The chosen columns with those after them that fill their gaps; fields without a value are left out."""
-    used = {found[0].column.name for found in chosen.values()}
+    used = {found[0].column.name for name, found in chosen.items() if name != "anonymous_id"}
     for name, found in chosen.items():
         others = [other for other in candidates if other.field == name and other.problem is None]
         for other in sorted(others, key=lambda other: -other.total):
@@ -203,14 +237,38 @@ def first_values(columns: Sequence[Column]) -> list[Any]:
     ]
 
 
+def time_of_day_column(dates: Column, columns: Sequence[Column]) -> Column | None:
+    """The column with the times of day that belong to a column of dates, by its name and values."""
+    paired = re.sub(r"\b(date|day)\b", "time", words_of(dates.name))
+    scores = {
+        column: 1.0 if words_of(column.name) == paired else name_score(column.name, "event_time")
+        for column in columns
+        if len(column.given) >= ENOUGH * len(dates.given) and column.share(_clock) >= ENOUGH
+    }
+    best = max(scores, key=scores.__getitem__, default=None)
+    return best if best is not None and scores[best] >= LIKELY else None
+
+
+def _clock(value: Any) -> None:
+    if not re.fullmatch(r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[AaPp][Mm])?", str(value).strip()):
+        raise ValueError
+
+
 def item_columns(column: Column) -> dict[str, str]:
     """The column of each field of an item in a list's entries; none without an id or a price."""
     found: dict[str, tuple[float, str]] = {}
     for inner in columns_of((column.entries or ())[:_MAX_ENTRIES]):
         for name, kind in ITEM_FIELDS.items():
             score = item_name_score(inner.name, name)
-            share = inner.share(read_text) if kind is str else number_format_of(inner.samples)[1]
+            share = inner.share(read_text) if kind is str else number_format_of(inner.samples, name)[1]
             if score >= LIKELY and share >= ENOUGH:
                 found[name] = max(found.get(name, (0.0, "")), (score, inner.name), key=lambda pair: pair[0])
     names = {name: found[name][1] for name in ITEM_FIELDS if name in found}
     return names if "item_id" in names or "price" in names else {}
+
+
+def item_numbers(column: Column) -> list[Any]:
+    """The numbers in the entries of a list."""
+    names = [name for field, name in item_columns(column).items() if ITEM_FIELDS[field] is not str]
+    inner = columns_of((column.entries or ())[:_MAX_ENTRIES])
+    return [value for one in inner if one.name in names for value in one.samples]

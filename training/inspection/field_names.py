@@ -14,6 +14,7 @@ SYNONYMS = {
     "user_id": "user id, customer id, client id, distinct id, visitor id, member id, account id, shopper id, customer, "
     "user, visitor, user pseudo id, domain userid, anonymous id, person id, network userid, device id, cookie id, "
     "full visitor id, session id, session",
+    "anonymous_id": "anonymous id, user pseudo id, anon id, domain userid, device id, cookie id, visitor id, client id",
     "event_name": "event name, event type, event, action, behavior, behaviour, event action, behavior type, "
     "behaviour type, action type, activity, interaction, interaction type, type",
     "event_time": "event time, event timestamp, timestamp, time, ts, at, event datetime, datetime, occurred at, "
@@ -30,6 +31,8 @@ SYNONYMS = {
     "value": "value, revenue, total, purchase revenue, order value, total price, order total, total amount, "
     "event value, conversion value, grand total, amount",
     "currency": "currency, currency code, order currency, site currency",
+    "transaction_id": "transaction id, order id, order number, purchase id, txn id, tr orderid, invoice id, "
+    "invoice no, order no, receipt id",
     "page_location": "page location, page url, url, current url, request url, document location, href, uri, page path, "
     "location, page",
     "page_type": "page type, page category, page template, content group, template, page",

@@ -13,12 +13,14 @@ import msgspec
 
 from training.data.rows import (
     COMPRESSED,
+    DELIMITER_LINE,
     FORMAT_OF_SUFFIX,
     Row,
     SourceError,
     decompressed,
     read_rows,
     reading,
+    usual_delimiter,
     without_compression,
 )
 from training.inspection.field_names import name_score
@@ -60,7 +62,8 @@ def sample(path: Path) -> Sample:
     if not result.rows:
         raise SourceError(f"{path}: no row in it")
     if not result.readable:
-        raise SourceError(f"{path}: none of the first {len(result.rows):,} rows can be read: {result.rows[0].problem}")
+        few = "the only row cannot" if len(result.rows) == 1 else f"none of the first {len(result.rows):,} rows can"
+        raise SourceError(f"{path}: {few} be read: {result.rows[0].problem}")
     return result
 
 
@@ -100,8 +103,11 @@ def _layout(path: Path, head: bytes, is_whole: bool) -> FileLayout:
     lines = head.decode(encoding, "replace").removeprefix("\ufeff")
     if not is_whole:
         lines = lines[: lines.rfind("\n") + 1]
-    delimiter, table = _table(lines)
-    usual = "\t" if suffix == ".tsv" else ","
+    usual = usual_delimiter(path.name)
+    if named := DELIMITER_LINE.match(lines):
+        delimiter, table = usual, _split(lines[named.end() :], named[1])
+    else:
+        delimiter, table = _table(lines)
     header = None if not table or _has_header(table) else tuple(f"column_{n}" for n in range(1, len(table[0]) + 1))
     return msgspec.structs.replace(layout, delimiter=None if delimiter == usual else delimiter, header=header)
 
@@ -118,8 +124,19 @@ def _encoding(head: bytes, is_whole: bool) -> str:
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head, final=is_whole)
     except UnicodeDecodeError:
-        return "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin-1"
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return "utf-16"
+        return "cp1252" if _is_windows(head) else "latin-1"
     return "utf-8"
+
+
+def _is_windows(head: bytes) -> bool:
+    """Whether a text has characters of Windows, such as the euro sign, where latin-1 has control characters."""
+    try:
+        head.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    return any(0x80 <= byte <= 0x9F for byte in set(head))
 
 
 def _table(lines: str) -> tuple[str, list[list[str]]]:

@@ -13,7 +13,7 @@ from training.data.decoded import decoded_batches
 from training.data.sources import DAY_MS
 from training.data.summary import Summary
 from udfs.contracts.clicks import ClickLimits, DecodedClicks
-from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID
+from udfs.contracts.packed_events import DEDUP_BY_EVENT, DEDUP_BY_NOTHING, EVENT, EVENT_KINDS, NO_ID
 from udfs.mapping.definition import MappingFile
 from udfs.measurement.labels import Label, label_events
 
@@ -21,6 +21,9 @@ HOUR_MS, QUARTER_MS = 3_600_000, 900_000
 #: One user with so many of all events is a crawler, a test account, or an id that many users share.
 BUSY_USER = 0.05
 ENOUGH_EVENTS = 1_000  # for a share of one user to mean anything
+#: Share of events with the event_id of another event of the user, but another name or item: from here on, event_id
+#: does not identify events.
+MANY_CLASHES = 0.05
 #: What programs write where they have no id of a user.
 PLACEHOLDERS = frozenset(
     ("undefined", "null", "none", "nil", "nan", "na", "n/a", "(not set)", "not set", "unknown", "anonymous", "guest",
@@ -37,6 +40,9 @@ class Inspection:
     by_day: dict[int, np.ndarray] = field(default_factory=dict)  # days since 1970: int64[kinds], accepted events
     by_hour: np.ndarray = field(default_factory=lambda: np.zeros(24, np.int64))  # accepted events, local time
     filled: Counter = field(default_factory=Counter)  # accepted events that have a field
+    repeated_events: int = 0  # accepted events with the event_id of another one of the same user
+    clashing_events: int = 0  # those of them with another name or item
+    repeated_orders: int = 0  # accepted purchases with the transaction_id of another one of the same user
     skipped_files: list[Path] = field(default_factory=list)
     label: Label | None = None
     examples: int = 0
@@ -73,7 +79,7 @@ def inspect(
     label: Label | None = None,
     progress: Callable[[int, int, int], None] = lambda *_: None,
 ) -> Inspection:
-    """Read all clicks of a file, a directory or an archive, and count. It takes some 80 bytes of memory per event.
+    """Read all clicks of a file, a directory or an archive, and count. It takes some 200 bytes of memory per event.
 
     `progress` is called with the files read, the files in total and the records so far. Raises SourceError and
     MappingError.
@@ -93,8 +99,9 @@ def inspect(
         user, kept = np.concatenate(users), np.concatenate(events)
         distinct = np.unique(np.stack([user, kept["hash"]], 1), axis=0)
         result.summary.copies = len(user) - len(distinct)
+        is_first = ~_repeats(result, user, kept)
         if label is not None:
-            _count_label(result, user, kept)
+            _count_label(result, user[is_first], kept[is_first])
     return result
 
 
@@ -104,7 +111,8 @@ def _accepted(part: Part, result: Inspection, codes: dict[str, int]):
         records = np.frombuffer(b"".join(clicks.events[row] for row in rows), EVENT)
         user_ids = [clicks.user_ids[row] for row in rows]
         _count(result, clicks, rows, user_ids, records)
-        yield np.array([codes.setdefault(user, len(codes)) for user in user_ids], np.int64), _kept(records)
+        names = [clicks.clicks[row].event_name for row in rows]
+        yield np.array([codes.setdefault(user, len(codes)) for user in user_ids], np.int64), _kept(records, names)
 
 
 def _count(
@@ -119,7 +127,9 @@ def _count(
     local = times + records["utc_offset_quarters"].astype(np.int64) * QUARTER_MS
     result.by_hour += np.bincount(local % DAY_MS // HOUR_MS, minlength=24)
     for name, has in (
-        ("event_id", np.array([decoded.event_ids[row] is not None for row in rows])),
+        ("event_id", _has(decoded, rows, "event_id")),
+        ("anonymous_id", _has(decoded, rows, "anonymous_id")),
+        ("transaction_id", _has(decoded, rows, "transaction_id")),
         ("item_id", records["item"] != NO_ID),
         ("item_category", records["category"] != NO_ID),
         ("value", ~np.isnan(records["value"])),
@@ -132,17 +142,44 @@ def _count(
         result.filled[name] += int(has.sum())
 
 
+def _has(decoded: DecodedClicks, rows: list[int], name: str) -> np.ndarray:
+    """Whether each of the clicks has a field, bool[n]."""
+    return np.array([getattr(decoded.clicks[row], name) is not None for row in rows])
+
+
 _LABEL_FIELDS = ("time_ms", "kind", "engagement_ds")
-_KEPT = np.dtype([*((name, EVENT[name]) for name in _LABEL_FIELDS), ("hash", "<i8")])
+_DEDUP_FIELDS = ("dedup_by", "dedup_key")
+_KEPT = np.dtype([*((name, EVENT[name]) for name in _LABEL_FIELDS + _DEDUP_FIELDS), ("hash", "<i8"), ("what", "<i8")])
 
 
-def _kept(records: np.ndarray) -> np.ndarray:
-    """What a label depends on, and a hash of the whole event."""
+def _kept(records: np.ndarray, names: list[str]) -> np.ndarray:
+    """What a label depends on, the id, a hash of the whole event without its id, and one of its name and item."""
     kept = np.empty(len(records), _KEPT)
-    for name in _LABEL_FIELDS:
+    for name in _LABEL_FIELDS + _DEDUP_FIELDS:
         kept[name] = records[name]
-    kept["hash"] = [hash(event) for event in records.view(f"V{EVENT.itemsize}").tolist()]
+    without_id = records.copy()
+    for name in _DEDUP_FIELDS:
+        without_id[name] = 0
+    kept["hash"] = [hash(event) for event in without_id.view(f"V{EVENT.itemsize}").tolist()]
+    kept["what"] = [hash(pair) for pair in zip(names, records["item"].tolist())]
     return kept
+
+
+def _repeats(result: Inspection, user: np.ndarray, records: np.ndarray) -> np.ndarray:
+    """Which events repeat the id of another one of the same user, bool[n], and count them."""
+    order = np.flatnonzero(records["dedup_by"] != DEDUP_BY_NOTHING)
+    order = order[np.lexsort((records["dedup_key"][order], records["dedup_by"][order], user[order]))]
+    is_repeat = np.zeros(len(user), bool)
+    user, records = user[order], records[order]
+    repeats = np.diff(user) == 0
+    for name in _DEDUP_FIELDS:
+        repeats &= records[name][1:] == records[name][:-1]
+    is_repeat[order[1:][repeats]] = True
+    is_event = records["dedup_by"][1:] == DEDUP_BY_EVENT
+    result.repeated_events = int((repeats & is_event).sum())
+    result.repeated_orders = int((repeats & ~is_event).sum())
+    result.clashing_events = int((repeats & is_event & (records["what"][1:] != records["what"][:-1])).sum())
+    return is_repeat
 
 
 def _count_label(result: Inspection, user: np.ndarray, records: np.ndarray) -> None:

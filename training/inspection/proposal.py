@@ -17,6 +17,8 @@ from training.inspection.field_candidates import (
     chosen_columns,
     first_values,
     item_columns,
+    item_numbers,
+    time_of_day_column,
 )
 from training.inspection.field_names import CODES, meaning_of, name_score
 from training.inspection.inspection import PLACEHOLDERS
@@ -29,13 +31,15 @@ from training.inspection.value_formats import (
     is_day,
     number_doubt,
     number_format_of,
+    number_formats_of,
     plain,
     reader_of,
     shown,
 )
 from udfs.contracts.packed_events import EVENT_KINDS
+from udfs.mapping.adapter import AMOUNTS
 from udfs.mapping.definition import CLICK_FIELDS, ITEMS, REQUIRED_FIELDS, FileLayout, NumberFormat
-from udfs.mapping.values import EPOCH_UNITS
+from udfs.mapping.values import EPOCH_UNITS, currency_and_number
 
 _NEAREST = 3
 _MAX_PREFIX = 100
@@ -81,6 +85,7 @@ class _Writer:
         self._stem, self._layout = stem, layout
         self._doubts: list[str] = []
         self._other_events: dict[str, int] = {}
+        self._times, self._time_of_day = self._find_times()
 
     def proposal(self) -> Proposal:
         """The proposal; doubts come in the order of the mapping."""
@@ -94,6 +99,7 @@ class _Writer:
             "ignored_users": self._ignored_users(),
             "numbers": self._numbers(),
             "time_format": self._time_format(),
+            "time_of_day": self._time_of_day and self._time_of_day.name,
             "event_id_prefix": None if "event_id" in self._chosen else _prefix(self._stem),
         }
         self._doubts += self._rejected()
@@ -105,10 +111,28 @@ class _Writer:
             self._doubts,
         )
 
+    def _find_times(self) -> tuple[Column | None, Column | None]:
+        """The times of the events, and the column that has their times of day where another one has the dates."""
+        dates = next(iter(self._mapped("event_time")), None)
+        if dates is None or not all(map(is_day, dates.samples)):
+            return dates, None
+        used = self._used()
+        time_of_day = time_of_day_column(dates, [column for column in self._columns if column not in used])
+        if time_of_day is None:
+            return dates, None
+        pairs = zip(dates.values, time_of_day.values)
+        times = Column(dates.name, [None if None in pair else "{} {}".format(*pair) for pair in pairs])
+        if times.time_format is None or times.time_format.share < ENOUGH:
+            return dates, None
+        return times, time_of_day
+
+    def _used(self) -> list[Column]:
+        return [column for name in self._chosen for column in self._mapped(name)]
+
     def _file(self) -> dict[str, Any]:
         layout = self._layout
-        if layout.encoding == "latin-1":
-            self._doubts.append("file.encoding: the file is not UTF-8; latin-1 is a guess")
+        if layout.encoding in ("latin-1", "cp1252"):
+            self._doubts.append(f"file.encoding: the file is not UTF-8; {layout.encoding} is a guess")
         if layout.header:
             self._doubts.append("file.header: the first line has no names of columns; write what each column is")
             if len(layout.header) == _SNOWPLOW_COLUMNS:
@@ -141,6 +165,14 @@ class _Writer:
             yield f"columns.{name}: {sessions[0]}: a session stands for a user, so the history of a user ends with it"
         if name == "user_id" and len(first.column.texts) == 1 and len(first.column.given) >= MANY_ROWS:
             yield f"{place}: all rows have the value {shown(first.column.given[0])}"
+        if name in AMOUNTS:
+            texts = (value.strip() for value in first.column.samples if isinstance(value, str))
+            currencies = list(dict.fromkeys(filter(None, (currency_and_number(text)[0] for text in texts))))
+            if len(currencies) > 1:
+                yield (
+                    f"{place}: its amounts are in several currencies ({', '.join(currencies)}), and only their numbers "
+                    "are read; map the column of the currency, and set currencies"
+                )
         if first.column.given and first.share < ENOUGH:
             yield f"{place}: only {first.share:.0%} of its values can be read; the other rows do not fit"
 
@@ -230,31 +262,35 @@ class _Writer:
             self._doubts.append(f"ignored_users: rows of {_listed(ignored)} are left out, for these are no users")
         return ignored
 
-    def _numbers(self) -> dict[str, str]:
-        values = [
-            value
+    def _numbers(self) -> dict[str, Any]:
+        texts = self._texts_of_numbers()
+        common, others = number_formats_of(texts)
+        for name, values in texts.items():
+            chosen = others.get(name, common)
+            doubt = number_doubt(values, chosen)
+            if doubt is not None:
+                read = reader_of(chosen, name)(doubt)
+                self._doubts.append(f"numbers: {name}: {shown(doubt)} is read as {read:g}; check the marks")
+        fields = {name: {"decimal": other.decimal} | _marks_of(other) for name, other in others.items()}
+        return _marks_of(common) | ({"fields": fields} if fields else {})
+
+    def _texts_of_numbers(self) -> dict[str, list[str]]:
+        """The numbers that are texts, of each field that has any; items stands for the numbers of all entries."""
+        values = {
+            name: [value for column in self._mapped(name) for value in column.samples]
             for name in self._chosen
             if name != ITEMS and CLICK_FIELDS[name] is not str and name != "event_time"
-            for column in self._mapped(name)
-            for value in column.samples
-            if isinstance(value, str)
-        ]
-        chosen, _ = number_format_of(values)
-        doubt = number_doubt(values, chosen)
-        if doubt is not None:
-            self._doubts.append(f"numbers: {shown(doubt)} is read as {reader_of(chosen)(doubt):g}; check the marks")
-        return {
-            name: getattr(chosen, name)
-            for name in ("decimal", "thousands")
-            if getattr(chosen, name) != getattr(_USUAL_NUMBERS, name)
         }
+        if ITEMS in self._chosen:
+            values[ITEMS] = item_numbers(self._chosen[ITEMS][0].column)
+        texts = {name: [value for value in found if isinstance(value, str)] for name, found in values.items()}
+        return {name: found for name, found in texts.items() if found}
 
     def _time_format(self) -> str | None:
-        columns = self._mapped("event_time")
-        if not columns or columns[0].time_format is None:
+        if self._times is None or self._times.time_format is None:
             return None
-        name, _, swapped = columns[0].time_format
-        samples = columns[0].samples
+        name, _, swapped = self._times.time_format
+        samples = self._times.samples
         if swapped is not None:
             self._doubts.append(
                 f"time_format: {shown(samples[0])} is read as {name!r}; if day and month are the other way round, "
@@ -266,20 +302,18 @@ class _Writer:
 
     def _rejected(self) -> list[str]:
         """Columns that are called like a field that has none, and why they don't fill it."""
-        used = {column.name for name in self._chosen for column in self._mapped(name)}
+        used = self._used()
         return [
             f"columns.{one.field}: {plain(one.column.name)} is called like it, but {one.problem}"
             for one in self._candidates
-            if one.field not in self._chosen and one.column.name not in used
+            if one.field not in self._chosen and one.column not in used
             if one.problem not in (None, NO_NAME) and name_score(one.column.name, one.field) >= SURE
         ]
 
     def _unused(self) -> dict[str, Any]:
-        used = {column.name for name in self._chosen for column in self._mapped(name)}
+        used = [*self._used(), self._time_of_day]
         return {
-            column.name: column.given[0] if column.given else None
-            for column in self._columns
-            if column.name not in used
+            column.name: column.given[0] if column.given else None for column in self._columns if column not in used
         }
 
     def _advice(self, name: str) -> str:
@@ -294,14 +328,20 @@ class _Writer:
 
     def _nearest(self, name: str) -> list[str]:
         """Columns that may fill a required field, with a value, best first."""
-        used = {column.name for other in self._chosen for column in self._mapped(other)}
+        used = self._used()
         ranked = [
             (_nearness(name, one), one.column)
             for one in self._candidates
-            if one.field == name and one.column.given and one.column.name not in used
+            if one.field == name and one.column.given and one.column not in used
         ]
         best = sorted((pair for pair in ranked if pair[0] > 0), key=lambda pair: -pair[0])
         return [f"{plain(column.name)} ({shown(column.given[0])})" for _, column in best[:_NEAREST]]
+
+
+def _marks_of(numbers: NumberFormat) -> dict[str, str]:
+    """The marks of numbers that a mapping has to name."""
+    marks = {"decimal": numbers.decimal, "thousands": numbers.thousands}
+    return {name: mark for name, mark in marks.items() if mark != getattr(_USUAL_NUMBERS, name)}
 
 
 def _nearness(name: str, candidate: Candidate) -> float:

@@ -3,8 +3,9 @@
 from collections import Counter
 from datetime import UTC, datetime
 
+from training.data.intake import counted
 from training.data.summary import MAX_NAMES, RELIABLE_USERS, in_words, names_in_words
-from training.inspection.inspection import Inspection
+from training.inspection.inspection import MANY_CLASHES, Inspection
 from udfs.contracts.packed_events import EVENT_KINDS
 
 USERS_SHOWN = 5
@@ -40,16 +41,34 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
         ),
         ("fields", ", ".join(fields) or "no optional field is filled"),
     ]
+    if repeats := _repeats(found):
+        lines.append(("repeats", repeats))
     if found.label is not None:
         rate = f" ({found.positives / found.examples:.2%})" if found.examples else ""
         lines += [
             ("label", str(found.label)),
             (
                 "positive",
-                f"{found.positives:,} of {found.examples:,} examples{rate}, of {found.positive_users:,} users",
+                f"{found.positives:,} of {found.examples:,} examples{rate}, of {counted(found.positive_users, 'user')}",
             ),
         ]
     return lines
+
+
+def _repeats(found: Inspection) -> str:
+    """How many events repeat an id, and how they count."""
+    parts = []
+    if found.repeated_events:
+        parts.append(
+            f"events that repeat an event_id of the same user: {found.repeated_events:,} (they count once within "
+            "clicks.duplicates_within, 1 h by default)"
+        )
+    if found.repeated_orders:
+        parts.append(
+            f"purchases that repeat a transaction_id of the same user: {found.repeated_orders:,} (an order counts "
+            "once, with the value of its first row)"
+        )
+    return "; ".join(parts)
 
 
 def problems(found: Inspection) -> list[str]:
@@ -58,19 +77,24 @@ def problems(found: Inspection) -> list[str]:
     lines = [*summary.intake.problems()]
     broken = Counter({reason: count for reason, count in summary.rejected.items() if reason != "unfit_row"})
     if broken:
-        lines.append(f"{broken.total():,} records break the clicks contract: {in_words(broken)}")
+        records = counted(broken.total(), "record breaks", "records break")
+        lines.append(f"{records} the clicks contract: {in_words(broken)}")
         lines += [f"  {message}" for message in summary.rejections]
     if unknown := summary.unknown_names:
-        lines.append(
-            f"{unknown.total():,} events have names that count as `other`: {names_in_words(unknown)}; map what they "
-            "mean under values.event_name"
-        )
+        events = counted(unknown.total(), "event has a name that counts", "events have names that count")
+        lines.append(f"{events} as `other`: {names_in_words(unknown)}; map what they mean under values.event_name")
     if len(summary.names) == MAX_NAMES:
         lines.append(f"event_name has more than {MAX_NAMES:,} values: is it the right column?")
-    if summary.copies:
+    if found.clashing_events >= MANY_CLASHES * max(summary.accepted, 1):
+        share = found.clashing_events / summary.accepted
         lines.append(
-            f"{summary.copies:,} events are identical to another event of the same user: was something exported twice?"
+            f"event_id does not identify events: {share:.0%} of all events have the event_id of another event of the "
+            "same user, but another name or item. Its column is probably a counter or the number of a session. Leave "
+            "event_id out of the mapping: otherwise these events are lost as duplicates"
         )
+    if summary.copies:
+        events = counted(summary.copies, "event is", "events are")
+        lines.append(f"{events} identical to another event of the same user: was something exported twice?")
     if found.placeholders:
         shown = ", ".join(f"{user} ({count:,})" for user, count in found.placeholders.most_common(USERS_SHOWN))
         lines.append(f"users that are probably none: {shown}; list them under ignored_users to leave them out")
@@ -82,7 +106,8 @@ def problems(found: Inspection) -> list[str]:
         )
     if found.skipped_files:
         names = ", ".join(path.name for path in found.skipped_files[:USERS_SHOWN])
-        lines.append(f"{len(found.skipped_files)} files match no pattern of the mapping and are left out: {names}")
+        files = counted(len(found.skipped_files), "file matches", "files match")
+        lines.append(f"{files} no pattern of the mapping; left out: {names}")
     return lines + _label_problems(found)
 
 
@@ -98,8 +123,6 @@ def _label_problems(found: Inspection) -> list[str]:
     if not found.positives or found.positives == found.examples:
         return [f"{'none' if not found.positives else 'each'} of the examples is positive: choose another label"]
     if found.positive_users < RELIABLE_USERS:
-        return [
-            f"only {found.positive_users} users have a positive example: with fewer than {RELIABLE_USERS}, no result "
-            "is reliable"
-        ]
+        users = counted(found.positive_users, "user has", "users have")
+        return [f"only {users} a positive example: with fewer than {RELIABLE_USERS}, no result is reliable"]
     return []

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from udfs.contracts.clicks import LATEST_TIME_MS
+from udfs.mapping.adapter import AMOUNTS
 from udfs.mapping.columns import ABSENT, column_reader, column_steps, structured
-from udfs.mapping.definition import NumberFormat
-from udfs.mapping.values import EPOCH_UNITS, NumberReader, TimeReader, is_missing
+from udfs.mapping.definition import ITEMS, NumberFormat
+from udfs.mapping.values import EPOCH_UNITS, AmountReader, NumberReader, TimeReader, currency_and_number, is_missing
 from udfs.mapping.values import shown as shortened
 
 #: Texts that mean that there is no value.
@@ -139,22 +140,37 @@ def _span_ms(values: Sequence[Any], time_format: str) -> int:
     return max(times) - min(times)
 
 
-def number_format_of(values: Sequence[Any]) -> tuple[NumberFormat, float]:
-    """The format of numbers that reads most of the values, and their share."""
-    counts = [_reads(values, reader_of(number_format)) for number_format in _NUMBER_FORMATS]
+def number_format_of(values: Sequence[Any], field: str | None = None) -> tuple[NumberFormat, float]:
+    """The format of numbers that reads most of the values of a field, and their share."""
+    counts = _counts(values, field)
     most = max(counts)
     return _NUMBER_FORMATS[counts.index(most)], most / len(values) if values else 0.0
 
 
-def reader_of(number_format: NumberFormat) -> NumberReader:
-    """The reader of numbers of a format."""
-    return NumberReader(number_format.decimal, number_format.thousands)
+def number_formats_of(columns: Mapping[str, Sequence[Any]]) -> tuple[NumberFormat, dict[str, NumberFormat]]:
+    """The format that suits the values of most fields best, and those of the fields that another one suits better."""
+    counts = {field: _counts(values, field) for field, values in columns.items()}
+    suited = [sum(one[number] == max(one) for one in counts.values()) for number in range(len(_NUMBER_FORMATS))]
+    common = suited.index(max(suited))
+    others = {field: one.index(max(one)) for field, one in counts.items() if one[common] < max(one)}
+    return _NUMBER_FORMATS[common], {field: _NUMBER_FORMATS[number] for field, number in others.items()}
+
+
+def _counts(values: Sequence[Any], field: str | None) -> list[int]:
+    """How many of the values each of the formats reads."""
+    return [_reads(values, reader_of(number_format, field)) for number_format in _NUMBER_FORMATS]
+
+
+def reader_of(number_format: NumberFormat, field: str | None = None) -> NumberReader:
+    """The reader of a field's numbers in a format."""
+    reader = AmountReader if field in (*AMOUNTS, ITEMS) else NumberReader
+    return reader(number_format.decimal, number_format.thousands)
 
 
 def number_doubt(values: Sequence[Any], number_format: NumberFormat) -> str | None:
     """A number whose only mark may be one of decimals or of thousands, if all numbers are like that."""
     marks = re.compile(r"[+-]?\d{1,3}([.,])\d{3}")
-    texts = [value.strip() for value in values if isinstance(value, str)]
+    texts = [currency_and_number(value.strip())[1] for value in values if isinstance(value, str)]
     marked = [text for text in texts if "," in text or "." in text]
     if not marked or not all(match and match[1] == marked[0][-4] for match in map(marks.fullmatch, marked)):
         return None
@@ -185,7 +201,7 @@ def is_day(value: Any) -> bool:
 
 def is_number_or_time(text: str) -> bool:
     """Whether a text is a number or a time, and hardly the name of a column."""
-    return bool(text.strip()) and (number_format_of([text])[1] == 1 or time_format_of([text]) is not None)
+    return bool(text.strip()) and (number_format_of([text], AMOUNTS[0])[1] == 1 or time_format_of([text]) is not None)
 
 
 def shown(value: Any) -> str:

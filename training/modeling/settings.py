@@ -9,6 +9,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from training.modeling.families import FAMILIES
+from udfs.config.durations import Duration, duration_ms
 from udfs.config.overrides import parse_value, split_override
 from udfs.config.reading import read_yaml
 from udfs.features.catalog import FEATURE_NAMES, find_columns
@@ -30,6 +31,8 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     compare: tuple[Literal["logistic", "lightgbm", "xgboost"], ...] = ("logistic",)
     features: tuple[str, ...] = ()
     history_length: Positive = 64
+    duplicates_within: Duration = "1 h"
+    follow_logins: bool = False
     monotone: dict[str, Literal["up", "down"]] = {}
     holdout: Literal["user", "time"] = "user"
     holdout_share: Share = 0.2
@@ -48,6 +51,10 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     threads: Positive = 2
     benefit: Annotated[float, Meta(gt=0)] = 1.0
     cost: Annotated[float, Meta(ge=0)] = 0.1
+
+    @property
+    def duplicates_within_ms(self) -> int:
+        return duration_ms(self.duplicates_within)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -188,6 +188,8 @@ class _Work:
         preparation = Preparation(
             recipe.label,
             history_length=recipe.training.history_length,
+            duplicates_within_ms=recipe.training.duplicates_within_ms,
+            follow_logins=recipe.training.follow_logins,
             workers=recipe.training.threads,
             arrived=Arrived(window.context, window.end),
             rows_from_ms=window.start,

@@ -81,6 +81,7 @@ class Clickstream:
     profiles: list[dict]  # Profile records with `updated_at` in milliseconds, oldest first
     people: list[dict]  # fields in every click of a user, by user code
     seed: int
+    first: int = 0  # number of the first event in the stream that this is a part of
 
     def __len__(self) -> int:
         return len(self.events)
@@ -95,20 +96,25 @@ class Clickstream:
         return label_clicks(CONVERTED, self.events["user"], self.events["time_ms"], self.kind)
 
     def between(self, start_ms: float, end_ms: float) -> "Clickstream":
-        """The events that arrive from the start up to the end, renumbered; profiles stay."""
+        """The events that arrive from the start up to the end, with ids of their own; profiles stay."""
         rows = slice(*np.searchsorted(self.arrival_ms, [start_ms, end_ms]))
         return replace(
-            self, events=self.events[rows], arrival_ms=self.arrival_ms[rows], propensity=self.propensity[rows]
+            self,
+            events=self.events[rows],
+            arrival_ms=self.arrival_ms[rows],
+            propensity=self.propensity[rows],
+            first=self.first + rows.start,
         )
 
     def clicks(self) -> Iterator[dict]:
         """The events as records of the clicks contract."""
+        part = f"{self.seed}.{self.first}" if self.first else self.seed
         for number, step in enumerate(zip(*(self.events[name].tolist() for name in _RECORDED))):
             user, time_ms, device, action, context, item, category, price, quantity, value, scroll, engaged, slot = step
             click = {
                 **self.people[user],
                 **_DEVICES[device],
-                "event_id": f"e{self.seed}-{number}",
+                "event_id": f"e{part}-{number}",
                 "event_name": _EVENT_NAMES[action],
                 "event_time": time_ms,
                 "page_type": _PAGE_TYPES[action][context],

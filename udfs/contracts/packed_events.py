@@ -48,6 +48,9 @@ DEVICES = ("unknown", "desktop", "mobile", "tablet", "smart tv")
 #: Hash of an identifier that the event does not carry.
 NO_ID = 0
 
+#: What shows that an event has been sent before: nothing, the same event id, or of a purchase the same order.
+DEDUP_BY_NOTHING, DEDUP_BY_EVENT, DEDUP_BY_ORDER = range(3)
+
 EVENT = np.dtype(
     [
         ("time_ms", "<i8"),  # event time, milliseconds since 1970-01-01 UTC
@@ -61,12 +64,13 @@ EVENT = np.dtype(
         ("scroll", "u1"),  # deepest scroll, percent
         ("utc_offset_quarters", "i1"),  # user's UTC offset in quarters of an hour
         ("device", "u1"),  # index into DEVICES
-        ("spare", "u1"),  # zero; a new field takes it without touching stored state
+        ("dedup_by", "u1"),  # one of DEDUP_BY_...
+        ("dedup_key", "<u8"),  # hash of the event's or the order's id, 0 without one
     ]
 )
 
 #: `struct` format of EVENT, for packing one record at a time.
-EVENT_FORMAT = "<qIIIfHBBBbBB"
+EVENT_FORMAT = "<qIIIfHBBBbBBQ"
 
 
 def read_histories(histories: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.profiles import PROFILE
 from udfs.features.catalog import FEATURE_NAMES, combined_need, find_columns
-from udfs.features.user_slots import EVENT_ROW, UserSlots
+from udfs.features.user_slots import UserSlots, is_event
 
 _INT64 = np.dtype(np.int64)
 
@@ -24,9 +24,9 @@ class FeatureComputer:
         self._columns = np.array(find_columns(self.names), np.int64)
         self._needs = int(combined_need(self.names))
         # Here and not above: commands that compute nothing must not wait for numba, nor for the kernel to compile.
-        from udfs.features.kernel import append_rows, compute_rows
+        from udfs.features import kernel
 
-        self._compute_rows, self._append_rows = compute_rows, append_rows
+        self._kernel = kernel
 
     def compute(
         self,
@@ -55,7 +55,7 @@ class FeatureComputer:
         _check_array("first_seen_ms", first_seen_ms, _INT64, rows)
         _check_array("profiles", profiles, PROFILE, rows)
         matrix = np.empty((rows, len(self.names)), np.float32)
-        broken = self._compute_rows(
+        broken = self._kernel.compute_rows(
             np.ascontiguousarray(records), starts, ends, lifetime_events, first_seen_ms, np.ascontiguousarray(profiles),
             self.history_length, self._needs, self._columns, matrix,
         )  # fmt: skip
@@ -66,20 +66,25 @@ class FeatureComputer:
             )
         return matrix
 
-    def append(self, rows: np.ndarray, slots: np.ndarray, users: UserSlots) -> np.ndarray:
+    def append(
+        self, rows: np.ndarray, slots: np.ndarray, users: UserSlots, duplicates_within_ms: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Append USER_ROW[n] rows in order, row r to slot slots[r] (int32[n]) of the users.
 
-        Returns the feature matrix float32[m, len(names)] of the m events among them, at the time of their arrival: the
-        result of `compute` for the user's history then.
+        Returns the feature matrix float32[m, len(names)] of the m events to score among them, at the time of their
+        arrival: the result of `compute` for the user's history then; and which rows those are, bool[n]. An event that
+        `mark_repeated` would mark is none of them, and changes nothing.
         """
-        heads = users.heads
-        matrix = np.empty((np.count_nonzero(rows["kind"] == EVENT_ROW), len(self.names)), np.float32)
-        self._append_rows(
-            rows["kind"], rows["event"], rows["profile"], slots,
-            heads["begin"], heads["end"], heads["events"], heads["first_seen_ms"], heads["profile"],
-            users.events, users.ring_length, self.history_length, self._needs, self._columns, matrix,
+        heads, logins = users.heads, rows["login"]
+        matrix = np.empty((np.count_nonzero(is_event(rows)), len(self.names)), np.float32)
+        scored = np.empty(len(rows), bool)
+        self._kernel.append_rows(
+            rows["kind"], rows["event"], rows["profile"], logins["assigned_by"], logins["events"],
+            logins["first_seen_ms"], slots,
+            *users.kernel_arguments, heads["profile"], heads["assigned_by"],
+            self.history_length, duplicates_within_ms, self._needs, self._columns, matrix, scored,
         )  # fmt: skip
-        return matrix
+        return matrix[: np.count_nonzero(scored)], scored
 
 
 def _check_array(name: str, array: np.ndarray, dtype: np.dtype, rows: int | None) -> None:

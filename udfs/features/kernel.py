@@ -11,11 +11,20 @@ from enum import IntEnum
 import numpy as np
 from numba import from_dtype, njit, types
 
-from udfs.contracts.packed_events import DEVICES, EVENT, EVENT_KINDS, NO_ID, PAGE_TYPES
+from udfs.contracts.packed_events import (
+    DEDUP_BY_EVENT,
+    DEDUP_BY_NOTHING,
+    DEDUP_BY_ORDER,
+    DEVICES,
+    EVENT,
+    EVENT_KINDS,
+    NO_ID,
+    PAGE_TYPES,
+)
 from udfs.contracts.profiles import AGE_BANDS, MEMBERSHIP_TIERS, NO_DAY, PROFILE
 from udfs.features import kernel_cache
 from udfs.features.catalog import FEATURE_NAMES, SESSION_GAP_MS, WINDOWS_MS, Need
-from udfs.features.user_slots import PROFILE_ROW
+from udfs.features.user_slots import EVENT_ROW, LOGIN_ROW, PROFILE_ROW, REMEMBERED_ORDERS
 
 #: Where a feature goes in the row of all features. A name that is not in the registry stops the compilation.
 Column = IntEnum("Column", [(name, column) for column, name in enumerate(FEATURE_NAMES)])
@@ -38,7 +47,7 @@ ENGAGEMENT = int(Need.ENGAGEMENT)
 REPEATS = int(Need.REPEATS)
 VALUE_COMPARISON = int(Need.VALUE_COMPARISON)
 
-EVENT_BYTES = EVENT.itemsize
+EVENT_BYTES = np.int64(EVENT.itemsize)
 KIND_COUNT = len(EVENT_KINDS)
 PAGE_VIEW = EVENT_KINDS.index("page_view")
 VIEW_ITEM = EVENT_KINDS.index("view_item")
@@ -340,6 +349,7 @@ def compute_row(
         store_history(row, records, order, size, first_seen_ms, needs, generation, sets, counts, values, last_times)
 
 
+EVENT_TYPE = from_dtype(EVENT)
 _per_row = types.Array(types.int64, 1, "A", readonly=True)
 
 
@@ -381,66 +391,216 @@ def compute_rows(
     return -1
 
 
-_strided = {of: types.Array(of, 1, "A") for of in (types.uint8, types.int32, types.uint32, types.int64)}
+@_compiled
+def is_repeated(event, records, start, end, orders, within_ms):
+    """Whether an event is one of the kept records[start:end] or of the remembered orders, sent once more."""
+    if event.dedup_by == DEDUP_BY_NOTHING or within_ms <= 0:
+        return False
+    if event.dedup_by == DEDUP_BY_ORDER:
+        found = False
+        for place in range(len(orders)):
+            found |= orders[place] == event.dedup_key
+        return found
+    for position in range(end - 1, start - 1, -1):
+        earlier = records[position]
+        if (
+            earlier.dedup_key == event.dedup_key
+            and earlier.dedup_by == DEDUP_BY_EVENT
+            and abs(event.time_ms - earlier.time_ms) < within_ms
+        ):
+            return True
+    return False
+
+
+@_compiled
+def remember_order(event, orders):
+    """Make the order of an event the newest one that is remembered."""
+    if event.dedup_by == DEDUP_BY_ORDER:
+        for place in range(len(orders) - 1, 0, -1):
+            orders[place] = orders[place - 1]
+        orders[0] = event.dedup_key
+
+
+@_compiled
+def kept_range(slot, begins, ends, ring_length, history_length):
+    """Where in `records` the kept events of a slot start and end."""
+    ring, end = np.int64(slot) * ring_length, np.int64(ends[slot]) // EVENT_BYTES
+    # After a restart with a shorter history, a slot may still hold more.
+    return ring + max(np.int64(begins[slot]) // EVENT_BYTES, end - history_length), ring + end
+
+
+@_compiled
+def keep(event, slot, begins, ends, events_seen, first_seen_ms, orders, records, ring_length, history_length):
+    """Add an event to a slot."""
+    ring = np.int64(slot) * ring_length
+    end = np.int64(ends[slot]) // EVENT_BYTES
+    if end == ring_length:
+        kept = history_length - 1
+        for position in range(kept):
+            records[ring + position] = records[ring + end - kept + position]
+        end = kept
+    records[ring + end] = event
+    end += 1
+    begins[slot] = max(end - history_length, 0) * EVENT_BYTES
+    ends[slot] = end * EVENT_BYTES
+    if events_seen[slot] == 0 or event.time_ms < first_seen_ms[slot]:
+        first_seen_ms[slot] = event.time_ms
+    events_seen[slot] += 1
+    remember_order(event, orders[slot])
+
+
+_strided = {of: types.Array(of, 1, "A") for of in (types.uint8, types.int32, types.uint32, types.uint64, types.int64)}
+_slot_fields = (  # begins, ends, events_seen, first_seen_ms, orders; of the rings: records and their length
+    _strided[types.int32],
+    _strided[types.int32],
+    _strided[types.uint32],
+    _strided[types.int64],
+    types.Array(types.uint64, 2, "A"),
+    types.Array(from_dtype(EVENT), 1, "C"),
+    types.int64,
+)
+_events = types.Array(from_dtype(EVENT), 1, "A")
 
 
 @njit(
     types.void(
         _strided[types.uint8],
-        types.Array(from_dtype(EVENT), 1, "A"),
+        _events,
         types.Array(from_dtype(PROFILE), 1, "A"),
-        _strided[types.int32],
-        _strided[types.int32],
-        _strided[types.int32],
-        _strided[types.uint32],
+        _strided[types.uint64],
         _strided[types.int64],
+        _strided[types.int64],
+        _strided[types.int32],
+        *_slot_fields,
         types.Array(from_dtype(PROFILE), 1, "A"),
-        types.Array(from_dtype(EVENT), 1, "C"),
+        _strided[types.uint64],
         types.int64,
         types.int64,
         types.int64,
         types.Array(types.int64, 1, "C"),
         types.Array(types.float32, 2, "C"),
+        types.Array(types.boolean, 1, "C"),
     ),
     **kernel_cache.entry_options(),
 )
 def append_rows(
-    kinds, events, new_profiles, slots, begins, ends, events_seen, first_seen_ms, profiles, records, ring_length,
-    history_length, needs, columns, matrix,
+    kinds, events, new_profiles, new_assigned_by, more_events, seen_first_ms, slots, begins, ends, events_seen,
+    first_seen_ms, orders, records, ring_length, profiles, assigned_by, history_length, within_ms, needs, columns,
+    matrix, scored,
 ):  # fmt: skip
-    """Take in n rows in their order, each into the slot of its user; store the features of the m events among them.
+    """Take in n rows in their order, each into the slot of its user; store the features of the events to score.
 
-    kinds, events, new_profiles and slots are of the rows; begins, ends, events_seen, first_seen_ms and profiles of the
-    slots' heads (begins and ends in bytes), records EVENT[c * ring_length] their rings. matrix float32[m, k].
+    kinds, events, new_profiles, and of logins new_assigned_by, more_events and seen_first_ms are of the rows; begins to
+    orders, profiles and assigned_by of the slots' heads (begins and ends in bytes), records EVENT[c * ring_length]
+    their rings. Row r of matrix float32[m, k] is of the r-th row where scored bool[n] becomes true: an event that has
+    not been sent before, as far as the slot remembers (`is_repeated`).
     """
     order, sets, counts, values, last_times, row = scratch(history_length)
-    record_bytes = np.int64(EVENT_BYTES)
-    scored = 0
+    stored = 0
     for r in range(len(slots)):
         slot = slots[r]
+        scored[r] = False
         if kinds[r] == PROFILE_ROW:
             profiles[slot] = new_profiles[r]
             continue
-        ring = np.int64(slot) * ring_length
-        end = np.int64(ends[slot]) // record_bytes
-        if end == ring_length:
-            kept = history_length - 1
-            for position in range(kept):
-                records[ring + position] = records[ring + end - kept + position]
-            end = kept
-        records[ring + end] = events[r]
-        end += 1
-        start = max(end - history_length, 0)
-        begins[slot] = start * record_bytes
-        ends[slot] = end * record_bytes
-        time = events[r].time_ms
-        if events_seen[slot] == 0 or time < first_seen_ms[slot]:
-            first_seen_ms[slot] = time
-        events_seen[slot] += 1
+        if kinds[r] == LOGIN_ROW:
+            if events_seen[slot] == 0:
+                assigned_by[slot] = new_assigned_by[r]
+            if more_events[r] > 0:
+                if events_seen[slot] == 0 or seen_first_ms[r] < first_seen_ms[slot]:
+                    first_seen_ms[slot] = seen_first_ms[r]
+                events_seen[slot] += more_events[r]
+            continue
+        start, end = kept_range(slot, begins, ends, ring_length, history_length)
+        if is_repeated(events[r], records, start, end, orders[slot], within_ms):
+            continue
+        keep(events[r], slot, begins, ends, events_seen, first_seen_ms, orders, records, ring_length, history_length)
+        if kinds[r] != EVENT_ROW:
+            continue
+        start, end = kept_range(slot, begins, ends, ring_length, history_length)
         compute_row(
-            row, records, ring + start, ring + end, np.int64(events_seen[slot]), first_seen_ms[slot], profiles[slot],
-            needs, r + 1, order, sets, counts, values, last_times,
+            row, records, start, end, np.int64(events_seen[slot]), first_seen_ms[slot], profiles[slot], needs, r + 1,
+            order, sets, counts, values, last_times,
         )  # fmt: skip
         for column in range(len(columns)):
-            matrix[scored, column] = row[columns[column]]
-        scored += 1
+            matrix[stored, column] = row[columns[column]]
+        scored[r] = True
+        stored += 1
+
+
+@njit(
+    types.void(
+        types.Array(types.boolean, 1, "C"),
+        _events,
+        _strided[types.int32],
+        *_slot_fields,
+        types.int64,
+        types.int64,
+        types.Array(types.boolean, 1, "C"),
+        types.Array(from_dtype(EVENT), 1, "C"),
+        types.Array(types.int64, 1, "C"),
+        types.Array(types.int64, 2, "C"),
+    ),
+    **kernel_cache.entry_options(),
+)
+def move_histories(
+    is_login, events, slots, begins, ends, events_seen, first_seen_ms, orders, records, ring_length, history_length,
+    within_ms, is_first, moved, moved_ends, older,
+):  # fmt: skip
+    """Keep the events of anonymous users in their slots, and empty the slot of each that logs in.
+
+    is_login bool[n], events and slots are of the rows, the rest is as in `append_rows`. is_first bool[n] becomes true
+    for the first event in a slot. What the slot of a login in row r held goes to moved[moved_ends[r - 1]:moved_ends[r]]
+    with moved_ends int64[n]; older int64[n, 2] gets the number of events that were there before these, and the time of
+    the first event of all.
+    """
+    used = 0
+    for r in range(len(slots)):
+        slot = slots[r]
+        start, end = kept_range(slot, begins, ends, ring_length, history_length)
+        is_first[r] = not is_login[r] and events_seen[slot] == 0
+        if not is_login[r]:
+            if not is_repeated(events[r], records, start, end, orders[slot], within_ms):
+                keep(
+                    events[r], slot, begins, ends, events_seen, first_seen_ms, orders, records, ring_length,
+                    history_length,
+                )  # fmt: skip
+        else:
+            for position in range(start, end):
+                moved[used] = records[position]
+                used += 1
+            older[r, 0] = np.int64(events_seen[slot]) - (end - start)
+            older[r, 1] = first_seen_ms[slot]
+            begins[slot] = ends[slot] = 0
+            events_seen[slot] = 0
+            orders[slot, :] = 0
+        moved_ends[r] = used
+
+
+@njit(
+    types.void(
+        _per_row,
+        types.Array(from_dtype(EVENT), 1, "C", readonly=True),
+        types.int64,
+        types.int64,
+        types.Array(types.boolean, 1, "C"),
+    ),
+    **kernel_cache.entry_options(),
+)
+def mark_repeated(users, records, history_length, within_ms, repeated):
+    """Store which of n records, of users int64[n] and each user's in order of arrival, `append_rows` would not score.
+
+    Users must be in order.
+    """
+    kept = np.empty(len(records), EVENT_TYPE)
+    orders = np.zeros(REMEMBERED_ORDERS, np.uint64)
+    first = size = np.int64(0)
+    for r in range(len(records)):
+        if r > 0 and users[r] != users[r - 1]:
+            first = size
+            orders[:] = 0
+        repeated[r] = is_repeated(records[r], kept, max(first, size - history_length), size, orders, within_ms)
+        if not repeated[r]:
+            kept[size] = records[r]
+            size += 1
+            remember_order(records[r], orders)

@@ -13,7 +13,10 @@ from udfs.contracts.packed_events import EVENT
 from udfs.contracts.profiles import NO_PROFILE, PROFILE
 
 #: Changes with everything that gives the bytes in state another meaning: a job refuses state of another layout.
-LAYOUT = 1
+LAYOUT = 2
+
+#: How many orders of a user are remembered, to count each once.
+REMEMBERED_ORDERS = 4
 
 SLOT_HEAD = np.dtype(
     [
@@ -23,6 +26,8 @@ SLOT_HEAD = np.dtype(
         ("events", "<u4"),  # how many there ever were of the user
         ("first_seen_ms", "<i8"),  # time of the earliest one
         ("profile", PROFILE),
+        ("orders", "<u8", REMEMBERED_ORDERS),  # dedup_key of the latest ones, the newest first
+        ("assigned_by", "<u8"),  # hash of the anonymous id that the arm is assigned by; 0: the user's own id
     ]
 )
 
@@ -40,20 +45,39 @@ def ring_bytes(history_length: int) -> int:
     return EVENT.itemsize * (history_length + max(history_length // 2, 1))
 
 
-#: Kinds of rows.
-EVENT_ROW, PROFILE_ROW = 0, 1
+#: Kinds of rows: an event to score; a profile; an event that was scored before as another user's; and a login, which
+#: comes before those of the anonymous user.
+EVENT_ROW, PROFILE_ROW, HISTORY_ROW, LOGIN_ROW = range(4)
+
+#: What a login brings with it, besides the kept events.
+LOGIN = np.dtype(
+    [
+        ("assigned_by", "<u8"),  # taken over by a new user
+        ("events", "<i8"),  # how many older events there were that are not kept
+        ("first_seen_ms", "<i8"),  # time of the earliest of them
+    ]
+)
 
 #: What a row of the score operator begins with: a frame's header, then the fields that all rows have. An event row goes
-#: on with the event's id, where it has one; each row ends with the user's id.
+#: on with the event's id, where it has one; each row ends with its key, the user's id. A row of the operator that
+#: follows logins has the anonymous id as its key, and the user's id before it.
 USER_ROW = np.dtype(
     {
-        "names": ["key_bytes", "kind", "has_event_id", "partition", "offset", "record_ms", "event", "profile"],
-        "formats": ["<i4", "u1", "u1", "<i4", "<i8", "<i8", EVENT, PROFILE],
-        "offsets": [0, 4, 5, 8, 12, 20, 28, 28],  # an event or a profile
-        "itemsize": 60,
+        "names": [
+            "key_bytes", "kind", "has_event_id", "user_bytes", "partition", "offset", "record_ms", "event", "profile",
+            "login",
+        ],
+        "formats": ["<i4", "u1", "u1", "<u2", "<i4", "<i8", "<i8", EVENT, PROFILE, LOGIN],
+        "offsets": [0, 4, 5, 6, 8, 12, 20, 28, 28, 28],  # an event, a profile or a login
+        "itemsize": 68,
     }
-)
-USER_ROW_FORMAT = "<iBBxxiqq32s"
+)  # fmt: skip
+USER_ROW_FORMAT = "<iBBHiqq40s"
+
+
+def is_event(rows: np.ndarray) -> np.ndarray:
+    """Which of n rows USER_ROW[n] are events to score, bool[n]."""
+    return rows["kind"] == EVENT_ROW
 
 
 @dataclass(frozen=True)
@@ -72,3 +96,10 @@ class UserSlots:
     @property
     def ring_length(self) -> int:
         return len(self.events) // len(self.heads)
+
+    @property
+    def kernel_arguments(self) -> tuple[np.ndarray | int, ...]:
+        """The fields that every kernel function of slots takes, in its order."""
+        heads = self.heads
+        fields = (heads[name] for name in ("begin", "end", "events", "first_seen_ms", "orders"))
+        return (*fields, self.events, self.ring_length)

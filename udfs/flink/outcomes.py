@@ -9,6 +9,7 @@ from udfs.contracts.outputs import ModelQuality
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.sql_types import sql_types
 from udfs.flink.columns import Column, ColumnFunction, row_type
+from udfs.flink.repeats import repeat_keys
 from udfs.mapping.topic import ClickTopic
 from udfs.measurement.quality import MEASURES
 
@@ -16,24 +17,39 @@ from udfs.measurement.quality import MEASURES
 class ReadAmounts(ColumnFunction):
     """Reads user and amount of each click record; a record that the score job rejects has neither.
 
-    `amounts` gives int64[n], the amounts of n events EVENT[n].
+    `amounts` gives int64[n], the amounts of n events EVENT[n]. A record with an amount also has the anonymous id if it
+    is not the user's, and a key (`repeat_keys`) if the event has an id; without a key if `within_ms` is 0.
     """
 
-    result = row_type(user_id=DataTypes.STRING(), amount=DataTypes.BIGINT())
+    result = row_type(
+        user_id=DataTypes.STRING(),
+        anonymous_id=DataTypes.STRING(),
+        amount=DataTypes.BIGINT(),
+        repeat_key=DataTypes.BIGINT(),
+    )
 
-    def __init__(self, topic: ClickTopic, amounts: Callable[[np.ndarray], np.ndarray]):
-        self._topic = topic
-        self._amounts = amounts
+    def __init__(self, topic: ClickTopic, amounts: Callable[[np.ndarray], np.ndarray], within_ms: int):
+        self._topic, self._amounts, self._within_ms = topic, amounts, within_ms
 
     def open(self, context) -> None:
         self._decoder = self._topic.decoder()
 
     def columns(self, payloads: list, record_ms: np.ndarray) -> dict[str, Column]:
         clicks = self._decoder.decode(payloads, record_ms.tolist())
-        accepted = [event is not None for event in clicks.events]
+        accepted = np.array([event is not None for event in clicks.events], bool)
+        events = np.frombuffer(b"".join(filter(None, clicks.events)), EVENT)
+        added = self._amounts(events)
         amounts = np.zeros(len(payloads), np.int64)
-        amounts[accepted] = self._amounts(np.frombuffer(b"".join(filter(None, clicks.events)), EVENT))
-        return {"user_id": clicks.user_ids, "amount": amounts}
+        amounts[accepted] = added
+        anonymous, keys = [None] * len(payloads), np.ma.masked_all(len(payloads), np.int64)
+        rows = np.flatnonzero(amounts > 0)
+        for row in rows.tolist():
+            click = clicks.clicks[row]
+            if click.anonymous_id and click.anonymous_id != click.user_id:
+                anonymous[row] = click.anonymous_id
+        if self._within_ms:
+            keys[rows] = repeat_keys([clicks.user_ids[row] for row in rows], events[added > 0], self._within_ms)
+        return {"user_id": clicks.user_ids, "anonymous_id": anonymous, "amount": amounts, "repeat_key": keys}
 
 
 class MeasureQuality(ColumnFunction):

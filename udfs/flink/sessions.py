@@ -5,6 +5,7 @@ from pyflink.table import DataTypes
 
 from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID
 from udfs.flink.columns import Column, ColumnFunction, row_type
+from udfs.flink.repeats import repeat_keys
 from udfs.mapping.topic import ClickTopic
 
 _PURCHASE = EVENT_KINDS.index("purchase")
@@ -14,7 +15,9 @@ _PROMOTIONS = tuple(EVENT_KINDS.index(name) for name in ("view_promotion", "sele
 class ReadActions(ColumnFunction):
     """Reads user, event, time, page, revenue and placement of each click record; a rejected one has no user.
 
-    A page is the hash of its location, or of the item where the shop sends no location.
+    A page is the hash of its location, or of the item where the shop sends no location. Events of which one is sent
+    again have equal keys (`repeat_keys`): `purchase_key` if it is a purchase, else `event_key`. Without an id there is
+    no key, nor if `within_ms` is 0.
     """
 
     result = row_type(
@@ -24,10 +27,12 @@ class ReadActions(ColumnFunction):
         page=DataTypes.BIGINT(),
         revenue=DataTypes.DOUBLE(),
         placement=DataTypes.STRING(),
+        event_key=DataTypes.BIGINT(),
+        purchase_key=DataTypes.BIGINT(),
     )
 
-    def __init__(self, topic: ClickTopic):
-        self._topic = topic
+    def __init__(self, topic: ClickTopic, within_ms: int):
+        self._topic, self._within_ms = topic, within_ms
 
     def open(self, context) -> None:
         self._decoder = self._topic.decoder()
@@ -36,6 +41,7 @@ class ReadActions(ColumnFunction):
         clicks = self._decoder.decode(payloads, record_ms.tolist())
         names, pages, placements = ([None] * len(payloads) for _ in range(3))
         revenue = np.zeros(len(payloads))
+        event_keys, purchase_keys = (np.ma.masked_all(len(payloads), np.int64) for _ in range(2))
         accepted = [row for row, event in enumerate(clicks.events) if event is not None]
         events = np.frombuffer(b"".join(clicks.events[row] for row in accepted), EVENT)
         page_ids = np.where(events["page"] == NO_ID, events["item"], events["page"]).tolist()
@@ -44,7 +50,12 @@ class ReadActions(ColumnFunction):
             pages[row] = None if page == NO_ID else page
             if kind in _PROMOTIONS:
                 placements[row] = clicks.clicks[row].creative_slot
-        revenue[accepted] = np.where(events["kind"] == _PURCHASE, np.nan_to_num(events["value"]), 0.0)
+        is_purchase = events["kind"] == _PURCHASE
+        revenue[accepted] = np.where(is_purchase, np.nan_to_num(events["value"]), 0.0)
+        if self._within_ms:
+            keys = repeat_keys([clicks.user_ids[row] for row in accepted], events, self._within_ms)
+            event_keys[accepted] = np.ma.masked_where(is_purchase, keys)
+            purchase_keys[accepted] = np.ma.masked_where(~is_purchase, keys)
         return {
             "user_id": clicks.user_ids,
             "event_name": names,
@@ -52,4 +63,6 @@ class ReadActions(ColumnFunction):
             "page": pages,
             "revenue": revenue,
             "placement": placements,
+            "event_key": event_keys,
+            "purchase_key": purchase_keys,
         }

@@ -19,8 +19,10 @@ from udfs.mapping.definition import (
     ClickMapping,
     in_order,
 )
-from udfs.mapping.values import NumberReader, TimeReader, is_missing, multiplied, read_text
+from udfs.mapping.values import AmountReader, NumberReader, TimeReader, is_missing, multiplied, read_text
 
+#: Fields whose numbers may have the sign or code of a currency around them.
+AMOUNTS = ("price", "value")
 #: The range of the contract's utc_offset_minutes; some offsets of the past lie outside.
 LEAST_OFFSET, LARGEST_OFFSET = -720, 840
 
@@ -38,9 +40,9 @@ class ClickAdapter:
 
     def __init__(self, mapping: ClickMapping, latest_ms: int = LATEST_TIME_MS):
         self._mapping = mapping
-        self._number = NumberReader(mapping.numbers.decimal, mapping.numbers.thousands)
         self._time = TimeReader(mapping.time_format, ZoneInfo(mapping.time_zone), latest_ms)
         self._zone = ZoneInfo(mapping.time_zone)
+        self._whole = self._number("event_time").whole
         self._added_ms = mapping.add_ms and column_reader(mapping.add_ms)
         self._user_zone = [self._column(name) for name in in_order(mapping.user_time_zone or ())]
         self._missing = frozenset(mapping.missing)
@@ -48,13 +50,13 @@ class ClickAdapter:
             "user_id": frozenset(mapping.ignored_users), "event_name": frozenset(mapping.ignored_events),
         }  # fmt: skip
         self._fields = [
-            (field, [self._column(name) for name in in_order(columns)], mapping.values.get(field), self._reader(field))
-            for field, columns in mapping.columns.items()
+            (field, self._columns_of(field), mapping.values.get(field), self._reader(field))
+            for field in mapping.columns
             if field != ITEMS
         ]
-        self._items = [self._column(name) for name in in_order(mapping.columns.get(ITEMS, ()))]
+        self._items = self._columns_of(ITEMS)
         self._item_fields = [
-            (field, [self._column(name) for name in in_order(columns)], self._scalar(ITEM_FIELDS[field]))
+            (field, [self._column(name) for name in in_order(columns)], self._scalar(field, ITEMS))
             for field, columns in (mapping.items or {name: name for name in ITEM_FIELDS}).items()
         ]
         self._unseen = {name for columns in mapping.columns.values() for name in in_order(columns)}
@@ -92,6 +94,8 @@ class ClickAdapter:
                 click[field] = read(value)
             except (ValueError, OverflowError) as error:
                 raise RowError(f"{field} (column {column}): {error}") from None
+        if click.get("anonymous_id") in self._ignored["user_id"]:
+            del click["anonymous_id"]
         self._read_time(click, row)
         if self._items:
             self._read_items(click, row)
@@ -113,6 +117,30 @@ class ClickAdapter:
                     return True
         return False
 
+    def _columns_of(self, field: str) -> list[tuple[str, Callable[[Row], Any]]]:
+        columns = [self._column(name) for name in in_order(self._mapping.columns.get(field, ()))]
+        if field != "event_time" or self._mapping.time_of_day is None:
+            return columns
+        return [(name, self._with_time_of_day(read, self._mapping.time_of_day)) for name, read in columns]
+
+    def _with_time_of_day(self, read_date: Callable[[Row], Any], column: str) -> Callable[[Row], Any]:
+        """The function that returns a row's date, with the text of the column with the time of day behind it."""
+        read_time = column_reader(column)
+
+        def read(row: Row) -> Any:
+            date = read_date(row)
+            if self._is_missing(date):
+                return date
+            time = read_time(row)
+            if self._is_missing(time):
+                raise RowError(f"event_time (column {column}) is missing")
+            return f"{_text(date)} {_text(time)}"
+
+        return read
+
+    def _is_missing(self, value: Any) -> bool:
+        return value is ABSENT or is_missing(value) or _text(value) in self._missing
+
     def _column(self, name: str) -> tuple[str, Callable[[Row], Any]]:
         return name, column_reader(name)
 
@@ -132,12 +160,19 @@ class ClickAdapter:
             return self._time
         factor = self._mapping.multiply.get(field)
         if factor is None:
-            return self._number.whole if field == "utc_offset_minutes" else self._scalar(CLICK_FIELDS[field])
-        product = multiplied(self._number, Fraction(str(factor)))
+            return self._number(field).whole if field == "utc_offset_minutes" else self._scalar(field)
+        product = multiplied(self._number(field), Fraction(str(factor)))
         return (lambda value: round(product(value))) if CLICK_FIELDS[field] is int else product
 
-    def _scalar(self, kind: type) -> Callable[[Any], Any]:
-        return {str: read_text, int: self._number.floor, float: self._number}[kind]
+    def _scalar(self, field: str, written_as: str | None = None) -> Callable[[Any], Any]:
+        """The reader of a field of a click or an item, whose numbers are written as those of another field."""
+        number = self._number(field, written_as)
+        return {str: read_text, int: number.floor, float: number}[CLICK_FIELDS[field]]
+
+    def _number(self, field: str, written_as: str | None = None) -> NumberReader:
+        marks = self._mapping.numbers.of(written_as or field)
+        reader = AmountReader if field in AMOUNTS else NumberReader
+        return reader(marks.decimal, marks.thousands)
 
     def _read_time(self, click: dict[str, Any], row: Row) -> None:
         """Make the time that was read an event_time and, if the mapping has local_time, an offset."""
@@ -146,7 +181,7 @@ class ClickAdapter:
         if self._added_ms:
             column, value = self._mapping.add_ms, self._added_ms(row)
             try:
-                time_ms += 0 if value is ABSENT or is_missing(value) else self._number.whole(value)
+                time_ms += 0 if value is ABSENT or is_missing(value) else self._whole(value)
             except (ValueError, OverflowError) as error:
                 raise RowError(f"event_time (column {column}): {error}") from None
         click["event_time"] = time_ms

@@ -15,7 +15,7 @@ from msgspec import Meta
 from udfs.config.reading import in_words, read_yaml
 from udfs.contracts.clicks import Click, Item
 from udfs.contracts.currencies import Currencies
-from udfs.mapping.values import TIME_FORMATS
+from udfs.mapping.values import EPOCH_UNITS, TIME_FORMATS
 
 Name = Annotated[str, Meta(min_length=1)]
 Columns = Name | Annotated[tuple[Name, ...], Meta(min_length=1)]
@@ -45,6 +45,16 @@ class NumberFormat(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
     thousands: Mark | None = None
 
 
+class Numbers(NumberFormat, frozen=True):
+    """How numbers are written, and those of fields that are written otherwise."""
+
+    fields: dict[Name, NumberFormat] = {}
+
+    def of(self, field: str) -> NumberFormat:
+        """The format of a field's numbers."""
+        return self.fields.get(field, self)
+
+
 class ClickMapping(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """How the rows of a file or a topic become click records; conf/mappings/example.yaml describes each key."""
 
@@ -58,9 +68,10 @@ class ClickMapping(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
     ignored_users: tuple[str, ...] = ()
     ignored_events: tuple[str, ...] = ()
     currencies: Currencies | None = None
-    numbers: NumberFormat = NumberFormat()
+    numbers: Numbers = Numbers()
     multiply: dict[Name, str | int | float] = {}
     time_format: str = "iso8601"
+    time_of_day: Name | None = None
     add_ms: Name | None = None
     time_zone: str = "UTC"
     local_time: bool = False
@@ -187,8 +198,12 @@ def _problems(mapping: ClickMapping):
         "".encode(mapping.file.encoding)
     except LookupError:
         yield "file.encoding", f"{mapping.file.encoding!r}: expected a name such as latin-1"
-    if mapping.numbers.decimal == mapping.numbers.thousands:
-        yield "numbers", f"{mapping.numbers.decimal!r} is both decimal and thousands"
+    for key, numbers in (
+        ("numbers", mapping.numbers),
+        *((f"numbers.fields.{field}", numbers) for field, numbers in mapping.numbers.fields.items()),
+    ):
+        if numbers.decimal == numbers.thousands:
+            yield key, f"{numbers.decimal!r} is both decimal and thousands"
     for field, factor in mapping.multiply.items():
         try:
             Fraction(str(factor))
@@ -220,6 +235,15 @@ def _wrong_fields(mapping: ClickMapping):
                 yield f"{key}.{ITEMS}", "is a list; map its entries under items"
             if key == "multiply" and field == "event_time":
                 yield f"multiply.{field}", "is a time; set time_format to its unit"
+    for field in mapping.numbers.fields:
+        if field not in mapping.columns:
+            yield f"numbers.fields.{field}", f"has no column; add columns.{field}"
+        if field == "event_time" or CLICK_FIELDS.get(field) is str:
+            yield f"numbers.fields.{field}", "is not a number"
+    if mapping.time_of_day is not None and "event_time" not in mapping.columns:
+        yield "time_of_day", "follows a date; add columns.event_time"
+    if mapping.time_of_day is not None and mapping.time_format in EPOCH_UNITS:
+        yield "time_of_day", f"follows a date, but {mapping.time_format} is a number; set time_format to a pattern"
     for field in mapping.items:
         if field not in ITEM_FIELDS:
             yield f"items.{field}", f"not a field of an item; expected one of {', '.join(ITEM_FIELDS)}"

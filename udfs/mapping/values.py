@@ -23,6 +23,21 @@ _UNIT_NAMES = {"epoch_s": "seconds", "epoch_ms": "milliseconds", "epoch_us": "mi
 LARGEST_WHOLE = 1 << 53  # up to here a double is exact
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+_CURRENCY_CODES = (  # of ISO 4217
+    "AED|AFN|ALL|AMD|ANG|AOA|ARS|AUD|AWG|AZN|BAM|BBD|BDT|BGN|BHD|BIF|BMD|BND|BOB|BRL|BSD|BTN|BWP|BYN|BZD|CAD|CDF|CHF|"
+    "CLP|CNY|COP|CRC|CUP|CVE|CZK|DJF|DKK|DOP|DZD|EGP|ERN|ETB|EUR|FJD|FKP|GBP|GEL|GHS|GIP|GMD|GNF|GTQ|GYD|HKD|HNL|HRK|"
+    "HTG|HUF|IDR|ILS|INR|IQD|IRR|ISK|JMD|JOD|JPY|KES|KGS|KHR|KMF|KPW|KRW|KWD|KYD|KZT|LAK|LBP|LKR|LRD|LSL|LYD|MAD|MDL|"
+    "MGA|MKD|MMK|MNT|MOP|MRU|MUR|MVR|MWK|MXN|MYR|MZN|NAD|NGN|NIO|NOK|NPR|NZD|OMR|PAB|PEN|PGK|PHP|PKR|PLN|PYG|QAR|RON|"
+    "RSD|RUB|RWF|SAR|SBD|SCR|SDG|SEK|SGD|SHP|SLE|SOS|SRD|SSP|STN|SVC|SYP|SZL|THB|TJS|TMT|TND|TOP|TRY|TTD|TWD|TZS|UAH|"
+    "UGX|USD|UYU|UZS|VES|VND|VUV|WST|XAF|XCD|XOF|XPF|YER|ZAR|ZMW"
+)
+_CURRENCY = rf"(?:[A-Z]{{0,2}}[$€£¥₹₩₽₺₴₪฿₫₦₱₡₲₵₸₼₾]|[Kk]r\.?|zł|Kč|Ft|lei|Fr\.|Rs\.?|Rp|RM|{_CURRENCY_CODES})"
+_AMOUNT = re.compile(
+    rf"(?P<sign>[+-]?)(?P<first>{_CURRENCY})\s*(?P<then_number>[+-]?[0-9.,].*)"
+    rf"|(?P<number>[+-]?[0-9.,].*?)\s*(?P<then>{_CURRENCY})",
+    re.DOTALL,
+)
+_LONGEST_AMOUNT = 64  # characters: a search in more of them takes too long
 
 
 def _check_characters(text: str) -> None:
@@ -65,7 +80,7 @@ class NumberReader:
     def __call__(self, value: Any) -> float:
         """Raises ValueError for what is not a finite number."""
         if isinstance(value, str):
-            text = self._plain(value.strip())
+            text = self._plain(self._bare(value.strip()))
             if not _NUMBER.fullmatch(text):
                 raise ValueError(f"{value!r} is not a number{self._advice(value)}")
             number = float(text)
@@ -90,6 +105,10 @@ class NumberReader:
         """A number of at most LARGEST_WHOLE without its fraction. Raises ValueError."""
         return self.whole(floor(self(value)))
 
+    def _bare(self, text: str) -> str:
+        """The number in a text."""
+        return text
+
     def _plain(self, text: str) -> str:
         """The text as Python writes numbers; _NO_NUMBER where its separators are out of place."""
         whole, mark, rest = text.partition(self.decimal)
@@ -105,6 +124,25 @@ class NumberReader:
     def _advice(self, text: str) -> str:
         marks = [mark for mark in ",." if mark in text and mark not in (self.decimal, self.thousands)]
         return f"; set numbers.decimal or numbers.thousands if {marks[0]!r} is one" if marks else ""
+
+
+class AmountReader(NumberReader):
+    """Reads also numbers with one sign or code of a currency before or behind them: `$5`, `12.50 EUR`."""
+
+    def _bare(self, text: str) -> str:
+        return text if text[:1].isdigit() and text[-1:].isdigit() else currency_and_number(text)[1]
+
+
+def currency_and_number(text: str) -> tuple[str | None, str]:
+    """The sign or code of a currency around a number, and the text without it; None and the text if there is none.
+
+    >>> currency_and_number("-$5.00"), currency_and_number("12,50 EUR"), currency_and_number("5 pcs")
+    (('$', '-5.00'), ('EUR', '12,50'), (None, '5 pcs'))
+    """
+    amount = _AMOUNT.fullmatch(text) if len(text) <= _LONGEST_AMOUNT else None
+    if amount is None:
+        return None, text
+    return amount["first"] or amount["then"], amount["number"] or f"{amount['sign']}{amount['then_number']}"
 
 
 @dataclass(frozen=True)

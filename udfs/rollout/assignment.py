@@ -63,6 +63,15 @@ def positions(salt: str, user_ids: Sequence[str]) -> np.ndarray:
     return (np.frombuffer(b"".join(digests), "<u8") >> np.uint64(11)) * 2.0**-53
 
 
+def anonymous(hash_: int) -> str:
+    """The id by which a user is assigned who came before a login, given the hash of the anonymous id.
+
+    >>> anonymous(255)
+    '00000000000000ff'
+    """
+    return f"{hash_:016x}"
+
+
 def eligible_rows(rollout: Rollout, names: Sequence[str], features: np.ndarray) -> np.ndarray:
     """Whether the user of each row is eligible, bool[n], given features float32[n, k] and their k names."""
     if rollout.eligible is None:

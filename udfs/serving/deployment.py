@@ -130,18 +130,21 @@ class Deployment:
         )
         return self.score_features(lambda: user_ids, features)
 
-    def append(self, rows: np.ndarray, slots: np.ndarray, users: UserSlots) -> np.ndarray:
+    def append(
+        self, rows: np.ndarray, slots: np.ndarray, users: UserSlots, duplicates_within_ms: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Append rows to the slots of their users; returns all features of the events, like FeatureComputer.append."""
-        return self._features.append(rows, slots, users)
+        return self._features.append(rows, slots, users, duplicates_within_ms)
 
-    def score_features(self, user_ids: Callable[[], Sequence[str]], features: np.ndarray) -> ScoredEvents:
+    def score_features(self, assignment_ids: Callable[[], Sequence[str]], features: np.ndarray) -> ScoredEvents:
         """Score n events, given all their features float32[n, k], as `append` returns them.
 
-        `user_ids` is called only if the rollout assigns different models to users.
+        `assignment_ids` gives the ids by which users are assigned to arms, mostly their own. It is called only if the
+        rollout assigns different models to users.
         """
         if self.shadows is not None:
             self.shadows.begin(features)
-        arm = self._assign(user_ids, features)
+        arm = self._assign(assignment_ids, features)
         score, version = self._score(arm, features)
         decision = score >= self._threshold
         if self.rollout.control.share:
@@ -177,10 +180,10 @@ class Deployment:
     def _predict(self, version: str, features: np.ndarray) -> np.ndarray:
         return self._models[version].predict(self.vectors(version, features))
 
-    def _assign(self, user_ids: Callable[[], Sequence[str]], features: np.ndarray) -> np.ndarray:
+    def _assign(self, assignment_ids: Callable[[], Sequence[str]], features: np.ndarray) -> np.ndarray:
         if not self.rollout.challengers and not self.rollout.control.share:
             return np.full(len(features), CHAMPION)
-        return assign(self.rollout, user_ids(), eligible_rows(self.rollout, self._names, features))
+        return assign(self.rollout, assignment_ids(), eligible_rows(self.rollout, self._names, features))
 
     def _score(self, arm: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Score and version of each row."""

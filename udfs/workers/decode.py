@@ -27,8 +27,9 @@ RAW_RECORD = np.dtype(
     ]
 )
 
-#: The outputs of both decode operators, and of that of clicks the clicks of a topic that is not in the contract.
-ROWS, DEAD_LETTERS, MAPPED_CLICKS = 0, 1, 2
+#: The outputs of both decode operators, and of that of clicks the clicks of a topic that is not in the contract, and
+#: the rows of clicks with an anonymous id.
+ROWS, DEAD_LETTERS, MAPPED_CLICKS, ANONYMOUS = range(4)
 
 _USER_ROW = struct.Struct(USER_ROW_FORMAT)
 _pack = struct.Struct(RECORD_HEADER.format + USER_ROW_FORMAT.removeprefix("<")).pack
@@ -37,8 +38,9 @@ _pack = struct.Struct(RECORD_HEADER.format + USER_ROW_FORMAT.removeprefix("<")).
 class ClickHandler(Handler):
     """Decodes click records of a topic."""
 
-    def __init__(self, topic: str, clicks: ClickTopic):
-        self._topic, self._clicks = topic, clicks
+    def __init__(self, topic: str, clicks: ClickTopic, follow_logins: bool = False):
+        """Keep the rows of clicks with an anonymous id apart if logins are to be followed."""
+        self._topic, self._clicks, self._follow_logins = topic, clicks, follow_logins
 
     def open(self, memory: SharedMemory, metrics: MetricGroup) -> None:
         self._accept = self._clicks.decoder().accept
@@ -59,6 +61,7 @@ class ClickHandler(Handler):
                 event = pack_click(click)
                 key, event_id = click.user_id.encode(), click.event_id
                 written_id = b"" if event_id is None else event_id.encode()
+                anonymous = click.anonymous_id.encode() if self._follow_logins and click.anonymous_id else None
             except Exception as error:  # explain() raises again what a record can't cause
                 reject = explain(payload, error)
                 self._rejected.count(reject.reason)
@@ -66,9 +69,16 @@ class ClickHandler(Handler):
                     records.append(dead_letter(self._topic, partition, offset, time_ms, reject, payload))
                 continue
             size = _USER_ROW.size + len(written_id) + len(key)
-            has_id = event_id is not None
-            head = _pack(ROWS, size, len(key), EVENT_ROW, has_id, partition, offset, time_ms, event)
-            records.append(head + written_id + key)
+            has_id, user_bytes = event_id is not None, len(key)
+            if anonymous is None:
+                head = _pack(ROWS, size, user_bytes, EVENT_ROW, has_id, user_bytes, partition, offset, time_ms, event)
+                records.append(head + written_id + key)
+            else:
+                size += len(anonymous)
+                head = _pack(
+                    ANONYMOUS, size, len(anonymous), EVENT_ROW, has_id, user_bytes, partition, offset, time_ms, event
+                )
+                records.append(head + written_id + key + anonymous)
             if self._clicks.is_foreign:
                 mapped = write_click(click, source_partition=partition, source_offset=offset)
                 records.append(frame_record(MAPPED_CLICKS, mapped, key))
@@ -108,7 +118,8 @@ class ProfileHandler(Handler):
                 records.append(dead_letter(self._topic, partition, offset, time_ms, reject, payload))
                 continue
             size = _USER_ROW.size + len(user)
-            records.append(_pack(ROWS, size, len(user), PROFILE_ROW, 0, partition, offset, time_ms, profile) + user)
+            head = _pack(ROWS, size, len(user), PROFILE_ROW, 0, len(user), partition, offset, time_ms, profile)
+            records.append(head + user)
         return records
 
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from udfs.contracts.outputs import FeatureVector, ShadowScores, to_json
 from udfs.contracts.packed_events import EVENT
-from udfs.features.user_slots import EVENT_ROW, SLOT_HEAD, USER_ROW, UserSlots
+from udfs.features.user_slots import SLOT_HEAD, USER_ROW, UserSlots, is_event
 from udfs.metrics import LatencyMetric
-from udfs.rollout.assignment import in_sample
+from udfs.rollout.assignment import anonymous, in_sample
 from udfs.serving.bootstrap import Serving, follow
 from udfs.serving.deployment import ScoredEvents
 from udfs.workers.metrics import MetricGroup
@@ -24,9 +24,13 @@ SCORES, FEATURE_LOG, SHADOW_SCORES = 0, 1, 2
 class ScoreClicks(Handler):
     """Keeps users' histories in their slots, and scores each event with the history at its arrival."""
 
-    def __init__(self, serving: Serving, user_share: float, budget_ms: int):
-        """Log the feature vectors of `user_share` of the users, and count scores later than `budget_ms`."""
+    def __init__(self, serving: Serving, user_share: float, budget_ms: int, duplicates_within_ms: int = 0):
+        """Log the feature vectors of `user_share` of the users, and count scores later than `budget_ms`.
+
+        An event that is sent again within `duplicates_within_ms` counts once; 0: each event counts.
+        """
         self._serving, self._user_share, self._budget_ms = serving, user_share, budget_ms
+        self._duplicates_within_ms = duplicates_within_ms
 
     def open(self, memory: SharedMemory, metrics: MetricGroup) -> None:
         self._users = UserSlots(memory.slot_heads(SLOT_HEAD), memory.slot_bodies(EVENT))
@@ -36,6 +40,7 @@ class ScoreClicks(Handler):
         self._batch_size = 0
         self._metrics = metrics
         self._scored = metrics.counter("scored")
+        self._duplicates = metrics.counter("duplicates")
         metrics.gauge("batch_size", lambda: self._batch_size)
         metrics.gauge("ledger_entry", lambda: self._poller.number)
         metrics.gauge("models_refused", lambda: self._poller.refused)
@@ -53,11 +58,13 @@ class ScoreClicks(Handler):
         self._take_over()
         started = time.perf_counter()
         heads = rows.heads(USER_ROW)
-        features = self._deployment.append(heads, rows.slots, self._users)
+        features, is_scored = self._deployment.append(heads, rows.slots, self._users, self._duplicates_within_ms)
+        self._duplicates.inc(int(np.count_nonzero(is_event(heads) & ~is_scored)))
         if not len(features):
             return []
-        events = _Events(rows, heads)
-        scored = self._deployment.score_features(lambda: events.user_ids, features)
+        events = _Events(rows, heads, is_scored)
+        assigned_by = self._users.heads["assigned_by"]
+        scored = self._deployment.score_features(lambda: events.assignment_ids(assigned_by), features)
         scored_at = time.time_ns() // 1_000_000
         records = self._scores(events, scored, scored_at)
         if self._user_share > 0:
@@ -149,14 +156,14 @@ class ScoreClicks(Handler):
 
 
 class _Events:
-    """The events among the rows of a batch, column by column."""
+    """The scored events among the rows of a batch, column by column."""
 
-    def __init__(self, rows: Rows, heads: np.ndarray):
-        events = heads["kind"] == EVENT_ROW
-        self.heads = heads[events]
-        self.content, self.ends = rows.content, rows.ends[events]
+    def __init__(self, rows: Rows, heads: np.ndarray, is_scored: np.ndarray):
+        self.heads = heads[is_scored]
+        self.content, self.ends = rows.content, rows.ends[is_scored]
         self.key_starts = self.ends - self.heads["key_bytes"]
-        self.id_starts = rows.starts[events] + USER_ROW.itemsize
+        self.id_starts = rows.starts[is_scored] + USER_ROW.itemsize
+        self._slots = rows.slots[is_scored]
 
     @cached_property
     def keys(self) -> list[bytes]:
@@ -165,6 +172,11 @@ class _Events:
     @cached_property
     def user_ids(self) -> list[str]:
         return [key.decode() for key in self.keys]
+
+    def assignment_ids(self, assigned_by: np.ndarray) -> list[str]:
+        """The ids that users are assigned to arms by, given `assigned_by` of all slots."""
+        hashes = assigned_by[self._slots].tolist()
+        return [user if hash_ == 0 else anonymous(hash_) for user, hash_ in zip(self.user_ids, hashes)]
 
     @cached_property
     def event_ids(self) -> list[str | None]:

@@ -16,6 +16,7 @@ from tests.support.fake_kafka import KeptTopics, Record
 from tests.support.sample_records import sample, sample_fields
 from training.data.dataset import arrange, read_clicks
 from udfs.contracts.clicks import ClickDecoder
+from udfs.contracts.packed_events import EVENT
 from udfs.mapping.topic import ClickTopic
 from udfs.models.bundle import load_bundle
 from udfs.rollout.plan import Rollout
@@ -53,7 +54,7 @@ def served_scores(bundle, sent: list[tuple[str, dict]]) -> list[tuple[str, dict]
     scores = []
     for offset, (user, click) in enumerate(sent):
         decoded = ClickDecoder().decode([json.dumps(click).encode()], [NOW + offset * 1_000])
-        history[user] = (history.get(user, b"") + decoded.events[0])[-64 * 32 :]
+        history[user] = (history.get(user, b"") + decoded.events[0])[-64 * EVENT.itemsize :]
         seen[user], first[user] = seen.get(user, 0) + 1, min(first.get(user, click["event_time"]), click["event_time"])
         scored = deployment.score([user], [history[user]], np.array([seen[user]]), np.array([first[user]]), [None])
         scores.append((user, sample_fields("scores", user_id=user, score=float(scored.score[0]), source_offset=offset)))
@@ -67,7 +68,7 @@ def users_of(tmp_path, monkeypatch):
             "dashboard.user.page.open_reader",
             lambda _: nullcontext(KeptTopics(**{name: {0: kept} for name, kept in topics.items()})),
         )
-        return Users({}, TOPICS, ClickTopic(), 64, None, tmp_path / "v1")
+        return Users({}, TOPICS, ClickTopic(), 64, 0, None, tmp_path / "v1")
 
     make_bundle(tmp_path, "v1")
     return make

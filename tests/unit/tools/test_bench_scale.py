@@ -70,6 +70,7 @@ def test_clicks_are_simulated_ones_of_another_user_at_another_time():
     assert decoded.user_ids == [key.decode() for key, _, _ in records]
     assert decoded.event_times_ms == [time for _, _, time in records] == sorted(decoded.event_times_ms)
     assert (records[-1][2] - records[0][2]) / len(records) == pytest.approx(CLICK_GAP_MS / 10, rel=0.01)
+    assert len(set(decoded.event_ids)) == len(records)
     known = {_anonymous(value) for _, value, _ in RECORDS}
     assert {_anonymous(value) for _, value, _ in records} <= known
 
@@ -87,4 +88,4 @@ def test_a_session_is_of_one_user_and_not_too_long():
 
 def _anonymous(value: bytes) -> bytes:
     click = msgspec.json.decode(value, type=Click)
-    return msgspec.json.encode(msgspec.structs.replace(click, user_id="anyone", event_time=0))
+    return msgspec.json.encode(msgspec.structs.replace(click, user_id="anyone", event_id=None, event_time=0))

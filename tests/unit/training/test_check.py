@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from training.check import main
 from training.inspection.inspection import inspect
@@ -112,7 +114,7 @@ def test_files_that_no_pattern_matches_are_named(capsys, tmp_path, monkeypatch):
         "files: {'*-clicks*': {}}\n"
     )
     _, text = checked(capsys, tmp_path / "data", "--mapping", mapping)
-    assert "1 files match no pattern of the mapping and are left out: README.txt" in text
+    assert "1 file matches no pattern of the mapping; left out: README.txt" in text
 
 
 @pytest.mark.parametrize(
@@ -133,10 +135,89 @@ def test_data_that_cannot_be_read_ends_with_2_and_one_line(capsys, tmp_path, mon
     assert text.count("\n") == 1
 
 
+def test_events_and_orders_that_repeat_an_id_are_counted(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rows = [click(f"u{number}", minute=number, event_id=f"e{number}") for number in range(60)]
+    rows += [click("u0", event_id="e0"), click("u0", event_id="e0"), click("u1", event_id="e0")]
+    orders = ["7", "7", "8", None]
+    rows += [
+        click(f"u{n % 2}", "purchase", 70 + n, transaction_id=orders[n], value=n, event_id="e9") for n in (0, 2, 1, 3)
+    ]
+    rows += [click("u0", "purchase", 80, transaction_id="7"), click("u0", transaction_id="7")]
+    path = lines(tmp_path / "c.jsonl", rows)
+    found = inspect(path)
+    assert (found.repeated_events, found.repeated_orders, found.clashing_events) == (2, 1, 0)
+    assert (found.filled["event_id"], found.filled["transaction_id"]) == (67, 5)
+    _, text = checked(capsys, path, "--html", tmp_path / "page.html")
+    for shown in (
+        "events that repeat an event_id of the same user: 2 (they count once within clicks.duplicates_within, 1 h by",
+        "purchases that repeat a transaction_id of the same user: 1 (an order counts once, with the value of its first",
+    ):
+        assert shown in text
+        assert shown in (tmp_path / "page.html").read_text()
+    assert "does not identify events" not in text
+
+
+@pytest.mark.parametrize(("clashes", "is_problem"), [(4, False), (5, True), (50, True)])
+def test_an_event_id_that_other_events_have_too_is_a_problem(capsys, tmp_path, monkeypatch, clashes, is_problem):
+    monkeypatch.chdir(ROOT)
+    rows = [click("ada", minute=number, event_id=f"e{number}", item_id="a") for number in range(100 - clashes)]
+    rows += [
+        click("ada", "scroll" if number % 2 else "view_item", number, event_id=f"e{number}", item_id="b")
+        for number in range(clashes)
+    ]
+    _, text = checked(capsys, lines(tmp_path / "c.jsonl", rows), "--html", tmp_path / "page.html")
+    problem = f"event_id does not identify events: {clashes}% of all events have the event_id of another event"
+    assert (problem in text, problem in (tmp_path / "page.html").read_text()) == (is_problem, is_problem)
+
+
+def test_rows_of_a_list_with_the_id_of_the_list_are_a_problem(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    visits = [
+        {"visit": n, "user": f"u{n}", "events": [{"name": name, "at": AT + n} for name in ("view_item", "scroll")]}
+        for n in range(20)
+    ]
+    mapping = tmp_path / "m.yaml"
+    mapping.write_text(
+        "file: {explode: events}\ntime_format: epoch_ms\n"
+        "columns: {event_id: visit, user_id: user, event_name: name, event_time: at}\n"
+    )
+    _, text = checked(capsys, lines(tmp_path / "c.jsonl", visits), "--mapping", mapping)
+    assert "event_id does not identify events: 50% of all events" in text
+    assert "Leave event_id out of the mapping" in text
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["ada", "bob"]),
+        st.sampled_from(["view_item", "scroll", "purchase"]),
+        st.sampled_from(["a", "b"]),
+        st.sampled_from([None, "1", "2"]),
+        st.sampled_from([None, "1", "2"]),
+    ),
+    max_size=30,
+)
+
+
+@given(EVENTS)
+def test_repeats_are_those_of_a_count_by_hand(tmp_path_factory, events):
+    rows = [
+        click(user, name, number, item_id=item, event_id=event_id, transaction_id=order)
+        for number, (user, name, item, event_id, order) in enumerate(events)
+    ]
+    found = inspect(lines(tmp_path_factory.mktemp("repeats") / "c.jsonl", rows))
+    orders = [(user, order) for user, name, _, _, order in events if name == "purchase" and order]
+    ids = [(e[0], e[3]) for e in events if e[3] and not (e[1] == "purchase" and e[4])]
+    assert found.repeated_orders == len(orders) - len(set(orders))
+    assert found.repeated_events == len(ids) - len(set(ids))
+    assert found.clashing_events <= found.repeated_events
+
+
 def test_events_that_were_exported_twice_are_counted(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     rows = [click(f"u{number % 7}", minute=number) for number in range(50)]
-    _, text = checked(capsys, lines(tmp_path / "c.jsonl", rows + rows[:20]))
+    again = [row | {"event_id": f"e{number}"} for number, row in enumerate(rows[:20])]  # of another export
+    _, text = checked(capsys, lines(tmp_path / "c.jsonl", rows + again))
     assert "20 events are identical to another event of the same user" in text
 
 

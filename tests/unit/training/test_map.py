@@ -78,6 +78,18 @@ def test_out_is_a_mapping_file_that_is_not_overwritten(run):
     assert load_mapping(Path("m.yaml"))
 
 
+def test_times_in_two_columns_numbers_in_two_formats_and_the_delimiter_of_excel(run):
+    rows = "".join(f"u;view;01.03.2026;10:0{n};{n},50 €;1,{n}00.00\n" for n in range(5))
+    code, out, err = run("--out", "m.yaml", content=f"sep=;\nuser;event;date;time;price;value\n{rows}".encode("cp1252"))
+    assert (code, out) == (0, "")
+    assert "5 of 5 rows fit\n" in err
+    mapping = yaml.safe_load(Path("m.yaml").read_text())
+    assert mapping["file"] == {"encoding": "cp1252"}
+    assert (mapping["columns"]["event_time"], mapping["time_of_day"]) == ("date", "time")
+    assert mapping["numbers"] == {"thousands": ",", "fields": {"price": {"decimal": ","}}}
+    assert load_mapping(Path("m.yaml")).for_file("clicks.csv").numbers.of("price").decimal == ","
+
+
 def test_a_required_field_that_was_not_found(run):
     code, out, err = run(content="who,action,at\nada,view,2026-03-01\nada,buy,2026-03-02\nbob,buy,2026-03-02\n")
     assert code == 1

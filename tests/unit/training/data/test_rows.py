@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data.rows import SourceError, format_of, read_rows
+from udfs.mapping.columns import column_reader
 from udfs.mapping.definition import FileLayout
 
 ROWS = [{"who": "1", "what": "scroll"}, {"who": "2", "what": "ä"}]
@@ -161,6 +162,20 @@ def test_a_row_of_another_length_is_named_by_its_line(tmp_path):
     assert third.values == {"who": "c", "what": "scroll", "at": "5"}
 
 
+def test_a_row_of_another_length_over_several_lines_is_one_row_shown_by_its_first_line(tmp_path):
+    text = 'who,what,at\na,"two\nlines, and\nthree",5,6\nb,scroll,5\n'
+    bad, good = rows_of(tmp_path / "c.csv", text)
+    assert (bad.problem, bad.as_bytes) == ("line 2: 4 values for 3 columns", b'a,"two')
+    assert good.values == {"who": "b", "what": "scroll", "at": "5"}
+
+
+def test_an_open_quote_that_ends_in_a_row_of_another_length_spoils_its_own_row_only(tmp_path):
+    text = 'who,what,at\na,"24 inch,5\nb,scroll,5\nc,"x",5,"y"\nd,scroll,6\n'
+    rows = rows_of(tmp_path / "c.csv", text)
+    assert [row.values.get("who") for row in rows] == [None, "b", None, "d"]
+    assert rows[0].as_bytes == b'a,"24 inch,5'
+
+
 @pytest.mark.parametrize("rows_after", [2, 500])
 def test_an_open_quote_spoils_its_own_row_only(tmp_path, rows_after):
     lines = ["who,what", 'u1,"24 inch', *(f"u{number},scroll" for number in range(rows_after))]
@@ -175,6 +190,23 @@ def test_an_open_quote_that_a_later_one_seems_to_close_spoils_its_own_row_only(t
     bad, quoted, last = rows_of(tmp_path / "c.csv", 'who,what\nu1,"24 inch\nu2,"a ""b"""\nu3,c\n')
     assert bad.problem.startswith("line 2: ")
     assert (quoted.values["what"], last.values["what"]) == ('a "b"', "c")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_the_first_line_may_name_the_delimiter(tmp_path, end, mark):
+    text = f"{mark}sep=;{end}who;what{end}a;b{end}c{end}"
+    good, bad = rows_of(tmp_path / "c.csv", text)
+    assert good.values == {"who": "a", "what": "b"}
+    assert bad.problem == "line 4: 1 value for 2 columns"
+    assert values_of(tmp_path / "d.csv", "sep=;\na;b\n", header=("who", "what")) == [{"who": "a", "what": "b"}]
+    assert values_of(tmp_path / "e.tsv", "sep=|\nwho|what\na|b\n") == [{"who": "a", "what": "b"}]
+    with pytest.raises(SourceError, match="no header line"):
+        rows_of(tmp_path / "f.csv", "sep=;")
+
+
+def test_a_column_may_be_called_like_the_line_that_names_the_delimiter(tmp_path):
+    assert values_of(tmp_path / "c.csv", "sep=;,what\na,b\n") == [{"sep=;": "a", "what": "b"}]
 
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)
@@ -240,6 +272,37 @@ def test_parquet_keeps_times_lists_and_nulls(tmp_path):
     table = pyarrow.Table.from_pylist([{"at": at, "items": [{"id": "a"}]}, {"at": None, "items": None}])
     pyarrow.parquet.write_table(table, tmp_path / "c.parquet")
     assert values_of(tmp_path / "c.parquet") == [{"at": at, "items": [{"id": "a"}]}, {"at": None, "items": None}]
+
+
+def test_maps_of_parquet_are_objects(tmp_path):
+    text = pyarrow.map_(pyarrow.string(), pyarrow.string())
+    counts = pyarrow.map_(pyarrow.int32(), pyarrow.map_(pyarrow.string(), pyarrow.int64()))
+    lists = pyarrow.list_(pyarrow.struct([("at", pyarrow.int64()), ("tags", text)]))
+    schema = pyarrow.schema([("params", text), ("counts", counts), ("lists", lists), ("plain", pyarrow.list_(text))])
+    rows = [
+        {
+            "params": {"page": "/x", "none": None},
+            "counts": {7: {"a": 1}},
+            "lists": [{"at": 5, "tags": {"b": "c"}}, {"at": 6, "tags": None}, None],
+            "plain": [{"d": "e"}, None],
+        },
+        {"params": {}, "counts": None, "lists": None, "plain": []},
+        {"params": None, "counts": {8: None}, "lists": [], "plain": None},
+    ]
+    pairs = [
+        {
+            "params": [("page", "/x"), ("none", None)],
+            "counts": [(7, [("a", 1)])],
+            "lists": [{"at": 5, "tags": [("b", "c")]}, {"at": 6, "tags": None}, None],
+            "plain": [[("d", "e")], None],
+        },
+        {"params": [], "counts": None, "lists": None, "plain": []},
+        {"params": None, "counts": [(8, None)], "lists": [], "plain": None},
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(pairs, schema), tmp_path / "c.parquet")
+    rows[0]["counts"], rows[2]["counts"] = {"7": {"a": 1}}, {"8": None}
+    assert values_of(tmp_path / "c.parquet") == rows
+    assert column_reader("params.page")(rows[0]) == "/x"
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,24 @@ def test_files_with_a_header(tmp_path: Path, content: str):
     assert sample_of(tmp_path / "a.csv", content).layout.header is None
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.txt", "a.tsv"])
+def test_a_first_line_that_names_the_delimiter_needs_no_mapping_of_it(tmp_path: Path, name: str):
+    found = sample_of(tmp_path / name, "sep=|\r\n" + lines_of("|"))
+    assert (found.readable, found.layout) == (ROWS, FileLayout(format="csv" if name == "a.txt" else None))
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        ("price\n5 €\n".encode("cp1252"), "cp1252"),
+        ("café\n".encode("cp1252"), "latin-1"),
+        (b"caf\xe9 \x85 \x81\n", "latin-1"),  # cp1252 has no 81
+    ],
+)
+def test_characters_of_windows_tell_its_encoding(tmp_path: Path, content: bytes, encoding: str):
+    assert sample_of(tmp_path / "a.csv", b"user\n" + content).layout.encoding == encoding
+
+
 @pytest.mark.parametrize(("encoding", "found"), [("utf-8-sig", "utf-8"), ("latin-1", "latin-1"), ("utf-16", "utf-16")])
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt"])
 def test_encodings(tmp_path: Path, name: str, encoding: str, found: str):
@@ -156,6 +174,7 @@ def test_rows_that_cannot_be_read_are_kept_apart(tmp_path: Path):
         ("a.csv", "user,event\n", "a.csv: no row in it"),
         ("a.csv", "", "a.csv: no header line"),
         ("a.jsonl", "none\nnone\n", "a.jsonl: none of the first 2 rows can be read: not a JSON object"),
+        ("a.jsonl", "none\n", "a.jsonl: the only row cannot be read: not a JSON object"),
         ("a.csv", "user,user\n1,2\n", "more than one column is called user"),
         ("a.csv.gz", "none", "a.csv.gz: cannot be read further"),
         ("a.parquet", "none", "a.parquet: cannot be read further"),

@@ -119,6 +119,7 @@ def test_ga4s_export():
     columns = proposal.mapping["columns"]
     assert columns["user_id"] == ["user_id", "user_pseudo_id"]
     assert {name: columns[name] for name in columns if name != "user_id"} == {
+        "anonymous_id": "user_pseudo_id",
         "event_name": "event_name",
         "event_time": "event_timestamp",
         "items": "items",
@@ -150,6 +151,7 @@ def test_segments_calls():
     assert columns["event_name"] == ["event", "type"]
     assert columns["user_id"] == ["userId", "anonymousId"]
     assert (columns["event_id"], columns["value"]) == ("messageId", "properties.revenue")
+    assert (columns["anonymous_id"], columns["transaction_id"]) == ("anonymousId", "properties.order_id")
     assert "event_id_prefix" not in proposal.mapping
     assert proposal.mapping["items"] == {"item_id": "sku", "price": "price", "quantity": "qty"}
     assert proposal.mapping["numbers"] == {"thousands": ","}
@@ -163,6 +165,47 @@ def test_a_user_id_that_is_still_empty_comes_first():
     assert proposal.mapping["columns"]["user_id"] == ["user_id", "domain_userid"]
     assert "empty" in doubts_about(proposal, "columns.user_id")
     assert propose(shop(user=[""] * 4), "x").not_found.keys() == {"user_id"}
+
+
+def test_a_column_may_be_the_anonymous_id_and_fill_the_gaps_of_the_user_id():
+    columns = propose(shop(user=None, user_id=["", "u", "u", ""], visitor_id=["a", "a", "a", "b"]), "x").mapping[
+        "columns"
+    ]
+    assert (columns["user_id"], columns["anonymous_id"]) == (["user_id", "visitor_id"], "visitor_id")
+    columns = propose(shop(user=None, user_id=[""] * 4, visitor_id=["a", "a", "a", "b"]), "x").mapping["columns"]
+    assert (columns["user_id"], columns["anonymous_id"]) == (["user_id", "visitor_id"], "visitor_id")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"user": None, "visitor_id": ["a", "a", "a", "b"]},
+        {"user": None, "visitor_id": ["a", "a", "a", "b"], "device_id": ["1", "1", "1", "2"]},  # both of visitors
+        {"device_id": ["1", "1", "1", "2"]},  # never the user
+    ],
+)
+def test_an_anonymous_id_that_is_never_the_user_is_none(columns: dict):
+    proposal = propose(shop(**columns), "x")
+    assert "anonymous_id" not in proposal.mapping["columns"]
+    assert isinstance(proposal.mapping["columns"]["user_id"], str)
+
+
+@pytest.mark.parametrize("name", ["order_id", "transactionId", "InvoiceNo", "tr_orderid"])
+def test_ids_of_orders(name: str):
+    rows = shop(event=["view", "checkout", "purchase", "purchase"], **{name: ["", "7", "7", "7"]})
+    assert propose(rows, "x").mapping["columns"]["transaction_id"] == name
+    rows = shop(event=None, **{name: ["6", "7", "7", "7"]})  # lines of orders
+    assert propose(rows, "x").mapping["columns"]["transaction_id"] == name
+
+
+def test_an_id_of_several_events_that_are_no_purchases_is_not_of_an_order():
+    proposal = propose(shop(order_id=["7", "7", "8", "9"]), "x")
+    assert "transaction_id" not in proposal.mapping["columns"]
+    assert "order_id is called like it, but '7' is in several events that are not purchases" in doubts_about(
+        proposal, "columns.transaction_id"
+    )
+    proposal = propose(shop(order_no=["0", "0", "0", "9"]), "x")
+    assert proposal.mapping["columns"]["transaction_id"] == "order_no"
 
 
 def test_a_user_id_that_each_row_has_anew_is_none():
@@ -225,6 +268,42 @@ def test_formats_of_times(times: list, time_format: str | None, doubt: str):
     assert all(clicks(proposal, rows))
 
 
+@pytest.mark.parametrize(
+    ("date", "clock", "time_format"),
+    [
+        ("01.03.2026", "10:0{}", "%d.%m.%Y %H:%M"),
+        ("2026-03-01", "10:00:0{}", None),
+        (datetime(2026, 3, 1).date(), "10:00:0{}.5", None),
+        ("20260301", "10:0{}", None),
+        ("03/21/2026", "10:0{} PM", "%m/%d/%Y %I:%M %p"),
+    ],
+)
+def test_a_date_and_a_time_in_two_columns(date, clock: str, time_format: str | None):
+    rows = shop(at=None, order_date=[date] * 4, order_time=[clock.format(n) for n in range(4)])
+    proposal = propose(rows, "x")
+    assert proposal.mapping["columns"]["event_time"] == "order_date"
+    assert (proposal.mapping["time_of_day"], proposal.mapping.get("time_format")) == ("order_time", time_format)
+    assert "order_time" not in proposal.unused
+    assert (doubts_about(proposal, "time_format"), bool(doubts_about(proposal, "time_zone"))) == ("", True)
+    made = [click["event_time"] for click in clicks(proposal, rows)]
+    assert made == sorted(set(made))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"duration": ["00:05", "00:06", "00:07", "00:08"]},  # another name
+        {"time": ["10:00", "", "", ""]},
+        {"time": ["soon", "now", "10:00", "10:01"]},
+    ],
+)
+def test_a_date_without_a_column_of_times_of_day(columns: dict):
+    proposal = propose(shop(at=None, date=[f"2026-03-0{n}" for n in range(1, 5)], **columns), "x")
+    assert proposal.mapping["columns"]["event_time"] == "date"
+    assert "time_of_day" not in proposal.mapping
+    assert "a day without a time of day" in doubts_about(proposal, "time_format")
+
+
 def test_the_day_comes_first_where_it_may_be_the_month():
     proposal = propose(shop(at=[f"0{n}/03/2026 10:00" for n in range(1, 5)]), "x")
     assert proposal.mapping["time_format"] == "%d/%m/%Y %H:%M"
@@ -246,6 +325,7 @@ def test_times_of_several_formats():
         (["1.50", "2", "1299.00", "3.25"], None, 3.25),
         ([1.5, Decimal("2.25"), 3, 4], None, 4.0),
         (["1.50", "2", "1,299.00", "3.25"], {"thousands": ","}, 3.25),
+        (["$1.50", "$2", "$1,299.00", "$3.25"], {"thousands": ","}, 3.25),
         (["1,50", "2", "1299,00", "3,25"], {"decimal": ","}, 3.25),
         (["1,50", "2", "1.299,00", "3,25"], {"decimal": ",", "thousands": "."}, 3.25),
         (["1,50", "2", "1 299,00", "3,25"], {"decimal": ",", "thousands": " "}, 3.25),
@@ -258,17 +338,72 @@ def test_formats_of_numbers(prices: list, numbers: dict | None, last: float):
     assert clicks(proposal, rows)[3]["price"] == last
 
 
+def test_amounts_with_a_currency_around_them():
+    rows = shop(price=["12,50 €", "3,00 €", "1.299,00 €", "4 €"])
+    proposal = propose(rows, "x")
+    assert (proposal.mapping["numbers"], proposal.doubts) == ({"decimal": ",", "thousands": "."}, [])
+    assert [click["price"] for click in clicks(proposal, rows)] == [12.5, 3.0, 1299.0, 4.0]
+    proposal = propose(shop(price=["$1", "2 €", "3 €", "4"]), "x")
+    assert "several currencies ($, €)" in doubts_about(proposal, "columns.price")
+
+
+def test_one_format_of_numbers_that_suits_all_columns():
+    rows = shop(price=["1,299", "2,500", "4", "5"], value=["12,50", "2", "3", "4"])  # alone: thousands
+    proposal = propose(rows, "x")
+    assert proposal.mapping["numbers"] == {"decimal": ","}
+    assert "numbers: price: '1,299' is read as 1.299" in doubts_about(proposal, "numbers")
+
+
+def test_columns_whose_numbers_are_written_differently():
+    rows = shop(
+        price=["12,50", "3,00", "4", "5"],
+        quantity=["1", "2", "1", "2"],
+        value=["1,299.00", "3.00", "4", "1.5"],
+        items=[[{"sku": "A", "price": "12,50"}]] * 4,
+    )
+    proposal = propose(rows, "x")
+    assert proposal.mapping["numbers"] == {
+        "decimal": ",",
+        "fields": {"value": {"decimal": ".", "thousands": ","}},
+    }
+    made = clicks(proposal, rows)
+    assert (made[0]["price"], made[0]["value"], made[0]["items"][0]["price"]) == (12.5, 1299.0, 12.5)
+    assert [click["value"] for click in made] == [1299.0, 3.0, 4.0, 1.5]
+
+
+def test_many_values_of_a_column_do_not_decide_for_another_one():
+    """As pooled values would: most of these are of the format of value."""
+    rows = [
+        {"user": "ada", "event": "view", "at": NOON + n, "price": f"{n},5" if n < 5 else None, "value": f"{n},000.5"}
+        for n in range(1, 50)
+    ]
+    proposal = propose(rows, "x")
+    made = clicks(proposal, rows)
+    assert (made[0]["price"], made[0]["value"], made[48]["value"]) == (1.5, 1000.5, 49000.5)
+
+
+def test_the_price_with_two_decimal_marks_is_read_as_most_of_its_values():
+    path = PROJECT.parent / "shared" / "field" / "unfit_accepted.jsonl"
+    rows = shop(price=["12,99", "12.99", "1,299.00", ""])
+    assert propose(rows, "x").mapping["numbers"] == {"thousands": ","}
+    if path.exists():
+        assert propose(sample(path).readable, "x").mapping["numbers"] == {"thousands": ","}
+
+
 def test_a_mark_of_decimals_or_thousands():
     assert "'1,299' is read as 1299" in doubts_about(propose(shop(price=["1,299", "2,500", "4", "5"]), "x"), "numbers")
+    assert "'1,299' is read as 1299" in doubts_about(
+        propose(shop(price=["1,299 €", "2,500 €", "", ""]), "x"), "numbers"
+    )
     assert "'1.299' is read as 1.299" in doubts_about(propose(shop(price=["1.299", "2.500", "4", "5"]), "x"), "numbers")
 
 
 def test_numbers_that_cannot_be_read():
-    proposal = propose(shop(price=["$1", "2", "3", "4"]), "x")
+    proposal = propose(shop(price=["free", "2", "3", "4"]), "x")
     assert "only 75% of its values" in doubts_about(proposal, "columns.price")
-    proposal = propose(shop(price=["$1", "$2", "$3", "4"]), "x")
+    proposal = propose(shop(price=["1 pcs", "2 pcs", "3 pcs", "4"]), "x")
     assert "price" not in proposal.mapping["columns"]
-    assert "'$1', are no numbers" in doubts_about(proposal, "columns.price")
+    assert "'1 pcs', are no numbers" in doubts_about(proposal, "columns.price")
 
 
 def test_missing_values_and_ids_of_nobody():

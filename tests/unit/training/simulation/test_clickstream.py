@@ -82,6 +82,7 @@ def test_a_part_of_a_stream_has_what_arrives_in_that_time(stream):
     assert parts[0].arrival_ms.max() < middle <= parts[1].arrival_ms.min()
     for name in ("events", "arrival_ms", "propensity"):
         assert np.array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(stream, name))
+    assert len({click["event_id"] for part in parts for click in part.clicks()}) == len(stream)
 
 
 def test_every_kind_of_event_of_the_shop_occurs(stream):

@@ -7,8 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udfs.contracts.clicks import Click, ClickDecoder, ClickLimits, click_schema, pack_click
-from udfs.contracts.packed_events import EVENT, EVENT_FORMAT, EVENT_KINDS, NO_ID, PAGE_TYPES, read_histories
+from udfs.contracts.clicks import Click, ClickDecoder, ClickLimits, click_schema, hash_id, pack_click
+from udfs.contracts.packed_events import (
+    DEDUP_BY_EVENT,
+    DEDUP_BY_NOTHING,
+    DEDUP_BY_ORDER,
+    EVENT,
+    EVENT_FORMAT,
+    EVENT_KINDS,
+    NO_ID,
+    PAGE_TYPES,
+    read_histories,
+)
 from udfs.contracts.rejects import Reason, unfit_row
 
 NOW = 1_700_000_000_000
@@ -167,7 +177,7 @@ def test_a_bad_record_does_not_disturb_its_neighbours():
     good = click(event_id="e1")
     payloads = [good, *(payload for payload, _, _ in BAD_RECORDS.values()), good]
     decoded = decode(*payloads)
-    assert [decoded.events[0], decoded.events[-1]] == [pack_click(Click("ada", "view_item", NOW))] * 2
+    assert [decoded.events[0], decoded.events[-1]] == [pack_click(Click("ada", "view_item", NOW, event_id="e1"))] * 2
     assert all(len(column) == len(payloads) for column in vars(decoded).values())
 
 
@@ -189,7 +199,30 @@ def test_an_event_is_packed_field_by_field():
     assert event["engagement_ds"] == 19
     assert EVENT_KINDS[event["kind"]] == "add_to_cart"
     assert PAGE_TYPES[event["page_type"]] == "product"
-    assert (event["scroll"], event["utc_offset_quarters"], event["device"], event["spare"]) == (90, -14, 2, 0)
+    assert (event["scroll"], event["utc_offset_quarters"], event["device"]) == (90, -14, 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "by", "of"),
+    [
+        ({}, DEDUP_BY_NOTHING, None),
+        ({"event_id": ""}, DEDUP_BY_NOTHING, None),
+        ({"event_id": "e1"}, DEDUP_BY_EVENT, "e1"),
+        ({"event_id": "e1", "transaction_id": "t1"}, DEDUP_BY_EVENT, "e1"),
+        ({"event_name": "purchase", "event_id": "e1", "transaction_id": "t1"}, DEDUP_BY_ORDER, "t1"),
+        ({"event_name": "purchase", "event_id": "e1", "transaction_id": ""}, DEDUP_BY_EVENT, "e1"),
+        ({"event_name": "purchase"}, DEDUP_BY_NOTHING, None),
+    ],
+)
+def test_what_shows_that_an_event_was_sent_before(fields, by, of):
+    event = packed(**fields)
+    assert (event["dedup_by"], event["dedup_key"]) == (by, 0 if of is None else hash_id(of))
+
+
+def test_ids_that_differ_in_a_digit_have_other_hashes():
+    hashes = {hash_id(f"{prefix}{number}") for prefix in ("", "e1-", "é") for number in range(100_000)}
+    assert len(hashes) == 300_000
+    assert max(hashes) < 2**64
 
 
 def test_what_an_event_leaves_out_is_marked_as_missing():
@@ -403,7 +436,7 @@ def test_batches_do_not_matter(payloads, cut):
 
 
 def test_the_packed_format_is_the_dtype():
-    assert struct.calcsize(EVENT_FORMAT) == EVENT.itemsize == 32
+    assert struct.calcsize(EVENT_FORMAT) == EVENT.itemsize == 40
 
 
 def test_the_schema_describes_the_record():
@@ -419,7 +452,7 @@ def test_histories_are_laid_end_to_end():
     assert (starts.tolist(), ends.tolist()) == ([0, 1], [1, 3])
 
 
-@pytest.mark.parametrize("history", [b"", b"x" * 31, b"x" * 33])
+@pytest.mark.parametrize("history", [b"", b"x" * 39, b"x" * 41])
 def test_a_history_of_broken_records_is_refused(history):
     with pytest.raises(ValueError, match=rf"history 1 has {len(history)} bytes"):
-        read_histories([b"\0" * 32, history])
+        read_histories([b"\0" * 40, history])

@@ -117,7 +117,7 @@ def histories(draw) -> list[tuple]:
         time += step
         identifiers = [draw(small_codes) for _ in range(3)]
         counts = [draw(values), draw(st.sampled_from([0, 7, 65_535])), draw(kinds), draw(st.integers(0, 11))]
-        rest = [draw(st.integers(0, 100)), draw(st.integers(-48, 56)), draw(st.integers(0, 6)), 0]
+        rest = [draw(st.integers(0, 100)), draw(st.integers(-48, 56)), draw(st.integers(0, 6)), 0, 0]
         history.append((time, *identifiers, *counts, *rest))
     return history
 

@@ -11,13 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.udfs.features.test_features import EDGES, MINUTE, NOON, assert_same_bits, event, random_batch
-from udfs.contracts.packed_events import EVENT, read_histories
+from udfs.contracts.packed_events import (
+    DEDUP_BY_EVENT,
+    DEDUP_BY_NOTHING,
+    DEDUP_BY_ORDER,
+    EVENT,
+    read_histories,
+)
 from udfs.contracts.profiles import NO_PROFILE, PROFILE, Profile, pack_profile
 from udfs.features.computer import FeatureComputer
 from udfs.features.user_slots import (
     EVENT_ROW,
+    HISTORY_ROW,
     LAYOUT,
+    LOGIN_ROW,
     PROFILE_ROW,
+    REMEMBERED_ORDERS,
     SLOT_HEAD,
     USER_ROW,
     USER_ROW_FORMAT,
@@ -28,6 +37,8 @@ from udfs.features.user_slots import (
 
 RANGE_BYTES = 8  # of a head: begin and end, which are not part of the state
 LAYOUT_BYTES = 4  # behind them, with which the state begins
+HEAD_BYTES = 72  # of a head in the state
+WITHIN = 5 * MINUTE
 
 
 class Operator:
@@ -37,6 +48,7 @@ class Operator:
         self.computer = FeatureComputer(history_length=history_length)
         self.state = dict(state)
         self.features: list[np.ndarray] = []
+        self.scored: list[bool] = []  # each event in turn
         self._users = UserSlots.empty(slot_count, history_length)
         self._heads = self._users.heads.view(np.uint8).reshape(slot_count, -1)
         self._bodies = self._users.events.view(np.uint8).reshape(slot_count, -1)
@@ -53,10 +65,13 @@ class Operator:
 
     def flush(self) -> None:
         if self._batch:
-            packed = [struct.pack(USER_ROW_FORMAT, 1, kind, 0, 0, 0, 0, content) for _, kind, content in self._batch]
+            packed = [struct.pack(USER_ROW_FORMAT, 1, kind, 0, 0, 0, 0, 0, content) for _, kind, content in self._batch]
             rows = np.frombuffer(bytearray(b"".join(packed)), USER_ROW)
             slots = np.array([self._slots[user] for user, _, _ in self._batch], np.int32)
-            self.features.append(self.computer.append(rows, slots, self._users))
+            features, scored = self.computer.append(rows, slots, self._users, WITHIN)
+            self.features.append(features)
+            self.scored += scored[rows["kind"] == EVENT_ROW].tolist()
+            assert not scored[rows["kind"] != EVENT_ROW].any()
             self._batch = []
 
     def checkpoint(self) -> None:
@@ -99,33 +114,77 @@ class User:
     """All that there ever was of a user."""
 
     events: list[bytes] = field(default_factory=list)
+    kept: list[bytes] = field(default_factory=list)
+    orders: list[int] = field(default_factory=list)
+    older_events: int = 0  # that came with logins
+    older_first_ms: list[int] = field(default_factory=list)
     profile: bytes = NO_PROFILE
+    assigned_by: int = 0
 
     @property
-    def times_ms(self) -> list[int]:
-        return np.frombuffer(b"".join(self.events), EVENT)["time_ms"].tolist()
+    def count(self) -> int:
+        return len(self.events) + self.older_events
+
+    @property
+    def first_seen_ms(self) -> int:
+        return min([*np.frombuffer(b"".join(self.events), EVENT)["time_ms"].tolist(), *self.older_first_ms], default=0)
+
+    def has_had(self, content: bytes) -> bool:
+        """Whether an event is one of those that are remembered."""
+        (event,) = np.frombuffer(content, EVENT)
+        if event["dedup_by"] == DEDUP_BY_ORDER:
+            return event["dedup_key"] in self.orders[-REMEMBERED_ORDERS:]
+        kept = np.frombuffer(b"".join(self.kept), EVENT)
+        is_same = (kept["dedup_by"] == DEDUP_BY_EVENT) & (kept["dedup_key"] == event["dedup_key"])
+        is_near = np.abs(kept["time_ms"] - event["time_ms"]) < WITHIN
+        return event["dedup_by"] == DEDUP_BY_EVENT and bool((is_same & is_near).any())
 
 
 @dataclass
 class Expected:
     """What each event in turn is to be computed from."""
 
+    history_length: int = 0
     users: dict[str, User] = field(default_factory=dict)
+    scored: list[bool] = field(default_factory=list)  # each event in turn
     histories: list[bytes] = field(default_factory=list)
     lifetime_events: list[int] = field(default_factory=list)
     first_seen_ms: list[int] = field(default_factory=list)
     profiles: list[bytes] = field(default_factory=list)
 
+    def restart(self, history_length: int) -> None:
+        self.history_length, self.scored = history_length, []
+        for user in self.users.values():
+            user.kept = user.kept[-history_length:]
+
     def add(self, name: str, kind: int, content: bytes) -> None:
         user = self.users.setdefault(name, User())
         if kind == PROFILE_ROW:
             user.profile = content
-            return
+        elif kind == LOGIN_ROW:
+            assigned_by, older, first_ms = struct.unpack("<Qqq", content)
+            if user.count == 0:
+                user.assigned_by = assigned_by
+            if older:
+                user.older_events += older
+                user.older_first_ms.append(first_ms)
+        elif user.has_had(content):
+            self.scored += [False] * (kind == EVENT_ROW)
+        else:
+            self._add_event(user, content, kind == EVENT_ROW)
+
+    def _add_event(self, user: User, content: bytes, is_scored: bool) -> None:
         user.events.append(content)
-        self.histories.append(b"".join(user.events))
-        self.lifetime_events.append(len(user.events))
-        self.first_seen_ms.append(min(user.times_ms))
-        self.profiles.append(user.profile)
+        user.kept = [*user.kept, content][-self.history_length :]
+        (event,) = np.frombuffer(content, EVENT)
+        if event["dedup_by"] == DEDUP_BY_ORDER:
+            user.orders.append(event["dedup_key"])
+        if is_scored:
+            self.scored.append(True)
+            self.histories.append(b"".join(user.events))
+            self.lifetime_events.append(user.count)
+            self.first_seen_ms.append(user.first_seen_ms)
+            self.profiles.append(user.profile)
 
     def take_features(self, computer: FeatureComputer) -> np.ndarray:
         """The features of the events since the last call."""
@@ -151,6 +210,7 @@ def check(history_lengths: list[int], slot_counts: list[int], happens: list) -> 
     for number, (start, end) in enumerate(pairwise([0, *restores, len(happens)])):
         history_length = history_lengths[min(number, len(history_lengths) - 1)]
         operator = Operator(history_length, slot_counts[number % len(slot_counts)], state)
+        expected.restart(history_length)
         for one in happens[start:end]:
             if one == FLUSH:
                 operator.flush()
@@ -161,6 +221,7 @@ def check(history_lengths: list[int], slot_counts: list[int], happens: list) -> 
                 expected.add(*one)
         operator.checkpoint()
         state = operator.state
+        assert operator.scored == expected.scored
         if operator.features:
             assert_same_bits(np.concatenate(operator.features), expected.take_features(operator.computer))
         assert_state_is_complete(state, expected.users, history_length)
@@ -170,22 +231,29 @@ def assert_state_is_complete(state: dict[str, bytes], users: dict[str, User], hi
     for name, user in users.items():
         kept = user.events[-history_length:]
         content = state[name]
-        head = np.frombuffer(bytes(RANGE_BYTES) + content[:32], SLOT_HEAD)[0]
-        assert content[32:].endswith(b"".join(kept))
-        assert (head["events"], head["first_seen_ms"]) == (len(user.events), min(user.times_ms, default=0))
+        head = np.frombuffer(bytes(RANGE_BYTES) + content[:HEAD_BYTES], SLOT_HEAD)[0]
+        assert content[HEAD_BYTES:].endswith(b"".join(kept))
+        assert (head["events"], head["first_seen_ms"]) == (user.count, user.first_seen_ms)
         assert head["profile"].tobytes() == user.profile
+        assert head["assigned_by"] == user.assigned_by
 
 
 PROFILES = [NO_PROFILE, pack_profile(Profile("u")), pack_profile(Profile("u", "DE", membership_tier="gold"))]
 users = st.sampled_from("abcde")
 times = st.one_of(st.sampled_from(EDGES), st.integers(-10 * MINUTE, 10 * MINUTE))
 events = st.builds(
-    lambda at, kind, item: np.array(event(at, item=item, kind=kind), EVENT).tobytes(),
+    lambda at, kind, item, by, key: np.array(
+        event(at, item=item, kind=kind, dedup_by=by, dedup_key=key if by else 0), EVENT
+    ).tobytes(),
     times,
     st.integers(0, 17),
     st.integers(0, 2),
+    st.sampled_from([DEDUP_BY_NOTHING, DEDUP_BY_EVENT, DEDUP_BY_ORDER]),
+    st.sampled_from([1, 2, 3, 4, 5, 6, 2**64 - 1]),
 )
-event_rows = st.tuples(users, st.just(EVENT_ROW), events)
+event_rows = st.tuples(users, st.sampled_from([EVENT_ROW, EVENT_ROW, HISTORY_ROW]), events)
+logins = st.builds(struct.pack, st.just("<Qqq"), st.integers(0, 2**64 - 1), st.integers(0, 3), times.map(NOON.__add__))
+login_rows = st.tuples(users, st.just(LOGIN_ROW), logins)
 profile_rows = st.tuples(users, st.just(PROFILE_ROW), st.sampled_from(PROFILES))
 others = st.sampled_from([FLUSH, FLUSH, CHECKPOINT, RESTORE])
 
@@ -193,7 +261,7 @@ others = st.sampled_from([FLUSH, FLUSH, CHECKPOINT, RESTORE])
 @given(
     history_lengths=st.lists(st.sampled_from([1, 2, 3, 64]), min_size=1, max_size=4),
     slot_counts=st.lists(st.integers(1, 4), min_size=1, max_size=3),
-    happens=st.lists(st.one_of(event_rows, event_rows, event_rows, profile_rows, others), max_size=60),
+    happens=st.lists(st.one_of(event_rows, event_rows, event_rows, profile_rows, login_rows, others), max_size=60),
 )
 def test_features_are_those_of_the_whole_histories_whatever_happens_between(history_lengths, slot_counts, happens):
     check(sorted(history_lengths, reverse=True), slot_counts, happens)
@@ -221,40 +289,42 @@ def test_a_longer_history_length_keeps_what_there_was_and_grows():
     for record in records[:10]:
         shorter.add("ada", EVENT_ROW, record)
     shorter.checkpoint()
-    assert shorter.state["ada"][32:] == b"".join(records[8:10])
+    assert shorter.state["ada"][HEAD_BYTES:] == b"".join(records[8:10])
     longer = Operator(4, 1, shorter.state)
     for record in records[10:]:
         longer.add("ada", EVENT_ROW, record)
     longer.checkpoint()
     column = longer.computer.names.index("history_events")
     assert longer.features[0][:, column].tolist() == [3] + [4] * 9
-    assert longer.state["ada"][32:] == b"".join(records[16:])
+    assert longer.state["ada"][HEAD_BYTES:] == b"".join(records[16:])
 
 
-def test_state_of_a_user_is_32_bytes_and_32_for_each_record_kept():
+def test_state_of_a_user_is_72_bytes_and_40_for_each_record_kept():
     operator = Operator(3, 2, {})
     sizes = []
     for number in range(8):
         operator.add("ada", EVENT_ROW, np.array(event(number), EVENT).tobytes())
         operator.checkpoint()
         sizes.append(len(operator.state["ada"]))
-    assert sizes == [32 + 32 * records for records in (1, 2, 3, 3, 3, 3, 3, 3)]
+    assert sizes == [72 + 40 * records for records in (1, 2, 3, 3, 3, 3, 3, 3)]
     operator.add("profile only", PROFILE_ROW, PROFILES[2])
     operator.checkpoint()
-    assert len(operator.state["profile only"]) == 32
+    assert len(operator.state["profile only"]) == 72
 
 
 def test_a_new_head_is_of_a_user_without_events_or_profile():
     (head,) = np.frombuffer(new_head(), SLOT_HEAD)
     assert head["profile"].tobytes() == NO_PROFILE
-    assert head[["begin", "end", "layout", "events", "first_seen_ms"]].item() == (0, 0, LAYOUT, 0, 0)
+    assert head[["begin", "end", "layout", "events", "first_seen_ms", "assigned_by"]].item() == (0, 0, LAYOUT, 0, 0, 0)
+    assert not head["orders"].any()
     assert UserSlots.empty(3, 64).heads.tobytes() == new_head() * 3
 
 
 def test_the_operator_finds_range_and_layout_in_front_of_a_head():
-    (head,) = np.array([(3, 5, 7, 0, 0, 0)], SLOT_HEAD)
+    head = np.zeros((), SLOT_HEAD)
+    head["begin"], head["end"], head["layout"] = 3, 5, 7
     assert struct.unpack_from("<iii", head.tobytes()) == (3, 5, 7)
-    assert SLOT_HEAD.itemsize == RANGE_BYTES + 32
+    assert SLOT_HEAD.itemsize == RANGE_BYTES + HEAD_BYTES
 
 
 @pytest.mark.parametrize(("history_length", "records"), [(1, 2), (2, 3), (3, 4), (64, 96)])
@@ -265,12 +335,12 @@ def test_a_ring_has_room_for_half_as_much_again(history_length, records):
 
 def test_a_row_is_packed_as_it_is_read():
     packed = np.array(event(5, "purchase", item=7, value=2.5), EVENT).tobytes()
-    row = struct.pack(USER_ROW_FORMAT, 3, EVENT_ROW, 1, 2**31 - 1, 2**63 - 1, -(2**63), packed)
-    assert struct.calcsize(USER_ROW_FORMAT) == len(row) == USER_ROW.itemsize == 60
+    row = struct.pack(USER_ROW_FORMAT, 3, EVENT_ROW, 1, 7, 2**31 - 1, 2**63 - 1, -(2**63), packed)
+    assert struct.calcsize(USER_ROW_FORMAT) == len(row) == USER_ROW.itemsize == 68
     read = np.frombuffer(row, USER_ROW)[0]
-    assert (read["key_bytes"], read["kind"], read["has_event_id"]) == (3, EVENT_ROW, 1)
+    assert read[["key_bytes", "kind", "has_event_id", "user_bytes"]].item() == (3, EVENT_ROW, 1, 7)
     assert (read["partition"], read["offset"], read["record_ms"]) == (2**31 - 1, 2**63 - 1, -(2**63))
     assert read["event"].tobytes() == packed
     assert read["event"]["time_ms"] == NOON + 5
-    of_profile = struct.pack(USER_ROW_FORMAT, 3, PROFILE_ROW, 0, 0, 0, 0, PROFILES[2])
+    of_profile = struct.pack(USER_ROW_FORMAT, 3, PROFILE_ROW, 0, 3, 0, 0, 0, PROFILES[2])
     assert np.frombuffer(of_profile, USER_ROW)["profile"].tobytes() == PROFILES[2]

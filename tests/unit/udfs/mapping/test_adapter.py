@@ -1,5 +1,6 @@
 """Rows become click records as a mapping declares it; a row that does not fit is never a click."""
 
+from datetime import date, time
 from pathlib import Path
 
 import pytest
@@ -22,18 +23,22 @@ def adapt(row: dict, number: int = 1, **keys) -> dict | None:
 
 def test_the_example_mapping_reads_its_columns():
     row = {
-        "customer": "", "visitor": " v1 ", "action": 1, "at": "1772355600.5", "sku": "s", "unit_price": "129.950",
-        "amount": "", "basket": '[{"article": "a", "unit_price": "2,5", "amount": 3}]', "currency": "EUR",
+        "customer": "", "visitor": " v1 ", "action": 1, "day": "01.03.2026", "clock": "10:00:00", "sku": "s",
+        "unit_price": "129.950", "amount": "", "total": "12.50 €", "order": 17, "currency": "EUR",
+        "basket": '[{"article": "a", "unit_price": "2,5", "amount": 3}]',
     }  # fmt: skip
     mapping = load_mapping(MAPPINGS / "example.yaml").for_file("any.csv")
     assert ClickAdapter(mapping).adapt(row, 7) == {
         "user_id": "v1",
+        "anonymous_id": "v1",
         "event_name": "page_view",
-        "event_time": AT + 500,
+        "event_time": AT,
         "item_id": "s",
         "price": 1299.5,
         "quantity": 1,
+        "value": 12.5,
         "currency": "EUR",
+        "transaction_id": "17",
         "items": [{"item_id": "a", "price": 2.5, "quantity": 3.0}],
         "device_category": "desktop",
         "event_id": "example-000007",
@@ -47,6 +52,20 @@ def test_a_missing_value_is_left_out_or_takes_its_default(missing):
     click = adapt({"p": missing, "i": missing}, columns={"price": "p", "item_id": "i"}, **keys)
     assert "price" not in click
     assert click["item_id"] == "none"
+
+
+def test_before_the_login_the_user_is_the_anonymous_id():
+    columns = {"user_id": ["customer", "visitor"], "anonymous_id": "visitor"}
+    before = adapt({"visitor": "v", "customer": None}, columns=columns)
+    after = adapt({"visitor": "v", "customer": 7}, columns=columns)
+    assert (before["user_id"], before["anonymous_id"]) == ("v", "v")
+    assert (after["user_id"], after["anonymous_id"]) == ("7", "v")
+
+
+def test_an_anonymous_id_that_the_mapping_ignores_as_a_user_is_left_out():
+    columns = {"anonymous_id": "visitor"}
+    assert "anonymous_id" not in adapt({"visitor": "undefined"}, columns=columns, ignored_users=["undefined"])
+    assert adapt({"visitor": "v"}, columns=columns, ignored_users=["undefined"])["anonymous_id"] == "v"
 
 
 @pytest.mark.parametrize("text", ["NULL", "(not set)", "nan"])
@@ -101,6 +120,51 @@ def test_milliseconds_of_another_column_are_added_to_the_time():
     assert adapt({"at": "2026-03-01", "ms": 32_400_000}, **keys)["event_time"] == AT
     with pytest.raises(RowError, match=r"event_time \(column ms\): 'x' is not a number"):
         adapt({"at": "2026-03-01", "ms": "x"}, **keys)
+
+
+def test_the_time_of_day_of_another_column_follows_the_date():
+    keys = {"time_format": "%d.%m.%Y %H:%M", "time_of_day": "clock"}
+    assert adapt({"at": "01.03.2026", "clock": " 09:00"}, **keys)["event_time"] == AT
+    iso = {"time_format": "iso8601", "time_of_day": "clock"}
+    assert adapt({"at": date(2026, 3, 1), "clock": time(9)}, **iso)["event_time"] == AT
+    with pytest.raises(
+        RowError, match=r"event_time \(column at\): '01.03.2026 noon' is not a time like %d.%m.%Y %H:%M"
+    ):
+        adapt({"at": "01.03.2026", "clock": "noon"}, **keys)
+    with pytest.raises(RowError, match=r"event_time \(column at\) is missing"):
+        adapt({"at": "", "clock": "09:00"}, **keys)
+
+
+@pytest.mark.parametrize("row", [{}, {"clock": None}, {"clock": "NULL"}])
+def test_a_date_without_its_time_of_day_makes_the_row_unfit(row):
+    with pytest.raises(RowError, match=r"event_time \(column clock\) is missing"):
+        adapt({"at": "2026-03-01"} | row, time_format="iso8601", time_of_day="clock", missing=["NULL"])
+
+
+def test_a_column_that_holds_dates_alone_is_not_absent():
+    reader = adapter(time_format="iso8601", time_of_day="clock")
+    reader.adapt({"who": "u", "what": "scroll", "at": "2026-03-01", "clock": "09:00"})
+    assert reader.absent == []
+
+
+def test_numbers_of_a_field_may_have_other_marks():
+    numbers = {"decimal": ",", "fields": {"value": {"thousands": ","}, "items": {"decimal": "."}}}
+    columns = {"price": "p", "quantity": "n", "value": "v", "items": "basket"}
+    row = {"p": "12,50", "n": "2,0", "v": "1,299.00", "basket": [{"price": "12.50", "quantity": "2.0"}]}
+    click = adapt(row, columns=columns, numbers=numbers)
+    assert (click["price"], click["quantity"], click["value"]) == (12.5, 2.0, 1299.0)
+    assert click["items"] == [{"price": 12.5, "quantity": 2.0}]
+
+
+def test_amounts_may_have_a_currency_around_them_but_other_numbers_may_not():
+    columns = {"price": "p", "value": "v", "quantity": "n", "currency": "c", "items": "basket"}
+    click = adapt({"p": "$5.50", "v": "11.00 USD", "c": "EUR", "basket": [{"price": "£1"}]}, columns=columns)
+    assert (click["price"], click["value"], click["currency"]) == (5.5, 11.0, "EUR")
+    assert click["items"] == [{"price": 1.0}]
+    with pytest.raises(RowError, match=r"quantity \(column n\): '2 EUR' is not a number"):
+        adapt({"n": "2 EUR"}, columns=columns)
+    with pytest.raises(RowError, match=r"price \(column p\): '\$1,299.00' is not a number; set numbers.decimal or"):
+        adapt({"p": "$1,299.00"}, columns=columns)
 
 
 def test_amounts_in_another_currency_are_converted_or_the_row_does_not_fit():

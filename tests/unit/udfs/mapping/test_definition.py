@@ -63,6 +63,20 @@ def test_the_fields_of_a_click_have_plain_types():
         (REQUIRED + "file: {format: xls}", "key file.format"),
         (REQUIRED + "file: {delimiter: ';;'}", "key file.delimiter"),
         (REQUIRED + "numbers: {decimal: ',', thousands: ','}", "key numbers: ',' is both decimal and thousands"),
+        (REQUIRED + "numbers: {fields: {price: {}}}", "key numbers.fields.price: has no column; add columns.price"),
+        (REQUIRED + "numbers: {fields: {user_id: {}}}", "key numbers.fields.user_id: is not a number"),
+        (
+            "columns: {user_id: a, event_name: b, event_time: c, price: p}\nnumbers: {fields: {price: {thousands: .}}}",
+            "key numbers.fields.price: '.' is both decimal and thousands",
+        ),
+        (
+            REQUIRED + "time_format: epoch_s\ntime_of_day: clock",
+            "key time_of_day: follows a date, but epoch_s is a number; set time_format to a pattern",
+        ),
+        (
+            "columns: {user_id: a, event_name: b}\nconstants: {event_time: 1772355600000}\ntime_of_day: clock",
+            "key time_of_day: follows a date; add columns.event_time",
+        ),
         (REQUIRED + "constants: {event_id: e}\nevent_id_prefix: x", "key event_id_prefix: event_id is mapped as well"),
         (
             REQUIRED + "constants: {utc_offset_minutes: 0}\nlocal_time: true",

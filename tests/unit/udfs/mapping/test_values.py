@@ -1,15 +1,26 @@
 """Values of foreign rows are read in the format that a mapping declares, and in no other."""
 
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from math import isfinite
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udfs.mapping.values import EPOCH_UNITS, NumberReader, TimeReader, is_missing, read_text, unit_that_fits
+from udfs.mapping.values import (
+    EPOCH_UNITS,
+    AmountReader,
+    NumberReader,
+    TimeReader,
+    currency_and_number,
+    is_missing,
+    read_text,
+    unit_that_fits,
+)
 
 LATEST_MS = 1_800_000_000_000  # 2027-01-15
 BERLIN = "Europe/Berlin"
@@ -160,6 +171,64 @@ def test_separators_are_those_of_the_mapping(reader, text, number):
 def test_a_separator_out_of_place_is_no_number(reader, text):
     with pytest.raises(ValueError, match="is not a number"):
         reader(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reader", "number"),
+    [
+        ("$1,299.00", AmountReader(thousands=","), 1299.0),
+        ("12,50 €", AmountReader(","), 12.5),
+        ("12,50\u00a0€", AmountReader(","), 12.5),
+        ("USD 5", AmountReader(), 5.0),
+        ("5USD", AmountReader(), 5.0),
+        ("1 299,00 kr", AmountReader(",", " "), 1299.0),
+        ("Kr. 5", AmountReader(), 5.0),
+        ("R$5", AmountReader(), 5.0),
+        ("US$ 5", AmountReader(), 5.0),
+        ("zł5", AmountReader(), 5.0),
+        ("£.50", AmountReader(), 0.5),
+        ("-$5.00", AmountReader(), -5.0),
+        ("$-5.00", AmountReader(), -5.0),
+        ("1e3 EUR", AmountReader(), 1000.0),
+        (" 5 ", AmountReader(), 5.0),
+        (5, AmountReader(), 5.0),
+    ],
+)
+def test_amounts_are_read_with_the_currency_around_them(text, reader, number):
+    assert reader(text) == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["$5 USD", "5 € €", "-$-5", "5 pcs", "PCS 5", "5 Taler", "$", "EUR", "", "5 ¢", "1,299.00 $", "eur 5", "٥ €"],
+)
+def test_what_is_no_amount_is_refused_with_the_whole_text(text):
+    with pytest.raises(ValueError, match=re.escape(f"{text!r} is not a number")):
+        AmountReader()(text)
+
+
+@given(
+    st.integers(-(10**9), 10**9),
+    st.sampled_from(["$", "€", "US$", "kr", "CHF", "PLN", "zł"]),
+    st.sampled_from(["", " ", "\u00a0"]),
+    st.booleans(),
+)
+def test_an_amount_is_the_number_in_it(cents, currency, space, comes_first):
+    number = f"{cents / 100:.2f}"
+    text = f"{currency}{space}{number}" if comes_first else f"{number}{space}{currency}"
+    assert AmountReader()(text) == cents / 100
+    assert currency_and_number(text) == (currency, number)
+
+
+def test_a_long_text_is_refused_at_once():
+    with pytest.raises(ValueError, match="is not a number"):
+        AmountReader()("1" + " " * 100_000 + "x")
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_an_amount_or_refused(text):
+    with suppress(ValueError):
+        assert isfinite(AmountReader()(text))
 
 
 @given(st.integers(-(10**9), 10**9), st.sampled_from([(".", ","), (",", "."), (",", " "), (".", "'")]))

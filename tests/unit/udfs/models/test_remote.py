@@ -17,6 +17,7 @@ from hypothesis.extra.numpy import arrays
 from tests.support.bundles import NAMES, files_of, make_bundle
 from tools.stack.http_client import get_text
 from training import promote, remote_bundle
+from udfs.contracts.packed_events import EVENT
 from udfs.models.backends import Scorer
 from udfs.models.bundle import WARM_UP_FILE, XGBOOST_FILE, BundleError, load_bundle
 from udfs.models.circuit_breaker import FAILURES
@@ -172,7 +173,7 @@ def registry(server, local, tmp_path) -> str:
 def score(deployment):
     n = len(ROWS)
     users = [f"u{number}" for number in range(n)]
-    return deployment.score(users, [bytes(32)] * n, np.ones(n, np.int64), np.zeros(n, np.int64), [None] * n)
+    return deployment.score(users, [bytes(EVENT.itemsize)] * n, np.ones(n, np.int64), np.zeros(n, np.int64), [None] * n)
 
 
 def promoted(registry: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.support.bundles import NAMES, make_bundle
 from training.rollout.ledger import append
 from training.rollout.transitions import add_shadow, first, start
+from udfs.contracts.packed_events import EVENT
 from udfs.contracts.profiles import PROFILE, Profile, pack_profile
 from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW, UserSlots
 from udfs.models.backends import Scorer
@@ -40,7 +41,9 @@ def deployment(bundles: dict, rollout: Rollout, options: Options = OPTIONS) -> D
 
 def scored(serving: Deployment, lifetime_events: int = 1):
     n = len(USERS)
-    return serving.score(USERS, [bytes(32)] * n, np.full(n, lifetime_events), np.zeros(n, np.int64), [None] * n)
+    return serving.score(
+        USERS, [bytes(EVENT.itemsize)] * n, np.full(n, lifetime_events), np.zeros(n, np.int64), [None] * n
+    )
 
 
 def test_everybody_has_the_champion_where_there_is_nobody_else(bundles):
@@ -62,7 +65,7 @@ def test_rows_taken_into_slots_are_scored_as_whole_histories_are(bundles):
     rows["kind"][: len(USERS)] = PROFILE_ROW
     rows["profile"][: len(USERS)] = np.frombuffer(profile, PROFILE)
     slots = np.arange(len(rows), dtype=np.int32) % len(USERS)
-    features = serving.append(rows, slots, UserSlots.empty(len(USERS), 64))
+    features, _ = serving.append(rows, slots, UserSlots.empty(len(USERS), 64))
     found = serving.score_features(lambda: USERS, features[-len(USERS) :])
     histories = [rows["event"][slots == slot][1:].tobytes() for slot in range(len(USERS))]
     first_seen = rows["event"]["time_ms"][len(USERS) : 2 * len(USERS)].copy()

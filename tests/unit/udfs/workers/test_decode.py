@@ -109,7 +109,8 @@ def test_an_accepted_click_is_a_row_of_its_user():
     assert event_id == "é1".encode()
     assert (fields["kind"], fields["has_event_id"]) == (EVENT_ROW, 1)
     assert (fields["partition"], fields["offset"], fields["record_ms"]) == (5, 2**40, NOW + 3)
-    assert fields["event"].tobytes() == pack_click(Click("zoë", "add_to_cart", NOW, item_id="i1", price=2.5))
+    click_ = Click("zoë", "add_to_cart", NOW, event_id="é1", item_id="i1", price=2.5)
+    assert fields["event"].tobytes() == pack_click(click_)
 
 
 @pytest.mark.parametrize(("event_id", "has_id"), [(..., 0), (None, 0), ("", 1), ("x" * 128, 1)])

@@ -21,9 +21,9 @@ from tests.support.contracts import broken
 from tests.support.fake_operator import FakeOperator, Memory, Record, read_records, rows_of
 from tests.unit.udfs.serving.test_deployment import OPTIONS, deployment, enter
 from training.rollout.transitions import add_shadow, first
-from udfs.contracts.clicks import Click, pack_click
+from udfs.contracts.clicks import Click, hash_id, pack_click
 from udfs.contracts.profiles import Profile, pack_profile
-from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, new_head, ring_bytes
+from udfs.features.user_slots import EVENT_ROW, LOGIN_ROW, PROFILE_ROW, new_head, ring_bytes
 from udfs.models.backends import Scorer
 from udfs.models.bundle import Bundle, load_bundle
 from udfs.rollout.assignment import in_sample
@@ -38,8 +38,8 @@ from udfs.workers.score import FEATURE_LOG, SCORES, SHADOW_SCORES, ScoreClicks
 
 NOW = 1_700_000_000_000
 HISTORY_LENGTH = 64
-SLOTS = {"slot_count": 8, "new_head": new_head(), "body_bytes": ring_bytes(HISTORY_LENGTH)}
-BUDGET_MS = 100
+SLOTS = {"slot_count": 16, "new_head": new_head(), "body_bytes": ring_bytes(HISTORY_LENGTH)}
+BUDGET_MS, WITHIN_MS = 100, 60_000
 PATIENT = Options(engine="native", shadow_budget_s=60)
 EVERYBODY, NOBODY = 1.0, 0.0
 TIMEOUT_S = 60
@@ -58,18 +58,18 @@ def make_other(directory: Path, version: str) -> Path:
 
 def event_row(user: str, at: int = 0, event_id: str | None = None, record_ms=None, partition=0, offset=0, **fields):
     """A row as a decode operator writes it, laid out by hand."""
-    packed = pack_click(Click(user, fields.pop("event_name", "view_item"), NOW + at, **fields))
+    packed = pack_click(Click(user, fields.pop("event_name", "view_item"), NOW + at, event_id=event_id, **fields))
     key, found_id = user.encode(), (event_id or "").encode()
     record_ms = NOW + at if record_ms is None else record_ms
     has_id = event_id is not None
-    head = struct.pack("<iBBxxiqq", len(key), EVENT_ROW, has_id, partition, offset, record_ms)
+    head = struct.pack("<iBBHiqq", len(key), EVENT_ROW, has_id, len(key), partition, offset, record_ms)
     return head + packed + found_id + key
 
 
 def profile_row(user: str, **fields) -> bytes:
     key = user.encode()
-    head = struct.pack("<iBBxxiqq", len(key), PROFILE_ROW, 0, 0, 0, NOW)
-    return head + pack_profile(Profile(user, **fields)) + bytes(16) + key
+    head = struct.pack("<iBBHiqq", len(key), PROFILE_ROW, 0, len(key), 0, 0, NOW)
+    return head + pack_profile(Profile(user, **fields)) + bytes(24) + key
 
 
 def user_of(row: bytes) -> str:
@@ -82,7 +82,7 @@ class Scoring:
     def __init__(self, directory: Path, serving: Serving, user_share: float = NOBODY):
         Memory(directory / "memory", **SLOTS)
         memory = SharedMemory(directory / "memory")
-        self.handler = pickle.loads(pickle.dumps(ScoreClicks(serving, user_share, BUDGET_MS)))
+        self.handler = pickle.loads(pickle.dumps(ScoreClicks(serving, user_share, BUDGET_MS, WITHIN_MS)))
         self.slots: dict[str, int] = {}
         self._metrics, self._values = Metrics(memory.metrics), memory.metrics
         self._declared: list[str] = []
@@ -144,7 +144,7 @@ class Whole:
 
     def _take(self, serving: Deployment, user: str, row: bytes) -> dict:
         history = self.of.setdefault(user, [])
-        history.append(row[28:60])
+        history.append(row[28:68])
         first_seen = min(struct.unpack_from("<q", event)[0] for event in history)
         lifetime, first_seen = np.array([len(history)]), np.array([first_seen])
         scored = serving.score([user], [b"".join(history)], lifetime, first_seen, [self.profiles.get(user)])
@@ -285,7 +285,9 @@ def test_nobodys_vectors_are_logged_where_nobody_is_sampled(bundles, scoring):
 def test_shadows_say_what_they_would_have_scored(bundles, scoring):
     rollout = add_shadow(first("v1"), "v2")
     score = scoring(serving_of(bundles, rollout, PATIENT), EVERYBODY)
-    records = score(*(event_row(user, 90 * number, user, offset=number) for number, user in enumerate("abcab")))
+    records = score(
+        *(event_row(user, 90 * number, f"{user}{number}", offset=number) for number, user in enumerate("abcab"))
+    )
     told, scores, vectors = (read(records, output) for output in (SHADOW_SCORES, SCORES, FEATURE_LOG))
     assert [record.key.decode() for record in records if record.output == SHADOW_SCORES] == list("abcab")
     for shadow, one, vector in zip(told, scores, vectors, strict=True):
@@ -399,6 +401,66 @@ def test_scores_are_counted_and_timed_by_version(bundles, scoring):
     assert score.metrics["gauge\tbatch_size"] == 1
 
 
+def test_an_event_and_an_order_are_scored_once(bundles, scoring):
+    score = scoring(serving_bundle(bundles["v1"], OPTIONS), EVERYBODY)
+    rows = [
+        event_row("ada", 0, "e1"),
+        event_row("ada", 0, "e1"),
+        event_row("bob", 0, "e1"),
+        event_row("ada", WITHIN_MS - 1, "e1"),
+        event_row("ada", WITHIN_MS, "e1"),
+        event_row("ada", 1, "e2", event_name="purchase", transaction_id="t1"),
+        event_row("ada", 9_000_000, "e3", event_name="purchase", transaction_id="t1"),
+        event_row("ada", 2),
+        event_row("ada", 2),
+    ]
+    scored = [0, 2, 4, 5, 7, 8]
+    records = score(*rows)
+    assert [one["event_time"] - NOW for one in read(records)] == [0, 0, WITHIN_MS, 1, 2, 2]
+    assert len(read(records, FEATURE_LOG)) == len(scored)
+    assert (score.metrics["counter\tscored"], score.metrics["counter\tduplicates"]) == (6, 3)
+    assert score(rows[0]) == []
+    assert score.metrics["counter\tduplicates"] == 4
+
+
+def login_row(user: str, anonymous_id: str, events: int = 0, first_seen_ms: int = 0) -> bytes:
+    key = user.encode()
+    head = struct.pack("<iBBHiqq", len(key), LOGIN_ROW, 0, len(key), 0, 0, 0)
+    return head + struct.pack("<Qqq16x", hash_id(anonymous_id), events, first_seen_ms) + key
+
+
+def test_a_new_user_goes_on_with_the_arm_of_the_anonymous_one(bundles, scoring):
+    rollout = Rollout(
+        salt="s",
+        champion="v1",
+        control=Control(share=0.3, at_most=0.3),
+        challengers=(Challenger(version="v2", share=0.4, at_most=0.4, start=0.3),),
+        rule=Rule(any=("lifetime_events >= 3",)),
+    )
+    score, again = scoring(serving_of(bundles, rollout)), scoring(serving_of(bundles, rollout))
+    arms = set()
+    for number in range(4):
+        device, user, known = f"d{number}", f"new{number}", f"known{number}"
+        (own,) = read(again(event_row(known)))
+        found = read(
+            score(
+                event_row(known),
+                login_row(device, device),
+                event_row(device),
+                login_row(user, device),
+                event_row(user, 1),
+                login_row(known, device),
+                event_row(known, 1),
+            )
+        )
+        assert [one["user_id"] for one in found] == [known, device, user, known]
+        assert found[1]["arm"] == found[2]["arm"]
+        assert found[0]["arm"] == found[3]["arm"] == own["arm"]
+        arms.add(found[2]["arm"])
+        assert read(score(event_row(user, 2)))[0]["arm"] == found[2]["arm"]
+    assert len(arms) > 1
+
+
 # In a process
 
 
@@ -414,4 +476,4 @@ def test_a_worker_keeps_histories_in_the_memory_and_scores_from_it(bundles):
         assert operator.hang_up() == 0
     assert [of_model(one) for one in read(records)] == whole.score(serving, *rows)
     assert len(read(records, FEATURE_LOG)) == 100
-    assert b"".join(row[28:60] for row in rows[-HISTORY_LENGTH:]) in memory
+    assert b"".join(row[28:68] for row in rows[-HISTORY_LENGTH:]) in memory

@@ -1,0 +1,118 @@
+"""Recorded logins: training gives each event the features that the job's own workers compute."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.support.fake_operator import rows_of
+from tests.support.journeys import arrivals, journeys
+from tests.unit.training.data.test_preparation import archive
+from tests.unit.udfs.workers.test_logins import HISTORY_LENGTH, WITHIN_MS, Following
+from training.data.examples import Examples, load_examples
+from training.data.preparation import Preparation, prepare
+from udfs.contracts.clicks import ClickLimits
+from udfs.features.computer import FeatureComputer
+from udfs.features.user_slots import USER_ROW, UserSlots
+from udfs.measurement.labels import Label
+
+BOUGHT = Label(events=("purchase",), horizon="10 min")
+PREPARATION = Preparation(
+    BOUGHT,
+    history_length=HISTORY_LENGTH,
+    duplicates_within_ms=WITHIN_MS,
+    follow_logins=True,
+    limits=ClickLimits(max_behind_ms=10**13),
+    workers=1,
+    bucket_events=5,
+)
+
+
+def live_features(directory, clicks: list[dict]) -> dict[int, bytes]:
+    """The features of each scored click by its number, as the workers of the job compute them."""
+    following, computer = Following(directory), FeatureComputer(history_length=HISTORY_LENGTH)
+    users = UserSlots.empty(2 * len(clicks), HISTORY_LENGTH)
+    slots: dict[bytes, int] = {}
+    found = {}
+    for number, click in enumerate(clicks):
+        records = following([click])
+        batch = rows_of(
+            [record.content for record in records],
+            [slots.setdefault(record.key, len(slots)) for record in records],
+        )
+        features, scored = computer.append(batch.heads(USER_ROW), batch.slots, users, WITHIN_MS)
+        if scored.any():
+            found[number] = features.tobytes()
+    return found
+
+
+def live_labels(clicks: list[dict], scored: set[int]) -> dict[int, bool]:
+    """Whether a purchase of the user, or as the user of the same device, follows each scored click."""
+    bought = [
+        (one["event_time"], {one["user_id"], one["anonymous_id"]})
+        for number, one in enumerate(clicks)
+        if number in scored and one["event_name"] == "purchase"
+    ]
+    return {
+        number: any(
+            0 < at - clicks[number]["event_time"] <= BOUGHT.horizon_ms and clicks[number]["user_id"] in ids
+            for at, ids in bought
+        )
+        for number in scored
+    }
+
+
+def prepared(directory, clicks: list[dict], arrival_ms: np.ndarray, **changes) -> tuple[Examples, int]:
+    archive(directory / "clicks" / "part-0.parquet", clicks, arrival_ms, partitions=1)
+    directories, summary = prepare(directory / "clicks", directory / "out", replace(PREPARATION, **changes))
+    return load_examples(directories), summary.repeated
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_features_and_labels_are_those_of_the_job(tmp_path, seed):
+    clicks = journeys(np.random.default_rng(seed), 150)
+    arrival_ms = arrivals(clicks)
+    wanted = live_features(tmp_path, clicks)
+    labels = live_labels(clicks, set(wanted))
+    examples, repeated = prepared(tmp_path, clicks, arrival_ms)
+    assert repeated == len(clicks) - len(wanted) > 0
+    rows = [number for number in wanted if clicks[number]["event_name"] != "purchase" and number < len(clicks) - 1]
+    assert sorted(examples.offset.tolist()) == rows
+    for offset, features, label in zip(examples.offset.tolist(), examples.features, examples.labels.tolist()):
+        assert features.tobytes() == wanted[offset], clicks[offset]
+        assert label == labels[offset], clicks[offset]
+    assert 0 < examples.labels.sum() < len(examples)
+
+
+def test_rows_of_a_file_are_taken_in_the_order_of_their_times(tmp_path):
+    clicks = sorted(
+        {one.get("event_id", "last"): one for one in journeys(np.random.default_rng(1), 80)}.values(),
+        key=lambda one: one["event_time"],
+    )
+    wanted = live_features(tmp_path, clicks)
+    order = np.random.default_rng(2).permutation(len(clicks))
+    file = tmp_path / "clicks.jsonl"
+    file.write_text("".join(json.dumps(clicks[number]) + "\n" for number in order))
+    directories, _ = prepare(file, tmp_path / "out", PREPARATION)
+    examples = load_examples(directories)
+    assert len(examples) > 40
+    for row, features in zip(examples.offset.tolist(), examples.features):
+        assert features.tobytes() == wanted[int(order[row])]
+
+
+def test_a_login_changes_nothing_where_logins_are_not_followed(tmp_path):
+    clicks = journeys(np.random.default_rng(3), 60)
+    arrival_ms = arrivals(clicks)
+    without = [{name: value for name, value in one.items() if name != "anonymous_id"} for one in clicks]
+    first, _ = prepared(tmp_path / "1", clicks, arrival_ms, follow_logins=False)
+    second, _ = prepared(tmp_path / "2", without, arrival_ms)
+    first, second = (examples.take(np.argsort(examples.offset)) for examples in (first, second))
+    assert first.features.tobytes() == second.features.tobytes()
+    assert first.labels.tolist() == second.labels.tolist()
+
+
+def test_where_each_event_counts_none_is_left_out(tmp_path):
+    clicks = journeys(np.random.default_rng(4), 60)
+    examples, repeated = prepared(tmp_path, clicks, arrivals(clicks), duplicates_within_ms=0)
+    assert (repeated, len(set(examples.offset.tolist()))) == (0, len(examples))
