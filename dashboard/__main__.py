@@ -64,6 +64,7 @@ def serve(settings: Settings, conf: Path, listener: socket.socket, hosts: list[s
         duration_ms(settings.clicks.duplicates_within),
         models.registry,
         Path(settings.model.bundle),
+        settings.clicks.follow_logins,
     )
     feed, models_thread = Feed(settings.kafka, topics, state), ModelsThread(models)
     feed.start()

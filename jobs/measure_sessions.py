@@ -155,7 +155,7 @@ def how_many(condition: str, within_ms: int) -> str:
         return f"COUNT(CASE WHEN {condition} THEN 1 END)"
     return (
         f"COUNT(CASE WHEN {condition} AND event_key IS NULL THEN 1 END)"
-        f" + COUNT(DISTINCT event_key) FILTER (WHERE {condition} AND event_key IS NOT NULL)"
+        f" + COUNT(DISTINCT event_key) FILTER (WHERE {condition})"
     )
 
 

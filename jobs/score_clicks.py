@@ -2,10 +2,10 @@
 
     flink run -pym jobs.score_clicks -pyfs dist/*.whl --conf conf/local.yaml
 
-clicks ── decode ─┬─ rejected ────────────────────▶ dead_letters
-                  ├─ with an anonymous id ─▶ logins ─┐    (clicks.follow_logins)
-                  └─ accepted ───────────────────────┤
-profiles ── decode ──────────────────────────────────┴─ by user ─▶ score ──▶ scores, feature_log, shadow_scores
+clicks ── decode ─┬─ rejected ──────────────────────────▶ dead_letters
+                  ├─ with an anonymous id ─▶ follow logins ─┐  (clicks.follow_logins)
+                  └─ accepted ──────────────────────────────┤
+profiles ── decode ─────────────────────────────────────────┴─ by user ─▶ score ──▶ scores, feature_log, shadow_scores
 
 Each box is a Java operator with a Python worker, which gets batches of records in shared memory (docs/workers.md).
 """

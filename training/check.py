@@ -69,13 +69,13 @@ def command(data: Path, mapping: Path | None, label: str, html: Path | None) -> 
     """
     mappings = load_mapping(mapping) if mapping else None
     found = _inspect(data, mappings, find_label(label, Path("conf", LABELS_FILE)))
-    title = str(data) if mapping is None else f"{data} with {mapping}"
+    title = " with ".join(click.format_filename(path) for path in (data, mapping) if path is not None)
     print(f"{title}\n{text(found)}")
     if html is not None:
         from training.inspection.page import page  # matplotlib takes a second to import
 
         html.write_text(page(found, title), encoding="utf-8")
-        print(f"wrote {html}")
+        print(f"wrote {click.format_filename(html)}")
     return EXIT_OK if found.is_clean else EXIT_FAILED
 
 

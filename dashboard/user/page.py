@@ -42,6 +42,7 @@ class Event:
     name: str
     what: str
     score: Score | None
+    was_sent_before: bool = False  # so that it does not count
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,14 @@ class UserPage:
     user_id: str
     events: Sequence[Event] = ()  # newest first
     rejected: int = 0
-    seen: int = 0  # accepted events among the records searched
+    seen: int = 0  # accepted events among the records searched that count
     profile: Mapping[str, str] = field(default_factory=dict)
     chosen: Event | None = None
     explanation: Explanation | None = None
     problem: str = ""  # why there is no explanation
     cautions: Sequence[str] = ()  # why recomputed values may differ from the job's
     read: int = 0
+    repeated: int = 0  # further accepted events, which do not count because they were sent before
 
 
 class Users:
@@ -72,10 +74,12 @@ class Users:
         duplicates_within_ms: int,
         registry: Registry | None,
         bundle: Path,
+        follow_logins: bool = False,
     ):
+        """`follow_logins` and `duplicates_within_ms` are the score job's settings."""
         self._properties, self._topics = properties, topics
         self._clicks, self._history_length = clicks, history_length
-        self._duplicates_within_ms = duplicates_within_ms
+        self._duplicates_within_ms, self._follow_logins = duplicates_within_ms, follow_logins
         self._registry, self._bundle = registry, bundle
         self._lock = threading.Lock()
         self._model = lru_cache(maxsize=4)(self._load_model)
@@ -130,29 +134,53 @@ class Users:
         dataset = arrange(accepted, updates, self._history_length, self._duplicates_within_ms)
         scored = RecordDecoder(Score).decode([record.value for record in scores.records])
         by_place = {(score.source_partition, score.source_offset): score for score in scored}
+        rows = {position: row for row, position in enumerate(dataset.positions.tolist())}
         events = {}
         parse = self._clicks.decoder().parse
-        for row in reversed(range(max(0, len(dataset.user) - SHOWN), len(dataset.user))):
-            record = clicks.records[dataset.positions[row]]
+        for position in reversed(accepted.positions[-SHOWN:].tolist()):
+            record = clicks.records[position]
             score = by_place.get((record.partition, record.offset))
-            events[row] = _event(record.partition, record.offset, parse(record.value), score)
-        row = _choose(events, place)
-        explanation, problem = self._explain(dataset, row, events[row].score) if row is not None else (None, "")
+            click = parse(record.value)
+            events[position] = _event(record.partition, record.offset, click, score, position not in rows)
+        position = _choose(events, place)
+        chosen = events.get(position)
+        explanation, problem = self._explain(dataset, rows.get(position), chosen)
         return UserPage(
             user_id,
             list(events.values()),
             accepted.rejected.total(),
             len(dataset.user),
             _profile(dataset),
-            None if row is None else events[row],
+            chosen,
             explanation,
             problem,
-            _cautions(clicks, profiles),
+            _cautions(clicks, profiles) + self._cautions_of_logins(payloads, accepted.positions),
             clicks.read + profiles.read + scores.read,
+            len(accepted.positions) - len(dataset.positions),
         )
 
-    def _explain(self, dataset: Dataset, row: int, score: Score | None) -> tuple[Explanation | None, str]:
+    def _cautions_of_logins(self, payloads: Sequence[bytes], positions: np.ndarray) -> list[str]:
+        """That the history of an anonymous visitor is missing here, if one of the accepted clicks is a login."""
+        if not self._follow_logins:
+            return []
+        parse = self._clicks.decoder().parse
+        clicks = (parse(payloads[position]) for position in reversed(positions.tolist()))
+        visitor = next((click.visitor for click in clicks if click.visitor not in (None, click.user_id)), None)
+        if visitor is None:
+            return []
+        return [
+            f"This user was the anonymous visitor {visitor} before a login. The job adds the visitor's events to the "
+            "user's history (clicks.follow_logins), but this page reads only the user's own events. So features and "
+            f"the recomputed score may differ from the job's. To see the visitor's events, look up {visitor}."
+        ]
+
+    def _explain(self, dataset: Dataset, row: int | None, event: Event | None) -> tuple[Explanation | None, str]:
         """The explanation, or the reason why there is none."""
+        if event is None:
+            return None, ""
+        if row is None:
+            return None, "This event was sent before. It changes no feature, and the job does not score it again."
+        score = event.score
         if score is None:
             return None, "No score for this event was found in the records searched."
         try:
@@ -174,17 +202,19 @@ def _times_ms(result: UserRecords) -> np.ndarray:
 
 
 def _choose(events: Mapping[int, Event], place: tuple[int, int] | None) -> int | None:
-    """The row of the event at a place, else of the newest one with a score."""
-    at_place = (row for row, event in events.items() if (event.partition, event.offset) == place)
-    with_score = (row for row, event in events.items() if event.score is not None)
+    """The position of the event at a place, else of the newest one that counts and has a score."""
+    at_place = (position for position, event in events.items() if (event.partition, event.offset) == place)
+    with_score = (
+        position for position, event in events.items() if event.score is not None and not event.was_sent_before
+    )
     return next(at_place, next(with_score, None))
 
 
-def _event(partition: int, offset: int, click: Click, score: Score | None) -> Event:
+def _event(partition: int, offset: int, click: Click, score: Score | None, was_sent_before: bool) -> Event:
     parts = [click.item_id, click.item_category, click.page_type, click.page_location, click.creative_slot]
     value = click.value if click.value is not None else click.price
     what = [part for part in parts if part] + ([f"value {value:,.2f}"] if value is not None else [])
-    return Event(partition, offset, click.event_time, click.event_name, ", ".join(what), score)
+    return Event(partition, offset, click.event_time, click.event_name, ", ".join(what), score, was_sent_before)
 
 
 def _profile(dataset: Dataset) -> dict[str, str]:

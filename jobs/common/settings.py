@@ -38,7 +38,7 @@ SECTIONS_WITH_SECRETS = (*OPEN_SECTIONS, "schema_registry")
 
 COUNTED_MS = 5_000  # what jobs.watch_drift counts at once
 
-WORKERS_PER_SLOT = 3  # of the score job: one decodes clicks, one decodes profiles, one scores; one more follows logins
+DECODERS_PER_SLOT = 2  # of the score job: one of clicks, one of profiles
 LARGEST_MEMORY_BYTES = (1 << 31) - 1  # of a worker: what Java maps at once
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -394,8 +394,8 @@ def click_limits(settings: Settings) -> ClickLimits:
 
 def shared_memory_bytes(settings: Settings) -> int:
     """The bytes that each task slot of the score job needs in workers.memory_dir, to within some hundred KiB."""
-    keyed = 2 if settings.clicks.follow_logins else 1
-    return (WORKERS_PER_SLOT - 1 + keyed) * 2 * settings.workers.batch_bytes + keyed * _cached_bytes(settings)
+    keyed = 2 if settings.clicks.follow_logins else 1  # one scores, one follows logins
+    return (DECODERS_PER_SLOT + keyed) * 2 * settings.workers.batch_bytes + keyed * _cached_bytes(settings)
 
 
 def _cached_bytes(settings: Settings) -> int:

@@ -27,6 +27,7 @@ JOB = 'job_name="score_clicks"'
 ACCEPTED = f'intent_event_to_decode_ms_bucket{{{JOB},le="+Inf"}}'
 REJECTED = f'intent_rejected{{{JOB},topic="clicks",reason="invalid_json"}}'
 SCORED = f"intent_scored{{{JOB}}}"
+DUPLICATES = f"intent_duplicates{{{JOB}}}"
 #: Series of a job that is well: values by the minute, for an hour.
 WELL = {
     'up{job="flink",instance="jobmanager:9249"}': "1x60",
@@ -39,6 +40,7 @@ WELL = {
     f"flink_taskmanager_job_task_operator_numLateRecordsDropped{{{JOB}}}": "0x60",
     ACCEPTED: "0+6000x60",
     SCORED: "0+6000x60",
+    DUPLICATES: "0+1000x60",
     f'intent_event_to_score_ms_bucket{{{JOB},le="50"}}': "0+5000x60",
     f'intent_event_to_score_ms_bucket{{{JOB},le="+Inf"}}': "0+6000x60",
     f"intent_event_to_score_ms_over_budget{{{JOB}}}": "0+10x60",
@@ -67,6 +69,7 @@ ILL = {
     "NothingScored": {SCORED: None},
     "DeadLetters": {REJECTED: "0+100x60"},
     "DeadLettersMany": {REJECTED: "0+2000x60"},
+    "Duplicates": {DUPLICATES: "0+2000x60"},
     "LatencyBudget": {OVER: "0+100x60"},
     "LatencyBudgetMissed": {OVER: "0+2000x60"},
     "LedgerDiffers": {f'intent_ledger_entry{{{JOB},subtask_index="1"}}': "6x60"},
@@ -117,8 +120,13 @@ def test_promtool_accepts_rules_and_configuration(promtool):
 
 def test_each_alert_fires_when_it_should_and_none_does_while_all_is_well(promtool, tmp_path):
     tests = [scenario("all is well", {}, set())]
-    none_accepted = {ACCEPTED: "0+6000x10 60000x50", REJECTED: "0+10x10 100+6000x49", SCORED: "0+6000x10 60000x50"}
+    none_scored = {SCORED: "0+6000x10 60000x50", DUPLICATES: "0+1000x10 10000x50"}
+    none_accepted = none_scored | {ACCEPTED: "0+6000x10 60000x50", REJECTED: "0+10x10 100+6000x49"}
     tests += [scenario("every click is rejected", none_accepted, {"DeadLetters", "DeadLettersMany", "NothingScored"})]
+    all_sent_before = none_scored | {DUPLICATES: "0+1000x10 10000+6000x49"}
+    tests += [scenario("every click was sent before", all_sent_before, {"Duplicates", "NothingScored"})]
+    sent_again = {DUPLICATES: "0+1000x48 48000+6000x11"}
+    tests += [scenario("half of the events are sent again, for ten minutes so far", sent_again, set())]
     tests += [scenario(alert, changed, {alert} | ALONG.get(alert, set())) for alert, changed in ILL.items()]
     file = tmp_path / "rules.test.yml"
     file.write_text(yaml.safe_dump({"rule_files": [str(rules) for rules in RULES], "tests": tests}))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from training.data.dataset import largest_so_far
 from training.data.summary import UNKNOWN_MS
 
 
@@ -15,17 +16,21 @@ def arrival_order(
 ) -> np.ndarray:
     """The order of n events, int64[n], by user and arrival, given int64[n] each; `place` parts equal offsets.
 
-    A partition keeps order by offset. A user is in one partition unless the number of partitions changes; then the
-    partition where the user appeared first comes first. Rows of an export may be in any order, and when they arrived is
-    not known: they are taken to have arrived as they happened, by `time_ms`.
+    A partition keeps order by offset. Between the partitions of a user, Kafka's timestamps decide. Rows of an export
+    may be in any order, and when they arrived is not known: they are taken to have arrived as they happened, by
+    `time_ms`.
     """
     place = np.broadcast_to(place, len(user))
     if len(arrival_ms) and arrival_ms.min() == UNKNOWN_MS:
         return np.lexsort((place, offset, partition, time_ms, user))
-    begins = np.zeros(len(user), np.int64)
-    if len(np.unique(partition)) > 1:
-        pairs, number = np.unique(np.stack([user, partition], 1), axis=0, return_inverse=True)
-        earliest = np.full(len(pairs), np.iinfo(np.int64).max)
-        np.minimum.at(earliest, number.ravel(), arrival_ms)
-        begins = earliest[number.ravel()]
-    return np.lexsort((place, offset, partition, begins, user))
+    order = np.lexsort((place, offset, partition, user))
+    user, partition = user[order], partition[order]
+    # A timestamp that lies before that of an earlier offset is the producer's, not the time of arrival.
+    reached = largest_so_far(_groups(user, partition), arrival_ms[order])
+    return order[np.lexsort((np.arange(len(order)), reached, user))]
+
+
+def _groups(user: np.ndarray, partition: np.ndarray) -> np.ndarray:
+    """The number of each run of equal users and partitions, upwards."""
+    begins = (np.diff(user, prepend=-1) != 0) | (np.diff(partition, prepend=-1) != 0)
+    return np.cumsum(begins)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from training.data.dataset import Dataset
 from training.data.downsampling import downsample_negatives
@@ -12,6 +14,7 @@ from udfs.features.computer import FeatureComputer
 from udfs.measurement.labels import Label
 
 BLOCK_ROWS = 50_000
+LOGINS_FILE = "logins.npy"
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Examples:
     features: np.ndarray  # float32[n, k]
     labels: np.ndarray  # bool[n]
     weight: np.ndarray  # float32[n]: events that a row stands for, above 1 after negative downsampling
-    user: np.ndarray  # int64[n], index into user_ids
+    user: np.ndarray  # int64[n], index into user_ids; ids that logins connect are one user, by one of them
     time_ms: np.ndarray  # int64[n]
     partition: np.ndarray  # int64[n], of the source
     offset: np.ndarray  # int64[n], of the source
@@ -98,10 +101,16 @@ def save_examples(examples: Examples, directory: Path) -> None:
         np.save(directory / f"{field.name}.npy", getattr(examples, field.name))
 
 
+def save_logins(logins: set[tuple[str, str]], directory: Path) -> None:
+    """Write pairs of ids that logins connect, for all examples in directories below this one."""
+    np.save(directory / LOGINS_FILE, np.array(sorted(logins), str).reshape(-1, 2))
+
+
 def load_examples(directories: list[Path], negative_share: float = 1.0, seed: int = 1) -> Examples:
     """Load examples of several directories, whose users differ, with a share of the negatives.
 
-    See `downsample_negatives`. Only the kept rows are read, and their features are copied only once.
+    See `downsample_negatives`. Only the kept rows are read, and their features are copied only once. Ids that logins
+    connect become one user, so that no split has a visitor on one side and the user who logged in on the other.
     """
     if not directories:
         raise ValueError("no examples to load")
@@ -122,7 +131,22 @@ def load_examples(directories: list[Path], negative_share: float = 1.0, seed: in
         row = block.stop
         users += len(piece.whole("user_ids"))
         events += len(piece.whole("events"))
+    logins = directories[0].parent / LOGINS_FILE
+    if logins.exists():
+        joined["user"] = _first_of_connected(joined["user_ids"], np.load(logins))[joined["user"]]
     return Examples(**joined)
+
+
+def _first_of_connected(ids: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """For each of n ids the first one that pairs of ids connect it with, int64[n]; pairs of others are ignored."""
+    order = np.argsort(ids)
+    place = np.minimum(np.searchsorted(ids, pairs, sorter=order), len(ids) - 1)
+    index = order[place]
+    index = index[(ids[index] == pairs).all(axis=1)]
+    graph = coo_array((np.ones(len(index)), (index[:, 0], index[:, 1])), (len(ids), len(ids)))
+    _, component = connected_components(graph, directed=False)
+    _, first = np.unique(component, return_index=True)
+    return first[component]
 
 
 class _Saved:

@@ -118,7 +118,7 @@ def _match(log: pa.Table, data: Dataset, partition: np.ndarray, offset: np.ndarr
             "offset": offset[data.positions],
             "row": np.arange(len(data.user)),
         }
-    )
+    )[~data.is_history]
     logged = log.to_pandas()
     logged["user"] = pd.Index(data.user_ids, dtype=object).get_indexer(logged["user_id"])
     distinct = logged.drop_duplicates([*_KEY, "features"])

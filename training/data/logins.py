@@ -39,24 +39,37 @@ def login_rows(devices: pa.Table, history_length: int, duplicates_within_ms: int
     records = np.frombuffer(b"".join(devices.column("packed").to_pylist()), EVENT)
     arrival, partition, offset = (devices.column(name).to_numpy() for name, _ in _POSITION)
     order = arrival_order(device, arrival, partition, offset, records["time_ms"])
+    order = order[~_read_twice(device[order], partition[order], offset[order])]
     devices, device, records = devices.take(order), device[order], records[order]
     is_login = pc.not_equal(devices.column("user_id"), devices.column("anonymous_id")).to_numpy()
     rows = np.arange(len(order))
     visit = np.cumsum(is_login | (np.diff(device, prepend=-1) != 0))  # from one login of a device to the next
     repeated = np.zeros(len(order), bool)
-    anonymous = np.flatnonzero(~is_login)
-    repeated[anonymous] = repeated_events(visit[anonymous], records[anonymous], history_length, duplicates_within_ms)
+    for group, chosen in ((visit, np.flatnonzero(~is_login)), (device, np.flatnonzero(is_login))):
+        repeated[chosen] = repeated_events(group[chosen], records[chosen], history_length, duplicates_within_ms)
     next_login = np.minimum.accumulate(np.where(is_login, rows, len(rows))[::-1])[::-1]
     has_login = next_login < len(rows)
     has_login[has_login] = device[next_login[has_login]] == device[has_login]
     history = np.flatnonzero(~is_login & has_login & ~repeated)
-    outcomes = np.flatnonzero(is_login & np.isin(device, device[~is_login]))
+    outcomes = np.flatnonzero(is_login & np.isin(device, device[~is_login]) & ~repeated)
     return pa.concat_tables(
         [
             _rows(devices, "user_id", next_login[history], history, records),
             _rows(devices, "anonymous_id", outcomes, outcomes, records),
         ]
     )
+
+
+def connected_ids(devices: pa.Table) -> set[tuple[str, str]]:
+    """The pairs of anonymous id and user id in DEVICE_ROWS."""
+    ids = devices.select(["anonymous_id", "user_id"])
+    ids = ids.filter(pc.not_equal(ids.column(0), ids.column(1))).group_by(ids.column_names).aggregate([])
+    return set(zip(*(column.to_pylist() for column in ids.columns)))
+
+
+def _read_twice(device: np.ndarray, partition: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Which of n rows are the record of the row before them, bool[n]."""
+    return np.all([np.diff(column, prepend=-1) == 0 for column in (device, partition, offset)], axis=0)
 
 
 def _rows(devices: pa.Table, user: str, logins: np.ndarray, events: np.ndarray, records: np.ndarray) -> pa.Table:

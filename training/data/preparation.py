@@ -24,9 +24,9 @@ from training.data.archive import Arrived, Batch, Part, find_parts, read_part
 from training.data.arrival_order import arrival_order
 from training.data.dataset import Clicks, Outcomes, ProfileUpdates, arrange, read_profile_batch
 from training.data.decoded import decoded_batches
-from training.data.examples import Examples, make_examples, save_examples
+from training.data.examples import Examples, make_examples, save_examples, save_logins
 from training.data.feature_log import LOG_ROWS, FeatureLog, find_log_parts, logged_examples, read_log_part
-from training.data.logins import DEVICE_ROWS, LOGIN_ROWS, NO_LOGINS, login_rows
+from training.data.logins import DEVICE_ROWS, LOGIN_ROWS, NO_LOGINS, connected_ids, login_rows
 from training.data.partitioning import Spill, gather
 from training.data.summary import UNKNOWN_MS, Summary, in_words, names_in_words, skew
 from udfs.contracts.clicks import ClickLimits, DecodedClicks
@@ -64,7 +64,7 @@ class Preparation:
     label: Label
     features: Sequence[str] = FEATURE_NAMES
     history_length: int = 64
-    duplicates_within_ms: int = 0  # as in the job's settings
+    duplicates_within_ms: int = 0  # as in the job; 0: each event counts
     follow_logins: bool = False
     limits: ClickLimits = ClickLimits()  # for records with a known arrival time
     workers: int = 2
@@ -116,8 +116,11 @@ def prepare(
             progress("read", done, len(tasks), summary.read)
         if preparation.follow_logins:
             followed = [partial(_follow_logins, n, buckets, spill, preparation) for n in range(buckets)]
-            for done, _ in enumerate(_run_all(pool, followed), 1):
+            logins: set[tuple[str, str]] = set()
+            for done, found in enumerate(_run_all(pool, followed), 1):
+                logins |= found
                 progress("followed the logins of", done, buckets, summary.read)
+            save_logins(logins, out)
         if not summary.accepted:
             raise PrepareError(_nothing_accepted(clicks, summary))
         if log is not None and not summary.logged["rows"]:
@@ -198,9 +201,10 @@ def _scatter(part: Part, number: int, buckets: int, spill: Path, preparation: Pr
     ):
         for batch, clicks, rows in decoded_batches(part, preparation.limits, summary):
             _add_events(files, [clicks.user_ids], part, batch, clicks, rows)
-            anonymous_ids = [None if click is None else click.anonymous_id for click in clicks.clicks]
-            if preparation.follow_logins and (rows := [row for row in rows if anonymous_ids[row]]):
-                _add_events(devices, [anonymous_ids, clicks.user_ids], part, batch, clicks, rows)
+            if preparation.follow_logins:
+                visitors = [None if click is None else click.visitor for click in clicks.clicks]
+                rows = [row for row in rows if visitors[row] is not None]
+                _add_events(devices, [visitors, clicks.user_ids], part, batch, clicks, rows)
     return summary
 
 
@@ -216,13 +220,14 @@ def _add_events(
     )
 
 
-def _follow_logins(bucket: int, buckets: int, spill: Path, preparation: Preparation) -> None:
-    """Write what the logins on a bucket's devices add to users."""
+def _follow_logins(bucket: int, buckets: int, spill: Path, preparation: Preparation) -> set[tuple[str, str]]:
+    """Write what the logins on a bucket's devices add to users; returns the pairs of ids that they connect."""
     devices = gather(spill, "devices", bucket, DEVICE_ROWS)
     rows = login_rows(devices, preparation.history_length, preparation.duplicates_within_ms)
     with Spill(spill / f"logins-{bucket:06d}", buckets, LOGIN_ROWS) as files:
         if rows.num_rows:
             files.add(rows.column("user_id").to_pylist(), *(column.combine_chunks() for column in rows.columns[1:]))
+    return connected_ids(devices)
 
 
 def _log_parts(log: FeatureLog, parts: list[Part]) -> list[Part]:

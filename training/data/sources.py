@@ -1,5 +1,6 @@
 """Streams of Kafka records from recorded or simulated clicks."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 from zlib import crc32
@@ -150,8 +151,9 @@ def _adapted_records(
     rows: Iterable[Row], mapping: ClickMapping, shift_ms: int, latest_ms: int, intake: Intake, name: str
 ) -> Iterator[Record]:
     if mapping.event_id_prefix is not None:  # ids that repeat mark duplicates, and each file has a first row
-        file_prefix = f"{mapping.event_id_prefix}-{crc32(name.encode()):08x}"
+        file_prefix = f"{mapping.event_id_prefix}-{crc32(os.fsencode(name)):08x}"
         mapping = msgspec.structs.replace(mapping, event_id_prefix=file_prefix)
+    shown_name = os.fsencode(name).decode(errors="replace")  # so that any terminal prints it
     adapter, encode = ClickAdapter(mapping, latest_ms), msgspec.json.Encoder().encode
     try:
         for number, row in enumerate(rows, 1):
@@ -164,7 +166,7 @@ def _adapted_records(
                     continue
                 click["event_time"] += shift_ms
             except RowError as error:
-                intake.add_unfit(f"{name}, row {number}", str(error))
+                intake.add_unfit(f"{shown_name}, row {number}", str(error))
                 yield None, unfit_row(row.as_bytes, str(error)), None
             else:
                 yield click["user_id"].encode(), encode(click), click["event_time"]

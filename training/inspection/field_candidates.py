@@ -10,10 +10,10 @@ import msgspec
 
 from training.data.event_names import probable_kind, words_of
 from training.inspection.field_names import CODES, SYNONYMS, item_name_score, name_score
-from training.inspection.inspection import PLACEHOLDERS
 from training.inspection.value_formats import ENOUGH, Column, columns_of, number_format_of, reader_of, shown
 from udfs.config.durations import now_ms
 from udfs.contracts.clicks import Click
+from udfs.contracts.identifiers import identifies
 from udfs.mapping.definition import CLICK_FIELDS, ITEM_FIELDS, ITEMS, REQUIRED_FIELDS
 from udfs.mapping.values import TimeReader, read_text
 
@@ -28,6 +28,7 @@ MANY_ROWS = 100  # from here on it tells whether a value is unique
 _MAX_EVENT_NAMES = 500
 _MAX_CODES = 50
 _MAX_ENTRIES = 2_000
+_OPTIONAL_IDS = ("event_id", "anonymous_id", "transaction_id")  # of which placeholders count as missing
 NO_NAME = "its name is another one"
 _MAX_NAME = 64  # characters that are compared with names of events
 
@@ -130,6 +131,11 @@ def _unreadable(name: str, column: Column) -> str:
 def _misfit(name: str, column: Column) -> str | None:
     """Why the values of a column are not those of the field, although they can be read."""
     distinct, count = len(column.texts), len(column.given)
+    if name in _OPTIONAL_IDS:
+        ids = {text: times for text, times in column.texts.items() if identifies(text)}
+        distinct, count = len(ids), sum(ids.values())
+        if not ids:
+            return f"its values, such as {shown(column.given[0])}, are no ids"
     if name == "user_id" and distinct == count >= MANY_ROWS:
         return "each row has another value"
     if name == "event_name" and not _are_few(column):
@@ -153,7 +159,7 @@ def _not_of_orders(column: Column, events: Sequence[Any]) -> str | None:
     others = Counter(
         str(value)
         for value, name in zip(column.values, events)
-        if value is not None and kinds[str(name)] != "purchase" and str(value).lower() not in PLACEHOLDERS
+        if value is not None and kinds[str(name)] != "purchase" and identifies(str(value))
     )
     repeated = [text for text, count in others.items() if count > 1]
     if len(repeated) <= (1 - ENOUGH) * len(column.texts):
@@ -164,7 +170,7 @@ def _not_of_orders(column: Column, events: Sequence[Any]) -> str | None:
 def _is_user_before_login(chosen: dict[str, list[Candidate]]) -> bool:
     """Whether the anonymous id is also that of the user in some row, as it is before a login."""
     users, ids = (first_values([one.column for one in chosen.get(name, ())]) for name in ("user_id", "anonymous_id"))
-    return any(user is not None and str(user) == str(anonymous) for user, anonymous in zip(users, ids))
+    return any(user is not None and str(user) == str(one) and identifies(str(one)) for user, one in zip(users, ids))
 
 
 def _are_few(column: Column) -> bool:

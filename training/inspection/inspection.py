@@ -12,8 +12,11 @@ from training.data.archive import Part, find_parts, unmatched_files
 from training.data.decoded import decoded_batches
 from training.data.sources import DAY_MS
 from training.data.summary import Summary
+from training.inspection.devices import BUSY_DEVICE, NO_DEVICE, Devices, find_devices
+from training.inspection.repeats import REPEAT_FIELDS, Repeats, find_repeats
 from udfs.contracts.clicks import ClickLimits, DecodedClicks
-from udfs.contracts.packed_events import DEDUP_BY_EVENT, DEDUP_BY_NOTHING, EVENT, EVENT_KINDS, NO_ID
+from udfs.contracts.identifiers import identifies
+from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID
 from udfs.mapping.definition import MappingFile
 from udfs.measurement.labels import Label, label_events
 
@@ -21,14 +24,7 @@ HOUR_MS, QUARTER_MS = 3_600_000, 900_000
 #: One user with so many of all events is a crawler, a test account, or an id that many users share.
 BUSY_USER = 0.05
 ENOUGH_EVENTS = 1_000  # for a share of one user to mean anything
-#: Share of events with the event_id of another event of the user, but another name or item: from here on, event_id
-#: does not identify events.
-MANY_CLASHES = 0.05
-#: What programs write where they have no id of a user.
-PLACEHOLDERS = frozenset(
-    ("undefined", "null", "none", "nil", "nan", "na", "n/a", "(not set)", "not set", "unknown", "anonymous", "guest",
-     "-", "-1", "0", "false", "true", "test", "[object object]", "00000000-0000-0000-0000-000000000000")
-)  # fmt: skip
+SHARED_SHOWN = 5  # anonymous ids
 
 
 @dataclass
@@ -40,9 +36,9 @@ class Inspection:
     by_day: dict[int, np.ndarray] = field(default_factory=dict)  # days since 1970: int64[kinds], accepted events
     by_hour: np.ndarray = field(default_factory=lambda: np.zeros(24, np.int64))  # accepted events, local time
     filled: Counter = field(default_factory=Counter)  # accepted events that have a field
-    repeated_events: int = 0  # accepted events with the event_id of another one of the same user
-    clashing_events: int = 0  # those of them with another name or item
-    repeated_orders: int = 0  # accepted purchases with the transaction_id of another one of the same user
+    repeats: Repeats = field(default_factory=Repeats)  # among accepted events
+    devices: Devices = field(default_factory=Devices)  # of accepted events
+    shared_devices: dict[str, int] = field(default_factory=dict)  # the first SHARED_SHOWN anonymous ids: their users
     skipped_files: list[Path] = field(default_factory=list)
     label: Label | None = None
     examples: int = 0
@@ -62,7 +58,7 @@ class Inspection:
     @cached_property
     def placeholders(self) -> Counter:
         """Events of users whose id is probably none."""
-        return Counter({user: count for user, count in self.users.items() if user.lower() in PLACEHOLDERS})
+        return Counter({user: count for user, count in self.users.items() if not identifies(user)})
 
     @property
     def busiest(self) -> tuple[str, int] | None:
@@ -79,7 +75,7 @@ def inspect(
     label: Label | None = None,
     progress: Callable[[int, int, int], None] = lambda *_: None,
 ) -> Inspection:
-    """Read all clicks of a file, a directory or an archive, and count. It takes some 200 bytes of memory per event.
+    """Read all clicks of a file, a directory or an archive, and count. It takes some 300 bytes of memory per event.
 
     `progress` is called with the files read, the files in total and the records so far. Raises SourceError and
     MappingError.
@@ -97,22 +93,30 @@ def inspect(
             progress(number, len(parts), result.summary.read)
     if users:
         user, kept = np.concatenate(users), np.concatenate(events)
+        users.clear(), events.clear()
         distinct = np.unique(np.stack([user, kept["hash"]], 1), axis=0)
         result.summary.copies = len(user) - len(distinct)
-        is_first = ~_repeats(result, user, kept)
+        _count_devices(result, user, kept["device"], codes)
+        result.repeats, left_out = find_repeats(user, kept)
         if label is not None:
-            _count_label(result, user[is_first], kept[is_first])
+            _count_label(result, user[~left_out], kept[~left_out])
     return result
 
 
 def _accepted(part: Part, result: Inspection, codes: dict[str, int]):
     """The users' codes int64[n] and what is kept of the events of each batch; counts them."""
-    for _, clicks, rows in decoded_batches(part, ClickLimits(), result.summary):
+    for batch, clicks, rows in decoded_batches(part, ClickLimits(), result.summary):
         records = np.frombuffer(b"".join(clicks.events[row] for row in rows), EVENT)
         user_ids = [clicks.user_ids[row] for row in rows]
         _count(result, clicks, rows, user_ids, records)
-        names = [clicks.clicks[row].event_name for row in rows]
-        yield np.array([codes.setdefault(user, len(codes)) for user in user_ids], np.int64), _kept(records, names)
+        user = np.array([codes.setdefault(user, len(codes)) for user in user_ids], np.int64)
+        kept = _kept(records, [clicks.clicks[row].event_name for row in rows])
+        if batch.arrival_ms is not None:
+            kept["arrival_ms"] = batch.arrival_ms[rows]
+        # A visitor's id before the login is both, so users and devices share their codes.
+        visitors = (clicks.clicks[row].visitor for row in rows)
+        kept["device"] = [NO_DEVICE if one is None else codes.setdefault(one, len(codes)) for one in visitors]
+        yield user, kept
 
 
 def _count(
@@ -143,43 +147,45 @@ def _count(
 
 
 def _has(decoded: DecodedClicks, rows: list[int], name: str) -> np.ndarray:
-    """Whether each of the clicks has a field, bool[n]."""
-    return np.array([getattr(decoded.clicks[row], name) is not None for row in rows])
+    """Whether each of the clicks has an id of that name, bool[n]."""
+    return np.array([identifies(getattr(decoded.clicks[row], name)) for row in rows])
 
 
-_LABEL_FIELDS = ("time_ms", "kind", "engagement_ds")
-_DEDUP_FIELDS = ("dedup_by", "dedup_key")
-_KEPT = np.dtype([*((name, EVENT[name]) for name in _LABEL_FIELDS + _DEDUP_FIELDS), ("hash", "<i8"), ("what", "<i8")])
+_EVENT_FIELDS = (*REPEAT_FIELDS, "kind", "engagement_ds")
+_KEPT = np.dtype(
+    [
+        *((name, EVENT[name]) for name in _EVENT_FIELDS),
+        ("arrival_ms", "<i8"),
+        ("hash", "<i8"),
+        ("name", "<i8"),
+        ("device", "<i4"),
+    ]
+)
 
 
 def _kept(records: np.ndarray, names: list[str]) -> np.ndarray:
-    """What a label depends on, the id, a hash of the whole event without its id, and one of its name and item."""
+    """What a label and repeats depend on, and hashes of the whole event without its id, and of its name.
+
+    The device is left to the caller. Rows of a file are taken to have arrived as they happened.
+    """
     kept = np.empty(len(records), _KEPT)
-    for name in _LABEL_FIELDS + _DEDUP_FIELDS:
+    for name in _EVENT_FIELDS:
         kept[name] = records[name]
     without_id = records.copy()
-    for name in _DEDUP_FIELDS:
+    for name in ("dedup_by", "dedup_key"):
         without_id[name] = 0
+    kept["arrival_ms"] = records["time_ms"]
     kept["hash"] = [hash(event) for event in without_id.view(f"V{EVENT.itemsize}").tolist()]
-    kept["what"] = [hash(pair) for pair in zip(names, records["item"].tolist())]
+    kept["name"] = [hash(name) for name in names]
     return kept
 
 
-def _repeats(result: Inspection, user: np.ndarray, records: np.ndarray) -> np.ndarray:
-    """Which events repeat the id of another one of the same user, bool[n], and count them."""
-    order = np.flatnonzero(records["dedup_by"] != DEDUP_BY_NOTHING)
-    order = order[np.lexsort((records["dedup_key"][order], records["dedup_by"][order], user[order]))]
-    is_repeat = np.zeros(len(user), bool)
-    user, records = user[order], records[order]
-    repeats = np.diff(user) == 0
-    for name in _DEDUP_FIELDS:
-        repeats &= records[name][1:] == records[name][:-1]
-    is_repeat[order[1:][repeats]] = True
-    is_event = records["dedup_by"][1:] == DEDUP_BY_EVENT
-    result.repeated_events = int((repeats & is_event).sum())
-    result.repeated_orders = int((repeats & ~is_event).sum())
-    result.clashing_events = int((repeats & is_event & (records["what"][1:] != records["what"][:-1])).sum())
-    return is_repeat
+def _count_devices(result: Inspection, user: np.ndarray, device: np.ndarray, codes: dict[str, int]) -> None:
+    accepted = result.summary.accepted
+    result.devices = find_devices(user, device, BUSY_DEVICE * accepted if accepted >= ENOUGH_EVENTS else np.inf)
+    shown = result.devices.shared[:SHARED_SHOWN]
+    ids = list(codes) if shown else []
+    result.shared_devices = {ids[code]: users for code, users in shown}
 
 
 def _count_label(result: Inspection, user: np.ndarray, records: np.ndarray) -> None:

@@ -21,7 +21,6 @@ from training.inspection.field_candidates import (
     time_of_day_column,
 )
 from training.inspection.field_names import CODES, meaning_of, name_score
-from training.inspection.inspection import PLACEHOLDERS
 from training.inspection.value_formats import (
     ENOUGH,
     Column,
@@ -36,6 +35,7 @@ from training.inspection.value_formats import (
     reader_of,
     shown,
 )
+from udfs.contracts.identifiers import identifies
 from udfs.contracts.packed_events import EVENT_KINDS
 from udfs.mapping.adapter import AMOUNTS
 from udfs.mapping.definition import CLICK_FIELDS, ITEMS, REQUIRED_FIELDS, FileLayout, NumberFormat
@@ -257,7 +257,7 @@ class _Writer:
             texts.update(dict.fromkeys(columns[0].missing))
         for column in columns:
             texts.update((text.strip(), None) for text in column.texts)
-        ignored = [text for text in texts if text.lower() in PLACEHOLDERS]
+        ignored = [text for text in texts if not identifies(text)]
         if ignored:
             self._doubts.append(f"ignored_users: rows of {_listed(ignored)} are left out, for these are no users")
         return ignored

@@ -3,9 +3,13 @@
 from collections import Counter
 from datetime import UTC, datetime
 
+from click import format_filename
+
 from training.data.intake import counted
 from training.data.summary import MAX_NAMES, RELIABLE_USERS, in_words, names_in_words
-from training.inspection.inspection import MANY_CLASHES, Inspection
+from training.inspection.devices import BUSY_DEVICE, MANY_USERS
+from training.inspection.inspection import Inspection
+from training.inspection.repeats import MANY_CLASHES
 from udfs.contracts.packed_events import EVENT_KINDS
 
 USERS_SHOWN = 5
@@ -43,6 +47,8 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
     ]
     if repeats := _repeats(found):
         lines.append(("repeats", repeats))
+    if found.devices.count:
+        lines.append(("logins", _logins(found)))
     if found.label is not None:
         rate = f" ({found.positives / found.examples:.2%})" if found.examples else ""
         lines += [
@@ -57,18 +63,34 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
 
 def _repeats(found: Inspection) -> str:
     """How many events repeat an id, and how they count."""
-    parts = []
-    if found.repeated_events:
+    parts, repeats = [], found.repeats
+    if repeats.events:
         parts.append(
-            f"events that repeat an event_id of the same user: {found.repeated_events:,} (they count once within "
-            "clicks.duplicates_within, 1 h by default)"
+            f"events that repeat an event_id of the same user: {repeats.events:,} (the job leaves out "
+            f"{repeats.left_out_events:,} of them with clicks.duplicates_within: 1 h, the default)"
         )
-    if found.repeated_orders:
+    if repeats.orders:
         parts.append(
-            f"purchases that repeat a transaction_id of the same user: {found.repeated_orders:,} (an order counts "
-            "once, with the value of its first row)"
+            f"purchases that repeat a transaction_id of the same user: {repeats.orders:,} (an order counts once, with "
+            "the value of its first row)"
         )
     return "; ".join(parts)
+
+
+def _logins(found: Inspection) -> str:
+    """What following logins would do."""
+    devices = found.devices
+    if not devices.anonymous_events:
+        return (
+            "none can be followed: no event has its anonymous_id as user_id, so clicks.follow_logins changes nothing. "
+            "Before the login, send the anonymous_id as user_id too"
+        )
+    if not devices.user_events:
+        return (
+            "none: all events with an anonymous_id have it as user_id, so clicks.follow_logins changes nothing. After "
+            "the login, send the user's own id as user_id"
+        )
+    return f"{devices.with_login:,} of {counted(devices.count, 'anonymous id')} with events before and after a login"
 
 
 def problems(found: Inspection) -> list[str]:
@@ -85,13 +107,7 @@ def problems(found: Inspection) -> list[str]:
         lines.append(f"{events} as `other`: {names_in_words(unknown)}; map what they mean under values.event_name")
     if len(summary.names) == MAX_NAMES:
         lines.append(f"event_name has more than {MAX_NAMES:,} values: is it the right column?")
-    if found.clashing_events >= MANY_CLASHES * max(summary.accepted, 1):
-        share = found.clashing_events / summary.accepted
-        lines.append(
-            f"event_id does not identify events: {share:.0%} of all events have the event_id of another event of the "
-            "same user, but another name or item. Its column is probably a counter or the number of a session. Leave "
-            "event_id out of the mapping: otherwise these events are lost as duplicates"
-        )
+    lines += _id_problems(found) + _device_problems(found)
     if summary.copies:
         events = counted(summary.copies, "event is", "events are")
         lines.append(f"{events} identical to another event of the same user: was something exported twice?")
@@ -105,10 +121,57 @@ def problems(found: Inspection) -> list[str]:
             "many users share; list it under ignored_users to leave it out"
         )
     if found.skipped_files:
-        names = ", ".join(path.name for path in found.skipped_files[:USERS_SHOWN])
+        names = ", ".join(format_filename(path.name) for path in found.skipped_files[:USERS_SHOWN])
         files = counted(len(found.skipped_files), "file matches", "files match")
         lines.append(f"{files} no pattern of the mapping; left out: {names}")
     return lines + _label_problems(found)
+
+
+def _id_problems(found: Inspection) -> list[str]:
+    """Ids that do not identify what they should."""
+    repeats, accepted = found.repeats, found.summary.accepted
+    purchases = int(found.kinds[EVENT_KINDS.index("purchase")]) if accepted else 0
+    lines = []
+    if _are_many(repeats.clashing_events, accepted):
+        lines.append(
+            f"event_id does not identify events: {repeats.clashing_events / accepted:.0%} of all events have the "
+            "event_id of another event of the same user, but another name or item. Its column is probably a counter or "
+            "the number of a session. Leave event_id out of the mapping: otherwise such events are lost as duplicates "
+            "if they are less than clicks.duplicates_within apart"
+        )
+    if _are_many(repeats.clashing_orders, purchases):
+        lines.append(
+            f"transaction_id does not identify orders: {repeats.clashing_orders / purchases:.0%} of all purchases have "
+            "the transaction_id of an earlier purchase of the same user, but another time and another value or item. "
+            "Its column is probably the number of a session or of a customer. Leave transaction_id out of the mapping: "
+            "otherwise these purchases are lost, because an order counts once"
+        )
+    if _are_many(repeats.split_orders, purchases):
+        lines.append(
+            f"the value of orders is incomplete: {repeats.split_orders / purchases:.0%} of all purchases have the "
+            "transaction_id and the time of another purchase of the same user, but another value. Each row is probably "
+            "an item of an order, and an order counts once, with the value of its first row. Map value to the total of "
+            "the order, or leave transaction_id out of the mapping"
+        )
+    return lines
+
+
+def _device_problems(found: Inspection) -> list[str]:
+    """Anonymous ids that no device can have."""
+    if not found.devices.shared:
+        return []
+    ids = counted(len(found.devices.shared), "anonymous_id does", "anonymous ids do")
+    shown = ", ".join(f"{one} ({counted(users, 'user')})" for one, users in found.shared_devices.items())
+    more = len(found.devices.shared) - len(found.shared_devices)
+    return [
+        f"{ids} not identify a device: {shown}{f' and {more:,} more' if more else ''}. Each has more than "
+        f"{MANY_USERS} users, or several users and {BUSY_DEVICE:.0%} of all events. List them under ignored_users, or "
+        "leave anonymous_id out of the mapping: otherwise clicks.follow_logins gives the events of one user to another"
+    ]
+
+
+def _are_many(clashes: int, of: int) -> bool:
+    return clashes > 0 and clashes >= MANY_CLASHES * of
 
 
 def _label_problems(found: Inspection) -> list[str]:

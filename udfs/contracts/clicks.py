@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from zlib import crc32
 
 import msgspec
-from crc32c import crc32c
 from msgspec import Meta
 
 from udfs.contracts.currencies import Currencies
+from udfs.contracts.identifiers import hash_id, identifies
 from udfs.contracts.lenient import (
     EARLIEST_TIME_MS,
     LATEST_TIME_MS,
@@ -59,8 +59,9 @@ AnonymousId = Annotated[
     str,
     Meta(
         max_length=128,
-        description="the id of the device or cookie; before the login, user_id is the same",
-        extra=Leeway.INTEGER.meta,
+        description="the id of the device or cookie; before the login, user_id is the same. Read if a text of at most "
+        "128 characters, else it counts as missing",
+        extra=Leeway.ANYTHING.meta,
     ),
 ]
 EventId = Annotated[
@@ -73,7 +74,12 @@ EventId = Annotated[
 ]
 TransactionId = Annotated[
     str,
-    Meta(max_length=128, description="the order of a purchase, which counts once", extra=Leeway.INTEGER.meta),
+    Meta(
+        max_length=128,
+        description="the order of a purchase, which counts once. Read if a text of at most 128 characters, else it "
+        "counts as missing",
+        extra=Leeway.ANYTHING.meta,
+    ),
 ]
 Currency = Annotated[
     str, Meta(max_length=16, description="ISO 4217 code of the amounts; by default that of clicks.currency")
@@ -153,6 +159,11 @@ class Click(msgspec.Struct, gc=False):
     engagement_time_msec: Annotated[int, Meta(ge=0, description="a fraction is dropped")] | None = None
     device_category: Annotated[str, Meta(max_length=64, description="one of " + ", ".join(DEVICES))] | None = None
     utc_offset_minutes: UtcOffset | None = None
+
+    @property
+    def visitor(self) -> str | None:
+        """The anonymous id; None if there is none, or a placeholder for it."""
+        return self.anonymous_id if identifies(self.anonymous_id) else None
 
 
 @dataclass(frozen=True)
@@ -305,9 +316,9 @@ def pack_click(click: Click) -> bytes:
     page = click.page_location
     kind = _KIND_CODES.get(click.event_name, 0)
     dedup_by, dedup_key = DEDUP_BY_NOTHING, 0
-    if kind == _PURCHASE and click.transaction_id:
+    if kind == _PURCHASE and identifies(click.transaction_id):
         dedup_by, dedup_key = DEDUP_BY_ORDER, hash_id(click.transaction_id)
-    elif click.event_id:
+    elif identifies(click.event_id):
         dedup_by, dedup_key = DEDUP_BY_EVENT, hash_id(click.event_id)
     return _pack(
         click.event_time,
@@ -324,12 +335,6 @@ def pack_click(click: Click) -> bytes:
         dedup_by,
         dedup_key,
     )
-
-
-def hash_id(identifier: str) -> int:
-    """A hash of 64 bits that is never 0: two CRCs by different polynomials, which take half the time of BLAKE2b."""
-    text = identifier.encode()
-    return crc32(text) << 32 | crc32c(text) or 1
 
 
 def _total(items: list[Item]) -> float | None:

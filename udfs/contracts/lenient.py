@@ -67,7 +67,7 @@ class Field:
     type: type  # str, int or float
     leeway: Leeway | None
     low: float = -inf
-    high: float = inf
+    high: float = inf  # of a text with leeway for anything: its length
 
     def read(self, value: Any, path: str = "$") -> str | float | None:
         """A value given for the field. Raises Reject, naming the value, unless its meaning is certain."""
@@ -76,12 +76,11 @@ class Field:
         if value is None:
             return None
         place = f" - at `{path}.{self.name}`"
-        if self.type is str:
-            return self._text(value, place)
+        read = self._text if self.type is str else self._number
         if self.leeway is not Leeway.ANYTHING:
-            return self._number(value, place)
+            return read(value, place)
         try:
-            return self._number(value, place)
+            return read(value, place)
         except Reject:
             return None
 
@@ -89,7 +88,7 @@ class Field:
         """Whether a value needs no more than its fraction dropped: a short cut for most of them."""
         kind = type(value)
         if self.type is str:
-            return kind is str and value.isascii()
+            return kind is str and value.isascii() and len(value) <= self.high
         is_number = (kind is int or kind is float) and self.low <= value <= self.high and value < inf
         return is_number and (self.leeway is not Leeway.WHOLE or not value % 1)
 
@@ -106,10 +105,13 @@ class Field:
             schema |= {"type": ["number", "string"], "pattern": f"^{NUMBER}$"}
 
     def _text(self, value: Any, place: str) -> str:
-        if self.leeway is Leeway.INTEGER and isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
+        takes_integers = self.leeway in (Leeway.INTEGER, Leeway.ANYTHING)
+        if takes_integers and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
         if not isinstance(value, str):
             raise Reject(Reason.WRONG_TYPE, f"expected a text, got {shown(value)}{place}")
+        if len(value) > self.high:
+            raise Reject(Reason.OUT_OF_RANGE, f"expected at most {self.high} characters, got {len(value)}{place}")
         if not value.isascii():
             _check_characters(value, place)
         return value
@@ -144,7 +146,8 @@ def _fields(struct: type[msgspec.Struct]) -> Iterator[Field]:
             extra, kind = kind.extra or {}, kind.type
         leeway = extra.get("leeway")
         if isinstance(kind, inspect.StrType):
-            yield Field(field.encode_name, str, leeway)
+            longest = kind.max_length if leeway is Leeway.ANYTHING else None
+            yield Field(field.encode_name, str, leeway, high=inf if longest is None else longest)
         elif isinstance(kind, inspect.IntType | inspect.FloatType):
             number = int if isinstance(kind, inspect.IntType) else float
             low, high = -inf if kind.ge is None else kind.ge, inf if kind.le is None else kind.le

@@ -174,6 +174,9 @@ def _profile() -> list[Feature]:
 FEATURES: tuple[Feature, ...] = (*_recency(), *_windows(), *_session(), *_context(), *_lifetime(), *_profile())
 FEATURE_NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 
+#: EVENT as features see it: models outlive what tells the job that an event was sent before.
+SEEN_EVENT = np.dtype([*((name, EVENT[name]) for name in EVENT.names if not name.startswith("dedup")), ("spare", "u1")])
+
 _COLUMN_OF = {name: column for column, name in enumerate(FEATURE_NAMES)}
 
 
@@ -198,13 +201,13 @@ def combined_need(names: Sequence[str]) -> Need:
 
 
 def schema_hash(names: Sequence[str], history_length: int) -> str:
-    """SHA-256, in hex, of all that gives a column its meaning: equal hashes mean equal features from equal clicks.
+    """SHA-256, in hex, of all that gives a column its meaning: equal hashes mean equal features from equal histories.
 
-    Covers the layouts of EVENT and PROFILE, the vocabularies, the session gap, the windows, the history length, and
-    name and revision of the features in order. Raises ValueError for an unknown or repeated name.
+    Covers the layouts of SEEN_EVENT and PROFILE, the vocabularies, the session gap, the windows, the history length,
+    and name and revision of the features in order. Raises ValueError for an unknown or repeated name.
     """
     schema = {
-        "event": _layout(EVENT),
+        "event": _layout(SEEN_EVENT),
         "profile": _layout(PROFILE),
         "vocabularies": [EVENT_KINDS, PAGE_TYPES, DEVICES, AGE_BANDS, MEMBERSHIP_TIERS],
         "session_gap_ms": SESSION_GAP_MS,

@@ -67,7 +67,7 @@ class FeatureComputer:
         return matrix
 
     def append(
-        self, rows: np.ndarray, slots: np.ndarray, users: UserSlots, duplicates_within_ms: int = 0
+        self, rows: np.ndarray, slots: np.ndarray, users: UserSlots, duplicates_within_ms: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Append USER_ROW[n] rows in order, row r to slot slots[r] (int32[n]) of the users.
 

@@ -54,7 +54,7 @@ LOGIN = np.dtype(
     [
         ("assigned_by", "<u8"),  # taken over by a new user
         ("events", "<i8"),  # how many older events there were that are not kept
-        ("first_seen_ms", "<i8"),  # time of the earliest of them
+        ("first_seen_ms", "<i8"),  # time of the earliest event of all
     ]
 )
 

@@ -45,8 +45,8 @@ class ReadAmounts(ColumnFunction):
         rows = np.flatnonzero(amounts > 0)
         for row in rows.tolist():
             click = clicks.clicks[row]
-            if click.anonymous_id and click.anonymous_id != click.user_id:
-                anonymous[row] = click.anonymous_id
+            if click.visitor != click.user_id:
+                anonymous[row] = click.visitor
         if self._within_ms:
             keys[rows] = repeat_keys([clicks.user_ids[row] for row in rows], events[added > 0], self._within_ms)
         return {"user_id": clicks.user_ids, "anonymous_id": anonymous, "amount": amounts, "repeat_key": keys}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from udfs.contracts.clicks import hash_id
+from udfs.contracts.identifiers import hash_id
 from udfs.contracts.packed_events import DEDUP_BY_EVENT, DEDUP_BY_NOTHING
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # a product with it has no structure that the hashes of similar ids share

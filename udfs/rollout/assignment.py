@@ -63,10 +63,10 @@ def positions(salt: str, user_ids: Sequence[str]) -> np.ndarray:
     return (np.frombuffer(b"".join(digests), "<u8") >> np.uint64(11)) * 2.0**-53
 
 
-def anonymous(hash_: int) -> str:
-    """The id by which a user is assigned who came before a login, given the hash of the anonymous id.
+def visitor_id(hash_: int) -> str:
+    """The id by which a user is assigned who was a visitor before a login, given the hash of the anonymous id.
 
-    >>> anonymous(255)
+    >>> visitor_id(255)
     '00000000000000ff'
     """
     return f"{hash_:016x}"

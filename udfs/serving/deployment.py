@@ -131,7 +131,7 @@ class Deployment:
         return self.score_features(lambda: user_ids, features)
 
     def append(
-        self, rows: np.ndarray, slots: np.ndarray, users: UserSlots, duplicates_within_ms: int = 0
+        self, rows: np.ndarray, slots: np.ndarray, users: UserSlots, duplicates_within_ms: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Append rows to the slots of their users; returns all features of the events, like FeatureComputer.append."""
         return self._features.append(rows, slots, users, duplicates_within_ms)

@@ -61,24 +61,21 @@ class ClickHandler(Handler):
                 event = pack_click(click)
                 key, event_id = click.user_id.encode(), click.event_id
                 written_id = b"" if event_id is None else event_id.encode()
-                anonymous = click.anonymous_id.encode() if self._follow_logins and click.anonymous_id else None
+                visitor = click.visitor if self._follow_logins else None
             except Exception as error:  # explain() raises again what a record can't cause
                 reject = explain(payload, error)
                 self._rejected.count(reject.reason)
                 if reject.reason is not Reason.IGNORED:
                     records.append(dead_letter(self._topic, partition, offset, time_ms, reject, payload))
                 continue
-            size = _USER_ROW.size + len(written_id) + len(key)
-            has_id, user_bytes = event_id is not None, len(key)
-            if anonymous is None:
-                head = _pack(ROWS, size, user_bytes, EVENT_ROW, has_id, user_bytes, partition, offset, time_ms, event)
-                records.append(head + written_id + key)
-            else:
-                size += len(anonymous)
-                head = _pack(
-                    ANONYMOUS, size, len(anonymous), EVENT_ROW, has_id, user_bytes, partition, offset, time_ms, event
-                )
-                records.append(head + written_id + key + anonymous)
+            output, ids = ROWS, written_id + key
+            has_id, user_bytes, key_bytes = event_id is not None, len(key), len(key)
+            if visitor is not None:
+                device = visitor.encode()
+                output, ids, key_bytes = ANONYMOUS, ids + device, len(device)
+            size = _USER_ROW.size + len(ids)
+            head = _pack(output, size, key_bytes, EVENT_ROW, has_id, user_bytes, partition, offset, time_ms, event)
+            records.append(head + ids)
             if self._clicks.is_foreign:
                 mapped = write_click(click, source_partition=partition, source_offset=offset)
                 records.append(frame_record(MAPPED_CLICKS, mapped, key))

@@ -12,17 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from udfs.contracts.clicks import hash_id
+from udfs.contracts.identifiers import hash_id
 from udfs.contracts.packed_events import EVENT
-from udfs.features.user_slots import HISTORY_ROW, LOGIN_ROW, SLOT_HEAD, USER_ROW, USER_ROW_FORMAT, UserSlots
+from udfs.features.user_slots import HISTORY_ROW, LOGIN, LOGIN_ROW, SLOT_HEAD, USER_ROW, USER_ROW_FORMAT, UserSlots
 from udfs.workers.metrics import MetricGroup
-from udfs.workers.protocol import RECORD_HEADER, Rows, SharedMemory
+from udfs.workers.protocol import RECORD_HEADER, Rows, SharedMemory, frame_record
 from udfs.workers.server import Handler
 
 _KEY_BYTES = 4  # that a row begins with
 _ROW = struct.Struct(RECORD_HEADER.format + USER_ROW_FORMAT.removeprefix("<"))
-_FRAME = struct.Struct(RECORD_HEADER.format + "i")
-_LOGIN = struct.Struct("<Qqq")
 
 
 class FollowLogins(Handler):
@@ -57,8 +55,7 @@ class FollowLogins(Handler):
                 records.append(_login_row(user, key, *moves.older[row]))
                 records += [_row(user, HISTORY_ROW, event.tobytes()) for event in moves.events[begin:end]]
             begin = end
-            content = rows.content[start + _KEY_BYTES : key_start]
-            records.append(_FRAME.pack(0, _KEY_BYTES + len(content), len(user)) + content)
+            records.append(frame_record(0, rows.content[start + _KEY_BYTES : key_start - len(user)], user))
         return records
 
     def _move_histories(self, heads: np.ndarray, slots: np.ndarray, is_login: np.ndarray) -> "_Moves":
@@ -83,7 +80,8 @@ class _Moves(NamedTuple):
 
 
 def _login_row(user: bytes, anonymous: bytes, events: int, first_seen_ms: int) -> bytes:
-    return _row(user, LOGIN_ROW, _LOGIN.pack(hash_id(anonymous.decode()), events, first_seen_ms))
+    login = np.array([(hash_id(anonymous.decode()), events, first_seen_ms)], LOGIN)
+    return _row(user, LOGIN_ROW, login.tobytes())
 
 
 def _row(user: bytes, kind: int, content: bytes) -> bytes:

@@ -9,7 +9,7 @@ from udfs.contracts.outputs import FeatureVector, ShadowScores, to_json
 from udfs.contracts.packed_events import EVENT
 from udfs.features.user_slots import SLOT_HEAD, USER_ROW, UserSlots, is_event
 from udfs.metrics import LatencyMetric
-from udfs.rollout.assignment import anonymous, in_sample
+from udfs.rollout.assignment import in_sample, visitor_id
 from udfs.serving.bootstrap import Serving, follow
 from udfs.serving.deployment import ScoredEvents
 from udfs.workers.metrics import MetricGroup
@@ -24,7 +24,7 @@ SCORES, FEATURE_LOG, SHADOW_SCORES = 0, 1, 2
 class ScoreClicks(Handler):
     """Keeps users' histories in their slots, and scores each event with the history at its arrival."""
 
-    def __init__(self, serving: Serving, user_share: float, budget_ms: int, duplicates_within_ms: int = 0):
+    def __init__(self, serving: Serving, user_share: float, budget_ms: int, duplicates_within_ms: int):
         """Log the feature vectors of `user_share` of the users, and count scores later than `budget_ms`.
 
         An event that is sent again within `duplicates_within_ms` counts once; 0: each event counts.
@@ -176,7 +176,7 @@ class _Events:
     def assignment_ids(self, assigned_by: np.ndarray) -> list[str]:
         """The ids that users are assigned to arms by, given `assigned_by` of all slots."""
         hashes = assigned_by[self._slots].tolist()
-        return [user if hash_ == 0 else anonymous(hash_) for user, hash_ in zip(self.user_ids, hashes)]
+        return [user if hash_ == 0 else visitor_id(hash_) for user, hash_ in zip(self.user_ids, hashes)]
 
     @cached_property
     def event_ids(self) -> list[str | None]:

@@ -2,14 +2,18 @@
 
 import json
 import math
+import re
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from dashboard import app
 from dashboard.user.explanation import explain, load_model
 from dashboard.user.lookup import FIRST_STEP, Budget, find_records, partition_of
-from dashboard.user.page import Users
+from dashboard.user.page import UserPage, Users
 from dashboard.user.wording import value_text
 from tests.support.bundles import make_bundle
 from tests.support.fake_kafka import KeptTopics, Record
@@ -63,12 +67,12 @@ def served_scores(bundle, sent: list[tuple[str, dict]]) -> list[tuple[str, dict]
 
 @pytest.fixture
 def users_of(tmp_path, monkeypatch):
-    def make(**topics: list[Record]) -> Users:
+    def make(duplicates_within_ms: int = 0, follow_logins: bool = False, **topics: list[Record]) -> Users:
         monkeypatch.setattr(
             "dashboard.user.page.open_reader",
             lambda _: nullcontext(KeptTopics(**{name: {0: kept} for name, kept in topics.items()})),
         )
-        return Users({}, TOPICS, ClickTopic(), 64, 0, None, tmp_path / "v1")
+        return Users({}, TOPICS, ClickTopic(), 64, duplicates_within_ms, None, tmp_path / "v1", follow_logins)
 
     make_bundle(tmp_path, "v1")
     return make
@@ -86,6 +90,67 @@ def test_the_score_computed_again_is_the_one_in_the_topic(users_of, tmp_path):
     assert older.chosen == page.events[9]
     assert older.explanation.agrees
     assert not page.cautions
+
+
+@pytest.fixture
+def shown():
+    """What a page looks like in a browser, as one line of text."""
+    loader = FileSystemLoader(Path(app.__file__).parent / "templates")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+
+    def show(page: UserPage) -> str:
+        data = {"status": {"now": NOW}}
+        html = environment.get_template("user.html").render(
+            result=page, problem="", asked="", data=data, pages=app.PAGES, page="user"
+        )
+        return " ".join(re.sub("<[^>]*>", " ", html).split())
+
+    return show
+
+
+def test_events_that_were_sent_before_are_shown_but_do_not_count(users_of, tmp_path, shown):
+    sent = clicks(90)
+    for number, (_, click) in enumerate(sent):
+        click["event_id"] = f"e{number}"
+    once = served_scores(load_bundle(tmp_path / "v1", 64), sent)
+    again = [(user, click) for user, click in sent[-30:] if user == "u1"]
+    users = users_of(duplicates_within_ms=60_000, clicks=records(sent + again), scores=records(once))
+    page = users.find("u1")
+    assert (page.seen, page.repeated) == (30, 10)
+    assert [event.was_sent_before for event in page.events] == [True] * 10 + [False] * 30
+    assert [event.score is None for event in page.events] == [True] * 10 + [False] * 30
+    assert page.chosen == page.events[10]
+    assert page.explanation.agrees
+    assert "30 accepted events, 10 more sent again and left out; the latest 40 are shown below" in shown(page)
+    assert shown(page).count("sent again: does not count") == 10
+    left_out = users.find("u1", (0, page.events[0].offset))
+    assert left_out.chosen == page.events[0]
+    assert left_out.explanation is None
+    assert "This event was sent before" in left_out.problem
+
+
+def test_where_each_event_counts_none_was_sent_before(users_of, shown):
+    twice = [(user, click | {"event_id": "e"}) for user, click in clicks(6)] * 2
+    page = users_of(clicks=records(twice), scores=[]).find("u1")
+    assert (page.seen, page.repeated) == (4, 0)
+    assert "sent again" not in shown(page)
+
+
+@pytest.mark.parametrize(
+    ("anonymous_id", "follow_logins", "has_caution"),
+    [("d-7", True, True), ("d-7", False, False), ("u1", True, False), (" ", True, False), (None, True, False)],
+)
+def test_a_user_who_logged_in_has_a_history_that_is_not_here(
+    users_of, tmp_path, shown, anonymous_id, follow_logins, has_caution
+):
+    sent = clicks(30)
+    sent[4][1]["anonymous_id"] = anonymous_id
+    scores = served_scores(load_bundle(tmp_path / "v1", 64), sent)
+    users = users_of(60_000, follow_logins, clicks=records(sent), scores=records(scores))
+    page = users.find("u1")
+    assert bool(page.cautions) == has_caution
+    assert ("To see the visitor&#39;s events, look up d-7." in shown(page)) == has_caution
+    assert not users.find("u2").cautions
 
 
 def test_a_score_that_was_given_for_something_else_is_told(users_of):

@@ -1,12 +1,15 @@
 """`intent check`: what is accepted of data and what not, in one page; no broker."""
 
 import json
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.training.data.test_preparation import archive
 from training.check import main
 from training.inspection.inspection import inspect
 from training.simulation.clickstream import Simulation, simulate
@@ -117,6 +120,24 @@ def test_files_that_no_pattern_matches_are_named(capsys, tmp_path, monkeypatch):
     assert "1 file matches no pattern of the mapping; left out: README.txt" in text
 
 
+def test_names_of_files_that_are_not_utf_8_are_shown(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / os.fsdecode(b"\xf6.txt")).write_text("hello")
+    path = lines(tmp_path / "data" / os.fsdecode(b"\xf6.jsonl"), [click(name="")])
+    mapping = tmp_path / "m.yaml"
+    mapping.write_text(
+        "columns: {user_id: user_id, event_name: event_name, event_time: event_time}\ntime_format: epoch_ms\n"
+        "files: {'*.jsonl': {}}\n"
+    )
+    _, text = checked(capsys, path.parent, "--mapping", mapping, "--html", tmp_path / "page.html")
+    assert "\ufffd.jsonl, row 1: " in text
+    assert "left out: \ufffd.txt" in text
+    _, text = checked(capsys, path, "--html", tmp_path / os.fsdecode(b"\xf6.html"))
+    assert text.startswith(f"{tmp_path}/data/\ufffd.jsonl\n")
+    assert (tmp_path / os.fsdecode(b"\xf6.html")).exists()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -146,11 +167,11 @@ def test_events_and_orders_that_repeat_an_id_are_counted(capsys, tmp_path, monke
     rows += [click("u0", "purchase", 80, transaction_id="7"), click("u0", transaction_id="7")]
     path = lines(tmp_path / "c.jsonl", rows)
     found = inspect(path)
-    assert (found.repeated_events, found.repeated_orders, found.clashing_events) == (2, 1, 0)
+    assert (found.repeats.events, found.repeats.orders, found.repeats.clashing_events) == (2, 1, 0)
     assert (found.filled["event_id"], found.filled["transaction_id"]) == (67, 5)
     _, text = checked(capsys, path, "--html", tmp_path / "page.html")
     for shown in (
-        "events that repeat an event_id of the same user: 2 (they count once within clicks.duplicates_within, 1 h by",
+        "events that repeat an event_id of the same user: 2 (the job leaves out 2 of them with clicks.duplicates",
         "purchases that repeat a transaction_id of the same user: 1 (an order counts once, with the value of its first",
     ):
         assert shown in text
@@ -175,7 +196,7 @@ def test_rows_of_a_list_with_the_id_of_the_list_are_a_problem(capsys, tmp_path, 
     monkeypatch.chdir(ROOT)
     visits = [
         {"visit": n, "user": f"u{n}", "events": [{"name": name, "at": AT + n} for name in ("view_item", "scroll")]}
-        for n in range(20)
+        for n in range(1, 21)
     ]
     mapping = tmp_path / "m.yaml"
     mapping.write_text(
@@ -199,6 +220,60 @@ EVENTS = st.lists(
 )
 
 
+def left_out_by_hand(rows: list[dict]) -> list[dict]:
+    """The rows that the job leaves out, of few rows in order of time."""
+    kept, left_out = [], []
+    for row in rows:
+        ids = "transaction_id" if row["event_name"] == "purchase" and row["transaction_id"] else "event_id"
+        is_again = any(
+            one["user_id"] == row["user_id"]
+            and one["by"] == ids
+            and one[ids] == row[ids]
+            and (ids == "transaction_id" or row["event_time"] - one["event_time"] < 3_600_000)
+            for one in kept
+            if row[ids]
+        )
+        (left_out if is_again else kept).append(row | {"by": ids})
+    return left_out
+
+
+@given(EVENTS, st.integers(1, 40), st.randoms())
+def test_the_label_leaves_out_what_the_job_leaves_out(tmp_path_factory, events, minutes, random):
+    rows = [
+        click(user, name, minutes * number, item_id=item, event_id=event_id, transaction_id=order)
+        for number, (user, name, item, event_id, order) in enumerate(events)
+    ]
+    end = click("zoe", minute=minutes * 30 + 60)
+    left_out = left_out_by_hand(rows)
+    random.shuffle(rows)  # a file may be in any order
+    found = inspect(lines(tmp_path_factory.mktemp("label") / "c.jsonl", [*rows, end]), label=CONVERTED)
+    assert found.repeats.left_out_events == sum(row["by"] == "event_id" for row in left_out)
+    views = sum(name != "purchase" for _, name, *_ in events)
+    assert found.examples == views - sum(row["event_name"] != "purchase" for row in left_out)
+
+
+def test_a_counter_that_restarts_with_each_visit_removes_nothing_from_the_label(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rows = [
+        click("ada", "purchase" if number == 4 else "view_item", 120 * visit + number, event_id=f"e{number}")
+        for visit in range(20)
+        for number in range(5)
+    ]
+    path = lines(tmp_path / "c.jsonl", rows)
+    found = inspect(path, label=CONVERTED)
+    assert (found.repeats.events, found.repeats.left_out_events) == (95, 0)
+    assert (found.examples, found.positives) == (76, 76)  # the last visit has no horizon
+    _, text = checked(capsys, path)
+    assert "event_id of the same user: 95 (the job leaves out 0 of them with clicks.duplicates_within: 1 h" in text
+
+
+def test_events_of_an_archive_are_in_the_order_of_their_arrival(tmp_path):
+    clicks = [click(minute=minute, event_id="e") for minute in (45, 0, 90)]
+    archive(tmp_path / "part-0.parquet", clicks, AT + 7_200_000 + np.arange(3), partitions=1)
+    assert inspect(tmp_path).repeats.left_out_events == 2
+    assert inspect(lines(tmp_path.parent / "c.jsonl", clicks)).repeats.left_out_events == 1
+
+
 @given(EVENTS)
 def test_repeats_are_those_of_a_count_by_hand(tmp_path_factory, events):
     rows = [
@@ -208,9 +283,110 @@ def test_repeats_are_those_of_a_count_by_hand(tmp_path_factory, events):
     found = inspect(lines(tmp_path_factory.mktemp("repeats") / "c.jsonl", rows))
     orders = [(user, order) for user, name, _, _, order in events if name == "purchase" and order]
     ids = [(e[0], e[3]) for e in events if e[3] and not (e[1] == "purchase" and e[4])]
-    assert found.repeated_orders == len(orders) - len(set(orders))
-    assert found.repeated_events == len(ids) - len(set(ids))
-    assert found.clashing_events <= found.repeated_events
+    assert found.repeats.orders == len(orders) - len(set(orders))
+    assert found.repeats.events == len(ids) - len(set(ids))
+    assert found.repeats.clashing_events <= found.repeats.events
+
+
+ORDERS_CLASH = "transaction_id does not identify orders: "
+ORDERS_SPLIT = "the value of orders is incomplete: "
+
+
+@pytest.mark.parametrize(
+    ("again", "problem"),
+    [
+        ({"value": 20}, ORDERS_CLASH + "5% of all purchases"),
+        ({"item_id": "b"}, ORDERS_CLASH + "5% of all purchases"),
+        ({"value": None, "item_id": None}, None),  # reported once more
+        ({}, None),
+        ({"item_id": "b", "value": 20, "after_s": 1}, ORDERS_SPLIT + "5% of all purchases"),  # a row of each item
+        ({"item_id": "b", "value": None, "after_s": 0}, None),
+    ],
+)
+def test_orders_that_are_not_orders_are_a_problem(capsys, tmp_path, monkeypatch, again, problem):
+    monkeypatch.chdir(ROOT)
+    seconds = again.pop("after_s", 86_400)
+    rows = [click("ada", "purchase", 60 * n, transaction_id=f"t{n}", value=10, item_id="a") for n in range(95)]
+    rows += [row | again | {"event_time": row["event_time"] + seconds * 1_000} for row in rows[:5]]
+    path = lines(tmp_path / "c.jsonl", rows)
+    _, text = checked(capsys, path, "--html", tmp_path / "page.html")
+    for line in (ORDERS_CLASH, ORDERS_SPLIT):
+        assert (line in text) == (problem is not None and problem.startswith(line))
+    assert problem is None or problem in text and problem in (tmp_path / "page.html").read_text()
+    _, text = checked(capsys, lines(tmp_path / "fewer.jsonl", rows[:-1]))
+    assert ORDERS_CLASH not in text
+    assert ORDERS_SPLIT not in text
+    assert "purchases that repeat a transaction_id of the same user: 4 (" in text
+
+
+def test_ids_that_are_placeholders_count_as_missing(tmp_path):
+    ids = ["null", " ", "", "(not set)", "UNDEFINED", None, "e1"]
+    rows = [
+        click("ada", "purchase", number, event_id=one, transaction_id=one, anonymous_id=one)
+        for one in ids
+        for number in range(2)
+    ]
+    found = inspect(lines(tmp_path / "c.jsonl", rows))
+    assert {found.filled[name] for name in ("event_id", "transaction_id", "anonymous_id")} == {2}
+    assert (found.repeats.orders, found.repeats.events, found.devices.count) == (1, 0, 1)
+
+
+def visits(device: str, users: list[str]) -> list[dict]:
+    return [click(user, minute=number, anonymous_id=device) for number, user in enumerate(users)]
+
+
+def test_logins_are_counted(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rows = visits("d1", ["d1", "d1", "ada"]) + visits("d2", ["d2"]) + visits("d3", ["bob"]) + [click("eve")]
+    _, text = checked(capsys, lines(tmp_path / "c.jsonl", rows))
+    assert "logins        1 of 3 anonymous ids with events before and after a login" in text
+    assert "not identify a device" not in text
+
+
+@pytest.mark.parametrize(
+    ("users", "fact"),
+    [
+        (["ada", "bob"], "none can be followed: no event has its anonymous_id as user_id"),
+        (["d1", "d1"], "none: all events with an anonymous_id have it as user_id"),
+        ([], None),
+    ],
+)
+def test_that_following_logins_would_change_nothing_is_a_fact(capsys, tmp_path, monkeypatch, users, fact):
+    monkeypatch.chdir(ROOT)
+    code, text = checked(capsys, lines(tmp_path / "c.jsonl", [*visits("d1", users), click("eve")]))
+    assert code == 0
+    assert f"logins        {fact}" in text if fact else "  logins  " not in text
+
+
+@pytest.mark.parametrize(("users", "is_problem"), [(20, False), (21, True)])
+def test_an_anonymous_id_of_many_users_is_a_problem(capsys, tmp_path, monkeypatch, users, is_problem):
+    monkeypatch.chdir(ROOT)
+    rows = visits("till", ["till", *(f"u{number}" for number in range(users))] * 2) + visits("d1", ["d1", "ada"])
+    _, text = checked(capsys, lines(tmp_path / "c.jsonl", rows), "--html", tmp_path / "page.html")
+    problem = f"1 anonymous_id does not identify a device: till ({users} users). Each has more than 20 users"
+    assert (problem in text, problem in (tmp_path / "page.html").read_text()) == (is_problem, is_problem)
+
+
+@pytest.mark.parametrize(
+    ("users", "count", "is_problem"),
+    [(["u1", "u2"], 50, True), (["u1", "u2"], 49, False), (["till", "u1"], 60, False), (["till"], 60, False)],
+)
+def test_an_anonymous_id_of_several_users_with_many_events_is_a_problem(
+    capsys, tmp_path, monkeypatch, users, count, is_problem
+):
+    monkeypatch.chdir(ROOT)
+    rows = visits("till", [users[number % len(users)] for number in range(count)])
+    rows += [click(f"v{number}", minute=number, anonymous_id=f"d{number}") for number in range(1_000 - count)]
+    _, text = checked(capsys, lines(tmp_path / "c.jsonl", rows))
+    assert ("not identify a device: till (2 users)" in text) == is_problem
+
+
+def test_of_many_shared_ids_those_of_most_events_are_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rows = [row for n in range(8) for row in visits(f"till-{n}", [f"u{k}" for k in range(21)] + ["u1"] * n)]
+    _, text = checked(capsys, lines(tmp_path / "c.jsonl", rows))
+    assert "8 anonymous ids do not identify a device: till-7 (21 users), till-6 (21 users), till-5" in text
+    assert "till-3 (21 users) and 3 more. Each" in text
 
 
 def test_events_that_were_exported_twice_are_counted(capsys, tmp_path, monkeypatch):

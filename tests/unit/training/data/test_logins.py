@@ -1,13 +1,14 @@
 """Recorded logins: training gives each event the features that the job's own workers compute."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.support.fake_operator import rows_of
-from tests.support.journeys import arrivals, journeys
+from tests.support.journeys import MINUTE, NOW, arrivals, journeys
 from tests.unit.training.data.test_preparation import archive
 from tests.unit.udfs.workers.test_logins import HISTORY_LENGTH, WITHIN_MS, Following
 from training.data.examples import Examples, load_examples
@@ -63,26 +64,73 @@ def live_labels(clicks: list[dict], scored: set[int]) -> dict[int, bool]:
     }
 
 
-def prepared(directory, clicks: list[dict], arrival_ms: np.ndarray, **changes) -> tuple[Examples, int]:
-    archive(directory / "clicks" / "part-0.parquet", clicks, arrival_ms, partitions=1)
+def prepared(directory, clicks: list[dict], arrival_ms: np.ndarray, partitions=1, **changes) -> tuple[Examples, int]:
+    archive(directory / "clicks" / "part-0.parquet", clicks, arrival_ms, partitions)
     directories, summary = prepare(directory / "clicks", directory / "out", replace(PREPARATION, **changes))
     return load_examples(directories), summary.repeated
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_features_and_labels_are_those_of_the_job(tmp_path, seed):
+def positions(clicks: list[dict], partitions: int) -> list[tuple[int, int]]:
+    """Partition and offset of each click in `archive`, which chooses the partition by user."""
+    offsets, found = Counter(), []
+    for one in clicks:
+        partition = sum(one["user_id"].encode()) % partitions
+        found.append((partition, offsets[partition]))
+        offsets[partition] += 1
+    return found
+
+
+@pytest.mark.parametrize(("seed", "partitions"), [(0, 1), (1, 1), (2, 3)])
+def test_features_and_labels_are_those_of_the_job(tmp_path, seed, partitions):
     clicks = journeys(np.random.default_rng(seed), 150)
-    arrival_ms = arrivals(clicks)
+    arrival_ms = arrivals(clicks) + np.arange(len(clicks))  # so that no two in different partitions are the same
     wanted = live_features(tmp_path, clicks)
     labels = live_labels(clicks, set(wanted))
-    examples, repeated = prepared(tmp_path, clicks, arrival_ms)
+    examples, repeated = prepared(tmp_path, clicks, arrival_ms, partitions)
     assert repeated == len(clicks) - len(wanted) > 0
     rows = [number for number in wanted if clicks[number]["event_name"] != "purchase" and number < len(clicks) - 1]
-    assert sorted(examples.offset.tolist()) == rows
-    for offset, features, label in zip(examples.offset.tolist(), examples.features, examples.labels.tolist()):
-        assert features.tobytes() == wanted[offset], clicks[offset]
-        assert label == labels[offset], clicks[offset]
+    number_of = {position: number for number, position in enumerate(positions(clicks, partitions))}
+    numbers = [number_of[position] for position in zip(examples.partition.tolist(), examples.offset.tolist())]
+    assert sorted(numbers) == rows
+    for number, features, label in zip(numbers, examples.features, examples.labels.tolist()):
+        assert features.tobytes() == wanted[number], clicks[number]
+        assert label == labels[number], clicks[number]
     assert 0 < examples.labels.sum() < len(examples)
+
+
+def test_a_visitor_and_the_user_who_logs_in_are_on_one_side_of_a_split(tmp_path):
+    clicks = journeys(np.random.default_rng(5), 150)
+    connected = {frozenset((one["user_id"], one["anonymous_id"])) for one in clicks}
+    examples, _ = prepared(tmp_path, clicks, arrivals(clicks))
+    users = dict(zip(examples.offset.tolist(), examples.user.tolist()))
+    by_id = {clicks[offset]["user_id"]: user for offset, user in users.items()}
+    assert len(by_id) > 4
+    for pair in connected:
+        assert len({by_id[one] for one in pair if one in by_id}) <= 1
+    assert len(set(by_id.values())) < len(by_id)
+
+
+def test_records_that_were_read_twice_count_once(tmp_path):
+    clicks = journeys(np.random.default_rng(6), 100)
+    arrival_ms = arrivals(clicks)
+    archive(tmp_path / "clicks" / "part-1.parquet", clicks, arrival_ms, 1)
+    twice, _ = prepared(tmp_path, clicks, arrival_ms, duplicates_within_ms=0)
+    once, _ = prepared(tmp_path / "once", clicks, arrival_ms, duplicates_within_ms=0)
+    assert twice.features.tobytes() == once.features.tobytes()
+    assert twice.labels.tolist() == once.labels.tolist()
+
+
+def test_a_login_that_is_sent_again_is_one_outcome(tmp_path):
+    visit = {"user_id": "d", "anonymous_id": "d", "event_name": "view_item", "event_time": NOW, "event_id": "1"}
+    page = {"user_id": "ada", "event_name": "page_view", "event_time": NOW + 1_000, "event_id": "2"}
+    end = {"user_id": "z", "anonymous_id": "z", "event_name": "scroll", "event_time": NOW + 60 * MINUTE}
+    clicks = [visit, visit | page, visit | page, end]
+    two_pages = Label(page_views=2, horizon="10 min")
+    examples, repeated = prepared(tmp_path, clicks, arrivals(clicks), label=two_pages)
+    assert repeated == 1
+    assert examples.labels.tolist() == [False] * len(examples)
+    each, _ = prepared(tmp_path / "each", clicks, arrivals(clicks), label=two_pages, duplicates_within_ms=0)
+    assert each.labels.any()
 
 
 def test_rows_of_a_file_are_taken_in_the_order_of_their_times(tmp_path):

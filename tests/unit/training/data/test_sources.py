@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import os
 import re
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -222,3 +224,19 @@ def test_what_was_read_of_a_file_is_counted_even_if_the_rest_is_not(tmp_path):
         next(records)
         records.close()
     assert intake.problems() == ["column cost was in no row"]
+
+
+def test_a_file_whose_name_is_not_utf_8_has_ids_of_its_own(tmp_path):
+    names = [os.fsdecode(name) for name in (b"b\xf6rse.csv", b"b\xf4rse.csv", "b\u00f6rse.csv".encode())]
+    ids = [
+        json.loads(adapted(tmp_path / name, f"who,what,at\na,view_item,{AT}\n")[0][0][1])["event_id"] for name in names
+    ]
+    assert len(set(ids)) == len(names)
+    assert all(re.fullmatch(r"t-[0-9a-f]{8}-000001", one) for one in ids)
+    assert f"{crc32(os.fsencode(tmp_path / names[2])):08x}" in ids[2]
+
+
+def test_an_unfit_row_of_a_file_whose_name_is_not_utf_8_can_be_printed(tmp_path):
+    _, intake = adapted(tmp_path / os.fsdecode(b"b\xf6rse.csv"), "who,what,at\na,view_item,noon\n")
+    assert "rse.csv, row 1: " in intake.examples[0]
+    assert intake.examples[0].encode()

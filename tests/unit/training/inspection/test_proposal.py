@@ -415,6 +415,18 @@ def test_missing_values_and_ids_of_nobody():
     assert [click is None for click in clicks(proposal, rows)] == [True, True, False, False]
 
 
+def test_placeholders_are_no_ids_of_events_and_devices():
+    rows = shop(event_id=["undefined", "undefined", "e1", "e2"], order_id=["0", "guest", "-", "unknown"])
+    proposal = propose(rows, "x")
+    assert proposal.mapping["columns"]["event_id"] == "event_id"
+    assert "transaction_id" not in proposal.mapping["columns"]
+    assert "order_id is called like it, but its values, such as '0', are no ids" in doubts_about(
+        proposal, "columns.transaction_id"
+    )
+    rows = shop(user=["unknown", "u1", "u2", "u3"], anonymous_id=["unknown", "d1", "d2", "d3"])
+    assert "anonymous_id" not in propose(rows, "x").mapping["columns"]
+
+
 def test_a_missing_id_with_another_one_after_it():
     rows = shop(user=None, user_id=["null", "u", "u", "null"], visitor_id=["a", "a", "a", "b"])
     proposal = propose(rows, "x")

@@ -106,6 +106,8 @@ def test_the_schema_allows_each_record_that_the_decoder_accepts(fields):
 def breaches(schema: dict) -> Iterator:
     """Values that break one rule of a field's schema each."""
     value = schema["anyOf"][0] if "anyOf" in schema else schema
+    if "type" not in value:
+        return  # anything goes
     yield from ({"of": "another type"}, True)
     if "number" in value["type"] or "integer" in value["type"] and "minimum" in value:
         yield from ("many", "1,299.00", "1_000", " 1", "01", "NaN", "")

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from udfs.contracts.clicks import Click, ClickDecoder, ClickLimits, click_schema, hash_id, pack_click
+from udfs.contracts.clicks import Click, ClickDecoder, ClickLimits, click_schema, pack_click
+from udfs.contracts.identifiers import hash_id
 from udfs.contracts.packed_events import (
     DEDUP_BY_EVENT,
     DEDUP_BY_NOTHING,
@@ -212,11 +213,26 @@ def test_an_event_is_packed_field_by_field():
         ({"event_name": "purchase", "event_id": "e1", "transaction_id": "t1"}, DEDUP_BY_ORDER, "t1"),
         ({"event_name": "purchase", "event_id": "e1", "transaction_id": ""}, DEDUP_BY_EVENT, "e1"),
         ({"event_name": "purchase"}, DEDUP_BY_NOTHING, None),
+        ({"event_name": "purchase", "transaction_id": "(not set)"}, DEDUP_BY_NOTHING, None),
+        ({"event_name": "purchase", "transaction_id": "x" * 129}, DEDUP_BY_NOTHING, None),
+        ({"event_name": "purchase", "transaction_id": {"no": "text"}}, DEDUP_BY_NOTHING, None),
+        ({"event_name": "purchase", "transaction_id": 42}, DEDUP_BY_ORDER, "42"),
+        ({"event_id": " Undefined "}, DEDUP_BY_NOTHING, None),
+        ({"event_id": "00000000-0000-0000-0000-000000000000"}, DEDUP_BY_NOTHING, None),
     ],
 )
 def test_what_shows_that_an_event_was_sent_before(fields, by, of):
     event = packed(**fields)
     assert (event["dedup_by"], event["dedup_key"]) == (by, 0 if of is None else hash_id(of))
+
+
+@pytest.mark.parametrize(
+    ("given", "visitor"),
+    [("d1", "d1"), (17, "17"), (" ", None), ("null", None), (None, None), (True, None), ([], None)],
+)
+def test_an_anonymous_id_that_is_none_is_missing(given, visitor):
+    decoded = decode(click(anonymous_id=given))
+    assert (decoded.reasons, decoded.clicks[0].visitor) == ([None], visitor)
 
 
 def test_ids_that_differ_in_a_digit_have_other_hashes():

@@ -146,6 +146,11 @@ def test_every_feature_has_an_oracle_and_every_oracle_a_feature():
     assert set(ORACLE) == set(FEATURE_NAMES)
 
 
+def test_models_that_were_trained_before_events_had_ids_are_still_read():
+    known = "91358bc3bc7651078e4011ebda039d089d28ec0eaa30d6a841b7478785e34f4d"
+    assert schema_hash(FEATURE_NAMES, 64) == known
+
+
 def test_feature_names_are_unique():
     assert len(set(FEATURE_NAMES)) == len(FEATURE_NAMES)
 

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from udfs.contracts.clicks import hash_id
+from udfs.contracts.identifiers import hash_id
 from udfs.contracts.packed_events import DEDUP_BY_EVENT, DEDUP_BY_NOTHING, DEDUP_BY_ORDER, EVENT
 from udfs.flink.repeats import repeat_keys
 

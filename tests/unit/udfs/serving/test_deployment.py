@@ -65,7 +65,7 @@ def test_rows_taken_into_slots_are_scored_as_whole_histories_are(bundles):
     rows["kind"][: len(USERS)] = PROFILE_ROW
     rows["profile"][: len(USERS)] = np.frombuffer(profile, PROFILE)
     slots = np.arange(len(rows), dtype=np.int32) % len(USERS)
-    features, _ = serving.append(rows, slots, UserSlots.empty(len(USERS), 64))
+    features, _ = serving.append(rows, slots, UserSlots.empty(len(USERS), 64), 0)
     found = serving.score_features(lambda: USERS, features[-len(USERS) :])
     histories = [rows["event"][slots == slot][1:].tobytes() for slot in range(len(USERS))]
     first_seen = rows["event"]["time_ms"][len(USERS) : 2 * len(USERS)].copy()

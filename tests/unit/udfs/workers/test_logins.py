@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests.support.fake_operator import Memory, Record, read_records, rows_of
 from tests.unit.udfs.workers.test_decode import raw_record
-from udfs.contracts.clicks import Click, hash_id, pack_click
+from udfs.contracts.clicks import Click, pack_click
+from udfs.contracts.identifiers import hash_id
 from udfs.features.user_slots import EVENT_ROW, HISTORY_ROW, LOGIN_ROW, USER_ROW, new_head, ring_bytes
 from udfs.mapping.topic import ClickTopic
 from udfs.workers.decode import ANONYMOUS, ROWS, ClickHandler

@@ -21,7 +21,8 @@ from tests.support.contracts import broken
 from tests.support.fake_operator import FakeOperator, Memory, Record, read_records, rows_of
 from tests.unit.udfs.serving.test_deployment import OPTIONS, deployment, enter
 from training.rollout.transitions import add_shadow, first
-from udfs.contracts.clicks import Click, hash_id, pack_click
+from udfs.contracts.clicks import Click, pack_click
+from udfs.contracts.identifiers import hash_id
 from udfs.contracts.profiles import Profile, pack_profile
 from udfs.features.user_slots import EVENT_ROW, LOGIN_ROW, PROFILE_ROW, new_head, ring_bytes
 from udfs.models.backends import Scorer
@@ -467,7 +468,7 @@ def test_a_new_user_goes_on_with_the_arm_of_the_anonymous_one(bundles, scoring):
 def test_a_worker_keeps_histories_in_the_memory_and_scores_from_it(bundles):
     serving, whole = deployment({"v1": bundles["v1"]}, first("v1")), Whole()
     rows = [event_row("ada", number * 1_000) for number in range(100)]
-    handler = ScoreClicks(serving_bundle(bundles["v1"], OPTIONS), EVERYBODY, BUDGET_MS)
+    handler = ScoreClicks(serving_bundle(bundles["v1"], OPTIONS), EVERYBODY, BUDGET_MS, WITHIN_MS)
     with FakeOperator(handler, max_rows=64, **SLOTS) as operator:
         records = [
             record for number in range(0, 100, 10) for record in operator.call(rows[number : number + 10], [5] * 10)
