@@ -35,7 +35,7 @@ test: $(BUILT) $(REGISTRY) ## Run all tests: unit, Java, mini cluster, then brok
 	@echo '==> Java operators with workers (about a minute; the first time Maven fetches the test harness)'
 	@mvn --batch-mode test > build/maven-test.log 2>&1 || { cat build/maven-test.log; exit 1; }
 	@grep -E '^.{0,20}Tests run' build/maven-test.log | tail -n 1
-	@$(PYTHON) -m pytest --numprocesses 3 --dist loadfile --durations=12 tests/flink tests/e2e
+	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=5 tests/e2e tests/flink
 
 bench: $(BUILT) $(if $(if $(PART),$(findstring peers,$(PART)),all),$(PEERS)) ## Measure this machine, to build/bench.json: all parts, or PART=throughput,latency,peers
 	@$(PYTHON) -m tools.bench $(if $(PART),--part '$(PART)')

@@ -17,6 +17,22 @@ from tools.stack.local_stack import LocalStack
 #: In the environment of the cluster, and only there: what a job may name as ${env:...}.
 JOB_PASSWORD_VARIABLE, JOB_PASSWORD = "E2E_JOB_PASSWORD", "correct-horse-7391"
 
+#: The files that take minutes. They start first, or a worker would be at one of them when the others have nothing left.
+LONGEST = (
+    "test_faults.py",
+    "test_state.py",
+    "test_drill.py",
+    "test_worker_life.py",
+    "test_outcomes.py",
+    "test_rollout.py",
+    "test_monitoring.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
 
 @pytest.fixture(scope="session")
 def release(run_directory) -> Path:

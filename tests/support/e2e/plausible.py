@@ -6,7 +6,7 @@ import time
 from base64 import b64encode
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +114,7 @@ class PlausibleShop(threading.Thread):
         self._servers = settings.kafka["bootstrap.servers"]
         now = datetime.now(UTC).replace(microsecond=0)
         self._stream = simulate(Simulation(users, 6, seed, now - timedelta(hours=6)))
+        self._numbers = count()  # of clicks
         self._history: dict[str, bytes] = defaultdict(bytes)
         self._seen: dict[str, list[int]] = {}  # events, and the time of the first
         self._profiles: dict[str, bytes] = {}
@@ -173,6 +174,7 @@ class PlausibleShop(threading.Thread):
 
     def _clicks(self, clicks: list[dict], times_ms: list[int], scored_at: int) -> None:
         """Send clicks and, as the job would, their scores."""
+        clicks = [click | {"event_id": f"e{next(self._numbers)}"} for click in clicks]  # the stream begins again
         payloads = [json.dumps(click).encode() for click in clicks]
         decoded = ClickDecoder(ClickLimits()).decode(payloads, times_ms)
         sent = [
