@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.common.event_time import COUNTED_ONCE, MAX_INTERVAL_MS, click_tables, interval
+from jobs.common.event_time import MAX_INTERVAL_MS, click_tables, counted_once, interval
 from jobs.common.settings import ConfigError, Settings, click_topic, load_settings, outcome_settings
 from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
@@ -32,25 +32,14 @@ FROM (SELECT read_amounts(payload, CAST(record_time AS TIMESTAMP(3))) AS a, happ
 WHERE a.amount > 0
 """
 
-# An event that is sent again counts once, and so does an order.
 _COLUMNS = "user_id, anonymous_id, amount, happened"
-COUNTED_AMOUNTS = f"""
-CREATE TEMPORARY VIEW counted_amounts AS
-{COUNTED_ONCE.format(columns=_COLUMNS, view="sent_amounts", key="repeat_key")}
-"""
-ALL_AMOUNTS = f"""
-CREATE TEMPORARY VIEW counted_amounts AS
-SELECT {_COLUMNS} FROM sent_amounts
-"""
 
 USERS_AMOUNTS = """
 CREATE TEMPORARY VIEW amounts AS
 SELECT user_id, amount, happened FROM counted_amounts
 """
 # What a user does after a login is an outcome of the scores before it, which have the anonymous id.
-LOGINS_AMOUNTS = """
-CREATE TEMPORARY VIEW amounts AS
-SELECT user_id, amount, happened FROM counted_amounts
+LOGINS_AMOUNTS = f"""{USERS_AMOUNTS}
 UNION ALL
 SELECT anonymous_id, amount, happened FROM counted_amounts WHERE anonymous_id IS NOT NULL
 """
@@ -120,7 +109,8 @@ def measure_outcomes(tables: TableEnvironment, settings: Settings, label: Label)
         scored_events=", ".join(f"'{name}'" for name in label.scored_events),
         window=interval(label.horizon_ms - 1),
     )
-    counted = COUNTED_AMOUNTS if within_ms else ALL_AMOUNTS
+    # An event that is sent again counts once, and so does an order.
+    counted = counted_once("counted_amounts", _COLUMNS, "sent_amounts", "repeat_key", within_ms)
     for view in (SENT_AMOUNTS, counted, LOGINS_AMOUNTS if clicks.follow_logins else USERS_AMOUNTS, matured):
         tables.execute_sql(view)
     measures = ", ".join(f"q.{name}" for name in MEASURES)

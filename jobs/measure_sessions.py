@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from pyflink.table import StatementSet, TableEnvironment
 
-from jobs.common.event_time import COUNTED_ONCE, click_tables, interval, timed_columns
+from jobs.common.event_time import click_tables, counted_once, interval, timed_columns
 from jobs.common.settings import ConfigError, Settings, click_topic, load_settings, session_settings
 from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
@@ -37,18 +37,8 @@ FROM (
 WHERE a.user_id IS NOT NULL
 """
 
-# An event that is sent again counts once. Purchases are few: the key of each is kept for state.ttl, since an order may
-# be reported again days later. Sessions and windows keep the keys of all other events until they close (`how_many`).
 _COLUMNS = """user_id, event_name, event_time, page, revenue, placement, event_key, happened, source_partition,
     source_offset"""
-ACTIONS = f"""
-CREATE TEMPORARY VIEW actions AS
-{COUNTED_ONCE.format(columns=_COLUMNS, view="sent_actions", key="purchase_key")}
-"""
-ALL_ACTIONS = f"""
-CREATE TEMPORARY VIEW actions AS
-SELECT {_COLUMNS} FROM sent_actions
-"""
 
 # A session belongs to the arm of its first score: MIN finds it, behind the time in as many digits. Scores alone, of
 # clicks that retention has deleted, are no session.
@@ -121,7 +111,10 @@ def measure_sessions(tables: TableEnvironment, settings: Settings, kpis: dict[st
     sessions = CLOSED_SESSIONS.format(
         counts=", ".join(f"{count} AS {name}" for name, count in counts.items()), gap=interval(SESSION_GAP_MS)
     )
-    for view in (SENT_ACTIONS, ACTIONS if within_ms else ALL_ACTIONS, sessions, PLACED_PROMOTIONS):
+    # An event that is sent again counts once. Purchases are few: the key of each is kept for state.ttl, since an order
+    # may be reported again days later. Sessions and windows keep those of all other events until they close.
+    actions = counted_once("actions", _COLUMNS, "sent_actions", "purchase_key", within_ms)
+    for view in (SENT_ACTIONS, actions, sessions, PLACED_PROMOTIONS):
         tables.execute_sql(view)
     sums = ", ".join(
         f"ROW('{name}', {sql_sum(kpi.numerator)}, {sql_sum(kpi.denominator)})" for name, kpi in kpis.items()

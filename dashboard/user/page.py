@@ -1,7 +1,7 @@
 """The page of one user: history, features and scores, computed as in the job, and the explanation of a score."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -142,6 +142,7 @@ class Users:
             score = by_place.get((record.partition, record.offset))
             click = parse(record.value)
             events[position] = _event(record.partition, record.offset, click, score, position not in rows)
+        newest_first = (payloads[position] for position in reversed(accepted.positions.tolist()))
         position = _choose(events, place)
         chosen = events.get(position)
         explanation, problem = self._explain(dataset, rows.get(position), chosen)
@@ -154,17 +155,15 @@ class Users:
             chosen,
             explanation,
             problem,
-            _cautions(clicks, profiles) + self._cautions_of_logins(payloads, accepted.positions),
+            _cautions(clicks, profiles) + self._cautions_of_logins(map(parse, newest_first)),
             clicks.read + profiles.read + scores.read,
             len(accepted.positions) - len(dataset.positions),
         )
 
-    def _cautions_of_logins(self, payloads: Sequence[bytes], positions: np.ndarray) -> list[str]:
+    def _cautions_of_logins(self, clicks: Iterable[Click]) -> list[str]:
         """That the history of an anonymous visitor is missing here, if one of the accepted clicks is a login."""
         if not self._follow_logins:
             return []
-        parse = self._clicks.decoder().parse
-        clicks = (parse(payloads[position]) for position in reversed(positions.tolist()))
         visitor = next((click.visitor for click in clicks if click.visitor not in (None, click.user_id)), None)
         if visitor is None:
             return []

@@ -34,26 +34,36 @@ _RECORD_MS = "EXTRACT(EPOCH FROM record_time) * 1000"  # to the second
 _SECOND_MS = 1_000
 
 
-# Delivery is at-least-once by default: after a failure, the score job may write clicks again. The first copy counts.
-FIRST_COPIES = """
-CREATE TEMPORARY VIEW event_clicks AS
-SELECT payload, record_time, source_partition, source_offset, happened
-FROM (
-    SELECT *, ROW_NUMBER() OVER (PARTITION BY source_partition, source_offset ORDER BY arrival) AS copy
-    FROM mapped_clicks
-)
+def first_to_arrive(columns: str, view: str, key: str, condition: str = "TRUE") -> str:
+    """The query of the rows of a view that meet a condition, of those with an equal key the first one to arrive.
+
+    Flink keeps each key for state.ttl.
+    """
+    return f"""
+SELECT {columns}
+FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY arrival) AS copy FROM {view} WHERE {condition})
 WHERE copy = 1
 """
 
-# Of the rows of a view with a key, the first one to arrive; and all rows without. Flink keeps each key for state.ttl.
-# The view makes its column `arrival` of PROCTIME() itself: then both parts share what the view computes.
-COUNTED_ONCE = """
-SELECT {columns} FROM {view} WHERE {key} IS NULL
-UNION ALL
-SELECT {columns}
-FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY arrival) AS copy FROM {view} WHERE {key} IS NOT NULL)
-WHERE copy = 1
-"""
+
+def counted_once(name: str, columns: str, view: str, key: str, within_ms: int) -> str:
+    """The statement that declares a view of the rows of another one: of those with an equal key the first to arrive.
+
+    Rows without a key are all in it, and so is every row if `within_ms` is 0. The other view makes its column `arrival`
+    of PROCTIME() itself: then both parts share what the view computes.
+    """
+    rows = f"SELECT {columns} FROM {view}"
+    if within_ms:
+        rows += f" WHERE {key} IS NULL\nUNION ALL{first_to_arrive(columns, view, key, f'{key} IS NOT NULL')}"
+    return f"CREATE TEMPORARY VIEW {name} AS\n{rows}"
+
+
+# Delivery is at-least-once by default: after a failure, the score job may write clicks again. The first copy counts.
+FIRST_COPIES = "CREATE TEMPORARY VIEW event_clicks AS" + first_to_arrive(
+    "payload, record_time, source_partition, source_offset, happened",
+    "mapped_clicks",
+    "source_partition, source_offset",
+)
 
 
 def click_tables(

@@ -30,6 +30,11 @@ def arrival_order(
     return order[np.lexsort((np.arange(len(order)), reached, user))]
 
 
+def read_twice(user: np.ndarray, *position: np.ndarray) -> np.ndarray:
+    """Which of n ordered events are of the same user and position as the one before them, bool[n]."""
+    return np.all([np.diff(column, prepend=-1) == 0 for column in (user, *position)], axis=0)
+
+
 def _groups(user: np.ndarray, partition: np.ndarray) -> np.ndarray:
     """The number of each run of equal users and partitions, upwards."""
     begins = (np.diff(user, prepend=-1) != 0) | (np.diff(partition, prepend=-1) != 0)

@@ -30,6 +30,17 @@ _EXAMPLES = 5
 
 
 @dataclass(frozen=True)
+class Outcomes:
+    """k events of logins, which count as outcomes of what the anonymous users had done before."""
+
+    user: np.ndarray  # int64[k], codes of the anonymous users
+    records: np.ndarray  # EVENT[k]
+
+
+NO_OUTCOMES = Outcomes(np.empty(0, np.int64), np.empty(0, EVENT))
+
+
+@dataclass(frozen=True)
 class Clicks:
     """n accepted clicks in order of arrival."""
 
@@ -39,18 +50,8 @@ class Clicks:
     arrival_ms: np.ndarray  # int64[n]
     positions: np.ndarray  # int64[n], index into the payloads
     rejected: Counter  # number of rejected payloads, by reason
-    is_history: np.ndarray | None = (
-        None  # bool[n]: an event that a login brought from another user; None: there is none
-    )
-    outcomes: "Outcomes | None" = None
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """k events of logins, which count as outcomes of what the anonymous users had done before."""
-
-    user: np.ndarray  # int64[k], codes of the anonymous users
-    records: np.ndarray  # EVENT[k]
+    is_history: np.ndarray  # bool[n]: an event that was scored as another user's, before a login
+    outcomes: Outcomes = NO_OUTCOMES
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Dataset:
     profiles: np.ndarray  # PROFILE[n]
     positions: np.ndarray  # int64[n], index into the payloads
     is_history: np.ndarray  # bool[n]: an event that was scored as another user's, before a login
-    outcomes: Outcomes | None = None
+    outcomes: Outcomes
 
     def label(self, label: Label, data_end_ms: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Whether each event is positive, bool[n], and whether it is a row to train on and evaluate, bool[n].
@@ -87,10 +88,8 @@ class Dataset:
         See `label_events`.
         """
         own = ~self.is_history
-        user, records = self.user[own], self.records[own]
-        if self.outcomes is not None:
-            user = np.concatenate([user, self.outcomes.user])
-            records = np.concatenate([records, self.outcomes.records])
+        user = np.concatenate([self.user[own], self.outcomes.user])
+        records = np.concatenate([self.records[own], self.outcomes.records])
         positive, usable = np.zeros(len(own), bool), np.zeros(len(own), bool)
         labels = label_events(label, user, records, data_end_ms)
         positive[own], usable[own] = (column[: np.count_nonzero(own)] for column in labels)
@@ -136,7 +135,8 @@ def read_clicks(
     records = np.frombuffer(b"".join(events), EVENT)
     positions = np.array(positions, np.int64)
     arrival = np.maximum.accumulate(records["time_ms"]) if arrival_ms is None else arrival_ms[positions]
-    return Clicks(list(codes), np.array(users, np.int64), records, arrival, positions, rejected)
+    is_history = np.zeros(len(records), bool)
+    return Clicks(list(codes), np.array(users, np.int64), records, arrival, positions, rejected, is_history)
 
 
 def read_profiles(payloads: Iterable[bytes]) -> ProfileUpdates:
@@ -214,7 +214,7 @@ def arrange(
         first_seen_ms=smallest_so_far(user, records["time_ms"]),
         profiles=known[newest + 1],
         positions=clicks.positions[order],
-        is_history=np.zeros(len(user), bool) if clicks.is_history is None else clicks.is_history[order],
+        is_history=clicks.is_history[order],
         outcomes=clicks.outcomes,
     )
 

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from training.data.arrival_order import arrival_order
+from training.data.arrival_order import arrival_order, read_twice
 from training.data.dataset import repeated_events
+from training.data.partitioning import coded, unpack
 from udfs.contracts.packed_events import EVENT
 
 _POSITION = [("arrival_ms", pa.int64()), ("partition", pa.int64()), ("offset", pa.int64())]
@@ -35,11 +36,11 @@ NO_LOGINS = LOGIN_ROWS.empty_table()
 
 def login_rows(devices: pa.Table, history_length: int, duplicates_within_ms: int) -> pa.Table:
     """The LOGIN_ROWS of a bucket's DEVICE_ROWS, given in any order."""
-    device = pc.dictionary_encode(devices.column("anonymous_id")).combine_chunks().indices.to_numpy().astype(np.int64)
-    records = np.frombuffer(b"".join(devices.column("packed").to_pylist()), EVENT)
+    device, _ = coded(devices.column("anonymous_id"))
+    records = unpack(devices.column("packed"), EVENT)
     arrival, partition, offset = (devices.column(name).to_numpy() for name, _ in _POSITION)
     order = arrival_order(device, arrival, partition, offset, records["time_ms"])
-    order = order[~_read_twice(device[order], partition[order], offset[order])]
+    order = order[~read_twice(device[order], partition[order], offset[order])]
     devices, device, records = devices.take(order), device[order], records[order]
     is_login = pc.not_equal(devices.column("user_id"), devices.column("anonymous_id")).to_numpy()
     rows = np.arange(len(order))
@@ -65,11 +66,6 @@ def connected_ids(devices: pa.Table) -> set[tuple[str, str]]:
     ids = devices.select(["anonymous_id", "user_id"])
     ids = ids.filter(pc.not_equal(ids.column(0), ids.column(1))).group_by(ids.column_names).aggregate([])
     return set(zip(*(column.to_pylist() for column in ids.columns)))
-
-
-def _read_twice(device: np.ndarray, partition: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Which of n rows are the record of the row before them, bool[n]."""
-    return np.all([np.diff(column, prepend=-1) == 0 for column in (device, partition, offset)], axis=0)
 
 
 def _rows(devices: pa.Table, user: str, logins: np.ndarray, events: np.ndarray, records: np.ndarray) -> pa.Table:

@@ -6,6 +6,7 @@ from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 FLUSH_ROWS = 200_000
 
@@ -60,3 +61,15 @@ def gather(spill: Path, kind: str, bucket: int, schema: pa.Schema) -> pa.Table:
         with pa.memory_map(str(file)) as source:
             batches.append(pa.ipc.open_file(source).get_batch(bucket))
     return pa.Table.from_batches(batches, schema).combine_chunks()
+
+
+def coded(ids: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """The code of each of n ids, int64[n], and the distinct ids by code."""
+    codes = pc.dictionary_encode(ids).combine_chunks()
+    codes = codes if isinstance(codes, pa.DictionaryArray) else pc.dictionary_encode(pa.array([], pa.string()))
+    return codes.indices.to_numpy(zero_copy_only=False).astype(np.int64), codes.dictionary.to_pylist()
+
+
+def unpack(column: pa.ChunkedArray, dtype: np.dtype) -> np.ndarray:
+    """The records dtype[n] of a column with their bytes."""
+    return np.frombuffer(b"".join(column.to_pylist()), dtype)

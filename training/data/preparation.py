@@ -21,16 +21,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.data.archive import Arrived, Batch, Part, find_parts, read_part
-from training.data.arrival_order import arrival_order
+from training.data.arrival_order import arrival_order, read_twice
 from training.data.dataset import Clicks, Outcomes, ProfileUpdates, arrange, read_profile_batch
 from training.data.decoded import decoded_batches
 from training.data.examples import Examples, make_examples, save_examples, save_logins
 from training.data.feature_log import LOG_ROWS, FeatureLog, find_log_parts, logged_examples, read_log_part
 from training.data.logins import DEVICE_ROWS, LOGIN_ROWS, NO_LOGINS, connected_ids, login_rows
-from training.data.partitioning import Spill, gather
+from training.data.partitioning import Spill, coded, gather, unpack
 from training.data.summary import UNKNOWN_MS, Summary, in_words, names_in_words, skew
 from udfs.contracts.clicks import ClickLimits, DecodedClicks
-from udfs.contracts.packed_events import EVENT
+from udfs.contracts.packed_events import EVENT, without_ids
 from udfs.contracts.profiles import PROFILE
 from udfs.features.catalog import FEATURE_NAMES
 from udfs.features.computer import FeatureComputer
@@ -299,9 +299,7 @@ def build_bucket(
         names = preparation.log.names
         examples, counts = logged_examples(log, names, data, label, partition, offset, data_end_ms)
     own = ~data.is_history
-    plain = data.records[own]
-    plain[["dedup_by", "dedup_key"]] = 0
-    packed = np.rec.fromarrays([data.user[own], plain.view(f"V{EVENT.itemsize}")])
+    packed = np.rec.fromarrays([data.user[own], without_ids(data.records[own]).view(f"V{EVENT.itemsize}")])
     summary = Summary(
         repeated=int(np.count_nonzero(~clicks.is_history)) - len(packed),
         copies=len(packed) - len(np.unique(packed.view(f"V{packed.dtype.itemsize}"))),
@@ -320,23 +318,20 @@ def _in_order_of_arrival(events: pa.Table, logins: pa.Table) -> tuple[Clicks, np
     user_ids = pa.chunked_array(
         [chunk for table in (events, history, outcomes) for chunk in table.column("user_id").chunks], pa.string()
     )
-    codes = pc.dictionary_encode(user_ids).combine_chunks()
-    codes = codes if isinstance(codes, pa.DictionaryArray) else pc.dictionary_encode(pa.array([], pa.string()))
-    user = codes.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    user, user_ids = coded(user_ids)
     user, outcome_user = user[: len(user) - outcomes.num_rows], user[len(user) - outcomes.num_rows :]
     arrival, partition, offset = (
         np.concatenate([table.column(name).to_numpy() for table in (events, history)]).astype(np.int64)
         for name in ("arrival_ms", "partition", "offset")
     )
-    records = np.concatenate([_unpack(table.column("packed"), EVENT) for table in (events, history)])
+    records = np.concatenate([unpack(table.column("packed"), EVENT) for table in (events, history)])
     place = np.concatenate([np.zeros(events.num_rows, np.int64), history.column("place").to_numpy()])
     time_ms = np.concatenate([records["time_ms"][: events.num_rows], history.column("login_ms").to_numpy()])
     order = arrival_order(user, arrival, partition, offset, time_ms, place)
     user, arrival, partition, offset, records, place = (
         column[order] for column in (user, arrival, partition, offset, records, place)
     )
-    is_duplicate = np.zeros(len(user), bool)
-    is_duplicate[1:] = np.all([np.diff(column) == 0 for column in (user, partition, offset, place)], axis=0)
+    is_duplicate = read_twice(user, partition, offset, place)
     user, arrival, partition, offset, records, place = (
         column[~is_duplicate] for column in (user, arrival, partition, offset, records, place)
     )
@@ -348,14 +343,14 @@ def _in_order_of_arrival(events: pa.Table, logins: pa.Table) -> tuple[Clicks, np
     counted = skew(user[rows], records["time_ms"][rows])
     counted.duplicates = int(is_duplicate.sum())
     clicks = Clicks(
-        codes.dictionary.to_pylist(),
+        user_ids,
         user,
         records,
         arrival,
         np.arange(len(user)),
         Counter(),
         ~own,
-        Outcomes(outcome_user, _unpack(outcomes.column("packed"), EVENT)),
+        Outcomes(outcome_user, unpack(outcomes.column("packed"), EVENT)),
     )
     return clicks, partition, offset, counted
 
@@ -364,10 +359,6 @@ def _profile_updates(updates: pa.Table) -> ProfileUpdates:
     return ProfileUpdates(
         updates.column("user_id").to_pylist(),
         updates.column("arrival_ms").to_numpy().astype(np.int64),
-        _unpack(updates.column("packed"), PROFILE),
+        unpack(updates.column("packed"), PROFILE),
         Counter(),
     )
-
-
-def _unpack(column: pa.ChunkedArray, dtype: np.dtype) -> np.ndarray:
-    return np.frombuffer(b"".join(column.to_pylist()), dtype)

@@ -16,7 +16,7 @@ from training.inspection.devices import BUSY_DEVICE, NO_DEVICE, Devices, find_de
 from training.inspection.repeats import REPEAT_FIELDS, Repeats, find_repeats
 from udfs.contracts.clicks import ClickLimits, DecodedClicks
 from udfs.contracts.identifiers import identifies
-from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID
+from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID, without_ids
 from udfs.mapping.definition import MappingFile
 from udfs.measurement.labels import Label, label_events
 
@@ -171,11 +171,8 @@ def _kept(records: np.ndarray, names: list[str]) -> np.ndarray:
     kept = np.empty(len(records), _KEPT)
     for name in _EVENT_FIELDS:
         kept[name] = records[name]
-    without_id = records.copy()
-    for name in ("dedup_by", "dedup_key"):
-        without_id[name] = 0
     kept["arrival_ms"] = records["time_ms"]
-    kept["hash"] = [hash(event) for event in without_id.view(f"V{EVENT.itemsize}").tolist()]
+    kept["hash"] = [hash(event) for event in without_ids(records).view(f"V{EVENT.itemsize}").tolist()]
     kept["name"] = [hash(name) for name in names]
     return kept
 

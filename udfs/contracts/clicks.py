@@ -55,15 +55,15 @@ EventTime = Annotated[
         extra=Leeway.TIME.meta,
     ),
 ]
-AnonymousId = Annotated[
-    str,
-    Meta(
-        max_length=128,
-        description="the id of the device or cookie; before the login, user_id is the same. Read if a text of at most "
-        "128 characters, else it counts as missing",
-        extra=Leeway.ANYTHING.meta,
-    ),
-]
+
+
+def _optional_id(meaning: str) -> Meta:
+    """An id without which the click is still worth having."""
+    description = f"{meaning}. Read if a text of at most 128 characters, else it counts as missing"
+    return Meta(max_length=128, description=description, extra=Leeway.ANYTHING.meta)
+
+
+AnonymousId = Annotated[str, _optional_id("the id of the device or cookie; before the login, user_id is the same")]
 EventId = Annotated[
     str,
     Meta(
@@ -72,15 +72,7 @@ EventId = Annotated[
         extra=Leeway.INTEGER.meta,
     ),
 ]
-TransactionId = Annotated[
-    str,
-    Meta(
-        max_length=128,
-        description="the order of a purchase, which counts once. Read if a text of at most 128 characters, else it "
-        "counts as missing",
-        extra=Leeway.ANYTHING.meta,
-    ),
-]
+TransactionId = Annotated[str, _optional_id("the order of a purchase, which counts once")]
 Currency = Annotated[
     str, Meta(max_length=16, description="ISO 4217 code of the amounts; by default that of clicks.currency")
 ]

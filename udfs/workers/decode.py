@@ -1,6 +1,5 @@
 """The handlers of the decode operators: raw Kafka records in, rows for the score operator and dead letters out."""
 
-import struct
 import time
 
 import numpy as np
@@ -9,12 +8,13 @@ from udfs.contracts.clicks import pack_click, write_click
 from udfs.contracts.outputs import DeadLetter, iso_time, to_json
 from udfs.contracts.profiles import ProfileDecoder
 from udfs.contracts.rejects import Reason, Reject, explain
-from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW_FORMAT
+from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW
 from udfs.mapping.topic import ClickTopic
 from udfs.metrics import LatencyMetric, RejectedMetric
 from udfs.workers.metrics import MetricGroup
-from udfs.workers.protocol import RECORD_HEADER, Rows, SharedMemory, frame_record
+from udfs.workers.protocol import Rows, SharedMemory, frame_record
 from udfs.workers.server import Handler
+from udfs.workers.user_rows import pack_head, user_row
 
 #: What a raw record begins with (RawRecordReader.java); its key and value follow. A length of -1 is null.
 RAW_RECORD = np.dtype(
@@ -30,9 +30,6 @@ RAW_RECORD = np.dtype(
 #: The outputs of both decode operators, and of that of clicks the clicks of a topic that is not in the contract, and
 #: the rows of clicks with an anonymous id.
 ROWS, DEAD_LETTERS, MAPPED_CLICKS, ANONYMOUS = range(4)
-
-_USER_ROW = struct.Struct(USER_ROW_FORMAT)
-_pack = struct.Struct(RECORD_HEADER.format + USER_ROW_FORMAT.removeprefix("<")).pack
 
 
 class ClickHandler(Handler):
@@ -73,8 +70,8 @@ class ClickHandler(Handler):
             if visitor is not None:
                 device = visitor.encode()
                 output, ids, key_bytes = ANONYMOUS, ids + device, len(device)
-            size = _USER_ROW.size + len(ids)
-            head = _pack(output, size, key_bytes, EVENT_ROW, has_id, user_bytes, partition, offset, time_ms, event)
+            size = USER_ROW.itemsize + len(ids)
+            head = pack_head(output, size, key_bytes, EVENT_ROW, has_id, user_bytes, partition, offset, time_ms, event)
             records.append(head + ids)
             if self._clicks.is_foreign:
                 mapped = write_click(click, source_partition=partition, source_offset=offset)
@@ -114,9 +111,7 @@ class ProfileHandler(Handler):
                 self._rejected.count(reject.reason)
                 records.append(dead_letter(self._topic, partition, offset, time_ms, reject, payload))
                 continue
-            size = _USER_ROW.size + len(user)
-            head = _pack(ROWS, size, len(user), PROFILE_ROW, 0, len(user), partition, offset, time_ms, profile)
-            records.append(head + user)
+            records.append(user_row(PROFILE_ROW, profile, user, partition, offset, time_ms))
         return records
 
 

@@ -7,20 +7,19 @@ with the hash that the anonymous user's arm is assigned by, and a HISTORY_ROW fo
 event of an anonymous user has a LOGIN_ROW of its own, so that its arm is assigned by the same hash.
 """
 
-import struct
 from typing import NamedTuple
 
 import numpy as np
 
 from udfs.contracts.identifiers import hash_id
 from udfs.contracts.packed_events import EVENT
-from udfs.features.user_slots import HISTORY_ROW, LOGIN, LOGIN_ROW, SLOT_HEAD, USER_ROW, USER_ROW_FORMAT, UserSlots
+from udfs.features.user_slots import HISTORY_ROW, LOGIN, LOGIN_ROW, SLOT_HEAD, USER_ROW, UserSlots
 from udfs.workers.metrics import MetricGroup
-from udfs.workers.protocol import RECORD_HEADER, Rows, SharedMemory, frame_record
+from udfs.workers.protocol import Rows, SharedMemory, frame_record
 from udfs.workers.server import Handler
+from udfs.workers.user_rows import user_row
 
 _KEY_BYTES = 4  # that a row begins with
-_ROW = struct.Struct(RECORD_HEADER.format + USER_ROW_FORMAT.removeprefix("<"))
 
 
 class FollowLogins(Handler):
@@ -53,7 +52,7 @@ class FollowLogins(Handler):
             elif end > begin:
                 self._logins.inc()
                 records.append(_login_row(user, key, *moves.older[row]))
-                records += [_row(user, HISTORY_ROW, event.tobytes()) for event in moves.events[begin:end]]
+                records += [user_row(HISTORY_ROW, event.tobytes(), user) for event in moves.events[begin:end]]
             begin = end
             records.append(frame_record(0, rows.content[start + _KEY_BYTES : key_start - len(user)], user))
         return records
@@ -81,9 +80,4 @@ class _Moves(NamedTuple):
 
 def _login_row(user: bytes, anonymous: bytes, events: int, first_seen_ms: int) -> bytes:
     login = np.array([(hash_id(anonymous.decode()), events, first_seen_ms)], LOGIN)
-    return _row(user, LOGIN_ROW, login.tobytes())
-
-
-def _row(user: bytes, kind: int, content: bytes) -> bytes:
-    size = USER_ROW.itemsize + len(user)
-    return _ROW.pack(0, size, len(user), kind, 0, len(user), 0, 0, 0, content) + user
+    return user_row(LOGIN_ROW, login.tobytes(), user)

@@ -28,6 +28,15 @@ def click(user: str = "ada", name: str = "view_item", minute: float = 0, **field
     return {"user_id": user, "event_name": name, "event_time": AT + round(minute * 60_000)} | fields
 
 
+def mapping_of_files(path: Path, files: str) -> Path:
+    """A mapping of files with clicks in the contract's names, by pattern."""
+    path.write_text(
+        "columns: {user_id: user_id, event_name: event_name, event_time: event_time}\ntime_format: epoch_ms\n"
+        f"files: {files}\n"
+    )
+    return path
+
+
 @pytest.fixture
 def shop(tmp_path):
     """A file of clicks that are all accepted."""
@@ -111,11 +120,7 @@ def test_files_that_no_pattern_matches_are_named(capsys, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     lines(tmp_path / "data" / "shop-clicks.jsonl", [click()])
     (tmp_path / "data" / "README.txt").write_text("hello")
-    mapping = tmp_path / "m.yaml"
-    mapping.write_text(
-        "columns: {user_id: user_id, event_name: event_name, event_time: event_time}\ntime_format: epoch_ms\n"
-        "files: {'*-clicks*': {}}\n"
-    )
+    mapping = mapping_of_files(tmp_path / "m.yaml", "{'*-clicks*': {}}")
     _, text = checked(capsys, tmp_path / "data", "--mapping", mapping)
     assert "1 file matches no pattern of the mapping; left out: README.txt" in text
 
@@ -125,11 +130,7 @@ def test_names_of_files_that_are_not_utf_8_are_shown(capsys, tmp_path, monkeypat
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / os.fsdecode(b"\xf6.txt")).write_text("hello")
     path = lines(tmp_path / "data" / os.fsdecode(b"\xf6.jsonl"), [click(name="")])
-    mapping = tmp_path / "m.yaml"
-    mapping.write_text(
-        "columns: {user_id: user_id, event_name: event_name, event_time: event_time}\ntime_format: epoch_ms\n"
-        "files: {'*.jsonl': {}}\n"
-    )
+    mapping = mapping_of_files(tmp_path / "m.yaml", "{'*.jsonl': {}}")
     _, text = checked(capsys, path.parent, "--mapping", mapping, "--html", tmp_path / "page.html")
     assert "\ufffd.jsonl, row 1: " in text
     assert "left out: \ufffd.txt" in text
@@ -402,10 +403,8 @@ def test_a_misspelt_column_of_one_of_several_kinds_of_files_is_named(capsys, tmp
     (tmp_path / "data").mkdir()
     for name in ("views", "orders"):
         lines(tmp_path / "data" / f"{name}.jsonl", [click(name="purchase", item="x")])
-    mapping = tmp_path / "m.yaml"
-    mapping.write_text(
-        "columns: {user_id: user_id, event_name: event_name, event_time: event_time}\ntime_format: epoch_ms\n"
-        "files: {views*: {columns: {item_id: itemm}}, orders*: {columns: {item_id: item}}}\n"
+    mapping = mapping_of_files(
+        tmp_path / "m.yaml", "{views*: {columns: {item_id: itemm}}, orders*: {columns: {item_id: item}}}"
     )
     _, text = checked(capsys, tmp_path / "data", "--mapping", mapping)
     assert "column itemm was in no row" in text

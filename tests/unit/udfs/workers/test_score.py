@@ -431,13 +431,7 @@ def login_row(user: str, anonymous_id: str, events: int = 0, first_seen_ms: int 
 
 
 def test_a_new_user_goes_on_with_the_arm_of_the_anonymous_one(bundles, scoring):
-    rollout = Rollout(
-        salt="s",
-        champion="v1",
-        control=Control(share=0.3, at_most=0.3),
-        challengers=(Challenger(version="v2", share=0.4, at_most=0.4, start=0.3),),
-        rule=Rule(any=("lifetime_events >= 3",)),
-    )
+    rollout = replace(MIXED, eligible=None)
     score, again = scoring(serving_of(bundles, rollout)), scoring(serving_of(bundles, rollout))
     arms = set()
     for number in range(4):
