@@ -21,7 +21,7 @@ from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, 
 from jobs.common.topics import check_topics
 from udfs.config.durations import duration_ms
 from udfs.contracts.outputs import KpiValue, Score, Session
-from udfs.features.catalog import SESSION_GAP_MS
+from udfs.features.declaration import SESSION_GAP_MS
 from udfs.flink.sessions import ReadActions
 from udfs.kafka.errors import KafkaClientError
 from udfs.measurement.kpis import COUNTED, KPIS_FILE, Kpi, KpiError, load_kpis, sql_sum

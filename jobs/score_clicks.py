@@ -41,20 +41,22 @@ def score_clicks(
     `mapped_clicks` if the clicks topic is not in the contract.
     """
     topics, decode, follow_logins = settings.topics, settings.decode, settings.clicks.follow_logins
-    slot = new_head(), ring_bytes(settings.state.history_length), duration_ms(settings.state.ttl)
+    topic = click_topic(settings)
+    layout, history_length = topic.layout, settings.state.history_length
+    slot = new_head(layout), ring_bytes(history_length, layout.dtype), duration_ms(settings.state.ttl)
     duplicates_within_ms = duration_ms(settings.clicks.duplicates_within)
     decoded_clicks = streams.batch(
         clicks,
         "decode clicks",
-        ClickHandler(topics.clicks, click_topic(settings), follow_logins),
+        ClickHandler(topics.clicks, topic, follow_logins),
         [DEAD_LETTERS, MAPPED_CLICKS, ANONYMOUS_CLICKS],
     )
     decoded_profiles = streams.batch(
-        profiles, "decode profiles", ProfileHandler(topics.profiles, decode.max_record_bytes), [DEAD_LETTERS]
+        profiles, "decode profiles", ProfileHandler(topics.profiles, decode.max_record_bytes, layout), [DEAD_LETTERS]
     )
     rows = [decoded_clicks["decode clicks"], decoded_profiles["decode profiles"]]
     if follow_logins:
-        handler = FollowLogins(settings.state.history_length, duplicates_within_ms)
+        handler = FollowLogins(history_length, duplicates_within_ms, layout)
         followed = streams.keyed_batch(decoded_clicks[ANONYMOUS_CLICKS], "follow logins", handler, *slot)
         rows.append(followed["follow logins"])
     budget_ms = duration_ms(settings.execution.latency_budget)

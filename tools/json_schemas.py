@@ -1,4 +1,4 @@
-"""The contracts of the topics: a JSON Schema of each topic's values, made from the struct that declares its records.
+"""JSON Schemas of the topics' values and of the file of features, made from the structs that declare them.
 
 python -m tools.json_schemas     # writes docs/contracts
 """
@@ -16,6 +16,7 @@ from tools.paths import PROJECT
 from udfs.contracts.clicks import click_schema, mapped_click_schema
 from udfs.contracts.outputs import RECORDS
 from udfs.contracts.profiles import profile_schema
+from udfs.features.declaration import KIND_PATTERN, FeatureFile
 
 CONTRACTS = PROJECT / "docs" / "contracts"
 ROLES = TopicNames.__struct_fields__
@@ -24,6 +25,10 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 JsonSchema = dict[str, Any]
 
 _INPUTS = {"clicks": click_schema, "mapped_clicks": mapped_click_schema, "profiles": profile_schema}
+
+FEATURES_SCHEMA = CONTRACTS / "features.schema.json"
+#: The name of a feature in a file; the windows follow later.
+_NAME_PATTERN = r"^[a-z]([a-z0-9_]|\{window\})*$"
 
 
 def contract(role: str) -> JsonSchema:
@@ -42,7 +47,25 @@ def contract_path(role: str) -> Path:
 
 def contract_text(role: str) -> str:
     """The content of a contract's file."""
-    return json.dumps(contract(role), indent=2) + "\n"
+    return _text(contract(role))
+
+
+def features_schema() -> JsonSchema:
+    """The JSON Schema of a file such as conf/features.yaml, for editors. It can't check what expressions say."""
+    schema = msgspec.json.schema(FeatureFile)
+    properties = schema["$defs"]["FeatureFile"]["properties"]
+    properties["kinds"]["propertyNames"] = {"pattern": KIND_PATTERN}
+    properties["features"]["additionalProperties"]["propertyNames"] = {"pattern": _NAME_PATTERN}
+    return {"$schema": DIALECT, "title": "features", "description": "A declaration of features", **schema}
+
+
+def features_schema_text() -> str:
+    """The content of FEATURES_SCHEMA."""
+    return _text(features_schema())
+
+
+def _text(schema: JsonSchema) -> str:
+    return json.dumps(schema, indent=2) + "\n"
 
 
 def _inlined(schema: JsonSchema, definitions: dict[str, JsonSchema]) -> JsonSchema:
@@ -75,7 +98,8 @@ def _nullable(schema: JsonSchema) -> JsonSchema:
 def main() -> int:
     for role in ROLES:
         contract_path(role).write_text(contract_text(role))
-    print(f"wrote {len(ROLES)} files to {CONTRACTS}")
+    FEATURES_SCHEMA.write_text(features_schema_text())
+    print(f"wrote {len(ROLES) + 1} files to {CONTRACTS}")
     return 0
 
 

@@ -20,7 +20,8 @@ import numpy as np
 from training.bundles.drift_reference import warm_up_rows
 from training.bundles.writer import describe_model, write_bundle
 from udfs.config.command_line import EXIT_USAGE, PATH, Command, run
-from udfs.models.bundle import ENDPOINT_FILE, WARM_UP_FILE, BundleError, load_bundle
+from udfs.features.declaration import to_json
+from udfs.models.bundle import ENDPOINT_FILE, FEATURES_FILE, WARM_UP_FILE, BundleError, load_bundle
 from udfs.models.remote import Endpoint, RemoteScorer
 
 #: The defaults of an endpoint.
@@ -36,6 +37,7 @@ def make_remote_bundle(endpoint: Endpoint, features_of: Path, out: Path, version
     scores = RemoteScorer(endpoint).predict(rows)
     files = {
         ENDPOINT_FILE: msgspec.json.format(msgspec.json.encode(endpoint)),
+        FEATURES_FILE: to_json(known.declaration),
         WARM_UP_FILE: warm_up_rows(manifest.features, rows, scores, seed=0),  # all of them,
     }
     described = describe_model(

@@ -121,9 +121,10 @@ def _feature_log(options: Options, training: Training) -> tuple[Training, Featur
         raise TrainingError(
             "--feature-log can only be combined with --clicks: the log includes the features of profiles"
         )
-    manifest = load_bundle(options.logged_by, None).manifest
+    bundle = load_bundle(options.logged_by, None)
+    manifest = bundle.manifest
     log = FeatureLog(options.feature_log, manifest.feature_schema_hash, manifest.features)
-    return for_logged(training, manifest.features, manifest.history_length), log
+    return for_logged(training, bundle.declaration, manifest.features, manifest.history_length), log
 
 
 def _read_data(
@@ -132,7 +133,7 @@ def _read_data(
     """The examples and, if known, their true propensity."""
     if options.simulate:
         stream = simulate(Simulation(options.users, options.hours, options.data_seed))
-        examples = simulated_examples(stream, label, training.history_length)
+        examples = simulated_examples(stream, label, training.history_length, training.declared)
         print(f"{len(stream)} clicks of {options.users} users")
         return examples, stream.propensity[examples.offset] if label.is_same_as(CONVERTED) else None
     directories, counts = _prepare(options, training, log, label, directory)
@@ -162,6 +163,7 @@ def _prepare(
 
         preparation = Preparation(
             label,
+            training.declared,
             history_length=training.history_length,
             duplicates_within_ms=training.duplicates_within_ms,
             follow_logins=training.follow_logins,

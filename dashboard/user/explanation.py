@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dashboard.user.wording import describe, value_text
+from dashboard.user.wording import value_text
 from training.data.dataset import Dataset
 from udfs.contracts.outputs import Score
+from udfs.features.declaration import Declaration
 from udfs.models.attributions import Contributions, contributions_of, strongest
 from udfs.models.backends import Scorer
 from udfs.models.bundle import Bundle
@@ -21,12 +22,13 @@ class ExplainedModel:
     """A bundle's model, ready to recompute and explain scores."""
 
     label: str
+    declaration: Declaration
     scorer: Scorer
     contributions: Contributions | None  # None of a remote one
 
 
 def load_model(bundle: Bundle) -> ExplainedModel:
-    return ExplainedModel(str(bundle.manifest.label), Scorer(bundle), contributions_of(bundle))
+    return ExplainedModel(str(bundle.manifest.label), bundle.declaration, Scorer(bundle), contributions_of(bundle))
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Explanation:
 
 def explain(model: ExplainedModel, dataset: Dataset, row: int, score: Score) -> Explanation:
     """Explain the score of the event in a row."""
-    computer = model.scorer.features
+    computer, declared = model.scorer.features, model.declaration
     matrix = dataset.features(computer, slice(row, row + 1))
     values = matrix[0].tolist()
     reasons, rest, base = [], 0.0, None
@@ -78,7 +80,9 @@ def explain(model: ExplainedModel, dataset: Dataset, row: int, score: Score) -> 
         value_of = dict(zip(computer.names, values))
         top = strongest(computer.names, np.array(added), REASONS)
         reasons = [
-            Contribution(name, describe(name), value_text(name, value_of[name]), part) for name, part in top if part
+            Contribution(name, declared[name].description, value_text(declared, name, value_of[name]), part)
+            for name, part in top
+            if part
         ]
         rest = sum(added) - sum(reason.added for reason in reasons)
     return Explanation(
@@ -89,5 +93,8 @@ def explain(model: ExplainedModel, dataset: Dataset, row: int, score: Score) -> 
         base,
         reasons,
         rest,
-        [(name, value_text(name, value), describe(name)) for name, value in zip(computer.names, values)],
+        [
+            (name, value_text(declared, name, value), declared[name].description)
+            for name, value in zip(computer.names, values)
+        ],
     )

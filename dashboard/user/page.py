@@ -17,15 +17,15 @@ from dashboard.user.wording import value_text
 from training.data.dataset import Dataset, arrange, read_clicks, read_profile_batch
 from udfs.contracts.clicks import Click
 from udfs.contracts.outputs import Score
-from udfs.features.catalog import FEATURES
 from udfs.features.computer import FeatureComputer
+from udfs.features.declaration import STANDARD
 from udfs.mapping.topic import ClickTopic
 from udfs.models.bundle import BundleError, load_bundle
 from udfs.rollout.registry import Registry, RegistryError
 
 MAX_RECORDS, MAX_SECONDS = 400_000, 20.0  # of all topics, for one lookup
 SHOWN = 64  # events
-PROFILE_FEATURES = tuple(feature.name for feature in FEATURES if feature.group == "profile")[1:]
+PROFILE_FEATURES = tuple(feature.name for feature in STANDARD.features if feature.group == "profile")[1:]
 
 
 class LookupBusy(RuntimeError):
@@ -222,7 +222,7 @@ def _profile(dataset: Dataset) -> dict[str, str]:
         return {}
     computer = FeatureComputer(PROFILE_FEATURES)
     values = dataset.features(computer, slice(len(dataset.user) - 1, None))[0].tolist()
-    return {name: value_text(name, value) for name, value in zip(PROFILE_FEATURES, values)}
+    return {name: value_text(STANDARD, name, value) for name, value in zip(PROFILE_FEATURES, values)}
 
 
 def _cautions(clicks: UserRecords, profiles: UserRecords) -> list[str]:

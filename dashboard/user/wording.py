@@ -3,32 +3,26 @@
 import math
 
 from udfs.contracts.profiles import country_of
-from udfs.features.catalog import FEATURES
-from udfs.rollout.rules import VOCABULARIES
+from udfs.features.declaration import Declaration
 
-_BY_NAME = {feature.name: feature for feature in FEATURES}
 _PLURAL = {"events", "items", "categories", "pages", "days"}
 
 
-def describe(name: str) -> str:
-    """The description of a feature; empty for one that this release does not have."""
-    return _BY_NAME[name].description if name in _BY_NAME else ""
-
-
-def value_text(name: str, value: float) -> str:
+def value_text(declaration: Declaration, name: str, value: float) -> str:
     """A feature's value with its unit, codes by name.
 
-    >>> value_text("device", 2.0), value_text("since_cart_add_s", 90.0), value_text("cart_adds_30m", 1.0)
-    ('mobile', '1.5 min', '1 event')
+    >>> from udfs.features.declaration import STANDARD
+    >>> [value_text(STANDARD, *given) for given in (("device", 2.0), ("since_cart_add_s", 90.0), ("cart_adds_30m", 1.0))]
+    ['mobile', '1.5 min', '1 event']
     """
     if math.isnan(value):
         return "missing"
-    if name == "country":
+    feature, codes = declaration[name], declaration.vocabulary(name)
+    if feature.is_country:
         return country_of(int(value))
-    if name in VOCABULARIES:
-        words = VOCABULARIES[name]
-        return words[int(value)] if 0 <= value < len(words) else f"{value:g}"
-    unit = _BY_NAME[name].unit if name in _BY_NAME else ""
+    if codes is not None:
+        return next((word for word, code in codes.items() if code == value), f"{value:g}")
+    unit = feature.unit
     if unit == "flag":
         return "yes" if value else "no"
     if unit == "s":

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jobs.common.settings import Settings
+from jobs.common.settings import Settings, feature_declaration
 from udfs.config.durations import duration_ms
 from udfs.models.bundle import load_bundle
 from udfs.serving.bootstrap import Serving, serving_bundle, serving_registry
@@ -13,6 +13,7 @@ def find_serving(settings: Settings) -> Serving:
     """The models to serve: those of the registry's ledger, or else one bundle. Raises BundleError, RegistryError."""
     model, history_length = settings.model, settings.state.history_length
     options = Options(model.threshold, model.engine, model.threads, duration_ms(model.shadow_budget) / 1000)
+    layout = feature_declaration(settings).layout
     if model.registry:
-        return serving_registry(model.registry, history_length, options, duration_ms(model.poll) / 1000)
-    return serving_bundle(load_bundle(Path(model.bundle), history_length), options)
+        return serving_registry(model.registry, history_length, options, duration_ms(model.poll) / 1000, layout)
+    return serving_bundle(load_bundle(Path(model.bundle), history_length), options, layout)

@@ -19,7 +19,7 @@ from udfs.config.variables import expand_variables, is_secret, refuse_written_se
 from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.currencies import Currencies, CurrencyCode, Rate
 from udfs.contracts.outputs import Arm
-from udfs.features.catalog import FEATURE_NAMES
+from udfs.features.declaration import STANDARD, Declaration, DeclarationError, load_declaration
 from udfs.features.user_slots import SLOT_HEAD, ring_bytes
 from udfs.mapping.definition import MappingError, load_mapping
 from udfs.mapping.topic import ClickTopic
@@ -87,6 +87,7 @@ class SourceSettings(Section):
 class ClickSettings(Section):
     duplicates_within: Duration
     follow_logins: bool
+    declaration: str | None = None
     mapping: str | None = None
     currency: CurrencyCode | None = None
     exchange_rates: dict[CurrencyCode, Rate] | None = None
@@ -296,9 +297,11 @@ def drift_settings(settings: Settings) -> Settings:
         )
     if drift.alarm < drift.watch:
         raise ConfigError(f"key drift.alarm: must be at least drift.watch, {drift.watch} (got {drift.alarm})")
-    unknown = [name for name in drift.unwatched if name not in FEATURE_NAMES]
+    unknown = [name for name in drift.unwatched if name not in feature_declaration(settings)]
     if unknown:
-        raise ConfigError(f"key drift.unwatched: unknown feature {unknown[0]}; `intent features` lists all features")
+        raise ConfigError(
+            f"key drift.unwatched: unknown feature {unknown[0]}; `intent features list` lists all features"
+        )
     return _in_event_time(_named(settings, drift))
 
 
@@ -340,7 +343,7 @@ def _named(
 
 
 def click_topic(settings: Settings) -> ClickTopic:
-    """How the records of the clicks topic are read. Raises ConfigError for a mapping that can't be used."""
+    """How the records of the clicks topic are read. Raises ConfigError for a file that can't be used."""
     path = settings.clicks.mapping
     try:
         mapping = None if path is None else load_mapping(Path(path)).for_topic()
@@ -348,7 +351,17 @@ def click_topic(settings: Settings) -> ClickTopic:
         raise ConfigError(f"key clicks.mapping: {error}") from None
     shop, rates = settings.clicks.currency, settings.clicks.exchange_rates
     currencies = None if shop is None else Currencies(shop=shop, rates=rates or {})
-    return ClickTopic(click_limits(settings), mapping, _record_format(settings), currencies)
+    layout = feature_declaration(settings).layout
+    return ClickTopic(click_limits(settings), mapping, _record_format(settings), currencies, layout)
+
+
+def feature_declaration(settings: Settings) -> Declaration:
+    """The declaration of features that names the shop's own kinds and columns of events. Raises ConfigError for an invalid one."""
+    path = settings.clicks.declaration
+    try:
+        return STANDARD if path is None else load_declaration(Path(path))
+    except DeclarationError as error:
+        raise ConfigError(f"key clicks.declaration: {error}") from None
 
 
 def _record_format(settings: Settings) -> "RecordFormat | None":
@@ -400,7 +413,9 @@ def shared_memory_bytes(settings: Settings) -> int:
 
 def _cached_bytes(settings: Settings) -> int:
     """The bytes of the cached users of a score worker."""
-    return settings.workers.cached_users * (SLOT_HEAD.itemsize + ring_bytes(settings.state.history_length))
+    return settings.workers.cached_users * (
+        SLOT_HEAD.itemsize + ring_bytes(settings.state.history_length, feature_declaration(settings).layout.dtype)
+    )
 
 
 def printable(settings: Settings) -> dict[str, Any]:

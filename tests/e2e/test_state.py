@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.e2e.pipeline import Pipeline
 from tools.stack.flink_client import wait_for
-from udfs.features.catalog import FEATURE_NAMES
+from udfs.features.declaration import STANDARD
 
 pytestmark = pytest.mark.e2e
 
@@ -106,7 +106,7 @@ def test_the_state_of_idle_users_is_gone_after_its_time_to_live(pipeline, stack)
 
     time.sleep(TTL_SECONDS + 1)  # nothing tells of an expiry: state is there, but not looked at
     pipe.send("clicks", [click("u7")])
-    newest = logged_features(pipe, 20_001, FEATURE_NAMES)[-1]
+    newest = logged_features(pipe, 20_001, STANDARD.names)[-1]
     assert (newest["lifetime_events"], newest["history_events"]) == (1, 1)
 
     # Each event sweeps some expired users out of its task's memory; fifty users keep both tasks at it.

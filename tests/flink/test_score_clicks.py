@@ -12,8 +12,8 @@ from training.data.dataset import arrange, read_clicks
 from training.data.examples import load_examples
 from training.data.preparation import Preparation, prepare
 from udfs.contracts.clicks import ClickLimits
-from udfs.features.catalog import FEATURE_NAMES
 from udfs.features.computer import FeatureComputer
+from udfs.features.declaration import STANDARD
 from udfs.measurement.labels import Label
 from udfs.models.backends import Scorer
 from udfs.models.bundle import load_bundle
@@ -37,7 +37,7 @@ def click(user: str, number: int, **fields) -> tuple[bytes, bytes, int]:
 
 def features_by_event(written: dict) -> dict[str, dict[str, float]]:
     return {
-        entry["event_id"]: dict(zip(FEATURE_NAMES, np.frombuffer(b64decode(entry["features"]), np.float32).tolist()))
+        entry["event_id"]: dict(zip(STANDARD.names, np.frombuffer(b64decode(entry["features"]), np.float32).tolist()))
         for entry in written["feature_log"]
     }
 

@@ -10,11 +10,11 @@ import xgboost
 from training.bundles.drift_reference import warm_up_rows
 from training.bundles.writer import describe_model, write_bundle
 from training.modeling.onnx_export import LIMIT, export
-from udfs.features.catalog import FEATURE_NAMES
+from udfs.features.declaration import STANDARD
 from udfs.measurement.labels import CONVERTED
 from udfs.models.bundle import EXPORT_FILE, WARM_UP_FILE, XGBOOST_FILE, Manifest, TrainingWindow
 
-NAMES = FEATURE_NAMES[:3]
+NAMES = STANDARD.names[:3]
 WINDOW = TrainingWindow(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))
 CERTIFICATE = {"rows": 200.0, "edge_rows": 2000.0, "largest_difference": 1e-7, "limit": LIMIT}
 

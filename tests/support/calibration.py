@@ -3,7 +3,7 @@
 import numpy as np
 
 from training.simulation.clickstream import Clickstream
-from udfs.features.catalog import SESSION_GAP_MS
+from udfs.features.declaration import SESSION_GAP_MS
 
 
 def calibration_errors(stream: Clickstream, propensity: np.ndarray, wanted: np.ndarray | bool = True) -> list[float]:

@@ -18,7 +18,7 @@ from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
 from tools.stack.metrics import job_metric
 from training.data.sources import Record
-from udfs.features.catalog import SESSION_GAP_MS
+from udfs.features.declaration import SESSION_GAP_MS
 
 FEW_USERS, MANY_USERS = 20_000, 2_000_000
 BUSY_PART = 10  # one of this many users is busy at a time

@@ -10,7 +10,8 @@ from scipy.sparse import csr_array
 
 from training.data.examples import Examples
 from training.modeling.onnx_export import LIMIT
-from udfs.measurement.drift import BINS, Distribution, Reference, is_code
+from udfs.features.declaration import Declaration
+from udfs.measurement.drift import BINS, Distribution, Reference
 
 WARM_UP_ROWS = 64
 #: Events of a user in a slot of this length count as one cluster: the length of the window of jobs.watch_drift.
@@ -33,15 +34,22 @@ class Sampling:
 
 
 def reference_distributions(
-    names: Sequence[str], features: np.ndarray, of_features: Sampling, score: np.ndarray, of_score: Sampling
+    declaration: Declaration,
+    names: Sequence[str],
+    features: np.ndarray,
+    of_features: Sampling,
+    score: np.ndarray,
+    of_score: Sampling,
 ) -> bytes:
-    """JSON of a udfs.measurement.drift.Reference for features float32[n, names] and scores float[m] of other rows.
+    """JSON of a udfs.measurement.drift.Reference for declared features float32[n, names], and scores float[m] of other
+    rows.
 
     The scores are of rows that the model was not fitted to, because the model overfits those it was fitted to.
     """
     clusters = _Clusters(of_features)
     distributions = {
-        name: _distribution(features[:, column], clusters, is_code(name)) for column, name in enumerate(names)
+        name: _distribution(features[:, column], clusters, declaration.is_code(name))
+        for column, name in enumerate(names)
     }
     of_scores = _distribution(score.astype(np.float32), _Clusters(of_score), False)
     # The export, or another machine, may give the highest of these scores a digit higher.

@@ -17,9 +17,10 @@ from training.modeling.model_selection import TrainingRows, scored
 from training.modeling.onnx_export import certify, export
 from training.modeling.pipeline import select_and_fit
 from training.modeling.settings import Training
+from udfs.features.declaration import to_json
 from udfs.measurement.drift import REFERENCE_FILE
 from udfs.measurement.labels import CONVERTED, Label
-from udfs.models.bundle import EXPORT_FILE, WARM_UP_FILE, Manifest, find_model_file
+from udfs.models.bundle import EXPORT_FILE, FEATURES_FILE, WARM_UP_FILE, Manifest, find_model_file
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,14 @@ def _train(
         fit.model.file: model,
         EXPORT_FILE: exported,
         REFERENCE_FILE: reference_distributions(
-            names, fit.data.features, Sampling.of(examples, rows), evaluation.probability, Sampling.of(holdout)
+            training.declared,
+            names,
+            fit.data.features,
+            Sampling.of(examples, rows),
+            evaluation.probability,
+            Sampling.of(holdout),
         ),
+        FEATURES_FILE: to_json(training.declared),
         WARM_UP_FILE: warm_up_rows(names, matrix, evaluation.probability, training.seed),
     }
     manifest = describe_model(

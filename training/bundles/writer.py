@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from udfs.features.catalog import schema_hash
+from udfs.features.declaration import STANDARD, from_json, schema_hash
 from udfs.measurement.labels import Label
 from udfs.models.bundle import (
+    FEATURES_FILE,
     FORMAT,
     MANIFEST_FILE,
     BundleError,
@@ -41,15 +42,18 @@ def describe_model(
 ) -> Manifest:
     """Make the manifest for a bundle's files, including the model; `more` are its other fields.
 
+    The features are of the declaration among the files, or the standard ones.
+
     The version is by default the end of the training window and the first digits of the model's hash.
     """
     digests = file_digests(files)
+    declared = from_json(files[FEATURES_FILE], FEATURES_FILE) if FEATURES_FILE in files else STANDARD
     return Manifest(
         format=FORMAT,
         version=version or f"{training_window.end:%Y%m%dT%H%M%SZ}-{digests[find_model_file(files)][:8]}",
         created_at=datetime.now(UTC).replace(microsecond=0),
         features=tuple(features),
-        feature_schema_hash=schema_hash(features, history_length),
+        feature_schema_hash=schema_hash(declared, features, history_length),
         history_length=history_length,
         label=label,
         training_window=training_window,

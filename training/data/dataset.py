@@ -89,7 +89,9 @@ class Dataset:
         """
         own = ~self.is_history
         user = np.concatenate([self.user[own], self.outcomes.user])
-        records = np.concatenate([self.records[own], self.outcomes.records])
+        records = self.records[own]
+        if len(self.outcomes.user):
+            records = np.concatenate([records, self.outcomes.records])
         positive, usable = np.zeros(len(own), bool), np.zeros(len(own), bool)
         labels = label_events(label, user, records, data_end_ms)
         positive[own], usable[own] = (column[: np.count_nonzero(own)] for column in labels)
@@ -132,7 +134,7 @@ def read_clicks(
             else:
                 rejected[reason] += 1
         read += len(batch)
-    records = np.frombuffer(b"".join(events), EVENT)
+    records = np.frombuffer(b"".join(events), topic.layout.dtype)
     positions = np.array(positions, np.int64)
     arrival = np.maximum.accumulate(records["time_ms"]) if arrival_ms is None else arrival_ms[positions]
     is_history = np.zeros(len(records), bool)
@@ -223,9 +225,9 @@ def repeated_events(user: np.ndarray, records: np.ndarray, history_length: int, 
     """Which of n events, by user and arrival, the job would not score because they were sent before; bool[n]."""
     repeated = np.zeros(len(records), bool)
     if within_ms > 0 and records["dedup_by"].any():
-        from udfs.features.kernel import mark_repeated  # compiles, which takes seconds
+        from udfs.features.kernel import slot_functions  # compiles, which takes seconds
 
-        mark_repeated(user, records, history_length, within_ms, repeated)
+        slot_functions(records.dtype).mark_repeated(user, records, history_length, within_ms, repeated)
     return repeated
 
 

@@ -10,6 +10,7 @@ from training.data.sources import DAY_MS
 from training.data.summary import Summary
 from udfs.config.durations import now_ms
 from udfs.contracts.clicks import LATEST_TIME_MS, ClickDecoder, ClickLimits, DecodedClicks
+from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
 
 #: For files without arrival times: any time in the past, and a day for clocks that are ahead.
 UP_TO_NOW = ClickLimits(max_behind_ms=LATEST_TIME_MS, max_ahead_ms=DAY_MS)
@@ -23,12 +24,14 @@ class DecodedBatch(NamedTuple):
     rows: list[int]  # of the accepted clicks
 
 
-def decoded_batches(part: Part, limits: ClickLimits, summary: Summary) -> Iterator[DecodedBatch]:
+def decoded_batches(
+    part: Part, limits: ClickLimits, summary: Summary, layout: EventLayout = STANDARD_LAYOUT
+) -> Iterator[DecodedBatch]:
     """The batches of a part, all counted in `summary`; `limits` hold where the times of arrival are known.
 
     Raises SourceError and MappingError.
     """
-    decode = ClickDecoder(limits if part.is_archive else UP_TO_NOW).decode
+    decode = ClickDecoder(limits if part.is_archive else UP_TO_NOW, layout=layout).decode
     for batch in read_part(part, summary.intake):
         arrival = batch.arrival_ms if part.is_archive else np.full(len(batch.payloads), now_ms())
         clicks = decode(batch.payloads, arrival.tolist())

@@ -14,7 +14,7 @@ from training.data.partitioning import coded, unpack
 from udfs.contracts.packed_events import EVENT
 
 _POSITION = [("arrival_ms", pa.int64()), ("partition", pa.int64()), ("offset", pa.int64())]
-_PACKED = ("packed", pa.binary(EVENT.itemsize))
+_PACKED = ("packed", pa.binary())
 
 #: Clicks with an anonymous id.
 DEVICE_ROWS = pa.schema([("anonymous_id", pa.string()), ("user_id", pa.string()), _PACKED, *_POSITION])
@@ -34,10 +34,10 @@ LOGIN_ROWS = pa.schema(
 NO_LOGINS = LOGIN_ROWS.empty_table()
 
 
-def login_rows(devices: pa.Table, history_length: int, duplicates_within_ms: int) -> pa.Table:
-    """The LOGIN_ROWS of a bucket's DEVICE_ROWS, given in any order."""
+def login_rows(devices: pa.Table, history_length: int, duplicates_within_ms: int, event: np.dtype = EVENT) -> pa.Table:
+    """The LOGIN_ROWS of a bucket's DEVICE_ROWS, given in any order, with packed events of a type."""
     device, _ = coded(devices.column("anonymous_id"))
-    records = unpack(devices.column("packed"), EVENT)
+    records = unpack(devices.column("packed"), event)
     arrival, partition, offset = (devices.column(name).to_numpy() for name, _ in _POSITION)
     order = arrival_order(device, arrival, partition, offset, records["time_ms"])
     order = order[~read_twice(device[order], partition[order], offset[order])]

@@ -30,10 +30,10 @@ from training.data.logins import DEVICE_ROWS, LOGIN_ROWS, NO_LOGINS, connected_i
 from training.data.partitioning import Spill, coded, gather, unpack
 from training.data.summary import UNKNOWN_MS, Summary, in_words, names_in_words, skew
 from udfs.contracts.clicks import ClickLimits, DecodedClicks
-from udfs.contracts.packed_events import EVENT, without_ids
+from udfs.contracts.packed_events import without_ids
 from udfs.contracts.profiles import PROFILE
-from udfs.features.catalog import FEATURE_NAMES
 from udfs.features.computer import FeatureComputer
+from udfs.features.declaration import STANDARD, Declaration
 from udfs.mapping.definition import MappingFile
 from udfs.measurement.labels import Label
 
@@ -42,7 +42,7 @@ BUCKET_EVENTS = 200_000
 EVENT_ROWS = pa.schema(
     [
         ("user_id", pa.string()),
-        ("packed", pa.binary(EVENT.itemsize)),
+        ("packed", pa.binary()),
         ("arrival_ms", pa.int64()),
         ("partition", pa.int64()),
         ("offset", pa.int64()),
@@ -62,7 +62,8 @@ class Preparation:
     """The settings of the preparation. Raises ValueError when a value is out of range."""
 
     label: Label
-    features: Sequence[str] = FEATURE_NAMES
+    declaration: Declaration = STANDARD
+    features: Sequence[str] | None = None  # names of the declaration; None: all
     history_length: int = 64
     duplicates_within_ms: int = 0  # as in the job; 0: each event counts
     follow_logins: bool = False
@@ -199,7 +200,7 @@ def _scatter(part: Part, number: int, buckets: int, spill: Path, preparation: Pr
         Spill(spill / f"events-{number:06d}", buckets, EVENT_ROWS) as files,
         Spill(spill / f"devices-{number:06d}", buckets, DEVICE_ROWS) as devices,
     ):
-        for batch, clicks, rows in decoded_batches(part, preparation.limits, summary):
+        for batch, clicks, rows in decoded_batches(part, preparation.limits, summary, preparation.declaration.layout):
             _add_events(files, [clicks.user_ids], part, batch, clicks, rows)
             if preparation.follow_logins:
                 visitors = [None if click is None else click.visitor for click in clicks.clicks]
@@ -223,7 +224,9 @@ def _add_events(
 def _follow_logins(bucket: int, buckets: int, spill: Path, preparation: Preparation) -> set[tuple[str, str]]:
     """Write what the logins on a bucket's devices add to users; returns the pairs of ids that they connect."""
     devices = gather(spill, "devices", bucket, DEVICE_ROWS)
-    rows = login_rows(devices, preparation.history_length, preparation.duplicates_within_ms)
+    rows = login_rows(
+        devices, preparation.history_length, preparation.duplicates_within_ms, preparation.declaration.layout.dtype
+    )
     with Spill(spill / f"logins-{bucket:06d}", buckets, LOGIN_ROWS) as files:
         if rows.num_rows:
             files.add(rows.column("user_id").to_pylist(), *(column.combine_chunks() for column in rows.columns[1:]))
@@ -289,17 +292,18 @@ def build_bucket(
     logins: pa.Table = NO_LOGINS,
 ) -> tuple[Examples, Summary]:
     """Make examples of a bucket's events, profile updates, rows of the feature log and of logins, in any order."""
-    clicks, partition, offset, counted = _in_order_of_arrival(events, logins)
+    clicks, partition, offset, counted = _in_order_of_arrival(events, logins, preparation.declaration.layout.dtype)
     data = arrange(clicks, _profile_updates(updates), preparation.history_length, preparation.duplicates_within_ms)
     label, counts = preparation.label, Counter()
     if log is None:
-        computer = FeatureComputer(preparation.features, preparation.history_length)
+        computer = FeatureComputer(preparation.features, preparation.history_length, preparation.declaration)
         examples = make_examples(data, label, computer, partition, offset, data_end_ms, preparation.rows_from_ms)
     else:
         names = preparation.log.names
         examples, counts = logged_examples(log, names, data, label, partition, offset, data_end_ms)
     own = ~data.is_history
-    packed = np.rec.fromarrays([data.user[own], without_ids(data.records[own]).view(f"V{EVENT.itemsize}")])
+    events = without_ids(data.records[own])
+    packed = np.rec.fromarrays([data.user[own], events.view(f"V{events.dtype.itemsize}")])
     summary = Summary(
         repeated=int(np.count_nonzero(~clicks.is_history)) - len(packed),
         copies=len(packed) - len(np.unique(packed.view(f"V{packed.dtype.itemsize}"))),
@@ -311,7 +315,9 @@ def build_bucket(
     return examples, summary
 
 
-def _in_order_of_arrival(events: pa.Table, logins: pa.Table) -> tuple[Clicks, np.ndarray, np.ndarray, Summary]:
+def _in_order_of_arrival(
+    events: pa.Table, logins: pa.Table, event: np.dtype
+) -> tuple[Clicks, np.ndarray, np.ndarray, Summary]:
     """Order the clicks; returns them with their partitions and offsets, and counts duplicates and skewed events."""
     history = logins.filter(pc.invert(logins.column("is_outcome")))
     outcomes = logins.filter(logins.column("is_outcome"))
@@ -324,7 +330,7 @@ def _in_order_of_arrival(events: pa.Table, logins: pa.Table) -> tuple[Clicks, np
         np.concatenate([table.column(name).to_numpy() for table in (events, history)]).astype(np.int64)
         for name in ("arrival_ms", "partition", "offset")
     )
-    records = np.concatenate([unpack(table.column("packed"), EVENT) for table in (events, history)])
+    records = np.concatenate([unpack(table.column("packed"), event) for table in (events, history)])
     place = np.concatenate([np.zeros(events.num_rows, np.int64), history.column("place").to_numpy()])
     time_ms = np.concatenate([records["time_ms"][: events.num_rows], history.column("login_ms").to_numpy()])
     order = arrival_order(user, arrival, partition, offset, time_ms, place)
@@ -350,7 +356,7 @@ def _in_order_of_arrival(events: pa.Table, logins: pa.Table) -> tuple[Clicks, np
         np.arange(len(user)),
         Counter(),
         ~own,
-        Outcomes(outcome_user, unpack(outcomes.column("packed"), EVENT)),
+        Outcomes(outcome_user, unpack(outcomes.column("packed"), event)),
     )
     return clicks, partition, offset, counted
 

@@ -13,7 +13,7 @@ from training.data.intake import EXAMPLES_SHOWN, Intake
 from udfs.contracts.clicks import DecodedClicks
 from udfs.contracts.packed_events import EVENT_KINDS
 from udfs.contracts.rejects import Reason
-from udfs.features.catalog import SESSION_GAP_MS
+from udfs.features.declaration import SESSION_GAP_MS
 
 UNKNOWN_MS = -1  # arrival of an event whose file has no arrival times
 #: Networks and batching make events late by seconds or minutes; by more than the gap of a session, features suffer.

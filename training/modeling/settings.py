@@ -1,6 +1,7 @@
 """The settings of a training: conf/training.yaml, checked as a whole."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,15 @@ from training.modeling.families import FAMILIES
 from udfs.config.durations import Duration, duration_ms
 from udfs.config.overrides import parse_value, split_override
 from udfs.config.reading import read_yaml
-from udfs.features.catalog import FEATURE_NAMES, find_columns
+from udfs.features.declaration import (
+    STANDARD,
+    Declaration,
+    DeclarationError,
+    FeatureFile,
+    declaration_of,
+    read_file,
+    to_json,
+)
 from udfs.rollout.plan import RolloutError, load_rule
 from udfs.rollout.rules import Rule, rule_features
 
@@ -24,11 +33,12 @@ class TrainingError(ValueError):
     """Settings or data that no model can be trained with. The message is one line with a remedy."""
 
 
-class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """The settings, described in conf/training.yaml. Equal settings and data give equal models."""
 
     model: Literal["xgboost", "lightgbm"] = "xgboost"
     compare: tuple[Literal["logistic", "lightgbm", "xgboost"], ...] = ("logistic",)
+    declaration: FeatureFile | None = None
     features: tuple[str, ...] = ()
     history_length: Positive = 64
     duplicates_within: Duration = "1 h"
@@ -56,30 +66,41 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def duplicates_within_ms(self) -> int:
         return duration_ms(self.duplicates_within)
 
+    @cached_property
+    def declared(self) -> Declaration:
+        """The declaration of the features."""
+        return STANDARD if self.declaration is None else declaration_of(self.declaration)
+
     @property
     def names(self) -> tuple[str, ...]:
-        return self.features or FEATURE_NAMES
+        return self.features or self.declared.names
 
 
 def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
     """Read a YAML file and apply KEY=VALUE overrides. Raises TrainingError naming file, key and rule."""
-    content, origin, beside = {}, "settings", Path()
+    content, origin, beside = {}, "settings", dict.fromkeys(("declaration", "rule"), Path())
     if path is not None:
         origin = str(path)
         content = read_yaml(path, TrainingError) or {}
         if not isinstance(content, dict):
             raise TrainingError(f"{path}: expected keys such as folds:, got {type(content).__name__}")
-        beside = path.parent
+        beside = dict.fromkeys(beside, path.parent)
     for override in overrides:
         key, value = split_override(override, "folds=3", TrainingError)
         content[key] = parse_value(value, f"--set {key}", TrainingError)
-        if key == "rule":
-            beside = Path()
+        if key in beside:
+            beside[key] = Path()
+    declared = STANDARD
+    if content.get("declaration") is not None:
+        file = _read_declaration(content["declaration"], beside["declaration"], origin)
+        declared, content["declaration"] = declaration_of(file), msgspec.to_builtins(file)
     if content.get("rule") is not None:
-        content["rule"] = msgspec.to_builtins(_read_rule(content["rule"], beside, origin))
+        content["rule"] = msgspec.to_builtins(_read_rule(content["rule"], beside["rule"], origin, declared))
     try:
         training = msgspec.convert(content, Training)
-        find_columns((*training.features, *(name for name in training.monotone if name not in training.features)))
+        training.declared.find(
+            (*training.features, *(name for name in training.monotone if name not in training.features))
+        )
     except (msgspec.ValidationError, ValueError) as error:
         raise TrainingError(f"{origin}: {error}") from None
     for name in training.monotone:
@@ -95,18 +116,28 @@ def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
     return training
 
 
-def _read_rule(written: Any, beside: Path, origin: str) -> Rule:
+def _read_declaration(written: Any, beside: Path, origin: str) -> FeatureFile:
+    """The content of the declaration of features that the settings name."""
+    if not isinstance(written, str):
+        raise TrainingError(f"{origin}: key declaration: expected the path of a declaration, got {written!r}")
+    try:
+        return read_file(beside / written)
+    except DeclarationError as error:
+        raise TrainingError(f"{origin}: key declaration: {error}") from None
+
+
+def _read_rule(written: Any, beside: Path, origin: str, declaration: Declaration) -> Rule:
     """The rule of the rollout file that the settings name."""
     if not isinstance(written, str):
         raise TrainingError(f"{origin}: key rule: expected the path of a rollout file, got {written!r}")
     try:
-        return load_rule(beside / written)
+        return load_rule(beside / written, declaration)
     except RolloutError as error:
         raise TrainingError(f"{origin}: key rule: {error}") from None
 
 
-def for_logged(training: Training, names: Sequence[str], history_length: int) -> Training:
-    """Limit the settings to features that were logged. Raises TrainingError if they name one that was not."""
+def for_logged(training: Training, declaration: Declaration, names: Sequence[str], history_length: int) -> Training:
+    """Limit the settings to features of a declaration that were logged. Raises TrainingError if they name one that was not."""
     for name in (*training.features, *training.monotone):
         if name not in names:
             raise TrainingError(f"feature {name} is not among the {len(names)} that were logged")
@@ -115,4 +146,7 @@ def for_logged(training: Training, names: Sequence[str], history_length: int) ->
             raise TrainingError(
                 f"key rule: feature {name} is not among the {len(names)} that were logged: --set rule=null goes without"
             )
-    return replace(training, features=training.features or tuple(names), history_length=history_length)
+    file = msgspec.json.decode(to_json(declaration), type=FeatureFile)
+    return replace(
+        training, declaration=file, features=training.features or tuple(names), history_length=history_length
+    )

@@ -18,7 +18,7 @@ from training.evaluation.rule_baseline import describe_rule
 from training.modeling.metrics import METRICS, Estimate, LabelledScores, estimate
 from training.reporting.recommendation import diagnose, recommend
 from training.reporting.recommendation_text import NAMES, diagnosis_text, recommendation_text
-from udfs.contracts.packed_events import DEVICES, EVENT_KINDS
+from udfs.contracts.packed_events import DEVICES, EVENT_KINDS, standard_kinds
 from udfs.contracts.profiles import country_of
 from udfs.models.attributions import strongest
 
@@ -95,7 +95,7 @@ def mistakes(trained: TrainedModel) -> list[dict]:
                 continue
             users.add(holdout.user[row])
             history = holdout.events[holdout.starts[row] : holdout.ends[row]][-MISTAKE_EVENTS:]
-            kinds = [EVENT_KINDS[kind] if kind < len(EVENT_KINDS) else "other" for kind in history["kind"]]
+            kinds = [EVENT_KINDS[kind] for kind in standard_kinds(history)]
             rows.append(
                 {
                     "user": str(holdout.user_ids[holdout.user[row]]),

@@ -3,7 +3,7 @@
 The cost is measured on this machine at this moment, so it is printed and not written to any file.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import perf_counter
 
 import numpy as np
@@ -12,8 +12,9 @@ from training.bundles.trainer import TrainedModel
 from training.data.examples import Examples
 from udfs.contracts.profiles import NO_PROFILE, PROFILE
 from udfs.features.computer import FeatureComputer
+from udfs.features.declaration import from_json
 from udfs.models.backends import native_predict
-from udfs.models.bundle import find_model_file
+from udfs.models.bundle import FEATURES_FILE, find_model_file
 
 BATCH_ROWS, BATCHES = 500, 40
 
@@ -26,12 +27,16 @@ def saving(trained: TrainedModel) -> str | None:
     if trained.unpruned is None:
         return None
     manifest, whole, holdout = trained.manifest, trained.unpruned, trained.evaluation.holdout
+    declaration = from_json(trained.files[FEATURES_FILE], FEATURES_FILE)
     kept = native_predict(find_model_file(trained.files), trained.model)
     models = [
         ("the kept features", manifest.features, trained.evaluation.rounds, kept),
         ("all features", whole.names, whole.rounds, native_predict(whole.file, whole.content())),
     ]
-    servers = [_server(names, predict, holdout, manifest.history_length) for _, names, _, predict in models]
+    servers = [
+        _server(FeatureComputer(names, manifest.history_length, declaration), predict, holdout)
+        for _, names, _, predict in models
+    ]
     costs = [
         f"{features:.1f} µs for features and {prediction:.1f} µs for prediction with {kind} "
         f"({len(names)} features, {rounds} trees)"
@@ -41,13 +46,12 @@ def saving(trained: TrainedModel) -> str | None:
 
 
 def _server(
-    names: Sequence[str], predict: Callable[[np.ndarray], np.ndarray], examples: Examples, history_length: int
+    computer: FeatureComputer, predict: Callable[[np.ndarray], np.ndarray], examples: Examples
 ) -> Callable[[np.ndarray], list[float]]:
     """Make a function that scores rows as the job does and returns the times of start, features and scores in seconds.
 
     Lifetime and profile are not in the examples; their values do not affect the cost.
     """
-    computer = FeatureComputer(names, history_length)
     profiles = np.frombuffer(NO_PROFILE * BATCH_ROWS, PROFILE)
 
     def serve(rows: np.ndarray) -> list[float]:

@@ -187,6 +187,7 @@ class _Work:
         clicks, profiles = archive / CLICKS, archive / PROFILES
         preparation = Preparation(
             recipe.label,
+            recipe.training.declared,
             history_length=recipe.training.history_length,
             duplicates_within_ms=recipe.training.duplicates_within_ms,
             follow_logins=recipe.training.follow_logins,

@@ -6,7 +6,7 @@ from training.modeling.onnx_export import LIMIT
 from udfs.config.text import one_line
 from udfs.models.backends import OnnxScorer, Scorer
 from udfs.models.bundle import EXPORT_FILE, WARM_UP_FILE, Bundle, BundleError, Manifest, check_scores
-from udfs.rollout.plan import Rollout
+from udfs.rollout.plan import Rollout, check_rules
 from udfs.rollout.registry import Registry
 
 METRIC = "test_roc_auc"
@@ -77,13 +77,16 @@ def newcomers(old: Rollout | None, new: Rollout) -> list[tuple[str, str]]:
 
 
 def check_models(registry: Registry, old: Rollout | None, new: Rollout) -> None:
-    """Raises BundleError when a model that gains by a change must not serve, or not together with the others."""
+    """Raises BundleError when a model that gains by a change must not serve, or not together with the others;
+    RolloutError when a rule is not about the champion's features.
+    """
     if registry.manifest(new.champion).is_remote and (old is None or registry.local_champion() is None):
         raise BundleError(
             f"{new.champion} is remote: it needs a local champion before it as the fallback when it fails"
         )
     for version in gaining(old, new):
         check_bundle(registry.bundle(version, registry.manifest(new.champion).history_length))
+    check_rules(new, registry.declaration(new.champion))
 
 
 def check_newcomers(registry: Registry, old: Rollout | None, new: Rollout) -> None:

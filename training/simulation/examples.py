@@ -6,15 +6,19 @@ import numpy as np
 from training.data.dataset import arrange, read_clicks, read_profiles
 from training.data.examples import Examples, make_examples
 from training.simulation.clickstream import Clickstream
-from udfs.features.catalog import FEATURE_NAMES
 from udfs.features.computer import FeatureComputer
+from udfs.features.declaration import STANDARD, Declaration
+from udfs.mapping.topic import ClickTopic
 from udfs.measurement.labels import CONVERTED, Label
 
 
-def simulated_examples(stream: Clickstream, label: Label = CONVERTED, history_length: int = 64) -> Examples:
+def simulated_examples(
+    stream: Clickstream, label: Label = CONVERTED, history_length: int = 64, declaration: Declaration = STANDARD
+) -> Examples:
     """Examples of a simulated stream, by way of the bytes that Kafka would carry; `offset` numbers its events."""
-    clicks = read_clicks(map(msgspec.json.encode, stream.clicks()), stream.arrival_ms)
+    topic = ClickTopic(layout=declaration.layout)
+    clicks = read_clicks(map(msgspec.json.encode, stream.clicks()), stream.arrival_ms, topic)
     data = arrange(clicks, read_profiles(map(msgspec.json.encode, stream.profiles)), history_length)
     positions = np.arange(len(stream))
-    computer = FeatureComputer(FEATURE_NAMES, history_length)
+    computer = FeatureComputer(None, history_length, declaration)
     return make_examples(data, label, computer, np.zeros(len(stream), np.int64), positions)

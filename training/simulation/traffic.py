@@ -19,7 +19,7 @@ from training.simulation.behaviour import (
     state_after,
 )
 from training.simulation.population import People
-from udfs.features.catalog import SESSION_GAP_MS
+from udfs.features.declaration import SESSION_GAP_MS
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 from zlib import crc32
 
@@ -10,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from udfs.contracts.currencies import Currencies
+from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
 from udfs.contracts.identifiers import hash_id, identifies
 from udfs.contracts.lenient import (
     EARLIEST_TIME_MS,
@@ -117,6 +119,10 @@ EntryQuantity = Annotated[
 ]
 
 
+OwnNumber = Annotated[float, Meta(description="a shop's own column", extra=Leeway.ANYTHING.meta)]
+OwnText = Annotated[str, Meta(max_length=256, description="a shop's own column", extra=Leeway.ANYTHING.meta)]
+
+
 class Item(msgspec.Struct, gc=False):
     """An entry of GA4's `items`. The first one fills in fields that the event itself leaves out."""
 
@@ -200,29 +206,30 @@ def read_click(payload: bytes | None) -> Click:
         return read_leniently(payload)
 
 
-def read_leniently(payload: bytes) -> Click:
+def read_leniently(payload: bytes, click_type: type[Click] = Click) -> Click:
     """The same, several times slower. Of what a strict decoder accepts, both make the same packed event."""
-    return click_of(read_object(payload))
+    return click_of(read_object(payload), click_type)
 
 
-def click_of(record: Mapping[str, Any]) -> Click:
+def click_of(record: Mapping[str, Any], click_type: type[Click] = Click) -> Click:
     """The click of a record that has been read into an object, with the same leniency. Raises as `read_click` does."""
-    fields = read_fields(record, _CLICK_FIELDS)
+    fields = read_fields(record, _CLICK_FIELDS if click_type is Click else fields_of(click_type))
     if record.get("items") is not None:
         fields["items"] = read_items(record["items"], _ITEM_FIELDS)
-    return msgspec.convert(fields, Click)
+    return msgspec.convert(fields, click_type)
 
 
 def write_click(click: Click, **further: int) -> bytes:
     """The record of a click, in JSON without the fields that it does not have, and with further ones."""
-    given = {name: value for name in Click.__struct_fields__ if (value := getattr(click, name)) is not None}
+    given = {name: value for name in click.__struct_fields__ if (value := getattr(click, name)) is not None}
     return msgspec.json.encode(given | further)
 
 
 class ClickDecoder:
     """Decodes click records under given limits, and converts amounts to the shop's currency if `currencies` name it.
 
-    `parse` makes the click of a record, by default of one in JSON.
+    `parse` makes the click of a record, by default of one in JSON. `pack` makes the packed event of a click, in a
+    layout.
     """
 
     def __init__(
@@ -230,10 +237,16 @@ class ClickDecoder:
         limits: ClickLimits = ClickLimits(),
         parse: Callable[[bytes | None], Click] | None = None,
         currencies: Currencies | None = None,
+        layout: EventLayout = STANDARD_LAYOUT,
     ):
-        self._limits, self._currencies = limits, currencies
+        self._limits, self._currencies, self.layout = limits, currencies, layout
+        self.pack = packer(layout)
         self.parse = parse or read_click
-        self._parse, self._parse_again = (parse, None) if parse else (_parse, read_leniently)
+        self._parse, self._parse_again = parse, None
+        if parse is None:
+            kind = click_type(layout)
+            self._parse = msgspec.json.Decoder(kind).decode
+            self._parse_again = partial(read_leniently, click_type=kind)
 
     def accept(self, payload: bytes | None, record_time_ms: int) -> Click:
         """The click of a record, given its Kafka timestamp (milliseconds).
@@ -269,7 +282,7 @@ class ClickDecoder:
         for payload, record_time_ms in zip(payloads, record_times_ms):
             try:
                 click = self.accept(payload, record_time_ms)
-                event = pack_click(click)
+                event = self.pack(click)
             except Exception as error:  # explain() raises again what a record can't cause
                 reject = explain(payload, error)
                 add_user(None), add_event(None), add_id(None), add_time(0), add_click(None)
@@ -287,8 +300,8 @@ _PURCHASE = _KIND_CODES["purchase"]
 _NAN = float("nan")
 
 
-def pack_click(click: Click) -> bytes:
-    """One EVENT record, as bytes."""
+def pack_click(click: Click, kinds: Mapping[str, int] = _KIND_CODES) -> bytes:
+    """One EVENT record, as bytes; an event whose name is not one of `kinds` is of the kind `other`."""
     item, category, value, price, items = click.item_id, click.item_category, click.value, click.price, click.items
     quantity = click.quantity
     if items:
@@ -306,7 +319,7 @@ def pack_click(click: Click) -> bytes:
         if items and value < 0:
             value = 0.0
     page = click.page_location
-    kind = _KIND_CODES.get(click.event_name, 0)
+    kind = kinds.get(click.event_name, 0)
     dedup_by, dedup_key = DEDUP_BY_NOTHING, 0
     if kind == _PURCHASE and identifies(click.transaction_id):
         dedup_by, dedup_key = DEDUP_BY_ORDER, hash_id(click.transaction_id)
@@ -327,6 +340,28 @@ def pack_click(click: Click) -> bytes:
         dedup_by,
         dedup_key,
     )
+
+
+def click_type(layout: EventLayout) -> type[Click]:
+    """The struct of a click with the fields that the layout's own columns are filled from."""
+    own = {column.field: column.type for column in layout.own_columns if column.field not in Click.__struct_fields__}
+    if not own:
+        return Click
+    fields = [(name, (OwnNumber if kind == "number" else OwnText) | None, None) for name, kind in own.items()]
+    return msgspec.defstruct("Click", fields, bases=(Click,), gc=False)
+
+
+def packer(layout: EventLayout) -> Callable[[Click], bytes]:
+    """The function that packs a click in a layout."""
+    if not layout.own_columns:
+        return partial(pack_click, kinds=layout.kinds)
+    kinds, columns = layout.kinds, [(column.field, column.encoder()) for column in layout.own_columns]
+    pack_own = struct.Struct("<" + "".join(column.format for column in layout.own_columns) + f"{layout.spare}x").pack
+
+    def pack(click: Click) -> bytes:
+        return pack_click(click, kinds) + pack_own(*[encode(getattr(click, name)) for name, encode in columns])
+
+    return pack
 
 
 def _total(items: list[Item]) -> float | None:

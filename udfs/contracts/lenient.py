@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from math import floor, inf, isfinite
 from typing import Any
 
@@ -132,6 +133,7 @@ class Field:
         return floor(number) if self.type is int else number
 
 
+@cache
 def fields_of(struct: type[msgspec.Struct]) -> tuple[Field, ...]:
     """The fields of a struct that are texts or numbers."""
     return tuple(_fields(struct))

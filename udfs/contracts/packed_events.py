@@ -28,6 +28,9 @@ EVENT_KINDS = (
     "add_to_wishlist",
 )
 
+#: Codes of a shop's own kinds of events, as its declaration of features gives them. Those below are for later releases.
+OWN_KIND_CODES = range(100, 256)
+
 #: Page types by code; a missing or unlisted one is ``unknown``. Append only.
 PAGE_TYPES = (
     "unknown",
@@ -59,7 +62,7 @@ EVENT = np.dtype(
         ("page", "<u4"),  # CRC-32 of the page location
         ("value", "<f4"),  # GA4 `value`, else price x quantity; NaN when missing
         ("engagement_ds", "<u2"),  # engagement time in tenths of a second, at most 6553.5 s
-        ("kind", "u1"),  # index into EVENT_KINDS
+        ("kind", "u1"),  # index into EVENT_KINDS, or one of OWN_KIND_CODES
         ("page_type", "u1"),  # index into PAGE_TYPES
         ("scroll", "u1"),  # deepest scroll, percent
         ("utc_offset_quarters", "i1"),  # user's UTC offset in quarters of an hour
@@ -73,6 +76,12 @@ EVENT = np.dtype(
 EVENT_FORMAT = "<qIIIfHBBBbBBQ"
 
 
+def standard_kinds(records: np.ndarray) -> np.ndarray:
+    """The kinds of n events EVENT[n] as indices into EVENT_KINDS, int64[n]: own ones are `other`."""
+    kinds = records["kind"].astype(np.int64)
+    return np.where(kinds < len(EVENT_KINDS), kinds, 0)
+
+
 def without_ids(records: np.ndarray) -> np.ndarray:
     """A copy of n events EVENT[n] without what shows that one was sent before."""
     copies = records.copy()
@@ -80,18 +89,18 @@ def without_ids(records: np.ndarray) -> np.ndarray:
     return copies
 
 
-def read_histories(histories: list[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Concatenate packed histories.
+def read_histories(histories: list[bytes], event: np.dtype = EVENT) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Concatenate packed histories, of events of a type.
 
     Returns the records EVENT[m] and the start and end of each of the n histories in them: int64[n], int64[n].
     Raises ValueError when a history is empty or not a whole number of records.
     """
     lengths = np.fromiter(map(len, histories), np.int64, len(histories))
-    records, rests = np.divmod(lengths, EVENT.itemsize)
+    records, rests = np.divmod(lengths, event.itemsize)
     if rests.any() or not records.all():
         broken = int(np.argmax((rests > 0) | (records == 0)))
         raise ValueError(
-            f"history {broken} has {lengths[broken]} bytes: expected one or more records of {EVENT.itemsize} bytes each"
+            f"history {broken} has {lengths[broken]} bytes: expected one or more records of {event.itemsize} bytes each"
         )
     ends = records.cumsum()
-    return np.frombuffer(b"".join(histories), EVENT), ends - records, ends
+    return np.frombuffer(b"".join(histories), event), ends - records, ends

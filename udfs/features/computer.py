@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from udfs.contracts.packed_events import EVENT
+from udfs.contracts.event_layout import EventLayout
 from udfs.contracts.profiles import PROFILE
-from udfs.features.catalog import FEATURE_NAMES, combined_need, find_columns
+from udfs.features.declaration import STANDARD, Declaration
 from udfs.features.user_slots import UserSlots, is_event
 
 _INT64 = np.dtype(np.int64)
@@ -15,18 +15,31 @@ _INT64 = np.dtype(np.int64)
 class FeatureComputer:
     """Computes the named features. Building the first one of a process compiles the kernel, which takes seconds."""
 
-    def __init__(self, names: Sequence[str] = FEATURE_NAMES, history_length: int = 64):
-        """Select the features. Raises ValueError for an unknown or repeated name, and a history length below 1."""
+    def __init__(
+        self,
+        names: Sequence[str] | None = None,
+        history_length: int = 64,
+        declaration: Declaration = STANDARD,
+        layout: EventLayout | None = None,
+    ):
+        """Select features of a declaration, by default all, to compute from events in a layout, by default its own.
+
+        Raises ValueError for an unknown or repeated name, and a history length below 1.
+        """
         if history_length < 1:
             raise ValueError(f"history_length must be at least 1 (got {history_length})")
-        self.names = tuple(names)
+        self.names = declaration.names if names is None else tuple(names)
         self.history_length = history_length
-        self._columns = np.array(find_columns(self.names), np.int64)
-        self._needs = int(combined_need(self.names))
+        self._columns = np.array(declaration.find(self.names), np.int64)
         # Here and not above: commands that compute nothing must not wait for numba, nor for the kernel to compile.
-        from udfs.features import kernel
+        from udfs.features.kernel import build_kernel
 
-        self._kernel = kernel
+        self.event = (layout or declaration.layout).dtype
+        kernel = build_kernel(declaration.features, self.event)
+        self._functions = kernel.functions
+        self._needs = 0
+        for column in self._columns:
+            self._needs |= kernel.needs[column]
 
     def compute(
         self,
@@ -43,11 +56,11 @@ class FeatureComputer:
         being scored and its time is "now". Records stamped later than now are ignored, by all but `history_events` and
         `saturated`. Rows do not depend on each other, slices may overlap.
 
-        records EVENT[m], starts and ends int64[n], lifetime_events int64[n] (events ever seen of the user, this one
+        records EVENT[m], or of the layout, starts and ends int64[n], lifetime_events int64[n] (events ever seen of the user, this one
         included), first_seen_ms int64[n] (time of the user's first event), profiles PROFILE[n].
         Raises ValueError for another dtype or shape, and for a slice that is empty or not inside the records.
         """
-        _check_array("records", records, EVENT, None)
+        _check_array("records", records, self.event, None)
         _check_array("starts", starts, _INT64, None)
         rows = len(starts)
         _check_array("ends", ends, _INT64, rows)
@@ -55,7 +68,7 @@ class FeatureComputer:
         _check_array("first_seen_ms", first_seen_ms, _INT64, rows)
         _check_array("profiles", profiles, PROFILE, rows)
         matrix = np.empty((rows, len(self.names)), np.float32)
-        broken = self._kernel.compute_rows(
+        broken = self._functions.compute_rows(
             np.ascontiguousarray(records), starts, ends, lifetime_events, first_seen_ms, np.ascontiguousarray(profiles),
             self.history_length, self._needs, self._columns, matrix,
         )  # fmt: skip
@@ -78,7 +91,7 @@ class FeatureComputer:
         heads, logins = users.heads, rows["login"]
         matrix = np.empty((np.count_nonzero(is_event(rows)), len(self.names)), np.float32)
         scored = np.empty(len(rows), bool)
-        self._kernel.append_rows(
+        self._functions.append_rows(
             rows["kind"], rows["event"], rows["profile"], logins["assigned_by"], logins["events"],
             logins["first_seen_ms"], slots,
             *users.kernel_arguments, heads["profile"], heads["assigned_by"],

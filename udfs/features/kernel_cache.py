@@ -14,11 +14,13 @@ from numba import config
 
 #: From udfs/ on: what compiled functions are made of.
 SOURCES = (
+    "contracts/event_layout.py",
     "contracts/outputs.py",
     "contracts/packed_events.py",
     "contracts/profiles.py",
-    "features/catalog.py",
-    "features/kernel.py",
+    "features/entry_points.py",
+    "features/row_functions.py",
+    "features/slot_functions.py",
     "features/user_slots.py",
     "workers/protocol.py",
     "workers/score_writer.py",
@@ -36,6 +38,7 @@ class KernelCacheLocator:
 
     def __init__(self, function):
         self._line = function.__code__.co_firstlineno
+        self._code_hash = function.__globals__.get("CODE_HASH", "")  # of code that was generated, see kernel.py
 
     @classmethod
     def from_function(cls, function, _source_path: str) -> Self:
@@ -51,7 +54,7 @@ class KernelCacheLocator:
         return content_hash()
 
     def get_disambiguator(self) -> str:
-        return str(self._line)
+        return f"{self._line}{self._code_hash[:16]}"
 
 
 def content_hash() -> str:

@@ -4,15 +4,18 @@ A slot is a head and a ring of packed events. The operator writes the head from 
 between `begin` and `end`, to Flink's state; it knows no more of a slot than that.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import astuple, dataclass
 from typing import Self
+from zlib import crc32
 
 import numpy as np
 
+from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.profiles import NO_PROFILE, PROFILE
 
-#: Changes with everything that gives the bytes in state another meaning: a job refuses state of another layout.
+#: Changes with everything that gives the bytes in state another meaning.
 LAYOUT = 2
 
 #: How many orders of a user are remembered, to count each once.
@@ -22,7 +25,7 @@ SLOT_HEAD = np.dtype(
     [
         ("begin", "<i4"),  # where in the ring, in bytes, the kept events begin
         ("end", "<i4"),  # and end
-        ("layout", "<u4"),  # LAYOUT
+        ("layout", "<u4"),  # `layout_id` of the events
         ("events", "<u4"),  # how many there ever were of the user
         ("first_seen_ms", "<i8"),  # time of the earliest one
         ("profile", PROFILE),
@@ -32,17 +35,25 @@ SLOT_HEAD = np.dtype(
 )
 
 
-def new_head() -> bytes:
+def layout_id(layout: EventLayout) -> int:
+    """What names the layout of a slot with such events: a job refuses state of another one."""
+    if not layout.own_columns:
+        return LAYOUT
+    columns = [astuple(column) for column in layout.own_columns]
+    return crc32(json.dumps([LAYOUT, *columns]).encode())
+
+
+def new_head(layout: EventLayout = STANDARD_LAYOUT) -> bytes:
     """The slot head of a new user."""
     head = np.zeros(1, SLOT_HEAD)
-    head["layout"] = LAYOUT
+    head["layout"] = layout_id(layout)
     head["profile"] = np.frombuffer(NO_PROFILE, PROFILE)
     return head.tobytes()
 
 
-def ring_bytes(history_length: int) -> int:
+def ring_bytes(history_length: int, event: np.dtype = EVENT) -> int:
     """The size of a ring: 1.5 times the history, so that the newest events are seldom moved to its start."""
-    return EVENT.itemsize * (history_length + max(history_length // 2, 1))
+    return event.itemsize * (history_length + max(history_length // 2, 1))
 
 
 #: Kinds of rows: an event to score; a profile; an event that was scored before as another user's; and a login, which
@@ -58,21 +69,31 @@ LOGIN = np.dtype(
     ]
 )
 
+
+def user_row_type(event: np.dtype) -> np.dtype:
+    """The type of such a row, for packed events of a type."""
+    return np.dtype(
+        {
+            "names": [
+                "key_bytes", "kind", "has_event_id", "user_bytes", "partition", "offset", "record_ms", "event",
+                "profile", "login",
+            ],
+            "formats": ["<i4", "u1", "u1", "<u2", "<i4", "<i8", "<i8", event, PROFILE, LOGIN],
+            "offsets": [0, 4, 5, 6, 8, 12, 20, 28, 28, 28],  # an event, a profile or a login
+            "itemsize": 28 + event.itemsize,
+        }
+    )  # fmt: skip
+
+
 #: What a row of the score operator begins with: a frame's header, then the fields that all rows have. An event row goes
 #: on with the event's id, where it has one; each row ends with its key, the user's id. A row of the operator that
 #: follows logins has the anonymous id as its key, and the user's id before it.
-USER_ROW = np.dtype(
-    {
-        "names": [
-            "key_bytes", "kind", "has_event_id", "user_bytes", "partition", "offset", "record_ms", "event", "profile",
-            "login",
-        ],
-        "formats": ["<i4", "u1", "u1", "<u2", "<i4", "<i8", "<i8", EVENT, PROFILE, LOGIN],
-        "offsets": [0, 4, 5, 6, 8, 12, 20, 28, 28, 28],  # an event, a profile or a login
-        "itemsize": 68,
-    }
-)  # fmt: skip
-USER_ROW_FORMAT = "<iBBHiqq40s"
+USER_ROW = user_row_type(EVENT)
+
+
+def user_row_format(event: np.dtype) -> str:
+    """The `struct` format of `user_row_type`."""
+    return f"<iBBHiqq{event.itemsize}s"
 
 
 def is_event(rows: np.ndarray) -> np.ndarray:
@@ -88,10 +109,12 @@ class UserSlots:
     events: np.ndarray  # EVENT[c * ring_length], a ring after the other
 
     @classmethod
-    def empty(cls, count: int, history_length: int) -> Self:
+    def empty(cls, count: int, history_length: int, layout: EventLayout = STANDARD_LAYOUT) -> Self:
         """Slots of new users, in memory of this process."""
-        heads = np.frombuffer(bytearray(new_head() * count), SLOT_HEAD)
-        return cls(heads, np.zeros(count * ring_bytes(history_length) // EVENT.itemsize, EVENT))
+        heads = np.frombuffer(bytearray(new_head(layout) * count), SLOT_HEAD)
+        return cls(
+            heads, np.zeros(count * ring_bytes(history_length, layout.dtype) // layout.dtype.itemsize, layout.dtype)
+        )
 
     @property
     def ring_length(self) -> int:

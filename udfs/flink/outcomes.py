@@ -6,7 +6,6 @@ import numpy as np
 from pyflink.table import DataTypes
 
 from udfs.contracts.outputs import ModelQuality
-from udfs.contracts.packed_events import EVENT
 from udfs.contracts.sql_types import sql_types
 from udfs.flink.columns import Column, ColumnFunction, row_type
 from udfs.flink.repeats import repeat_keys
@@ -37,7 +36,7 @@ class ReadAmounts(ColumnFunction):
     def columns(self, payloads: list, record_ms: np.ndarray) -> dict[str, Column]:
         clicks = self._decoder.decode(payloads, record_ms.tolist())
         accepted = np.array([event is not None for event in clicks.events], bool)
-        events = np.frombuffer(b"".join(filter(None, clicks.events)), EVENT)
+        events = np.frombuffer(b"".join(filter(None, clicks.events)), self._topic.layout.dtype)
         added = self._amounts(events)
         amounts = np.zeros(len(payloads), np.int64)
         amounts[accepted] = added

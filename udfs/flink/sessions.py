@@ -3,7 +3,7 @@
 import numpy as np
 from pyflink.table import DataTypes
 
-from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID
+from udfs.contracts.packed_events import EVENT_KINDS, NO_ID, standard_kinds
 from udfs.flink.columns import Column, ColumnFunction, row_type
 from udfs.flink.repeats import repeat_keys
 from udfs.mapping.topic import ClickTopic
@@ -43,9 +43,9 @@ class ReadActions(ColumnFunction):
         revenue = np.zeros(len(payloads))
         event_keys, purchase_keys = (np.ma.masked_all(len(payloads), np.int64) for _ in range(2))
         accepted = [row for row, event in enumerate(clicks.events) if event is not None]
-        events = np.frombuffer(b"".join(clicks.events[row] for row in accepted), EVENT)
+        events = np.frombuffer(b"".join(clicks.events[row] for row in accepted), self._topic.layout.dtype)
         page_ids = np.where(events["page"] == NO_ID, events["item"], events["page"]).tolist()
-        for row, kind, page in zip(accepted, events["kind"].tolist(), page_ids):
+        for row, kind, page in zip(accepted, standard_kinds(events).tolist(), page_ids):
             names[row] = EVENT_KINDS[kind]
             pages[row] = None if page == NO_ID else page
             if kind in _PROMOTIONS:

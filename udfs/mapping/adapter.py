@@ -59,6 +59,7 @@ class ClickAdapter:
             (field, [self._column(name) for name in in_order(columns)], self._scalar(field, ITEMS))
             for field, columns in (mapping.items or {name: name for name in ITEM_FIELDS}).items()
         ]
+        self._kept = [(name, column_reader(column)) for name, column in mapping.keep.items()]
         self._unseen = {name for columns in mapping.columns.values() for name in in_order(columns)}
         #: Rows left out, by column and value: those of users and events that the mapping ignores.
         self.ignored: Counter[tuple[str, str]] = Counter()
@@ -103,6 +104,10 @@ class ClickAdapter:
             _convert_amounts(click, mapping.currencies)
         if mapping.event_id_prefix is not None:
             click["event_id"] = f"{mapping.event_id_prefix}-{number:06d}"
+        for name, read in self._kept:
+            value = read(row)
+            if value is not ABSENT and value is not None:
+                click[name] = value
         return click
 
     def _is_ignored(self, row: Row) -> bool:

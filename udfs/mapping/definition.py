@@ -59,6 +59,7 @@ class ClickMapping(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
     """How the rows of a file or a topic become click records; conf/mappings/example.yaml describes each key."""
 
     columns: dict[Name, Columns]
+    keep: dict[Name, Name] = {}
     file: FileLayout = FileLayout()
     items: dict[Name, Columns] = {}
     values: dict[Name, dict[str, str]] = {}
@@ -181,6 +182,9 @@ def _checked(content: dict, origin: str) -> ClickMapping:
 def _problems(mapping: ClickMapping):
     """The broken rules of a mapping: key and rule."""
     yield from _wrong_fields(mapping)
+    for name in mapping.keep:
+        if name in _FIELD_RULES:
+            yield f"keep.{name}", "is a field of a click: write it under columns"
     yield from _wrong_literals(mapping)
     if mapping.time_format not in TIME_FORMATS and "%" not in mapping.time_format:
         yield (

@@ -21,7 +21,6 @@ from msgspec import Meta
 from scipy.special import chdtri
 
 from udfs.contracts.outputs import LEVELS, DriftWindow, FeatureDrift, Level
-from udfs.features.catalog import FEATURES
 
 REFERENCE_FILE = "reference.json"
 SCORE = "score"  # its name among the features
@@ -37,8 +36,6 @@ FALSE_ALARM = 1e-5
 #: Independent rows from which on a feature is judged: five in each decile, as Cochran (Biometrics 10, 1954) asks for.
 JUDGED_ROWS = 5 * BINS
 
-
-_CODES = frozenset(feature.name for feature in FEATURES if feature.unit == "code")
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -136,11 +133,6 @@ class Thresholds:
     watch: float
     alarm: float
     unwatched: Collection[str] = ()
-
-
-def is_code(name: str) -> bool:
-    """Whether a feature's values are codes, whose order has no meaning."""
-    return name in _CODES
 
 
 def count_cells(cells: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from udfs.config.durations import Duration, duration_ms
 from udfs.config.reading import read_yaml
-from udfs.contracts.packed_events import EVENT, EVENT_KINDS
+from udfs.contracts.packed_events import EVENT, EVENT_KINDS, standard_kinds
 
 #: The file of labels, in the directory of the settings file.
 LABELS_FILE = "labels.yaml"
@@ -147,7 +147,7 @@ def label_events(
     Returns whether each is positive, bool[n], and whether it is a row to train on and evaluate, bool[n]: of a kind that
     is scored, its horizon passed by `data_end_ms`, by default the time of the newest event.
     """
-    time_ms, kind = records["time_ms"], records["kind"]
+    time_ms, kind = records["time_ms"], standard_kinds(records)
     end_ms = time_ms.max(initial=0) if data_end_ms is None else data_end_ms
     positive = label.is_positive(sum_after(user, time_ms, label.amounts(records), label.horizon_ms))
     scored = np.isin(kind, _codes(label.scored_events))

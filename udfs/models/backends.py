@@ -59,7 +59,7 @@ class Scorer:
     """Features and model of a bundle, ready to score. Building the first one of a process takes seconds."""
 
     def __init__(self, bundle: Bundle, threads: int = 1):
-        self.features = FeatureComputer(bundle.manifest.features, bundle.manifest.history_length)
+        self.features = FeatureComputer(bundle.manifest.features, bundle.manifest.history_length, bundle.declaration)
         self._predict = native_predict(bundle.model_file, bundle.model, threads)
 
     def predict(self, matrix: np.ndarray) -> np.ndarray:

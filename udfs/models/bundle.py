@@ -19,7 +19,9 @@ import xgboost
 from msgspec import Meta
 
 from udfs.config.text import one_line
-from udfs.features.catalog import find_columns, schema_hash
+from udfs.contracts.event_layout import EventLayout
+from udfs.features import declaration
+from udfs.features.declaration import STANDARD, Declaration, DeclarationError, schema_hash
 from udfs.measurement.labels import Label, LabelError, label_of_sentence
 from udfs.models import lightgbm_text, remote
 
@@ -33,6 +35,7 @@ ENDPOINT_FILE = "endpoint.json"  # of a model that another process serves
 MODEL_FILES = (XGBOOST_FILE, LIGHTGBM_FILE, ENDPOINT_FILE)
 EXPORT_FILE = "model.onnx"
 WARM_UP_FILE = "warm_up.json"
+FEATURES_FILE = "features.json"  # the declaration of the features; without it, they are the standard ones
 OBJECTIVE = "binary:logistic"  # a score is a probability
 VERSION_PATTERN = "^[A-Za-z0-9._-]{1,64}$"
 
@@ -57,7 +60,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     version: Annotated[str, Meta(pattern=VERSION_PATTERN, description="of the model; every score carries it")]
     created_at: Time
     features: Annotated[tuple[str, ...], Meta(min_length=1, description="names, in the order of the model's columns")]
-    feature_schema_hash: Annotated[Sha256, Meta(description="udfs.features.schema_hash at training")]
+    feature_schema_hash: Annotated[Sha256, Meta(description="of the features' meaning, see udfs.features")]
     history_length: Annotated[int, Meta(ge=1, description="events of a user that the features saw")]
     label: Annotated[Label, Meta(description="what a score is the probability of")]
     training_window: TrainingWindow
@@ -95,6 +98,7 @@ class Bundle:
 
     manifest: Manifest
     model: bytes  # the content of `model_file`
+    declaration: Declaration = STANDARD  # of the features
     export: bytes | None = None  # the same model as ONNX
     warm_up: WarmUp | None = None
 
@@ -135,10 +139,11 @@ def read_bundle(read: Callable[[str], bytes], origin: str, history_length: int |
         model_file = find_model_file(files)
     except ValueError as error:
         raise BundleError(f"{origin}/{MANIFEST_FILE}: {error}") from None
-    _check_features(manifest, f"{origin}/{MANIFEST_FILE}", history_length or manifest.history_length)
+    features = read_features(read, origin, manifest)
+    _check_features(manifest, features, f"{origin}/{MANIFEST_FILE}", history_length or manifest.history_length)
     _CHECKS[model_file](files[model_file], manifest, f"{origin}/{model_file}")
     warm_up = _read_warm_up(files[WARM_UP_FILE], manifest, origin) if WARM_UP_FILE in files else None
-    return Bundle(manifest, files[model_file], files.get(EXPORT_FILE), warm_up)
+    return Bundle(manifest, files[model_file], features, files.get(EXPORT_FILE), warm_up)
 
 
 def read_manifest(read: Callable[[str], bytes], origin: str) -> Manifest:
@@ -168,6 +173,16 @@ def read_listed_file(read: Callable[[str], bytes], origin: str, manifest: Manife
     if name not in manifest.files:
         raise BundleError(f"{origin}/{MANIFEST_FILE}: files must list {name}: train again")
     return _read_file(read, origin, name, manifest.files[name])
+
+
+def check_layout(bundle: Bundle, layout: EventLayout) -> None:
+    """Raises BundleError when features are about own kinds or columns that a job's events do not have, or not alike."""
+    lacking = layout.without(bundle.declaration.layout)
+    if lacking:
+        raise BundleError(
+            f"{bundle.manifest.version}: its features are about {lacking[0]}, which the job's events don't have: set "
+            "clicks.declaration to what the model was trained with, and submit the job again"
+        )
 
 
 def find_model_file(files: Collection[str]) -> str:
@@ -249,9 +264,20 @@ def _read_warm_up(content: bytes, manifest: Manifest, origin: str) -> WarmUp:
     return WarmUp(np.array(parsed.rows, np.float32), np.array(parsed.scores, np.float32))
 
 
-def _check_features(manifest: Manifest, path: str, history_length: int) -> None:
+def read_features(read: Callable[[str], bytes], origin: str, manifest: Manifest) -> Declaration:
+    """The declaration of a bundle's features, given its manifest; `read` as in `read_bundle`. Raises BundleError."""
+    if FEATURES_FILE not in manifest.files:
+        return STANDARD
+    content = _read_file(read, origin, FEATURES_FILE, manifest.files[FEATURES_FILE])
     try:
-        find_columns(manifest.features)
+        return declaration.from_json(content, f"{origin}/{FEATURES_FILE}")
+    except DeclarationError as error:
+        raise BundleError(str(error)) from None
+
+
+def _check_features(manifest: Manifest, features: Declaration, path: str, history_length: int) -> None:
+    try:
+        features.find(manifest.features)
     except ValueError as error:
         raise BundleError(f"{path}: {error}") from error
     if manifest.history_length != history_length:
@@ -259,7 +285,7 @@ def _check_features(manifest: Manifest, path: str, history_length: int) -> None:
             f"{path}: history_length is {manifest.history_length}, the job keeps {history_length}: "
             "set the job's to match or train again"
         )
-    expected = schema_hash(manifest.features, history_length)
+    expected = schema_hash(features, manifest.features, history_length)
     if manifest.feature_schema_hash != expected:
         raise BundleError(
             f"{path}: feature_schema_hash is {manifest.feature_schema_hash}, this code computes {expected}: "

@@ -11,6 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
+from udfs.features.declaration import Declaration
 from udfs.rollout.plan import Rollout
 from udfs.rollout.rules import matches
 
@@ -72,11 +73,12 @@ def visitor_id(hash_: int) -> str:
     return f"{hash_:016x}"
 
 
-def eligible_rows(rollout: Rollout, names: Sequence[str], features: np.ndarray) -> np.ndarray:
-    """Whether the user of each row is eligible, bool[n], given features float32[n, k] and their k names."""
+def eligible_rows(rollout: Rollout, names: Sequence[str], features: np.ndarray, declaration: Declaration) -> np.ndarray:
+    """Whether the user of each row is eligible, bool[n], given features float32[n, k] of the declaration, and their k
+    names."""
     if rollout.eligible is None:
         return np.ones(len(features), bool)
-    return matches(rollout.eligible, names, features)
+    return matches(rollout.eligible, names, features, declaration)
 
 
 def in_sample(user_id: str, share: float) -> bool:

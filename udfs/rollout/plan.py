@@ -12,15 +12,12 @@ import msgspec
 from msgspec import Meta
 
 from udfs.config.reading import MISSING_KEY, UNKNOWN_KEY, key_and_rule, read_yaml
-from udfs.features.catalog import FEATURES
+from udfs.features.declaration import STANDARD, Declaration
 from udfs.models.bundle import VERSION_PATTERN
 from udfs.rollout.rules import Rule, RuleError, check_rule, rule_features
 
 Version = Annotated[str, Meta(pattern=VERSION_PATTERN)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-
-#: Features allowed in the eligibility rule: attributes, not behavior, or users would change arm from click to click.
-ELIGIBILITY_FEATURES = (*(feature.name for feature in FEATURES if feature.group == "profile"), "device", "first_visit")
 
 #: Regions meet without a gap; decimal fractions do not add up exactly.
 _TOLERANCE = 1e-9
@@ -79,12 +76,13 @@ class Rollout(_TrafficShare):
 
 def rollout_features(rollout: Rollout) -> tuple[str, ...]:
     """The features that the rule and the eligibility rule use, beside those of the models; each once."""
-    rules = (rule for rule in (rollout.eligible, rollout.rule) if rule is not None)
-    return tuple(dict.fromkeys(name for rule in rules for name in rule_features(rule)))
+    return tuple(dict.fromkeys(name for _, rule in _rules(rollout) for name in rule_features(rule)))
 
 
 def load_rollout(path: Path, under: Rollout | None = None) -> Rollout:
     """Read a rollout from YAML or JSON; a key that the file leaves out stays as it is in `under`. Raises RolloutError.
+
+    What rules say of features is for `check_rules`.
 
     A challenger without `start` keeps the region that it has in `under`, or gets the first one that is free.
     """
@@ -108,14 +106,14 @@ def load_rollout(path: Path, under: Rollout | None = None) -> Rollout:
     return placed
 
 
-def load_rule(path: Path) -> Rule:
+def load_rule(path: Path, declaration: Declaration = STANDARD) -> Rule:
     """Read the rule of a rollout file, a baseline to compare models with. Raises RolloutError."""
     content = _read(path)
     if "rule" not in content:
         raise RolloutError(f"{path}: key rule: missing")
     rule = _convert(content["rule"], Rule, str(path), "rule")
     try:
-        _check_rule("rule", rule)
+        _check_rule("rule", rule, declaration)
     except RolloutError as error:
         raise RolloutError(f"{path}: {error}") from None
     return rule
@@ -136,7 +134,7 @@ def add_challenger(rollout: Rollout, challenger: Challenger) -> Rollout:
 
 
 def check_rollout(rollout: Rollout) -> None:
-    """Check what depends on more than one key. Raises RolloutError naming key, rule and value."""
+    """Check what depends on more than one key, rules apart. Raises RolloutError naming key, rule and value."""
     seen = set()
     for version in rollout.versions:
         if version in seen:
@@ -164,19 +162,32 @@ def check_rollout(rollout: Rollout) -> None:
         )
     if rollout.control.at_most and rollout.rule is None:
         raise RolloutError("key rule: missing; it decides in control, which has at_most above 0")
-    for key, rule in (("rule", rollout.rule), ("eligible", rollout.eligible)):
-        if rule is not None:
-            _check_rule(key, rule)
+    for key, rule in _rules(rollout):
+        try:
+            rule_features(rule)
+        except RuleError as error:
+            raise RolloutError(f"key {key}: {error}") from None
+
+
+def check_rules(rollout: Rollout, declaration: Declaration) -> None:
+    """Check the rules, which are about the champion's features. Raises RolloutError naming key, rule and value."""
+    for key, rule in _rules(rollout):
+        _check_rule(key, rule, declaration)
+    # Attributes, not behavior, or users would change arm from click to click.
+    allowed = (*(feature.name for feature in declaration.features if feature.is_attribute), "first_visit")
     for name in rule_features(rollout.eligible) if rollout.eligible else ():
-        if name not in ELIGIBILITY_FEATURES:
-            raise RolloutError(
-                f"key eligible: {name} changes as a user clicks; expected one of {', '.join(ELIGIBILITY_FEATURES)}"
-            )
+        if name not in allowed:
+            raise RolloutError(f"key eligible: {name} changes as a user clicks; expected one of {', '.join(allowed)}")
 
 
-def _check_rule(key: str, rule: Rule) -> None:
+def _rules(rollout: Rollout) -> list[tuple[str, Rule]]:
+    """The rules of a rollout, each with its key."""
+    return [(key, rule) for key in ("rule", "eligible") if (rule := getattr(rollout, key)) is not None]
+
+
+def _check_rule(key: str, rule: Rule, declaration: Declaration) -> None:
     try:
-        check_rule(rule)
+        check_rule(rule, declaration)
     except RuleError as error:
         raise RolloutError(f"key {key}: {error}") from None
 

@@ -17,6 +17,7 @@ from fsspec.core import url_to_fs
 from msgspec import Meta
 
 from udfs.config.text import one_line
+from udfs.features.declaration import Declaration
 from udfs.models.bundle import (
     MANIFEST_FILE,
     Bundle,
@@ -24,6 +25,7 @@ from udfs.models.bundle import (
     Manifest,
     check_version,
     read_bundle,
+    read_features,
     read_listed_file,
     read_manifest,
 )
@@ -111,6 +113,12 @@ class Registry:
         """Read one file of a staged bundle, checked by its hash, without reading the others. Raises like `bundle`."""
         manifest = self.manifest(version)
         return read_listed_file(lambda name: self.read("bundles", version, name), self._origin(version), manifest, name)
+
+    def declaration(self, version: str) -> Declaration:
+        """The declaration of a staged bundle's features, without reading its other files. Raises like `bundle`."""
+        return read_features(
+            lambda name: self.read("bundles", version, name), self._origin(version), self.manifest(version)
+        )
 
     def manifest(self, version: str) -> Manifest:
         """The manifest of a staged bundle, without reading its other files. Raises like `bundle`."""

@@ -8,7 +8,7 @@ A rule is YAML: `all` or `any` of a list of conditions and further rules. A cond
           - session_funnel_step >= 2
           - device in [mobile, tablet]
 
-`intent features` lists the features. The value of a code is written as a name: `membership_tier >= silver`.
+`intent features list` lists the features. The value of a code is written as a name: `membership_tier >= silver`.
 A missing value matches no condition; the code for unknown is one, unless `==` or `in` asks for `unknown` by name.
 """
 
@@ -23,19 +23,11 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from udfs.contracts.packed_events import DEVICES, EVENT_KINDS, PAGE_TYPES
-from udfs.contracts.profiles import AGE_BANDS, MEMBERSHIP_TIERS, country_code
-from udfs.features.catalog import FEATURE_NAMES
+from udfs.contracts.profiles import country_code
+from udfs.features.columns import PROFILE_NAMES
+from udfs.features.declaration import STANDARD, Declaration
+from udfs.features.expressions import Profile
 
-#: The vocabularies of features that are codes, `country` apart.
-VOCABULARIES = {
-    "event_kind": EVENT_KINDS,
-    "page_type": PAGE_TYPES,
-    "device": DEVICES,
-    "age_band": AGE_BANDS,
-    "membership_tier": MEMBERSHIP_TIERS,
-}
-_ORDERED = {"age_band", "membership_tier"}
 _COMPARISONS = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
 _LISTS = ("in", "not in")
 _CONDITION = re.compile(r"(\w+)\s*(<=|>=|==|!=|<|>|\bnot in\b|\bin\b)\s*(\S.*)")
@@ -62,41 +54,38 @@ class Condition:
     zero_is_missing: bool
 
 
-def matches(rule: Rule, names: Sequence[str], features: np.ndarray) -> np.ndarray:
+def matches(rule: Rule, names: Sequence[str], features: np.ndarray, declaration: Declaration = STANDARD) -> np.ndarray:
     """Whether a rule holds for each row, bool[n], given features float32[n, k] with NaN for missing, and their k names.
 
     As a score of 0 or 1 it is a baseline for models. Raises RuleError for a rule that `check_rule` rejects or a feature
     that is not among the names.
     """
     columns = {name: column for column, name in enumerate(names)}
-    return _matches(rule, columns, features)
+    return _matches(rule, columns, features, declaration)
 
 
-def check_rule(rule: Rule) -> None:
+def check_rule(rule: Rule, declaration: Declaration = STANDARD) -> None:
     """Check a rule. Raises RuleError if it has both or none of `all` and `any`, or if a condition can't be read."""
-    for _ in _conditions(rule):
-        pass
+    for text in _conditions(rule):
+        read_condition(text, declaration)
 
 
 def rule_features(rule: Rule) -> tuple[str, ...]:
     """The features that a rule uses, each once, in the rule's order."""
-    return tuple(dict.fromkeys(condition.feature for condition in _conditions(rule)))
+    return tuple(dict.fromkeys(_split(text)[0] for text in _conditions(rule)))
 
 
 @lru_cache(maxsize=1024)
-def read_condition(text: str) -> Condition:
-    """Read FEATURE OPERATOR VALUE. Raises RuleError.
+def read_condition(text: str, declaration: Declaration = STANDARD) -> Condition:
+    """Read FEATURE OPERATOR VALUE, about a feature of the declaration. Raises RuleError.
 
     >>> read_condition("cart_adds_30m >= 1")
     Condition(feature='cart_adds_30m', operator='>=', values=(1.0,), zero_is_missing=False)
     """
-    match = _CONDITION.fullmatch(text.strip())
-    if not match:
-        raise RuleError(f"condition {text!r}: expected FEATURE OPERATOR VALUE, for example cart_adds_30m >= 1")
-    feature, operator, value = match.groups()
-    if feature not in FEATURE_NAMES:
-        raise RuleError(f"condition {text!r}: unknown feature {feature}; `intent features` lists all features")
-    if operator in _COMPARISONS and feature in (VOCABULARIES.keys() | {"country"}) - _ORDERED:
+    feature, operator, value = _split(text)
+    if feature not in declaration:
+        raise RuleError(f"condition {text!r}: unknown feature {feature}; `intent features list` lists all features")
+    if operator in _COMPARISONS and _has_no_order(feature, declaration):
         raise RuleError(
             f"condition {text!r}: values of {feature} have no order; use ==, !=, in or not in instead of {operator}"
         )
@@ -106,15 +95,18 @@ def read_condition(text: str) -> Condition:
         written = [part.strip() for part in value[1:-1].split(",")]
     else:
         written = [value]
-    values = tuple(_value(feature, part, text) for part in written)
-    if operator not in ("==", "in") and _zero_is_unknown(feature) and 0 in values:
+    values = tuple(_value(feature, part, text, declaration) for part in written)
+    zero_is_missing = _zero_is_unknown(feature, declaration)
+    if operator not in ("==", "in") and zero_is_missing and 0 in values:
         raise RuleError(f"condition {text!r}: unknown can only be used with == and in (got {operator})")
-    return Condition(feature, operator, values, _zero_is_unknown(feature))
+    return Condition(feature, operator, values, zero_is_missing)
 
 
-def _matches(rule: Rule, columns: dict[str, int], features: np.ndarray) -> np.ndarray:
+def _matches(rule: Rule, columns: dict[str, int], features: np.ndarray, declaration: Declaration) -> np.ndarray:
     results = [
-        _matches(part, columns, features) if isinstance(part, Rule) else _holds(read_condition(part), columns, features)
+        _matches(part, columns, features, declaration)
+        if isinstance(part, Rule)
+        else _holds(read_condition(part, declaration), columns, features)
         for part in _parts(rule)
     ]
     return (np.logical_and if rule.any is None else np.logical_or).reduce(results)
@@ -133,12 +125,20 @@ def _holds(condition: Condition, columns: dict[str, int], features: np.ndarray) 
     return known & _COMPARISONS[condition.operator](column, values[0])
 
 
-def _conditions(rule: Rule) -> Iterator[Condition]:
+def _split(text: str) -> tuple[str, str, str]:
+    """Feature, operator and value of a condition as they are written. Raises RuleError."""
+    match = _CONDITION.fullmatch(text.strip())
+    if not match:
+        raise RuleError(f"condition {text!r}: expected FEATURE OPERATOR VALUE, for example cart_adds_30m >= 1")
+    return match.groups()
+
+
+def _conditions(rule: Rule) -> Iterator[str]:
     for part in _parts(rule):
         if isinstance(part, Rule):
             yield from _conditions(part)
         else:
-            yield read_condition(part)
+            yield part
 
 
 def _parts(rule: Rule) -> tuple[Rule | str, ...]:
@@ -147,16 +147,17 @@ def _parts(rule: Rule) -> tuple[Rule | str, ...]:
     return rule.any if rule.all is None else rule.all
 
 
-def _value(feature: str, written: str, text: str) -> float:
+def _value(feature: str, written: str, text: str, declaration: Declaration) -> float:
     """The feature's number for a written value."""
-    if feature == "country":
+    if declaration[feature].is_country:
         if written != "unknown" and not re.fullmatch("[A-Z]{2}", written):
             raise RuleError(f"condition {text!r}: expected two capital letters (ISO 3166) or unknown, got {written}")
         return float(country_code(None if written == "unknown" else written))
-    if feature in VOCABULARIES:
-        if written not in VOCABULARIES[feature]:
-            raise RuleError(f"condition {text!r}: expected one of {', '.join(VOCABULARIES[feature])}, got {written}")
-        return float(VOCABULARIES[feature].index(written))
+    codes = declaration.vocabulary(feature)
+    if codes is not None:
+        if written not in codes:
+            raise RuleError(f"condition {text!r}: expected one of {', '.join(codes)}, got {written}")
+        return float(codes[written])
     try:
         number = float(written)
     except ValueError:
@@ -166,5 +167,12 @@ def _value(feature: str, written: str, text: str) -> float:
     return number
 
 
-def _zero_is_unknown(feature: str) -> bool:
-    return feature == "country" or VOCABULARIES.get(feature, ("",))[0] == "unknown"
+def _has_no_order(feature: str, declaration: Declaration) -> bool:
+    match declaration[feature].value:
+        case Profile(field=field) if field in PROFILE_NAMES:
+            return False
+    return declaration.is_code(feature)
+
+
+def _zero_is_unknown(feature: str, declaration: Declaration) -> bool:
+    return declaration[feature].is_country or "unknown" in (declaration.vocabulary(feature) or ())

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from udfs.models.bundle import Bundle, BundleError
+from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
+from udfs.models.bundle import Bundle, BundleError, check_layout
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Registry
 from udfs.serving.deployment import Deployer, Deployment, Options
@@ -23,17 +24,22 @@ class Serving:
     registry: str | None = None  # to poll; without one, the models do not change
     poll_s: float = 10.0
     fallback: str | None = None  # the version that stands in for remote models, one of the bundles
+    layout: EventLayout = STANDARD_LAYOUT  # of the events that the job keeps
 
 
-def serving_bundle(bundle: Bundle, options: Options) -> Serving:
+def serving_bundle(bundle: Bundle, options: Options, layout: EventLayout = STANDARD_LAYOUT) -> Serving:
     """Serve one model to all users. Raises BundleError for a remote model, which would have no fallback."""
     if bundle.manifest.is_remote:
         raise BundleError(f"{bundle.manifest.version}: a remote model needs a registry, with a local one to stand in")
+    check_layout(bundle, layout)
     version = bundle.manifest.version
-    return Serving(Rollout(salt="none", champion=version), {version: bundle}, options)
+    rollout = Rollout(salt="none", champion=version)
+    return Serving(rollout, {version: bundle}, options, layout=layout)
 
 
-def serving_registry(uri: str, history_length: int, options: Options, poll_s: float) -> Serving:
+def serving_registry(
+    uri: str, history_length: int, options: Options, poll_s: float, layout: EventLayout = STANDARD_LAYOUT
+) -> Serving:
     """Serve the models of a registry's current ledger entry. Raises RegistryError and BundleError."""
     registry = Registry(uri)
     number, rollout = registry.rollout()
@@ -43,7 +49,9 @@ def serving_registry(uri: str, history_length: int, options: Options, poll_s: fl
         fallback = registry.local_champion()
     if fallback is not None:
         bundles[fallback] = registry.bundle(fallback, history_length)
-    return Serving(rollout, bundles, options, number, uri, poll_s, fallback)
+    for bundle in bundles.values():
+        check_layout(bundle, layout)
+    return Serving(rollout, bundles, options, number, uri, poll_s, fallback, layout)
 
 
 def follow(serving: Serving) -> RegistryPoller[Rollout, Deployment]:
@@ -58,7 +66,7 @@ def follow(serving: Serving) -> RegistryPoller[Rollout, Deployment]:
     def find_fallback(rollout: Rollout) -> str | None:
         return serving.fallback if rollout == serving.rollout else registry.local_champion()
 
-    deploy = Deployer(find_bundle, find_fallback, serving.options)
+    deploy = Deployer(find_bundle, find_fallback, serving.options, serving.layout)
     current = deploy(serving.rollout, must_answer=False)
     if registry is None:
         unchanged = serving.number, serving.rollout

@@ -4,19 +4,22 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 import numpy as np
 
-from udfs.contracts.packed_events import EVENT, read_histories
+from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
+from udfs.contracts.packed_events import read_histories
 from udfs.contracts.profiles import NO_PROFILE, PROFILE
 from udfs.features.computer import FeatureComputer
+from udfs.features.declaration import STANDARD, Declaration, merged
 from udfs.features.user_slots import UserSlots
 from udfs.models.backends import EngineName, Predict, Scorer, build_engine
-from udfs.models.bundle import Bundle, BundleError, Manifest
+from udfs.models.bundle import Bundle, BundleError, Manifest, check_layout
 from udfs.models.circuit_breaker import PAUSE_S, Breaker
 from udfs.models.remote import RemoteError
 from udfs.rollout.assignment import CHAMPION, CONTROL, arms, assign, eligible_rows
-from udfs.rollout.plan import Rollout, rollout_features
+from udfs.rollout.plan import Rollout, check_rules, rollout_features
 from udfs.rollout.rules import matches
 from udfs.serving.shadows import Shadows
 
@@ -39,6 +42,7 @@ class LoadedModel:
 
     manifest: Manifest
     predict: Predict
+    declaration: Declaration = STANDARD
     breaker: Breaker = field(default_factory=Breaker)  # of a remote one
 
 
@@ -48,12 +52,12 @@ def load_model(bundle: Bundle, options: Options, must_answer: bool = True) -> Lo
     An unreachable remote model raises RemoteError or, unless it `must_answer`, is loaded without the check.
     """
     try:
-        return LoadedModel(bundle.manifest, build_engine(bundle, options.engine, options.threads))
+        return LoadedModel(bundle.manifest, build_engine(bundle, options.engine, options.threads), bundle.declaration)
     except RemoteError as error:
         if must_answer:
             raise
         log.warning("not checked: %s", error)
-        return LoadedModel(bundle.manifest, Scorer(bundle).predict)
+        return LoadedModel(bundle.manifest, Scorer(bundle).predict, bundle.declaration)
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,13 @@ class Deployment:
         models: Mapping[str, LoadedModel],
         options: Options = Options(),
         fallback: str | None = None,
+        layout: EventLayout = STANDARD_LAYOUT,
     ):
-        """Take `models` by version, all that the rollout names, and the local `fallback` for remote ones that fail."""
+        """Take `models` by version, all that the rollout names, and the local `fallback` for remote ones that fail; and
+        the layout of the events.
+
+        Raises RolloutError for a rule that is not about the champion's features.
+        """
         self.rollout = rollout
         self.fallback = fallback
         self.fallbacks = 0  # events that it has scored
@@ -91,16 +100,24 @@ class Deployment:
         self.arm_names = np.array([arm.name for arm in self.arms], object)
         self.arm_versions = np.array([arm.version for arm in self.arms], object)
         self._threshold = np.float32(options.threshold)
-        needed = [*(model.manifest.features for model in models.values()), rollout_features(rollout)]
-        self._names = tuple(dict.fromkeys(name for names in needed for name in names))
-        self._features = FeatureComputer(self._names, models[rollout.champion].manifest.history_length)
-        self._columns = {version: self._columns_of(model.manifest) for version, model in models.items()}
+        self._declaration = models[rollout.champion].declaration  # rules are about its features
+        check_rules(rollout, self._declaration)
+        declaration, renamed = merged(self._declaration, [model.declaration for model in models.values()])
+        needed = {
+            version: [names[name] for name in model.manifest.features]
+            for (version, model), names in zip(models.items(), renamed)
+        }
+        self._names = tuple(dict.fromkeys(chain(*needed.values(), rollout_features(rollout))))
+        self._features = FeatureComputer(
+            self._names, models[rollout.champion].manifest.history_length, declaration, layout
+        )
+        self._columns = {version: self._columns_of(names) for version, names in needed.items()}
         self.shadows = None
         if rollout.shadows:
             shadows = {version: partial(self._predict, version) for version in rollout.shadows}
             self.shadows = Shadows(shadows, options.shadow_budget_s)
         self.score(
-            ["anyone"], [bytes(EVENT.itemsize)], np.ones(1, np.int64), np.zeros(1, np.int64), [None]
+            ["anyone"], [bytes(layout.dtype.itemsize)], np.ones(1, np.int64), np.zeros(1, np.int64), [None]
         )  # compile, warm up
         if self.shadows is not None:
             self.shadows.missed = 0
@@ -123,7 +140,7 @@ class Deployment:
         `lifetime_events` int64[n] counts the user's events, this one included; `first_seen_ms` int64[n] is the time of
         the earliest one; a user without a profile has None.
         """
-        records, starts, ends = read_histories(histories)
+        records, starts, ends = read_histories(histories, self._features.event)
         packed = b"".join([NO_PROFILE if profile is None else profile for profile in profiles])
         features = self._features.compute(
             records, starts, ends, lifetime_events, first_seen_ms, np.frombuffer(packed, PROFILE)
@@ -149,7 +166,7 @@ class Deployment:
         decision = score >= self._threshold
         if self.rollout.control.share:
             in_control = np.flatnonzero(arm == CONTROL)
-            decision[in_control] = matches(self.rollout.rule, self._names, features[in_control])
+            decision[in_control] = matches(self.rollout.rule, self._names, features[in_control], self._declaration)
         return ScoredEvents(
             score, decision, arm, version, features, {} if self.shadows is None else self.shadows.scores()
         )
@@ -169,9 +186,9 @@ class Deployment:
         if self.shadows is not None:
             self.shadows.close()
 
-    def _columns_of(self, manifest: Manifest) -> np.ndarray | None:
+    def _columns_of(self, names: Sequence[str]) -> np.ndarray | None:
         """The columns of a model's features among all features; None if it has all of them in order."""
-        columns = np.array([self._names.index(name) for name in manifest.features])
+        columns = np.array([self._names.index(name) for name in names])
         return None if np.array_equal(columns, np.arange(len(self._names))) else columns
 
     def manifest(self, version: str) -> Manifest:
@@ -183,7 +200,9 @@ class Deployment:
     def _assign(self, assignment_ids: Callable[[], Sequence[str]], features: np.ndarray) -> np.ndarray:
         if not self.rollout.challengers and not self.rollout.control.share:
             return np.full(len(features), CHAMPION)
-        return assign(self.rollout, assignment_ids(), eligible_rows(self.rollout, self._names, features))
+        return assign(
+            self.rollout, assignment_ids(), eligible_rows(self.rollout, self._names, features, self._declaration)
+        )
 
     def _score(self, arm: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Score and version of each row."""
@@ -223,13 +242,19 @@ class Deployer:
         find_bundle: Callable[[str], Bundle],
         find_fallback: Callable[[Rollout], str | None],
         options: Options,
+        layout: EventLayout = STANDARD_LAYOUT,
     ):
-        """Take functions that find a bundle by version, and the local model that is the fallback for remote ones."""
+        """Take functions that find a bundle by version, and the local model that is the fallback for remote ones; and
+        the layout of the events that the job keeps."""
         self._find_bundle, self._find_fallback, self._options = find_bundle, find_fallback, options
+        self._layout = layout
         self._models: dict[str, LoadedModel] = {}
 
     def __call__(self, rollout: Rollout, must_answer: bool = True) -> Deployment:
-        """Build a deployment. Raises errors of `find_bundle`, BundleError, and RemoteError if models must answer."""
+        """Build a deployment.
+
+        Raises errors of `find_bundle`, BundleError, RolloutError, and RemoteError if models must answer.
+        """
         models = {version: self._load(version, must_answer) for version in rollout.versions}
         acting = {arm.version for arm in arms(rollout)}
         fallback = None
@@ -238,9 +263,13 @@ class Deployer:
             if fallback is None:
                 raise BundleError(f"{', '.join(sorted(acting))}: a remote model needs a local one to stand in for it")
             models[fallback] = models.get(fallback) or self._load(fallback, must_answer)
-        deployment = Deployment(rollout, models, self._options, fallback)
+        deployment = Deployment(rollout, models, self._options, fallback, self._layout)
         self._models = models
         return deployment
 
     def _load(self, version: str, must_answer: bool) -> LoadedModel:
-        return self._models.get(version) or load_model(self._find_bundle(version), self._options, must_answer)
+        if version in self._models:
+            return self._models[version]
+        bundle = self._find_bundle(version)
+        check_layout(bundle, self._layout)
+        return load_model(bundle, self._options, must_answer)

@@ -4,17 +4,18 @@ import time
 
 import numpy as np
 
-from udfs.contracts.clicks import pack_click, write_click
+from udfs.contracts.clicks import write_click
+from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
 from udfs.contracts.outputs import DeadLetter, iso_time, to_json
 from udfs.contracts.profiles import ProfileDecoder
 from udfs.contracts.rejects import Reason, Reject, explain
-from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW
+from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW
 from udfs.mapping.topic import ClickTopic
 from udfs.metrics import LatencyMetric, RejectedMetric
 from udfs.workers.metrics import MetricGroup
 from udfs.workers.protocol import Rows, SharedMemory, frame_record
 from udfs.workers.server import Handler
-from udfs.workers.user_rows import pack_head, user_row
+from udfs.workers.user_rows import UserRows
 
 #: What a raw record begins with (RawRecordReader.java); its key and value follow. A length of -1 is null.
 RAW_RECORD = np.dtype(
@@ -40,7 +41,9 @@ class ClickHandler(Handler):
         self._topic, self._clicks, self._follow_logins = topic, clicks, follow_logins
 
     def open(self, memory: SharedMemory, metrics: MetricGroup) -> None:
-        self._accept = self._clicks.decoder().accept
+        decoder = self._clicks.decoder()
+        self._accept, self._pack = decoder.accept, decoder.pack
+        self._rows = UserRows(decoder.layout.dtype)
         self._rejected = RejectedMetric(metrics, "clicks")
         self._decoding = LatencyMetric(metrics, "decode_ms")
         self._event_to_decode = LatencyMetric(metrics, "event_to_decode_ms")
@@ -49,13 +52,14 @@ class ClickHandler(Handler):
         started = time.perf_counter()
         heads = rows.heads(RAW_RECORD)
         payloads = _payloads(rows, heads)
-        accept, records, accepted_ms = self._accept, [], []
+        accept, pack, records, accepted_ms = self._accept, self._pack, [], []
+        pack_head, head_bytes = self._rows.pack_head, self._rows.type.itemsize
         for payload, partition, offset, time_ms in zip(
             payloads, heads["partition"].tolist(), heads["offset"].tolist(), heads["time_ms"].tolist()
         ):
             try:
                 click = accept(payload, time_ms)
-                event = pack_click(click)
+                event = pack(click)
                 key, event_id = click.user_id.encode(), click.event_id
                 written_id = b"" if event_id is None else event_id.encode()
                 visitor = click.visitor if self._follow_logins else None
@@ -70,7 +74,7 @@ class ClickHandler(Handler):
             if visitor is not None:
                 device = visitor.encode()
                 output, ids, key_bytes = ANONYMOUS, ids + device, len(device)
-            size = USER_ROW.itemsize + len(ids)
+            size = head_bytes + len(ids)
             head = pack_head(output, size, key_bytes, EVENT_ROW, has_id, user_bytes, partition, offset, time_ms, event)
             records.append(head + ids)
             if self._clicks.is_foreign:
@@ -86,12 +90,13 @@ class ClickHandler(Handler):
 class ProfileHandler(Handler):
     """Decodes profile records of a topic."""
 
-    def __init__(self, topic: str, max_record_bytes: int):
-        self._topic, self._max_record_bytes = topic, max_record_bytes
+    def __init__(self, topic: str, max_record_bytes: int, layout: EventLayout = STANDARD_LAYOUT):
+        self._topic, self._max_record_bytes, self._layout = topic, max_record_bytes, layout
 
     def open(self, memory: SharedMemory, metrics: MetricGroup) -> None:
         self._accept = ProfileDecoder(self._max_record_bytes).accept
         self._rejected = RejectedMetric(metrics, "profiles")
+        self._row = UserRows(self._layout.dtype).row
 
     def process(self, rows: Rows) -> list[bytes]:
         heads = rows.heads(RAW_RECORD)
@@ -111,7 +116,7 @@ class ProfileHandler(Handler):
                 self._rejected.count(reject.reason)
                 records.append(dead_letter(self._topic, partition, offset, time_ms, reject, payload))
                 continue
-            records.append(user_row(PROFILE_ROW, profile, user, partition, offset, time_ms))
+            records.append(self._row(PROFILE_ROW, profile, user, partition, offset, time_ms))
         return records
 
 

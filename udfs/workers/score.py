@@ -6,15 +6,14 @@ from functools import cached_property
 import numpy as np
 
 from udfs.contracts.outputs import FeatureVector, ShadowScores, to_json
-from udfs.contracts.packed_events import EVENT
-from udfs.features.user_slots import SLOT_HEAD, USER_ROW, UserSlots, is_event
+from udfs.features.user_slots import SLOT_HEAD, UserSlots, is_event, user_row_type
 from udfs.metrics import LatencyMetric
 from udfs.rollout.assignment import in_sample, visitor_id
 from udfs.serving.bootstrap import Serving, follow
 from udfs.serving.deployment import ScoredEvents
 from udfs.workers.metrics import MetricGroup
 from udfs.workers.protocol import Rows, SharedMemory, frame_record
-from udfs.workers.score_writer import verdict, write_scores
+from udfs.workers.score_writer import event_names, verdict, write_scores
 from udfs.workers.server import Handler
 
 #: The outputs of the score operator.
@@ -33,8 +32,10 @@ class ScoreClicks(Handler):
         self._duplicates_within_ms = duplicates_within_ms
 
     def open(self, memory: SharedMemory, metrics: MetricGroup) -> None:
-        self._users = UserSlots(memory.slot_heads(SLOT_HEAD), memory.slot_bodies(EVENT))
+        self._users = UserSlots(memory.slot_heads(SLOT_HEAD), memory.slot_bodies(self._serving.layout.dtype))
         self._room = memory.buffer_bytes
+        self._names = event_names(dict(self._serving.layout.own_kinds))
+        self._row = user_row_type(self._serving.layout.dtype)
         self._poller = follow(self._serving)
         self._deployment = self._poller.current
         self._batch_size = 0
@@ -57,7 +58,7 @@ class ScoreClicks(Handler):
     def process(self, rows: Rows) -> list[bytes]:
         self._take_over()
         started = time.perf_counter()
-        heads = rows.heads(USER_ROW)
+        heads = rows.heads(self._row)
         features, is_scored = self._deployment.append(heads, rows.slots, self._users, self._duplicates_within_ms)
         self._duplicates.inc(int(np.count_nonzero(is_event(heads) & ~is_scored)))
         if not len(features):
@@ -89,7 +90,7 @@ class ScoreClicks(Handler):
             texts.append(verdict(bool(decision), arm_names[arm], versions[number], scored_at))
         return write_scores(
             SCORES, events.content, events.id_starts, events.key_starts, events.ends, events.heads, scored.score,
-            verdicts, texts, self._room,
+            verdicts, texts, self._names, self._room,
         )  # fmt: skip
 
     def _feature_vectors(self, events: "_Events", scored: ScoredEvents) -> list[bytes]:
@@ -162,7 +163,7 @@ class _Events:
         self.heads = heads[is_scored]
         self.content, self.ends = rows.content, rows.ends[is_scored]
         self.key_starts = self.ends - self.heads["key_bytes"]
-        self.id_starts = rows.starts[is_scored] + USER_ROW.itemsize
+        self.id_starts = rows.starts[is_scored] + heads.dtype.itemsize
         self._slots = rows.slots[is_scored]
 
     @cached_property

@@ -5,6 +5,7 @@ needs to be read back as the same.
 """
 
 import json
+from collections.abc import Mapping
 
 import numpy as np
 from numba import njit, types
@@ -60,9 +61,16 @@ _SEPARATORS = Texts(
         b"}",
     ]
 )
-_NAMES = Texts(
-    [_between("event_id", "event_name") + _text(name) + _between("event_name", "event_time") for name in EVENT_KINDS]
-)
+
+
+def event_names(own_kinds: Mapping[str, int]) -> Texts:
+    """The names of events, by the codes of their kinds, as records have them."""
+    names = [*EVENT_KINDS, *([EVENT_KINDS[0]] * (256 - len(EVENT_KINDS)))]
+    for name, code in own_kinds.items():
+        names[code] = name
+    return Texts(
+        [_between("event_id", "event_name") + _text(name) + _between("event_name", "event_time") for name in names]
+    )
 
 
 def write_scores(
@@ -75,12 +83,14 @@ def write_scores(
     scores: np.ndarray,
     verdicts: np.ndarray,
     texts: list[bytes],
+    names: Texts,
     room: int,
 ) -> list[bytes]:
     """Records for an output, keyed by the user, of n events; in pieces of at most `room` bytes, of whole records each.
 
     content has the event's id, where it has one, from id_starts to key_starts, and the user's from there to ends:
-    int64[n]. heads USER_ROW[n], scores float32[n]. verdicts int64[n] are positions in texts, made by `verdict`.
+    int64[n]. heads USER_ROW[n], scores float32[n]. verdicts int64[n] are positions in texts, made by `verdict`; names
+    are `event_names`.
     Raises ValueError for a score that is no probability.
     """
     if not len(scores):
@@ -88,7 +98,7 @@ def write_scores(
     if not (scores.min() >= 0 and scores.max() <= 1):  # nor NaN
         raise ValueError(f"scores from {scores.min()} to {scores.max()}: a probability is from 0 to 1")
     found, texts_ = [], Texts(texts)
-    fixed = _HEADER_BYTES + int(np.diff(_SEPARATORS.starts).sum()) + _NAMES.longest + texts_.longest + 4 * _NUMBER_BYTES
+    fixed = _HEADER_BYTES + int(np.diff(_SEPARATORS.starts).sum()) + names.longest + texts_.longest + 4 * _NUMBER_BYTES
     longest = fixed + 7 * int((ends - id_starts).max())  # an escaped byte takes six; the key once more as it is
     buffer = np.empty(min(max(room, longest), fixed * len(scores) + 7 * len(content)), np.uint8)
     bytes_ = np.frombuffer(content, np.uint8)
@@ -98,7 +108,7 @@ def write_scores(
         row, used = _write(
             output, bytes_, id_starts, key_starts, ends, heads["has_event_id"], events["kind"], events["time_ms"],
             heads["partition"], heads["offset"], scores, verdicts, _SEPARATORS.content, _SEPARATORS.starts,
-            _NAMES.content, _NAMES.starts, texts_.content, texts_.starts, buffer, fixed, room, row,
+            names.content, names.starts, texts_.content, texts_.starts, buffer, fixed, room, row,
         )  # fmt: skip
         found.append(buffer[:used].tobytes())
     return found
@@ -234,8 +244,7 @@ def _write(
             position = put_escaped(buffer, position, content, id_starts[row], key_starts[row])
         else:
             position = put_text(buffer, position, separators, separator_starts, 1)
-        kind = np.int64(kinds[row])
-        position = put_text(buffer, position, names, name_starts, kind if kind < len(name_starts) - 1 else 0)
+        position = put_text(buffer, position, names, name_starts, np.int64(kinds[row]))
         position = put_integer(buffer, position, times_ms[row])
         position = put_text(buffer, position, separators, separator_starts, 3)
         position = put_share(buffer, position, scores[row])

@@ -21,6 +21,7 @@ from tests.support.sample_records import sample, sample_fields
 from training.data.dataset import arrange, read_clicks
 from udfs.contracts.clicks import ClickDecoder
 from udfs.contracts.packed_events import EVENT
+from udfs.features.declaration import STANDARD
 from udfs.mapping.topic import ClickTopic
 from udfs.models.bundle import load_bundle
 from udfs.rollout.plan import Rollout
@@ -197,8 +198,8 @@ def test_a_key_is_where_kafkas_own_partitioner_puts_it():
 
 
 def test_values_are_in_words():
-    assert value_text("country", 1 + 26 * 3 + 4) == "DE"
-    assert value_text("membership_tier", 4.0) == "gold"
-    assert value_text("value", math.nan) == "missing"
-    assert value_text("since_cart_add_s", 7200.0) == "2 h"
-    assert value_text("first_visit", 1.0) == "yes"
+    assert value_text(STANDARD, "country", 1 + 26 * 3 + 4) == "DE"
+    assert value_text(STANDARD, "membership_tier", 4.0) == "gold"
+    assert value_text(STANDARD, "value", math.nan) == "missing"
+    assert value_text(STANDARD, "since_cart_add_s", 7200.0) == "2 h"
+    assert value_text(STANDARD, "first_visit", 1.0) == "yes"

@@ -16,7 +16,7 @@ from tools.demo.day.scenario import JOBS, MINUTE_MS, moments, parts
 from tools.demo.day.tables import report_tables
 from tools.demo.steps import demo_records
 from training.simulation.clickstream import Simulation, simulate
-from udfs.features.catalog import FEATURE_NAMES
+from udfs.features.declaration import STANDARD
 
 HOUR_MS = 3_600_000
 ROLES = ("scores", "dead_letters", "outcomes", "shadow_scores", "kpis", "drift", "experiments")
@@ -89,7 +89,7 @@ def test_jobs_are_submitted_after_those_that_they_read_from():
 
 
 def test_the_models_of_the_day_leave_out_what_moves_in_any_day():
-    assert set(STEADY_FEATURES) < set(FEATURE_NAMES)
+    assert set(STEADY_FEATURES) < set(STANDARD.names)
     assert not {"local_hour", "lifetime_events", "events_24h", "country"} & set(STEADY_FEATURES)
     assert {"device", "session_mean_gap_s", "cart_adds_30m"} <= set(STEADY_FEATURES)
 

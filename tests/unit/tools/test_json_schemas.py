@@ -1,19 +1,22 @@
-"""docs/contracts, docs/topics.md and the jobs name the fields that udfs.contracts.outputs declares."""
+"""docs/contracts, docs/topics.md and the jobs name the fields that the structs declare."""
 
 import json
 import re
 from typing import get_args
 
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 
 from jobs.common.settings import Arm
 from jobs.ops.peek.formatting import COLUMNS, USER_ROLES
 from tests.support.contracts import ROLES, WRITTEN, broken, contract
 from tests.support.sample_records import SAMPLES, sample, sample_fields
-from tools.json_schemas import CONTRACTS, contract_text
+from tools.json_schemas import CONTRACTS, FEATURES_SCHEMA, contract_text, features_schema_text
+from tools.paths import PROJECT
 from udfs.contracts.outputs import ARMS, RECORDS, ModelQuality, Session, to_json
 from udfs.contracts.rejects import Reason
+from udfs.features.declaration import STANDARD_FILE
 from udfs.measurement.kpis import COUNTED
 from udfs.measurement.quality import MEASURES
 
@@ -27,8 +30,9 @@ def documented_fields(role: str) -> set[str]:
     return {name for row in table.splitlines()[1:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
 
 
-def test_each_topic_has_a_contract_and_nothing_else_has():
-    assert {path.name for path in CONTRACTS.iterdir()} == {f"{role}.schema.json" for role in ROLES}
+def test_each_topic_and_the_file_of_features_have_a_schema_and_nothing_else_has():
+    topics = {f"{role}.schema.json" for role in ROLES}
+    assert {path.name for path in CONTRACTS.iterdir()} == {*topics, FEATURES_SCHEMA.name}
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -135,3 +139,35 @@ def test_what_breaks_a_contract_is_named():
     assert broken("requeued", [json.dumps(good).encode()]) == []
     bad = good | {"offset": "7"}
     assert broken("requeued", [json.dumps(bad).encode()]) == ["requeued: $.offset: '7' is not of type 'integer'"]
+
+
+def test_the_schema_of_features_is_that_of_the_struct():
+    assert FEATURES_SCHEMA.read_text() == features_schema_text(), "run `python -m tools.json_schemas`"
+
+
+@pytest.mark.parametrize("file", [STANDARD_FILE, PROJECT / "conf" / "features.yaml"], ids=lambda path: path.name)
+def test_the_files_of_features_keep_to_their_schema(file):
+    assert broken_features(yaml.safe_load(file.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "path"),
+    [
+        ({"extends": "base"}, "$.extends"),
+        ({"kinds": {"quiz_completed": 99}}, "$.kinds.quiz_completed"),
+        ({"kinds": {"quiz-completed": 100}}, "$.kinds"),
+        ({"windows": ["1 week"]}, "$.windows[0]"),
+        ({"features": {"quiz": {"Quizzes": {"value": "count()", "unit": "events", "doc": "all"}}}}, "$.features.quiz"),
+        ({"features": {"quiz": {"quizzes_{window}": {"value": "count()"}}}}, "$.features.quiz.quizzes_{window}"),
+        ({"feature": {}}, "$"),
+    ],
+)
+def test_the_schema_of_features_refuses_what_the_file_must_not_have(content, path):
+    assert {place.replace("['quizzes_{window}']", ".quizzes_{window}") for place in broken_features(content)} == {path}
+
+
+def broken_features(content: dict) -> list[str]:
+    """Where a file's content breaks the schema of features."""
+    schema = json.loads(FEATURES_SCHEMA.read_text())
+    Draft202012Validator.check_schema(schema)
+    return [error.json_path for error in Draft202012Validator(schema).iter_errors(content)]

@@ -13,7 +13,7 @@ from training import promote
 from training.modeling.settings import Training
 from training.simulation.clickstream import Clickstream
 from training.simulation.traffic import HOUR_MS
-from udfs.features.catalog import FEATURES
+from udfs.features.declaration import STANDARD
 
 HISTORY_HOURS = 24  # that models learn from
 SALT, CONTROL_SHARE, FIRST_SHARE, CHALLENGER_SHARE = "demo-day", 0.1, 0.05, 0.45
@@ -23,7 +23,7 @@ RULE = {"any": ["cart_adds_30m >= 1", "checkouts_30m >= 1"]}
 #: Without features that change in the course of any day: the hour, totals of a user, the countries that are awake.
 STEADY_FEATURES = tuple(
     feature.name
-    for feature in FEATURES
+    for feature in STANDARD.features
     if feature.group in ("window", "session", "context", "profile")
     and not feature.name.endswith("_24h")
     and feature.name not in ("local_hour", "local_weekday", "country")

@@ -23,7 +23,7 @@ from training.reporting.report import metrics_json, report_html
 from training.reporting.serving_cost import saving
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
-from udfs.features.catalog import FEATURE_NAMES
+from udfs.features.declaration import STANDARD
 from udfs.measurement.labels import CONVERTED
 from udfs.models.backends import OnnxScorer, Scorer
 from udfs.models.bundle import EXPORT_FILE, Bundle
@@ -78,11 +78,11 @@ def test_the_files_do_not_depend_on_the_threads_of_the_machine(examples):
 
 def test_pruning_leaves_out_features_and_hardly_loses(examples):
     pruned = train_model(examples, replace(QUICK, prune=True))
-    assert len(pruned.manifest.features) < len(FEATURE_NAMES)
+    assert len(pruned.manifest.features) < len(STANDARD.names)
     accepted = [step for step in pruned.evaluation.pruning if step.accepted]
     assert min(step.features for step in accepted) == len(pruned.manifest.features)
     kept, unpruned = re.findall(r"([\d.]+) µs for features .*? \((\d+) features, \d+ trees\)", saving(pruned))
-    assert [int(kept[1]), int(unpruned[1])] == [len(pruned.manifest.features), len(FEATURE_NAMES)]
+    assert [int(kept[1]), int(unpruned[1])] == [len(pruned.manifest.features), len(STANDARD.names)]
     assert min(float(kept[0]), float(unpruned[0])) > 0
 
 
@@ -95,22 +95,22 @@ def test_a_monotone_feature_never_lowers_the_score(examples):
     model = train_model(examples, settings)
     scorer = Scorer(Bundle(model.manifest, model.model))
     rows = np.repeat(examples.features[:200, None], 6, 1)
-    rows[:, :, FEATURE_NAMES.index("cart_adds_30m")] = np.arange(6)
-    scores = scorer.predict(rows.reshape(-1, len(FEATURE_NAMES))).reshape(200, 6)
+    rows[:, :, STANDARD.names.index("cart_adds_30m")] = np.arange(6)
+    scores = scorer.predict(rows.reshape(-1, len(STANDARD.names))).reshape(200, 6)
     assert (np.diff(scores, axis=1) >= 0).all()
 
 
 def distillation(examples: Examples, share: float) -> tuple[FitRows, Fitting]:
     parameters = {**FAMILIES["xgboost"].defaults, "teacher_share": share}
     rows = FitRows(examples.features, examples.labels, examples.weight)
-    return rows, Fitting(FEATURE_NAMES, parameters, rounds=200, threads=1)
+    return rows, Fitting(STANDARD.names, parameters, rounds=200, threads=1)
 
 
 def test_distilled_labels_mix_the_labels_with_the_predictions_of_logistic_regression(examples):
     rows, half = distillation(examples, 0.5)
     _, all_of_it = distillation(examples, 1.0)
     _, none = distillation(examples, 0.0)
-    teacher = FAMILIES["logistic"].fit(rows, Fitting(FEATURE_NAMES, FAMILIES["logistic"].defaults))
+    teacher = FAMILIES["logistic"].fit(rows, Fitting(STANDARD.names, FAMILIES["logistic"].defaults))
     predictions = teacher.predict(rows.features)
     assert distilled_labels(rows, all_of_it) == pytest.approx(predictions)
     assert distilled_labels(rows, half) == pytest.approx((rows.labels + predictions) / 2)
@@ -119,7 +119,7 @@ def test_distilled_labels_mix_the_labels_with_the_predictions_of_logistic_regres
 
 def test_the_more_it_is_distilled_the_nearer_the_model_comes_to_logistic_regression(examples):
     rows, _ = distillation(examples, 0.0)
-    teacher = FAMILIES["logistic"].fit(rows, Fitting(FEATURE_NAMES, FAMILIES["logistic"].defaults))
+    teacher = FAMILIES["logistic"].fit(rows, Fitting(STANDARD.names, FAMILIES["logistic"].defaults))
     predictions = teacher.predict(rows.features)
     apart = []
     for share in (0.0, 0.5, 1.0):
@@ -169,7 +169,7 @@ def test_features_without_information_are_named_and_do_no_harm(examples):
     features = examples.features.copy()
     features[:, 0], features[:, 1] = np.nan, 7
     found = train_model(with_features(examples, features), QUICK)
-    assert set(FEATURE_NAMES[:2]) <= set(found.evaluation.unused)
+    assert set(STANDARD.names[:2]) <= set(found.evaluation.unused)
 
 
 def test_a_feature_that_knows_the_label_raises_an_alarm(examples, trained):
@@ -180,7 +180,7 @@ def test_a_feature_that_knows_the_label_raises_an_alarm(examples, trained):
     assert found.decision == ShipDecision.DO_NOT_SHIP
     assert [(alarm.kind, alarm.feature) for alarm in found.alarms] == [
         (AlarmKind.IMPLAUSIBLE_AUC, None),
-        (AlarmKind.SINGLE_FEATURE, FEATURE_NAMES[0]),
+        (AlarmKind.SINGLE_FEATURE, STANDARD.names[0]),
     ]
     assert not find_alarms(trained.evaluation)
 
@@ -196,14 +196,14 @@ def test_an_export_of_another_model_is_refused(trained, examples):
     other = train_model(examples, replace(QUICK, seed=3))
     mine = Scorer(Bundle(trained.manifest, trained.model))
     with pytest.raises(ExportError, match="differ from the model's by up to"):
-        certify(mine.predict, other.files[EXPORT_FILE], examples.features[:500], [()] * len(FEATURE_NAMES))
+        certify(mine.predict, other.files[EXPORT_FILE], examples.features[:500], [()] * len(STANDARD.names))
 
 
 @pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
 def test_a_calibration_folded_into_the_trees_is_the_calibration(examples, kind):
     calibration = Calibration(0.7, -0.4)
     train = FitRows(examples.features, examples.labels, examples.weight)
-    plain = FAMILIES[kind].fit(train, Fitting(FEATURE_NAMES, FAMILIES[kind].defaults, rounds=10, threads=1))
+    plain = FAMILIES[kind].fit(train, Fitting(STANDARD.names, FAMILIES[kind].defaults, rounds=10, threads=1))
     rows = examples.features[:1_000]
     folded = plain.calibrated(calibration)
     assert folded.predict(rows) == pytest.approx(calibration(plain.predict(rows)), abs=1e-6)

@@ -18,6 +18,7 @@ from training.modeling.settings import TrainingError, for_logged
 from training.simulation.clickstream import Simulation, simulate
 from training.train import main
 from udfs.contracts.clicks import ClickLimits
+from udfs.features.declaration import STANDARD
 from udfs.measurement.labels import CONVERTED
 from udfs.models.bundle import load_bundle
 
@@ -27,7 +28,7 @@ LIMITS = ClickLimits(max_behind_ms=10**13)
 
 
 def preparation(log: FeatureLog | None = None) -> Preparation:
-    return Preparation(CONVERTED, NAMES, workers=1, bucket_events=2_000, limits=LIMITS, log=log)
+    return Preparation(CONVERTED, features=NAMES, workers=1, bucket_events=2_000, limits=LIMITS, log=log)
 
 
 @pytest.fixture(scope="module")
@@ -209,5 +210,5 @@ def test_the_command_refuses_a_log_without_what_it_needs(tmp_path, capsys, optio
 
 def test_a_feature_that_was_not_logged_cannot_be_trained_on():
     with pytest.raises(TrainingError, match="feature searches_24h is not among the 4 that were logged"):
-        for_logged(replace(QUICK, features=("value", "searches_24h")), NAMES, 64)
-    assert for_logged(QUICK, NAMES, 32).names == NAMES
+        for_logged(replace(QUICK, features=("value", "searches_24h")), STANDARD, NAMES, 64)
+    assert for_logged(QUICK, STANDARD, NAMES, 32).names == NAMES

@@ -18,6 +18,7 @@ from training.modeling.settings import Training, TrainingError, for_logged, load
 from training.reporting.report import metrics_json, report_html
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
+from udfs.features.declaration import STANDARD
 from udfs.rollout.rules import Rule
 
 CONF = Path(__file__).parents[4] / "conf"
@@ -145,4 +146,4 @@ def test_a_rule_over_a_feature_that_was_not_logged_is_refused():
     with pytest.raises(
         TrainingError, match="key rule: feature cart_adds_30m is not among the 1 that were logged: --set"
     ):
-        for_logged(Training(rule=RULE), ["value"], 64)
+        for_logged(Training(rule=RULE), STANDARD, ["value"], 64)

@@ -12,7 +12,7 @@ from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
 from training.simulation.propensity import purchase_propensity
 from udfs.contracts.packed_events import EVENT_KINDS
-from udfs.features.catalog import SESSION_GAP_MS
+from udfs.features.declaration import SESSION_GAP_MS
 from udfs.rollout.assignment import arms, assign, positions
 from udfs.rollout.plan import Challenger, Rollout
 

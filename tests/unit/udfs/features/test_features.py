@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from tests.support.oracles.features import ORACLE, read_case
 from udfs.contracts.packed_events import EVENT, EVENT_KINDS, PAGE_TYPES, read_histories
 from udfs.contracts.profiles import NO_DAY, NO_PROFILE, PROFILE
-from udfs.features import catalog
-from udfs.features.catalog import FEATURE_NAMES, FEATURES, Need, combined_need, schema_hash
 from udfs.features.computer import FeatureComputer
+from udfs.features.declaration import STANDARD, Declaration, schema_hash
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 NOON = 1_700_049_600_000  # Wednesday 2023-11-15 12:00 UTC
@@ -51,10 +50,10 @@ def compute_one(name: str, *history: tuple, history_length: int = 64, **others) 
 def compute_by_oracle(arguments: dict[str, np.ndarray], history_length: int) -> np.ndarray:
     rows = zip(*(arguments[name] for name in ROW_ARGUMENTS))
     cases = [read_case(arguments["records"], start, end, history_length, *others) for start, end, *others in rows]
-    return np.array([[ORACLE[name](case) for name in FEATURE_NAMES] for case in cases], np.float64).astype(np.float32)
+    return np.array([[ORACLE[name](case) for name in STANDARD.names] for case in cases], np.float64).astype(np.float32)
 
 
-def assert_same_bits(matrix: np.ndarray, expected: np.ndarray, names=FEATURE_NAMES) -> None:
+def assert_same_bits(matrix: np.ndarray, expected: np.ndarray, names=STANDARD.names) -> None:
     assert matrix.dtype == expected.dtype == np.float32
     assert matrix.shape == expected.shape
     for row, column in np.argwhere(matrix.view(np.uint32) != expected.view(np.uint32)):
@@ -143,30 +142,32 @@ def batches(draw) -> dict[str, np.ndarray]:
 
 
 def test_every_feature_has_an_oracle_and_every_oracle_a_feature():
-    assert set(ORACLE) == set(FEATURE_NAMES)
+    assert set(ORACLE) == set(STANDARD.names)
 
 
 def test_models_that_were_trained_before_events_had_ids_are_still_read():
     known = "91358bc3bc7651078e4011ebda039d089d28ec0eaa30d6a841b7478785e34f4d"
-    assert schema_hash(FEATURE_NAMES, 64) == known
+    assert schema_hash(STANDARD, STANDARD.names, 64) == known
 
 
 def test_feature_names_are_unique():
-    assert len(set(FEATURE_NAMES)) == len(FEATURE_NAMES)
+    assert len(set(STANDARD.names)) == len(STANDARD.names)
 
 
 def test_every_feature_is_described_with_group_and_unit():
-    assert [feature for feature in FEATURES if not (feature.group and feature.unit and feature.description)] == []
+    assert [
+        feature for feature in STANDARD.features if not (feature.group and feature.unit and feature.description)
+    ] == []
 
 
 def test_every_column_is_computed():
     matrix = FeatureComputer().compute(**random_batch(rows=200, history_length=64, seed=1))
-    assert [name for name, column in zip(FEATURE_NAMES, matrix.T) if np.isinf(column).any()] == []
+    assert [name for name, column in zip(STANDARD.names, matrix.T) if np.isinf(column).any()] == []
 
 
 def test_every_feature_takes_more_than_one_value():
     matrix = FeatureComputer().compute(**random_batch(rows=3_000, history_length=64, seed=2))
-    assert [name for name, column in zip(FEATURE_NAMES, matrix.T) if len(np.unique(column)) < 2] == []
+    assert [name for name, column in zip(STANDARD.names, matrix.T) if len(np.unique(column)) < 2] == []
 
 
 @settings(max_examples=200, deadline=None)
@@ -184,48 +185,21 @@ def test_the_kernel_gives_the_bits_of_the_oracle_on_long_histories(history_lengt
     assert_same_bits(matrix, compute_by_oracle(arguments, history_length))
 
 
-@pytest.mark.parametrize("name", FEATURE_NAMES)
+@pytest.mark.parametrize("name", STANDARD.names)
 def test_a_feature_computed_alone_has_the_bits_it_has_among_all(name):
     arguments = random_batch(rows=300, history_length=64, seed=3)
     alone = FeatureComputer([name]).compute(**arguments)
-    among_all = FeatureComputer().compute(**arguments)[:, [FEATURE_NAMES.index(name)]]
+    among_all = FeatureComputer().compute(**arguments)[:, [STANDARD.names.index(name)]]
     assert_same_bits(alone, among_all, [name])
 
 
-@given(names=st.lists(st.sampled_from(FEATURE_NAMES), unique=True))
+@given(names=st.lists(st.sampled_from(STANDARD.names), unique=True))
 @settings(max_examples=50, deadline=None)
 def test_any_selection_in_any_order_has_the_bits_of_the_full_matrix(names):
     arguments = random_batch(rows=50, history_length=64, seed=4)
-    columns = [FEATURE_NAMES.index(name) for name in names]
+    columns = [STANDARD.names.index(name) for name in names]
     expected = np.ascontiguousarray(FeatureComputer().compute(**arguments)[:, columns])
     assert_same_bits(FeatureComputer(names).compute(**arguments), expected, names)
-
-
-@pytest.mark.parametrize(
-    ("names", "need"),
-    [
-        (["event_kind", "country", "saturated"], Need.NOTHING),
-        (["events_5m", "local_hour"], Need.HISTORY),
-        (["distinct_items_1m", "session_distinct_items"], Need.DISTINCT_ITEMS),
-        (["since_purchase_s", "item_in_cart"], Need.LAST_TIMES | Need.REPEATS),
-    ],
-)
-def test_only_the_work_of_the_named_features_is_asked_for(names, need):
-    assert combined_need(names) == need
-
-
-def test_work_that_is_not_asked_for_is_not_done():
-    arguments = random_batch(rows=20, history_length=64, seed=5)
-    computer = FeatureComputer(FEATURE_NAMES)
-    computer._needs = int(Need.HISTORY)
-    matrix = computer.compute(**arguments)
-    skipped = [feature.name for feature in FEATURES if feature.need > Need.HISTORY]
-    done = [name for name in skipped if _finite_values(matrix[:, FEATURE_NAMES.index(name)]) - {0.0}]
-    assert done == []
-
-
-def _finite_values(column: np.ndarray) -> set[float]:
-    return set(column[np.isfinite(column)].tolist())
 
 
 @given(cuts=st.lists(st.integers(0, 120), max_size=5))
@@ -418,27 +392,26 @@ def test_an_empty_slice_is_refused_by_its_row():
 
 def test_the_schema_hash_depends_on_names_order_and_history_length():
     hashes = {
-        schema_hash(["value", "scroll"], 64),
-        schema_hash(["scroll", "value"], 64),
-        schema_hash(["value"], 64),
-        schema_hash(["value", "scroll"], 65),
+        schema_hash(STANDARD, ["value", "scroll"], 64),
+        schema_hash(STANDARD, ["scroll", "value"], 64),
+        schema_hash(STANDARD, ["value"], 64),
+        schema_hash(STANDARD, ["value", "scroll"], 65),
     }
     assert len(hashes) == 4
-    assert schema_hash(("value", "scroll"), 64) in hashes
+    assert schema_hash(STANDARD, ("value", "scroll"), 64) in hashes
 
 
-def test_the_schema_hash_changes_when_a_feature_is_revised(monkeypatch):
-    before = schema_hash(["value", "scroll"], 64), schema_hash(["scroll"], 64)
-    revised = tuple(replace(f, revision=2) if f.name == "value" else f for f in FEATURES)
-    monkeypatch.setattr(catalog, "FEATURES", revised)
-    assert schema_hash(["value", "scroll"], 64) != before[0]
-    assert schema_hash(["scroll"], 64) == before[1]
+def test_the_schema_hash_changes_with_the_meaning_of_a_feature_only():
+    revised = replace(STANDARD["value"], text="now.value + 1")
+    other = Declaration(tuple(revised if f.name == "value" else f for f in STANDARD.features))
+    assert schema_hash(other, ["value", "scroll"], 64) != schema_hash(STANDARD, ["value", "scroll"], 64)
+    assert schema_hash(other, ["scroll"], 64) == schema_hash(STANDARD, ["scroll"], 64)
 
 
 def test_the_module_prints_a_line_for_each_feature():
     printed = subprocess.run([sys.executable, "-m", "udfs.features"], capture_output=True, text=True, check=True).stdout
     header, *lines = printed.splitlines()
-    assert [line.split()[0] for line in lines] == list(FEATURE_NAMES)
+    assert [line.split()[0] for line in lines] == list(STANDARD.names)
     assert all(line[header.index("description") - 1] == " " for line in lines)
     assert max(map(len, lines)) <= 150
 
@@ -450,7 +423,7 @@ def test_a_command_that_computes_no_features_starts_without_loading_numba(comman
 
 def test_names_and_hashes_are_had_without_loading_numba():
     program = (
-        "import sys, udfs.features.catalog as catalog;"
-        "catalog.schema_hash(catalog.FEATURE_NAMES, 64); sys.exit('numba' in sys.modules)"
+        "import sys; from udfs.features.declaration import STANDARD, Declaration, schema_hash;"
+        "schema_hash(STANDARD, STANDARD.names, 64); sys.exit('numba' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

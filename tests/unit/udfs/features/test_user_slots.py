@@ -29,16 +29,17 @@ from udfs.features.user_slots import (
     REMEMBERED_ORDERS,
     SLOT_HEAD,
     USER_ROW,
-    USER_ROW_FORMAT,
     UserSlots,
     new_head,
     ring_bytes,
+    user_row_format,
 )
 
 RANGE_BYTES = 8  # of a head: begin and end, which are not part of the state
 LAYOUT_BYTES = 4  # behind them, with which the state begins
 HEAD_BYTES = 72  # of a head in the state
 WITHIN = 5 * MINUTE
+ROW_FORMAT = user_row_format(EVENT)
 
 
 class Operator:
@@ -65,7 +66,7 @@ class Operator:
 
     def flush(self) -> None:
         if self._batch:
-            packed = [struct.pack(USER_ROW_FORMAT, 1, kind, 0, 0, 0, 0, 0, content) for _, kind, content in self._batch]
+            packed = [struct.pack(ROW_FORMAT, 1, kind, 0, 0, 0, 0, 0, content) for _, kind, content in self._batch]
             rows = np.frombuffer(bytearray(b"".join(packed)), USER_ROW)
             slots = np.array([self._slots[user] for user, _, _ in self._batch], np.int32)
             features, scored = self.computer.append(rows, slots, self._users, WITHIN)
@@ -335,12 +336,12 @@ def test_a_ring_has_room_for_half_as_much_again(history_length, records):
 
 def test_a_row_is_packed_as_it_is_read():
     packed = np.array(event(5, "purchase", item=7, value=2.5), EVENT).tobytes()
-    row = struct.pack(USER_ROW_FORMAT, 3, EVENT_ROW, 1, 7, 2**31 - 1, 2**63 - 1, -(2**63), packed)
-    assert struct.calcsize(USER_ROW_FORMAT) == len(row) == USER_ROW.itemsize == 68
+    row = struct.pack(ROW_FORMAT, 3, EVENT_ROW, 1, 7, 2**31 - 1, 2**63 - 1, -(2**63), packed)
+    assert struct.calcsize(ROW_FORMAT) == len(row) == USER_ROW.itemsize == 68
     read = np.frombuffer(row, USER_ROW)[0]
     assert read[["key_bytes", "kind", "has_event_id", "user_bytes"]].item() == (3, EVENT_ROW, 1, 7)
     assert (read["partition"], read["offset"], read["record_ms"]) == (2**31 - 1, 2**63 - 1, -(2**63))
     assert read["event"].tobytes() == packed
     assert read["event"]["time_ms"] == NOON + 5
-    of_profile = struct.pack(USER_ROW_FORMAT, 3, PROFILE_ROW, 0, 3, 0, 0, 0, PROFILES[2])
+    of_profile = struct.pack(ROW_FORMAT, 3, PROFILE_ROW, 0, 3, 0, 0, 0, PROFILES[2])
     assert np.frombuffer(of_profile, USER_ROW)["profile"].tobytes() == PROFILES[2]

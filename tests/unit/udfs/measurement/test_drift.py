@@ -11,8 +11,8 @@ from tests.support.sample_records import sample
 from training.bundles.drift_reference import CLUSTER_MS, Sampling, reference_distributions
 from training.data.dataset import arrange, read_clicks, read_profiles
 from training.simulation.clickstream import Simulation, simulate
-from udfs.features.catalog import FEATURE_NAMES
 from udfs.features.computer import FeatureComputer
+from udfs.features.declaration import STANDARD
 from udfs.measurement.drift import (
     CELLS,
     MISSING,
@@ -104,7 +104,7 @@ def test_the_design_effect_is_that_of_users_whose_rows_are_all_alike():
     users, copies = 4_000, 5
     value = np.repeat(rng.random(users), copies).astype(np.float32)
     sampling = Sampling(np.repeat(np.arange(users), copies), np.zeros(len(value), np.int64), np.ones(len(value)))
-    content = reference_distributions(["value"], value[:, None], sampling, value, sampling)
+    content = reference_distributions(STANDARD, ["value"], value[:, None], sampling, value, sampling)
     known = msgspec.json.decode(content, type=Reference).features["value"]
     assert known.design_effect == pytest.approx(copies, rel=0.05)
     assert known.degrees_of_freedom == pytest.approx(9, rel=0.05)
@@ -122,7 +122,7 @@ def test_a_reference_of_downsampled_rows_is_that_of_all_of_them():
 
     def reference(rows, weight):
         sampling = Sampling(users[rows], np.zeros(len(rows), np.int64), weight)
-        content = reference_distributions(["value"], value[rows, None], sampling, value[rows], sampling)
+        content = reference_distributions(STANDARD, ["value"], value[rows, None], sampling, value[rows], sampling)
         return msgspec.json.decode(content, type=Reference).features["value"]
 
     whole, downsampled = reference(np.arange(len(users)), np.ones(len(users))), reference(kept, weight)
@@ -139,7 +139,7 @@ class Shop:
         stream = simulate(Simulation(users=users, hours=12, seed=seed))
         clicks = read_clicks(map(msgspec.json.encode, stream.clicks()), stream.arrival_ms)
         data = arrange(clicks, read_profiles(map(msgspec.json.encode, stream.profiles)))
-        self.features = data.features(FeatureComputer(FEATURE_NAMES))
+        self.features = data.features(FeatureComputer(STANDARD.names))
         self.user, self.time_ms = data.user, data.records["time_ms"]
         slot = self.time_ms // CLUSTER_MS
         visits, visit = np.unique(np.stack([self.user, slot]), axis=1, return_inverse=True)
@@ -148,11 +148,11 @@ class Shop:
 
     @property
     def score(self) -> np.ndarray:
-        return 1 / (1 + np.exp(-self.features[:, FEATURE_NAMES.index("session_events")] / 10))
+        return 1 / (1 + np.exp(-self.features[:, STANDARD.names.index("session_events")] / 10))
 
     def reference(self) -> Reference:
         sampling = Sampling(self.user, self.time_ms, np.ones(len(self.user)))
-        content = reference_distributions(FEATURE_NAMES, self.features, sampling, self.score, sampling)
+        content = reference_distributions(STANDARD, STANDARD.names, self.features, sampling, self.score, sampling)
         return msgspec.json.decode(content, type=Reference)
 
     def window(self, visits: int, rng: np.random.Generator) -> np.ndarray:
@@ -202,7 +202,7 @@ def test_without_the_correction_a_quiet_night_would_be_an_alarm(reference, later
 )
 def test_a_real_shift_is_an_alarm_and_named_first(reference, later, name, change):
     shifted = later.features.copy()
-    column = FEATURE_NAMES.index(name)
+    column = STANDARD.names.index(name)
     shifted[:, column] = change(shifted[:, column])
     rng = np.random.default_rng(4)
     cells = reference.cells(shifted, later.score)
@@ -212,7 +212,7 @@ def test_a_real_shift_is_an_alarm_and_named_first(reference, later, name, change
 
 
 def test_an_unwatched_feature_has_its_index_and_no_level(reference, later):
-    column = FEATURE_NAMES.index("lifetime_events")
+    column = STANDARD.names.index("lifetime_events")
     shifted = later.features.copy()
     shifted[:, column] += 1_000
     drift = drift_of(reference, later, reference.cells(shifted, later.score))

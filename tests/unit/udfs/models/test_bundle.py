@@ -9,12 +9,12 @@ import pytest
 import xgboost
 
 from training.bundles.writer import describe_model, write_bundle
-from udfs.features.catalog import FEATURE_NAMES, schema_hash
+from udfs.features.declaration import STANDARD, schema_hash
 from udfs.measurement.labels import CONVERTED
 from udfs.models.backends import Scorer
 from udfs.models.bundle import XGBOOST_FILE, BundleError, TrainingWindow, load_bundle
 
-NAMES = FEATURE_NAMES[:3]
+NAMES = STANDARD.names[:3]
 WINDOW = TrainingWindow(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))
 
 
@@ -105,7 +105,7 @@ def test_a_manifest_that_is_none_is_refused(bundle, content):
         ({"history_length": 0}, "not a valid manifest: Expected `int` >= 1 - at `$.history_length`"),
         ({"created_at": None}, "not a valid manifest: Expected `datetime`, got `null` - at `$.created_at`"),
         ({"features": []}, "not a valid manifest: Expected `array` of length >= 1 - at `$.features`"),
-        ({"features": ["nose"]}, "unknown feature 'nose'; `intent features` lists all features"),
+        ({"features": ["nose"]}, "unknown feature 'nose'; `intent features list` lists all features"),
         ({"features": [NAMES[0], NAMES[0]]}, f"feature '{NAMES[0]}' is listed twice; list it once"),
         ({"files": {}}, "files must list one of model.ubj, model.txt, endpoint.json, got []"),
         ({"files": {"../model.ubj": "0" * 64}}, "files must be plain names in the bundle, got '../model.ubj'"),
@@ -147,7 +147,7 @@ def test_another_history_length_than_the_jobs_is_refused(bundle):
 def test_features_that_have_changed_their_meaning_are_refused(bundle):
     edit(bundle, feature_schema_hash="0" * 64)
     assert refusal(bundle) == (
-        f"bundle/manifest.json: feature_schema_hash is {'0' * 64}, this code computes {schema_hash(NAMES, 64)}: "
+        f"bundle/manifest.json: feature_schema_hash is {'0' * 64}, this code computes {schema_hash(STANDARD, NAMES, 64)}: "
         "the meaning of a feature has changed, train again"
     )
 

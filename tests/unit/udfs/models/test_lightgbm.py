@@ -25,13 +25,13 @@ from training.reporting.serving_cost import saving
 from training.rollout.admission import check_bundle
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
-from udfs.features.catalog import FEATURE_NAMES, schema_hash
+from udfs.features.declaration import STANDARD, schema_hash
 from udfs.measurement.labels import CONVERTED
 from udfs.models.backends import OnnxScorer, Scorer, build_engine
 from udfs.models.bundle import LIGHTGBM_FILE, XGBOOST_FILE, Bundle, BundleError, WarmUp, check_scores, load_bundle
 from udfs.models.lightgbm_text import check_text, load_text
 
-NAMES = FEATURE_NAMES[:3]
+NAMES = STANDARD.names[:3]
 SETTINGS = replace(QUICK, model="lightgbm", prune=True, compare=("logistic",))
 TINY = np.float32(1e-35)
 
@@ -122,7 +122,7 @@ def test_a_lightgbm_model_is_trained_certified_reported_and_served(trained, exam
     bundle = load_bundle(tmp_path / "bundle", 64)
     assert bundle.model_file == LIGHTGBM_FILE
     check_bundle(bundle)
-    columns = [FEATURE_NAMES.index(name) for name in bundle.manifest.features]
+    columns = [STANDARD.names.index(name) for name in bundle.manifest.features]
     rows = np.ascontiguousarray(examples.features[:500, columns])
     scores = Scorer(bundle).predict(rows)
     assert (scores.dtype, scores.shape) == (np.float32, (500,))
@@ -143,7 +143,7 @@ def test_a_monotone_feature_never_lowers_the_score_of_lightgbm(examples):
     names = ("cart_adds_30m", "session_duration_s", "since_cart_add_s", "value")
     settings = replace(QUICK, model="lightgbm", features=names, monotone={"cart_adds_30m": "up"})
     found = train_model(examples, settings)
-    rows = np.repeat(examples.features[:100, [FEATURE_NAMES.index(name) for name in names]][:, None], 6, 1)
+    rows = np.repeat(examples.features[:100, [STANDARD.names.index(name) for name in names]][:, None], 6, 1)
     rows[:, :, 0] = np.arange(6)
     scores = Scorer(Bundle(found.manifest, found.model)).predict(rows.reshape(-1, len(names))).reshape(100, 6)
     assert (np.diff(scores, axis=1) >= 0).all()
@@ -160,7 +160,7 @@ def bundle_of(directory: Path, files: dict[str, bytes], names=NAMES) -> Path:
     window = {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}
     manifest = {
         "format": 2, "version": "v1", "created_at": "2026-01-02T00:00:00Z", "features": names, "history_length": 64,
-        "feature_schema_hash": schema_hash(names, 64), "label": CONVERTED, "training_window": window, "metrics": {},
+        "feature_schema_hash": schema_hash(STANDARD, names, 64), "label": CONVERTED, "training_window": window, "metrics": {},
         "files": {name: sha256(content).hexdigest() for name, content in files.items()},
     }  # fmt: skip
     for name, content in files.items():
@@ -218,7 +218,7 @@ def test_a_lightgbm_model_of_other_features_or_of_no_probability_is_refused(tmp_
     def refused(model: bytes, names=NAMES) -> str:
         return refusal(tmp_path, {LIGHTGBM_FILE: model}, names)
 
-    assert refused(MODEL, FEATURE_NAMES[:4]) == "model.txt: the model has 3 features, the manifest names 4"
+    assert refused(MODEL, STANDARD.names[:4]) == "model.txt: the model has 3 features, the manifest names 4"
     expected = f"model.txt: feature 0 of the model is '{NAMES[0]}', the manifest has '{NAMES[2]}' there"
     assert refused(MODEL, NAMES[::-1]) == expected
     for objective in ("regression", "cross_entropy", "binary sigmoid:2"):

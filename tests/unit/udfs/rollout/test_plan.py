@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +9,16 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from scipy.stats import binomtest, chi2_contingency, chisquare
 
+from udfs.features.declaration import STANDARD
 from udfs.rollout.assignment import CHAMPION, CONTROL, NOT_ELIGIBLE, arms, assign, eligible_rows, positions
 from udfs.rollout.plan import (
-    ELIGIBILITY_FEATURES,
     Challenger,
     Control,
     Rollout,
     RolloutError,
     add_challenger,
     check_rollout,
+    check_rules,
     load_rollout,
     load_rule,
     rollout_features,
@@ -186,8 +188,8 @@ def test_who_is_not_eligible_gets_the_champion_and_is_no_part_of_the_comparison(
 def test_eligibility_is_what_the_rule_says_of_the_features():
     features = np.array([[2, 1], [1, 1], [2, 0]], np.float32)
     returning = rollout(eligible=Rule(all=("device == mobile", "first_visit == 0")))
-    assert eligible_rows(returning, ("device", "first_visit"), features).tolist() == [False, False, True]
-    assert eligible_rows(rollout(), ("device", "first_visit"), features).all()
+    assert eligible_rows(returning, ("device", "first_visit"), features, STANDARD).tolist() == [False, False, True]
+    assert eligible_rows(rollout(), ("device", "first_visit"), features, STANDARD).all()
 
 
 def test_a_rollout_tells_the_features_that_its_rules_need():
@@ -277,8 +279,7 @@ def control(share: float, at_most: float) -> dict:
             {"challengers": [{"version": "a", "share": 0, "at_most": 0.2, "start": 0.9}]},
             "key control, challengers: the region of a must end at 1 or below (got 1.1)",
         ),
-        ({"rule": {"all": ["valu > 1"]}}, "key rule: condition 'valu > 1': unknown feature valu; "),
-        ({"eligible": {"all": ["session_events > 3"]}}, "key eligible: session_events changes as a user clicks; "),
+        ({"rule": {"all": ["value"]}}, "key rule: condition 'value': expected FEATURE OPERATOR VALUE"),
     ],
 )
 def test_a_rollout_that_breaks_a_rule_is_refused_by_file_key_rule_and_value(tmp_path, content, message):
@@ -309,5 +310,18 @@ def test_a_file_without_a_rule_has_no_baseline(tmp_path):
         load_rule(written(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"rule": {"all": ["valu > 1"]}}, "key rule: condition 'valu > 1': unknown feature valu; "),
+        ({"eligible": {"all": ["session_events > 3"]}}, "key eligible: session_events changes as a user clicks; "),
+    ],
+)
+def test_a_rule_about_other_features_than_the_champion_has_is_refused(tmp_path, rules, message):
+    with pytest.raises(RolloutError, match=re.escape(message)):
+        check_rules(load_rollout(written(tmp_path, **rules)), STANDARD)
+
+
 def test_eligibility_may_look_at_country_tier_device_and_whether_a_user_is_new():
-    assert {"country", "membership_tier", "device", "first_visit"} <= set(ELIGIBILITY_FEATURES)
+    rule = Rule(all=("country in [DE, FR]", "membership_tier >= silver", "device == mobile", "first_visit == 1"))
+    check_rules(rollout(eligible=rule), STANDARD)

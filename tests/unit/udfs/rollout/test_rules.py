@@ -107,7 +107,7 @@ def test_a_rule_without_rows_has_no_answers():
     ("condition", "message"),
     [
         ("cart", "expected FEATURE OPERATOR VALUE, for example cart_adds_30m >= 1"),
-        ("carts >= 1", "unknown feature carts; `intent features` lists all features"),
+        ("carts >= 1", "unknown feature carts; `intent features list` lists all features"),
         ("value >= much", "expected a number, got much"),
         ("value >= nan", "expected a number, got nan"),
         ("value in 1", "in requires a list such as [1, 2] (got 1)"),

@@ -11,7 +11,7 @@ from tests.support.fake_operator import read_records
 from udfs.contracts.outputs import Score, to_json
 from udfs.contracts.packed_events import EVENT_KINDS
 from udfs.features.user_slots import USER_ROW
-from udfs.workers.score_writer import verdict, write_scores
+from udfs.workers.score_writer import event_names, verdict, write_scores
 
 OUTPUT = 3
 int64s = st.integers(-(2**63) + 1, 2**63 - 1)
@@ -50,7 +50,7 @@ def written(records: list[Score], room: int = 1 << 20) -> list[bytes]:
     shared = [verdict(record.decision, record.arm, record.model_version, record.scored_at) for record in records]
     return write_scores(
         OUTPUT, content, np.array(id_starts, np.int64), np.array(key_starts, np.int64), np.array(ends, np.int64), heads,
-        np.array([record.score for record in records], np.float32), np.arange(len(records)), shared, room,
+        np.array([record.score for record in records], np.float32), np.arange(len(records)), shared, event_names({}), room,
     )  # fmt: skip
 
 

@@ -1,0 +1,113 @@
+"""The layout of packed events: EVENT, a shop's own kinds of events, and its own columns behind the others.
+
+A job keeps events in the layout that it is submitted with. Without own kinds and columns, that is EVENT itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+from zlib import crc32
+
+import numpy as np
+
+from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID
+
+#: The most that the own columns of an event may take.
+OWN_BYTES = 32
+
+_SIGNED = {1: "b", 2: "h", 4: "i"}
+
+
+@dataclass(frozen=True)
+class OwnColumn:
+    """A column of events that a shop declares, filled from a field of its clicks.
+
+    A number is kept as the integer nearest to value x scale, in `bytes` bytes; one beyond the largest is cut to it. Of
+    a category the number of its name is kept, from 1, and of an identifier the CRC-32.
+    """
+
+    name: str
+    type: Literal["number", "category", "identifier"]
+    field: str
+    bytes: int
+    scale: int = 1
+    names: tuple[str, ...] = ()
+
+    @property
+    def stored_name(self) -> str:
+        """What it is called in the packed record."""
+        return f"own_{self.name}"
+
+    @property
+    def format(self) -> str:
+        """Its `struct` format, which numpy knows as well."""
+        return {"number": _SIGNED.get(self.bytes, ""), "category": "B", "identifier": "I"}[self.type]
+
+    @property
+    def missing(self) -> int:
+        """What is kept where an event has no such value."""
+        return -(2 ** (8 * self.bytes - 1)) if self.type == "number" else NO_ID
+
+    def encoder(self) -> Callable[[Any], int]:
+        """The function that makes what is kept of a field's value."""
+        missing = self.missing
+        if self.type == "identifier":
+            return lambda value: crc32(str(value).encode()) if value not in (None, "") else missing
+        if self.type == "category":
+            codes = {name.lower(): code for code, name in enumerate(self.names, 1)}
+            return lambda value: 0 if value is None else codes.get(str(value).lower(), 0)
+        scale, largest = self.scale, -missing - 1
+
+        def encode(value: float | None) -> int:
+            return missing if value is None else max(-largest, min(largest, round(value * scale)))
+
+        return encode
+
+
+@dataclass(frozen=True)
+class EventLayout:
+    """How clicks are packed: the codes of own kinds of events, and own columns, in their order."""
+
+    own_kinds: tuple[tuple[str, int], ...] = ()
+    own_columns: tuple[OwnColumn, ...] = ()
+
+    @cached_property
+    def kinds(self) -> dict[str, int]:
+        """The codes of all kinds of events."""
+        return {name: code for code, name in enumerate(EVENT_KINDS)} | dict(self.own_kinds)
+
+    @cached_property
+    def dtype(self) -> np.dtype:
+        """The packed record: EVENT, then the own columns, in whole times eight bytes."""
+        if not self.own_columns:
+            return EVENT
+        fields = [(name, EVENT[name]) for name in EVENT.names]
+        fields += [(column.stored_name, f"<{column.format}") for column in self.own_columns]
+        return np.dtype([*fields, *((f"own_spare_{number}", "u1") for number in range(self.spare))])
+
+    @property
+    def spare(self) -> int:
+        """Bytes behind the own columns that are not used."""
+        return -sum(column.bytes for column in self.own_columns) % 8
+
+    @property
+    def missing(self) -> bytes:
+        """The own columns of an event that has none of them."""
+        record = np.zeros((), self.dtype)
+        for column in self.own_columns:
+            record[column.stored_name] = column.missing
+        return record.tobytes()[EVENT.itemsize :]
+
+    def without(self, other: "EventLayout") -> list[str]:
+        """What another layout has and this one does not have alike, in words."""
+        mine = dict(self.own_kinds)
+        lacking = [
+            f"the kind of event {name} with code {code}" for name, code in other.own_kinds if mine.get(name) != code
+        ]
+        lacking += [f"the column {column.name}" for column in other.own_columns if column not in self.own_columns]
+        return lacking
+
+
+#: Events without anything of a shop's own.
+STANDARD_LAYOUT = EventLayout()

@@ -1,0 +1,366 @@
+"""Declarations of features: YAML files that name a shop's kinds of events and define its features by expressions.
+
+`standard.yaml`, beside this module, declares the standard features; a file with `extends: standard` adds to them.
+A declaration is plain data: a bundle holds that of its model, and the workers compile it.
+"""
+
+import hashlib
+import json
+import keyword
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from udfs.config.reading import key_and_rule, read_yaml
+from udfs.contracts.event_layout import OWN_BYTES, STANDARD_LAYOUT, EventLayout, OwnColumn
+from udfs.contracts.packed_events import DEVICES, EVENT, EVENT_KINDS, OWN_KIND_CODES, PAGE_TYPES
+from udfs.contracts.profiles import AGE_BANDS, MEMBERSHIP_TIERS, PROFILE
+from udfs.features.columns import COLUMNS, PROFILE_NAMES, UNKNOWN, Column, own_column
+from udfs.features.expressions import (
+    Aggregate,
+    ExpressionError,
+    Now,
+    Number,
+    Operation,
+    Profile,
+    Reader,
+    Value,
+    duration_of,
+    normalized,
+)
+
+STANDARD_FILE = Path(__file__).with_name("standard.yaml")
+
+#: A pause longer than this ends a session, where a declaration says nothing else.
+SESSION_GAP_MS = 1_800_000
+_WINDOWS_MS = {"1m": 60_000, "5m": 300_000, "30m": 1_800_000, "24h": 86_400_000}  # that schema hashes began with
+
+#: EVENT as features see it: models outlive what tells the job that an event was sent before.
+SEEN_EVENT = np.dtype([*((name, EVENT[name]) for name in EVENT.names if not name.startswith("dedup")), ("spare", "u1")])
+
+WINDOW = "{window}"
+KIND_PATTERN = r"^[A-Za-z][A-Za-z0-9_]{0,39}$"
+#: A name is a column of models, of files and of rules.
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
+NAME_RULE = "expected a lower-case letter, then up to 63 lower-case letters, digits and underscores"
+Length = Annotated[str, Meta(pattern=r"^[1-9]\d* ?(ms|s|m|min|h|d)$", title="duration")]
+Code = Annotated[int, Meta(ge=OWN_KIND_CODES[0], le=OWN_KIND_CODES[-1])]
+
+
+class DeclarationError(ValueError):
+    """A declaration that can't be used; the message is one line that names file, key, rule and value."""
+
+
+class FeatureEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A feature in a file."""
+
+    value: Annotated[str, Meta(min_length=1, max_length=4000, description="the expression")]
+    unit: Annotated[str, Meta(min_length=1, max_length=32)]
+    doc: Annotated[str, Meta(min_length=1, max_length=400)]
+
+
+class ColumnEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An own column of events in a file."""
+
+    type: Literal["number", "category", "identifier"]
+    field: Annotated[str, Meta(min_length=1, max_length=64, description="of a click; by default the name")] | None = (
+        None
+    )
+    bytes: Annotated[Literal[1, 2, 4], Meta(description="of a number")] = 4
+    scale: Annotated[int, Meta(ge=1, le=1_000_000, description="a number is kept as the integer of value x scale")] = 1
+    names: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=255, description="of a category")
+    ] = ()
+
+
+class FeatureFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of a file."""
+
+    extends: Literal["standard"] | None = None
+    kinds: Annotated[dict[str, Code], Meta(description="own kinds of events, by their names, with codes")] = {}
+    columns: Annotated[dict[str, ColumnEntry], Meta(description="own columns of events, by name")] = {}
+    session_gap: Annotated[Length, Meta(description="a longer pause ends a session")] | None = None
+    windows: Annotated[tuple[Length, ...], Meta(description="what {window} in a name stands for")] = ()
+    features: Annotated[dict[str, dict[str, FeatureEntry]], Meta(description="by group and name")] = {}
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A column of the feature matrix: its definition as text and as a tree."""
+
+    name: str
+    group: str
+    unit: str
+    description: str
+    text: str
+    value: Value
+
+    @property
+    def is_attribute(self) -> bool:
+        """Whether it says what the user or the device is, and not what the user does."""
+        return _is_attribute(self.value)
+
+    @property
+    def is_country(self) -> bool:
+        return self.value == Profile("country")
+
+
+@dataclass(frozen=True, eq=False)
+class Declaration:
+    """Features by name, and the events and the session gap that their expressions are about."""
+
+    features: tuple[Feature, ...]
+    layout: EventLayout = STANDARD_LAYOUT
+    session_gap_ms: int = SESSION_GAP_MS
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.features)
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {name: position for position, name in enumerate(self.names)}
+
+    def find(self, names: Sequence[str]) -> list[int]:
+        """Where the named features are. Raises ValueError for an unknown or repeated name."""
+        seen = set()
+        for name in names:
+            if name not in self._positions:
+                raise ValueError(f"unknown feature {name!r}; `intent features list` lists all features")
+            if name in seen:
+                raise ValueError(f"feature {name!r} is listed twice; list it once")
+            seen.add(name)
+        return [self._positions[name] for name in names]
+
+    def is_code(self, name: str) -> bool:
+        """Whether a feature's values are codes, whose order has no meaning."""
+        return self[name].is_country or self.vocabulary(name) is not None
+
+    def vocabulary(self, name: str) -> dict[str, int] | None:
+        """The codes that are the values of a feature, by their names; None for a feature that is a number."""
+        match self[name].value:
+            case Now(column=Column(name="kind")) | Aggregate(function="last", column=Column(name="kind")):
+                return self.layout.kinds
+            case Now(column=column) | Aggregate(function="last", column=Column() as column) if column.names:
+                return {name: code for code, name in enumerate(column.names)}
+            case Profile(field=field) if field in PROFILE_NAMES:
+                return {name: code for code, name in enumerate(PROFILE_NAMES[field])}
+        return None
+
+    def __getitem__(self, name: str) -> Feature:
+        return self.features[self._positions[name]]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._positions
+
+    def __reduce__(self):  # without what is cached
+        return Declaration, (self.features, self.layout, self.session_gap_ms)
+
+
+def load_declaration(path: Path) -> Declaration:
+    """Read a declaration. Raises DeclarationError naming file, key, rule and value."""
+    return declaration_of(read_file(path))
+
+
+def read_file(path: Path) -> FeatureFile:
+    """The content of a file, which makes a declaration. Raises DeclarationError as `load_declaration` does."""
+    return _checked(read_yaml(path, DeclarationError), str(path))
+
+
+def to_json(declaration: Declaration) -> bytes:
+    """A declaration as a file that `from_json` reads; it extends nothing, and windows are written out."""
+    groups: dict[str, dict[str, dict[str, str]]] = {}
+    for feature in declaration.features:
+        entry = {"value": feature.text, "unit": feature.unit, "doc": feature.description}
+        groups.setdefault(feature.group, {})[feature.name] = entry
+    content = {
+        "kinds": dict(declaration.layout.own_kinds),
+        "columns": {column.name: _entry(column) for column in declaration.layout.own_columns},
+        "session_gap": f"{declaration.session_gap_ms}ms",
+        "features": groups,
+    }
+    return json.dumps(content, indent=1).encode()
+
+
+def from_json(content: bytes, origin: str) -> Declaration:
+    """The declaration that `to_json` wrote. Raises DeclarationError."""
+    try:
+        parsed = json.loads(content)
+    except ValueError as error:
+        raise DeclarationError(f"{origin}: not JSON: {error}") from None
+    return declaration_of(_checked(parsed, origin))
+
+
+def merged(first: Declaration, others: Sequence[Declaration]) -> tuple[Declaration, list[dict[str, str]]]:
+    """A declaration with the features of all, and for each of the others, what its features are called there.
+
+    A feature with the expression of an earlier one is that one; one with the name of another gets a number.
+    """
+    features = list(first.features)
+    names = {feature.value: feature.name for feature in reversed(features)}
+    taken = set(first.names)
+    for other in others:
+        for feature in other.features:
+            if feature.value in names:
+                continue
+            name, number = feature.name, 1
+            while name in taken:
+                number += 1
+                name = f"{feature.name}@{number}"
+            taken.add(name)
+            names[feature.value] = name
+            features.append(replace(feature, name=name))
+    found = [{feature.name: names[feature.value] for feature in other.features} for other in others]
+    return Declaration(tuple(features), first.layout, first.session_gap_ms), found
+
+
+def schema_hash(declaration: Declaration, names: Sequence[str], history_length: int) -> str:
+    """SHA-256, in hex, of all that gives a column its meaning: equal hashes mean equal features from equal histories.
+
+    Covers the layouts of SEEN_EVENT and PROFILE, the vocabularies, the session gap, the history length, and of the
+    features, in order, names and expressions. Raises ValueError for an unknown or repeated name.
+    """
+    features = [declaration.features[position] for position in declaration.find(names)]
+    schema = {
+        "event": _layout(SEEN_EVENT),
+        "profile": _layout(PROFILE),
+        "vocabularies": [
+            [*EVENT_KINDS, *declaration.layout.own_kinds], PAGE_TYPES, DEVICES, AGE_BANDS, MEMBERSHIP_TIERS
+        ],
+        "session_gap_ms": declaration.session_gap_ms,
+        "windows_ms": _WINDOWS_MS,
+        "history_length": history_length,
+        "features": [(feature.name, _revision(feature)) for feature in features],
+    }  # fmt: skip
+    if declaration.layout.own_columns:
+        schema["columns"] = [astuple(column) for column in declaration.layout.own_columns]
+    return hashlib.sha256(json.dumps(schema).encode()).hexdigest()
+
+
+def declaration_of(file: FeatureFile) -> Declaration:
+    """The declaration that a file's content makes. Raises DeclarationError."""
+    base = STANDARD if file.extends else None
+    if base is not None and file.session_gap is not None:
+        raise DeclarationError("key session_gap: the standard features have one: leave it out, or leave out extends")
+    gap_ms = duration_of(file.session_gap) if file.session_gap else SESSION_GAP_MS
+    layout = EventLayout(_own_kinds(file.kinds), _own_columns(file.columns))
+    reader = Reader(layout.kinds, COLUMNS | {column.name: own_column(column) for column in layout.own_columns}, gap_ms)
+    # The standard ones are read again: own kinds change what `other` means.
+    features = [replace(feature, value=reader.read(feature.text)) for feature in (base.features if base else ())]
+    for group, entries in file.features.items():
+        for name, entry in entries.items():
+            try:
+                features += _expanded(reader, group, name, entry, file.windows)
+            except ExpressionError as error:
+                raise DeclarationError(f"key features.{group}.{name}.value: {error}") from None
+    repeated = [name for name, times in Counter(feature.name for feature in features).items() if times > 1]
+    if repeated:
+        raise DeclarationError(f"key features: {repeated[0]} is declared twice: rename one")
+    return Declaration(tuple(features), layout, gap_ms)
+
+
+def _checked(content: Any, origin: str) -> FeatureFile:
+    try:
+        file = msgspec.convert(content, FeatureFile)
+    except msgspec.ValidationError as error:
+        key, rule = key_and_rule(error)
+        raise DeclarationError(f"{origin}: key {key}: {rule}" if key else f"{origin}: {rule}") from None
+    try:
+        declaration_of(file)
+    except DeclarationError as error:
+        raise DeclarationError(f"{origin}: {error}") from None
+    return file
+
+
+def _own_kinds(kinds: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    for name in kinds:
+        if not re.fullmatch(KIND_PATTERN, name):
+            raise DeclarationError(
+                f"key kinds: {name!r}: expected 1 to 40 letters, digits and underscores (GA4's rule)"
+            )
+        if name in EVENT_KINDS:
+            raise DeclarationError(f"key kinds: {name} is a standard kind; leave it out")
+    repeated = [code for code, times in Counter(kinds.values()).items() if times > 1]
+    if repeated:
+        raise DeclarationError(f"key kinds: code {repeated[0]} is given to several kinds; give each its own")
+    return tuple(sorted(kinds.items(), key=lambda kind: kind[1]))
+
+
+def _own_columns(entries: Mapping[str, ColumnEntry]) -> tuple[OwnColumn, ...]:
+    columns = []
+    for name, entry in entries.items():
+        if not re.fullmatch(NAME_PATTERN, name) or keyword.iskeyword(name):
+            raise DeclarationError(f"key columns: {name!r}: {NAME_RULE}")
+        if name in COLUMNS:
+            raise DeclarationError(f"key columns: {name} is a standard column; choose another name")
+        is_category, is_number = entry.type == "category", entry.type == "number"
+        if is_category != bool(entry.names):
+            needs = (
+                "a category needs names, such as names: [free, pro]" if is_category else f"{entry.type} takes no names"
+            )
+            raise DeclarationError(f"key columns.{name}.names: {needs}")
+        if len({each.lower() for each in entry.names} | {UNKNOWN}) != len(entry.names) + 1:
+            raise DeclarationError(f"key columns.{name}.names: each must differ from the others and from {UNKNOWN}")
+        size = entry.bytes if is_number else 1 if is_category else 4
+        columns.append(OwnColumn(name, entry.type, entry.field or name, size, entry.scale, entry.names))
+    taken = sum(column.bytes for column in columns)
+    if taken > OWN_BYTES:
+        raise DeclarationError(
+            f"key columns: they take {taken} bytes of each event, at most {OWN_BYTES}: leave one out, or give a number "
+            "fewer bytes"
+        )
+    by_field = {}
+    for column in columns:
+        other = by_field.setdefault(column.field, column)
+        if (other.type == "number") != (column.type == "number"):
+            raise DeclarationError(
+                f"key columns.{column.name}: the field {column.field} can't be a number there and a text in {other.name}"
+            )
+    return tuple(columns)
+
+
+def _entry(column: OwnColumn) -> dict[str, Any]:
+    """A column as `ColumnEntry` reads it."""
+    entry = {"type": column.type, "field": column.field, "scale": column.scale, "names": column.names}
+    return entry | ({"bytes": column.bytes} if column.type == "number" else {})
+
+
+def _expanded(reader: Reader, group: str, name: str, entry: FeatureEntry, windows: Sequence[str]) -> Iterator[Feature]:
+    """A feature of a file; for a name with {window}, one for each window."""
+    if WINDOW in name and not windows:
+        raise DeclarationError(f"key features.{group}.{name}: {WINDOW} needs windows, such as windows: [30m, 24h]")
+    for window in windows if WINDOW in name else ("",):
+        written = name.replace(WINDOW, window.replace(" ", ""))
+        if not re.fullmatch(NAME_PATTERN, written):
+            raise DeclarationError(f"key features.{group}.{name}: {written!r}: {NAME_RULE}")
+        text = " ".join(entry.value.replace(WINDOW, window).split())
+        yield Feature(written, group, entry.unit, entry.doc.replace(WINDOW, window), text, reader.read(text))
+
+
+def _is_attribute(value: Value) -> bool:
+    if isinstance(value, Operation):
+        return all(map(_is_attribute, value.parts))
+    return isinstance(value, Number | Profile) or isinstance(value, Now) and value.column.name == "device"
+
+
+def _revision(feature: Feature) -> int | str:
+    """What names the meaning of a feature: 1 for that of the standard, so that older models keep their hashes."""
+    text = normalized(feature.text)
+    of_standard = feature.name in STANDARD and normalized(STANDARD[feature.name].text) == text
+    return 1 if of_standard else text
+
+
+def _layout(dtype: np.dtype) -> list:
+    return [dtype.itemsize, *((name, field.str, field.shape, offset) for name, (field, offset) in dtype.fields.items())]
+
+
+#: The standard features.
+STANDARD = load_declaration(STANDARD_FILE)
