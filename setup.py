@@ -24,6 +24,7 @@ setup(
     ),
     package_data={
         "dashboard": ["static/*", "templates/*"],
+        "udfs.features": ["*.yaml"],
         "training.reporting": ["*.html"],
         "training.experiments": ["*.html"],
         "training.inspection": ["*.html"],

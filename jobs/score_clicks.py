@@ -13,14 +13,17 @@ Each box is a Java operator with a Python worker, which gets batches of records 
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+
 from jobs.common.serving import find_serving
 from jobs.common.settings import ConfigError, Settings, click_topic, has_foreign_clicks, load_settings
-from jobs.common.streams import Stream, Streams
+from jobs.common.streams import SlotKind, Stream, Streams
 from jobs.common.submission import flink_options, parse_arguments
 from jobs.common.tables import consumer_properties, producer_properties, transactional_prefix
 from jobs.common.topics import check_topics
 from udfs.config.durations import duration_ms
-from udfs.features.user_slots import new_head, ring_bytes
+from udfs.contracts.event_layout import EventLayout
+from udfs.features.user_slots import earlier_layouts, layout_id, new_head, ring_bytes
 from udfs.kafka.errors import KafkaClientError
 from udfs.models.bundle import BundleError
 from udfs.rollout.registry import RegistryError
@@ -30,6 +33,21 @@ from udfs.workers.logins import FollowLogins
 from udfs.workers.score import ScoreClicks
 
 DEAD_LETTERS, SCORES, MAPPED_CLICKS, ANONYMOUS_CLICKS = "dead_letters", "scores", "mapped_clicks", "anonymous_clicks"
+
+
+def user_slot(settings: Settings, layout: EventLayout) -> SlotKind:
+    """What workers keep of a user, with events of a layout."""
+    earlier = earlier_layouts(layout) if settings.state.new_columns == "empty" else []
+    return SlotKind(
+        new_head(layout),
+        ring_bytes(settings.state.history_length, layout.dtype),
+        layout.empty_record,
+        [
+            (np.uint32(layout_id(each)).astype(np.int32).item(), each.dtype.itemsize, each.used_bytes)
+            for each in earlier
+        ],
+        duration_ms(settings.state.ttl),
+    )
 
 
 def score_clicks(
@@ -43,7 +61,7 @@ def score_clicks(
     topics, decode, follow_logins = settings.topics, settings.decode, settings.clicks.follow_logins
     topic = click_topic(settings)
     layout, history_length = topic.layout, settings.state.history_length
-    slot = new_head(layout), ring_bytes(history_length, layout.dtype), duration_ms(settings.state.ttl)
+    slot = user_slot(settings, layout)
     duplicates_within_ms = duration_ms(settings.clicks.duplicates_within)
     decoded_clicks = streams.batch(
         clicks,
@@ -57,14 +75,14 @@ def score_clicks(
     rows = [decoded_clicks["decode clicks"], decoded_profiles["decode profiles"]]
     if follow_logins:
         handler = FollowLogins(history_length, duplicates_within_ms, layout)
-        followed = streams.keyed_batch(decoded_clicks[ANONYMOUS_CLICKS], "follow logins", handler, *slot)
+        followed = streams.keyed_batch(decoded_clicks[ANONYMOUS_CLICKS], "follow logins", handler, slot)
         rows.append(followed["follow logins"])
     budget_ms = duration_ms(settings.execution.latency_budget)
     scored = streams.keyed_batch(
         streams.union(*rows),
         "score",
         ScoreClicks(serving, settings.feature_log.user_share, budget_ms, duplicates_within_ms),
-        *slot,
+        slot,
         ["feature_log", "shadow_scores"],
     )
     written = {

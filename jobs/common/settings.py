@@ -116,6 +116,7 @@ class StateSettings(Section):
     backend: Literal["rocksdb", "hashmap"]
     ttl: Duration
     history_length: Annotated[int, Meta(ge=1, le=1024)]
+    new_columns: Literal["refuse", "empty"]
 
 
 class CheckpointSettings(Section):
@@ -356,7 +357,7 @@ def click_topic(settings: Settings) -> ClickTopic:
 
 
 def feature_declaration(settings: Settings) -> Declaration:
-    """The declaration of features that names the shop's own kinds and columns of events. Raises ConfigError for an invalid one."""
+    """The declaration of features, with the shop's own kinds and columns of events. Raises ConfigError."""
     path = settings.clicks.declaration
     try:
         return STANDARD if path is None else load_declaration(Path(path))

@@ -5,6 +5,7 @@ Streams are Java objects here, of raw records (RawRecordReader.java) or frames (
 
 import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from py4j.java_gateway import JavaObject
@@ -18,6 +19,17 @@ from udfs.config.durations import duration_ms
 from udfs.workers.server import Handler
 
 Stream = JavaObject
+
+
+@dataclass(frozen=True)
+class SlotKind:
+    """What a worker keeps for each key: a head, and a body of items; udfs/java/intent/SlotBody.java describes it."""
+
+    new_head: bytes
+    body_bytes: int
+    new_item: bytes
+    earlier_items: Sequence[tuple[int, int, int]]  # layout, bytes and used bytes
+    ttl_ms: int
 
 
 class Streams:
@@ -81,19 +93,17 @@ class Streams:
         stream: Stream,
         name: str,
         handler: Handler,
-        new_head: bytes,
-        body_bytes: int,
-        ttl_ms: int,
+        slot: SlotKind,
         side_outputs: Sequence[str] = (),
     ) -> dict[str, Stream]:
-        """Like `batch`, with workers that keep a slot for each key of a stream of frames: a head, and a body."""
+        """Like `batch`, with workers that keep a slot for each key of a stream of frames."""
         keyed = stream.keyBy(self._jvm.intent.Frame.Key(), self._flink.api.common.typeinfo.Types.STRING)
         operator = self._jvm.intent.KeyedBatchOperator(
             self._worker(handler),
             self._workers.cached_users,
-            new_head,
-            body_bytes,
-            ttl_ms,
+            slot.new_head,
+            self._body(slot),
+            slot.ttl_ms,
             self._names(side_outputs),
         )
         return self._outputs(keyed.transform(name, self._bytes, operator), name, side_outputs)
@@ -113,6 +123,12 @@ class Streams:
             builder.setTransactionalIdPrefix(transactional_prefix)
         name = f"write {topic}"
         stream.sinkTo(builder.build()).name(name).uid(name)
+
+    def _body(self, slot: SlotKind) -> JavaObject:
+        java = self._jvm.intent.SlotBody
+        kind = getattr(self._jvm.intent, "SlotBody$EarlierItem")
+        earlier = to_jarray(kind, [java.earlier(*numbers) for numbers in slot.earlier_items])
+        return java(slot.body_bytes, slot.new_item, earlier)
 
     def _worker(self, handler: Handler) -> JavaObject:
         workers = self._workers

@@ -137,7 +137,10 @@ def _read_rule(written: Any, beside: Path, origin: str, declaration: Declaration
 
 
 def for_logged(training: Training, declaration: Declaration, names: Sequence[str], history_length: int) -> Training:
-    """Limit the settings to features of a declaration that were logged. Raises TrainingError if they name one that was not."""
+    """Limit the settings to features of a declaration that were logged.
+
+    Raises TrainingError if the settings name one that was not.
+    """
     for name in (*training.features, *training.monotone):
         if name not in names:
             raise TrainingError(f"feature {name} is not among the {len(names)} that were logged")

@@ -221,7 +221,8 @@ def click_of(record: Mapping[str, Any], click_type: type[Click] = Click) -> Clic
 
 def write_click(click: Click, **further: int) -> bytes:
     """The record of a click, in JSON without the fields that it does not have, and with further ones."""
-    given = {name: value for name in click.__struct_fields__ if (value := getattr(click, name)) is not None}
+    fields = zip(click.__struct_encode_fields__, click.__struct_fields__)
+    given = {name: value for name, attribute in fields if (value := getattr(click, attribute)) is not None}
     return msgspec.json.encode(given | further)
 
 
@@ -344,24 +345,33 @@ def pack_click(click: Click, kinds: Mapping[str, int] = _KIND_CODES) -> bytes:
 
 def click_type(layout: EventLayout) -> type[Click]:
     """The struct of a click with the fields that the layout's own columns are filled from."""
-    own = {column.field: column.type for column in layout.own_columns if column.field not in Click.__struct_fields__}
+    own = _own_fields(layout)
     if not own:
         return Click
-    fields = [(name, (OwnNumber if kind == "number" else OwnText) | None, None) for name, kind in own.items()]
-    return msgspec.defstruct("Click", fields, bases=(Click,), gc=False)
+    types = {column.field: OwnNumber if column.type == "number" else OwnText for column in layout.own_columns}
+    fields = [(attribute, types[name] | None, None) for name, attribute in own.items()]
+    renamed = {attribute: name for name, attribute in own.items()}
+    return msgspec.defstruct("Click", fields, bases=(Click,), gc=False, rename=renamed)
 
 
 def packer(layout: EventLayout) -> Callable[[Click], bytes]:
     """The function that packs a click in a layout."""
     if not layout.own_columns:
         return partial(pack_click, kinds=layout.kinds)
-    kinds, columns = layout.kinds, [(column.field, column.encoder()) for column in layout.own_columns]
+    kinds, attributes = layout.kinds, _own_fields(layout)
+    columns = [(attributes.get(column.field, column.field), column.encoder()) for column in layout.own_columns]
     pack_own = struct.Struct("<" + "".join(column.format for column in layout.own_columns) + f"{layout.spare}x").pack
 
     def pack(click: Click) -> bytes:
         return pack_click(click, kinds) + pack_own(*[encode(getattr(click, name)) for name, encode in columns])
 
     return pack
+
+
+def _own_fields(layout: EventLayout) -> dict[str, str]:
+    """The fields that own columns are filled from and clicks don't have, with what they are called in the struct."""
+    fields = dict.fromkeys(column.field for column in layout.own_columns if column.field not in Click.__struct_fields__)
+    return {name: f"own_{number}" for number, name in enumerate(fields)}
 
 
 def _total(items: list[Item]) -> float | None:

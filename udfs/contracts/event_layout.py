@@ -60,7 +60,7 @@ class OwnColumn:
         scale, largest = self.scale, -missing - 1
 
         def encode(value: float | None) -> int:
-            return missing if value is None else max(-largest, min(largest, round(value * scale)))
+            return missing if value is None else round(max(-largest, min(largest, value * scale)))
 
         return encode
 
@@ -87,17 +87,21 @@ class EventLayout:
         return np.dtype([*fields, *((f"own_spare_{number}", "u1") for number in range(self.spare))])
 
     @property
-    def spare(self) -> int:
-        """Bytes behind the own columns that are not used."""
-        return -sum(column.bytes for column in self.own_columns) % 8
+    def used_bytes(self) -> int:
+        """The size of a packed record without what is spare at its end."""
+        return EVENT.itemsize + sum(column.bytes for column in self.own_columns)
 
     @property
-    def missing(self) -> bytes:
-        """The own columns of an event that has none of them."""
+    def spare(self) -> int:
+        return -self.used_bytes % 8
+
+    @property
+    def empty_record(self) -> bytes:
+        """A packed record without any of the own columns; the others are 0."""
         record = np.zeros((), self.dtype)
         for column in self.own_columns:
             record[column.stored_name] = column.missing
-        return record.tobytes()[EVENT.itemsize :]
+        return record.tobytes()
 
     def without(self, other: "EventLayout") -> list[str]:
         """What another layout has and this one does not have alike, in words."""

@@ -18,6 +18,7 @@ from udfs.features.expressions import (
     Any,
     Compared,
     Condition,
+    Function,
     IsIn,
     Not,
     Now,
@@ -43,6 +44,7 @@ _FUNCTIONS = {
 #: Spans of which the pass knows when it leaves them; the totals of the others end with the pass.
 _LEFT_ON_THE_WAY = ("window", "session")
 _END = Span("history")
+_OF_USER = "lifetime_events, first_seen_ms, profile"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class RowCode:
 
     source: str
     needs: tuple[int, ...]
+    functions: tuple[Function, ...]  # called `function_0` and so on
     windows: tuple[int, ...]  # lengths in ms, and an end that is never reached
     count_tables: int
     sum_tables: int
@@ -105,7 +108,8 @@ class _Generator:
             if total not in self._cells:
                 self._cells[total] = self._cell(total, f"a{len(self._cells)}")
             self._cells[total].spans.add(_end_of(part))
-        blocks = list(dict.fromkeys(cell.block for cell in self._cells.values() if cell.update))
+        self._functions = list(dict.fromkeys(value for value in values if isinstance(value, Function)))
+        blocks = [*dict.fromkeys(cell.block for cell in self._cells.values() if cell.update), *self._functions]
         self._bits = {block: 1 << min(number, _LAST_BIT) for number, block in enumerate(blocks, 1)}
         self._gaps = sorted({part.over.ms for part in found if part.over.name in ("session", "earlier_sessions")})
         self._windows = sorted({part.over.ms for part in found if part.over.name == "window"})
@@ -127,6 +131,7 @@ class _Generator:
         return RowCode(
             source,
             needs,
+            tuple(self._functions),
             (*self._windows, FOREVER_MS),
             tables["counts"],
             tables["sums"],
@@ -136,7 +141,7 @@ class _Generator:
         )
 
     def _needs(self, value: Value) -> int:
-        needs = 0
+        needs = PASS | self._bits[value] if isinstance(value, Function) else 0
         for part in aggregates(value):
             needs |= PASS | self._bits.get(self._cells[_Total.of(part)].block, 0)
         return needs
@@ -146,7 +151,10 @@ class _Generator:
         remembered: dict[Aggregate, str] = {}
         for position, value in enumerate(self._values):
             spans = {_end_of(part) for part in aggregates(value)}
-            if not spans:
+            if isinstance(value, Function):
+                call = f"function_{self._functions.index(value)}(records, order[:size], {_OF_USER})"
+                at_end += [f"if needs & {self._bits[value]}:", f"    row[{position}] = finite(float({call}))"]
+            elif not spans:
                 simple.append(self._store(position, value, {}))
             elif len(spans) == 1 and _END not in spans:
                 at_span.setdefault(spans.pop(), []).append(self._store(position, value, {}))

@@ -56,8 +56,8 @@ class FeatureComputer:
         being scored and its time is "now". Records stamped later than now are ignored, by all but `history_events` and
         `saturated`. Rows do not depend on each other, slices may overlap.
 
-        records EVENT[m], or of the layout, starts and ends int64[n], lifetime_events int64[n] (events ever seen of the user, this one
-        included), first_seen_ms int64[n] (time of the user's first event), profiles PROFILE[n].
+        records EVENT[m] in the layout, starts and ends int64[n], lifetime_events int64[n] (events ever
+        seen of the user, this one included), first_seen_ms int64[n] (time of the user's first event), profiles PROFILE[n].
         Raises ValueError for another dtype or shape, and for a slice that is empty or not inside the records.
         """
         _check_array("records", records, self.event, None)

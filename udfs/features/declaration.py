@@ -20,13 +20,16 @@ import numpy as np
 from msgspec import Meta
 
 from udfs.config.reading import key_and_rule, read_yaml
+from udfs.contracts.clicks import Click
 from udfs.contracts.event_layout import OWN_BYTES, STANDARD_LAYOUT, EventLayout, OwnColumn
+from udfs.contracts.lenient import fields_of
 from udfs.contracts.packed_events import DEVICES, EVENT, EVENT_KINDS, OWN_KIND_CODES, PAGE_TYPES
 from udfs.contracts.profiles import AGE_BANDS, MEMBERSHIP_TIERS, PROFILE
 from udfs.features.columns import COLUMNS, PROFILE_NAMES, UNKNOWN, Column, own_column
 from udfs.features.expressions import (
     Aggregate,
     ExpressionError,
+    Function,
     Now,
     Number,
     Operation,
@@ -36,6 +39,7 @@ from udfs.features.expressions import (
     duration_of,
     normalized,
 )
+from udfs.features.own_functions import find_function
 
 STANDARD_FILE = Path(__file__).with_name("standard.yaml")
 
@@ -59,12 +63,21 @@ class DeclarationError(ValueError):
     """A declaration that can't be used; the message is one line that names file, key, rule and value."""
 
 
+FunctionPath = Annotated[
+    str, Meta(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$", description="path of a Python function, instead of `value`")
+]
+
+
 class FeatureEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A feature in a file."""
 
-    value: Annotated[str, Meta(min_length=1, max_length=4000, description="the expression")]
     unit: Annotated[str, Meta(min_length=1, max_length=32)]
     doc: Annotated[str, Meta(min_length=1, max_length=400)]
+    value: Annotated[str, Meta(min_length=1, max_length=4000, description="the expression")] | None = None
+    python: FunctionPath | None = None
+    sha256: (
+        Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="of the function's module, in bundles")] | None
+    ) = None
 
 
 class ColumnEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -179,8 +192,12 @@ def to_json(declaration: Declaration) -> bytes:
     """A declaration as a file that `from_json` reads; it extends nothing, and windows are written out."""
     groups: dict[str, dict[str, dict[str, str]]] = {}
     for feature in declaration.features:
-        entry = {"value": feature.text, "unit": feature.unit, "doc": feature.description}
-        groups.setdefault(feature.group, {})[feature.name] = entry
+        entry = {"value": feature.text}
+        if isinstance(feature.value, Function):
+            entry = {"python": feature.value.path, "sha256": feature.value.sha256}
+        groups.setdefault(feature.group, {})[feature.name] = entry | {
+            "unit": feature.unit, "doc": feature.description,
+        }  # fmt: skip
     content = {
         "kinds": dict(declaration.layout.own_kinds),
         "columns": {column.name: _entry(column) for column in declaration.layout.own_columns},
@@ -260,7 +277,8 @@ def declaration_of(file: FeatureFile) -> Declaration:
             try:
                 features += _expanded(reader, group, name, entry, file.windows)
             except ExpressionError as error:
-                raise DeclarationError(f"key features.{group}.{name}.value: {error}") from None
+                key = "value" if entry.python is None else "python"
+                raise DeclarationError(f"key features.{group}.{name}.{key}: {error}") from None
     repeated = [name for name, times in Counter(feature.name for feature in features).items() if times > 1]
     if repeated:
         raise DeclarationError(f"key features: {repeated[0]} is declared twice: rename one")
@@ -317,12 +335,15 @@ def _own_columns(entries: Mapping[str, ColumnEntry]) -> tuple[OwnColumn, ...]:
             f"key columns: they take {taken} bytes of each event, at most {OWN_BYTES}: leave one out, or give a number "
             "fewer bytes"
         )
-    by_field = {}
+    is_number = dict.fromkeys(Click.__struct_fields__) | {
+        field.name: field.type is not str for field in fields_of(Click)
+    }
     for column in columns:
-        other = by_field.setdefault(column.field, column)
-        if (other.type == "number") != (column.type == "number"):
+        found = is_number.setdefault(column.field, column.type == "number")
+        if found != (column.type == "number"):
+            kind = {True: "a number", False: "a text", None: "neither a number nor a text"}[found]
             raise DeclarationError(
-                f"key columns.{column.name}: the field {column.field} can't be a number there and a text in {other.name}"
+                f"key columns.{column.name}.type: {column.type}: the field {column.field} of a click is {kind}"
             )
     return tuple(columns)
 
@@ -335,14 +356,22 @@ def _entry(column: OwnColumn) -> dict[str, Any]:
 
 def _expanded(reader: Reader, group: str, name: str, entry: FeatureEntry, windows: Sequence[str]) -> Iterator[Feature]:
     """A feature of a file; for a name with {window}, one for each window."""
+    if (entry.value is None) == (entry.python is None):
+        given = "neither" if entry.value is None else "both"
+        raise DeclarationError(f"key features.{group}.{name}: expected one of value and python, got {given}")
     if WINDOW in name and not windows:
         raise DeclarationError(f"key features.{group}.{name}: {WINDOW} needs windows, such as windows: [30m, 24h]")
     for window in windows if WINDOW in name else ("",):
         written = name.replace(WINDOW, window.replace(" ", ""))
         if not re.fullmatch(NAME_PATTERN, written):
             raise DeclarationError(f"key features.{group}.{name}: {written!r}: {NAME_RULE}")
-        text = " ".join(entry.value.replace(WINDOW, window).split())
-        yield Feature(written, group, entry.unit, entry.doc.replace(WINDOW, window), text, reader.read(text))
+        if entry.python is not None:
+            text = entry.python
+            value = find_function(text) if entry.sha256 is None else Function(text, entry.sha256)
+        else:
+            text = " ".join(entry.value.replace(WINDOW, window).split())
+            value = reader.read(text)
+        yield Feature(written, group, entry.unit, entry.doc.replace(WINDOW, window), text, value)
 
 
 def _is_attribute(value: Value) -> bool:
@@ -353,6 +382,8 @@ def _is_attribute(value: Value) -> bool:
 
 def _revision(feature: Feature) -> int | str:
     """What names the meaning of a feature: 1 for that of the standard, so that older models keep their hashes."""
+    if isinstance(feature.value, Function):
+        return f"{feature.value.path} {feature.value.sha256}"
     text = normalized(feature.text)
     of_standard = feature.name in STANDARD and normalized(STANDARD[feature.name].text) == text
     return 1 if of_standard else text

@@ -25,7 +25,7 @@ from udfs.features.columns import PROFILE_FIELDS, USER_FIELDS, Column
 #: are, and a comment would swallow what follows on the next line.
 _DURATION = re.compile(r"""(?P<text>"[^"]*"|'[^']*')|(?P<comment>\#)|(?<![\w.])\d+(?:ms|s|m|min|h|d)(?!\w)""")
 _LONGEST_MS = 100 * 365 * 86_400_000
-_MOST_NESTED = 60
+_MOST_NESTED = 100
 
 _OPERATORS = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
@@ -138,7 +138,15 @@ class Aggregate:
     codes: frozenset[int] = frozenset()  # as in Now
 
 
-Value = Number | Now | User | Profile | Operation | Aggregate
+@dataclass(frozen=True)
+class Function:
+    """A function of the user's own, by module and name; `sha256` is that of its module's source."""
+
+    path: str
+    sha256: str
+
+
+Value = Number | Now | User | Profile | Operation | Aggregate | Function
 
 #: What an aggregate takes: whether a column, and of which types.
 _NUMBER, _NUMBER_OR_CATEGORY = ("number",), ("number", "category")
@@ -263,7 +271,8 @@ class Reader:
 
     def _column_argument(self, node: ast.Call, function: str, arguments: list[ast.expr]) -> Column:
         types = AGGREGATES[function]
-        expected = f"{function} takes a column first: {', '.join(column.name for column in self.columns.values() if column.type in types)}"
+        fitting = [column.name for column in self.columns.values() if column.type in types]
+        expected = f"{function} takes a column first: {', '.join(fitting)}"
         if not arguments or not isinstance(arguments[0], ast.Name):
             raise _error(node, expected)
         argument = arguments.pop(0)
@@ -387,8 +396,9 @@ def _check_size(tree: ast.expr) -> None:
             raise ExpressionError(f"nested more than {_MOST_NESTED} deep: make several features of it")
         if isinstance(node, ast.Constant) and isinstance(node.value, int) and abs(node.value) > sys.float_info.max:
             raise ExpressionError("a number must be finite: there is one of more than 308 digits")
-        children = list(ast.iter_child_nodes(node))
-        nodes += [(child, depth + max(1, len(children) - 2)) for child in children]
+        parts = node.values if isinstance(node, ast.BoolOp) else node.args if isinstance(node, ast.Call) else ()
+        depth += max(1, len(parts) - 1)  # code for three parts is that for two, inside that for two
+        nodes += [(child, depth) for child in ast.iter_child_nodes(node)]
 
 
 def normalized(text: str) -> str:

@@ -21,6 +21,7 @@ from udfs.features import row_functions
 from udfs.features.code_generation import generate
 from udfs.features.declaration import Feature
 from udfs.features.expressions import Value
+from udfs.features.own_functions import load_function
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ def slot_functions(event: np.dtype) -> ModuleType:
 def _build(values: tuple[Value, ...], event: np.dtype) -> Kernel:
     code = generate(values)
     names = vars(row_functions) | {"np": np, "WINDOWS": code.windows}
+    for number, function in enumerate(code.functions):
+        names[f"function_{number}"] = row_functions.compiled(load_function(function))
     exec(compile(code.source, "<features>", "exec"), names)
     sizes = {
         "COLUMNS": len(values),
@@ -56,7 +59,7 @@ def _build(values: tuple[Value, ...], event: np.dtype) -> Kernel:
         "TABLE_LENGTH": code.table_length,
     }
     of_slots = {name: value for name, value in vars(slot_functions(event)).items() if not name.startswith("__")}
-    meaning = f"{code.source} {code.windows} {event.descr}"
+    meaning = f"{code.source} {code.windows} {code.functions} {event.descr}"
     functions = _run("entry_points", meaning, of_slots | sizes | {"compute_row": names["compute_row"]})
     return Kernel(functions, code.needs)
 

@@ -5,7 +5,7 @@ between `begin` and `end`, to Flink's state; it knows no more of a slot than tha
 """
 
 import json
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Self
 from zlib import crc32
 
@@ -33,6 +33,11 @@ SLOT_HEAD = np.dtype(
         ("assigned_by", "<u8"),  # hash of the anonymous id that the arm is assigned by; 0: the user's own id
     ]
 )
+
+
+def earlier_layouts(layout: EventLayout) -> list[EventLayout]:
+    """The layouts with fewer of the own columns: a job can go on from them, with the later columns empty."""
+    return [replace(layout, own_columns=layout.own_columns[:size]) for size in range(len(layout.own_columns))]
 
 
 def layout_id(layout: EventLayout) -> int:

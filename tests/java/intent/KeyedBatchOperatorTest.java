@@ -98,11 +98,24 @@ class KeyedBatchOperatorTest extends WorkerTest {
         send(task, "a1");
         OperatorSubtaskState state = task.checkpoint();
         for (byte[] head : List.of(head(2, 100), Arrays.copyOf(head(1, 100), 20))) {
-            Task restored = task(new KeyedBatchOperator(settings(handler("Nothing")), 1, head, 10, TTL_MS)).open(state);
+            Task restored = task(new KeyedBatchOperator(settings(handler("Nothing")), 1, head, new SlotBody(10, new byte[1]), TTL_MS)).open(state);
             send(restored, "b2");
             String message = assertThrows(IllegalStateException.class, () -> send(restored, "a3")).getMessage();
             assertTrue(message.startsWith("The state of key a has another layout than this release"), message);
         }
+    }
+
+    @Test
+    void itemsOfAnEarlierLayoutAreCompletedWithTheEndOfANewOne() throws Exception {
+        Task task = open(1);
+        send(task, "a1", "a2");
+        SlotBody body = new SlotBody(BODY_BYTES, "xyz".getBytes(), SlotBody.earlier(9, 5, 5), SlotBody.earlier(1, 2, 1));
+        Task restored = task(new KeyedBatchOperator(settings(handler("Counter", KEPT)), 1, head(7, 100), body, TTL_MS))
+                .open(task.checkpoint());
+        send(restored, "a5");
+        OperatorSubtaskState again = restored.checkpoint();
+        assertEquals(List.of("a 103 1yz5"), answers(restored));
+        send(task(new KeyedBatchOperator(settings(handler("Nothing")), 1, head(7, 100), new SlotBody(10, new byte[1]), TTL_MS)).open(again), "a6");
     }
 
     @Test
@@ -180,7 +193,7 @@ class KeyedBatchOperatorTest extends WorkerTest {
     }
 
     private KeyedBatchOperator operator(long ttlMs, int slots, int bodyBytes) {
-        return new KeyedBatchOperator(settings(handler("Counter", KEPT)), slots, head(1, 100), bodyBytes, ttlMs);
+        return new KeyedBatchOperator(settings(handler("Counter", KEPT)), slots, head(1, 100), new SlotBody(bodyBytes, new byte[1]), ttlMs);
     }
 
     /** A row is the letter of its key and a value. */

@@ -93,7 +93,7 @@ class RandomisedKeysTest extends WorkerTest {
                     settings(handler("Counter", KEPT)),
                     1 + random.nextInt(20),
                     KeyedBatchOperatorTest.head(1, FIRST_COUNT),
-                    BODY_BYTES,
+                    new SlotBody(BODY_BYTES, new byte[1]),
                     TTL_MS);
             Task task = task(operator, new Subtask(index, parallelism, MAX_PARALLELISM), backend);
             tasks.add(task.setTime(nowMs)

@@ -138,7 +138,7 @@ class WorkerFailureTest extends WorkerTest {
                     """)
     void aWorkerFailsItsTaskBeforeStateIsBroken(String how, String message) throws Exception {
         for (boolean evicts : new boolean[] {true, false}) {
-            Task task = task(new KeyedBatchOperator(settings(handler("Misbehaving", how)), 1, new byte[16], 10, 1000))
+            Task task = task(new KeyedBatchOperator(settings(handler("Misbehaving", how)), 1, new byte[16], new SlotBody(10, new byte[1]), 1000))
                     .open()
                     .send(frame("a", new byte[0]));
             assertWorkerFails(message, () -> {
@@ -201,7 +201,7 @@ class WorkerFailureTest extends WorkerTest {
             WorkerSettings settings = settings(handler("Echo"));
             WorkerException failure = assertThrows(
                     WorkerException.class,
-                    () -> task(new KeyedBatchOperator(settings, 1024, new byte[16], 2048, 1)).open());
+                    () -> task(new KeyedBatchOperator(settings, 1024, new byte[16], new SlotBody(2048, new byte[1]), 1)).open());
             assertTrue(failure.getMessage().startsWith(memory + ": no room for the 2"), failure.getMessage());
             assertTrue(failure.getMessage().contains("lower workers.cached_users"), failure.getMessage());
         } finally {

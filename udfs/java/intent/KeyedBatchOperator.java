@@ -29,7 +29,7 @@ public final class KeyedBatchOperator extends BatchOperator {
 
     private final int slotCount;
     private final byte[] newHead;
-    private final int bodyBytes;
+    private final SlotBody body;
     private final long ttlMs;
 
     private transient LinkedHashMap<String, Slot> slots;
@@ -41,11 +41,11 @@ public final class KeyedBatchOperator extends BatchOperator {
      * @param ttlMs how long after its last row a key's state is gone
      */
     public KeyedBatchOperator(
-            WorkerSettings settings, int slotCount, byte[] newHead, int bodyBytes, long ttlMs, String... sideOutputs) {
+            WorkerSettings settings, int slotCount, byte[] newHead, SlotBody body, long ttlMs, String... sideOutputs) {
         super(settings, sideOutputs);
         this.slotCount = slotCount;
         this.newHead = newHead;
-        this.bodyBytes = bodyBytes;
+        this.body = body;
         this.ttlMs = ttlMs;
     }
 
@@ -76,7 +76,7 @@ public final class KeyedBatchOperator extends BatchOperator {
 
     @Override
     protected SharedMemory.Slots slots() {
-        return new SharedMemory.Slots(slotCount, newHead.length, bodyBytes);
+        return new SharedMemory.Slots(slotCount, newHead.length, body.bytes());
     }
 
     /** The key is set where state is read or written, and not for each row: that costs more than finding its slot. */
@@ -135,20 +135,50 @@ public final class KeyedBatchOperator extends BatchOperator {
         return ByteBuffer.wrap(bytes, offset, Integer.BYTES).order(ByteOrder.LITTLE_ENDIAN).getInt();
     }
 
+    /** A value whose body begins at an offset, with its items in today's layout. */
+    private byte[] inLayout(byte[] value, int offset, String key) {
+        if (value.length >= offset) {
+            int found = layout(value, TIME_BYTES);
+            if (found == layout(newHead, RANGE_BYTES)) {
+                return value;
+            }
+            for (SlotBody.EarlierItem item : body.earlier()) {
+                if (item.layout() == found && (value.length - offset) % item.bytes() == 0) {
+                    return completed(value, offset, item);
+                }
+            }
+        }
+        throw new IllegalStateException("The state of key " + key + " has another layout than this release with this"
+                + " clicks.declaration. If columns were only added at the end of the declaration,"
+                + " state.new_columns=empty goes on from this savepoint or checkpoint, and they are empty in older events."
+                + " Otherwise start the job without it.");
+    }
+
+    private byte[] completed(byte[] value, int offset, SlotBody.EarlierItem item) {
+        byte[] newItem = body.newItem();
+        int items = (value.length - offset) / item.bytes();
+        byte[] completed = new byte[offset + items * newItem.length];
+        System.arraycopy(value, 0, completed, 0, offset);
+        ByteBuffer.wrap(completed).order(ByteOrder.LITTLE_ENDIAN).putInt(TIME_BYTES, layout(newHead, RANGE_BYTES));
+        for (int index = 0; index < items; index++) {
+            int start = offset + index * newItem.length;
+            System.arraycopy(newItem, 0, completed, start, newItem.length);
+            System.arraycopy(value, offset + index * item.bytes(), completed, start, item.usedBytes());
+        }
+        return completed;
+    }
+
     private void fill(Slot slot, byte[] value) {
         int head = memory.heads + newHead.length * slot.index;
         int used = 0;
         memory.bytes.put(head, newHead);
         if (value != null) {
             int kept = newHead.length - RANGE_BYTES;
-            if (value.length < TIME_BYTES + kept || layout(value, TIME_BYTES) != layout(newHead, RANGE_BYTES)) {
-                throw new IllegalStateException("The state of key " + slot.key + " has another layout than this release: it"
-                        + " cannot go on from this savepoint or checkpoint. Start the job without it.");
-            }
+            value = inLayout(value, TIME_BYTES + kept, slot.key);
             // Of a body from a job with larger slots the end is kept.
-            used = Math.min(value.length - TIME_BYTES - kept, bodyBytes);
+            used = Math.min(value.length - TIME_BYTES - kept, body.bytes());
             memory.bytes.put(head + RANGE_BYTES, value, TIME_BYTES, kept);
-            memory.bytes.put(memory.bodies + bodyBytes * slot.index, value, value.length - used, used);
+            memory.bytes.put(memory.bodies + body.bytes() * slot.index, value, value.length - used, used);
         }
         memory.bytes.putInt(head, 0);
         memory.bytes.putInt(head + Integer.BYTES, used);
@@ -165,14 +195,14 @@ public final class KeyedBatchOperator extends BatchOperator {
         int head = memory.heads + newHead.length * slot.index;
         int begin = memory.bytes.getInt(head);
         int end = memory.bytes.getInt(head + Integer.BYTES);
-        if (begin < 0 || end < begin || end > bodyBytes) {
-            throw broken("of the " + bodyBytes + " bytes of slot " + slot.index + " it uses " + begin + " to " + end);
+        if (begin < 0 || end < begin || end > body.bytes()) {
+            throw broken("of the " + body.bytes() + " bytes of slot " + slot.index + " it uses " + begin + " to " + end);
         }
         int kept = newHead.length - RANGE_BYTES;
         byte[] value = new byte[TIME_BYTES + kept + end - begin];
         ByteBuffer.wrap(value).putLong(slot.touchedMs);
         memory.bytes.get(head + RANGE_BYTES, value, TIME_BYTES, kept);
-        memory.bytes.get(memory.bodies + bodyBytes * slot.index + begin, value, TIME_BYTES + kept, end - begin);
+        memory.bytes.get(memory.bodies + body.bytes() * slot.index + begin, value, TIME_BYTES + kept, end - begin);
         state.update(value);
     }
 

@@ -147,7 +147,8 @@ def test_another_history_length_than_the_jobs_is_refused(bundle):
 def test_features_that_have_changed_their_meaning_are_refused(bundle):
     edit(bundle, feature_schema_hash="0" * 64)
     assert refusal(bundle) == (
-        f"bundle/manifest.json: feature_schema_hash is {'0' * 64}, this code computes {schema_hash(STANDARD, NAMES, 64)}: "
+        f"bundle/manifest.json: feature_schema_hash is {'0' * 64}, this code computes "
+        f"{schema_hash(STANDARD, NAMES, 64)}: "
         "the meaning of a feature has changed, train again"
     )
 

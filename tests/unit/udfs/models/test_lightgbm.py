@@ -160,7 +160,8 @@ def bundle_of(directory: Path, files: dict[str, bytes], names=NAMES) -> Path:
     window = {"start": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}
     manifest = {
         "format": 2, "version": "v1", "created_at": "2026-01-02T00:00:00Z", "features": names, "history_length": 64,
-        "feature_schema_hash": schema_hash(STANDARD, names, 64), "label": CONVERTED, "training_window": window, "metrics": {},
+        "feature_schema_hash": schema_hash(STANDARD, names, 64), "label": CONVERTED,
+        "training_window": window, "metrics": {},
         "files": {name: sha256(content).hexdigest() for name, content in files.items()},
     }  # fmt: skip
     for name, content in files.items():

@@ -50,7 +50,8 @@ def written(records: list[Score], room: int = 1 << 20) -> list[bytes]:
     shared = [verdict(record.decision, record.arm, record.model_version, record.scored_at) for record in records]
     return write_scores(
         OUTPUT, content, np.array(id_starts, np.int64), np.array(key_starts, np.int64), np.array(ends, np.int64), heads,
-        np.array([record.score for record in records], np.float32), np.arange(len(records)), shared, event_names({}), room,
+        np.array([record.score for record in records], np.float32), np.arange(len(records)), shared,
+        event_names({}), room,
     )  # fmt: skip
 
 

@@ -1,0 +1,163 @@
+import json
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from udfs.contracts.clicks import ClickDecoder, pack_click, write_click
+from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout, OwnColumn
+from udfs.contracts.packed_events import EVENT
+from udfs.features.user_slots import LAYOUT, earlier_layouts, layout_id
+from udfs.mapping.definition import mapping_of
+from udfs.mapping.topic import ClickTopic
+
+NOW = 1_767_225_600_000
+SCORE = OwnColumn("quiz_score", "number", "quiz_score", 2, 10)
+PLAN = OwnColumn("plan", "category", "plan", 1, names=("free", "pro"))
+COUPON = OwnColumn("coupon", "identifier", "coupon_id", 4)
+LAYOUT_OF_ALL = EventLayout((("quiz_completed", 100),), (SCORE, PLAN, COUPON))
+
+
+def record(**fields) -> bytes:
+    return msgspec.json.encode({"user_id": "ada", "event_name": "quiz_completed", "event_time": NOW, **fields})
+
+
+def packed(payload: bytes, layout: EventLayout = LAYOUT_OF_ALL, **topic) -> np.void:
+    decoder = ClickTopic(layout=layout, **topic).decoder()
+    return np.frombuffer(decoder.pack(decoder.accept(payload, NOW)), layout.dtype)[0]
+
+
+def own(payload: bytes, **topic) -> list[int]:
+    event = packed(payload, **topic)
+    return [int(event[column.stored_name]) for column in LAYOUT_OF_ALL.own_columns]
+
+
+NOTHING = [-(2**15), 0, 0]
+
+
+def test_without_anything_of_its_own_a_layout_is_that_of_standard_events():
+    assert STANDARD_LAYOUT.dtype is EVENT
+    assert EventLayout((("quiz_completed", 100),)).dtype is EVENT
+    assert STANDARD_LAYOUT.empty_record == bytes(EVENT.itemsize)
+
+
+def test_own_columns_follow_the_others_in_whole_times_eight_bytes():
+    dtype = LAYOUT_OF_ALL.dtype
+    assert dtype.itemsize == 48
+    assert [dtype.fields[name] for name in EVENT.names] == [EVENT.fields[name] for name in EVENT.names]
+    assert [dtype.fields[column.stored_name][1] for column in (SCORE, PLAN, COUPON)] == [40, 42, 43]
+
+
+def test_an_own_kind_has_its_code_and_others_are_other():
+    assert packed(record())["kind"] == 100
+    assert packed(record(event_name="quiz_started"))["kind"] == 0
+    assert packed(record(), STANDARD_LAYOUT)["kind"] == 0
+
+
+def test_own_columns_are_filled_from_the_click():
+    assert own(record(quiz_score=7.25, plan="Pro", coupon_id="SUMMER")) == [72, 2, own_hash("SUMMER")]
+
+
+def own_hash(text: str) -> int:
+    return COUPON.encoder()(text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, NOTHING),
+        ({"quiz_score": None, "plan": None, "coupon_id": None}, NOTHING),
+        ({"quiz_score": "7.3"}, [73, 0, 0]),
+        ({"quiz_score": 1e9}, [2**15 - 1, 0, 0]),
+        ({"quiz_score": -1e9}, [-(2**15) + 1, 0, 0]),
+        ({"quiz_score": "many"}, NOTHING),
+        ({"quiz_score": [1]}, NOTHING),
+        ({"plan": "enterprise"}, NOTHING),
+        ({"plan": 3}, NOTHING),
+        ({"plan": {"name": "pro"}}, NOTHING),
+        ({"coupon_id": ""}, NOTHING),
+        ({"plan": "pro", "percent_scrolled": "50"}, [-(2**15), 2, 0]),  # which only the lenient decoder reads
+    ],
+)
+def test_what_an_own_column_can_not_hold_is_missing_or_cut(fields, expected):
+    assert own(record(**fields)) == expected
+
+
+def test_an_identifier_may_be_a_number():
+    assert own(record(coupon_id=42)) == own(record(coupon_id="42"))
+
+
+def test_an_own_column_may_be_of_a_field_that_clicks_have():
+    slot = EventLayout(own_columns=(OwnColumn("slot", "identifier", "creative_slot", 4),))
+    assert packed(record(creative_slot="hero"), slot)["own_slot"] == own_hash("hero")
+
+
+@pytest.mark.parametrize("field", ["visitor", "quiz-score", "class", "Größe", "a.b", "own_0"])
+def test_a_field_may_have_any_name(field):
+    layout = EventLayout(own_columns=(SCORE, OwnColumn("x", "identifier", field, 4)))
+    assert packed(record(**{field: "SUMMER"}), layout)["own_x"] == own_hash("SUMMER")
+    assert packed(record(**{field: 7, "percent_scrolled": "50"}), layout)["own_x"] == own_hash("7")
+    click = ClickDecoder(layout=layout).accept(record(**{field: "SUMMER"}), NOW)
+    assert json.loads(write_click(click))[field] == "SUMMER"
+    assert click.visitor is None
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+@example(1.7976931348623157e308)
+def test_any_number_is_kept_or_cut_and_never_counts_as_missing(number):
+    assert SCORE.missing < SCORE.encoder()(number) < 2**15
+
+
+def test_the_rest_of_an_event_does_not_depend_on_own_columns():
+    payload = record(event_name="purchase", value=9.5, plan="pro", transaction_id="t-1")
+    click = ClickDecoder().accept(payload, NOW)
+    assert packed(payload).tobytes()[: EVENT.itemsize] == pack_click(click)
+
+
+def test_a_written_click_keeps_the_fields_of_own_columns():
+    click = ClickDecoder(layout=LAYOUT_OF_ALL).accept(record(quiz_score=3, plan="free"), NOW)
+    assert json.loads(write_click(click)) == json.loads(record(quiz_score=3.0, plan="free"))
+
+
+def test_a_mapping_keeps_columns_of_rows_for_own_columns():
+    columns = {"user_id": "who", "event_name": "what", "event_time": "when"}
+    mapping = mapping_of({"columns": columns, "keep": {"plan": "account.plan"}, "time_format": "epoch_ms"}, "test")
+    row = {"who": "ada", "what": "quiz_completed", "when": NOW, "account": {"plan": "pro"}}
+    assert own(msgspec.json.encode(row), mapping=mapping) == [-(2**15), 2, 0]
+    assert own(msgspec.json.encode(row | {"account": None}), mapping=mapping) == NOTHING
+
+
+def test_the_records_of_a_layout_begin_with_those_of_its_earlier_layouts():
+    payload = record(quiz_score=7, plan="pro", coupon_id="SUMMER")
+    whole = packed(payload).tobytes()
+    earlier = earlier_layouts(LAYOUT_OF_ALL)
+    assert [layout.own_columns for layout in earlier] == [(), (SCORE,), (SCORE, PLAN)]
+    for layout in earlier:
+        assert whole.startswith(packed(payload, layout).tobytes()[: layout.used_bytes])
+
+
+def test_the_layout_of_state_changes_with_any_part_of_a_column_and_not_with_kinds():
+    others = [
+        replace(SCORE, scale=1),
+        replace(SCORE, bytes=4),
+        replace(SCORE, name="score"),
+        replace(SCORE, field="score"),
+    ]
+    ids = {layout_id(EventLayout(own_columns=(column,))) for column in (SCORE, PLAN, *others)}
+    assert len(ids) == 6
+    assert layout_id(EventLayout((("quiz_completed", 100),))) == LAYOUT
+
+
+def test_a_layout_tells_what_it_lacks_of_another():
+    assert LAYOUT_OF_ALL.without(EventLayout(own_columns=(PLAN,))) == []
+    assert STANDARD_LAYOUT.without(LAYOUT_OF_ALL) == [
+        "the kind of event quiz_completed with code 100",
+        "the column quiz_score",
+        "the column plan",
+        "the column coupon",
+    ]
+    changed = EventLayout((("quiz_completed", 101),), (replace(SCORE, scale=1),))
+    assert len(LAYOUT_OF_ALL.without(changed)) == 2
