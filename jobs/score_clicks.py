@@ -23,7 +23,7 @@ from jobs.common.tables import consumer_properties, producer_properties, transac
 from jobs.common.topics import check_topics
 from udfs.config.durations import duration_ms
 from udfs.contracts.event_layout import EventLayout
-from udfs.features.user_slots import earlier_layouts, layout_id, new_head, ring_bytes
+from udfs.features.user_slots import earlier_layouts, head_type, layout_id, new_head, ring_bytes
 from udfs.kafka.errors import KafkaClientError
 from udfs.models.bundle import BundleError
 from udfs.rollout.registry import RegistryError
@@ -42,12 +42,14 @@ def user_slot(settings: Settings, layout: EventLayout) -> SlotKind:
         new_head(layout),
         ring_bytes(settings.state.history_length, layout.dtype),
         layout.empty_record,
-        [
-            (np.uint32(layout_id(each)).astype(np.int32).item(), each.dtype.itemsize, each.used_bytes)
-            for each in earlier
-        ],
+        [_earlier(each) for each in earlier],
         duration_ms(settings.state.ttl),
     )
+
+
+def _earlier(layout: EventLayout) -> tuple[int, int, int, int]:
+    signed_id = np.uint32(layout_id(layout)).astype(np.int32).item()
+    return signed_id, head_type(layout).itemsize, layout.dtype.itemsize, layout.used_bytes
 
 
 def score_clicks(

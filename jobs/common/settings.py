@@ -20,7 +20,7 @@ from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.currencies import Currencies, CurrencyCode, Rate
 from udfs.contracts.outputs import Arm
 from udfs.features.declaration import STANDARD, Declaration, DeclarationError, load_declaration
-from udfs.features.user_slots import SLOT_HEAD, ring_bytes
+from udfs.features.user_slots import head_type, ring_bytes
 from udfs.mapping.definition import MappingError, load_mapping
 from udfs.mapping.topic import ClickTopic
 
@@ -414,8 +414,9 @@ def shared_memory_bytes(settings: Settings) -> int:
 
 def _cached_bytes(settings: Settings) -> int:
     """The bytes of the cached users of a score worker."""
+    layout = feature_declaration(settings).layout
     return settings.workers.cached_users * (
-        SLOT_HEAD.itemsize + ring_bytes(settings.state.history_length, feature_declaration(settings).layout.dtype)
+        head_type(layout).itemsize + ring_bytes(settings.state.history_length, layout.dtype)
     )
 
 

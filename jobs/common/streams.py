@@ -28,7 +28,7 @@ class SlotKind:
     new_head: bytes
     body_bytes: int
     new_item: bytes
-    earlier_items: Sequence[tuple[int, int, int]]  # layout, bytes and used bytes
+    earlier: Sequence[tuple[int, int, int, int]]  # layout, bytes of head and item, used bytes of an item
     ttl_ms: int
 
 
@@ -126,8 +126,8 @@ class Streams:
 
     def _body(self, slot: SlotKind) -> JavaObject:
         java = self._jvm.intent.SlotBody
-        kind = getattr(self._jvm.intent, "SlotBody$EarlierItem")
-        earlier = to_jarray(kind, [java.earlier(*numbers) for numbers in slot.earlier_items])
+        kind = getattr(self._jvm.intent, "SlotBody$Earlier")
+        earlier = to_jarray(kind, [java.earlier(*numbers) for numbers in slot.earlier])
         return java(slot.body_bytes, slot.new_item, earlier)
 
     def _worker(self, handler: Handler) -> JavaObject:

@@ -73,7 +73,7 @@ class Dataset:
     user_ids: list[str]  # of the users, by code
     user: np.ndarray  # int64[n], codes
     records: np.ndarray  # EVENT[n]
-    starts: np.ndarray  # int64[n]
+    starts: np.ndarray  # int64[n], of all events of the user
     ends: np.ndarray  # int64[n]
     lifetime_events: np.ndarray  # int64[n]
     first_seen_ms: np.ndarray  # int64[n]
@@ -81,6 +81,7 @@ class Dataset:
     positions: np.ndarray  # int64[n], index into the payloads
     is_history: np.ndarray  # bool[n]: an event that was scored as another user's, before a login
     outcomes: Outcomes
+    history_length: int
 
     def label(self, label: Label, data_end_ms: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Whether each event is positive, bool[n], and whether it is a row to train on and evaluate, bool[n].
@@ -210,7 +211,7 @@ def arrange(
         user_ids=clicks.user_ids,
         user=user,
         records=records,
-        starts=np.maximum(first, index + 1 - history_length),
+        starts=first,
         ends=index + 1,
         lifetime_events=index + 1 - first,
         first_seen_ms=smallest_so_far(user, records["time_ms"]),
@@ -218,6 +219,7 @@ def arrange(
         positions=clicks.positions[order],
         is_history=clicks.is_history[order],
         outcomes=clicks.outcomes,
+        history_length=history_length,
     )
 
 

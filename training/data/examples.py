@@ -87,7 +87,7 @@ def examples_of(
         time_ms=data.records["time_ms"][rows],
         partition=partition[data.positions[rows]],
         offset=offset[data.positions[rows]],
-        starts=data.starts[rows],
+        starts=np.maximum(data.starts[rows], data.ends[rows] - data.history_length),
         ends=data.ends[rows],
         events=data.records,
         user_ids=np.array(data.user_ids, str),

@@ -16,6 +16,9 @@ from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID
 #: The most that the own columns of an event may take.
 OWN_BYTES = 32
 
+#: The most that tiles may take of a user's state.
+TILE_BYTES = 2048
+
 _SIGNED = {1: "b", 2: "h", 4: "i"}
 
 
@@ -66,11 +69,30 @@ class OwnColumn:
 
 
 @dataclass(frozen=True)
+class Tiles:
+    """Totals of a user's events by bucket of time, which reach further back than the history.
+
+    `text` is what they total, as an expression: a count, or a sum of a column. Bucket k has the events from k x `by_ms`
+    on, and the newest `count` buckets are kept.
+    """
+
+    text: str
+    by_ms: int
+    count: int
+
+    @property
+    def type(self) -> np.dtype:
+        """Of a bucket. A count stops at its largest number."""
+        return np.dtype("<f4" if self.text.startswith("sum(") else "<u2")
+
+
+@dataclass(frozen=True)
 class EventLayout:
-    """How clicks are packed: the codes of own kinds of events, and own columns, in their order."""
+    """What a job keeps of events: how clicks are packed, with own kinds and columns, and tiles; each in their order."""
 
     own_kinds: tuple[tuple[str, int], ...] = ()
     own_columns: tuple[OwnColumn, ...] = ()
+    tiles: tuple[Tiles, ...] = ()
 
     @cached_property
     def kinds(self) -> dict[str, int]:
@@ -85,6 +107,20 @@ class EventLayout:
         fields = [(name, EVENT[name]) for name in EVENT.names]
         fields += [(column.stored_name, f"<{column.format}") for column in self.own_columns]
         return np.dtype([*fields, *((f"own_spare_{number}", "u1") for number in range(self.spare))])
+
+    @cached_property
+    def tiles_type(self) -> np.dtype:
+        """A user's tiles: the newest bucket of each, and its buckets, k at position k modulo their number."""
+        fields = [
+            field
+            for number, tiles in enumerate(self.tiles)
+            for field in ((f"newest_{number}", "<i4"), (f"buckets_{number}", tiles.type, (tiles.count,)))
+        ]
+        return np.dtype(fields or [("none", "u1")])
+
+    def find_tiles(self, text: str, by_ms: int) -> int:
+        """The position of the tiles of an expression. Raises StopIteration if there are none."""
+        return next(place for place, tiles in enumerate(self.tiles) if (tiles.text, tiles.by_ms) == (text, by_ms))
 
     @property
     def used_bytes(self) -> int:
@@ -110,6 +146,12 @@ class EventLayout:
             f"the kind of event {name} with code {code}" for name, code in other.own_kinds if mine.get(name) != code
         ]
         lacking += [f"the column {column.name}" for column in other.own_columns if column not in self.own_columns]
+        kept = {(tiles.text, tiles.by_ms): tiles.count for tiles in self.tiles}
+        lacking += [
+            f"the tiles of {tiles.text}, {tiles.count} of {tiles.by_ms / 3_600_000:g} h each"
+            for tiles in other.tiles
+            if kept.get((tiles.text, tiles.by_ms), 0) < tiles.count
+        ]
         return lacking
 
 

@@ -11,7 +11,8 @@ needs is not kept.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from udfs.features.columns import PROFILE_FIELDS, USER_FIELDS, Column
+from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout, Tiles
+from udfs.features.columns import COLUMNS, PROFILE_FIELDS, USER_FIELDS, Column, own_column
 from udfs.features.expressions import (
     Aggregate,
     All,
@@ -26,6 +27,7 @@ from udfs.features.expressions import (
     Operation,
     Present,
     Profile,
+    Reader,
     Span,
     User,
     Value,
@@ -36,6 +38,7 @@ from udfs.features.expressions import (
 PASS = 1
 _LAST_BIT = 62
 FOREVER_MS = 2**63 - 1
+_LARGEST_COUNT = 2**16 - 1
 
 _FUNCTIONS = {
     "/": "divide", "<": "less", "<=": "less_equal", ">": "greater", ">=": "greater_equal", "==": "equal",
@@ -62,9 +65,12 @@ class RowCode:
     table_length: int
 
 
-def generate(values: Sequence[Value]) -> RowCode:
-    """Code that stores the value of the i-th expression in row[i]."""
-    return _Generator(values).code()
+def generate(values: Sequence[Value], layout: EventLayout = STANDARD_LAYOUT) -> RowCode:
+    """Code that stores the value of the i-th expression in row[i], for a job with a layout; and that of `add_to_tiles`.
+
+    The layout has the tiles that the expressions need.
+    """
+    return _Generator(values, layout).code()
 
 
 @dataclass(frozen=True)
@@ -93,14 +99,16 @@ class _Cell:
 
 
 class _Generator:
-    def __init__(self, values: Sequence[Value]):
-        self._values = values
+    def __init__(self, values: Sequence[Value], layout: EventLayout):
+        self._values, self._layout = values, layout
+        self._tiles = [_of_tiles(tiles, layout) for tiles in layout.tiles]
         self._tables: dict[str, dict[tuple, int]] = {"counts": {}, "sums": {}, "times": {}}
         self._sets = 0
         self._lookups: dict[frozenset[int], str] = {}
         self._code_tables: dict[frozenset[int], str] = {}
         self._has: dict[Column, str] = {}  # whether the scored event carries a column
-        found = list(dict.fromkeys(part for value in values for part in aggregates(value)))
+        found = list(dict.fromkeys(part for value in values for part in aggregates(value) if not _is_of_tiles(part)))
+        over_tiles = dict.fromkeys(part for value in values for part in aggregates(value) if _is_of_tiles(part))
         self._kinds = sorted({code for part in found for code in _kind_in_table(part)})
         self._cells: dict[_Total, _Cell] = {}
         for part in found:
@@ -109,14 +117,19 @@ class _Generator:
                 self._cells[total] = self._cell(total, f"a{len(self._cells)}")
             self._cells[total].spans.add(_end_of(part))
         self._functions = list(dict.fromkeys(value for value in values if isinstance(value, Function)))
-        blocks = [*dict.fromkeys(cell.block for cell in self._cells.values() if cell.update), *self._functions]
+        blocks = [
+            *dict.fromkeys(cell.block for cell in self._cells.values() if cell.update),
+            *self._functions,
+            *over_tiles,
+        ]
         self._bits = {block: 1 << min(number, _LAST_BIT) for number, block in enumerate(blocks, 1)}
         self._gaps = sorted({part.over.ms for part in found if part.over.name in ("session", "earlier_sessions")})
         self._windows = sorted({part.over.ms for part in found if part.over.name == "window"})
 
     def code(self) -> RowCode:
-        tables = {name: len(rows) for name, rows in self._tables.items()}
+        table_rows = {name: len(rows) for name, rows in self._tables.items()}
         body = self._body()
+        tiles = self._add_to_tiles()  # may add to the lookups
         globals_ = [
             f"{name} = {_table(lambda code, codes=codes: code in codes)}" for codes, name in self._lookups.items()
         ]
@@ -126,16 +139,16 @@ class _Generator:
         ]
         places = {code: place for place, code in enumerate(self._kinds, 1)}
         globals_.append(f"PLACES = {_table(lambda code: places.get(code, 0))}")
-        source = "\n".join([*globals_, "", "", "@compiled", *body, ""])
+        source = "\n".join([*globals_, "", "", "@compiled", *body, "", "", "@compiled", *tiles, ""])
         needs = tuple(self._needs(value) for value in self._values)
         return RowCode(
             source,
             needs,
             tuple(self._functions),
             (*self._windows, FOREVER_MS),
-            tables["counts"],
-            tables["sums"],
-            tables["times"],
+            table_rows["counts"],
+            table_rows["sums"],
+            table_rows["times"],
             self._sets,
             len(self._kinds) + 1,
         )
@@ -143,19 +156,24 @@ class _Generator:
     def _needs(self, value: Value) -> int:
         needs = PASS | self._bits[value] if isinstance(value, Function) else 0
         for part in aggregates(value):
-            needs |= PASS | self._bits.get(self._cells[_Total.of(part)].block, 0)
+            if _is_of_tiles(part):
+                needs |= self._bits[part]
+            else:
+                needs |= PASS | self._bits.get(self._cells[_Total.of(part)].block, 0)
         return needs
 
     def _body(self) -> list[str]:
         simple, at_span, at_end = [], {}, []
         remembered: dict[Aggregate, str] = {}
         for position, value in enumerate(self._values):
-            spans = {_end_of(part) for part in aggregates(value)}
+            spans = {_end_of(part) for part in aggregates(value) if not _is_of_tiles(part)}
             if isinstance(value, Function):
                 call = f"function_{self._functions.index(value)}(records, order[:size], {_OF_USER})"
                 at_end += [f"if needs & {self._bits[value]}:", f"    row[{position}] = finite(float({call}))"]
             elif not spans:
-                simple.append(self._store(position, value, {}))
+                store = self._store(position, value, {})
+                of_tiles = self._needs(value)
+                simple += [f"if needs & {of_tiles}:", f"    {store}"] if of_tiles else [store]
             elif len(spans) == 1 and _END not in spans:
                 at_span.setdefault(spans.pop(), []).append(self._store(position, value, {}))
             else:
@@ -168,17 +186,46 @@ class _Generator:
         loop = self._loop(at_span)
         head = [
             "def compute_row(",
-            "    row, records, start, end, lifetime_events, first_seen_ms, profile, needs, generation, order, sets,",
-            "    counts, sums, times,",
+            "    row, records, start, end, lifetime_events, first_seen_ms, profile, tiles, slot, needs, generation,",
+            "    order, sets, counts, sums, times,",
             "):",
         ]
         before = ["scored = event = records[end - 1]", "now = scored.time_ms"]
         before += [f"{name} = {_present(column, 'scored')}" for column, name in self._has.items()]
-        before += [*simple, "if needs == 0:", "    return", "size = order_by_time(records, start, end, order)"]
+        before += [
+            *simple,
+            f"if needs & {PASS} == 0:",
+            "    return",
+            "size = order_by_time(records, start, end, order)",
+        ]
         before += [f"{name}[:] = {empty}" for name, empty in (("counts", "0"), ("sums", "0.0"), ("times", "NEVER"))]
         before += [line for cell in self._cells.values() for line in cell.start]
         before += [f"{name} = np.nan" for name in remembered.values()]
         return [*head, *_indented([*before, *loop, *at_end])]
+
+    def _add_to_tiles(self) -> list[str]:
+        """The function that adds an event to the tiles in a slot."""
+        lines = ["kept = tiles[slot]"] if self._tiles else ["pass"]
+        for number, (part, tiles) in enumerate(zip(self._tiles, self._layout.tiles)):
+            buckets, newest = f"kept.buckets_{number}", f"kept.newest_{number}"
+            cell = f"{buckets}[number % {tiles.count}]"
+            add = [f"if {cell} < {_LARGEST_COUNT}:", f"    {cell} += 1"]
+            if part.function == "sum":
+                add = [f"{cell} += np.float32({_scaled(f'float({_or_nothing(part.column)})', part.column)})"]
+            if part.where is not None:
+                add = [f"if {self._condition(part.where)}:", *_indented(add)]
+            lines += [
+                f"number = event.time_ms // {tiles.by_ms}",
+                f"{newest} = advance_tiles({buckets}, np.int64({newest}), number)",
+                f"if number > {newest} - {tiles.count}:",
+                *_indented(add),
+            ]
+        return ["def add_to_tiles(tiles, slot, event):", *_indented(lines)]
+
+    def _total_of_tiles(self, part: Aggregate) -> str:
+        place, by_ms = self._layout.find_tiles(part.text, part.over.by_ms), part.over.by_ms
+        of = f"tiles[slot].buckets_{place}, np.int64(tiles[slot].newest_{place})"
+        return f"total_of_tiles({of}, now // {by_ms} - {part.over.buckets - 1}, now // {by_ms})"
 
     def _loop(self, at_span: dict[Span, list[str]]) -> list[str]:
         lines = ["newer_age = ZERO", "window = ZERO"]
@@ -254,6 +301,8 @@ class _Generator:
                 return USER_FIELDS[value.field][0]
             case Profile():
                 return PROFILE_FIELDS[value.field][0]
+            case Aggregate() if _is_of_tiles(value):
+                return self._total_of_tiles(value)
             case Aggregate():
                 return remembered[value] if value in remembered else self._result(value)
         parts = [self._value(part, remembered) for part in value.parts]
@@ -411,6 +460,16 @@ class _Generator:
 
     def _known_codes(self, codes: frozenset[int]) -> str:
         return self._code_tables.setdefault(codes, f"KNOWN_{len(self._code_tables)}")
+
+
+def _is_of_tiles(aggregate: Aggregate) -> bool:
+    return aggregate.over.name == "tiles"
+
+
+def _of_tiles(tiles: Tiles, layout: EventLayout) -> Aggregate:
+    """What tiles total."""
+    columns = COLUMNS | {column.name: own_column(column) for column in layout.own_columns}
+    return Reader(layout.kinds, columns, 0).read(tiles.text)
 
 
 def _end_of(aggregate: Aggregate) -> Span:

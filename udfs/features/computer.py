@@ -34,8 +34,9 @@ class FeatureComputer:
         # Here and not above: commands that compute nothing must not wait for numba, nor for the kernel to compile.
         from udfs.features.kernel import build_kernel
 
-        self.event = (layout or declaration.layout).dtype
-        kernel = build_kernel(declaration.features, self.event)
+        layout = layout or declaration.layout
+        self.event = layout.dtype
+        kernel = build_kernel(declaration.features, layout)
         self._functions = kernel.functions
         self._needs = 0
         for column in self._columns:
@@ -52,12 +53,14 @@ class FeatureComputer:
     ) -> np.ndarray:
         """The feature matrix float32[n, len(names)] of n scored events.
 
-        Row r sees the last `history_length` of records[starts[r]:ends[r]], in arrival order; the last one is the event
-        being scored and its time is "now". Records stamped later than now are ignored, by all but `history_events` and
-        `saturated`. Rows do not depend on each other, slices may overlap.
+        Row r sees the last `history_length` of records[starts[r]:ends[r]], in arrival order, and its tiles see all of
+        them; the last one is the event being scored and its time is "now". Records stamped later than now are ignored,
+        by all but `history_events`, `saturated` and tiles. Rows do not depend on each other, slices may overlap. Where
+        there are tiles, rows of a user that follow each other are faster.
 
         records EVENT[m] in the layout, starts and ends int64[n], lifetime_events int64[n] (events ever
-        seen of the user, this one included), first_seen_ms int64[n] (time of the user's first event), profiles PROFILE[n].
+        seen of the user, this one included), first_seen_ms int64[n] (time of the user's first event), profiles
+        PROFILE[n].
         Raises ValueError for another dtype or shape, and for a slice that is empty or not inside the records.
         """
         _check_array("records", records, self.event, None)
@@ -94,7 +97,7 @@ class FeatureComputer:
         self._functions.append_rows(
             rows["kind"], rows["event"], rows["profile"], logins["assigned_by"], logins["events"],
             logins["first_seen_ms"], slots,
-            *users.kernel_arguments, heads["profile"], heads["assigned_by"],
+            *users.kernel_arguments, heads["profile"], heads["assigned_by"], users.tiles,
             self.history_length, duplicates_within_ms, self._needs, self._columns, matrix, scored,
         )  # fmt: skip
         return matrix[: np.count_nonzero(scored)], scored

@@ -21,7 +21,7 @@ from msgspec import Meta
 
 from udfs.config.reading import key_and_rule, read_yaml
 from udfs.contracts.clicks import Click
-from udfs.contracts.event_layout import OWN_BYTES, STANDARD_LAYOUT, EventLayout, OwnColumn
+from udfs.contracts.event_layout import OWN_BYTES, STANDARD_LAYOUT, TILE_BYTES, EventLayout, OwnColumn, Tiles
 from udfs.contracts.lenient import fields_of
 from udfs.contracts.packed_events import DEVICES, EVENT, EVENT_KINDS, OWN_KIND_CODES, PAGE_TYPES
 from udfs.contracts.profiles import AGE_BANDS, MEMBERSHIP_TIERS, PROFILE
@@ -36,6 +36,7 @@ from udfs.features.expressions import (
     Profile,
     Reader,
     Value,
+    aggregates,
     duration_of,
     normalized,
 )
@@ -282,7 +283,7 @@ def declaration_of(file: FeatureFile) -> Declaration:
     repeated = [name for name, times in Counter(feature.name for feature in features).items() if times > 1]
     if repeated:
         raise DeclarationError(f"key features: {repeated[0]} is declared twice: rename one")
-    return Declaration(tuple(features), layout, gap_ms)
+    return Declaration(tuple(features), replace(layout, tiles=_tiles(features)), gap_ms)
 
 
 def _checked(content: Any, origin: str) -> FeatureFile:
@@ -296,6 +297,23 @@ def _checked(content: Any, origin: str) -> FeatureFile:
     except DeclarationError as error:
         raise DeclarationError(f"{origin}: {error}") from None
     return file
+
+
+def _tiles(features: Sequence[Feature]) -> tuple[Tiles, ...]:
+    """The tiles that features need, in the order in which they first appear."""
+    counts: dict[tuple[str, int], int] = {}
+    for feature in features:
+        for part in aggregates(feature.value):
+            if part.over.name == "tiles":
+                key = part.text, part.over.by_ms
+                counts[key] = max(counts.get(key, 0), part.over.buckets)
+    layout = EventLayout(tiles=tuple(Tiles(*key, count) for key, count in counts.items()))
+    if layout.tiles_type.itemsize > TILE_BYTES:
+        raise DeclarationError(
+            f"key features: their tiles take {layout.tiles_type.itemsize} bytes of each user's state, at most "
+            f"{TILE_BYTES}: use fewer, or longer ones in by="
+        )
+    return layout.tiles
 
 
 def _own_kinds(kinds: Mapping[str, int]) -> tuple[tuple[str, int], ...]:

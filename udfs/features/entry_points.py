@@ -15,7 +15,7 @@ from udfs.features.row_functions import compiled
 from udfs.features.user_slots import EVENT_ROW, LOGIN_ROW, PROFILE_ROW
 
 if TYPE_CHECKING:
-    from udfs.features.row_functions import compute_row
+    from udfs.features.row_functions import add_to_tiles, compute_row
     from udfs.features.slot_functions import (
         EVENT_TYPE,
         EVENTS,
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     )
 
     COLUMNS = COUNT_TABLES = SUM_TABLES = TIME_TABLES = SETS = TABLE_LENGTH = 1
+    TILES = np.dtype([("none", "u1")])
+
+TILES_TYPE = from_dtype(TILES)
+HAS_TILES = TILES.names != ("none",)
 
 
 @compiled
@@ -84,11 +88,20 @@ def compute_rows(
     if longest < 0:
         return -1 - longest
     row, order, sets, counts, sums, times = scratch(min(longest, history_length))
+    tiles = np.zeros(1, TILES_TYPE)
+    first, added = np.int64(-1), np.int64(0)  # the records in the tiles: those of a user, up to the row before
     for r in range(len(starts)):
         end = ends[r]
+        if HAS_TILES:
+            if starts[r] != first or end < added:
+                tiles = np.zeros(1, TILES_TYPE)
+                first = added = starts[r]
+            for position in range(added, end):
+                add_to_tiles(tiles, 0, records[position])
+            added = end
         start = max(starts[r], end - history_length)
         compute_row(
-            row, records, start, end, lifetime_events[r], first_seen_ms[r], profiles[r], needs, r + 1,
+            row, records, start, end, lifetime_events[r], first_seen_ms[r], profiles[r], tiles, 0, needs, r + 1,
             order, sets, counts, sums, times,
         )  # fmt: skip
         for column in range(len(columns)):
@@ -108,6 +121,7 @@ def compute_rows(
         *SLOT_FIELDS,
         types.Array(from_dtype(PROFILE), 1, "A"),
         STRIDED[types.uint64],
+        types.Array(TILES_TYPE, 1, "A"),
         types.int64,
         types.int64,
         types.int64,
@@ -119,15 +133,15 @@ def compute_rows(
 )
 def append_rows(
     kinds, events, new_profiles, new_assigned_by, more_events, seen_first_ms, slots, begins, ends, events_seen,
-    first_seen_ms, orders, records, ring_length, profiles, assigned_by, history_length, within_ms, needs, columns,
-    matrix, scored,
+    first_seen_ms, orders, records, ring_length, profiles, assigned_by, tiles, history_length, within_ms, needs,
+    columns, matrix, scored,
 ):  # fmt: skip
     """Take in n rows in their order, each into the slot of its user; store the features of the events to score.
 
     kinds, events, new_profiles, and of logins new_assigned_by, more_events and seen_first_ms are of the rows; begins to
-    orders, profiles and assigned_by of the slots' heads (begins and ends in bytes), records EVENT[c * ring_length]
-    their rings. Row r of matrix float32[m, k] is of the r-th row where scored bool[n] becomes true: an event that has
-    not been sent before, as far as the slot remembers (`is_repeated`).
+    orders, profiles, assigned_by and tiles of the slots' heads (begins and ends in bytes), records
+    EVENT[c * ring_length] their rings. Row r of matrix float32[m, k] is of the r-th row where scored bool[n] becomes
+    true: an event that has not been sent before, as far as the slot remembers (`is_repeated`).
     """
     row, order, sets, counts, sums, times = scratch(history_length)
     stored = 0
@@ -149,12 +163,14 @@ def append_rows(
         if is_repeated(events[r], records, start, end, orders[slot], within_ms):
             continue
         keep(events[r], slot, begins, ends, events_seen, first_seen_ms, orders, records, ring_length, history_length)
+        if HAS_TILES:
+            add_to_tiles(tiles, slot, events[r])
         if kinds[r] != EVENT_ROW:
             continue
         start, end = kept_range(slot, begins, ends, ring_length, history_length)
         compute_row(
-            row, records, start, end, np.int64(events_seen[slot]), first_seen_ms[slot], profiles[slot], needs, r + 1,
-            order, sets, counts, sums, times,
+            row, records, start, end, np.int64(events_seen[slot]), first_seen_ms[slot], profiles[slot], tiles, slot,
+            needs, r + 1, order, sets, counts, sums, times,
         )  # fmt: skip
         for column in range(len(columns)):
             matrix[stored, column] = row[columns[column]]

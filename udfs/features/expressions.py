@@ -32,6 +32,10 @@ _OPERATORS = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/",
 }  # fmt: skip
 _EQUALITY = ("==", "!=")
+_MINUTE_MS = 60_000
+
+#: The most buckets that tiles may have.
+MOST_BUCKETS = 401
 
 
 class ExpressionError(ValueError):
@@ -44,11 +48,18 @@ class Span:
 
     `window`: those of the last `ms`, the scored one included. `session`: those of the scored one's session, which
     pauses of more than `ms` separate. `history`: all that are kept. `before`: all but the scored one.
-    `earlier_sessions`: those before the session.
+    `earlier_sessions`: those before the session. `tiles`: those since the beginning of the bucket of `by_ms` in which
+    the last `ms` begin, whether they are in the history or not.
     """
 
-    name: Literal["window", "session", "history", "before", "earlier_sessions"]
+    name: Literal["window", "session", "history", "before", "earlier_sessions", "tiles"]
     ms: int = 0
+    by_ms: int = 0
+
+    @property
+    def buckets(self) -> int:
+        """How many buckets of tiles it covers, the first and the last one included."""
+        return self.ms // self.by_ms + 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,6 @@ class Compared:
     operator: str
     number: float = 0.0
     with_now: bool = False
-    codes: frozenset[int] = frozenset()  # as in Now
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,7 @@ class Aggregate:
     where: Condition | None = None
     half_life_ms: int = 0
     codes: frozenset[int] = frozenset()  # as in Now
+    text: str = ""  # over tiles, what is totalled
 
 
 @dataclass(frozen=True)
@@ -246,7 +257,9 @@ class Reader:
         keywords = {keyword.arg: keyword.value for keyword in node.keywords}
         if len(keywords) < len(node.keywords):
             raise _error(node, f"an argument of {name} is given twice")
-        span = self._span(keywords.pop("over", None))
+        span = self._span(keywords.pop("over", None), keywords.pop("by", None))
+        if span.name == "tiles":
+            return self._tiles(node, name, span, column, where, keywords)
         half_life_ms = 0
         if name == "decay":
             if "half_life" not in keywords:
@@ -255,6 +268,25 @@ class Reader:
         if keywords:
             raise _error(node, f"{name} has no argument {next(iter(keywords))}")
         return self._aggregate(name, span, column, where, half_life_ms)
+
+    def _tiles(
+        self,
+        node: ast.Call,
+        name: str,
+        span: Span,
+        column: Column | None,
+        where: Condition | None,
+        keywords: Mapping[str, ast.expr],
+    ) -> Value:
+        if name not in ("count", "sum") or keywords:
+            raise _error(node, "by= goes with count(...) and sum(...) only")
+        if where is not None and compares_with_now(where):
+            raise _error(node, "with by=, a condition can't compare with now: totals are kept before now is known")
+        if span.ms % span.by_ms or not 1 < span.buckets <= MOST_BUCKETS:
+            raise _error(node, f"over= must be 1 to {MOST_BUCKETS - 1} times by=")
+        if span.by_ms < _MINUTE_MS:
+            raise _error(node, "by= must be at least 1m")
+        return Aggregate(name, span, column, where, text=ast.unparse(ast.Call(node.func, node.args, [])))
 
     def _aggregate(
         self, name: str, span: Span, column: Column | None, where: Condition | None, half_life_ms: int
@@ -281,7 +313,11 @@ class Reader:
             raise _error(argument, f"{column.name} is {_A_TYPE[column.type]}; {expected}")
         return column
 
-    def _span(self, node: ast.expr | None) -> Span:
+    def _span(self, node: ast.expr | None, by: ast.expr | None) -> Span:
+        if by is not None:
+            if not isinstance(node, ast.Constant):
+                raise _error(by, "by= needs over= with a duration, as in over=30d, by=1d")
+            return Span("tiles", _duration(node), _duration(by))
         match node:
             case None:
                 return Span("history")
@@ -413,6 +449,16 @@ def aggregates(value: Value) -> Iterator[Aggregate]:
     elif isinstance(value, Operation):
         for part in value.parts:
             yield from aggregates(part)
+
+
+def compares_with_now(where: Condition) -> bool:
+    """Whether a condition looks at the scored event."""
+    match where:
+        case All() | Any():
+            return any(map(compares_with_now, where.parts))
+        case Not():
+            return compares_with_now(where.part)
+    return isinstance(where, Compared) and where.with_now
 
 
 def _both(where: Condition | None, other: Condition) -> Condition:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from udfs.contracts.event_layout import EventLayout
 from udfs.features import row_functions
 from udfs.features.code_generation import generate
 from udfs.features.declaration import Feature
@@ -32,9 +33,9 @@ class Kernel:
     needs: tuple[int, ...]
 
 
-def build_kernel(features: Sequence[Feature], event: np.dtype) -> Kernel:
-    """The kernel whose i-th column is the i-th feature of packed events. Compiled once for the same expressions."""
-    return _build(tuple(feature.value for feature in features), event)
+def build_kernel(features: Sequence[Feature], layout: EventLayout) -> Kernel:
+    """The kernel whose i-th column is the i-th feature, in a job with a layout; compiled once for equal ones."""
+    return _build(tuple(feature.value for feature in features), layout)
 
 
 @cache
@@ -44,8 +45,8 @@ def slot_functions(event: np.dtype) -> ModuleType:
 
 
 @cache
-def _build(values: tuple[Value, ...], event: np.dtype) -> Kernel:
-    code = generate(values)
+def _build(values: tuple[Value, ...], layout: EventLayout) -> Kernel:
+    code, event = generate(values, layout), layout.dtype
     names = vars(row_functions) | {"np": np, "WINDOWS": code.windows}
     for number, function in enumerate(code.functions):
         names[f"function_{number}"] = row_functions.compiled(load_function(function))
@@ -59,8 +60,9 @@ def _build(values: tuple[Value, ...], event: np.dtype) -> Kernel:
         "TABLE_LENGTH": code.table_length,
     }
     of_slots = {name: value for name, value in vars(slot_functions(event)).items() if not name.startswith("__")}
-    meaning = f"{code.source} {code.windows} {code.functions} {event.descr}"
-    functions = _run("entry_points", meaning, of_slots | sizes | {"compute_row": names["compute_row"]})
+    own = {name: names[name] for name in ("compute_row", "add_to_tiles")} | {"TILES": layout.tiles_type}
+    meaning = f"{code.source} {code.windows} {code.functions} {event.descr} {layout.tiles_type.descr}"
+    functions = _run("entry_points", meaning, of_slots | sizes | own)
     return Kernel(functions, code.needs)
 
 

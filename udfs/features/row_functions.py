@@ -77,6 +77,26 @@ def since_previous(records, order, size, now):
     return (now - records[order[size - 2]].time_ms) / 1000.0 if size > 1 else np.nan
 
 
+@compiled
+def advance_tiles(buckets, newest, number):
+    """Make bucket `number` one of those that are kept; returns the newest one."""
+    if number <= newest:
+        return newest
+    for passed in range(min(number - newest, np.int64(len(buckets)))):
+        buckets[(number - passed) % len(buckets)] = 0
+    return number
+
+
+@compiled
+def total_of_tiles(buckets, newest, first, last):
+    """The sum of those of the buckets from first to last that are kept, the newest one first."""
+    total = 0.0
+    for number in range(last, first - 1, -1):
+        if newest - len(buckets) < number <= newest:
+            total += buckets[number % len(buckets)]
+    return total
+
+
 # Operators of expressions: of a missing number, NaN, the result is missing. Multiplying by np.nan would keep its sign.
 
 

@@ -36,21 +36,34 @@ SLOT_HEAD = np.dtype(
 
 
 def earlier_layouts(layout: EventLayout) -> list[EventLayout]:
-    """The layouts with fewer of the own columns: a job can go on from them, with the later columns empty."""
-    return [replace(layout, own_columns=layout.own_columns[:size]) for size in range(len(layout.own_columns))]
+    """The layouts with fewer of the own columns and tiles: a job can go on from them, with the later ones empty."""
+    columns, tiles = layout.own_columns, layout.tiles
+    found = [
+        replace(layout, own_columns=columns[:first], tiles=tiles[:second])
+        for first in range(len(columns) + 1)
+        for second in range(len(tiles) + 1)
+    ]
+    return found[:-1]
 
 
 def layout_id(layout: EventLayout) -> int:
     """What names the layout of a slot with such events: a job refuses state of another one."""
-    if not layout.own_columns:
+    if not layout.own_columns and not layout.tiles:
         return LAYOUT
-    columns = [astuple(column) for column in layout.own_columns]
-    return crc32(json.dumps([LAYOUT, *columns]).encode())
+    parts = [astuple(part) for part in (*layout.own_columns, *layout.tiles)]
+    return crc32(json.dumps([LAYOUT, *parts]).encode())
+
+
+def head_type(layout: EventLayout) -> np.dtype:
+    """The type of a slot head: SLOT_HEAD, then the tiles of the layout, if it has any."""
+    if not layout.tiles:
+        return SLOT_HEAD
+    return np.dtype([*((name, SLOT_HEAD[name]) for name in SLOT_HEAD.names), ("tiles", layout.tiles_type)])
 
 
 def new_head(layout: EventLayout = STANDARD_LAYOUT) -> bytes:
     """The slot head of a new user."""
-    head = np.zeros(1, SLOT_HEAD)
+    head = np.zeros(1, head_type(layout))
     head["layout"] = layout_id(layout)
     head["profile"] = np.frombuffer(NO_PROFILE, PROFILE)
     return head.tobytes()
@@ -116,7 +129,7 @@ class UserSlots:
     @classmethod
     def empty(cls, count: int, history_length: int, layout: EventLayout = STANDARD_LAYOUT) -> Self:
         """Slots of new users, in memory of this process."""
-        heads = np.frombuffer(bytearray(new_head(layout) * count), SLOT_HEAD)
+        heads = np.frombuffer(bytearray(new_head(layout) * count), head_type(layout))
         return cls(
             heads, np.zeros(count * ring_bytes(history_length, layout.dtype) // layout.dtype.itemsize, layout.dtype)
         )
@@ -124,6 +137,11 @@ class UserSlots:
     @property
     def ring_length(self) -> int:
         return len(self.events) // len(self.heads)
+
+    @property
+    def tiles(self) -> np.ndarray:
+        """The tiles of all users; without any, what stands for them in kernel functions."""
+        return self.heads["tiles"] if "tiles" in self.heads.dtype.names else np.zeros(1, STANDARD_LAYOUT.tiles_type)
 
     @property
     def kernel_arguments(self) -> tuple[np.ndarray | int, ...]:

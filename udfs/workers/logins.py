@@ -13,7 +13,7 @@ import numpy as np
 
 from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
 from udfs.contracts.identifiers import hash_id
-from udfs.features.user_slots import HISTORY_ROW, LOGIN, LOGIN_ROW, SLOT_HEAD, UserSlots
+from udfs.features.user_slots import HISTORY_ROW, LOGIN, LOGIN_ROW, UserSlots, head_type
 from udfs.workers.metrics import MetricGroup
 from udfs.workers.protocol import Rows, SharedMemory, frame_record
 from udfs.workers.server import Handler
@@ -34,7 +34,7 @@ class FollowLogins(Handler):
         self._event = self._layout.dtype
         self._functions = slot_functions(self._event)
         self._rows = UserRows(self._event)
-        self._users = UserSlots(memory.slot_heads(SLOT_HEAD), memory.slot_bodies(self._event))
+        self._users = UserSlots(memory.slot_heads(head_type(self._layout)), memory.slot_bodies(self._event))
         self._logins = metrics.counter("logins")
 
     def process(self, rows: Rows) -> list[bytes]:

