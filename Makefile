@@ -80,8 +80,8 @@ train: $(VENV) ## Train a model: DATA=clicks OUT=models/first, LABEL=, PROFILES=
 		$(if $(LABEL),--label '$(LABEL)') $(if $(PROFILES),--profiles '$(PROFILES)') $(if $(MAPPING),--mapping '$(MAPPING)') \
 		$(if $(RULE),--set 'rule=$(RULE)') $(if $(FEATURE_LOG),--feature-log '$(FEATURE_LOG)') $(if $(LOGGED_BY),--logged-by '$(LOGGED_BY)')
 
-features: $(VENV) ## Print the table of features
-	@$(PYTHON) -m udfs.features
+features: $(VENV) ## List the features that models use
+	@$(PYTHON) -m intent.features
 
 reference: $(VENV) ## Generate the reference in docs/configuration.md and the schemas in docs/contracts
 	@$(PYTHON) -m tools.settings_reference
@@ -135,7 +135,7 @@ $(VENV): requirements.txt setup.py | $(PREREQUISITES)
 	@$(PYTHON) -m pip check > /dev/null || { $(PYTHON) -m pip check; exit 1; }
 	@# The command `intent` of this checkout. It is not installed, so that nothing imports the checkout by accident.
 	@printf '%s\n' '#!$(CURDIR)/.venv/bin/python' 'import sys' 'sys.path.insert(0, "$(CURDIR)")' \
-		'from intent.cli import main' 'sys.exit(main())' > .venv/bin/intent && chmod +x .venv/bin/intent
+		'from intent.cli import main' 'if __name__ == "__main__":' '    sys.exit(main())' > .venv/bin/intent && chmod +x .venv/bin/intent
 	@touch $@
 
 $(WHEEL): $(SOURCES) setup.py pyproject.toml | $(VENV)

@@ -20,6 +20,7 @@ from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, 
 from jobs.common.topics import check_topics
 from udfs.config.durations import duration_ms
 from udfs.contracts.outputs import ModelQuality, Outcome, Score
+from udfs.contracts.packed_events import EVENT_KINDS
 from udfs.flink.outcomes import MeasureQuality, ReadAmounts
 from udfs.kafka.errors import KafkaClientError
 from udfs.measurement.labels import LABELS_FILE, Label, LabelError, find_label
@@ -49,7 +50,7 @@ SELECT anonymous_id, amount, happened FROM counted_amounts WHERE anonymous_id IS
 MATURED_SCORES = """
 CREATE TEMPORARY VIEW matured_scores AS
 SELECT user_id, event_id, event_name, event_time, score, decision, arm, model_version, happened,
-    (COALESCE(amount, 0) >= {least}) <> {absent} AS label, event_name IN ({scored_events}) AS evaluated,
+    (COALESCE(amount, 0) >= {least}) <> {absent} AS label, {evaluated} AS evaluated,
     source_partition, source_offset
 FROM (
     SELECT *, SUM(added) OVER (
@@ -96,6 +97,14 @@ FROM (
 """
 
 
+def _evaluated(scored_events: Sequence[str]) -> str:
+    """The SQL condition of events of these kinds; own kinds, which scores have by name, count as `other`."""
+    is_listed = EVENT_KINDS[0] not in scored_events
+    names = scored_events if is_listed else [name for name in EVENT_KINDS if name not in scored_events]
+    listed = ", ".join(f"'{name}'" for name in names)
+    return f"event_name {'IN' if is_listed else 'NOT IN'} ({listed})" if names else "TRUE"
+
+
 def measure_outcomes(tables: TableEnvironment, settings: Settings, label: Label) -> StatementSet:
     """Build the job over existing tables: `due_scores`, `event_clicks`, `outcomes`, `model_quality`."""
     clicks = settings.clicks
@@ -106,7 +115,7 @@ def measure_outcomes(tables: TableEnvironment, settings: Settings, label: Label)
     matured = MATURED_SCORES.format(
         least=label.least,
         absent=str(label.absent).upper(),
-        scored_events=", ".join(f"'{name}'" for name in label.scored_events),
+        evaluated=_evaluated(label.scored_events),
         window=interval(label.horizon_ms - 1),
     )
     # An event that is sent again counts once, and so does an order.

@@ -15,6 +15,8 @@ from training.data.rows import SourceError
 from training.inspection.inspection import Inspection, inspect
 from training.inspection.text import facts, problems
 from udfs.config.command_line import EXIT_FAILED, EXIT_OK, EXIT_USAGE, PATH, Command, run
+from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
+from udfs.features.declaration import DeclarationError, load_declaration
 from udfs.mapping.definition import MappingError, MappingFile, load_mapping
 from udfs.measurement.labels import LABELS_FILE, Label, LabelError, find_label
 
@@ -30,7 +32,7 @@ def text(found: Inspection) -> str:
     return "\n".join(lines)
 
 
-def _inspect(data: Path, mappings: MappingFile | None, label: Label) -> Inspection:
+def _inspect(data: Path, mappings: MappingFile | None, label: Label, layout: EventLayout) -> Inspection:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -39,10 +41,14 @@ def _inspect(data: Path, mappings: MappingFile | None, label: Label) -> Inspecti
         def progress(file: int, files: int, records: int) -> None:
             bar.update(task, description=f"reading part {file + 1} of {files}: {records:,} records")
 
-        return inspect(data, mappings, label, progress)
+        return inspect(data, mappings, label, progress, layout)
 
 
-@click.command("check", cls=Command, errors=dict.fromkeys((SourceError, MappingError, LabelError, OSError), EXIT_USAGE))
+@click.command(
+    "check",
+    cls=Command,
+    errors=dict.fromkeys((SourceError, MappingError, LabelError, DeclarationError, OSError), EXIT_USAGE),
+)
 @click.argument(
     "data",
     type=PATH,
@@ -56,8 +62,11 @@ def _inspect(data: Path, mappings: MappingFile | None, label: Label) -> Inspecti
     metavar="LABEL",
     help="Label whose positives are counted: a name from conf/labels.yaml, or `EVENT within DURATION`.",
 )
+@click.option(
+    "--declaration", type=PATH, metavar="FILE", help="Declaration of features that has kinds of events of your own."
+)
 @click.option("--html", type=PATH, metavar="FILE", help="Also write the result to this HTML page, with plots.")
-def command(data: Path, mapping: Path | None, label: str, html: Path | None) -> int:
+def command(data: Path, mapping: Path | None, label: str, declaration: Path | None, html: Path | None) -> int:
     """Check what will be accepted of recorded clicks, and what not.
 
     Reads the clicks as training and the job do, without a broker.
@@ -68,7 +77,8 @@ def command(data: Path, mapping: Path | None, label: str, html: Path | None) -> 
       intent check events.csv --mapping conf/mappings/rees46.yaml --html check.html
     """
     mappings = load_mapping(mapping) if mapping else None
-    found = _inspect(data, mappings, find_label(label, Path("conf", LABELS_FILE)))
+    layout = load_declaration(declaration).layout if declaration else STANDARD_LAYOUT
+    found = _inspect(data, mappings, find_label(label, Path("conf", LABELS_FILE)), layout)
     title = " with ".join(click.format_filename(path) for path in (data, mapping) if path is not None)
     print(f"{title}\n{text(found)}")
     if html is not None:

@@ -127,7 +127,7 @@ class Streams:
     def _body(self, slot: SlotKind) -> JavaObject:
         java = self._jvm.intent.SlotBody
         kind = getattr(self._jvm.intent, "SlotBody$Earlier")
-        earlier = to_jarray(kind, [java.earlier(*numbers) for numbers in slot.earlier])
+        earlier = to_jarray(kind, [java.earlierLayout(*numbers) for numbers in slot.earlier])
         return java(slot.body_bytes, slot.new_item, earlier)
 
     def _worker(self, handler: Handler) -> JavaObject:

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from tests.support.journeys import arrivals, journeys
+from tests.support.own_features import NAMES, own_bundle, write_declaration
 from tests.unit.training.data.test_preparation import archive
 from training.data.dataset import arrange, read_clicks
 from training.data.examples import load_examples
 from training.data.preparation import Preparation, prepare
 from udfs.contracts.clicks import ClickLimits
 from udfs.features.computer import FeatureComputer
-from udfs.features.declaration import STANDARD
+from udfs.features.declaration import STANDARD, load_declaration
 from udfs.measurement.labels import Label
 from udfs.models.backends import Scorer
 from udfs.models.bundle import load_bundle
@@ -33,6 +34,20 @@ def click(user: str, number: int, **fields) -> tuple[bytes, bytes, int]:
         **fields,
     }
     return user.encode(), json.dumps(value).encode(), time_ms
+
+
+def with_quizzes(clicks: list[dict]) -> list[dict]:
+    """The clicks, some of them of own kinds and with own columns."""
+    random = np.random.default_rng(2)
+    changed = []
+    for click_ in clicks:
+        kind = click_["event_name"]
+        if kind == "view_item" and random.random() < 0.3:
+            kind = str(random.choice(["quiz_completed", "video_play"]))
+        plan, coupon = str(random.choice(["free", "pro", "other"])), f"c{random.integers(3)}"
+        own_fields = {"quiz_score": float(random.integers(90)) / 10, "plan": plan, "coupon_id": coupon}
+        changed.append(click_ | {"event_name": kind} | (own_fields if random.random() < 0.7 else {}))
+    return changed
 
 
 def features_by_event(written: dict) -> dict[str, dict[str, float]]:
@@ -83,23 +98,36 @@ def test_the_job_scores_the_features_that_training_computes(run_job, bundle_dire
         assert entry["feature_schema_hash"] == bundle.manifest.feature_schema_hash
 
 
-def test_events_count_once_and_histories_go_on_after_a_login_as_in_training(run_job, tmp_path):
+@pytest.mark.parametrize("is_own", [False, True], ids=["standard features", "features of a shop's own"])
+def test_events_count_once_and_histories_go_on_after_a_login_as_in_training(run_job, tmp_path, is_own):
     clicks = journeys(np.random.default_rng(1), 150)
+    overrides = ["clicks.follow_logins=true", "model.engine=native"]
+    if is_own:
+        clicks = with_quizzes(clicks)
+        path = write_declaration(tmp_path)
+        own = load_declaration(path)
+        overrides += [f"clicks.declaration={path}", f"model.bundle={own_bundle(tmp_path, 'own', own)}"]
     arrival_ms = arrivals(clicks)
     records = [(None, json.dumps(one).encode(), int(time)) for one, time in zip(clicks, arrival_ms)]
-    written = run_job(records, overrides=("clicks.follow_logins=true", "model.engine=native"))
+    written = run_job(records, overrides=tuple(overrides))
+    if is_own:
+        assert "quiz_completed" in {score["event_name"] for score in written["scores"]}
     logged = {entry["source_offset"]: b64decode(entry["features"]) for entry in written["feature_log"]}
     assert len(logged) == len(written["scores"]) < len(clicks)
 
     archive(tmp_path / "clicks" / "part-0.parquet", clicks, arrival_ms, partitions=1)
     preparation = Preparation(
         Label(events=("purchase",), horizon="10 min"),
+        own if is_own else STANDARD,
+        features=NAMES if is_own else None,
         duplicates_within_ms=3_600_000,
         follow_logins=True,
         limits=ClickLimits(max_behind_ms=10**13),
     )
     examples = load_examples(prepare(tmp_path / "clicks", tmp_path / "out", preparation)[0])
     assert len(examples) > 100
+    if is_own:
+        assert [name for name, column in zip(NAMES, examples.features.T) if len(np.unique(column)) == 1] == []
     for offset, features in zip(examples.offset.tolist(), examples.features):
         assert logged[offset] == features.tobytes()
 

@@ -20,25 +20,27 @@ CERTIFICATE = {"rows": 200.0, "edge_rows": 2000.0, "largest_difference": 1e-7, "
 
 
 @cache
-def files_of(seed: int) -> dict[str, bytes]:
+def files_of(seed: int, names: tuple[str, ...] = NAMES) -> dict[str, bytes]:
     """Model, export and warm-up rows."""
-    matrix = np.random.default_rng(seed).random((200, len(NAMES)), np.float32)
+    matrix = np.random.default_rng(seed).random((200, len(names)), np.float32)
     matrix[::9, 1] = np.nan
-    data = xgboost.DMatrix(matrix, matrix[:, 0] > 0.5, feature_names=list(NAMES))
+    data = xgboost.DMatrix(matrix, matrix[:, 0] > 0.5, feature_names=list(names))
     booster = xgboost.train({"objective": "binary:logistic", "max_depth": 2, "nthread": 1, "seed": seed}, data, 5)
     model = bytes(booster.save_raw("ubj"))
-    warm_up = warm_up_rows(NAMES, matrix, booster.predict(data), seed)
-    return {XGBOOST_FILE: model, EXPORT_FILE: export(XGBOOST_FILE, model, len(NAMES)), WARM_UP_FILE: warm_up}
+    warm_up = warm_up_rows(names, matrix, booster.predict(data), seed)
+    return {XGBOOST_FILE: model, EXPORT_FILE: export(XGBOOST_FILE, model, len(names)), WARM_UP_FILE: warm_up}
 
 
-def manifest_of(version: str, files: dict[str, bytes], auc: float = 0.8, **fields) -> Manifest:
+def manifest_of(version: str, files: dict[str, bytes], auc: float = 0.8, names=NAMES, **fields) -> Manifest:
     metrics = {"test_roc_auc": auc, "test_roc_auc_low": auc - 0.02, "test_roc_auc_high": auc + 0.02}
     fields = {"history_length": 64, "label": CONVERTED, "metrics": metrics, "export": CERTIFICATE} | fields
-    return describe_model(files, NAMES, training_window=WINDOW, version=version, **fields)
+    return describe_model(files, names, training_window=WINDOW, version=version, **fields)
 
 
-def make_bundle(directory: Path, version: str, auc: float = 0.8, changes: dict | None = None, **fields) -> Path:
+def make_bundle(
+    directory: Path, version: str, auc: float = 0.8, changes: dict | None = None, names=NAMES, **fields
+) -> Path:
     """A bundle in directory/version; `changes` are files by name, None leaves one out; `fields` are the manifest's."""
-    files = {name: content for name, content in (files_of(1) | (changes or {})).items() if content is not None}
-    write_bundle(directory / version, manifest_of(version, files, auc, **fields), files)
+    files = {name: content for name, content in (files_of(1, names) | (changes or {})).items() if content is not None}
+    write_bundle(directory / version, manifest_of(version, files, auc, names, **fields), files)
     return directory / version

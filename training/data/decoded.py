@@ -32,6 +32,7 @@ def decoded_batches(
     Raises SourceError and MappingError.
     """
     decode = ClickDecoder(limits if part.is_archive else UP_TO_NOW, layout=layout).decode
+    summary.own_kinds |= {name for name, _ in layout.own_kinds}
     for batch in read_part(part, summary.intake):
         arrival = batch.arrival_ms if part.is_archive else np.full(len(batch.payloads), now_ms())
         clicks = decode(batch.payloads, arrival.tolist())

@@ -35,6 +35,7 @@ class Summary:
     rejected: Counter = field(default_factory=Counter)  # clicks, by reason
     rejections: list[str] = field(default_factory=list)  # the first messages
     names: Counter = field(default_factory=Counter)  # accepted events, by event_name; at most MAX_NAMES
+    own_kinds: set[str] = field(default_factory=set)  # names that a shop declares
     rejected_profiles: Counter = field(default_factory=Counter)
     profile_rejections: list[str] = field(default_factory=list)  # the first messages
     unread_profile_fields: Counter = field(default_factory=Counter)  # of accepted profiles, by name
@@ -64,6 +65,8 @@ class Summary:
                 setattr(self, name, (getattr(self, name) + value)[:EXAMPLES_SHOWN])
             elif name == "names":
                 self.count_names(value)
+            elif name == "own_kinds":
+                self.own_kinds |= value
             else:
                 setattr(self, name, getattr(self, name) + value)
         return self
@@ -92,7 +95,8 @@ class Summary:
     @property
     def unknown_names(self) -> Counter:
         """The names that count as `other`, and how many events have them."""
-        return Counter({name: count for name, count in self.names.items() if name not in EVENT_KINDS[1:]})
+        kinds = self.own_kinds.union(EVENT_KINDS[1:])
+        return Counter({name: count for name, count in self.names.items() if name not in kinds})
 
     @property
     def data_end_ms(self) -> int:
@@ -162,7 +166,7 @@ def warnings(summary: Summary, clicks: Path, profiles: Path | None, log: Path | 
             clicks,
             unknown.total(),
             f"events have names that count as `other`: {names_in_words(unknown)}; map what they mean under "
-            "values.event_name of a mapping",
+            "values.event_name of a mapping, or declare kinds of your own",
         ),
         (
             profiles,

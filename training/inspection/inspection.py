@@ -15,8 +15,9 @@ from training.data.summary import Summary
 from training.inspection.devices import BUSY_DEVICE, NO_DEVICE, Devices, find_devices
 from training.inspection.repeats import REPEAT_FIELDS, Repeats, find_repeats
 from udfs.contracts.clicks import ClickLimits, DecodedClicks
+from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
 from udfs.contracts.identifiers import identifies
-from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID, without_ids
+from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID, standard_kinds, without_ids
 from udfs.mapping.definition import MappingFile
 from udfs.measurement.labels import Label, label_events
 
@@ -74,11 +75,12 @@ def inspect(
     mappings: MappingFile | None = None,
     label: Label | None = None,
     progress: Callable[[int, int, int], None] = lambda *_: None,
+    layout: EventLayout = STANDARD_LAYOUT,
 ) -> Inspection:
     """Read all clicks of a file, a directory or an archive, and count. It takes some 300 bytes of memory per event.
 
-    `progress` is called with the files read, the files in total and the records so far. Raises SourceError and
-    MappingError.
+    `progress` is called with the files read, the files in total and the records so far. `layout` has a shop's own kinds
+    of events. Raises SourceError and MappingError.
     """
     result = Inspection(label=label)
     parts = find_parts(data, mappings)
@@ -87,7 +89,7 @@ def inspect(
     codes: dict[str, int] = {}
     users, events = [], []
     for number, part in enumerate(parts):
-        for user, records in _accepted(part, result, codes):
+        for user, records in _accepted(part, result, codes, layout):
             users.append(user)
             events.append(records)
             progress(number, len(parts), result.summary.read)
@@ -103,10 +105,10 @@ def inspect(
     return result
 
 
-def _accepted(part: Part, result: Inspection, codes: dict[str, int]):
+def _accepted(part: Part, result: Inspection, codes: dict[str, int], layout: EventLayout):
     """The users' codes int64[n] and what is kept of the events of each batch; counts them."""
-    for batch, clicks, rows in decoded_batches(part, ClickLimits(), result.summary):
-        records = np.frombuffer(b"".join(clicks.events[row] for row in rows), EVENT)
+    for batch, clicks, rows in decoded_batches(part, ClickLimits(), result.summary, layout):
+        records = np.frombuffer(b"".join(clicks.events[row] for row in rows), layout.dtype)
         user_ids = [clicks.user_ids[row] for row in rows]
         _count(result, clicks, rows, user_ids, records)
         user = np.array([codes.setdefault(user, len(codes)) for user in user_ids], np.int64)
@@ -127,7 +129,7 @@ def _count(
     days = times // DAY_MS
     for day in np.unique(days).tolist():
         counts = result.by_day.setdefault(day, np.zeros(len(EVENT_KINDS), np.int64))
-        counts += np.bincount(records["kind"][days == day], minlength=len(EVENT_KINDS))
+        counts += np.bincount(standard_kinds(records[days == day]), minlength=len(EVENT_KINDS))
     local = times + records["utc_offset_quarters"].astype(np.int64) * QUARTER_MS
     result.by_hour += np.bincount(local % DAY_MS // HOUR_MS, minlength=24)
     for name, has in (
@@ -172,7 +174,7 @@ def _kept(records: np.ndarray, names: list[str]) -> np.ndarray:
     for name in _EVENT_FIELDS:
         kept[name] = records[name]
     kept["arrival_ms"] = records["time_ms"]
-    kept["hash"] = [hash(event) for event in without_ids(records).view(f"V{EVENT.itemsize}").tolist()]
+    kept["hash"] = [hash(event) for event in without_ids(records).view(f"V{records.dtype.itemsize}").tolist()]
     kept["name"] = [hash(name) for name in names]
     return kept
 

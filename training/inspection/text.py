@@ -104,7 +104,10 @@ def problems(found: Inspection) -> list[str]:
         lines += [f"  {message}" for message in summary.rejections]
     if unknown := summary.unknown_names:
         events = counted(unknown.total(), "event has a name that counts", "events have names that count")
-        lines.append(f"{events} as `other`: {names_in_words(unknown)}; map what they mean under values.event_name")
+        lines.append(
+            f"{events} as `other`: {names_in_words(unknown)}; map what they mean under values.event_name, or "
+            "declare kinds of your own in conf/features.yaml"
+        )
     if len(summary.names) == MAX_NAMES:
         lines.append(f"event_name has more than {MAX_NAMES:,} values: is it the right column?")
     lines += _id_problems(found) + _device_problems(found)

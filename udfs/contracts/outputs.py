@@ -52,8 +52,8 @@ EventId = Annotated[str, Meta(max_length=128, description="id of the click's eve
 EventName = Annotated[
     str,
     Meta(
-        description="GA4 event name; other for a name that the contract does not keep",
-        extra_json_schema=_one_of(EVENT_KINDS),
+        description="GA4 event name, or that of an own kind (clicks.declaration); other for any other name",
+        extra_json_schema={"examples": list(EVENT_KINDS)},
     ),
 ]
 EventTime = Annotated[int, Meta(description="when the click happened, ms since 1970-01-01 UTC")]

@@ -224,8 +224,10 @@ class _Generator:
 
     def _total_of_tiles(self, part: Aggregate) -> str:
         place, by_ms = self._layout.find_tiles(part.text, part.over.by_ms), part.over.by_ms
-        of = f"tiles[slot].buckets_{place}, np.int64(tiles[slot].newest_{place})"
-        return f"total_of_tiles({of}, now // {by_ms} - {part.over.buckets - 1}, now // {by_ms})"
+        newest = f"np.int64(tiles[slot].newest_{place})"
+        # As if no more buckets were kept than it covers: the layout of a job may have more than that of the training.
+        first = f"max(now // {by_ms}, {newest}) - {part.over.buckets - 1}"
+        return f"total_of_tiles(tiles[slot].buckets_{place}, {newest}, {first}, now // {by_ms})"
 
     def _loop(self, at_span: dict[Span, list[str]]) -> list[str]:
         lines = ["newer_age = ZERO", "window = ZERO"]
@@ -409,7 +411,7 @@ class _Generator:
                 return [f"{name} = np.int64(NEVER)"], [f"{name} = event.time_ms"], f"seconds_since({name}, now)"
             case "distinct":
                 self._sets += 1
-                identifier = stored if column.type == "identifier" else f"({stored} + 1)"
+                identifier = f"({self._known_codes(part.codes)}[{stored}] + 1)" if part.codes else stored
                 update = f"{name} += count_if_new(sets[{self._sets - 1}], generation, {identifier})"
                 return [f"{name} = ZERO"], [update], f"float({name})"
             case "decay":

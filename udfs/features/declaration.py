@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from udfs.config.reading import key_and_rule, read_yaml
+from udfs.config.reading import key_and_rule, parse_yaml, read_yaml
 from udfs.contracts.clicks import Click
 from udfs.contracts.event_layout import OWN_BYTES, STANDARD_LAYOUT, TILE_BYTES, EventLayout, OwnColumn, Tiles
 from udfs.contracts.lenient import fields_of
@@ -42,7 +43,7 @@ from udfs.features.expressions import (
 )
 from udfs.features.own_functions import find_function
 
-STANDARD_FILE = Path(__file__).with_name("standard.yaml")
+STANDARD_FILE = "standard.yaml"  # beside this module, which may be in a wheel
 
 #: A pause longer than this ends a session, where a declaration says nothing else.
 SESSION_GAP_MS = 1_800_000
@@ -56,7 +57,7 @@ KIND_PATTERN = r"^[A-Za-z][A-Za-z0-9_]{0,39}$"
 #: A name is a column of models, of files and of rules.
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
 NAME_RULE = "expected a lower-case letter, then up to 63 lower-case letters, digits and underscores"
-Length = Annotated[str, Meta(pattern=r"^[1-9]\d* ?(ms|s|m|min|h|d)$", title="duration")]
+Length = Annotated[str, Meta(pattern=r"^[1-9]\d*(ms|s|m|min|h|d)$", title="duration")]
 Code = Annotated[int, Meta(ge=OWN_KIND_CODES[0], le=OWN_KIND_CODES[-1])]
 
 
@@ -290,13 +291,34 @@ def _checked(content: Any, origin: str) -> FeatureFile:
     try:
         file = msgspec.convert(content, FeatureFile)
     except msgspec.ValidationError as error:
-        key, rule = key_and_rule(error)
+        key, rule = _entry_error(content) or key_and_rule(error)
         raise DeclarationError(f"{origin}: key {key}: {rule}" if key else f"{origin}: {rule}") from None
     try:
         declaration_of(file)
     except DeclarationError as error:
         raise DeclarationError(f"{origin}: {error}") from None
     return file
+
+
+def _entry_error(content: Any) -> tuple[str, str] | None:
+    """The key of the first entry that is invalid, which msgspec does not name, and the rule; None if all are valid."""
+    if not isinstance(content, dict):
+        return None
+    entries = [(f"kinds.{name}", entry, Code) for name, entry in _items(content.get("kinds"))]
+    entries += [(f"columns.{name}", entry, ColumnEntry) for name, entry in _items(content.get("columns"))]
+    for group, features in _items(content.get("features")):
+        entries += [(f"features.{group}.{name}", entry, FeatureEntry) for name, entry in _items(features)]
+    for key, entry, kind in entries:
+        try:
+            msgspec.convert(entry, kind)
+        except msgspec.ValidationError as error:
+            inner, rule = key_and_rule(error)
+            return ".".join(filter(None, (key, inner))), rule
+    return None
+
+
+def _items(content: Any) -> list[tuple[Any, Any]]:
+    return list(content.items()) if isinstance(content, dict) else []
 
 
 def _tiles(features: Sequence[Feature]) -> tuple[Tiles, ...]:
@@ -377,10 +399,14 @@ def _expanded(reader: Reader, group: str, name: str, entry: FeatureEntry, window
     if (entry.value is None) == (entry.python is None):
         given = "neither" if entry.value is None else "both"
         raise DeclarationError(f"key features.{group}.{name}: expected one of value and python, got {given}")
+    if WINDOW not in name and WINDOW in (entry.value or ""):
+        raise DeclarationError(
+            f"key features.{group}.{name}: its value has {WINDOW}, so the name must have it too, as in {name}_{WINDOW}"
+        )
     if WINDOW in name and not windows:
         raise DeclarationError(f"key features.{group}.{name}: {WINDOW} needs windows, such as windows: [30m, 24h]")
     for window in windows if WINDOW in name else ("",):
-        written = name.replace(WINDOW, window.replace(" ", ""))
+        written = name.replace(WINDOW, window)
         if not re.fullmatch(NAME_PATTERN, written):
             raise DeclarationError(f"key features.{group}.{name}: {written!r}: {NAME_RULE}")
         if entry.python is not None:
@@ -412,4 +438,4 @@ def _layout(dtype: np.dtype) -> list:
 
 
 #: The standard features.
-STANDARD = load_declaration(STANDARD_FILE)
+STANDARD = declaration_of(_checked(parse_yaml(files(__package__).joinpath(STANDARD_FILE).read_text()), STANDARD_FILE))

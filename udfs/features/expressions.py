@@ -6,7 +6,7 @@ sums and so on over earlier ones:
     count(kind == add_to_cart, over=30m)
     least(now.value / mean(value, kind == view_item, over=before), 1e6)
 
-docs/features.md has the language. Nothing here is evaluated: udfs/features/compiler.py makes code of the tree.
+docs/features.md has the language. Nothing here is evaluated: udfs/features/code_generation.py makes code of the tree.
 """
 
 import ast
@@ -78,6 +78,7 @@ class Compared:
     operator: str
     number: float = 0.0
     with_now: bool = False
+    codes: frozenset[int] = frozenset()  # as in Now
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,11 @@ class Reader:
             case ast.BoolOp():
                 operator = "and" if isinstance(node.op, ast.And) else "or"
                 return Operation(operator, tuple(self._value(part) for part in node.values))
+            case ast.Compare(left=ast.Attribute(value=ast.Name(id="now"), attr=name), ops=[ast.Eq() | ast.NotEq()]) if (
+                name in self.columns and self.columns[name].type == "category"
+            ):
+                code = Number(float(self._code_of(self.columns[name], node.comparators[0])))
+                return Operation(_OPERATORS[type(node.ops[0])], (self._value(node.left), code))
             case ast.Compare(ops=[operator]) if type(operator) in _OPERATORS:
                 sides = node.left, node.comparators[0]
                 return Operation(_OPERATORS[type(operator)], tuple(self._value(side) for side in sides))
@@ -386,11 +392,14 @@ class Reader:
 
     def _codes_of(self, column: Column, node: ast.expr) -> frozenset[int]:
         """The codes that a name of a category stands for: `other` and `unknown` also for those that have no name."""
+        code = self._code_of(column, node)
+        return frozenset({code}) if code else frozenset(range(256)) - (self._codes(column) - {0})
+
+    def _code_of(self, column: Column, node: ast.expr) -> int:
         names = self._names(column)
         match node:
             case ast.Name(id=name) | ast.Constant(value=str(name)) if name in names:
-                code = names[name]
-                return frozenset({code}) if code else frozenset(range(256)) - (self._codes(column) - {0})
+                return names[name]
             case ast.Name(id=name) | ast.Constant(value=str(name)):
                 raise _error(node, f"{column.name} has no {name}{_meant(name, names)}")
         raise _error(node, f"{column.name} is a category: expected one of {', '.join(names)}")

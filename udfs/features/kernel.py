@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
+from importlib.resources import files
 from types import ModuleType
 from typing import Any
 
@@ -47,10 +46,12 @@ def slot_functions(event: np.dtype) -> ModuleType:
 @cache
 def _build(values: tuple[Value, ...], layout: EventLayout) -> Kernel:
     code, event = generate(values, layout), layout.dtype
-    names = vars(row_functions) | {"np": np, "WINDOWS": code.windows}
+    meaning = f"{code.source} {code.windows} {code.functions} {event.descr} {layout.tiles_type.descr}"
+    rows = _module("row_functions", meaning)
+    vars(rows).update(vars(row_functions) | {"__name__": rows.__name__, "WINDOWS": code.windows})
     for number, function in enumerate(code.functions):
-        names[f"function_{number}"] = row_functions.compiled(load_function(function))
-    exec(compile(code.source, "<features>", "exec"), names)
+        setattr(rows, f"function_{number}", row_functions.compiled(load_function(function)))
+    exec(compile(code.source, "<features>", "exec"), vars(rows))
     sizes = {
         "COLUMNS": len(values),
         "COUNT_TABLES": code.count_tables,
@@ -60,18 +61,27 @@ def _build(values: tuple[Value, ...], layout: EventLayout) -> Kernel:
         "TABLE_LENGTH": code.table_length,
     }
     of_slots = {name: value for name, value in vars(slot_functions(event)).items() if not name.startswith("__")}
-    own = {name: names[name] for name in ("compute_row", "add_to_tiles")} | {"TILES": layout.tiles_type}
-    meaning = f"{code.source} {code.windows} {code.functions} {event.descr} {layout.tiles_type.descr}"
+    own = {"compute_row": rows.compute_row, "add_to_tiles": rows.add_to_tiles, "TILES": layout.tiles_type}
     functions = _run("entry_points", meaning, of_slots | sizes | own)
     return Kernel(functions, code.needs)
 
 
 def _run(name: str, meaning: str, names: Mapping[str, Any]) -> ModuleType:
     """Run a module of this package with further names. What it compiles is cached by `meaning`."""
-    digest = sha256(meaning.encode()).hexdigest()
-    spec = spec_from_file_location(f"udfs.features.{name}_{digest[:16]}", Path(__file__).with_name(f"{name}.py"))
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # numba finds the module of what it has cached by name
-    vars(module).update(names, CODE_HASH=digest)
-    spec.loader.exec_module(module)
+    module = _module(name, meaning)
+    vars(module).update(names, CODE_HASH=_digest(meaning))
+    source = files(__package__).joinpath(f"{name}.py")  # maybe in a wheel
+    exec(compile(source.read_text(), str(source), "exec"), vars(module))
     return module
+
+
+def _module(name: str, meaning: str) -> ModuleType:
+    """An empty module with a name of its own: numba takes compiled functions of one name for each other, and finds the
+    module of what it has cached by the name."""
+    module = ModuleType(f"{__package__}.{name}_{_digest(meaning)}")
+    sys.modules[module.__name__] = module
+    return module
+
+
+def _digest(meaning: str) -> str:
+    return sha256(meaning.encode()).hexdigest()[:16]

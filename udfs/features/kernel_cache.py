@@ -1,24 +1,29 @@
 """A cache for the kernel that numba compiles, so that a worker starts in a second instead of six.
 
-numba files a function by the path and time of its source file. Here both are wrong: Flink unpacks the wheel to a new
-path for each job, and the kernel depends on the registry and the layouts, which are other files. So it is filed by the
-content of all of them.
+numba files a function by the path and time of its source file. Here both are wrong: the wheel has a new path for each
+job, and the kernel depends on generated code and on the layouts, which are other files. So it is filed by the content
+of all of them.
 """
 
 import os
 from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
 from numba import config
 
-#: From udfs/ on: what compiled functions are made of.
+#: Where the sources are. Workers import them from a wheel that is not unpacked.
+PACKAGE = files("udfs")
+
+#: From there on: what compiled functions are made of.
 SOURCES = (
     "contracts/event_layout.py",
     "contracts/outputs.py",
     "contracts/packed_events.py",
     "contracts/profiles.py",
     "features/entry_points.py",
+    "features/kernel.py",
     "features/row_functions.py",
     "features/slot_functions.py",
     "features/user_slots.py",
@@ -54,14 +59,14 @@ class KernelCacheLocator:
         return content_hash()
 
     def get_disambiguator(self) -> str:
-        return f"{self._line}{self._code_hash[:16]}"
+        return f"{self._line}{self._code_hash}"
 
 
 def content_hash() -> str:
     """SHA-256, in hex, of the sources that decide what the kernel computes."""
     digest = sha256()
     for name in SOURCES:
-        digest.update((Path(__file__).parents[1] / name).read_bytes())
+        digest.update(PACKAGE.joinpath(name).read_bytes())
     return digest.hexdigest()
 
 

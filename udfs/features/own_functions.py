@@ -18,7 +18,6 @@ from hashlib import sha256
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import isfunction, signature
-from pathlib import Path
 
 from udfs.features.expressions import ExpressionError, Function
 
@@ -28,13 +27,13 @@ ARGUMENTS = 5
 def find_function(path: str) -> Function:
     """A function by its dotted path. Raises ExpressionError if there is none, or it takes other arguments."""
     _load(path)
-    return Function(path, sha256(_source(path)).hexdigest())
+    return Function(path, _digest(path))
 
 
 def load_function(function: Function) -> Callable:
     """The function itself. Raises ExpressionError if it is not there, or its module is not what it was."""
     found = _load(function.path)
-    if sha256(_source(function.path)).hexdigest() != function.sha256:
+    if _digest(function.path) != function.sha256:
         raise ExpressionError(
             f"{function.path}: the source of its module is not that of the training: ship the same file, or train again"
         )
@@ -62,8 +61,11 @@ def _load(path: str) -> Callable:
     return function
 
 
-def _source(path: str) -> bytes:
-    spec = find_spec(path.rpartition(".")[0])
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        raise ExpressionError(f"{path}: its module is not a file of Python source")
-    return Path(spec.origin).read_bytes()
+def _digest(path: str) -> str:
+    """SHA-256, in hex, of the source of a function's module."""
+    name = path.rpartition(".")[0]
+    spec = find_spec(name)
+    source = spec.loader.get_source(name) if hasattr(spec.loader, "get_source") else None
+    if source is None:
+        raise ExpressionError(f"{path}: its module is not Python source")
+    return sha256(source.encode()).hexdigest()

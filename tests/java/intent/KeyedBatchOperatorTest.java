@@ -109,7 +109,7 @@ class KeyedBatchOperatorTest extends WorkerTest {
     void itemsOfAnEarlierLayoutAreCompletedWithTheEndOfANewOne() throws Exception {
         Task task = open(1);
         send(task, "a1", "a2");
-        SlotBody body = new SlotBody(BODY_BYTES, "xyz".getBytes(), SlotBody.earlier(9, 16, 5, 5), SlotBody.earlier(1, head(1, 100).length, 2, 1));
+        SlotBody body = new SlotBody(BODY_BYTES, "xyz".getBytes(), SlotBody.earlierLayout(9, 16, 5, 5), SlotBody.earlierLayout(1, head(1, 100).length, 2, 1));
         Task restored = task(new KeyedBatchOperator(settings(handler("Counter", KEPT)), 1, head(7, 100), body, TTL_MS))
                 .open(task.checkpoint());
         send(restored, "a5");

@@ -19,7 +19,7 @@ public record SlotBody(int bytes, byte[] newItem, Earlier... earlier) implements
     public record Earlier(int layout, int headBytes, int itemBytes, int usedBytes) implements Serializable {}
 
     /** An earlier layout as Python makes it. */
-    public static Earlier earlier(int layout, int headBytes, int itemBytes, int usedBytes) {
+    public static Earlier earlierLayout(int layout, int headBytes, int itemBytes, int usedBytes) {
         return new Earlier(layout, headBytes, itemBytes, usedBytes);
     }
 }

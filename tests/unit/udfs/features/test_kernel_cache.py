@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -18,7 +19,7 @@ def elsewhere(tmp_path, monkeypatch):
     for name in kernel_cache.SOURCES:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(SOURCES / name, tmp_path / name)
-    monkeypatch.setattr(kernel_cache, "__file__", str(tmp_path / "features" / "kernel_cache.py"))
+    monkeypatch.setattr(kernel_cache, "PACKAGE", tmp_path)
     return tmp_path
 
 
@@ -36,7 +37,8 @@ def test_a_change_in_any_source_finds_another_kernel(elsewhere, name):
 
 
 def test_everything_that_the_kernel_imports_of_ours_is_among_the_sources():
-    compiled = [(SOURCES / name).read_text() for name in kernel_cache.SOURCES if name.startswith("features/")]
+    names = ("entry_points", "row_functions", "slot_functions", "user_slots")
+    compiled = [(SOURCES / "features" / f"{name}.py").read_text() for name in names]
     imported = re.findall(r"^from (udfs\.\w+\.\w+) import", "\n".join(compiled), re.MULTILINE)
     assert len(imported) > 3
     assert {f"{module.removeprefix('udfs.').replace('.', '/')}.py" for module in imported} <= set(kernel_cache.SOURCES)
@@ -59,3 +61,41 @@ def test_compiled_code_is_kept_there_whichever_module_comes_first(tmp_path, prog
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
     assert list((tmp_path / "purchase-intent").glob(f"*/*.{function}-*.nbi"))
+
+
+def test_kernels_that_several_processes_have_compiled_do_not_take_each_others_functions(tmp_path):
+    program = """
+import sys
+import msgspec, numpy as np
+from tests.unit.udfs.features.test_features import batch, event
+from udfs.features.computer import FeatureComputer
+from udfs.features.declaration import FeatureFile, declaration_of
+for value in sys.argv[1:]:
+    entry = {"value": value, "unit": "x", "doc": "x"}
+    declaration = declaration_of(msgspec.convert({"features": {"own": {"x": entry}}}, FeatureFile))
+    print(FeatureComputer(declaration=declaration).compute(**batch([event(0, scroll=7), event(1, scroll=9)]))[0, 0])
+"""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+
+    def computed(*values: str) -> list[float]:
+        command = [sys.executable, "-c", program, *values]
+        printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        return [float(line) for line in printed.splitlines()]
+
+    one, other = "max(scroll)", "count(scroll > 8)"
+    assert (computed(one), computed(other)) == ([9], [1])
+    assert computed(one, other) == [9, 1]
+
+
+def test_the_sources_are_found_in_a_wheel(tmp_path):
+    with ZipFile(tmp_path / "udfs.whl", "w") as wheel:
+        for path in SOURCES.rglob("*.*"):
+            if "__pycache__" not in path.parts:
+                wheel.write(path, path.relative_to(SOURCES.parent))
+    program = (
+        f"import sys; sys.path[0] = {str(tmp_path / 'udfs.whl')!r};"
+        "from udfs.features import kernel_cache, declaration;"
+        "print(kernel_cache.content_hash(), kernel_cache.is_usable(), len(declaration.STANDARD.names))"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert printed.stdout.split() == [kernel_cache.content_hash(), "True", "103"]

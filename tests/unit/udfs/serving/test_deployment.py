@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from tests.support.bundles import NAMES, make_bundle
+from tests.support.own_features import declared, own_bundle
 from training.rollout.ledger import append
 from training.rollout.transitions import add_shadow, first, start
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.profiles import PROFILE, Profile, pack_profile
 from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW, UserSlots
 from udfs.models.backends import Scorer
-from udfs.models.bundle import load_bundle
+from udfs.models.bundle import BundleError, load_bundle
 from udfs.models.circuit_breaker import FAILURES, PAUSE_S
 from udfs.rollout.assignment import CONTROL, assign
-from udfs.rollout.plan import Challenger, Control, Rollout
+from udfs.rollout.plan import Challenger, Control, Rollout, RolloutError
 from udfs.rollout.registry import Registry
 from udfs.rollout.rules import Rule
 from udfs.serving.bootstrap import Serving, follow, serving_registry
@@ -25,6 +26,7 @@ from udfs.serving.deployment import Deployment, Options, load_model
 from udfs.serving.poller import RegistryPoller
 from udfs.serving.shadows import Shadows
 
+NOW = 1_700_000_000_000
 OPTIONS = Options(engine="native")
 USERS = [f"u{number}" for number in range(400)]
 CARTED = Rule(any=("lifetime_events >= 2",))
@@ -95,6 +97,80 @@ def test_in_control_the_rule_decides(bundles, events, decision):
     in_control = found.arm == CONTROL
     assert in_control.any()
     assert (found.decision[in_control] == decision).all()
+
+
+SAME_NAME = """
+extends: standard
+kinds: {quiz_completed: 100}
+features:
+  own:
+    quizzes: {value: "count(kind == quiz_completed)", unit: events, doc: quizzes}
+"""
+OTHER_MEANING = SAME_NAME.replace("count(kind == quiz_completed)", "2 * count(kind == quiz_completed) + 1")
+MODEL_FEATURES = ("quizzes", "event_kind", "session_events")
+
+
+def test_models_with_different_declarations_serve_side_by_side_as_each_alone(tmp_path):
+    declarations = {"v1": declared(tmp_path, SAME_NAME), "v2": declared(tmp_path, OTHER_MEANING)}
+    bundles = {
+        version: load_bundle(own_bundle(tmp_path, version, declaration, MODEL_FEATURES), 64)
+        for version, declaration in declarations.items()
+    } | {"v3": load_bundle(make_bundle(tmp_path, "v3"), 64)}
+    layout = declarations["v1"].layout
+    events = np.zeros(5, EVENT)
+    events["kind"], events["time_ms"] = [100, 2, 100, 101, 100], NOW + np.arange(5) * 1_000
+    histories = [events[:end].tobytes() for end in range(1, 6)]
+    arguments = (["a", "b", "c", "d", "e"], histories, np.arange(1, 6), np.full(5, NOW), [None] * 5)
+
+    def vectors_of(rollout: Rollout, version: str) -> np.ndarray:
+        models = {name: load_model(bundles[name], OPTIONS) for name in rollout.versions}
+        serving = Deployment(rollout, models, OPTIONS, layout=layout)
+        found = serving.score(*arguments)
+        serving.close()
+        return serving.vectors(version, found.features)
+
+    together = replace_rollout(
+        rule=None,
+        control=Control(),
+        challengers=(Challenger(version="v2", share=0.5, at_most=0.5, start=0.2),),
+        shadows=("v3",),
+    )
+    for version in ("v1", "v2", "v3"):
+        alone = vectors_of(first(version), version)
+        assert vectors_of(together, version).tobytes() == alone.tobytes()
+    assert vectors_of(together, "v1")[:, 0].tolist() == [1, 1, 2, 2, 3]
+    assert vectors_of(together, "v2")[:, 0].tolist() == [3, 3, 5, 5, 7]
+    assert vectors_of(together, "v1")[:, 1].tolist() == [100, 2, 100, 0, 100]
+
+
+def test_a_rule_may_be_about_a_feature_that_only_the_champion_has(tmp_path):
+    bundle = load_bundle(own_bundle(tmp_path, "v1", declared(tmp_path, SAME_NAME), MODEL_FEATURES), 64)
+    models = {"v1": load_model(bundle, OPTIONS)}
+    rule = Rule(any=("event_kind == quiz_completed", "quizzes >= 1"))
+    serving = Deployment(replace_rollout(rule=rule), models, OPTIONS, layout=bundle.declaration.layout)
+    assert not scored(serving).decision.any()
+    with pytest.raises(RolloutError, match="key rule: condition 'quizes >= 1': unknown feature quizes"):
+        Deployment(replace_rollout(rule=Rule(any=("quizes >= 1",))), models, OPTIONS)
+
+
+def test_a_model_about_events_that_the_job_does_not_have_is_refused_and_the_old_one_serves_on(tmp_path):
+    declaration = declared(tmp_path)
+    registry = Registry(str(tmp_path / "registry"))
+    (tmp_path / "registry" / "bundles").mkdir(parents=True)
+    make_bundle(tmp_path / "registry" / "bundles", "v1")
+    own_bundle(tmp_path / "registry" / "bundles", "v2", declaration)
+    append(registry, 1, first("v1"), by="me", command=("start",), why="test")
+    poller = follow(serving_registry(registry.uri, 64, OPTIONS, poll_s=60))
+    append(registry, 2, add_shadow(first("v1"), "v2"), by="me", command=("shadow",), why="test")
+    poller.poll_once()
+    assert (poller.number, poller.refused) == (1, 1)
+    poller.stop()
+    lacking = (
+        "v2: its features are about the kind of event quiz_completed with code 100, which the job's events don't have"
+    )
+    with pytest.raises(BundleError, match=lacking):
+        serving_registry(registry.uri, 64, OPTIONS, 60)
+    assert serving_registry(registry.uri, 64, OPTIONS, 60, declaration.layout).number == 2
 
 
 def replace_rollout(**changes) -> Rollout:
