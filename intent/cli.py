@@ -30,7 +30,7 @@ SUBCOMMANDS = {
     "remote-bundle": ("training.remote_bundle", "Make a bundle for a model that another process serves."),
     "promote": ("training.promote", "Show and change which models serve."),
     "experiment": ("training.experiment", "Plan an experiment, or report on one."),
-    "features": ("udfs.features.__main__", "Print the table of features."),
+    "features": ("intent.features.__main__", "List features, add own ones, measure and explain them."),
 }
 
 

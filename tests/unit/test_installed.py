@@ -73,7 +73,7 @@ def test_a_command_prints_its_help(run, module):
 
 
 def test_features_are_listed(run):
-    ran = run("udfs.features")
+    ran = run("intent.features")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "lifetime_events" in ran.stdout
 

@@ -45,6 +45,8 @@ def read_yaml(path: Path, error: type[ValueError]) -> Any:
         return parse_yaml(path.read_text(encoding="utf-8"))
     except DuplicateKeyError as problem:
         raise error(f"{path}: {problem}") from None
+    except RecursionError:
+        raise error(f"{path}: cannot be read: nested too deeply") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
         raise error(f"{path}: cannot be read: {one_line(problem)}") from None
 

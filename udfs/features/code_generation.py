@@ -422,7 +422,9 @@ class _Generator:
                 names = [f"{name}_{part}" for part in ("n", "t", "x", "tt", "tx")]
                 n, t, x, tt, tx = names
                 update = [
-                    "hours = (event.time_ms - now) / 3600000.0",
+                    f"if {n} == 0.0:",
+                    f"    {name}_0 = event.time_ms",
+                    f"hours = (event.time_ms - {name}_0) / 3600000.0",
                     f"{n} += 1.0",
                     f"{name}_d = hours - {t}",
                     f"{t} += {name}_d / {n}",
@@ -430,7 +432,11 @@ class _Generator:
                     f"{tt} += {name}_d * (hours - {t})",
                     f"{tx} += {name}_d * (float({stored}) - {x})",
                 ]
-                return [f"{each} = 0.0" for each in names], update, _scaled(f"divide({tx}, {tt})", column)
+                return (
+                    [*(f"{each} = 0.0" for each in names), f"{name}_0 = now"],
+                    update,
+                    _scaled(f"divide({tx}, {tt})", column),
+                )
         raise AssertionError(part.function)
 
     def _condition(self, where: Condition) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from msgspec import Meta
 
 from udfs.config.reading import key_and_rule, parse_yaml, read_yaml
+from udfs.config.text import one_line
 from udfs.contracts.clicks import Click
 from udfs.contracts.event_layout import OWN_BYTES, STANDARD_LAYOUT, TILE_BYTES, EventLayout, OwnColumn, Tiles
 from udfs.contracts.lenient import fields_of
@@ -57,7 +58,7 @@ KIND_PATTERN = r"^[A-Za-z][A-Za-z0-9_]{0,39}$"
 #: A name is a column of models, of files and of rules.
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
 NAME_RULE = "expected a lower-case letter, then up to 63 lower-case letters, digits and underscores"
-Length = Annotated[str, Meta(pattern=r"^[1-9]\d*(ms|s|m|min|h|d)$", title="duration")]
+Length = Annotated[str, Meta(pattern=r"^[1-9]\d{0,8}(ms|s|m|min|h|d)$", title="duration")]
 Code = Annotated[int, Meta(ge=OWN_KIND_CODES[0], le=OWN_KIND_CODES[-1])]
 
 
@@ -213,9 +214,9 @@ def from_json(content: bytes, origin: str) -> Declaration:
     """The declaration that `to_json` wrote. Raises DeclarationError."""
     try:
         parsed = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DeclarationError(f"{origin}: not JSON: {error}") from None
-    return declaration_of(_checked(parsed, origin))
+    return declaration_of(_checked(parsed, origin, may_import=False))
 
 
 def merged(first: Declaration, others: Sequence[Declaration]) -> tuple[Declaration, list[dict[str, str]]]:
@@ -281,22 +282,28 @@ def declaration_of(file: FeatureFile) -> Declaration:
             except ExpressionError as error:
                 key = "value" if entry.python is None else "python"
                 raise DeclarationError(f"key features.{group}.{name}.{key}: {error}") from None
+    features = _by_group(features)
     repeated = [name for name, times in Counter(feature.name for feature in features).items() if times > 1]
     if repeated:
         raise DeclarationError(f"key features: {repeated[0]} is declared twice: rename one")
     return Declaration(tuple(features), replace(layout, tiles=_tiles(features)), gap_ms)
 
 
-def _checked(content: Any, origin: str) -> FeatureFile:
+def _checked(content: Any, origin: str, may_import: bool = True) -> FeatureFile:
+    """The content of a file, checked as a whole, which imports the modules of functions whose hash is not given."""
     try:
         file = msgspec.convert(content, FeatureFile)
     except msgspec.ValidationError as error:
         key, rule = _entry_error(content) or key_and_rule(error)
-        raise DeclarationError(f"{origin}: key {key}: {rule}" if key else f"{origin}: {rule}") from None
+        raise DeclarationError(one_line(f"{origin}: key {key}: {rule}" if key else f"{origin}: {rule}")) from None
+    for group, entries in file.features.items():
+        for name, entry in entries.items():
+            if not may_import and entry.python and not entry.value and entry.sha256 is None:
+                raise DeclarationError(f"{origin}: key features.{group}.{name}.sha256: missing")
     try:
         declaration_of(file)
     except DeclarationError as error:
-        raise DeclarationError(f"{origin}: {error}") from None
+        raise DeclarationError(one_line(f"{origin}: {error}")) from None
     return file
 
 
@@ -338,6 +345,12 @@ def _tiles(features: Sequence[Feature]) -> tuple[Tiles, ...]:
     return layout.tiles
 
 
+def _by_group(features: Sequence[Feature]) -> list[Feature]:
+    """The features, those of a group together, as files have them."""
+    order = {group: place for place, group in enumerate(dict.fromkeys(feature.group for feature in features))}
+    return sorted(features, key=lambda feature: order[feature.group])
+
+
 def _own_kinds(kinds: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
     for name in kinds:
         if not re.fullmatch(KIND_PATTERN, name):
@@ -365,6 +378,11 @@ def _own_columns(entries: Mapping[str, ColumnEntry]) -> tuple[OwnColumn, ...]:
                 "a category needs names, such as names: [free, pro]" if is_category else f"{entry.type} takes no names"
             )
             raise DeclarationError(f"key columns.{name}.names: {needs}")
+        for each in entry.names:
+            if each != " ".join(each.split()):
+                raise DeclarationError(
+                    f"key columns.{name}.names: {each!r}: leave out blanks at its ends and double ones"
+                )
         if len({each.lower() for each in entry.names} | {UNKNOWN}) != len(entry.names) + 1:
             raise DeclarationError(f"key columns.{name}.names: each must differ from the others and from {UNKNOWN}")
         size = entry.bytes if is_number else 1 if is_category else 4

@@ -288,6 +288,8 @@ class Reader:
             raise _error(node, "by= goes with count(...) and sum(...) only")
         if where is not None and compares_with_now(where):
             raise _error(node, "with by=, a condition can't compare with now: totals are kept before now is known")
+        if where is not None and _has_code_0(where):
+            raise _error(node, "with by=, kind can't be compared with other: it depends on the kinds that a job has")
         if span.ms % span.by_ms or not 1 < span.buckets <= MOST_BUCKETS:
             raise _error(node, f"over= must be 1 to {MOST_BUCKETS - 1} times by=")
         if span.by_ms < _MINUTE_MS:
@@ -410,7 +412,7 @@ _A_TYPE = {"identifier": "an identifier", "category": "a category", "number": "a
 
 def duration_of(text: str) -> int:
     """Milliseconds of a duration such as 30m, 24h or 7 d."""
-    return duration_ms(re.sub(r"(?<=[\d ])m$", "min", text))
+    return duration_ms(re.sub(r"(?<=\d)m$", "min", text.strip()))
 
 
 def parse(text: str) -> ast.expr:
@@ -468,6 +470,16 @@ def compares_with_now(where: Condition) -> bool:
         case Not():
             return compares_with_now(where.part)
     return isinstance(where, Compared) and where.with_now
+
+
+def _has_code_0(where: Condition) -> bool:
+    """Whether a condition names the kind `other`."""
+    match where:
+        case All() | Any():
+            return any(map(_has_code_0, where.parts))
+        case Not():
+            return _has_code_0(where.part)
+    return isinstance(where, IsIn) and where.column.name == "kind" and 0 in where.codes
 
 
 def _both(where: Condition | None, other: Condition) -> Condition:

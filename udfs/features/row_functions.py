@@ -108,7 +108,7 @@ def divide(left, right):
 @compiled
 def finite(value):
     """The value, at most what float32 holds: models refuse infinity."""
-    return value if np.isnan(value) else min(max(value, -LARGEST), LARGEST)
+    return np.nan if np.isnan(value) else min(max(value, -LARGEST), LARGEST)
 
 
 @compiled

@@ -136,6 +136,9 @@ def test_bash_gets_its_completion():
         (["peek", "scores"], "dead", ["dead_letters"]),
         (["requeue", "--reason"], "time", ["time_too_old", "time_in_future"]),
         (["experiment", "report", "--shares", "champion=1"], "--tr", ["--treatment"]),
+        (["features"], "", ["list", "add", "cost", "explain"]),
+        (["features"], "--h", ["--help"]),
+        (["features", "list"], "--ex", ["--expressions"]),
         ([], "--h", ["--help"]),
     ],
 )
@@ -175,7 +178,7 @@ def test_without_a_subcommand_the_help_is_shown(arguments, capsys):
 def test_every_command_of_the_packages_is_a_subcommand():
     commands = {
         ".".join(path.relative_to(PROJECT).with_suffix("").parts)
-        for package in ("dashboard", "jobs", "training", "udfs")
+        for package in ("dashboard", "intent/features", "jobs", "training", "udfs")
         for path in (PROJECT / package).rglob("*.py")
         if re.search(r"^@click\.command\(", path.read_text(), re.MULTILINE)
     }

@@ -16,7 +16,6 @@ from tools.json_schemas import CONTRACTS, FEATURES_SCHEMA, contract_text, featur
 from tools.paths import PROJECT
 from udfs.contracts.outputs import ARMS, RECORDS, ModelQuality, Session, to_json
 from udfs.contracts.rejects import Reason
-from udfs.features.declaration import STANDARD_FILE
 from udfs.measurement.kpis import COUNTED
 from udfs.measurement.quality import MEASURES
 
@@ -145,7 +144,11 @@ def test_the_schema_of_features_is_that_of_the_struct():
     assert FEATURES_SCHEMA.read_text() == features_schema_text(), "run `python -m tools.json_schemas`"
 
 
-@pytest.mark.parametrize("file", [STANDARD_FILE, PROJECT / "conf" / "features.yaml"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "file",
+    [PROJECT / "udfs" / "features" / "standard.yaml", PROJECT / "conf" / "features.yaml"],
+    ids=lambda path: path.name,
+)
 def test_the_files_of_features_keep_to_their_schema(file):
     assert broken_features(yaml.safe_load(file.read_text())) == []
 

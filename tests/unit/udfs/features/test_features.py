@@ -408,14 +408,6 @@ def test_the_schema_hash_changes_with_the_meaning_of_a_feature_only():
     assert schema_hash(other, ["scroll"], 64) == schema_hash(STANDARD, ["scroll"], 64)
 
 
-def test_the_module_prints_a_line_for_each_feature():
-    printed = subprocess.run([sys.executable, "-m", "udfs.features"], capture_output=True, text=True, check=True).stdout
-    header, *lines = printed.splitlines()
-    assert [line.split()[0] for line in lines] == list(STANDARD.names)
-    assert all(line[header.index("description") - 1] == " " for line in lines)
-    assert max(map(len, lines)) <= 150
-
-
 @pytest.mark.parametrize("command", ["training.promote", "training.remote_bundle", "jobs.ops.doctor.__main__"])
 def test_a_command_that_computes_no_features_starts_without_loading_numba(command):
     subprocess.run([sys.executable, "-c", f"import sys, {command}; sys.exit('numba' in sys.modules)"], check=True)

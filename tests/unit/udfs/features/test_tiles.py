@@ -180,6 +180,7 @@ def test_state_from_before_the_later_tiles_can_be_completed():
         ("count(by=1h)", "by= needs over= with a duration"),
         ("mean(value, over=7d, by=1d)", "by= goes with count(...) and sum(...) only"),
         ("count(item == now.item, over=7d, by=1d)", "a condition can't compare with now"),
+        ("count(not kind == other, over=7d, by=1d)", "kind can't be compared with other"),
         (
             "count(over=400d, by=1d) + sum(value, over=300d, by=1d) + count(kind == search, over=20d, by=1d)",
             "their tiles take 2060 bytes of each user's state, at most 2048",
