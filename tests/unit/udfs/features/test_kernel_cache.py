@@ -53,7 +53,11 @@ def test_a_cache_that_can_not_be_made_is_not_used(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("program", "function"),
     [
-        ("from udfs.features.computer import FeatureComputer; FeatureComputer()", "append_rows"),
+        (
+            "from udfs.contracts.packed_events import EVENT; from udfs.features.kernel import slot_functions;"
+            "slot_functions(EVENT)",
+            "mark_repeated",
+        ),
         ("import udfs.workers.score_writer", "_write"),
     ],
 )
