@@ -16,7 +16,7 @@ from tools.paths import PROJECT
 from udfs.contracts.clicks import click_schema, mapped_click_schema
 from udfs.contracts.outputs import RECORDS
 from udfs.contracts.profiles import profile_schema
-from udfs.features.declaration import KIND_PATTERN, FeatureFile
+from udfs.features.declaration_file import KIND_PATTERN, FeatureFile
 
 CONTRACTS = PROJECT / "docs" / "contracts"
 ROLES = TopicNames.__struct_fields__

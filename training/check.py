@@ -16,7 +16,7 @@ from training.inspection.inspection import Inspection, inspect
 from training.inspection.text import facts, problems
 from udfs.config.command_line import EXIT_FAILED, EXIT_OK, EXIT_USAGE, PATH, Command, run
 from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
-from udfs.features.declaration import DeclarationError, load_declaration
+from udfs.features.declaration_file import DeclarationError, load_declaration
 from udfs.mapping.definition import MappingError, MappingFile, load_mapping
 from udfs.measurement.labels import LABELS_FILE, Label, LabelError, find_label
 

@@ -20,7 +20,7 @@ import numpy as np
 from training.bundles.drift_reference import warm_up_rows
 from training.bundles.writer import describe_model, write_bundle
 from udfs.config.command_line import EXIT_USAGE, PATH, Command, run
-from udfs.features.declaration import to_json
+from udfs.features.declaration_file import to_json
 from udfs.models.bundle import ENDPOINT_FILE, FEATURES_FILE, WARM_UP_FILE, BundleError, load_bundle
 from udfs.models.remote import Endpoint, RemoteScorer
 

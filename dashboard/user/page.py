@@ -18,7 +18,7 @@ from training.data.dataset import Dataset, arrange, read_clicks, read_profile_ba
 from udfs.contracts.clicks import Click
 from udfs.contracts.outputs import Score
 from udfs.features.computer import FeatureComputer
-from udfs.features.declaration import STANDARD
+from udfs.features.declaration_file import STANDARD
 from udfs.mapping.topic import ClickTopic
 from udfs.models.bundle import BundleError, load_bundle
 from udfs.rollout.registry import Registry, RegistryError

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from intent.features.declaration_file import (
+from intent.features.additions import (
     declaration_with,
     feature_addition,
     kind_addition,
@@ -24,7 +24,8 @@ from intent.features.errors import NoEventError
 from intent.features.late_progress import late_progress
 from intent.features.tables import feature_table
 from udfs.config.command_line import EXIT_FAILED, EXIT_USAGE, PATH, Group, Value, run, set_option
-from udfs.features.declaration import STANDARD, Declaration, declaration_of, load_declaration
+from udfs.features.declaration import Declaration
+from udfs.features.declaration_file import STANDARD, declaration_of, load_declaration
 from udfs.kafka.errors import KafkaClientError
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from intent.features.vector import Vector, vector_of
 from jobs.common.settings import Settings, click_topic, feature_declaration, load_settings
 from jobs.ops.time_options import time_ms
 from udfs.config.durations import duration_ms, now_ms
-from udfs.features.declaration import STANDARD, Declaration, load_declaration
+from udfs.features.declaration import Declaration
+from udfs.features.declaration_file import STANDARD, load_declaration
 from udfs.mapping.definition import load_mapping
 from udfs.models.bundle import Bundle, load_bundle
 

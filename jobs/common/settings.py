@@ -19,7 +19,8 @@ from udfs.config.variables import expand_variables, is_secret, refuse_written_se
 from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.currencies import Currencies, CurrencyCode, Rate
 from udfs.contracts.outputs import Arm
-from udfs.features.declaration import STANDARD, Declaration, DeclarationError, load_declaration
+from udfs.features.declaration import Declaration
+from udfs.features.declaration_file import STANDARD, DeclarationError, load_declaration
 from udfs.features.user_slots import head_type, ring_bytes
 from udfs.mapping.definition import MappingError, load_mapping
 from udfs.mapping.topic import ClickTopic

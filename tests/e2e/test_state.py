@@ -10,7 +10,7 @@ import pytest
 from tests.support.e2e.pipeline import Pipeline
 from tests.support.own_features import DECLARATION, OWN, own_bundle, write_declaration
 from tools.stack.flink_client import wait_for
-from udfs.features.declaration import STANDARD, load_declaration
+from udfs.features.declaration_file import STANDARD, load_declaration
 
 pytestmark = pytest.mark.e2e
 

@@ -14,7 +14,7 @@ from training.data.examples import load_examples
 from training.data.preparation import Preparation, prepare
 from udfs.contracts.clicks import ClickLimits
 from udfs.features.computer import FeatureComputer
-from udfs.features.declaration import STANDARD, load_declaration
+from udfs.features.declaration_file import STANDARD, load_declaration
 from udfs.measurement.labels import Label
 from udfs.models.backends import Scorer
 from udfs.models.bundle import load_bundle

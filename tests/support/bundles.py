@@ -10,7 +10,7 @@ import xgboost
 from training.bundles.drift_reference import warm_up_rows
 from training.bundles.writer import describe_model, write_bundle
 from training.modeling.onnx_export import LIMIT, export
-from udfs.features.declaration import STANDARD
+from udfs.features.declaration_file import STANDARD
 from udfs.measurement.labels import CONVERTED
 from udfs.models.bundle import EXPORT_FILE, WARM_UP_FILE, XGBOOST_FILE, Manifest, TrainingWindow
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from tests.support.bundles import make_bundle
-from udfs.features.declaration import Declaration, load_declaration, to_json
+from udfs.features.declaration import Declaration
+from udfs.features.declaration_file import load_declaration, to_json
 from udfs.models.bundle import FEATURES_FILE
 
 DECLARATION = """

@@ -13,7 +13,7 @@ import yaml
 from jobs.common.serving import find_serving
 from jobs.common.settings import load_settings
 from tools.paths import PROJECT
-from udfs.features.declaration import STANDARD, load_declaration
+from udfs.features.declaration_file import STANDARD, load_declaration
 from udfs.models.bundle import BundleError, load_bundle
 
 TUTORIAL = (PROJECT / "docs" / "own-features.md").read_text()

@@ -17,7 +17,7 @@ from training.modeling.model_selection import TrainingRows, scored
 from training.modeling.onnx_export import certify, export
 from training.modeling.pipeline import select_and_fit
 from training.modeling.settings import Training
-from udfs.features.declaration import to_json
+from udfs.features.declaration_file import to_json
 from udfs.measurement.drift import REFERENCE_FILE
 from udfs.measurement.labels import CONVERTED, Label
 from udfs.models.bundle import EXPORT_FILE, FEATURES_FILE, WARM_UP_FILE, Manifest, find_model_file

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from udfs.features.declaration import STANDARD, from_json, schema_hash
+from udfs.features.declaration_file import STANDARD, from_json
+from udfs.features.schema import schema_hash
 from udfs.measurement.labels import Label
 from udfs.models.bundle import (
     FEATURES_FILE,

@@ -33,7 +33,8 @@ from udfs.contracts.clicks import ClickLimits, DecodedClicks
 from udfs.contracts.packed_events import without_ids
 from udfs.contracts.profiles import PROFILE
 from udfs.features.computer import FeatureComputer
-from udfs.features.declaration import STANDARD, Declaration
+from udfs.features.declaration import Declaration
+from udfs.features.declaration_file import STANDARD
 from udfs.mapping.definition import MappingFile
 from udfs.measurement.labels import Label
 

@@ -13,15 +13,8 @@ from training.modeling.families import FAMILIES
 from udfs.config.durations import Duration, duration_ms
 from udfs.config.overrides import parse_value, split_override
 from udfs.config.reading import read_yaml
-from udfs.features.declaration import (
-    STANDARD,
-    Declaration,
-    DeclarationError,
-    FeatureFile,
-    declaration_of,
-    read_file,
-    to_json,
-)
+from udfs.features.declaration import Declaration
+from udfs.features.declaration_file import STANDARD, DeclarationError, FeatureFile, declaration_of, read_file, to_json
 from udfs.rollout.plan import RolloutError, load_rule
 from udfs.rollout.rules import Rule, rule_features
 

@@ -12,7 +12,7 @@ from training.bundles.trainer import TrainedModel
 from training.data.examples import Examples
 from udfs.contracts.profiles import NO_PROFILE, PROFILE
 from udfs.features.computer import FeatureComputer
-from udfs.features.declaration import from_json
+from udfs.features.declaration_file import from_json
 from udfs.models.backends import native_predict
 from udfs.models.bundle import FEATURES_FILE, find_model_file
 

@@ -7,7 +7,8 @@ from training.data.dataset import arrange, read_clicks, read_profiles
 from training.data.examples import Examples, make_examples
 from training.simulation.clickstream import Clickstream
 from udfs.features.computer import FeatureComputer
-from udfs.features.declaration import STANDARD, Declaration
+from udfs.features.declaration import Declaration
+from udfs.features.declaration_file import STANDARD
 from udfs.mapping.topic import ClickTopic
 from udfs.measurement.labels import CONVERTED, Label
 

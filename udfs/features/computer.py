@@ -6,7 +6,8 @@ import numpy as np
 
 from udfs.contracts.event_layout import EventLayout
 from udfs.contracts.profiles import PROFILE
-from udfs.features.declaration import STANDARD, Declaration
+from udfs.features.declaration import Declaration
+from udfs.features.declaration_file import STANDARD
 from udfs.features.user_slots import UserSlots, is_event
 
 _INT64 = np.dtype(np.int64)

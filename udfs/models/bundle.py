@@ -20,8 +20,10 @@ from msgspec import Meta
 
 from udfs.config.text import one_line
 from udfs.contracts.event_layout import EventLayout
-from udfs.features import declaration
-from udfs.features.declaration import STANDARD, Declaration, DeclarationError, schema_hash
+from udfs.features import declaration_file
+from udfs.features.declaration import Declaration
+from udfs.features.declaration_file import STANDARD, DeclarationError
+from udfs.features.schema import schema_hash
 from udfs.measurement.labels import Label, LabelError, label_of_sentence
 from udfs.models import lightgbm_text, remote
 
@@ -270,7 +272,7 @@ def read_features(read: Callable[[str], bytes], origin: str, manifest: Manifest)
         return STANDARD
     content = _read_file(read, origin, FEATURES_FILE, manifest.files[FEATURES_FILE])
     try:
-        return declaration.from_json(content, f"{origin}/{FEATURES_FILE}")
+        return declaration_file.from_json(content, f"{origin}/{FEATURES_FILE}")
     except DeclarationError as error:
         raise BundleError(str(error)) from None
 

@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from udfs.config.reading import MISSING_KEY, UNKNOWN_KEY, key_and_rule, read_yaml
-from udfs.features.declaration import STANDARD, Declaration
+from udfs.features.declaration import Declaration
+from udfs.features.declaration_file import STANDARD
 from udfs.models.bundle import VERSION_PATTERN
 from udfs.rollout.rules import Rule, RuleError, check_rule, rule_features
 

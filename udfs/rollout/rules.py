@@ -25,7 +25,8 @@ from msgspec import Meta
 
 from udfs.contracts.profiles import country_code
 from udfs.features.columns import PROFILE_NAMES
-from udfs.features.declaration import STANDARD, Declaration
+from udfs.features.declaration import Declaration
+from udfs.features.declaration_file import STANDARD
 from udfs.features.expressions import Profile
 
 _COMPARISONS = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}

@@ -12,7 +12,8 @@ from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
 from udfs.contracts.packed_events import read_histories
 from udfs.contracts.profiles import NO_PROFILE, PROFILE
 from udfs.features.computer import FeatureComputer
-from udfs.features.declaration import STANDARD, Declaration, merged
+from udfs.features.declaration import Declaration, merged
+from udfs.features.declaration_file import STANDARD
 from udfs.features.user_slots import UserSlots
 from udfs.models.backends import EngineName, Predict, Scorer, build_engine
 from udfs.models.bundle import Bundle, BundleError, Manifest, check_layout

@@ -21,7 +21,7 @@ from tests.support.sample_records import sample, sample_fields
 from training.data.dataset import arrange, read_clicks
 from udfs.contracts.clicks import ClickDecoder
 from udfs.contracts.packed_events import EVENT
-from udfs.features.declaration import STANDARD
+from udfs.features.declaration_file import STANDARD
 from udfs.mapping.topic import ClickTopic
 from udfs.models.bundle import load_bundle
 from udfs.rollout.plan import Rollout

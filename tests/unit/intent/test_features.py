@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from intent.cli import main
+from intent.features.additions import Addition, kind_addition, read_or_start, write_addition
 from intent.features.cost import measure
-from intent.features.declaration_file import Addition, kind_addition, read_or_start, write_addition
 from intent.features.importance import gain_shares
 from intent.features.late_progress import late_progress
 from tests.support.bundles import NAMES, make_bundle
 from training.modeling.lightgbm_model import exact_in_float32
 from udfs.contracts.packed_events import OWN_KIND_CODES
-from udfs.features.declaration import STANDARD, DeclarationError, load_declaration, read_file
+from udfs.features.declaration_file import STANDARD, DeclarationError, load_declaration, read_file
 from udfs.models.bundle import ENDPOINT_FILE, EXPORT_FILE, LIGHTGBM_FILE, WARM_UP_FILE, XGBOOST_FILE, load_bundle
 from udfs.models.remote import Endpoint
 

@@ -16,7 +16,7 @@ from tools.demo.day.scenario import JOBS, MINUTE_MS, moments, parts
 from tools.demo.day.tables import report_tables
 from tools.demo.steps import demo_records
 from training.simulation.clickstream import Simulation, simulate
-from udfs.features.declaration import STANDARD
+from udfs.features.declaration_file import STANDARD
 
 HOUR_MS = 3_600_000
 ROLES = ("scores", "dead_letters", "outcomes", "shadow_scores", "kpis", "drift", "experiments")

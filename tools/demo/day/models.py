@@ -13,7 +13,7 @@ from training import promote
 from training.modeling.settings import Training
 from training.simulation.clickstream import Clickstream
 from training.simulation.traffic import HOUR_MS
-from udfs.features.declaration import STANDARD
+from udfs.features.declaration_file import STANDARD
 
 HISTORY_HOURS = 24  # that models learn from
 SALT, CONTROL_SHARE, FIRST_SHARE, CHALLENGER_SHARE = "demo-day", 0.1, 0.05, 0.45

@@ -27,7 +27,7 @@ from training.simulation.clickstream import Simulation, simulate
 from udfs.config.durations import duration_ms
 from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.packed_events import EVENT_KINDS
-from udfs.features.declaration import STANDARD, load_declaration
+from udfs.features.declaration_file import STANDARD, load_declaration
 from udfs.measurement.labels import Label
 from udfs.models.bundle import ENDPOINT_FILE, EXPORT_FILE, XGBOOST_FILE
 from udfs.models.remote import Endpoint

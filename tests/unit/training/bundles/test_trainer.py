@@ -23,7 +23,7 @@ from training.reporting.report import metrics_json, report_html
 from training.reporting.serving_cost import saving
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
-from udfs.features.declaration import STANDARD
+from udfs.features.declaration_file import STANDARD
 from udfs.measurement.labels import CONVERTED
 from udfs.models.backends import OnnxScorer, Scorer
 from udfs.models.bundle import EXPORT_FILE, Bundle

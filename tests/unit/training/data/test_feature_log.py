@@ -18,7 +18,7 @@ from training.modeling.settings import TrainingError, for_logged
 from training.simulation.clickstream import Simulation, simulate
 from training.train import main
 from udfs.contracts.clicks import ClickLimits
-from udfs.features.declaration import STANDARD
+from udfs.features.declaration_file import STANDARD
 from udfs.measurement.labels import CONVERTED
 from udfs.models.bundle import load_bundle
 

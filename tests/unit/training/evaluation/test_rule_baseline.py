@@ -18,7 +18,7 @@ from training.modeling.settings import Training, TrainingError, for_logged, load
 from training.reporting.report import metrics_json, report_html
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
-from udfs.features.declaration import STANDARD
+from udfs.features.declaration_file import STANDARD
 from udfs.rollout.rules import Rule
 
 CONF = Path(__file__).parents[4] / "conf"

@@ -14,16 +14,9 @@ from tests.support.random_declarations import feature_files
 from udfs.contracts.event_layout import TILE_BYTES
 from udfs.contracts.packed_events import DEVICES, EVENT_KINDS
 from udfs.contracts.profiles import AGE_BANDS
-from udfs.features.declaration import (
-    STANDARD,
-    Declaration,
-    DeclarationError,
-    from_json,
-    load_declaration,
-    merged,
-    schema_hash,
-    to_json,
-)
+from udfs.features.declaration import Declaration, merged
+from udfs.features.declaration_file import STANDARD, DeclarationError, from_json, load_declaration, to_json
+from udfs.features.schema import schema_hash
 
 MINUTE, HOUR = 60_000, 3_600_000
 

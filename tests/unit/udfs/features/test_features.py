@@ -11,7 +11,9 @@ from tests.support.oracles.features import ORACLE, read_case
 from udfs.contracts.packed_events import EVENT, EVENT_KINDS, PAGE_TYPES, read_histories
 from udfs.contracts.profiles import NO_DAY, NO_PROFILE, PROFILE
 from udfs.features.computer import FeatureComputer
-from udfs.features.declaration import STANDARD, Declaration, schema_hash
+from udfs.features.declaration import Declaration
+from udfs.features.declaration_file import STANDARD
+from udfs.features.schema import schema_hash
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 NOON = 1_700_049_600_000  # Wednesday 2023-11-15 12:00 UTC
@@ -415,7 +417,7 @@ def test_a_command_that_computes_no_features_starts_without_loading_numba(comman
 
 def test_names_and_hashes_are_had_without_loading_numba():
     program = (
-        "import sys; from udfs.features.declaration import STANDARD, Declaration, schema_hash;"
+        "import sys; from udfs.features.declaration_file import STANDARD; from udfs.features.schema import schema_hash;"
         "schema_hash(STANDARD, STANDARD.names, 64); sys.exit('numba' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

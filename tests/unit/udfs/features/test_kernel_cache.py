@@ -73,7 +73,7 @@ import sys
 import msgspec, numpy as np
 from tests.unit.udfs.features.test_features import batch, event
 from udfs.features.computer import FeatureComputer
-from udfs.features.declaration import FeatureFile, declaration_of
+from udfs.features.declaration_file import FeatureFile, declaration_of
 for value in sys.argv[1:]:
     entry = {"value": value, "unit": "x", "doc": "x"}
     declaration = declaration_of(msgspec.convert({"features": {"own": {"x": entry}}}, FeatureFile))
@@ -98,8 +98,8 @@ def test_the_sources_are_found_in_a_wheel(tmp_path):
                 wheel.write(path, path.relative_to(SOURCES.parent))
     program = (
         f"import sys; sys.path[0] = {str(tmp_path / 'udfs.whl')!r};"
-        "from udfs.features import kernel_cache, declaration;"
-        "print(kernel_cache.content_hash(), kernel_cache.is_usable(), len(declaration.STANDARD.names))"
+        "from udfs.features import kernel_cache, declaration_file;"
+        "print(kernel_cache.content_hash(), kernel_cache.is_usable(), len(declaration_file.STANDARD.names))"
     )
     printed = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert printed.stdout.split() == [kernel_cache.content_hash(), "True", "103"]

@@ -8,7 +8,8 @@ from tests.support.own_functions import price_spread
 from tests.unit.udfs.features.test_features import random_batch
 from udfs.contracts.packed_events import EVENT
 from udfs.features.computer import FeatureComputer
-from udfs.features.declaration import DeclarationError, FeatureFile, declaration_of, from_json, schema_hash, to_json
+from udfs.features.declaration_file import DeclarationError, FeatureFile, declaration_of, from_json, to_json
+from udfs.features.schema import schema_hash
 
 SPREAD = "tests.support.own_functions.price_spread"
 

@@ -28,7 +28,8 @@ from udfs.contracts.event_layout import EventLayout, OwnColumn, Tiles
 from udfs.features import row_functions
 from udfs.features.code_generation import generate
 from udfs.features.computer import FeatureComputer
-from udfs.features.declaration import Declaration, from_json, merged
+from udfs.features.declaration import Declaration, merged
+from udfs.features.declaration_file import from_json
 from udfs.features.user_slots import EVENT_ROW, UserSlots, user_row_type
 
 FILES, PARTS = 1_000, 10

@@ -12,7 +12,7 @@ from udfs.contracts.event_layout import Tiles
 from udfs.contracts.packed_events import EVENT, EVENT_KINDS
 from udfs.contracts.profiles import NO_PROFILE, PROFILE
 from udfs.features.computer import FeatureComputer
-from udfs.features.declaration import DeclarationError, FeatureFile, declaration_of
+from udfs.features.declaration_file import DeclarationError, FeatureFile, declaration_of
 from udfs.features.user_slots import EVENT_ROW, USER_ROW, UserSlots, earlier_layouts, layout_id
 
 HOUR, DAY = 3_600_000, 86_400_000

@@ -12,7 +12,7 @@ from training.bundles.drift_reference import CLUSTER_MS, Sampling, reference_dis
 from training.data.dataset import arrange, read_clicks, read_profiles
 from training.simulation.clickstream import Simulation, simulate
 from udfs.features.computer import FeatureComputer
-from udfs.features.declaration import STANDARD
+from udfs.features.declaration_file import STANDARD
 from udfs.measurement.drift import (
     CELLS,
     MISSING,

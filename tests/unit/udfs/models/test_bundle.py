@@ -9,7 +9,8 @@ import pytest
 import xgboost
 
 from training.bundles.writer import describe_model, write_bundle
-from udfs.features.declaration import STANDARD, schema_hash
+from udfs.features.declaration_file import STANDARD
+from udfs.features.schema import schema_hash
 from udfs.measurement.labels import CONVERTED
 from udfs.models.backends import Scorer
 from udfs.models.bundle import XGBOOST_FILE, BundleError, TrainingWindow, load_bundle

@@ -25,7 +25,8 @@ from training.reporting.serving_cost import saving
 from training.rollout.admission import check_bundle
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
-from udfs.features.declaration import STANDARD, schema_hash
+from udfs.features.declaration_file import STANDARD
+from udfs.features.schema import schema_hash
 from udfs.measurement.labels import CONVERTED
 from udfs.models.backends import OnnxScorer, Scorer, build_engine
 from udfs.models.bundle import LIGHTGBM_FILE, XGBOOST_FILE, Bundle, BundleError, WarmUp, check_scores, load_bundle

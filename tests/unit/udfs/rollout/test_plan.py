@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from scipy.stats import binomtest, chi2_contingency, chisquare
 
-from udfs.features.declaration import STANDARD
+from udfs.features.declaration_file import STANDARD
 from udfs.rollout.assignment import CHAMPION, CONTROL, NOT_ELIGIBLE, arms, assign, eligible_rows, positions
 from udfs.rollout.plan import (
     Challenger,

@@ -12,7 +12,8 @@ import msgspec
 from intent.features.yaml_text import BracesError, Content, inline, insert
 from udfs.config.reading import read_yaml
 from udfs.contracts.packed_events import OWN_KIND_CODES
-from udfs.features.declaration import Declaration, DeclarationError, FeatureFile, from_json, read_file
+from udfs.features.declaration import Declaration
+from udfs.features.declaration_file import DeclarationError, FeatureFile, from_json, read_file
 
 #: The text of a new file.
 START = """\

@@ -1,0 +1,304 @@
+"""Files that declare features: YAML with a shop's kinds and columns of events, and features by their expressions.
+
+`standard.yaml`, beside this module, declares the standard features; a file with `extends: standard` adds to them. The
+same, as JSON and complete, is how a bundle holds the declaration of its model.
+"""
+
+import json
+import keyword
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from udfs.config.reading import key_and_rule, parse_yaml, read_yaml
+from udfs.config.text import one_line
+from udfs.contracts.clicks import Click
+from udfs.contracts.event_layout import OWN_BYTES, TILE_BYTES, EventLayout, OwnColumn, Tiles
+from udfs.contracts.lenient import fields_of
+from udfs.contracts.packed_events import EVENT_KINDS, OWN_KIND_CODES
+from udfs.features.columns import COLUMNS, UNKNOWN, own_column
+from udfs.features.declaration import SESSION_GAP_MS, Declaration, Feature
+from udfs.features.expressions import (
+    ExpressionError,
+    Function,
+    Reader,
+    aggregates,
+    duration_of,
+)
+from udfs.features.own_functions import find_function
+
+STANDARD_FILE = "standard.yaml"  # beside this module, which may be in a wheel
+
+WINDOW = "{window}"
+KIND_PATTERN = r"^[A-Za-z][A-Za-z0-9_]{0,39}$"
+#: A name is a column of models, of files and of rules.
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
+NAME_RULE = "expected a lower-case letter, then up to 63 lower-case letters, digits and underscores"
+Length = Annotated[str, Meta(pattern=r"^[1-9]\d{0,8}(ms|s|m|min|h|d)$", title="duration")]
+Code = Annotated[int, Meta(ge=OWN_KIND_CODES[0], le=OWN_KIND_CODES[-1])]
+
+
+class DeclarationError(ValueError):
+    """A declaration that can't be used; the message is one line that names file, key, rule and value."""
+
+
+FunctionPath = Annotated[
+    str, Meta(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$", description="path of a Python function, instead of `value`")
+]
+
+
+class FeatureEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A feature in a file."""
+
+    unit: Annotated[str, Meta(min_length=1, max_length=32)]
+    doc: Annotated[str, Meta(min_length=1, max_length=400)]
+    value: Annotated[str, Meta(min_length=1, max_length=4000, description="the expression")] | None = None
+    python: FunctionPath | None = None
+    sha256: (
+        Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="of the function's module, in bundles")] | None
+    ) = None
+
+
+class ColumnEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An own column of events in a file."""
+
+    type: Literal["number", "category", "identifier"]
+    field: Annotated[str, Meta(min_length=1, max_length=64, description="of a click; by default the name")] | None = (
+        None
+    )
+    bytes: Annotated[Literal[1, 2, 4], Meta(description="of a number")] = 4
+    scale: Annotated[int, Meta(ge=1, le=1_000_000, description="a number is kept as the integer of value x scale")] = 1
+    names: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=255, description="of a category")
+    ] = ()
+
+
+class FeatureFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of a file."""
+
+    extends: Literal["standard"] | None = None
+    kinds: Annotated[dict[str, Code], Meta(description="own kinds of events, by their names, with codes")] = {}
+    columns: Annotated[dict[str, ColumnEntry], Meta(description="own columns of events, by name")] = {}
+    session_gap: Annotated[Length, Meta(description="a longer pause ends a session")] | None = None
+    windows: Annotated[tuple[Length, ...], Meta(description="what {window} in a name stands for")] = ()
+    features: Annotated[dict[str, dict[str, FeatureEntry]], Meta(description="by group and name")] = {}
+
+
+def load_declaration(path: Path) -> Declaration:
+    """Read a declaration. Raises DeclarationError naming file, key, rule and value."""
+    return declaration_of(read_file(path))
+
+
+def read_file(path: Path) -> FeatureFile:
+    """The content of a file, which makes a declaration. Raises DeclarationError as `load_declaration` does."""
+    return _checked(read_yaml(path, DeclarationError), str(path))
+
+
+def to_json(declaration: Declaration) -> bytes:
+    """A declaration as a file that `from_json` reads; it extends nothing, and windows are written out."""
+    groups: dict[str, dict[str, dict[str, str]]] = {}
+    for feature in declaration.features:
+        entry = {"value": feature.text}
+        if isinstance(feature.value, Function):
+            entry = {"python": feature.value.path, "sha256": feature.value.sha256}
+        groups.setdefault(feature.group, {})[feature.name] = entry | {
+            "unit": feature.unit, "doc": feature.description,
+        }  # fmt: skip
+    content = {
+        "kinds": dict(declaration.layout.own_kinds),
+        "columns": {column.name: _entry(column) for column in declaration.layout.own_columns},
+        "session_gap": f"{declaration.session_gap_ms}ms",
+        "features": groups,
+    }
+    return json.dumps(content, indent=1).encode()
+
+
+def from_json(content: bytes, origin: str) -> Declaration:
+    """The declaration that `to_json` wrote. Raises DeclarationError."""
+    try:
+        parsed = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DeclarationError(f"{origin}: not JSON: {error}") from None
+    return declaration_of(_checked(parsed, origin, may_import=False))
+
+
+def declaration_of(file: FeatureFile) -> Declaration:
+    """The declaration that a file's content makes. Raises DeclarationError."""
+    base = STANDARD if file.extends else None
+    if base is not None and file.session_gap is not None:
+        raise DeclarationError("key session_gap: the standard features have one: leave it out, or leave out extends")
+    gap_ms = duration_of(file.session_gap) if file.session_gap else SESSION_GAP_MS
+    layout = EventLayout(_own_kinds(file.kinds), _own_columns(file.columns))
+    reader = Reader(layout.kinds, COLUMNS | {column.name: own_column(column) for column in layout.own_columns}, gap_ms)
+    # The standard ones are read again: own kinds change what `other` means.
+    features = [replace(feature, value=reader.read(feature.text)) for feature in (base.features if base else ())]
+    for group, entries in file.features.items():
+        for name, entry in entries.items():
+            try:
+                features += _expanded(reader, group, name, entry, file.windows)
+            except ExpressionError as error:
+                key = "value" if entry.python is None else "python"
+                raise DeclarationError(f"key features.{group}.{name}.{key}: {error}") from None
+    features = _by_group(features)
+    repeated = [name for name, times in Counter(feature.name for feature in features).items() if times > 1]
+    if repeated:
+        raise DeclarationError(f"key features: {repeated[0]} is declared twice: rename one")
+    return Declaration(tuple(features), replace(layout, tiles=_tiles(features)), gap_ms)
+
+
+def _checked(content: Any, origin: str, may_import: bool = True) -> FeatureFile:
+    """The content of a file, checked as a whole, which imports the modules of functions whose hash is not given."""
+    try:
+        file = msgspec.convert(content, FeatureFile)
+    except msgspec.ValidationError as error:
+        key, rule = _entry_error(content) or key_and_rule(error)
+        raise DeclarationError(one_line(f"{origin}: key {key}: {rule}" if key else f"{origin}: {rule}")) from None
+    for group, entries in file.features.items():
+        for name, entry in entries.items():
+            if not may_import and entry.python and not entry.value and entry.sha256 is None:
+                raise DeclarationError(f"{origin}: key features.{group}.{name}.sha256: missing")
+    try:
+        declaration_of(file)
+    except DeclarationError as error:
+        raise DeclarationError(one_line(f"{origin}: {error}")) from None
+    return file
+
+
+def _entry_error(content: Any) -> tuple[str, str] | None:
+    """The key of the first entry that is invalid, which msgspec does not name, and the rule; None if all are valid."""
+    if not isinstance(content, dict):
+        return None
+    entries = [(f"kinds.{name}", entry, Code) for name, entry in _items(content.get("kinds"))]
+    entries += [(f"columns.{name}", entry, ColumnEntry) for name, entry in _items(content.get("columns"))]
+    for group, features in _items(content.get("features")):
+        entries += [(f"features.{group}.{name}", entry, FeatureEntry) for name, entry in _items(features)]
+    for key, entry, kind in entries:
+        try:
+            msgspec.convert(entry, kind)
+        except msgspec.ValidationError as error:
+            inner, rule = key_and_rule(error)
+            return ".".join(filter(None, (key, inner))), rule
+    return None
+
+
+def _items(content: Any) -> list[tuple[Any, Any]]:
+    return list(content.items()) if isinstance(content, dict) else []
+
+
+def _tiles(features: Sequence[Feature]) -> tuple[Tiles, ...]:
+    """The tiles that features need, in the order in which they first appear."""
+    counts: dict[tuple[str, int], int] = {}
+    for feature in features:
+        for part in aggregates(feature.value):
+            if part.over.name == "tiles":
+                key = part.text, part.over.by_ms
+                counts[key] = max(counts.get(key, 0), part.over.buckets)
+    layout = EventLayout(tiles=tuple(Tiles(*key, count) for key, count in counts.items()))
+    if layout.tiles_type.itemsize > TILE_BYTES:
+        raise DeclarationError(
+            f"key features: their tiles take {layout.tiles_type.itemsize} bytes of each user's state, at most "
+            f"{TILE_BYTES}: use fewer, or longer ones in by="
+        )
+    return layout.tiles
+
+
+def _by_group(features: Sequence[Feature]) -> list[Feature]:
+    """The features, those of a group together, as files have them."""
+    order = {group: place for place, group in enumerate(dict.fromkeys(feature.group for feature in features))}
+    return sorted(features, key=lambda feature: order[feature.group])
+
+
+def _own_kinds(kinds: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    for name in kinds:
+        if not re.fullmatch(KIND_PATTERN, name):
+            raise DeclarationError(
+                f"key kinds: {name!r}: expected 1 to 40 letters, digits and underscores (GA4's rule)"
+            )
+        if name in EVENT_KINDS:
+            raise DeclarationError(f"key kinds: {name} is a standard kind; leave it out")
+    repeated = [code for code, times in Counter(kinds.values()).items() if times > 1]
+    if repeated:
+        raise DeclarationError(f"key kinds: code {repeated[0]} is given to several kinds; give each its own")
+    return tuple(sorted(kinds.items(), key=lambda kind: kind[1]))
+
+
+def _own_columns(entries: Mapping[str, ColumnEntry]) -> tuple[OwnColumn, ...]:
+    columns = []
+    for name, entry in entries.items():
+        if not re.fullmatch(NAME_PATTERN, name) or keyword.iskeyword(name):
+            raise DeclarationError(f"key columns: {name!r}: {NAME_RULE}")
+        if name in COLUMNS:
+            raise DeclarationError(f"key columns: {name} is a standard column; choose another name")
+        is_category, is_number = entry.type == "category", entry.type == "number"
+        if is_category != bool(entry.names):
+            needs = (
+                "a category needs names, such as names: [free, pro]" if is_category else f"{entry.type} takes no names"
+            )
+            raise DeclarationError(f"key columns.{name}.names: {needs}")
+        for each in entry.names:
+            if each != " ".join(each.split()):
+                raise DeclarationError(
+                    f"key columns.{name}.names: {each!r}: leave out blanks at its ends and double ones"
+                )
+        if len({each.lower() for each in entry.names} | {UNKNOWN}) != len(entry.names) + 1:
+            raise DeclarationError(f"key columns.{name}.names: each must differ from the others and from {UNKNOWN}")
+        size = entry.bytes if is_number else 1 if is_category else 4
+        columns.append(OwnColumn(name, entry.type, entry.field or name, size, entry.scale, entry.names))
+    taken = sum(column.bytes for column in columns)
+    if taken > OWN_BYTES:
+        raise DeclarationError(
+            f"key columns: they take {taken} bytes of each event, at most {OWN_BYTES}: leave one out, or give a number "
+            "fewer bytes"
+        )
+    is_number = dict.fromkeys(Click.__struct_fields__) | {
+        field.name: field.type is not str for field in fields_of(Click)
+    }
+    for column in columns:
+        found = is_number.setdefault(column.field, column.type == "number")
+        if found != (column.type == "number"):
+            kind = {True: "a number", False: "a text", None: "neither a number nor a text"}[found]
+            raise DeclarationError(
+                f"key columns.{column.name}.type: {column.type}: the field {column.field} of a click is {kind}"
+            )
+    return tuple(columns)
+
+
+def _entry(column: OwnColumn) -> dict[str, Any]:
+    """A column as `ColumnEntry` reads it."""
+    entry = {"type": column.type, "field": column.field, "scale": column.scale, "names": column.names}
+    return entry | ({"bytes": column.bytes} if column.type == "number" else {})
+
+
+def _expanded(reader: Reader, group: str, name: str, entry: FeatureEntry, windows: Sequence[str]) -> Iterator[Feature]:
+    """A feature of a file; for a name with {window}, one for each window."""
+    if (entry.value is None) == (entry.python is None):
+        given = "neither" if entry.value is None else "both"
+        raise DeclarationError(f"key features.{group}.{name}: expected one of value and python, got {given}")
+    if WINDOW not in name and WINDOW in (entry.value or ""):
+        raise DeclarationError(
+            f"key features.{group}.{name}: its value has {WINDOW}, so the name must have it too, as in {name}_{WINDOW}"
+        )
+    if WINDOW in name and not windows:
+        raise DeclarationError(f"key features.{group}.{name}: {WINDOW} needs windows, such as windows: [30m, 24h]")
+    for window in windows if WINDOW in name else ("",):
+        written = name.replace(WINDOW, window)
+        if not re.fullmatch(NAME_PATTERN, written):
+            raise DeclarationError(f"key features.{group}.{name}: {written!r}: {NAME_RULE}")
+        if entry.python is not None:
+            text = entry.python
+            value = find_function(text) if entry.sha256 is None else Function(text, entry.sha256)
+        else:
+            text = " ".join(entry.value.replace(WINDOW, window).split())
+            value = reader.read(text)
+        yield Feature(written, group, entry.unit, entry.doc.replace(WINDOW, window), text, value)
+
+
+#: The standard features.
+STANDARD = declaration_of(_checked(parse_yaml(files(__package__).joinpath(STANDARD_FILE).read_text()), STANDARD_FILE))
