@@ -12,6 +12,7 @@ Each box is a Java operator with a Python worker, which gets batches of records 
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -76,8 +77,11 @@ def score_clicks(
     )
     rows = [decoded_clicks["decode clicks"], decoded_profiles["decode profiles"]]
     if follow_logins:
-        handler = FollowLogins(history_length, duplicates_within_ms, layout)
-        followed = streams.keyed_batch(decoded_clicks[ANONYMOUS_CLICKS], "follow logins", handler, slot)
+        without_tiles = replace(layout, tiles=())  # which are of users, not of visitors
+        handler = FollowLogins(history_length, duplicates_within_ms, without_tiles)
+        followed = streams.keyed_batch(
+            decoded_clicks[ANONYMOUS_CLICKS], "follow logins", handler, user_slot(settings, without_tiles)
+        )
         rows.append(followed["follow logins"])
     budget_ms = duration_ms(settings.execution.latency_budget)
     scored = streams.keyed_batch(

@@ -6,11 +6,12 @@ import numpy as np
 
 from dashboard.user.wording import value_text
 from training.data.dataset import Dataset
+from udfs.contracts.event_layout import EventLayout
 from udfs.contracts.outputs import Score
 from udfs.features.declaration import Declaration
 from udfs.models.attributions import Contributions, contributions_of, strongest
 from udfs.models.backends import Scorer
-from udfs.models.bundle import Bundle
+from udfs.models.bundle import Bundle, check_layout
 
 REASONS = 10
 #: The difference allowed between engines and the export that one of them uses. A larger one means other inputs.
@@ -27,8 +28,11 @@ class ExplainedModel:
     contributions: Contributions | None  # None of a remote one
 
 
-def load_model(bundle: Bundle) -> ExplainedModel:
-    return ExplainedModel(str(bundle.manifest.label), bundle.declaration, Scorer(bundle), contributions_of(bundle))
+def load_model(bundle: Bundle, layout: EventLayout) -> ExplainedModel:
+    """A bundle's model for events of a layout. Raises BundleError if it needs other events."""
+    check_layout(bundle, layout)
+    scorer = Scorer(bundle, layout=layout)
+    return ExplainedModel(str(bundle.manifest.label), bundle.declaration, scorer, contributions_of(bundle))
 
 
 @dataclass(frozen=True)

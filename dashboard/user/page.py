@@ -17,8 +17,10 @@ from dashboard.user.wording import value_text
 from training.data.dataset import Dataset, arrange, read_clicks, read_profile_batch
 from udfs.contracts.clicks import Click
 from udfs.contracts.outputs import Score
+from udfs.contracts.packed_events import EVENT
 from udfs.features.computer import FeatureComputer
 from udfs.features.declaration_file import STANDARD
+from udfs.features.expressions import ExpressionError
 from udfs.mapping.topic import ClickTopic
 from udfs.models.bundle import BundleError, load_bundle
 from udfs.rollout.registry import Registry, RegistryError
@@ -184,16 +186,16 @@ class Users:
             return None, "No score for this event was found in the records searched."
         try:
             return explain(self._model(score.model_version), dataset, row, score), ""
-        except (BundleError, RegistryError, OSError) as error:
+        except (BundleError, ExpressionError, RegistryError, OSError) as error:
             return None, f"Model {score.model_version} cannot be loaded: {error}"
 
     def _load_model(self, version: str) -> ExplainedModel:
         if self._registry is not None:
-            return load_model(self._registry.bundle(version))
+            return load_model(self._registry.bundle(version), self._clicks.layout)
         bundle = load_bundle(self._bundle, None)
         if bundle.manifest.version != version:
             raise BundleError(f"{self._bundle} contains version {bundle.manifest.version}")
-        return load_model(bundle)
+        return load_model(bundle, self._clicks.layout)
 
 
 def _times_ms(result: UserRecords) -> np.ndarray:
@@ -220,8 +222,14 @@ def _profile(dataset: Dataset) -> dict[str, str]:
     """The profile at the newest event; empty without a profile."""
     if not len(dataset.user) or not dataset.profiles[-1]["known"]:
         return {}
-    computer = FeatureComputer(PROFILE_FEATURES)
-    values = dataset.features(computer, slice(len(dataset.user) - 1, None))[0].tolist()
+    event = np.zeros(1, EVENT)
+    event["time_ms"] = dataset.records["time_ms"][-1]
+    ends = np.ones(1, np.int64)
+    values = (
+        FeatureComputer(PROFILE_FEATURES)
+        .compute(event, ends - 1, ends, ends, event["time_ms"].copy(), dataset.profiles[-1:])[0]
+        .tolist()
+    )
     return {name: value_text(STANDARD, name, value) for name, value in zip(PROFILE_FEATURES, values)}
 
 

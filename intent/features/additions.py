@@ -13,7 +13,7 @@ from intent.features.yaml_text import BracesError, Content, inline, insert
 from udfs.config.reading import read_yaml
 from udfs.contracts.packed_events import OWN_KIND_CODES
 from udfs.features.declaration import Declaration
-from udfs.features.declaration_file import DeclarationError, FeatureFile, from_json, read_file
+from udfs.features.declaration_file import DeclarationError, FeatureFile, read_declaration, read_file
 
 #: The text of a new file.
 START = """\
@@ -82,7 +82,7 @@ def kind_addition(file: FeatureFile, origin: str, name: str) -> Addition:
 
 def declaration_with(file: FeatureFile, origin: str, addition: Addition) -> Declaration:
     """The declaration that a file makes with an addition. Raises DeclarationError if it makes none."""
-    return from_json(msgspec.json.encode(addition.content(file)), origin)
+    return read_declaration(addition.content(file), origin)
 
 
 def write_addition(path: Path, addition: Addition) -> None:

@@ -68,7 +68,9 @@ def _declaration(sources: Sources, settings: Settings | None, bundle: Bundle | N
         return bundle.declaration
     if sources.declaration is not None:
         return load_declaration(sources.declaration)
-    return STANDARD if settings is None else feature_declaration(settings)
+    if settings is None or settings.clicks.declaration is None:
+        return STANDARD
+    return load_declaration(Path(settings.clicks.declaration))
 
 
 def _rules(settings: Settings | None, declaration: Declaration, bundle: Bundle | None) -> JobRules:

@@ -20,11 +20,12 @@ Next:
   {job}"""
 _NO_CHANGE = "The job needs no change: the bundle of the model contains the feature."
 _NO_CHANGE_IF_KNOWN = """\
-The job needs no change if it was submitted with the kinds, columns and tiles of the file.
+The job needs no change if it was submitted with the kinds, columns and totals of the file.
   Otherwise submit it again:  clicks.declaration: {path}"""
 _CHANGE = """\
 Submit the job again with:  clicks.declaration: {path}
-  It must keep {lacking}. Promote the model after that."""
+  It must keep {lacking}. Promote the model after that.
+  To go on from a savepoint with new columns or totals, the job also needs state.new_columns: empty."""
 
 
 def kind_text(path: Path, name: str, code: int) -> str:

@@ -74,7 +74,7 @@ def vector_of(
         computer, model, added = FeatureComputer(None, rules.history_length, declaration), None, {}
         matrix = _row(dataset, computer, row)
     else:
-        explained = load_model(bundle)
+        explained = load_model(bundle, declaration.layout)
         computer = explained.scorer.features
         matrix = _row(dataset, computer, row)
         added, base = _contributions(explained, matrix)

@@ -361,7 +361,7 @@ def feature_declaration(settings: Settings) -> Declaration:
     """The declaration of features, with the shop's own kinds and columns of events. Raises ConfigError."""
     path = settings.clicks.declaration
     try:
-        return STANDARD if path is None else load_declaration(Path(path))
+        return STANDARD if path is None else load_declaration(Path(path), with_functions=False)
     except DeclarationError as error:
         raise ConfigError(f"key clicks.declaration: {error}") from None
 

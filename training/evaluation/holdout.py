@@ -88,7 +88,7 @@ def evaluate(
         training_auc=fit.crossed.training_auc,
         compared={name: estimate(rival) for name, rival in rivals.items()},
         differences={name: difference(measured, rival) for name, rival in rivals.items()},
-        rule=None if training.rule is None else measure_rule(training.rule, holdout, measured),
+        rule=None if training.rule is None else measure_rule(training.rule, training.declared, holdout, measured),
         gains=gain_table(measured),
         calibration=calibration_table(measured),
         calibration_gain=fit.calibration_gain,

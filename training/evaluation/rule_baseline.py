@@ -10,6 +10,7 @@ import numpy as np
 from training.data.examples import Examples
 from training.modeling.metrics import RANKING, Estimate, LabelledScores, difference, estimate, with_intervals
 from training.modeling.model_selection import scored
+from udfs.features.declaration import Declaration
 from udfs.rollout.rules import Rule, matches
 
 
@@ -32,9 +33,9 @@ class RuleBaseline:
         return 0 < self.acted_on.value < 1
 
 
-def measure_rule(rule: Rule, holdout: Examples, model: LabelledScores) -> RuleBaseline:
-    """Compare the rule with the model's scores on a holdout whose features include the rule's."""
-    acts = matches(rule, holdout.names, holdout.features)
+def measure_rule(rule: Rule, declaration: Declaration, holdout: Examples, model: LabelledScores) -> RuleBaseline:
+    """Compare the rule with the model's scores on a holdout whose declared features include the rule's."""
+    acts = matches(rule, holdout.names, holdout.features, declaration)
     return compare_with_rule(rule, scored(holdout, acts.astype(float)), model)
 
 

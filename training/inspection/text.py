@@ -32,6 +32,9 @@ def facts(found: Inspection) -> list[tuple[str, str]]:
     if not summary.accepted:
         return lines
     kinds = Counter(dict(zip(EVENT_KINDS, found.kinds.tolist())))
+    own = Counter({name: summary.names[name] for name in sorted(summary.own_kinds) if summary.names[name]})
+    kinds += own
+    kinds[EVENT_KINDS[0]] -= own.total()
     counts = ", ".join(f"{count:,} {name}" for name, count in kinds.most_common() if count)
     times, days = sorted(found.users.values()), len(found.by_day)
     first, last = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (summary.first_ms, summary.last_ms))

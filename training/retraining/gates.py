@@ -1,6 +1,6 @@
 """Gates that a candidate must pass to enter shadow, in a comparison with the champion on the newest matured data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from training.reporting.recommendation_text import reason_text
 from training.retraining.run_store import Gate
 from training.retraining.settings import GateSettings
 from training.rollout.admission import METRIC, HoldoutError, check_bundle, check_holdout
+from udfs.features.declaration import merged
 from udfs.models.backends import Scorer
 from udfs.models.bundle import Bundle, BundleError, Manifest
 
@@ -40,11 +41,13 @@ class ModelComparison:
 
 
 def compare_models(rows: Examples, candidate: Bundle, champion: Bundle) -> ModelComparison:
-    """Compare both models on the same rows, which have all features, with the functions that serve them.
+    """Compare both models on the same rows, which have all features of both, with the functions that serve them.
 
     Raises RemoteError when a model that another process serves does not answer.
     """
-    ours, theirs = (scored(rows, _probability(bundle, rows)) for bundle in (candidate, champion))
+    bundles = candidate, champion
+    _, names = merged(candidate.declaration, [bundle.declaration for bundle in bundles])
+    ours, theirs = (scored(rows, _probability(bundle, rows, called)) for bundle, called in zip(bundles, names))
     measured = estimate(ours, AUC | {"calibration": _mean_score_by_rate})
     return ModelComparison(
         rows=len(rows),
@@ -56,8 +59,8 @@ def compare_models(rows: Examples, candidate: Bundle, champion: Bundle) -> Model
     )
 
 
-def _probability(bundle: Bundle, rows: Examples) -> np.ndarray:
-    columns = [rows.names.index(name) for name in bundle.manifest.features]
+def _probability(bundle: Bundle, rows: Examples, called: Mapping[str, str]) -> np.ndarray:
+    columns = [rows.names.index(called[name]) for name in bundle.manifest.features]
     return Scorer(bundle).predict(np.ascontiguousarray(rows.features[:, columns])).astype(np.float64)
 
 

@@ -34,6 +34,7 @@ from training.rollout.ledger import upload_bundle
 from training.rollout.service import RolloutService
 from udfs.config.durations import duration_ms
 from udfs.config.text import one_line
+from udfs.features.declaration import merged
 from udfs.measurement.labels import Label
 from udfs.models.bundle import Bundle, load_bundle
 from udfs.rollout.registry import Registry, RegistryError
@@ -139,7 +140,7 @@ class _Work:
     def run_all(self) -> None:
         champion = self._champion()
         self.record(state="preparing", message="")
-        self._prepare()
+        self._prepare(champion)
         self.record(state="training")
         candidate = self._train()
         self.record(state="evaluating", version=candidate.manifest.version)
@@ -178,16 +179,20 @@ class _Work:
             )
         return champion
 
-    def _prepare(self) -> None:
+    def _prepare(self, champion: Bundle) -> None:
+        """Examples with all features of the settings, and those of the champion."""
         directory, window, recipe = self._directory / "examples", self.run.window, self._recipe
         if (directory / PREPARED_FILE).exists():
             return
         shutil.rmtree(directory, ignore_errors=True)
         archive = Path(recipe.settings.data.archive)
         clicks, profiles = archive / CLICKS, archive / PROFILES
+        declared = recipe.training.declared
+        if lacking := declared.layout.without(champion.declaration.layout):
+            raise RetrainingError(f"key declaration: the champion needs {lacking[0]}: keep it in the declaration")
         preparation = Preparation(
             recipe.label,
-            recipe.training.declared,
+            merged(declared, [champion.declaration])[0],
             history_length=recipe.training.history_length,
             duplicates_within_ms=recipe.training.duplicates_within_ms,
             follow_logins=recipe.training.follow_logins,

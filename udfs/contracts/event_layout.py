@@ -148,7 +148,7 @@ class EventLayout:
         lacking += [f"the column {column.name}" for column in other.own_columns if column not in self.own_columns]
         kept = {(tiles.text, tiles.by_ms): tiles.count for tiles in self.tiles}
         lacking += [
-            f"the tiles of {tiles.text}, {tiles.count} of {tiles.by_ms / 3_600_000:g} h each"
+            f"totals of {tiles.text} in {tiles.count} buckets of {tiles.by_ms / 3_600_000:g} h"
             for tiles in other.tiles
             if kept.get((tiles.text, tiles.by_ms), 0) < tiles.count
         ]

@@ -264,7 +264,7 @@ def _plain_number(value: Any, pattern: str) -> float | None:
 
 def shown(value: Any) -> str:
     """A value as JSON writes it, shortened for a message."""
-    text = json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    text = json.dumps(value, ensure_ascii=False, default=str).encode(errors="backslashreplace").decode()
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

@@ -73,8 +73,10 @@ class ColumnEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     field: Annotated[str, Meta(min_length=1, max_length=64, description="of a click; by default the name")] | None = (
         None
     )
-    bytes: Annotated[Literal[1, 2, 4], Meta(description="of a number")] = 4
-    scale: Annotated[int, Meta(ge=1, le=1_000_000, description="a number is kept as the integer of value x scale")] = 1
+    bytes: Annotated[Literal[1, 2, 4], Meta(description="of a number, by default 4")] | None = None
+    scale: (
+        Annotated[int, Meta(ge=1, le=1_000_000, description="a number is kept as the integer of value x scale")] | None
+    ) = None
     names: Annotated[
         tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=255, description="of a category")
     ] = ()
@@ -91,9 +93,17 @@ class FeatureFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     features: Annotated[dict[str, dict[str, FeatureEntry]], Meta(description="by group and name")] = {}
 
 
-def load_declaration(path: Path) -> Declaration:
-    """Read a declaration. Raises DeclarationError naming file, key, rule and value."""
-    return declaration_of(read_file(path))
+def load_declaration(path: Path, with_functions: bool = True) -> Declaration:
+    """Read a declaration. Raises DeclarationError naming file, key, rule and value.
+
+    Without functions, their modules are not imported: it can't be compiled, but says what a job keeps of events.
+    """
+    return read_declaration(read_yaml(path, DeclarationError), str(path), with_functions)
+
+
+def read_declaration(content: Any, origin: str, with_functions: bool = True) -> Declaration:
+    """`load_declaration` for the content of a file, which messages call `origin`."""
+    return declaration_of(_checked(content, origin, with_functions), with_functions)
 
 
 def read_file(path: Path) -> FeatureFile:
@@ -114,7 +124,7 @@ def to_json(declaration: Declaration) -> bytes:
     content = {
         "kinds": dict(declaration.layout.own_kinds),
         "columns": {column.name: _entry(column) for column in declaration.layout.own_columns},
-        "session_gap": f"{declaration.session_gap_ms}ms",
+        "session_gap": _written(declaration.session_gap_ms),
         "features": groups,
     }
     return json.dumps(content, indent=1).encode()
@@ -126,11 +136,16 @@ def from_json(content: bytes, origin: str) -> Declaration:
         parsed = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DeclarationError(f"{origin}: not JSON: {error}") from None
-    return declaration_of(_checked(parsed, origin, may_import=False))
+    file = _checked(parsed, origin, with_functions=False)
+    for group, entries in file.features.items():
+        for name, entry in entries.items():
+            if entry.python is not None and entry.sha256 is None:
+                raise DeclarationError(f"{origin}: key features.{group}.{name}.sha256: missing")
+    return declaration_of(file, with_functions=False)
 
 
-def declaration_of(file: FeatureFile) -> Declaration:
-    """The declaration that a file's content makes. Raises DeclarationError."""
+def declaration_of(file: FeatureFile, with_functions: bool = True) -> Declaration:
+    """The declaration of a file's content; `with_functions` as in `load_declaration`. Raises DeclarationError."""
     base = STANDARD if file.extends else None
     if base is not None and file.session_gap is not None:
         raise DeclarationError("key session_gap: the standard features have one: leave it out, or leave out extends")
@@ -142,7 +157,7 @@ def declaration_of(file: FeatureFile) -> Declaration:
     for group, entries in file.features.items():
         for name, entry in entries.items():
             try:
-                features += _expanded(reader, group, name, entry, file.windows)
+                features += _expanded(reader, group, name, entry, file.windows, with_functions)
             except ExpressionError as error:
                 key = "value" if entry.python is None else "python"
                 raise DeclarationError(f"key features.{group}.{name}.{key}: {error}") from None
@@ -153,19 +168,15 @@ def declaration_of(file: FeatureFile) -> Declaration:
     return Declaration(tuple(features), replace(layout, tiles=_tiles(features)), gap_ms)
 
 
-def _checked(content: Any, origin: str, may_import: bool = True) -> FeatureFile:
-    """The content of a file, checked as a whole, which imports the modules of functions whose hash is not given."""
+def _checked(content: Any, origin: str, with_functions: bool = True) -> FeatureFile:
+    """The content of a file, checked as a whole; `with_functions` as in `load_declaration`."""
     try:
         file = msgspec.convert(content, FeatureFile)
     except msgspec.ValidationError as error:
         key, rule = _entry_error(content) or key_and_rule(error)
         raise DeclarationError(one_line(f"{origin}: key {key}: {rule}" if key else f"{origin}: {rule}")) from None
-    for group, entries in file.features.items():
-        for name, entry in entries.items():
-            if not may_import and entry.python and not entry.value and entry.sha256 is None:
-                raise DeclarationError(f"{origin}: key features.{group}.{name}.sha256: missing")
     try:
-        declaration_of(file)
+        declaration_of(file, with_functions)
     except DeclarationError as error:
         raise DeclarationError(one_line(f"{origin}: {error}")) from None
     return file
@@ -203,7 +214,7 @@ def _tiles(features: Sequence[Feature]) -> tuple[Tiles, ...]:
     layout = EventLayout(tiles=tuple(Tiles(*key, count) for key, count in counts.items()))
     if layout.tiles_type.itemsize > TILE_BYTES:
         raise DeclarationError(
-            f"key features: their tiles take {layout.tiles_type.itemsize} bytes of each user's state, at most "
+            f"key features: totals with by= take {layout.tiles_type.itemsize} bytes of each user's state, at most "
             f"{TILE_BYTES}: use fewer, or longer ones in by="
         )
     return layout.tiles
@@ -213,6 +224,12 @@ def _by_group(features: Sequence[Feature]) -> list[Feature]:
     """The features, those of a group together, as files have them."""
     order = {group: place for place, group in enumerate(dict.fromkeys(feature.group for feature in features))}
     return sorted(features, key=lambda feature: order[feature.group])
+
+
+def _written(duration_ms: int) -> str:
+    """A duration as a file has it."""
+    units = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
+    return next(f"{duration_ms // length}{unit}" for unit, length in units.items() if duration_ms % length == 0)
 
 
 def _own_kinds(kinds: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
@@ -249,8 +266,11 @@ def _own_columns(entries: Mapping[str, ColumnEntry]) -> tuple[OwnColumn, ...]:
                 )
         if len({each.lower() for each in entry.names} | {UNKNOWN}) != len(entry.names) + 1:
             raise DeclarationError(f"key columns.{name}.names: each must differ from the others and from {UNKNOWN}")
-        size = entry.bytes if is_number else 1 if is_category else 4
-        columns.append(OwnColumn(name, entry.type, entry.field or name, size, entry.scale, entry.names))
+        for key in ("bytes", "scale"):
+            if not is_number and getattr(entry, key) is not None:
+                raise DeclarationError(f"key columns.{name}.{key}: only a number has it; leave it out")
+        size = (entry.bytes or 4) if is_number else 1 if is_category else 4
+        columns.append(OwnColumn(name, entry.type, entry.field or name, size, entry.scale or 1, entry.names))
     taken = sum(column.bytes for column in columns)
     if taken > OWN_BYTES:
         raise DeclarationError(
@@ -272,11 +292,13 @@ def _own_columns(entries: Mapping[str, ColumnEntry]) -> tuple[OwnColumn, ...]:
 
 def _entry(column: OwnColumn) -> dict[str, Any]:
     """A column as `ColumnEntry` reads it."""
-    entry = {"type": column.type, "field": column.field, "scale": column.scale, "names": column.names}
-    return entry | ({"bytes": column.bytes} if column.type == "number" else {})
+    entry = {"type": column.type, "field": column.field, "names": column.names}
+    return entry | ({"bytes": column.bytes, "scale": column.scale} if column.type == "number" else {})
 
 
-def _expanded(reader: Reader, group: str, name: str, entry: FeatureEntry, windows: Sequence[str]) -> Iterator[Feature]:
+def _expanded(
+    reader: Reader, group: str, name: str, entry: FeatureEntry, windows: Sequence[str], with_functions: bool
+) -> Iterator[Feature]:
     """A feature of a file; for a name with {window}, one for each window."""
     if (entry.value is None) == (entry.python is None):
         given = "neither" if entry.value is None else "both"
@@ -293,7 +315,8 @@ def _expanded(reader: Reader, group: str, name: str, entry: FeatureEntry, window
             raise DeclarationError(f"key features.{group}.{name}: {written!r}: {NAME_RULE}")
         if entry.python is not None:
             text = entry.python
-            value = find_function(text) if entry.sha256 is None else Function(text, entry.sha256)
+            is_found = entry.sha256 is None and with_functions
+            value = find_function(text) if is_found else Function(text, entry.sha256 or "")
         else:
             text = " ".join(entry.value.replace(WINDOW, window).split())
             value = reader.read(text)

@@ -13,7 +13,9 @@ last. `lifetime_events`, `first_seen_ms` and `profile`, a packed one, are the us
 the function, so it can use what numba knows, and it returns a number: NaN where there is none.
 """
 
+import ast
 from collections.abc import Callable
+from functools import cache
 from hashlib import sha256
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,6 +24,8 @@ from inspect import isfunction, signature
 from udfs.features.expressions import ExpressionError, Function
 
 ARGUMENTS = 5
+#: What the module may import: a bundle remembers the source of the module alone.
+ALLOWED = frozenset({"math", "numba", "numpy", "typing", "__future__"})
 
 
 def find_function(path: str) -> Function:
@@ -61,11 +65,23 @@ def _load(path: str) -> Callable:
     return function
 
 
+@cache  # as it was imported
 def _digest(path: str) -> str:
-    """SHA-256, in hex, of the source of a function's module."""
+    """SHA-256, in hex, of the source of a function's module. Raises ExpressionError if it imports others."""
     name = path.rpartition(".")[0]
     spec = find_spec(name)
     source = spec.loader.get_source(name) if hasattr(spec.loader, "get_source") else None
     if source is None:
         raise ExpressionError(f"{path}: its module is not Python source")
+    imported = {
+        (node.module or "." if isinstance(node, ast.ImportFrom) else alias.name).partition(".")[0]
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    if others := sorted(imported - ALLOWED):
+        raise ExpressionError(
+            f"{path}: its module imports {others[0] or 'from its package'}: it may import "
+            f"{', '.join(sorted(ALLOWED))}, so that the module alone says what the function does"
+        )
     return sha256(source.encode()).hexdigest()

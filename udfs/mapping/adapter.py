@@ -59,8 +59,9 @@ class ClickAdapter:
             (field, [self._column(name) for name in in_order(columns)], self._scalar(field, ITEMS))
             for field, columns in (mapping.items or {name: name for name in ITEM_FIELDS}).items()
         ]
-        self._kept = [(name, column_reader(column)) for name, column in mapping.keep.items()]
+        self._kept = [(name, [self._column(column)]) for name, column in mapping.keep.items()]
         self._unseen = {name for columns in mapping.columns.values() for name in in_order(columns)}
+        self._unseen.update(mapping.keep.values())
         #: Rows left out, by column and value: those of users and events that the mapping ignores.
         self.ignored: Counter[tuple[str, str]] = Counter()
 
@@ -72,7 +73,10 @@ class ClickAdapter:
     @property
     def absent(self) -> list[str]:
         """Those of them of which no row so far has had any."""
-        fields = map(in_order, self._mapping.columns.values())
+        fields = [
+            *map(in_order, self._mapping.columns.values()),
+            *((column,) for column in self._mapping.keep.values()),
+        ]
         return [" or ".join(names) for names in fields if self._unseen.issuperset(names)]
 
     def adapt(self, row: Row, number: int = 1) -> dict[str, Any] | None:
@@ -104,9 +108,9 @@ class ClickAdapter:
             _convert_amounts(click, mapping.currencies)
         if mapping.event_id_prefix is not None:
             click["event_id"] = f"{mapping.event_id_prefix}-{number:06d}"
-        for name, read in self._kept:
-            value = read(row)
-            if value is not ABSENT and value is not None:
+        for name, column in self._kept:
+            _, value = self._first(row, column)
+            if value is not None:
                 click[name] = value
         return click
 

@@ -55,7 +55,7 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         """The amount that each of n events EVENT[n] adds to the outcome of earlier events, int64[n]."""
         if self.engagement_s is not None:
             return records["engagement_ds"].astype(np.int64)
-        return np.isin(records["kind"], _codes(self.events or ("page_view",))).astype(np.int64)
+        return np.isin(standard_kinds(records), _codes(self.events or ("page_view",))).astype(np.int64)
 
     def is_positive(self, amount: np.ndarray) -> np.ndarray:
         """Whether n events are positive, bool[n], given the sum of amounts within their horizons, int64[n]."""

@@ -6,6 +6,7 @@ machine: so the break-even is measured when the model is warmed up.
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 from statistics import median
 from typing import Literal
 
@@ -13,6 +14,7 @@ import msgspec
 import numpy as np
 import onnxruntime
 
+from udfs.contracts.event_layout import EventLayout
 from udfs.features.computer import FeatureComputer
 from udfs.models import lightgbm_text, remote
 from udfs.models.bundle import (
@@ -56,11 +58,17 @@ def build_engine(bundle: Bundle, engine: EngineName, threads: int = 1) -> Predic
 
 
 class Scorer:
-    """Features and model of a bundle, ready to score. Building the first one of a process takes seconds."""
+    """Features and model of a bundle. The features are compiled when they are first used."""
 
-    def __init__(self, bundle: Bundle, threads: int = 1):
-        self.features = FeatureComputer(bundle.manifest.features, bundle.manifest.history_length, bundle.declaration)
+    def __init__(self, bundle: Bundle, threads: int = 1, layout: EventLayout | None = None):
+        """`layout` is that of the events, by default that of the declaration."""
+        self._bundle, self._layout = bundle, layout
         self._predict = native_predict(bundle.model_file, bundle.model, threads)
+
+    @cached_property
+    def features(self) -> FeatureComputer:
+        manifest = self._bundle.manifest
+        return FeatureComputer(manifest.features, manifest.history_length, self._bundle.declaration, self._layout)
 
     def predict(self, matrix: np.ndarray) -> np.ndarray:
         """The probability of the label, float32[n], from the feature matrix float32[n, k] with NaN for missing."""

@@ -23,6 +23,8 @@ from udfs.contracts.event_layout import EventLayout
 from udfs.features import declaration_file
 from udfs.features.declaration import Declaration
 from udfs.features.declaration_file import STANDARD, DeclarationError
+from udfs.features.expressions import ExpressionError, Function
+from udfs.features.own_functions import load_function
 from udfs.features.schema import schema_hash
 from udfs.measurement.labels import Label, LabelError, label_of_sentence
 from udfs.models import lightgbm_text, remote
@@ -182,9 +184,19 @@ def check_layout(bundle: Bundle, layout: EventLayout) -> None:
     lacking = layout.without(bundle.declaration.layout)
     if lacking:
         raise BundleError(
-            f"{bundle.manifest.version}: its features are about {lacking[0]}, which the job's events don't have: set "
+            f"{bundle.manifest.version}: its features need {lacking[0]}, which the job does not keep: set "
             "clicks.declaration to what the model was trained with, and submit the job again"
         )
+
+
+def check_functions(bundle: Bundle) -> None:
+    """Raises BundleError when a Python function of the features is not there, or not what it was at the training."""
+    for feature in bundle.declaration.features:
+        if isinstance(feature.value, Function):
+            try:
+                load_function(feature.value)
+            except ExpressionError as error:
+                raise BundleError(f"{bundle.manifest.version}: feature {feature.name}: {error}") from None
 
 
 def find_model_file(files: Collection[str]) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
-from udfs.models.bundle import Bundle, BundleError, check_layout
+from udfs.models.bundle import Bundle, BundleError, check_functions, check_layout
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Registry
 from udfs.serving.deployment import Deployer, Deployment, Options
@@ -32,6 +32,7 @@ def serving_bundle(bundle: Bundle, options: Options, layout: EventLayout = STAND
     if bundle.manifest.is_remote:
         raise BundleError(f"{bundle.manifest.version}: a remote model needs a registry, with a local one to stand in")
     check_layout(bundle, layout)
+    check_functions(bundle)
     version = bundle.manifest.version
     rollout = Rollout(salt="none", champion=version)
     return Serving(rollout, {version: bundle}, options, layout=layout)
@@ -51,6 +52,7 @@ def serving_registry(
         bundles[fallback] = registry.bundle(fallback, history_length)
     for bundle in bundles.values():
         check_layout(bundle, layout)
+        check_functions(bundle)
     return Serving(rollout, bundles, options, number, uri, poll_s, fallback, layout)
 
 

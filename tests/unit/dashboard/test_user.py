@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from dashboard.user.page import UserPage, Users
 from dashboard.user.wording import value_text
 from tests.support.bundles import make_bundle
 from tests.support.fake_kafka import KeptTopics, Record
+from tests.support.own_features import declared, own_bundle
 from tests.support.sample_records import sample, sample_fields
 from training.data.dataset import arrange, read_clicks
 from udfs.contracts.clicks import ClickDecoder
+from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout, OwnColumn
 from udfs.contracts.packed_events import EVENT
 from udfs.features.declaration_file import STANDARD
 from udfs.mapping.topic import ClickTopic
@@ -68,15 +71,19 @@ def served_scores(bundle, sent: list[tuple[str, dict]]) -> list[tuple[str, dict]
 
 @pytest.fixture
 def users_of(tmp_path, monkeypatch):
-    def make(duplicates_within_ms: int = 0, follow_logins: bool = False, **topics: list[Record]) -> Users:
+    def make_users(
+        duplicates_within_ms: int = 0, follow_logins: bool = False, layout=STANDARD_LAYOUT, **topics: list[Record]
+    ) -> Users:
         monkeypatch.setattr(
             "dashboard.user.page.open_reader",
             lambda _: nullcontext(KeptTopics(**{name: {0: kept} for name, kept in topics.items()})),
         )
-        return Users({}, TOPICS, ClickTopic(), 64, duplicates_within_ms, None, tmp_path / "v1", follow_logins)
+        return Users(
+            {}, TOPICS, ClickTopic(layout=layout), 64, duplicates_within_ms, None, tmp_path / "v1", follow_logins
+        )
 
     make_bundle(tmp_path, "v1")
-    return make
+    return make_users
 
 
 def test_the_score_computed_again_is_the_one_in_the_topic(users_of, tmp_path):
@@ -107,6 +114,28 @@ def shown():
         return " ".join(re.sub("<[^>]*>", " ", html).split())
 
     return show
+
+
+def test_a_job_with_own_columns_shows_profiles_and_explains_models_that_know_none(users_of, tmp_path):
+    sent = clicks(30)
+    scores = served_scores(load_bundle(tmp_path / "v1", 64), sent)
+    layout = EventLayout((("quiz_completed", 100),), (OwnColumn("plan", "category", "plan", 1, names=("pro",)),))
+    profile = records([("u1", {"user_id": "u1", "country": "DE", "membership_tier": "gold"})])
+    page = users_of(layout=layout, clicks=records(sent), scores=records(scores), profiles=profile).find("u1")
+    assert page.profile["country"] == "DE"
+    assert page.explanation.agrees
+
+
+def test_a_model_that_needs_other_events_is_not_explained(users_of, tmp_path):
+    sent = clicks(30)
+    scores = served_scores(load_bundle(tmp_path / "v1", 64), sent)
+    shutil.rmtree(tmp_path / "v1")
+    own_bundle(tmp_path, "v1", declared(tmp_path))
+    for _, score in scores:
+        score["model_version"] = "v1"
+    page = users_of(clicks=records(sent), scores=records(scores)).find("u1")
+    assert page.explanation is None
+    assert "its features need the kind of event quiz_completed" in page.problem
 
 
 def test_events_that_were_sent_before_are_shown_but_do_not_count(users_of, tmp_path, shown):
@@ -176,7 +205,7 @@ def test_reasons_and_the_rest_add_up_to_the_score(tmp_path):
     bundle = load_bundle(make_bundle(tmp_path, "v1"), 64)
     accepted = read_clicks([json.dumps(click).encode() for user, click in clicks(30) if user == "u1"])
     dataset = arrange(accepted)
-    told = explain(load_model(bundle), dataset, 9, sample("scores", score=0.5))
+    told = explain(load_model(bundle, STANDARD_LAYOUT), dataset, 9, sample("scores", score=0.5))
     logit = math.log(told.base / (1 - told.base)) + sum(reason.added for reason in told.reasons) + told.rest
     assert 1 / (1 + math.exp(-logit)) == pytest.approx(told.again, abs=1e-6)
 

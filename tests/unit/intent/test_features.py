@@ -170,14 +170,14 @@ def test_a_feature_is_added_measured_and_explained(features, small):
         (
             "kinds: {quiz: 100}\n",
             "count(kind == quiz)",
-            "The job needs no change if it was submitted with the kinds, columns and tiles of the file.\n"
+            "The job needs no change if it was submitted with the kinds, columns and totals of the file.\n"
             "  Otherwise submit it again:  clicks.declaration: FILE",
         ),
         (
             "",
             "count(over=30d, by=1d)",
             "Submit the job again with:  clicks.declaration: FILE\n"
-            "  It must keep the tiles of count(), 31 of 24 h each. Promote the model after that.",
+            "  It must keep totals of count() in 31 buckets of 24 h. Promote the model after that.",
         ),
     ],
 )

@@ -173,7 +173,7 @@ def trained(shop, monkeypatch, tmp_path) -> Path:
     (bundle / "report.html").write_text("a report")
     work = retraining_run._Work
     monkeypatch.setattr(work, "_bundle", bundle)
-    monkeypatch.setattr(work, "_prepare", lambda self: None)
+    monkeypatch.setattr(work, "_prepare", lambda self, champion: None)
     monkeypatch.setattr(work, "_newest_rows", lambda self: None)
     monkeypatch.setattr(retraining_run, "compare_models", lambda *_: COMPARED)
     return bundle

@@ -151,7 +151,7 @@ public final class KeyedBatchOperator extends BatchOperator {
             }
         }
         throw new IllegalStateException("The state of key " + key + " has another layout than this release with this"
-                + " clicks.declaration. If columns or tiles were only added after the others,"
+                + " clicks.declaration. If columns or totals were only added after the others,"
                 + " state.new_columns=empty goes on from this savepoint or checkpoint, and these begin empty."
                 + " Otherwise start the job without it.");
     }

@@ -11,9 +11,11 @@ from msgspec.structs import replace
 from sklearn.metrics import precision_score, recall_score
 
 from tests.conftest import QUICK
+from tests.support.own_features import declared
 from training.bundles.trainer import train_model
-from training.evaluation.rule_baseline import compare_with_rule, describe_rule
+from training.evaluation.rule_baseline import compare_with_rule, describe_rule, measure_rule
 from training.modeling.metrics import LabelledScores
+from training.modeling.model_selection import scored
 from training.modeling.settings import Training, TrainingError, for_logged, load_training
 from training.reporting.report import metrics_json, report_html
 from training.simulation.clickstream import Simulation, simulate
@@ -140,6 +142,15 @@ def test_a_rule_file_that_is_none_is_refused():
         load_training(None, ["rule=nowhere.yaml"])
     with pytest.raises(TrainingError, match=r"settings: key rule: expected the path of a rollout file, got \{'any': "):
         load_training(None, ["rule={any: [value > 1]}"])
+
+
+def test_a_rule_may_be_about_a_feature_of_the_declaration(tmp_path):
+    own = declared(
+        tmp_path, 'features: {own: {carts: {value: "count(kind == add_to_cart)", unit: events, doc: carts}}}'
+    )
+    rows = simulated_examples(simulate(Simulation(users=300, seed=1)), declaration=own)
+    measured = measure_rule(Rule(all=("carts >= 1",)), own, rows, scored(rows, rows.features[:, 0].astype(float)))
+    assert measured.acted_on.value == pytest.approx(np.average(rows.features[:, 0] >= 1, weights=rows.weight))
 
 
 def test_a_rule_over_a_feature_that_was_not_logged_is_refused():

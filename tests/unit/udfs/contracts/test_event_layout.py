@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from datetime import date
 
 import msgspec
 import numpy as np
@@ -7,10 +8,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from udfs.contracts.clicks import ClickDecoder, pack_click, write_click
+from udfs.contracts.clicks import ClickDecoder, click_of, click_type, pack_click, packer, write_click
 from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout, OwnColumn
 from udfs.contracts.packed_events import EVENT
+from udfs.contracts.rejects import Reject
 from udfs.features.user_slots import LAYOUT, earlier_layouts, layout_id
+from udfs.mapping.adapter import ClickAdapter
 from udfs.mapping.definition import mapping_of
 from udfs.mapping.topic import ClickTopic
 
@@ -128,6 +131,27 @@ def test_a_mapping_keeps_columns_of_rows_for_own_columns():
     row = {"who": "ada", "what": "quiz_completed", "when": NOW, "account": {"plan": "pro"}}
     assert own(msgspec.json.encode(row), mapping=mapping) == [-(2**15), 2, 0]
     assert own(msgspec.json.encode(row | {"account": None}), mapping=mapping) == NOTHING
+
+
+def test_a_kept_column_follows_the_missing_texts_of_the_mapping_and_is_reported_if_it_is_absent():
+    columns = {"user_id": "who", "event_name": "what", "event_time": "when"}
+    content = {"columns": columns, "keep": {"coupon_id": "code"}, "missing": ["-"], "time_format": "epoch_ms"}
+    adapter = ClickAdapter(mapping_of(content, "test"))
+    row = {"who": "ada", "what": "quiz_completed", "when": NOW}
+    assert "coupon_id" not in adapter.adapt(row)
+    assert adapter.absent == ["code"]
+    assert "coupon_id" not in adapter.adapt(row | {"code": "-"})
+    assert adapter.adapt(row | {"code": "SUMMER"})["coupon_id"] == "SUMMER"
+    assert adapter.absent == []
+
+
+@pytest.mark.parametrize("value", [b"SUMMER", date(2026, 5, 1)])
+def test_a_value_that_json_does_not_have_is_missing_and_rejects_nothing(value):
+    click = {"user_id": "ada", "event_name": "x", "event_time": NOW}
+    event = packer(LAYOUT_OF_ALL)(click_of(click | {"coupon_id": value}, click_type(LAYOUT_OF_ALL)))
+    assert np.frombuffer(event, LAYOUT_OF_ALL.dtype)["own_coupon"] == 0
+    with pytest.raises(Reject, match="expected a number"):
+        click_of(click | {"price": value})
 
 
 def test_the_records_of_a_layout_begin_with_those_of_its_earlier_layouts():

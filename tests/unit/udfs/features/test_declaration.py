@@ -198,8 +198,8 @@ def one(**changes: Any) -> dict[str, Any]:
         (one(python="a.b"), "key features.g.n: expected one of value and python, got both"),
         (
             one(value=" + ".join(f"count(scroll > {number}, over=400d, by=1d)" for number in range(12))),
-            f"key features: their tiles take {12 * (4 + 401 * 2)} bytes of each user's state, at most {TILE_BYTES}: "
-            "use fewer, or longer ones in by=",
+            f"key features: totals with by= take {12 * (4 + 401 * 2)} bytes of each user's state, at most "
+            f"{TILE_BYTES}: use fewer, or longer ones in by=",
         ),
         ({"windows": ["1h"], "features": {"g": {"{window}": ONE}}}, f"key features.g.{{window}}: '1h': {NAME_RULE}"),
         ({"features": {"g": {"n": ONE}, "h": {"n": ONE}}}, "key features: n is declared twice: rename one"),
@@ -420,7 +420,7 @@ def test_features_in_a_group_of_the_standard_ones_follow_these_and_are_read_in_t
 def test_what_is_written_is_a_file_that_extends_nothing_and_has_no_windows(load):
     written = json.loads(to_json(load(EXAMPLE)))
     assert set(written) == {"kinds", "columns", "session_gap", "features"}
-    assert written["session_gap"] == "600000ms"
+    assert written["session_gap"] == "10m"
     assert written["features"]["rentals"]["rented_5m"] == {
         "value": "count(kind == rented, over=5m)", "unit": "events", "doc": "rented in the last 5m",
     }  # fmt: skip

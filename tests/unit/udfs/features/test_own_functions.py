@@ -7,6 +7,7 @@ import pytest
 from tests.support.own_functions import price_spread
 from tests.unit.udfs.features.test_features import random_batch
 from udfs.contracts.packed_events import EVENT
+from udfs.features import own_functions
 from udfs.features.computer import FeatureComputer
 from udfs.features.declaration_file import DeclarationError, FeatureFile, declaration_of, from_json, to_json
 from udfs.features.schema import schema_hash
@@ -50,6 +51,7 @@ def test_a_function_sees_events_by_time_and_the_scored_one_last(tmp_path, monkey
         ("nowhere.at.all", "can't import nowhere.at (ModuleNotFoundError: No module named 'nowhere')"),
         ("tests.support.own_functions.none", "module tests.support.own_functions has no function none"),
         ("tests.support.own_functions.too_few", "takes 2 arguments; expected 5: events, seen, lifetime_events"),
+        ("tests.support.own_functions_with_imports.one", "its module imports tests: it may import __future__, math"),
         ("math.floor", "module math has no function floor"),
         ("os.sep", "module os has no function sep"),
     ],
@@ -74,6 +76,7 @@ def test_a_bundle_remembers_the_source_and_a_changed_one_is_refused(tmp_path, mo
     kept = from_json(to_json(trained), "features.json")
     assert schema_hash(kept, kept.names, 64) == schema_hash(trained, trained.names, 64)
     module.write_text(source.format(2))
+    own_functions._digest.cache_clear()  # as another process
     with pytest.raises(ValueError, match=r"shop_b\.one: the source of its module is not that of the training"):
         FeatureComputer(declaration=kept)
     sys.modules.pop("shop_b")

@@ -159,7 +159,7 @@ def test_a_job_keeps_the_tiles_of_its_declaration_whatever_a_model_needs():
     assert appended(records, model, DECLARATION.layout).ravel().tolist() == [2, 3]
     assert DECLARATION.layout.without(model.layout) == []
     longer = declared({"spent_30d": "sum(value, kind == purchase, over=30d, by=1d)"})
-    assert DECLARATION.layout.without(longer.layout) == ["the tiles of sum(value, kind == purchase), 31 of 24 h each"]
+    assert DECLARATION.layout.without(longer.layout) == ["totals of sum(value, kind == purchase) in 31 buckets of 24 h"]
 
 
 def test_state_from_before_the_later_tiles_can_be_completed():
@@ -183,7 +183,7 @@ def test_state_from_before_the_later_tiles_can_be_completed():
         ("count(not kind == other, over=7d, by=1d)", "kind can't be compared with other"),
         (
             "count(over=400d, by=1d) + sum(value, over=300d, by=1d) + count(kind == search, over=20d, by=1d)",
-            "their tiles take 2060 bytes of each user's state, at most 2048",
+            "totals with by= take 2060 bytes of each user's state, at most 2048",
         ),
     ],
 )

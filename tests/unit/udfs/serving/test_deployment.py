@@ -165,9 +165,7 @@ def test_a_model_about_events_that_the_job_does_not_have_is_refused_and_the_old_
     poller.poll_once()
     assert (poller.number, poller.refused) == (1, 1)
     poller.stop()
-    lacking = (
-        "v2: its features are about the kind of event quiz_completed with code 100, which the job's events don't have"
-    )
+    lacking = "v2: its features need the kind of event quiz_completed with code 100, which the job does not keep"
     with pytest.raises(BundleError, match=lacking):
         serving_registry(registry.uri, 64, OPTIONS, 60)
     assert serving_registry(registry.uri, 64, OPTIONS, 60, declaration.layout).number == 2
