@@ -23,7 +23,7 @@ from intent.features.additions import (
 from intent.features.errors import NoEventError
 from intent.features.late_progress import late_progress
 from intent.features.tables import feature_table
-from udfs.config.command_line import EXIT_FAILED, EXIT_USAGE, PATH, Group, Value, run, set_option
+from udfs.config.command_line import EXIT_FAILED, EXIT_OK, EXIT_USAGE, PATH, Group, Value, run, set_option
 from udfs.features.declaration import Declaration
 from udfs.features.declaration_file import STANDARD, declaration_of, load_declaration
 from udfs.kafka.errors import KafkaClientError
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # The list comes at once: what takes a second to import, and the list does not need, is imported where it is used.
 
 OWN_FILE = Path("conf", "features.yaml")
+_CHECKED_EVENTS, _CHECKED_HISTORY = 500, 64
 
 
 class _ListByDefault(Group):
@@ -181,6 +182,32 @@ def _add_feature(path: Path, group: str, name: str, expression: str, unit: str, 
         costs = measure(after, added, {"all": after.names}, report)
     write_addition(path, addition)
     return feature_text(path, before, after, costs)
+
+
+@command.command("check")
+@declaration_option("Declaration whose Python functions are checked.", OWN_FILE)
+def check(declaration: Path) -> int:
+    """Check a declaration, and compare its Python functions, compiled, with plain Python.
+
+    Each function is computed for made-up events, as in training and in the job, and once more by Python itself.
+
+    \b
+    Examples:
+      intent features check
+      intent features check --declaration conf/features.yaml
+    """
+    declared = load_declaration(declaration)
+    from intent.features.parity import check_functions
+
+    with late_progress() as report:
+        report("comparing functions", None, None)
+        found = check_functions(declared, _CHECKED_EVENTS, _CHECKED_HISTORY)
+    lines = [f"{declaration}: {len(declared.features)} features, {len(found)} of them Python functions"]
+    for parity in found:
+        equal = "equal" if parity.is_met else f"{parity.different} DIFFER, such as {parity.example}"
+        lines.append(f"  {parity.name}: {parity.events} events, {parity.missing} without a value: {equal}")
+    _print("\n".join(lines))
+    return EXIT_OK if all(parity.is_met for parity in found) else EXIT_FAILED
 
 
 @command.command("cost", at_most_one=("declaration", "bundle"))

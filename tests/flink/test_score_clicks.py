@@ -2,17 +2,21 @@
 
 import json
 from base64 import b64decode
+from random import Random
 
 import numpy as np
 import pytest
+import yaml
 
 from tests.support.journeys import arrivals, journeys
-from tests.support.own_features import NAMES, own_bundle, write_declaration
+from tests.support.own_features import DECLARATION, NAMES, own_bundle, write_declaration
+from tests.support.random_declarations import random_file
 from tests.unit.training.data.test_preparation import archive
 from training.data.dataset import arrange, read_clicks
 from training.data.examples import load_examples
 from training.data.preparation import Preparation, prepare
 from udfs.contracts.clicks import ClickLimits
+from udfs.contracts.event_layout import EventLayout
 from udfs.features.computer import FeatureComputer
 from udfs.features.declaration_file import STANDARD, load_declaration
 from udfs.measurement.labels import Label
@@ -36,17 +40,23 @@ def click(user: str, number: int, **fields) -> tuple[bytes, bytes, int]:
     return user.encode(), json.dumps(value).encode(), time_ms
 
 
-def with_quizzes(clicks: list[dict]) -> list[dict]:
-    """The clicks, some of them of own kinds and with own columns."""
+def with_own(clicks: list[dict], layout: EventLayout) -> list[dict]:
+    """The clicks, some of them of the layout's own kinds and with its own columns."""
     random = np.random.default_rng(2)
-    changed = []
+    kinds, changed = [name for name, _ in layout.own_kinds], []
+    made = {
+        "number": lambda column: float(random.integers(900)) / 100,
+        "category": lambda column: str(random.choice([*column.names, "another"])),
+        "identifier": lambda column: f"c{random.integers(3)}",
+    }
     for click_ in clicks:
-        kind = click_["event_name"]
-        if kind == "view_item" and random.random() < 0.3:
-            kind = str(random.choice(["quiz_completed", "video_play"]))
-        plan, coupon = str(random.choice(["free", "pro", "other"])), f"c{random.integers(3)}"
-        own_fields = {"quiz_score": float(random.integers(90)) / 10, "plan": plan, "coupon_id": coupon}
-        changed.append(click_ | {"event_name": kind} | (own_fields if random.random() < 0.7 else {}))
+        fields = {}
+        if kinds and click_["event_name"] == "view_item" and random.random() < 0.3:
+            fields["event_name"] = str(random.choice(kinds))
+        for column in layout.own_columns:
+            if random.random() < 0.7:
+                fields[column.field] = made[column.type](column)
+        changed.append(click_ | fields)
     return changed
 
 
@@ -98,35 +108,54 @@ def test_the_job_scores_the_features_that_training_computes(run_job, bundle_dire
         assert entry["feature_schema_hash"] == bundle.manifest.feature_schema_hash
 
 
-@pytest.mark.parametrize("is_own", [False, True], ids=["standard features", "features of a shop's own"])
-def test_events_count_once_and_histories_go_on_after_a_login_as_in_training(run_job, tmp_path, is_own):
+def random_declaration(seed: int) -> str:
+    """A random feature file with own kinds and columns."""
+    while True:
+        content = random_file(Random(seed), features=15)
+        if content.get("kinds") and content.get("columns"):
+            return yaml.safe_dump(content, allow_unicode=True)
+        seed += 100
+
+
+OWN = {
+    "standard features": None,
+    "features of a shop's own": DECLARATION,
+    "random features": random_declaration(1),
+    "other random features": random_declaration(2),
+}
+
+
+@pytest.mark.parametrize("declaration", OWN.values(), ids=OWN)
+def test_events_count_once_and_histories_go_on_after_a_login_as_in_training(run_job, tmp_path, declaration):
     clicks = journeys(np.random.default_rng(1), 150)
     overrides = ["clicks.follow_logins=true", "model.engine=native"]
-    if is_own:
-        clicks = with_quizzes(clicks)
-        path = write_declaration(tmp_path)
-        own = load_declaration(path)
-        overrides += [f"clicks.declaration={path}", f"model.bundle={own_bundle(tmp_path, 'own', own)}"]
+    declared, names = STANDARD, None
+    if declaration is not None:
+        path = write_declaration(tmp_path, declaration)
+        declared = load_declaration(path)
+        names = NAMES if declaration == DECLARATION else declared.names
+        clicks = with_own(clicks, declared.layout)
+        overrides += [f"clicks.declaration={path}", f"model.bundle={own_bundle(tmp_path, 'own', declared, names)}"]
     arrival_ms = arrivals(clicks)
     records = [(None, json.dumps(one).encode(), int(time)) for one, time in zip(clicks, arrival_ms)]
     written = run_job(records, overrides=tuple(overrides))
-    if is_own:
-        assert "quiz_completed" in {score["event_name"] for score in written["scores"]}
+    kinds = {name for name, _ in declared.layout.own_kinds}
+    assert kinds <= {score["event_name"] for score in written["scores"]}
     logged = {entry["source_offset"]: b64decode(entry["features"]) for entry in written["feature_log"]}
     assert len(logged) == len(written["scores"]) < len(clicks)
 
     archive(tmp_path / "clicks" / "part-0.parquet", clicks, arrival_ms, partitions=1)
     preparation = Preparation(
         Label(events=("purchase",), horizon="10 min"),
-        own if is_own else STANDARD,
-        features=NAMES if is_own else None,
+        declared,
+        features=names,
         duplicates_within_ms=3_600_000,
         follow_logins=True,
         limits=ClickLimits(max_behind_ms=10**13),
     )
     examples = load_examples(prepare(tmp_path / "clicks", tmp_path / "out", preparation)[0])
     assert len(examples) > 100
-    if is_own:
+    if declaration == DECLARATION:
         assert [name for name, column in zip(NAMES, examples.features.T) if len(np.unique(column)) == 1] == []
     for offset, features in zip(examples.offset.tolist(), examples.features):
         assert logged[offset] == features.tobytes()

@@ -13,5 +13,13 @@ def price_spread(events, seen, lifetime_events, first_seen_ms, profile):
     return highest - lowest if highest >= lowest else np.nan
 
 
+def overflows(events, seen, lifetime_events, first_seen_ms, profile):
+    """A number that int64 can't hold, and an integer of Python can."""
+    number = len(seen)
+    for _ in range(70):
+        number = number * 2
+    return float(number)
+
+
 def too_few(events, seen):
     return 0.0

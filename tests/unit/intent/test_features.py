@@ -412,3 +412,32 @@ def test_progress_is_shown_of_what_takes_long(capfd, monkeypatch, after_seconds,
     printed, said = capfd.readouterr()
     assert printed == ""
     assert ("compiling the features" in said) == is_shown
+
+
+OF_PYTHON = """\
+features:
+  own:
+    spread: {python: tests.support.own_functions.price_spread, unit: currency, doc: spread}
+"""
+
+
+def test_functions_are_compared_with_plain_python(features, tmp_path):
+    path = tmp_path / "features.yaml"
+    path.write_text(OF_PYTHON)
+    code, out, _ = features("check", "--declaration", path)
+    assert code == 0
+    assert re.fullmatch(
+        r".*: 1 features, 1 of them Python functions\n  spread: \d+ events, 0 without a value: equal\n", out
+    )
+
+
+def test_a_function_that_is_another_one_when_compiled_is_told(features, tmp_path):
+    path = tmp_path / "features.yaml"
+    path.write_text(OF_PYTHON.replace("price_spread", "overflows"))
+    code, out, _ = features("check", "--declaration", path)
+    assert code == 1
+    assert "DIFFER, such as event 0: " in out
+
+
+def test_a_declaration_without_functions_is_checked_in_a_moment(features, small):
+    assert features("check", "--declaration", small)[:2] == (0, f"{small}: 3 features, 0 of them Python functions\n")
