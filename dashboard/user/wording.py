@@ -11,7 +11,7 @@ _PLURAL = {"events", "items", "categories", "pages", "days"}
 def value_text(declaration: Declaration, name: str, value: float) -> str:
     """A feature's value with its unit, codes by name.
 
-    >>> from udfs.features.declaration import STANDARD
+    >>> from udfs.features.declaration_file import STANDARD
     >>> value_text(STANDARD, "device", 2.0), value_text(STANDARD, "since_cart_add_s", 90.0)
     ('mobile', '1.5 min')
     """

@@ -1,6 +1,9 @@
 """Compute the features of a batch of events, with the compiled kernel."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -10,7 +13,23 @@ from udfs.features.declaration import Declaration
 from udfs.features.declaration_file import STANDARD
 from udfs.features.user_slots import UserSlots, is_event
 
+if TYPE_CHECKING:
+    from udfs.features.kernel import Kernel
+
 _INT64 = np.dtype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """A kernel, and what to compute with it."""
+
+    functions: ModuleType
+    columns: np.ndarray  # int64[k], of the kernel's features
+    needs: int
+
+    @classmethod
+    def of(cls, kernel: "Kernel", columns: Sequence[int]) -> Self:
+        return cls(kernel.functions, np.array(columns, np.int64), kernel.needs_of(columns))
 
 
 class FeatureComputer:
@@ -31,17 +50,28 @@ class FeatureComputer:
             raise ValueError(f"history_length must be at least 1 (got {history_length})")
         self.names = declaration.names if names is None else tuple(names)
         self.history_length = history_length
-        self._columns = np.array(declaration.find(self.names), np.int64)
+        columns = declaration.find(self.names)
         # Here and not above: commands that compute nothing must not wait for numba, nor for the kernel to compile.
         from udfs.features.kernel import build_kernel
 
-        layout = layout or declaration.layout
-        self.event = layout.dtype
-        kernel = build_kernel(declaration.features, layout)
-        self._functions = kernel.functions
-        self._needs = 0
-        for column in self._columns:
-            self._needs |= kernel.needs[column]
+        self._layout = layout or declaration.layout
+        self.event = self._layout.dtype
+        self._features = [declaration.features[column] for column in columns]
+        kernel = build_kernel(declaration.features, self._layout)
+        self._does_all = kernel.needs_of(columns) == kernel.needs_of(range(len(kernel.needs)))
+        self._compiled = _Compiled.of(kernel, columns)
+
+    def specialise(self) -> None:
+        """Compile a kernel for these features alone, which takes seconds, and use it from then on.
+
+        It gives the same bits sooner. Meanwhile, another thread may compute with the kernel of the whole declaration.
+        """
+        if self._does_all or not self._features:
+            return
+        from udfs.features.kernel import build_kernel
+
+        self._compiled = _Compiled.of(build_kernel(self._features, self._layout), range(len(self._features)))
+        self._does_all = True
 
     def compute(
         self,
@@ -72,9 +102,10 @@ class FeatureComputer:
         _check_array("first_seen_ms", first_seen_ms, _INT64, rows)
         _check_array("profiles", profiles, PROFILE, rows)
         matrix = np.empty((rows, len(self.names)), np.float32)
-        broken = self._functions.compute_rows(
+        compiled = self._compiled
+        broken = compiled.functions.compute_rows(
             np.ascontiguousarray(records), starts, ends, lifetime_events, first_seen_ms, np.ascontiguousarray(profiles),
-            self.history_length, self._needs, self._columns, matrix,
+            self.history_length, compiled.needs, compiled.columns, matrix,
         )  # fmt: skip
         if broken >= 0:
             raise ValueError(
@@ -95,11 +126,12 @@ class FeatureComputer:
         heads, logins = users.heads, rows["login"]
         matrix = np.empty((np.count_nonzero(is_event(rows)), len(self.names)), np.float32)
         scored = np.empty(len(rows), bool)
-        self._functions.append_rows(
+        compiled = self._compiled
+        compiled.functions.append_rows(
             rows["kind"], rows["event"], rows["profile"], logins["assigned_by"], logins["events"],
             logins["first_seen_ms"], slots,
             *users.kernel_arguments, heads["profile"], heads["assigned_by"], users.tiles,
-            self.history_length, duplicates_within_ms, self._needs, self._columns, matrix, scored,
+            self.history_length, duplicates_within_ms, compiled.needs, compiled.columns, matrix, scored,
         )  # fmt: skip
         return matrix[: np.count_nonzero(scored)], scored
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from udfs.contracts.event_layout import EventLayout
-from udfs.features import row_functions
+from udfs.features import kernel_cache, row_functions
 from udfs.features.code_generation import generate
 from udfs.features.declaration import Feature
 from udfs.features.expressions import Value
@@ -30,6 +30,13 @@ class Kernel:
 
     functions: ModuleType  # entry_points.py, run for these features
     needs: tuple[int, ...]
+
+    def needs_of(self, columns: Sequence[int]) -> int:
+        """The bits of work that the features in these columns need together."""
+        needs = 0
+        for column in columns:
+            needs |= self.needs[column]
+        return needs
 
 
 def build_kernel(features: Sequence[Feature], layout: EventLayout) -> Kernel:
@@ -71,7 +78,8 @@ def _run(name: str, meaning: str, names: Mapping[str, Any]) -> ModuleType:
     module = _module(name, meaning)
     vars(module).update(names, CODE_HASH=_digest(meaning))
     source = files(__package__).joinpath(f"{name}.py")  # maybe in a wheel
-    exec(compile(source.read_text(), str(source), "exec"), vars(module))
+    with kernel_cache.one_compiles(module.__name__):
+        exec(compile(source.read_text(), str(source), "exec"), vars(module))
     return module
 
 

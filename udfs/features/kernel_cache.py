@@ -5,7 +5,10 @@ job, and the kernel depends on generated code and on the layouts, which are othe
 of all of them.
 """
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -60,6 +63,17 @@ class KernelCacheLocator:
 
     def get_disambiguator(self) -> str:
         return f"{self._line}{self._code_hash}"
+
+
+@contextmanager
+def one_compiles(name: str) -> Iterator[None]:
+    """Let one process at a time compile what has this name: the others then find it compiled."""
+    if not is_usable():
+        yield
+        return
+    with (cache_directory() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def content_hash() -> str:

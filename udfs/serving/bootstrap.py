@@ -70,10 +70,12 @@ def follow(serving: Serving) -> RegistryPoller[Rollout, Deployment]:
 
     deploy = Deployer(find_bundle, find_fallback, serving.options, serving.layout)
     current = deploy(serving.rollout, must_answer=False)
+    arguments = deploy, current, serving.number, serving.poll_s, Deployment.specialise
     if registry is None:
         unchanged = serving.number, serving.rollout
-        return RegistryPoller(lambda: unchanged, deploy, current, serving.number, serving.poll_s)
-    poller = RegistryPoller(registry.rollout, deploy, current, serving.number, serving.poll_s)
-    poller.poll_once()
+        poller = RegistryPoller(lambda: unchanged, *arguments)
+    else:
+        poller = RegistryPoller(registry.rollout, *arguments)
+        poller.poll_once()
     poller.start()
     return poller

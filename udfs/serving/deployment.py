@@ -123,6 +123,10 @@ class Deployment:
         if self.shadows is not None:
             self.shadows.missed = 0
 
+    def specialise(self) -> None:
+        """Compile the features that the models and rules need alone: see FeatureComputer.specialise."""
+        self._features.specialise()
+
     def vectors(self, version: str, features: np.ndarray) -> np.ndarray:
         """The feature vectors float32[n, k] of a model, out of rows of all features."""
         columns = self._columns[version]

@@ -16,7 +16,7 @@ class RegistryPoller(Generic[Content, Built]):
 
     `read` returns the registry's content and a number that changes with it, `build` makes the object, checked and
     warmed up. If either raises, the current object stays: the error is logged, counted in `refused`, and both are tried
-    again at the next poll.
+    again at the next poll. The thread calls `then` with each object that has become the current one.
     """
 
     def __init__(
@@ -26,8 +26,9 @@ class RegistryPoller(Generic[Content, Built]):
         current: Built,
         number: int,
         interval_s: float,
+        then: Callable[[Built], None] = lambda _: None,
     ):
-        self._read, self._build = read, build
+        self._read, self._build, self._then = read, build, then
         self._interval_s = interval_s
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="registry-poller", daemon=True)
@@ -57,6 +58,16 @@ class RegistryPoller(Generic[Content, Built]):
             self.refused += 1
             log.warning("refused, entry %d goes on serving: %s", self.number, error)
 
+    def _finish(self) -> None:
+        try:
+            self._then(self.current)
+        except Exception as error:  # it serves as it is
+            log.warning("entry %d serves as it is: %s", self.number, error)
+
     def _poll(self) -> None:
+        self._finish()
         while not self._stopped.wait(self._interval_s):
+            before = self.current
             self.poll_once()
+            if self.current is not before:
+                self._finish()

@@ -136,7 +136,7 @@ def test_bash_gets_its_completion():
         (["peek", "scores"], "dead", ["dead_letters"]),
         (["requeue", "--reason"], "time", ["time_too_old", "time_in_future"]),
         (["experiment", "report", "--shares", "champion=1"], "--tr", ["--treatment"]),
-        (["features"], "", ["list", "add", "cost", "explain"]),
+        (["features"], "", ["list", "add", "check", "cost", "explain"]),
         (["features"], "--h", ["--help"]),
         (["features", "list"], "--ex", ["--expressions"]),
         ([], "--h", ["--help"]),

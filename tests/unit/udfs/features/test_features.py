@@ -421,3 +421,21 @@ def test_names_and_hashes_are_had_without_loading_numba():
         "schema_hash(STANDARD, STANDARD.names, 64); sys.exit('numba' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("names", [["events_5m", "country"], ["session_funnel_step", "value", "item_in_cart"], []])
+def test_a_kernel_for_some_features_alone_gives_their_bits(names):
+    arguments = random_batch(rows=200, history_length=64, seed=12)
+    computer = FeatureComputer(names)
+    before = computer.compute(**arguments)
+    general = computer._compiled
+    computer.specialise()
+    assert computer.compute(**arguments).tobytes() == before.tobytes()
+    assert computer._compiled is not general or not names
+
+
+def test_features_that_need_all_work_have_the_kernel_of_the_declaration():
+    computer = FeatureComputer(STANDARD.names[:-1])
+    general = computer._compiled
+    computer.specialise()
+    assert computer._compiled is general

@@ -1,6 +1,7 @@
 """What serves: arms and decisions of a batch, shadows that can't hold it up, changes followed between batches."""
 
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from training.rollout.ledger import append
 from training.rollout.transitions import add_shadow, first, start
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.profiles import PROFILE, Profile, pack_profile
+from udfs.features.computer import FeatureComputer
 from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW, UserSlots
 from udfs.models.backends import Scorer
 from udfs.models.bundle import BundleError, load_bundle
@@ -287,3 +289,26 @@ def test_serving_can_be_pickled(bundles):
     serving = Serving(first("v1"), {"v1": bundles["v1"]}, OPTIONS)
     assert pickle.loads(pickle.dumps(serving)).rollout == serving.rollout
     assert bundles["v1"].manifest.features == NAMES
+
+
+def test_a_deployment_gets_a_kernel_of_its_own_in_the_thread_of_the_poller(bundles):
+    poller = follow(Serving(first("v1"), {"v1": bundles["v1"]}, OPTIONS))
+    before = scored(deployment(bundles, first("v1")))
+    computer = poller.current._features
+    deadline = time.monotonic() + 60
+    while computer._compiled.needs == FeatureComputer(NAMES)._compiled.needs and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(computer._compiled.columns) == len(NAMES)
+    assert scored(poller.current).features.tobytes() == before.features.tobytes()
+    poller.stop()
+
+
+def test_a_kernel_that_can_not_be_made_leaves_the_one_that_serves(bundles, monkeypatch, caplog):
+    def fail(_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(Deployment, "specialise", fail)
+    poller = follow(Serving(first("v1"), {"v1": bundles["v1"]}, OPTIONS))
+    poller.stop()
+    assert "entry 0 serves as it is: no room" in caplog.text
+    assert len(scored(poller.current).score) == len(USERS)
