@@ -8,7 +8,6 @@ import numpy as np
 
 from intent.features.generated_histories import generated_histories
 from intent.features.late_progress import Report
-from udfs.features.code_generation import PASS
 from udfs.features.computer import FeatureComputer
 from udfs.features.declaration import Declaration
 
@@ -28,22 +27,6 @@ class Costs:
     sets: Mapping[str, float]  # of whole sets of features, with the pass
 
 
-class _Measured(FeatureComputer):
-    """Computes features, and knows whether that takes a pass over the history."""
-
-    @property
-    def needs_pass(self) -> bool:
-        return bool(self._needs & PASS)
-
-
-class _EmptyPass(_Measured):
-    """Goes over each history and computes nothing."""
-
-    def __init__(self, history_length: int, declaration: Declaration):
-        super().__init__((), history_length, declaration)
-        self._needs = PASS
-
-
 def measure(
     declaration: Declaration,
     names: Sequence[str],
@@ -58,16 +41,17 @@ def measure(
     part of the cost. Rounds run in alternating directions, so that no feature always follows the same one.
     """
     report("compiling the features")
-    nothing, empty_pass = _Measured((), history_length, declaration), _EmptyPass(history_length, declaration)
-    alone = {name: _Measured([name], history_length, declaration) for name in names}
-    together = {name: _Measured(several, history_length, declaration) for name, several in sets.items()}
+    nothing, empty_pass = (FeatureComputer((), history_length, declaration) for _ in range(2))
+    empty_pass.pass_anyway()
+    alone = {name: FeatureComputer([name], history_length, declaration) for name in names}
+    together = {name: FeatureComputer(several, history_length, declaration) for name, several in sets.items()}
     arguments = generated_histories(declaration.layout, events, history_length)
     fastest_s = _fastest_s([nothing, empty_pass, *alone.values(), *together.values()], arguments, report)
     rows = len(arguments["starts"])
     us = {computer: seconds / rows * 1e6 for computer, seconds in fastest_s.items()}
     return Costs(
         {
-            name: max(0.0, us[computer] - us[empty_pass if computer.needs_pass else nothing])
+            name: max(0.0, us[computer] - us[empty_pass if computer.passes else nothing])
             for name, computer in alone.items()
         },
         us[empty_pass],
@@ -76,8 +60,8 @@ def measure(
 
 
 def _fastest_s(
-    computers: Sequence[_Measured], arguments: Mapping[str, np.ndarray], report: Report
-) -> dict[_Measured, float]:
+    computers: Sequence[FeatureComputer], arguments: Mapping[str, np.ndarray], report: Report
+) -> dict[FeatureComputer, float]:
     """The seconds that each takes in its fastest round."""
     fastest = dict.fromkeys(computers, float("inf"))
     started = perf_counter()

@@ -1,7 +1,7 @@
 """Compute the features of a batch of events, with the compiled kernel."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Self
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from udfs.contracts.event_layout import EventLayout
 from udfs.contracts.profiles import PROFILE
+from udfs.features.code_generation import PASS
 from udfs.features.declaration import Declaration
 from udfs.features.declaration_file import STANDARD
 from udfs.features.user_slots import UserSlots, is_event
@@ -60,6 +61,15 @@ class FeatureComputer:
         kernel = build_kernel(declaration.features, self._layout)
         self._does_all = kernel.needs_of(columns) == kernel.needs_of(range(len(kernel.needs)))
         self._compiled = _Compiled.of(kernel, columns)
+
+    @property
+    def passes(self) -> bool:
+        """Whether the features need a pass over the history."""
+        return bool(self._compiled.needs & PASS)
+
+    def pass_anyway(self) -> None:
+        """Go over each history, whether the features need it or not: to measure what that takes."""
+        self._compiled = replace(self._compiled, needs=self._compiled.needs | PASS)
 
     def specialise(self) -> None:
         """Compile a kernel for these features alone, which takes seconds, and use it from then on.
