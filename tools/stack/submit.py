@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from jobs.common.settings import ConfigError, load_settings
 from tools.paths import CONF, STACK
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack, StackError
@@ -23,14 +24,26 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for name in options.jobs:
             print(f"{name}: ", end="", flush=True)
-            job = flink_client.submit(stack, options.conf.resolve(), options.set, module=f"jobs.{name}")
+            overrides = [*options.set, *_paths(options.conf, options.set)]
+            job = flink_client.submit(stack, options.conf.resolve(), overrides, module=f"jobs.{name}")
             flink_client.wait_until_running(stack, job)
             print(f"running as job {job}", flush=True)
-    except (StackError, flink_client.JobError) as error:
+    except (ConfigError, StackError, flink_client.JobError) as error:
         print(f"\nsubmit: {error}", file=sys.stderr)
         return 1
     print(f"Flink: {stack.rest_url}")
     return 0
+
+
+def _paths(conf: Path, overrides: list[str]) -> list[str]:
+    """Overrides with the paths of the settings as they are from here: `flink run` starts in another directory."""
+    settings = load_settings(conf, overrides)
+    paths = {
+        "model.bundle": settings.model.bundle,
+        "clicks.declaration": settings.clicks.declaration,
+        "clicks.mapping": settings.clicks.mapping,
+    }
+    return [f"{key}={Path(path).resolve()}" for key, path in paths.items() if path is not None]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 import numpy as np
@@ -126,17 +126,17 @@ def _from_file(options: Options, resources: ExitStack) -> ReplaySource:
     paths = [path for path in find_files(options.source) if mappings is None or mappings.for_file(path.name)]
     if not paths:
         raise SourceError(f"{options.source}: no file matches a pattern of {mappings.name}, key files")
-    files = [resources.enter_context(path.open("rb")) for path in paths]
-    size = sum(path.stat().st_size for path in paths)
+    sizes = [path.stat().st_size for path in paths]
+    files: list[BinaryIO] = []
 
     def records(shift_ms: int, intake: Intake) -> Iterator[Record]:
-        for file in files:
-            file.seek(0)
+        # Opened anew each time: a reader may have closed a file at its end.
+        files[:] = [resources.enter_context(path.open("rb")) for path in paths]
         return in_time_order([file_records(file, mappings, shift_ms, intake) for file in files])
 
     def total(sent: int) -> float | None:
-        read = sum(file.tell() for file in files)
-        return sent * size / read if read else None
+        read = sum(size if file.closed else file.tell() for file, size in zip(files, sizes))
+        return sent * sum(sizes) / read if read else None
 
     return ReplaySource(str(options.source), records, total, _profiles(options, resources))
 

@@ -4,17 +4,20 @@ import signal
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.ops.replay.__main__ import main
+from jobs.ops.replay.__main__ import _from_file, main
 from jobs.ops.replay.options import OptionError, producer_options, simulation
 from jobs.ops.replay.producer import BURST_SECONDS, CATCH_UP, STEP_SECONDS, at_rate, at_recorded_speed, in_time_order
+from training.data.intake import Intake
 from training.data.sources import DAY_MS, WEEK_MS, Record, last_time, weeks_to_shift
 from training.simulation.clickstream import Simulation
 from udfs.kafka.errors import KafkaClientError
@@ -279,3 +282,18 @@ def test_sigterm_ends_a_replay_like_ctrl_c(tmp_path, monkeypatch):
     monkeypatch.setattr("jobs.ops.replay.__main__._replay", lambda *_: signal.raise_signal(signal.SIGTERM))
     assert main([str(tmp_path / "c.jsonl")]) == 130
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("name", ["clicks.jsonl", "clicks.csv"])
+def test_a_file_can_be_read_twice_as_a_shift_of_its_times_needs(tmp_path, name):
+    rows = {
+        "clicks.jsonl": '{"user_id": "ada", "event_name": "search", "event_time": 1700000000000}\n',
+        "clicks.csv": "user_id,event_name,event_time\nada,search,1700000000000\n",
+    }
+    (tmp_path / name).write_text(rows[name])
+    options = SimpleNamespace(mapping=None, source=tmp_path / name, profiles=None)
+    with ExitStack() as resources:
+        source = _from_file(options, resources)
+        for shift_ms in (0, WEEK_MS):
+            assert [time_ms for _, _, time_ms in source.records(shift_ms, Intake())] == [1_700_000_000_000 + shift_ms]
+        assert source.total(1) == 1
