@@ -103,12 +103,12 @@ def load_declaration(path: Path, with_functions: bool = True) -> Declaration:
 
 def read_declaration(content: Any, origin: str, with_functions: bool = True) -> Declaration:
     """`load_declaration` for the content of a file, which messages call `origin`."""
-    return declaration_of(_checked(content, origin, with_functions), with_functions)
+    return _checked(content, origin, with_functions)[1]
 
 
 def read_file(path: Path) -> FeatureFile:
     """The content of a file, which makes a declaration. Raises DeclarationError as `load_declaration` does."""
-    return _checked(read_yaml(path, DeclarationError), str(path))
+    return _checked(read_yaml(path, DeclarationError), str(path))[0]
 
 
 def to_json(declaration: Declaration) -> bytes:
@@ -136,12 +136,12 @@ def from_json(content: bytes, origin: str) -> Declaration:
         parsed = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DeclarationError(f"{origin}: not JSON: {error}") from None
-    file = _checked(parsed, origin, with_functions=False)
+    file, declaration = _checked(parsed, origin, with_functions=False)
     for group, entries in file.features.items():
         for name, entry in entries.items():
             if entry.python is not None and entry.sha256 is None:
                 raise DeclarationError(f"{origin}: key features.{group}.{name}.sha256: missing")
-    return declaration_of(file, with_functions=False)
+    return declaration
 
 
 def declaration_of(file: FeatureFile, with_functions: bool = True) -> Declaration:
@@ -168,18 +168,17 @@ def declaration_of(file: FeatureFile, with_functions: bool = True) -> Declaratio
     return Declaration(tuple(features), replace(layout, tiles=_tiles(features)), gap_ms)
 
 
-def _checked(content: Any, origin: str, with_functions: bool = True) -> FeatureFile:
-    """The content of a file, checked as a whole; `with_functions` as in `load_declaration`."""
+def _checked(content: Any, origin: str, with_functions: bool = True) -> tuple[FeatureFile, Declaration]:
+    """The content of a file, checked as a whole, and its declaration; `with_functions` as in `load_declaration`."""
     try:
         file = msgspec.convert(content, FeatureFile)
     except msgspec.ValidationError as error:
         key, rule = _entry_error(content) or key_and_rule(error)
         raise DeclarationError(one_line(f"{origin}: key {key}: {rule}" if key else f"{origin}: {rule}")) from None
     try:
-        declaration_of(file, with_functions)
+        return file, declaration_of(file, with_functions)
     except DeclarationError as error:
         raise DeclarationError(one_line(f"{origin}: {error}")) from None
-    return file
 
 
 def _entry_error(content: Any) -> tuple[str, str] | None:
@@ -324,4 +323,4 @@ def _expanded(
 
 
 #: The standard features.
-STANDARD = declaration_of(_checked(parse_yaml(files(__package__).joinpath(STANDARD_FILE).read_text()), STANDARD_FILE))
+STANDARD = read_declaration(parse_yaml(files(__package__).joinpath(STANDARD_FILE).read_text()), STANDARD_FILE)

@@ -407,9 +407,13 @@ def test_progress_is_shown_of_what_takes_long(capfd, monkeypatch, after_seconds,
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
     with late_progress(after_seconds) as report:
         report("compiling the features")
-        time.sleep(0.3)
+        printed, said = capfd.readouterr()
+        deadline = time.monotonic() + 30 * is_shown  # another thread shows it
+        while "compiling the features" not in said and time.monotonic() < deadline:
+            time.sleep(0.01)
+            said += capfd.readouterr().err
         report("measuring", 1, 2)
-    printed, said = capfd.readouterr()
+    printed, said = (before + after for before, after in zip((printed, said), capfd.readouterr()))
     assert printed == ""
     assert ("compiling the features" in said) == is_shown
 
