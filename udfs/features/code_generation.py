@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout, Tiles
-from udfs.features.columns import COLUMNS, PROFILE_FIELDS, USER_FIELDS, Column, own_column
+from udfs.features.columns import PROFILE_FIELDS, USER_FIELDS, Column, columns_of
 from udfs.features.expressions import (
     Aggregate,
     All,
@@ -476,8 +476,7 @@ def _is_of_tiles(aggregate: Aggregate) -> bool:
 
 def _of_tiles(tiles: Tiles, layout: EventLayout) -> Aggregate:
     """What tiles total."""
-    columns = COLUMNS | {column.name: own_column(column) for column in layout.own_columns}
-    return Reader(layout.kinds, columns, 0).read(tiles.text)
+    return Reader(layout.kinds, columns_of(layout), 0).read(tiles.text)
 
 
 def _end_of(aggregate: Aggregate) -> Span:

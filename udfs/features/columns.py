@@ -6,7 +6,7 @@ Each entry says how compiled code reads the value out of a packed record. `event
 from dataclasses import dataclass
 from typing import Literal
 
-from udfs.contracts.event_layout import OwnColumn
+from udfs.contracts.event_layout import EventLayout, OwnColumn
 from udfs.contracts.packed_events import DEVICES, NO_ID, PAGE_TYPES
 from udfs.contracts.profiles import AGE_BANDS, MEMBERSHIP_TIERS, NO_DAY
 
@@ -66,6 +66,11 @@ def own_column(own: OwnColumn) -> Column:
         own.name, own.type, f"event.{own.stored_name}", f"own column, of the field {own.field}", own.scale, own.missing,
         names=names,
     )  # fmt: skip
+
+
+def columns_of(layout: EventLayout) -> dict[str, Column]:
+    """All columns of the events in a layout, by name."""
+    return COLUMNS | {own.name: own_column(own) for own in layout.own_columns}
 
 
 #: What is known of the user beside the history: how compiled code computes it, and what it is.

@@ -23,7 +23,7 @@ from udfs.contracts.clicks import Click
 from udfs.contracts.event_layout import OWN_BYTES, TILE_BYTES, EventLayout, OwnColumn, Tiles
 from udfs.contracts.lenient import fields_of
 from udfs.contracts.packed_events import EVENT_KINDS, OWN_KIND_CODES
-from udfs.features.columns import COLUMNS, UNKNOWN, own_column
+from udfs.features.columns import COLUMNS, UNKNOWN, columns_of
 from udfs.features.declaration import SESSION_GAP_MS, Declaration, Feature
 from udfs.features.expressions import (
     ExpressionError,
@@ -151,7 +151,7 @@ def declaration_of(file: FeatureFile, with_functions: bool = True) -> Declaratio
         raise DeclarationError("key session_gap: the standard features have one: leave it out, or leave out extends")
     gap_ms = duration_of(file.session_gap) if file.session_gap else SESSION_GAP_MS
     layout = EventLayout(_own_kinds(file.kinds), _own_columns(file.columns))
-    reader = Reader(layout.kinds, COLUMNS | {column.name: own_column(column) for column in layout.own_columns}, gap_ms)
+    reader = Reader(layout.kinds, columns_of(layout), gap_ms)
     # The standard ones are read again: own kinds change what `other` means.
     features = [replace(feature, value=reader.read(feature.text)) for feature in (base.features if base else ())]
     for group, entries in file.features.items():
