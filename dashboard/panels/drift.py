@@ -57,6 +57,7 @@ class DriftPanel:
                         "name": name,
                         "psi": by_name[-1][name].psi,
                         "level": by_name[-1][name].level,
+                        "unwatched": by_name[-1][name].unwatched,
                         "missing": by_name[-1][name].missing,
                         "unseen": by_name[-1][name].unseen,
                         "history": [_psi(window.get(name)) for window in by_name],

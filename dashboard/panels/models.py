@@ -5,6 +5,7 @@ A thread of its own reads the registry, which may be slow.
 
 import logging
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -27,9 +28,22 @@ METRICS = ("test_roc_auc", "test_average_precision", "test_log_loss")
 class PublishedDistribution(msgspec.Struct):
     """The distribution of a feature or score at training; training/bundles/drift_reference.py defines the bins."""
 
-    edges: list[float]
     shares: list[float]
     missing: float
+    edges: list[float] = []
+    values: list[float] | None = None  # of a code or a constant: those with a bin of their own
+
+    @property
+    def bins(self) -> list[str]:
+        """What is in each bin, in words."""
+        if self.values is not None and not self.edges:  # earlier releases had both, and bins between the edges
+            names = [f"{value:g}" for value in self.values]
+            return names + ["rare values"] * (len(self.shares) - len(names))
+        edges = [f"{edge:.0f}" if abs(edge) >= 1000 else f"{edge:.3g}" for edge in self.edges]
+        if not edges:
+            return ["all values"]
+        between = [f"{low} to {high}" for low, high in pairwise(edges)]
+        return [f"below {edges[0]}", *between, f"{edges[-1]} or more"]
 
 
 class PublishedReference(msgspec.Struct):

@@ -5,6 +5,7 @@ import { poll } from "./poll.js";
 
 const index = new Chart("index", { format: (value) => number(value, 3), top: 0.3, empty: "Waiting for a second window." });
 const LEVELS = { stable: "good", watch: "wait", alarm: "bad" };
+const UNWATCHED = { setting: "drift.unwatched", training_rows: "too few independent rows at training", window_rows: "too few independent rows in this window" };
 const versions = find("version");
 let chosen = null;
 let data = null;
@@ -32,6 +33,7 @@ function show() {
   say(find("lead"), `${drift.version} compared with its training data. At this level since the window ending ${moment(since, false)}. ` +
     `Latest window: ${moment(drift.window_start, false)} to ${moment(drift.window_end, false)}, ${count(drift.rows)} scores` +
     `${drift.label_rate === null ? "" : `; positive rate of matured outcomes ${percent(drift.label_rate, 2)}`}.`);
+  showUnwatched(drift.features);
   chosen = drift.features.some(({ name }) => name === chosen) ? chosen : drift.features[0].name;
   const feature = drift.features.find(({ name }) => name === chosen);
   index.update([{ label: chosen, times: drift.times, values: feature.history, look: look(0) }]);
@@ -40,6 +42,17 @@ function show() {
   shownWindow = key;
   showHeat(drift);
   showFeature(drift.version, feature);
+}
+
+function showUnwatched(features) {
+  const reasons = Object.keys(UNWATCHED).map((reason) => [reason, features.filter(({ unwatched }) => unwatched === reason).map(({ name }) => name)]);
+  const told = reasons.filter(([, names]) => names.length).map(([reason, names]) => `${listed(names)} (${UNWATCHED[reason]})`);
+  find("unwatched").hidden = !told.length;
+  say(find("unwatched"), `Not watched: ${told.join("; ")}.`);
+}
+
+function listed(names) {
+  return names.length > 8 ? `${names.length} features` : names.join(", ");
 }
 
 function streak(levels) {
@@ -60,7 +73,7 @@ function showHeat(drift) {
     { label: "Current PSI", kind: "number", cell: (feature) => number(feature.psi, 3) },
     { label: "Missing", kind: "number", cell: (feature) => percent(feature.missing) },
     { label: "Unseen", kind: "number", cell: (feature) => percent(feature.unseen) },
-    { label: "Level", cell: (feature) => verdict(LEVELS[feature.level] ?? "none", feature.level) },
+    { label: "Level", cell: (feature) => feature.unwatched ? verdict("none", "not watched") : verdict(LEVELS[feature.level] ?? "none", feature.level) },
   ];
   const shown = drift.features.filter(({ name, level }, at) => showsAll || at < FIRST || level !== "stable" || name === chosen);
   const more = find("more");
@@ -71,21 +84,14 @@ function showHeat(drift) {
 
 async function showFeature(version, feature) {
   say(find("feature"), feature.name);
-  say(find("feature-note"), `PSI ${number(feature.psi, 3)}, ${feature.level}`);
+  const level = feature.unwatched ? `not watched: ${UNWATCHED[feature.unwatched]}` : feature.level;
+  say(find("feature-note"), `PSI ${number(feature.psi, 3)}, ${level}`);
   const response = await fetch(`/data/feature?version=${encodeURIComponent(version)}&name=${encodeURIComponent(feature.name)}`);
   if (!response.ok) return;
   const distributions = await response.json();
-  const bins = distributions.current.map((_, at) => bin(distributions.edges, at));
+  const bins = distributions.bins ?? distributions.current.map((_, at) => `bin ${at + 1}`);
   const series = [{ label: "latest window", shares: distributions.current }];
   if (distributions.reference) series.push({ label: "training reference", shares: distributions.reference });
-  else say(find("feature-note"), `PSI ${number(feature.psi, 3)}, ${feature.level}; bin ranges are unknown because the bundle's reference cannot be read`);
+  else say(find("feature-note"), `PSI ${number(feature.psi, 3)}, ${level}; bin ranges are unknown because the bundle's reference cannot be read`);
   histogram("compared", series, bins);
-}
-
-function bin(edges, at) {
-  if (!edges) return `bin ${at + 1}`;
-  const text = (value) => Math.abs(value) >= 1000 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
-  if (!edges.length) return "all values";
-  if (at === 0) return `below ${text(edges[0])}`;
-  return at === edges.length ? `${text(edges[at - 1])} or more` : `${text(edges[at - 1])} to ${text(edges[at])}`;
 }

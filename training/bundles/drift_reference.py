@@ -1,23 +1,27 @@
 """Reference data of a bundle: distributions for drift detection, and rows to warm up and check the model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-from msgspec.structs import replace
+from msgspec.structs import asdict
 from scipy.sparse import csr_array
 
 from training.data.examples import Examples
 from training.modeling.onnx_export import LIMIT
 from udfs.features.declaration import Declaration
-from udfs.measurement.drift import BINS, Distribution, Reference
+from udfs.measurement.drift import BINS, MAX_BINS, MISSING, Bins, Chance, Distribution, Reference
 
 WARM_UP_ROWS = 64
-#: Events of a user in a slot of this length count as one cluster: the length of the window of jobs.watch_drift.
-CLUSTER_MS = 600_000
+#: Lengths of windows for which chance is measured. Each is a multiple of the one before it.
+LENGTHS_MS = (600_000, 3_600_000, 6 * 3_600_000, 86_400_000, 7 * 86_400_000)
 #: Of larger data the effects of clusters are measured on some of the users.
 CLUSTERED_ROWS = 1_000_000
+#: The fewest bins of a number's values other than frequent ones, however rare: quartiles.
+RARE_BINS = 4
+#: Codes with a smaller share of the known values have a bin in common.
+RARE_CODE = 0.002
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,20 @@ def reference_distributions(
     """
     clusters = _Clusters(of_features)
     distributions = {
-        name: _distribution(features[:, column], clusters, declaration.is_code(name))
+        name: _distribution(features[:, column], clusters, _code_bins if declaration.is_code(name) else _number_bins)
         for column, name in enumerate(names)
     }
-    of_scores = _distribution(score.astype(np.float32), _Clusters(of_score), False)
-    # The export, or another machine, may give the highest of these scores a digit higher.
-    of_scores = replace(of_scores, low=of_scores.low - LIMIT, high=of_scores.high + LIMIT)
+    # The export, or another machine, may give a score another last digit.
+    of_scores = _distribution(score.astype(np.float32), _Clusters(of_score), _score_bins)
     return msgspec.json.encode(Reference(distributions, of_scores)) + b"\n"
+
+
+@dataclass(frozen=True)
+class _Level:
+    """The clusters of windows of one length: the rows of a user in a slot of that length."""
+
+    join: csr_array  # float64[clusters, clusters of the level before]
+    slot: np.ndarray  # int64[clusters], from 0
 
 
 class _Clusters:
@@ -65,76 +76,135 @@ class _Clusters:
         every = -(-len(sampling.user) // CLUSTERED_ROWS)
         users = np.unique(sampling.user)[::every]
         self.rows = np.flatnonzero(np.isin(sampling.user, users))
-        user = np.searchsorted(users, sampling.user[self.rows])
-        slot = sampling.time_ms[self.rows] // CLUSTER_MS
-        slot -= slot.min()
-        self.user = user
-        self.visit = np.unique(user * (slot.max() + 1) + slot, return_inverse=True)[1]
+        user, time_ms = np.searchsorted(users, sampling.user[self.rows]), sampling.time_ms[self.rows]
+        self.levels = []
+        for length_ms in LENGTHS_MS:
+            slot = time_ms // length_ms
+            first, slot = slot.min(), slot - slot.min()
+            keys, cluster = np.unique(user * (slot.max() + 1) + slot, return_inverse=True)
+            user, slot = np.divmod(keys, slot.max() + 1)
+            self.levels.append(_Level(_joining(cluster), slot))
+            time_ms = (first + slot) * length_ms
+        self.users = _joining(user)
 
 
-def _distribution(values: np.ndarray, clusters: _Clusters, code: bool) -> Distribution:
+def _joining(group: np.ndarray) -> csr_array:
+    """The matrix float64[groups, n] that adds up n parts by group."""
+    return csr_array((np.ones(len(group)), (group, np.arange(len(group)))), shape=(group.max() + 1, len(group)))
+
+
+def _distribution(
+    values: np.ndarray, clusters: _Clusters, find_bins: Callable[[np.ndarray, np.ndarray], Bins]
+) -> Distribution:
     weight = clusters.weight
-    values = values.astype(np.float64)
-    is_known = ~np.isnan(values)
-    known, known_weight = values[is_known], weight[is_known]
-    edges = _edges(known, known_weight)
-    category = np.where(is_known, np.searchsorted(edges, values, side="right"), len(edges) + 1)
-    totals = np.bincount(category, weight, minlength=len(edges) + 2)
-    known_total = totals[:-1].sum()
-    effect, degrees, noise = _design_effect(category, totals / totals.sum(), clusters)
+    known = ~np.isnan(values)
+    distinct, place = np.unique(values[known].astype(np.float64), return_inverse=True)
+    of_known = np.bincount(place, weight[known], minlength=len(distinct))
+    bins = find_bins(distinct, of_known / of_known.sum()) if len(distinct) else Bins()
+    cells = bins.cells(values)
+    category = np.where(cells == MISSING, bins.bins, cells)
+    totals = np.bincount(category, weight, minlength=bins.bins + 1)
+    chance, noise = _chance(category, totals / totals.sum(), clusters)
     return Distribution(
-        edges=edges.tolist(),
-        shares=(totals[:-1] / (known_total or 1)).tolist(),
+        **asdict(bins),
+        shares=(totals[:-1] / (totals[:-1].sum() or 1)).tolist(),
         missing=float(totals[-1] / totals.sum()),
-        low=float(known.min()) if known.size else None,
-        high=float(known.max()) if known.size else None,
-        rows=len(values),
-        design_effect=effect,
-        degrees_of_freedom=degrees,
+        rows=round(weight.sum()),
         noise=noise,
-        values=np.unique(known).tolist() if code else None,
+        chance=chance,
     )
 
 
-def _edges(known: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The deciles, each moved halfway to the next smaller value, so that no value is on an edge."""
-    distinct = np.unique(known)
-    if len(distinct) < 2:
-        return np.empty(0)
-    deciles = np.quantile(known, np.arange(1, BINS) / BINS, weights=weight, method="inverted_cdf")
-    places = np.unique(np.searchsorted(distinct, deciles))
-    places = places[places > 0]
-    return (distinct[places - 1] + distinct[places]) / 2
+def _number_bins(distinct: np.ndarray, shares: np.ndarray) -> Bins:
+    """The bins of the distinct values float64[d] of a number, of which there is one or more, and their shares."""
+    if len(distinct) == 1:
+        return Bins(values=distinct.tolist())
+    return Bins(edges=_edges(distinct, shares).tolist(), low=float(distinct[0]), high=float(distinct[-1]))
 
 
-def _design_effect(category: np.ndarray, shares: np.ndarray, clusters: _Clusters) -> tuple[float, float, float]:
-    """Design effect and degrees of freedom of a sample of such events, and the null expectation of these rows' index.
+def _score_bins(distinct: np.ndarray, shares: np.ndarray) -> Bins:
+    """The same for scores: the export, or another machine, may give them another last digit."""
+    low, high = float(distinct[0]) - LIMIT, float(distinct[-1]) + LIMIT
+    edges = _edges(distinct, shares) if len(distinct) > 1 else np.array([low, high])
+    return Bins(edges=edges.tolist(), low=low, high=high)
 
-    See udfs.measurement.drift. With a single category, the design effect is that of a value that each user keeps.
+
+def _code_bins(distinct: np.ndarray, shares: np.ndarray) -> Bins:
+    """The same for codes: each has a bin of its own, except for rare ones."""
+    own = np.sort(np.argsort(-shares, kind="stable")[: MAX_BINS - 1])
+    own = own[shares[own] >= RARE_CODE]
+    return Bins(values=distinct[own].tolist(), rare=np.delete(distinct, own).tolist())
+
+
+def _edges(distinct: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Edges between d > 1 distinct values, each halfway between two of them, so that no value is on an edge.
+
+    A frequent value has a bin of its own. The stretches between frequent values are parted into bins of equal shares:
+    deciles if no value is frequent, and never less than RARE_BINS in all.
     """
+    frequent = shares >= 1 / BINS
+    piece = 2 * np.cumsum(frequent) - frequent  # even: a stretch, odd: a frequent value
+    of_piece = np.bincount(piece, shares)
+    of_stretches = of_piece[::2].sum()
+    count = np.ones(len(of_piece))
+    if of_stretches:
+        count[::2] = np.maximum(1, np.round(max(RARE_BINS, round(BINS * of_stretches)) * of_piece[::2] / of_stretches))
+    before = np.cumsum(shares) - (np.cumsum(of_piece) - of_piece)[piece]
+    group = np.floor(count[piece] * (before - shares / 2) / of_piece[piece])
+    first = np.flatnonzero(np.diff(piece) | (np.diff(group) != 0)) + 1
+    return (distinct[first - 1] + distinct[first]) / 2
+
+
+def _chance(category: np.ndarray, shares: np.ndarray, clusters: _Clusters) -> tuple[list[Chance], float]:
+    """What chance makes of samples of such events, by the window, and the null expectation of these rows' index."""
     category, weight = category[clusters.rows], clusters.weight[clusters.rows]
-    total = weight.sum()
     used = np.flatnonzero(shares)
-    if len(used) < 2:
-        return max(1.0, float((np.bincount(clusters.visit, weight) ** 2).sum() / total)), 1.0, 0.0
     shares, category = shares[used], np.searchsorted(used, category)
+    counts = csr_array((weight, (np.arange(len(category)), category)), shape=(len(category), len(used)))
     # A row that stands for others stands for other users' too, so its surplus is no cluster (Horvitz-Thompson).
     surplus = np.bincount(category, weight**2 - weight, minlength=len(used))
-    deviations = np.eye(len(used)) - shares
-    scatter = _scatter(category, weight, clusters.visit, shares) - deviations.T @ (surplus[:, None] * deviations)
-    scaled = scatter / np.sqrt(np.outer(shares, shares)) / total
-    trace, bins = np.trace(scaled), len(used) - 1
+    measured = []
+    for length_ms, level in zip(LENGTHS_MS, clusters.levels):
+        counts = level.join @ counts
+        totals = counts.sum(1)
+        usual = max(1.0, float(((totals**2).sum() - surplus.sum()) / weight.sum()))
+        # How much users differ in a constant was not to be seen: the most they can, as if all rows of each were alike.
+        effect, degrees = _design_effect(counts, surplus, shares) if len(used) > 1 else (usual, 1.0)
+        distance = counts.power(2) @ (1 / shares) - totals**2
+        rhythm, alone = _rhythm(counts, distance, level.slot, shares), max(0.0, float(distance.max())) ** 0.5
+        measured.append(Chance(length_ms, effect, degrees, rhythm, alone, float(totals.max()), usual))
+    scatter = _scatter(clusters.users @ counts, shares)
+    return measured, float(np.trace(scatter / shares) / weight.sum() / clusters.weight.sum())
+
+
+def _design_effect(counts: csr_array, surplus: np.ndarray, shares: np.ndarray) -> tuple[float, float]:
+    """Design effect and degrees of freedom of clusters with these weights float64[clusters, categories]."""
+    deviations = np.eye(len(shares)) - shares
+    scatter = _scatter(counts, shares) - deviations.T @ (surplus[:, None] * deviations)
+    scaled = scatter / np.sqrt(np.outer(shares, shares)) / counts.sum()
+    trace, bins = np.trace(scaled), len(shares) - 1
     degrees = trace**2 / (scaled**2).sum()
-    noise = np.trace(_scatter(category, weight, clusters.user, shares) / shares) / total / clusters.weight.sum()
-    return max(1.0, float(trace / bins)), float(np.clip(degrees, 1, bins)), float(noise)
+    return max(1.0, float(trace / bins)), float(np.clip(degrees, 1, bins))
 
 
-def _scatter(category: np.ndarray, weight: np.ndarray, cluster: np.ndarray, shares: np.ndarray) -> np.ndarray:
+def _scatter(counts: csr_array, shares: np.ndarray) -> np.ndarray:
     """The sum over clusters of z z', where z[b] is a cluster's weight in category b minus its expected weight."""
-    counts = csr_array((weight, (cluster, category)), shape=(cluster.max() + 1, len(shares)))
     totals = counts.sum(1)
     crossed = np.outer(counts.T @ totals, shares)
     return (counts.T @ counts).toarray() - crossed - crossed.T + (totals**2).sum() * np.outer(shares, shares)
+
+
+def _rhythm(counts: csr_array, distance: np.ndarray, slot: np.ndarray, shares: np.ndarray) -> float:
+    """The mean index of the slots of clusters, beyond what their clusters make of it by chance; by rows, at least 0.
+
+    `distance` float64[clusters] is the index of a slot with nothing but that cluster, times the square of its rows.
+    """
+    in_slots = (_joining(slot) @ counts).toarray()
+    rows = in_slots.sum(1)
+    together = (in_slots**2) @ (1 / shares) - rows**2
+    # All slots together are the training data, from which they can't differ: less the fewer slots there are.
+    excess = together - np.bincount(slot, distance) * (1 - rows / rows.sum())
+    return max(0.0, float((excess[rows > 0] / rows[rows > 0]).sum() / rows.sum()))
 
 
 def warm_up_rows(names: Sequence[str], features: np.ndarray, probability: np.ndarray, seed: int) -> bytes:

@@ -7,7 +7,8 @@ population stability index, Journal of Risk Model Validation 14, 2020): a small 
 
 Events are not independent: those of one user are alike, and a few users have many. So chance is measured at training,
 in the form of Rao and Scott (JASA 76, 1981; Annals of Statistics 12, 1984): `design_effect` says how much larger the
-index is by chance than with independent rows, `degrees_of_freedom` how it is distributed, by Satterthwaite's rule.
+index is by chance than with independent rows, `degrees_of_freedom` how it is distributed, by Satterthwaite's rule. Both
+grow with the window, which has more rows of each user. `rhythm` is what the hours of the day add to that.
 """
 
 from collections.abc import Collection
@@ -20,75 +21,154 @@ import numpy as np
 from msgspec import Meta
 from scipy.special import chdtri
 
-from udfs.contracts.outputs import LEVELS, DriftWindow, FeatureDrift, Level
+from udfs.contracts.outputs import LEVELS, DriftWindow, FeatureDrift, Level, Unwatched
 
 REFERENCE_FILE = "reference.json"
 SCORE = "score"  # its name among the features
-BINS = 10
+BINS = 10  # of a number without frequent values
+MAX_BINS = 24
 
-#: Cells that rows are counted in: one for each bin, one for each bin's values that training never saw, and missing.
-UNSEEN, MISSING = BINS, 2 * BINS
-CELLS = 2 * BINS + 1
+#: Cells that rows are counted in: one for each bin, and one each for numbers below and above the range of training, for
+#: codes that training never saw and numbers far from its range, and for missing values.
+BELOW, ABOVE, NEW, MISSING = range(MAX_BINS, MAX_BINS + 4)
+CELLS = MAX_BINS + 4
+
+#: A number is far from the range of training if it is further away than this many times the width of the range. Even
+#: the busiest user is nearer; another unit is not.
+FAR = 10
 
 #: The chance, by the approximation, that any feature of a window without drift is beyond what its level asks for.
 FALSE_ALARM = 1e-5
 
-#: Independent rows from which on a feature is judged: five in each decile, as Cochran (Biometrics 10, 1954) asks for.
-JUDGED_ROWS = 5 * BINS
+#: Independent rows from which on a feature is judged: two in each decile. With fewer, the quantile is not to be relied
+#: on (Cochran, Biometrics 10, 1954, asks for one to five; empty bins are smoothed here).
+JUDGED_ROWS = 2 * BINS
+
+#: The chance that a window has a user as large as the largest of training, or a new value of a user of usual size.
+#: That it has several is as many times as improbable.
+LARGE_USER = 0.005
+
+#: The index of the most unusual hour of a rhythm, over the mean index of all: of a wave it is 2.
+RHYTHM_PEAK = 3
 
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
-class Distribution(msgspec.Struct, frozen=True, dict=True):
-    """The distribution of a feature or score at training; a value v is in bin searchsorted(edges, v, side="right")."""
+class Chance(msgspec.Struct, frozen=True, array_like=True):
+    """What chance makes of a feature in windows of one length."""
 
-    edges: Annotated[list[float], Meta(max_length=BINS - 1)]
-    shares: Annotated[list[Share], Meta(min_length=1, max_length=BINS)]  # of the known values
-    missing: Share
-    low: float | None  # the smallest known value; None without any
-    high: float | None
-    rows: Annotated[int, Meta(ge=1)]
+    length_ms: Annotated[int, Meta(gt=0)]
     design_effect: Annotated[float, Meta(ge=1)]
     degrees_of_freedom: Annotated[float, Meta(ge=1)]
-    noise: Annotated[float, Meta(ge=0)]  # the index that the reference's own rows make by chance
-    values: list[float] | None = None  # of a code: the values seen at training
+    rhythm: Annotated[float, Meta(ge=0)]  # the mean index of such windows at training, had they infinitely many users
+    alone: Annotated[float, Meta(ge=0)]  # among very many rows n, a single user made an index of (alone / n)^2
+    largest: Annotated[float, Meta(gt=0)]  # the most rows of a user
+    usual: Annotated[float, Meta(ge=1)]  # the rows of the user of a row, on average over rows
 
-    def __post_init__(self):
-        if len(self.shares) != len(self.edges) + 1:
-            raise ValueError(
-                f"expected one more share than edges, got {len(self.shares)} shares and {len(self.edges)} edges"
-            )
+
+class Bins(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """The bins of a feature or score.
+
+    A number v is in bin searchsorted(edges, v, side="right"). A code, or a feature that was constant at training, has a
+    bin for each of `values`, and one for all of the `rare` ones.
+    """
+
+    edges: Annotated[list[float], Meta(max_length=MAX_BINS - 1)] = []
+    low: float | None = None  # the smallest known value of a number; None without any
+    high: float | None = None
+    values: list[float] | None = None
+    rare: list[float] = []
+
+    @property
+    def bins(self) -> int:
+        return len(self.edges) + 1 if self.values is None else len(self.values) + bool(self.rare)
 
     def cells(self, values: np.ndarray) -> np.ndarray:
         """The cell of each of n values float[n], NaN for missing: uint8[n]."""
         values = values.astype(np.float64)
-        missing = np.isnan(values)
-        if self.values is not None:
-            seen = np.isin(values, self.values)
-        elif self.low is None:
-            seen = missing
-        else:
-            seen = (values >= self.low) & (values <= self.high)
-        bins = np.searchsorted(self._edges, values, side="right")
-        return np.where(missing, MISSING, np.where(seen, bins, bins + UNSEEN)).astype(np.uint8)
+        cells = self._cells_of_numbers(values) if self.values is None else self._cells_of_codes(values)
+        cells[np.isnan(values)] = MISSING
+        return cells
 
-    def categories(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The categories that the index compares, as counts now and shares at training.
+    def _cells_of_numbers(self, values: np.ndarray) -> np.ndarray:
+        if self.low is None:
+            return np.full(len(values), NEW, np.uint8)
+        cells = np.searchsorted(self._edges, values, side="right").astype(np.uint8)
+        cells[values < self.low] = BELOW
+        cells[values > self.high] = ABOVE
+        far = FAR * (self.high - self.low)
+        cells[(values < self.low - far) | (values > self.high + far)] = NEW
+        return cells
 
-        They are the bins, missing values and, for a code, unseen values. A measured value outside the range of training
-        is in the first or last bin: there is always a largest one, and a single busy user can exceed it.
+    def _cells_of_codes(self, values: np.ndarray) -> np.ndarray:
+        codes, bins = self._codes
+        places = np.searchsorted(codes[:-1], values)
+        return np.where(codes[places] == values, bins[places], np.uint8(NEW))
+
+    def in_bins(self, counts: np.ndarray) -> np.ndarray:
+        """The known values in each bin, of counts int64[CELLS]: int64[bins].
+
+        A number outside the range of training is in the first or last bin: there is always a largest one, and a single
+        busy user can exceed it. New values are in none.
         """
-        known = len(self.shares)
-        seen, unseen = counts[:known], counts[UNSEEN : UNSEEN + known]
-        shares = np.array(self.shares) * (1 - self.missing)
-        if self.values is None:
-            return np.append(seen + unseen, counts[MISSING]), np.append(shares, self.missing)
-        return np.append(seen, [unseen.sum(), counts[MISSING]]), np.append(shares, [0.0, self.missing])
+        bins = counts[: self.bins].copy()
+        bins[0] += counts[BELOW]
+        bins[-1] += counts[ABOVE]
+        return bins
 
     @cached_property
     def _edges(self) -> np.ndarray:
         return np.array(self.edges)
+
+    @cached_property
+    def _codes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The codes seen at training, ascending, and the bin of each, uint8."""
+        codes = np.array([*self.values, *self.rare])
+        bins = np.minimum(np.arange(len(codes)), len(self.values)).astype(np.uint8)
+        order = np.argsort(codes)
+        return codes[order], bins[order]
+
+
+class Distribution(Bins, frozen=True, kw_only=True, dict=True):
+    """The distribution of a feature or score at training."""
+
+    shares: Annotated[list[Share], Meta(min_length=1, max_length=MAX_BINS)]  # of the known values, in each bin
+    missing: Share
+    rows: Annotated[int, Meta(ge=1)]  # events, of which each row of training stands for one or more
+    noise: Annotated[float, Meta(ge=0)]  # the index that the reference's own rows make by chance
+    chance: Annotated[list[Chance], Meta(min_length=1)]  # from the shortest window to the longest
+
+    def __post_init__(self):
+        if self.values is not None and not self.values:
+            raise ValueError("expected a value or more, got none")
+        if len(self.shares) != self.bins:
+            raise ValueError(f"expected a share for each of {self.bins} bins, got {len(self.shares)}")
+        lengths = [chance.length_ms for chance in self.chance]
+        if lengths != sorted(set(lengths)):
+            raise ValueError(f"expected chance of ever longer windows, got {lengths} ms")
+
+    def categories(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The categories that the index compares, as counts now and shares at training.
+
+        They are the bins, new values and missing ones.
+        """
+        shares = np.array(self.shares) * (1 - self.missing)
+        return np.append(self.in_bins(counts), counts[NEW:]), np.append(shares, [0.0, self.missing])
+
+    def chance_in(self, length_ms: int) -> Chance:
+        """What chance makes of windows of this length: that of the measured lengths beside it, interpolated."""
+        lengths, *measured = self._measured
+        return Chance(length_ms, *(float(np.interp(np.log(length_ms), np.log(lengths), part)) for part in measured))
+
+    @property
+    def independent_rows(self) -> float:
+        """The number of independent rows that the rows of training are worth."""
+        return self.rows / self.chance[-1].design_effect
+
+    @cached_property
+    def _measured(self) -> np.ndarray:
+        return np.array([msgspec.structs.astuple(chance) for chance in self.chance]).T
 
 
 class Reference(msgspec.Struct, frozen=True, dict=True):
@@ -153,42 +233,84 @@ def stability_index(p: np.ndarray, q: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class FeatureComparison:
-    """The index, its mean and upper quantile by chance, and the number of independent rows the sample is worth."""
+    """The index, its mean and upper quantile by chance, and the number of independent rows the sample is worth; and
+    whether a bin is empty that training had rows in, too many for chance; and whether there are too many far numbers.
+    """
 
     index: float = 0.0
     expected: float = 0.0
     quantile: float = 0.0
     independent_rows: float = 0.0
+    is_gone: bool = False
+    far: float = 0.0  # the index of far numbers alone, over its quantile
+
+    @property
+    def excess(self) -> float:
+        """What is above 1 is beyond chance."""
+        return max(self.index / self.quantile if self.quantile else 0.0, self.far)
 
     @property
     def corrected(self) -> float:
         return max(0.0, self.index - self.expected)
 
     def level(self, thresholds: Thresholds) -> Level:
-        """The drift level: stable unless there are enough rows and the index exceeds what chance explains."""
-        is_chance = self.index <= self.quantile or self.independent_rows < JUDGED_ROWS
-        if is_chance or self.corrected < thresholds.watch:
+        """The drift level: stable unless the index exceeds what chance explains."""
+        if self.excess <= 1:
             return "stable"
-        return "alarm" if self.corrected >= thresholds.alarm else "watch"
+        if self.is_gone or self.corrected >= thresholds.alarm:
+            return "alarm"
+        return "watch" if self.corrected >= thresholds.watch else "stable"
 
 
-def compare(known: Distribution, counts: np.ndarray, chance: float) -> FeatureComparison:
-    """Compare counts int64[CELLS], not all 0, with training; `chance` is the probability of exceeding the quantile.
+def compare(known: Distribution, counts: np.ndarray, length_ms: int, probability: float) -> FeatureComparison:
+    """Compare counts int64[CELLS], not all 0, of a window of this length with training.
 
-    Each bin gets half an independent row on both sides, so that none is empty; bins empty on both sides are left out.
+    `probability` is that of exceeding the quantile. Each bin gets half an independent row on both sides, so that none
+    is empty; bins empty on both sides are left out.
     """
     now, then = known.categories(counts)
     used = (now > 0) | (then > 0)
-    bins, rows = int(used.sum()), int(counts.sum())
-    if bins < 2:
-        return FeatureComparison()
-    independent = rows / known.design_effect
-    p = _smoothed(now[used] / rows, independent)
-    q = _smoothed(then[used], known.rows / known.design_effect)
-    expected = (bins - 1) / independent + known.noise
-    degrees = min(known.degrees_of_freedom, bins - 1)
-    quantile = expected * float(chdtri(degrees, chance)) / degrees
-    return FeatureComparison(stability_index(p, q), expected, quantile, independent)
+    now, then, rows = now[used], then[used], int(counts.sum())
+    chance = known.chance_in(length_ms)
+    independent = rows / chance.design_effect
+    freedom = len(now) - 1
+    if not freedom:
+        return FeatureComparison(independent_rows=independent)
+    p, q = _smoothed(now / rows, independent), _smoothed(then, known.independent_rows)
+    noise = freedom / independent + known.noise
+    expected = noise + chance.rhythm
+    # Patnaik (Biometrika 36, 1949): a chi-square variable that is off centre is about one that is not, with the same
+    # mean and variance. Off centre by the rhythm: the hours differ in truth.
+    degrees = min(chance.degrees_of_freedom, freedom) * expected**2 / (noise**2 + 2 * noise * chance.rhythm)
+    quantile = expected * float(chdtri(degrees, probability)) / degrees
+    # The quantile is that of shares of many users. A few large ones can do more, in the window and at training, among
+    # others as they are on average.
+    users = float(np.log(probability) / np.log(LARGE_USER))
+    share = users * (chance.largest / rows + known.chance[-1].largest / known.rows)
+    large = _index_of_large(share, 1 / (1 + (chance.alone / chance.largest) ** 2))
+    if (then == 0).any():
+        large = max(large, _index_of_large(users * chance.usual / rows, float(q[then == 0].sum())))
+    quantile = max(quantile, (expected**0.5 + large**0.5) ** 2)
+    # Without a bin of share q the index is about q, as in the most unusual hour of a rhythm.
+    gone = (now == 0) & (then * independent > -np.log(probability)) & (then > RHYTHM_PEAK * chance.rhythm)
+    far = _far(known, int(counts[NEW]) / rows, independent, probability)
+    return FeatureComparison(stability_index(p, q), expected, quantile, independent, bool(gone.any()), far)
+
+
+def _far(known: Distribution, share: float, independent: float, probability: float) -> float:
+    """The index of far numbers and all others, over its quantile."""
+    if not share or known.low is None:
+        return 0.0
+    p, q = _smoothed(np.array([share, 1 - share]), independent), _smoothed(np.array([0.0, 1]), known.independent_rows)
+    return stability_index(p, q) * independent / float(chdtri(1, probability))
+
+
+def _index_of_large(share: float, at_training: float) -> float:
+    """The index when large users with a share of the rows all have one value, which had a given share at training."""
+    if share >= 1:
+        return np.inf
+    more = share * (1 - at_training)
+    return more * float(np.log((at_training + more) / (at_training * (1 - share))))
 
 
 def _smoothed(shares: np.ndarray, independent_rows: float) -> np.ndarray:
@@ -208,12 +330,11 @@ def window_drift(
     `counts` int64[features + 1, CELLS] are of at least one row; `labels` are the numbers of labels and of positives.
     """
     watched = [name for name in reference.distributions if name not in thresholds.unwatched]
-    chance = FALSE_ALARM / max(1, len(watched))
+    probability = FALSE_ALARM / max(1, len(watched))
     features = []
     for (name, known), feature_counts in zip(reference.distributions.items(), counts):
-        compared = compare(known, feature_counts, chance)
-        level = compared.level(thresholds) if name in watched else "stable"
-        features.append(_feature_drift(name, known, feature_counts, compared.corrected, level))
+        compared = compare(known, feature_counts, window[1] - window[0], probability)
+        features.append(_feature_drift(name, known, feature_counts, compared, thresholds))
     moved = sorted((feature for feature in features if feature.level != "stable"), key=lambda feature: -feature.psi)
     evaluated, positive = labels
     return DriftWindow(
@@ -229,15 +350,27 @@ def window_drift(
     )
 
 
-def _feature_drift(name: str, known: Distribution, counts: np.ndarray, psi: float, level: Level) -> FeatureDrift:
+def _feature_drift(
+    name: str, known: Distribution, counts: np.ndarray, compared: FeatureComparison, thresholds: Thresholds
+) -> FeatureDrift:
     rows = int(counts.sum())
-    unseen = counts[UNSEEN:MISSING]
-    in_bins = (counts[:UNSEEN] + unseen)[: len(known.shares)]
+    present = rows - int(counts[MISSING])
+    unwatched = _unwatched(name, known, compared, thresholds)
     return FeatureDrift(
         name=name,
-        psi=psi,
-        level=level,
+        psi=compared.corrected,
+        level="stable" if unwatched else compared.level(thresholds),
+        unwatched=unwatched,
         missing=int(counts[MISSING]) / rows,
-        unseen=int(unseen.sum()) / rows,
-        shares=(in_bins / max(1, in_bins.sum())).tolist(),
+        unseen=int(counts[BELOW : NEW + 1].sum()) / rows,
+        shares=(known.in_bins(counts) / max(1, present)).tolist(),
     )
+
+
+def _unwatched(name: str, known: Distribution, compared: FeatureComparison, thresholds: Thresholds) -> Unwatched | None:
+    """Why a feature has no level in a window; None for one that has."""
+    if name in thresholds.unwatched:
+        return "setting"
+    if known.independent_rows < JUDGED_ROWS:
+        return "training_rows"
+    return "window_rows" if compared.independent_rows < JUDGED_ROWS else None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import chi2
+from scipy.stats import chi2, gamma
 
 FALSE_ALARM = 1e-5
 
@@ -21,7 +21,7 @@ def expected_windows(
         if len(rows):
             known = {**reference["features"], "score": reference["score"]}
             watched = [name for name in known if name not in settings.unwatched]
-            features = [feature_drift(name, rows[name], known[name], watched, settings) for name in known]
+            features = [feature_drift(name, rows[name], known[name], watched, settings, length_ms) for name in known]
             moved = sorted((one for one in features if one["level"] != "stable"), key=lambda one: -one["psi"])
             yield {
                 "window_start": start,
@@ -35,44 +35,76 @@ def expected_windows(
             }
 
 
-def feature_drift(name: str, values: pd.Series, known: dict, watched: list[str], settings) -> dict:
+def feature_drift(name: str, values: pd.Series, known: dict, watched: list[str], settings, length_ms: int) -> dict:
     present = [float(value) for value in values if not np.isnan(value)]
     is_code = known["values"] is not None
-    unseen = [
-        value
-        for value in present
-        if (value not in known["values"] if is_code else not known["low"] <= value <= known["high"])
-    ]
-    edges = [-np.inf, *known["edges"], np.inf]
-    bins = list(zip(edges, edges[1:]))
-    in_bins = [sum(low <= value < high for value in present) for low, high in bins]
-    of_psi = [sum(low <= value < high and not (is_code and value in unseen) for value in present) for low, high in bins]
-    now = [*of_psi, len(values) - len(present)]
-    then = [*(share * (1 - known["missing"]) for share in known["shares"]), known["missing"]]
     if is_code:
-        now, then = [*now, len(unseen)], [*then, 0.0]
+        bins = [[value] for value in known["values"]] + ([known["rare"]] if known["rare"] else [])
+        unseen = new = [value for value in present if not any(value in codes for codes in bins)]
+        in_bins = [sum(value in codes for value in present) for codes in bins]
+    else:
+        edges = [-np.inf, *known["edges"], np.inf]
+        unseen = [value for value in present if not known["low"] <= value <= known["high"]]
+        far = 10 * (known["high"] - known["low"])
+        new = [value for value in unseen if not known["low"] - far <= value <= known["high"] + far]
+        near = [value for value in present if value not in new]
+        in_bins = [sum(low <= value < high for value in near) for low, high in zip(edges, edges[1:])]
+    now = [*in_bins, len(values) - len(present), len(new)]
+    then = [*(share * (1 - known["missing"]) for share in known["shares"]), known["missing"], 0.0]
+    lengths = np.log([chance[0] for chance in known["chance"]])
+    effect, degrees, rhythm, alone, largest, usual = (
+        np.interp(np.log(length_ms), lengths, [chance[part] for chance in known["chance"]]) for part in range(1, 7)
+    )
+    size, of_reference = len(values) / effect, known["rows"] / known["chance"][-1][1]
     psi, level = 0.0, "stable"
     pairs = [(count / len(values), share) for count, share in zip(now, then) if count or share]
     if len(pairs) > 1:
-        size, of_reference = len(values) / known["design_effect"], known["rows"] / known["design_effect"]
-        index = 0.0
+        index, share_of_new = 0.0, 0.0
         for p, q in pairs:
-            p = (p * size + 0.5) / (size + len(pairs) / 2)
-            q = (q * of_reference + 0.5) / (of_reference + len(pairs) / 2)
-            index += (p - q) * np.log(p / q)
-        degrees = min(known["degrees_of_freedom"], len(pairs) - 1)
-        noise = (len(pairs) - 1) / size + known["noise"]
-        psi = max(0.0, index - noise)
-        if name in watched and size >= 50 and index > noise * chi2.isf(FALSE_ALARM / len(watched), degrees) / degrees:
-            level = "alarm" if psi >= settings.alarm else "watch" if psi >= settings.watch else "stable"
+            smooth_p = (p * size + 0.5) / (size + len(pairs) / 2)
+            smooth_q = (q * of_reference + 0.5) / (of_reference + len(pairs) / 2)
+            index += (smooth_p - smooth_q) * np.log(smooth_p / smooth_q)
+            share_of_new += smooth_q if q == 0 else 0
+        by_chance = (len(pairs) - 1) / size + known["noise"]
+        mean = by_chance + rhythm
+        psi = max(0.0, index - mean)
+        # Noncentral: the mean and the variance of a scaled chi-square variable of `degrees` that is off centre.
+        variance = 2 * (by_chance**2 + 2 * by_chance * rhythm) / min(degrees, len(pairs) - 1)
+        probability = FALSE_ALARM / len(watched)
+        of_many = gamma.isf(probability, mean**2 / variance, scale=variance / mean)
+        users = np.log(probability) / np.log(0.005)
+        crowd = users * (largest / len(values) + known["chance"][-1][5] / known["rows"])
+        bin_of_crowd = largest**2 / (largest**2 + alone**2)
+        of_few = mixture_index(crowd, bin_of_crowd)
+        if share_of_new:
+            of_few = max(of_few, mixture_index(users * usual / len(values), share_of_new))
+        is_gone = any(p == 0 and np.exp(-q * size) < probability and q > 3 * rhythm for p, q in pairs)
+        far_index, most = 0.0, chi2.isf(probability, 1) / size
+        if new and not is_code:
+            p, q = (len(new) / len(values) * size + 0.5) / (size + 1), 0.5 / (of_reference + 1)
+            far_index = (p - q) * np.log(p / q) + (q - p) * np.log((1 - p) / (1 - q))
+        if index > max(of_many, (np.sqrt(mean) + np.sqrt(of_few)) ** 2) or far_index > most:
+            level = "alarm" if psi >= settings.alarm or is_gone else "watch" if psi >= settings.watch else "stable"
+    reason = "window_rows" if size < 20 else None
+    reason = "training_rows" if of_reference < 20 else reason
+    reason = "setting" if name not in watched else reason
     return {
         "name": name,
         "psi": psi,
-        "level": level,
+        "level": "stable" if reason else level,
+        "unwatched": reason,
         "missing": 1 - len(present) / len(values),
         "unseen": len(unseen) / len(values),
         "shares": [count / max(1, len(present)) for count in in_bins],
     }
+
+
+def mixture_index(crowd: float, share: float) -> float:
+    """The index of two bins when a share of the rows, the crowd, are all in the first, which had a given share."""
+    if crowd >= 1:
+        return np.inf
+    p, q = np.array([crowd + (1 - crowd) * share, (1 - crowd) * (1 - share)]), np.array([share, 1 - share])
+    return sum((a - b) * np.log(a / b) for a, b in zip(p, q) if b)
 
 
 def assert_same_windows(found: list[dict], wanted: list[dict]) -> None:

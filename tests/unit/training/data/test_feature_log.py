@@ -1,5 +1,7 @@
 """Log and wait: what was logged gives the examples that recomputing gives; and a log that is not as it should be."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +21,7 @@ from training.simulation.clickstream import Simulation, simulate
 from training.train import main
 from udfs.contracts.clicks import ClickLimits
 from udfs.features.declaration_file import STANDARD
+from udfs.measurement.bots import Bots
 from udfs.measurement.labels import CONVERTED
 from udfs.models.bundle import load_bundle
 
@@ -119,6 +122,18 @@ def test_a_row_delivered_twice_or_logged_by_two_models_counts_once(tmp_path, cli
     found, summary = examples_of_log(tmp_path, clicks, logged, logged.slice(0, 100), other_model)
     assert len(found) == len(logged)
     assert summary.logged["repeated"] == 100 + len(logged)
+
+
+def test_logged_rows_of_bots_are_left_out_and_those_of_others_stay(tmp_path, clicks, recomputed, logged):
+    pq.write_table(logged, tmp_path / "log.parquet")
+    log = FeatureLog(tmp_path / "log.parquet", HASH, NAMES)
+    few = dataclasses.replace(preparation(log), bots=Bots(events_per_hour=40, min_gap=None))
+    directories, summary = prepare(clicks, tmp_path / "out", few)
+    found = load_examples(directories)
+    assert summary.bot_users > 0
+    assert 0 < len(found) < len(logged)
+    people = np.isin(recomputed.user_ids[recomputed.user], found.user_ids[found.user])
+    assert keyed(found) == keyed(recomputed.take(people))
 
 
 def test_of_rows_that_differ_the_first_counts_and_the_others_are_counted(tmp_path, clicks, logged):

@@ -54,6 +54,14 @@ def test_a_changed_reference_is_refused(registry, tmp_path):
         References({}, registry.uri, 10.0).read("v1")
 
 
+def test_a_reference_of_an_earlier_release_is_refused_and_says_what_to_do():
+    plain = json.loads(msgspec.json.encode(REFERENCE))
+    del plain["score"]["chance"]
+    message = r"v1/reference.json: not a valid reference: .*missing required field `chance`.*: train again"
+    with pytest.raises(BundleError, match=message):
+        decode_reference(json.dumps(plain | {"score": plain["score"] | {"design_effect": 11.0}}).encode(), "v1")
+
+
 def test_a_bundle_without_a_reference_is_refused_by_name(registry, tmp_path):
     assert REFERENCE_FILE not in files_of(1)
     stage(registry, tmp_path, "v1", None)
@@ -70,8 +78,14 @@ def test_without_a_registry_only_the_bundle_s_version_is_known():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"design_effect": None}, "design_effect"),
-        ({"edges": [1.0, 2.0]}, "expected one more share than edges, got 2 shares and 2 edges"),
+        ({"noise": None}, "noise"),
+        ({"edges": [1.0, 2.0]}, "expected a share for each of 3 bins, got 2"),
+        ({"values": [1.0], "rare": [2.0, 3.0], "shares": [1.0]}, "expected a share for each of 2 bins, got 1"),
+        ({"values": [], "shares": [1.0]}, "expected a value or more, got none"),
+        (
+            {"chance": [[2, 1, 1, 0, 0, 1, 1], [1, 1, 1, 0, 0, 1, 1]]},
+            "expected chance of ever longer windows, got .2, 1. ms",
+        ),
         ({"rows": 0}, "rows"),
     ],
 )
