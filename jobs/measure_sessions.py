@@ -20,16 +20,17 @@ from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
 from jobs.common.topics import check_topics
 from udfs.config.durations import duration_ms
-from udfs.contracts.outputs import KpiValue, Score, Session
+from udfs.contracts.outputs import BOT, KpiValue, Score, Session
 from udfs.features.declaration import SESSION_GAP_MS
 from udfs.flink.sessions import ReadActions
 from udfs.kafka.errors import KafkaClientError
+from udfs.measurement.bots import sql_is_bot
 from udfs.measurement.kpis import COUNTED, KPIS_FILE, Kpi, KpiError, load_kpis, sql_sum
 
 SENT_ACTIONS = """
 CREATE TEMPORARY VIEW sent_actions AS
-SELECT a.user_id, a.event_name, a.event_time, a.page, a.revenue, a.placement, a.event_key, a.purchase_key, happened,
-    source_partition, source_offset, PROCTIME() AS arrival
+SELECT a.user_id, a.event_name, a.event_time, a.page, a.revenue, a.placement, a.device, a.event_key, a.purchase_key,
+    happened, source_partition, source_offset, PROCTIME() AS arrival
 FROM (
     SELECT read_actions(payload, CAST(record_time AS TIMESTAMP(3))) AS a, happened, source_partition, source_offset
     FROM event_clicks
@@ -37,24 +38,30 @@ FROM (
 WHERE a.user_id IS NOT NULL
 """
 
-_COLUMNS = """user_id, event_name, event_time, page, revenue, placement, event_key, happened, source_partition,
-    source_offset"""
+_COLUMNS = """user_id, event_name, event_time, page, revenue, placement, device, event_key, happened,
+    source_partition, source_offset"""
 
-# A session belongs to the arm of its first score: MIN finds it, behind the time in as many digits. Scores alone, of
-# clicks that retention has deleted, are no session.
+# A session belongs to the arm of its first score: MIN finds it, behind the time in as many digits. It finds the
+# first device likewise. Scores alone, of clicks that retention has deleted, are no session.
 CLOSED_SESSIONS = """
 CREATE TEMPORARY VIEW closed_sessions AS
 SELECT *
 FROM (
     SELECT user_id, SPLIT_INDEX(MIN(served), '|', 1) AS arm, SPLIT_INDEX(MIN(served), '|', 2) AS model_version,
+        CAST(NULLIF(SPLIT_INDEX(MIN(served), '|', 3), '') AS DOUBLE) AS propensity,
         MIN(event_time) AS started_at, MAX(event_time) AS ended_at, {counts}, COUNT(DISTINCT page) AS pages,
+        SPLIT_INDEX(MIN(used), '|', 1) AS device, MAX(score) AS top_score,
         SUM(revenue) AS revenue, SESSION_ROWTIME(happened, {gap}) AS closed
     FROM (
-        SELECT user_id, happened, event_time, event_name, event_key, page, revenue, CAST(NULL AS STRING) AS served
+        SELECT user_id, happened, event_time, event_name, event_key, page, revenue,
+            LPAD(CAST(event_time AS STRING), 14, '0') || '|' || device AS used, CAST(NULL AS STRING) AS served,
+            CAST(NULL AS FLOAT) AS score
         FROM actions
         UNION ALL
         SELECT user_id, happened, event_time, CAST(NULL AS STRING), CAST(NULL AS BIGINT), CAST(NULL AS BIGINT),
-            CAST(0 AS DOUBLE), LPAD(CAST(event_time AS STRING), 14, '0') || '|' || arm || '|' || model_version
+            CAST(0 AS DOUBLE), CAST(NULL AS STRING),
+            LPAD(CAST(event_time AS STRING), 14, '0') || '|' || arm || '|' || model_version || '|'
+                || COALESCE(CAST(propensity AS STRING), ''), score
         FROM timed_scores
     )
     GROUP BY user_id, SESSION(happened, {gap})
@@ -62,16 +69,23 @@ FROM (
 WHERE events > 0
 """
 
+# In KPIs, bots are in no arm.
+JUDGED_SESSIONS = """
+CREATE TEMPORARY VIEW judged_sessions AS
+SELECT *, CASE WHEN is_bot THEN '{bot}' ELSE arm END AS counted_as
+FROM (SELECT *, {is_bot} AS is_bot FROM closed_sessions)
+"""
+
 SESSIONS = f"""
 INSERT INTO sessions
-SELECT {", ".join(Session.__struct_fields__)} FROM closed_sessions
+SELECT {", ".join(Session.__struct_fields__)} FROM judged_sessions
 """
 
 # A session counts in the window in which it closes: when its silence has lasted for the gap.
 SESSION_SUMS = """
-SELECT EXTRACT(EPOCH FROM TUMBLE_START(closed, {size})) * 1000 AS window_start, '{window}' AS `window`, arm,
-    CAST(NULL AS STRING) AS placement, ARRAY[{sums}] AS sums
-FROM closed_sessions GROUP BY TUMBLE(closed, {size}), arm
+SELECT EXTRACT(EPOCH FROM TUMBLE_START(closed, {size})) * 1000 AS window_start, '{window}' AS `window`,
+    counted_as AS arm, CAST(NULL AS STRING) AS placement, ARRAY[{sums}] AS sums
+FROM judged_sessions GROUP BY TUMBLE(closed, {size}), counted_as
 """
 
 # A promotion's arm is that of its own score.
@@ -111,10 +125,11 @@ def measure_sessions(tables: TableEnvironment, settings: Settings, kpis: dict[st
     sessions = CLOSED_SESSIONS.format(
         counts=", ".join(f"{count} AS {name}" for name, count in counts.items()), gap=interval(SESSION_GAP_MS)
     )
+    judged = JUDGED_SESSIONS.format(bot=BOT, is_bot=sql_is_bot(settings.bots))
     # An event that is sent again counts once. Purchases are few: the key of each is kept for state.ttl, since an order
     # may be reported again days later. Sessions and windows keep those of all other events until they close.
     actions = counted_once("actions", _COLUMNS, "sent_actions", "purchase_key", within_ms)
-    for view in (SENT_ACTIONS, actions, sessions, PLACED_PROMOTIONS):
+    for view in (SENT_ACTIONS, actions, sessions, judged, PLACED_PROMOTIONS):
         tables.execute_sql(view)
     sums = ", ".join(
         f"ROW('{name}', {sql_sum(kpi.numerator)}, {sql_sum(kpi.denominator)})" for name, kpi in kpis.items()

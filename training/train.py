@@ -167,6 +167,7 @@ def _prepare(
             history_length=training.history_length,
             duplicates_within_ms=training.duplicates_within_ms,
             follow_logins=training.follow_logins,
+            bots=training.bots,
             workers=training.threads,
             log=log,
         )

@@ -8,7 +8,7 @@ from scipy.stats import t as student
 
 from dashboard.panels.quality import trailing_sums
 from dashboard.panels.series import Series
-from udfs.contracts.outputs import KpiValue
+from udfs.contracts.outputs import BOT, KpiValue
 
 MINUTES = 1_440
 SPAN = 15  # minutes that a point of a line stands for
@@ -37,13 +37,13 @@ class KpiLines:
         self._lines[line].put(record.window_start, record.numerator, record.denominator)
 
     def lines(self, minutes: int) -> list[dict]:
-        """A line for each KPI and arm: the last `minutes`, each point of the SPAN minutes up to it.
+        """A line for each KPI and arm: the last `minutes`, each point of the SPAN minutes up to it. Bots have no line.
 
         A KPI that is counted by placement only is here as the sum over its placements.
         """
-        newest = max((series.newest_ms for series in self._lines.values()), default=0)
+        newest = self._newest_ms
         lines = []
-        for kpi, arm in dict.fromkeys((kpi, arm) for kpi, arm, _ in self._lines):
+        for kpi, arm in dict.fromkeys((kpi, arm) for kpi, arm, _ in self._lines if arm != BOT):
             starts, sums = self._sums(kpi, arm, newest - (minutes + SPAN) * 60_000)
             value, low, high = ratio_lines(starts, sums[:, 0], sums[:, 1], SPAN)
             shown = starts > newest - minutes * 60_000
@@ -62,9 +62,15 @@ class KpiLines:
             )
         return lines
 
+    def denominators(self, kpi: str, minutes: int) -> dict[str, float]:
+        """The denominator of a KPI in each arm, and of bots, over the last `minutes`."""
+        since_ms = self._newest_ms - (minutes - 1) * 60_000
+        arms = dict.fromkeys(arm for name, arm, _ in self._lines if name == kpi)
+        return {arm: float(self._sums(kpi, arm, since_ms)[1][:, 1].sum()) for arm in arms}
+
     def placements(self, minutes: int) -> list[dict]:
         """KPIs by placement and arm, over the last `minutes`."""
-        newest = max((series.newest_ms for series in self._lines.values()), default=0)
+        newest = self._newest_ms
         rows = []
         for (kpi, arm, placement), series in self._lines.items():
             if placement is None:
@@ -74,6 +80,10 @@ class KpiLines:
             row = {"kpi": kpi, "arm": arm, "placement": placement, "value": value, "low": low, "high": high}
             rows.append(row | {"denominator": float(sums[:, 1].sum())})
         return sorted(rows, key=lambda row: (row["kpi"], row["placement"], row["arm"]))
+
+    @property
+    def _newest_ms(self) -> int:
+        return max((series.newest_ms for series in self._lines.values()), default=0)
 
     def _sums(self, kpi: str, arm: str, since_ms: int) -> tuple[np.ndarray, np.ndarray]:
         whole = self._lines.get((kpi, arm, None))

@@ -1,5 +1,5 @@
 import { armLook, Chart } from "./chart.js";
-import { count, el, find, kpiName, kpiText, table, words } from "./dom.js";
+import { count, el, find, kpiName, kpiText, percent, table, words } from "./dom.js";
 import { poll } from "./poll.js";
 
 const charts = new Map([...document.querySelectorAll("figure.chart")].map((figure) =>
@@ -20,11 +20,16 @@ poll("kpis", 5, (data) => {
   const order = [...charts.keys()];
   const sorted = [...data.lines].sort((a, b) => order.indexOf(a.kpi) - order.indexOf(b.kpi) || (a.arm < b.arm ? -1 : 1));
   find("together").replaceChildren(data.lines.length ? table(columns, sorted) : el("p", { class: "soft" }, "No closed sessions yet."));
+  find("bots").textContent = data.sessions?.all ? bots(data.sessions) : "";
   columns.splice(1, 0, { label: "Placement", cell: (row) => row.placement });
   columns[3].cell = (row) => kpiText(row.kpi)(row.value);
   columns[4].cell = (row) => between(row.kpi, row.low, row.high);
   find("placements").replaceChildren(data.placements.length ? table(columns, data.placements) : el("p", { class: "soft" }, "No promotions shown in a named placement yet."));
 });
+
+function bots({ bots, all }) {
+  return `${count(bots)} of ${count(all)} sessions (${percent(bots / all)}) look like those of bots and are left out.`;
+}
 
 function between(kpi, low, high) {
   return low === null ? "not enough data yet" : `${kpiText(kpi)(low)} to ${kpiText(kpi)(high)}`;

@@ -22,7 +22,7 @@ from udfs.measurement.kpis import load_kpis, values
 pytestmark = pytest.mark.flink
 
 NOW = 1_800_000_000_000
-MINUTE_MS = 60_000
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 KPIS = load_kpis(Path(__file__).parents[2] / "conf" / "kpis.yaml")
 
 
@@ -62,6 +62,10 @@ def simulated_clicks() -> list[dict]:
         click | ({"creative_slot": slot} if (slot := slots[number % 3]) and "promotion" in click["event_name"] else {})
         for number, click in enumerate(stream.clicks())
     ]
+    for click in clicks[::3]:
+        click.pop("device_category", None)
+    for click in clicks[::7]:
+        click["device_category"] = "Smart TV"
     for number, click in enumerate(clicks[::25]):
         click |= {"event_name": "purchase", "value": 10.0 + number}
         click.pop("creative_slot", None)
@@ -80,13 +84,21 @@ def scores_of(clicks: list[dict], positions: Collection[int] | None = None) -> l
             "event_time": click["event_time"],
             "arm": arm_of(click["user_id"]),
             "model_version": "v1",
-            "score": 0.5,
+            "score": position % 89 / 100,
             "source_partition": 0,
             "source_offset": position,
         }
         for position, click in enumerate(clicks)
         if positions is None or position in positions
     ]
+
+
+def top_score(scores: list[dict], session) -> float:
+    return max(
+        score["score"]
+        for score in scores
+        if score["user_id"] == session.user_id and session.started_at <= score["event_time"] <= session.ended_at
+    )
 
 
 def test_sessions_and_kpis_equal_those_of_a_batch_computation(measure):
@@ -96,10 +108,14 @@ def test_sessions_and_kpis_equal_those_of_a_batch_computation(measure):
     sent, positions = with_repeats(clicks)
     # The score job remembers fewer events: some of those that are sent again have scores of their own.
     scored = {*positions, *(number for number, click in enumerate(sent) if "creative_slot" in click)}
-    written = measure([*sent, *broken], [*deleted, *scores_of(sent, scored)], "event_time.lateness=1 d")
+    scores = scores_of(sent, scored)
+    written = measure([*sent, *broken], [*deleted, *scores], "event_time.lateness=1 d")
     wanted = expected_sessions(clicks, arm_of)
+    wanted["top_score"] = [top_score(scores, session) for session in wanted.itertuples()]
+    assert set(wanted["device"]) > {"mobile", "desktop", "smart tv", None}
 
     found = pd.DataFrame(written["sessions"])
+    assert not found.pop("is_bot").any()
     assert set(found.pop("model_version")) == {"v1"}
     order = ["user_id", "started_at"]
     found = found[wanted.columns].sort_values(order).reset_index(drop=True)
@@ -132,6 +148,34 @@ def test_sessions_and_kpis_equal_those_of_a_batch_computation(measure):
         assert rows[key]["value"] == (value if value is None else pytest.approx(value, rel=1e-6)), key
 
 
+def test_sessions_of_bots_are_marked_and_count_apart_in_kpis(measure):
+    def visit(user: str, *events: tuple[int, str]) -> list[dict]:
+        return [
+            {"user_id": user, "event_name": name, "event_time": NOW - HOUR_MS + time_ms, "creative_slot": "top"}
+            for time_ms, name in events
+        ]
+
+    view, promotion = "page_view", "view_promotion"
+    crawler = visit("crawler", (0, promotion), *((minute * MINUTE_MS, view) for minute in range(1, 12)))
+    scraper = visit("scraper", *((number * 100, view) for number in range(5)))
+    # On average faster than 1 s, but no five events within 4 s: a division with a fraction would mark it.
+    human = visit("human", (0, promotion), *((time_ms, view) for time_ms in (400, 1_600, 2_800, 4_000, 4_400)))
+    clicks = sorted([*crawler, *scraper, *human], key=lambda click: click["event_time"])
+    scores = [score | {"arm": "champion"} for score in scores_of(clicks)]
+    limits = ("bots.events_per_hour=12", "bots.paced_events=5", "bots.min_gap=1 s")
+    written = measure(clicks, scores, *limits)
+    assert {one["user_id"]: (one["is_bot"], one["arm"]) for one in written["sessions"]} == {
+        "crawler": (True, "champion"),
+        "scraper": (True, "champion"),
+        "human": (False, "champion"),
+    }
+    hours = [row for row in written["kpis"] if row["window"] == "hour"]
+    sessions = pd.DataFrame(row for row in hours if row["kpi"] == "conversion_rate")
+    assert sessions.groupby("arm")["denominator"].sum().to_dict() == {"bot": 2, "champion": 1}
+    placed = [row for row in hours if row["placement"] == "top"]
+    assert [(row["arm"], row["denominator"]) for row in placed] == [("champion", 2)]
+
+
 def test_mapped_clicks_count_once_and_find_their_scores(measure):
     """A failure makes the score job write clicks again; their positions are those of the records they were made of.
 
@@ -148,6 +192,7 @@ def test_mapped_clicks_count_once_and_find_their_scores(measure):
     written = measure(again, scores_of(clicks), *by_no_id)
     session = next(one for one in written["sessions"] if one["user_id"] == "ada")
     assert (session["events"], session["purchases"], session["revenue"]) == (4, 2, 100.0)
+    assert (session["device"], session["top_score"]) == (None, 0.03)
     placed = [row for row in written["kpis"] if row["placement"] == "top" and row["window"] == "hour"]
     assert [(row["kpi"], row["arm"], row["numerator"], row["denominator"]) for row in placed] == [
         ("click_through_rate", arm_of("ada"), 1.0, 1.0)

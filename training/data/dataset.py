@@ -80,6 +80,7 @@ class Dataset:
     profiles: np.ndarray  # PROFILE[n]
     positions: np.ndarray  # int64[n], index into the payloads
     is_history: np.ndarray  # bool[n]: an event that was scored as another user's, before a login
+    is_left_out: np.ndarray  # bool[n]: an event of a bot
     outcomes: Outcomes
     history_length: int
 
@@ -96,7 +97,11 @@ class Dataset:
         positive, usable = np.zeros(len(own), bool), np.zeros(len(own), bool)
         labels = label_events(label, user, records, data_end_ms)
         positive[own], usable[own] = (column[: np.count_nonzero(own)] for column in labels)
-        return positive, usable
+        return positive, usable & ~self.is_left_out
+
+    def without(self, users: np.ndarray) -> "Dataset":
+        """The dataset in which no event of these users is a row, given as int64[k] codes."""
+        return replace(self, is_left_out=np.isin(self.user, users))
 
     def features(self, computer: FeatureComputer, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """The feature matrix float32[k, features] of all rows, or of the k rows selected."""
@@ -218,6 +223,7 @@ def arrange(
         profiles=known[newest + 1],
         positions=clicks.positions[order],
         is_history=clicks.is_history[order],
+        is_left_out=np.zeros(len(order), bool),
         outcomes=clicks.outcomes,
         history_length=history_length,
     )

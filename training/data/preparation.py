@@ -28,7 +28,7 @@ from training.data.examples import Examples, make_examples, save_examples, save_
 from training.data.feature_log import LOG_ROWS, FeatureLog, find_log_parts, logged_examples, read_log_part
 from training.data.logins import DEVICE_ROWS, LOGIN_ROWS, NO_LOGINS, connected_ids, login_rows
 from training.data.partitioning import Spill, coded, gather, unpack
-from training.data.summary import UNKNOWN_MS, Summary, in_words, names_in_words, skew
+from training.data.summary import UNKNOWN_MS, Summary, bots_in_words, find_bots, in_words, names_in_words, skew
 from udfs.contracts.clicks import ClickLimits, DecodedClicks
 from udfs.contracts.packed_events import without_ids
 from udfs.contracts.profiles import PROFILE
@@ -36,6 +36,7 @@ from udfs.features.computer import FeatureComputer
 from udfs.features.declaration import Declaration
 from udfs.features.declaration_file import STANDARD
 from udfs.mapping.definition import MappingFile
+from udfs.measurement.bots import Bots
 from udfs.measurement.labels import Label
 
 BUCKET_EVENTS = 200_000
@@ -68,6 +69,7 @@ class Preparation:
     history_length: int = 64
     duplicates_within_ms: int = 0  # as in the job; 0: each event counts
     follow_logins: bool = False
+    bots: Bots | None = None  # users who reach these limits are left out; None: nobody is
     limits: ClickLimits = ClickLimits()  # for records with a known arrival time
     workers: int = 2
     bucket_events: int = BUCKET_EVENTS
@@ -140,6 +142,8 @@ def prepare(
             f"{log.path}: none of its {summary.logged['rows']} rows is of a click in {clicks}, by user, time, partition"
             " and offset: give the clicks that the logging job read"
         )
+    if not summary.examples and summary.bot_events:
+        raise PrepareError(f"{clicks}: no event to train on: {summary.bot_events} {bots_in_words(summary)}")
     if not summary.examples:
         minutes = (summary.last_ms - summary.first_ms) / 60_000
         raise PrepareError(
@@ -295,6 +299,11 @@ def build_bucket(
     """Make examples of a bucket's events, profile updates, rows of the feature log and of logins, in any order."""
     clicks, partition, offset, counted = _in_order_of_arrival(events, logins, preparation.declaration.layout.dtype)
     data = arrange(clicks, _profile_updates(updates), preparation.history_length, preparation.duplicates_within_ms)
+    own = ~data.is_history
+    if preparation.bots is not None:
+        users, found = find_bots(preparation.bots, data.user[own], data.records["time_ms"][own])
+        data = data.without(users)
+        counted += found
     label, counts = preparation.label, Counter()
     if log is None:
         computer = FeatureComputer(preparation.features, preparation.history_length, preparation.declaration)
@@ -302,7 +311,6 @@ def build_bucket(
     else:
         names = preparation.log.names
         examples, counts = logged_examples(log, names, data, label, partition, offset, data_end_ms)
-    own = ~data.is_history
     events = without_ids(data.records[own])
     packed = np.rec.fromarrays([data.user[own], events.view(f"V{events.dtype.itemsize}")])
     summary = Summary(

@@ -9,11 +9,12 @@ import numpy as np
 
 from training.data.dataset import largest_so_far
 from training.data.event_names import probable_kind
-from training.data.intake import EXAMPLES_SHOWN, Intake
+from training.data.intake import EXAMPLES_SHOWN, Intake, counted
 from udfs.contracts.clicks import DecodedClicks
 from udfs.contracts.packed_events import EVENT_KINDS
 from udfs.contracts.rejects import Reason
 from udfs.features.declaration import SESSION_GAP_MS
+from udfs.measurement.bots import Bots, users_by_limit
 
 UNKNOWN_MS = -1  # arrival of an event whose file has no arrival times
 #: Networks and batching make events late by seconds or minutes; by more than the gap of a session, features suffer.
@@ -42,6 +43,9 @@ class Summary:
     duplicates: int = 0  # records read twice: same partition and offset
     repeated: int = 0  # events sent before, by their event id or their order
     copies: int = 0  # further events identical to another one of the same user
+    bots: Counter = field(default_factory=Counter)  # users who reach a limit of bots, by the limit
+    bot_users: int = 0
+    bot_events: int = 0
     skewed: int = 0  # events dated more than SKEW_MS before an earlier one of the same user
     skewed_users: int = 0
     examples: int = 0
@@ -115,9 +119,36 @@ def skew(user: np.ndarray, time_ms: np.ndarray) -> Summary:
     )
 
 
+def find_bots(bots: Bots, user: np.ndarray, time_ms: np.ndarray) -> tuple[np.ndarray, Summary]:
+    """The users who reach a limit of bots, int64[k] codes, and counts of them and of their events.
+
+    Takes the user int64[n] and the time int64[n] of events in any order.
+    """
+    by_limit = users_by_limit(bots, user, time_ms)
+    users = np.unique(np.concatenate([*by_limit.values(), np.empty(0, np.int64)]))
+    return users, Summary(
+        bots=Counter({limit: len(found) for limit, found in by_limit.items() if len(found)}),
+        bot_users=len(users),
+        bot_events=int(np.isin(user, users).sum()),
+    )
+
+
 def in_words(counts: Counter) -> str:
     """The counts as text, the most frequent first."""
     return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "none"
+
+
+def limits_in_words(bots: Counter) -> str:
+    """How many users reach each limit of bots."""
+    return ", ".join(f"{counted(users, 'user')} with {limit}" for limit, users in bots.most_common())
+
+
+def bots_in_words(summary: Summary) -> str:
+    """Whose events are left out, and why; the number of events comes before it."""
+    return (
+        f"events of {counted(summary.bot_users, 'user')} who look like bots are left out "
+        f"({limits_in_words(summary.bots)}); bots: null in the training settings keeps them"
+    )
 
 
 def names_in_words(names: Counter) -> str:
@@ -191,6 +222,7 @@ def warnings(summary: Summary, clicks: Path, profiles: Path | None, log: Path | 
             "events are identical to another event of the same user; they are kept, because no id says that they are "
             "the same",
         ),
+        (clicks, summary.bot_events, bots_in_words(summary)),
         (
             clicks,
             summary.skewed,

@@ -11,7 +11,7 @@ import numpy as np
 from training.data.archive import Part, find_parts, unmatched_files
 from training.data.decoded import decoded_batches
 from training.data.sources import DAY_MS
-from training.data.summary import Summary
+from training.data.summary import Summary, find_bots
 from training.inspection.devices import BUSY_DEVICE, NO_DEVICE, Devices, find_devices
 from training.inspection.repeats import REPEAT_FIELDS, Repeats, find_repeats
 from udfs.contracts.clicks import ClickLimits, DecodedClicks
@@ -19,6 +19,7 @@ from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
 from udfs.contracts.identifiers import identifies
 from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID, standard_kinds, without_ids
 from udfs.mapping.definition import MappingFile
+from udfs.measurement.bots import Bots
 from udfs.measurement.labels import Label, label_events
 
 HOUR_MS, QUARTER_MS = 3_600_000, 900_000
@@ -40,6 +41,7 @@ class Inspection:
     repeats: Repeats = field(default_factory=Repeats)  # among accepted events
     devices: Devices = field(default_factory=Devices)  # of accepted events
     shared_devices: dict[str, int] = field(default_factory=dict)  # the first SHARED_SHOWN anonymous ids: their users
+    bots: list[str] = field(default_factory=list)  # users who reach a limit of bots, of the default settings
     skipped_files: list[Path] = field(default_factory=list)
     label: Label | None = None
     examples: int = 0
@@ -100,6 +102,7 @@ def inspect(
         result.summary.copies = len(user) - len(distinct)
         _count_devices(result, user, kept["device"], codes)
         result.repeats, left_out = find_repeats(user, kept)
+        _count_bots(result, user[~left_out], kept["time_ms"][~left_out], codes)
         if label is not None:
             _count_label(result, user[~left_out], kept[~left_out])
     return result
@@ -185,6 +188,13 @@ def _count_devices(result: Inspection, user: np.ndarray, device: np.ndarray, cod
     shown = result.devices.shared[:SHARED_SHOWN]
     ids = list(codes) if shown else []
     result.shared_devices = {ids[code]: users for code, users in shown}
+
+
+def _count_bots(result: Inspection, user: np.ndarray, time_ms: np.ndarray, codes: dict[str, int]) -> None:
+    found, counts = find_bots(Bots(), user, time_ms)
+    result.summary += counts
+    ids = list(codes) if len(found) else []
+    result.bots = [ids[code] for code in found]
 
 
 def _count_label(result: Inspection, user: np.ndarray, records: np.ndarray) -> None:

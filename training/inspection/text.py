@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from click import format_filename
 
 from training.data.intake import counted
-from training.data.summary import MAX_NAMES, RELIABLE_USERS, in_words, names_in_words
+from training.data.summary import MAX_NAMES, RELIABLE_USERS, in_words, limits_in_words, names_in_words
 from training.inspection.devices import BUSY_DEVICE, MANY_USERS
 from training.inspection.inspection import Inspection
 from training.inspection.repeats import MANY_CLASHES
@@ -126,11 +126,26 @@ def problems(found: Inspection) -> list[str]:
             f"user {user} has {count / summary.accepted:.0%} of all events: a crawler, a test account, or an id that "
             "many users share; list it under ignored_users to leave it out"
         )
+    if found.bots:
+        lines.append(_bots(found))
     if found.skipped_files:
         names = ", ".join(format_filename(path.name) for path in found.skipped_files[:USERS_SHOWN])
         files = counted(len(found.skipped_files), "file matches", "files match")
         lines.append(f"{files} no pattern of the mapping; left out: {names}")
     return lines + _label_problems(found)
+
+
+def _bots(found: Inspection) -> str:
+    """Which users look like bots, and what follows."""
+    summary = found.summary
+    most = sorted(found.bots, key=lambda user: -found.users[user])
+    shown = ", ".join(f"{user} ({found.users[user]:,})" for user in most[:USERS_SHOWN])
+    more = f" and {len(most) - USERS_SHOWN:,} more" if len(most) > USERS_SHOWN else ""
+    return (
+        f"{len(most):,} of {counted(len(found.users), 'user')} look like bots, with "
+        f"{summary.bot_events / summary.accepted:.0%} of all events: {shown}{more} ({limits_in_words(summary.bots)}). "
+        "Training leaves their events out, and KPIs count their sessions apart; bots in the settings has the limits"
+    )
 
 
 def _id_problems(found: Inspection) -> list[str]:

@@ -15,6 +15,7 @@ from udfs.config.overrides import parse_value, split_override
 from udfs.config.reading import read_yaml
 from udfs.features.declaration import Declaration
 from udfs.features.declaration_file import STANDARD, DeclarationError, FeatureFile, declaration_of, read_file, to_json
+from udfs.measurement.bots import Bots
 from udfs.rollout.plan import RolloutError, load_rule
 from udfs.rollout.rules import Rule, rule_features
 
@@ -36,6 +37,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     history_length: Positive = 64
     duplicates_within: Duration = "1 h"
     follow_logins: bool = False
+    bots: Bots | None = Bots()
     monotone: dict[str, Literal["up", "down"]] = {}
     holdout: Literal["user", "time"] = "user"
     holdout_share: Share = 0.2

@@ -196,6 +196,7 @@ class _Work:
             history_length=recipe.training.history_length,
             duplicates_within_ms=recipe.training.duplicates_within_ms,
             follow_logins=recipe.training.follow_logins,
+            bots=recipe.training.bots,
             workers=recipe.training.threads,
             arrived=Arrived(window.context, window.end),
             rows_from_ms=window.start,

@@ -18,6 +18,7 @@ def expected_sessions(clicks: list[dict], arm_of: Callable[[str], str]) -> pd.Da
     for _, session in events.groupby("session"):
         names = session["event_name"]
         bought = session[names == "purchase"]
+        devices = session.dropna(subset="device_category").sort_values(["event_time", "device_category"])
         rows.append(
             {
                 "user_id": session["user_id"].iloc[0],
@@ -28,6 +29,7 @@ def expected_sessions(clicks: list[dict], arm_of: Callable[[str], str]) -> pd.Da
                 "pages": session["page_location"].nunique(),
                 **{field: int((names == event).sum()) for field, event in COUNTED.items()},
                 "revenue": bought["value"].sum(),
+                "device": None if devices.empty else devices["device_category"].iloc[0].lower(),
             }
         )
     return pd.DataFrame(rows)

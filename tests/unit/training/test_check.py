@@ -96,6 +96,20 @@ def test_users_that_are_none_and_a_user_with_many_events_are_named(capsys, tmp_p
     assert "user undefined has 9% of all events" in text
 
 
+def test_users_who_look_like_bots_are_named_with_the_limits_that_they_reach(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rows = [click(f"u{number}", minute=number) for number in range(98)]
+    rows += [click("scraper", minute=number / 600) for number in range(150)]
+    rows += [click("crawler", minute=number / 60) for number in range(2_000)]
+    code, text = checked(capsys, lines(tmp_path / "c.jsonl", rows))
+    assert code == 0
+    assert (
+        "! 2 of 100 users look like bots, with 96% of all events: crawler (2,000), scraper (150) (1 user with 2,000 "
+        "events in an hour, 1 user with 100 events less than 200 ms apart on average). Training leaves"
+    ) in text
+    assert "look like bots" not in checked(capsys, lines(tmp_path / "people.jsonl", rows[:98]))[1]
+
+
 @pytest.mark.parametrize("rows", [[], ["broken"], [click()], [click(), click()]])
 def test_data_too_poor_for_anything_still_has_its_page(capsys, tmp_path, monkeypatch, rows):
     monkeypatch.chdir(ROOT)

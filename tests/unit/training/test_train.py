@@ -158,6 +158,20 @@ def test_duplicates_and_clocks_that_are_off_are_told_in_a_line_each(tmp_path, ca
     assert told.count("\n") == 2
 
 
+def test_users_who_look_like_bots_are_left_out_and_told_unless_the_settings_keep_them(tmp_path, capsys):
+    crawled = [click(99, 0) | {"event_time": START_MS + at} for at in range(0, 15_000, 100)]
+    path = write_lines(tmp_path / "clicks.jsonl", visits(60, buyers=30) + crawled)
+    for number, (options, rows) in enumerate([([], 360), (["--set", "bots=null"], 510)]):
+        assert main(["--clicks", str(path), *QUICK, *options, "--out", str(tmp_path / str(number))]) == 0
+        output = capsys.readouterr()
+        assert f"; {rows} examples for training and testing" in output.out
+        line = (
+            f"train: {path}: 150 events of 1 user who look like bots are left out (1 user with 100 events less than "
+            "200 ms apart on average); bots: null in the training settings keeps them\n"
+        )
+        assert (line in output.err) == (not options)
+
+
 def test_unfit_rows_and_names_without_a_meaning_are_shown(tmp_path, capsys):
     rows = visits(60, buyers=30) + [{"user_id": "x", "event_name": "bought", "event_time": 1, "price": "1,299.00"}]
     rows += [{"user_id": "x", "event_name": "Order Completed", "event_time": rows[0]["event_time"], "price": "1"}] * 3

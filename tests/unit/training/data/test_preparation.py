@@ -19,6 +19,7 @@ from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
 from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.packed_events import EVENT
+from udfs.measurement.bots import Bots
 from udfs.measurement.labels import CONVERTED
 
 QUICK = Preparation(CONVERTED, workers=2, bucket_events=1_000, limits=ClickLimits(max_behind_ms=10**13))
@@ -153,6 +154,41 @@ def test_what_comes_later_changes_no_feature_of_an_event():
 def test_a_record_that_was_read_twice_counts_once_and_a_copy_is_told():
     examples, summary = build_bucket(packed(("a", 0, 1), ("a", 0, 1), ("a", 0, 2)), NO_UPDATES, QUICK, 10**9)
     assert (len(examples), summary.duplicates, summary.copies) == (2, 1, 1)
+
+
+FEW = Bots(events_per_hour=4, paced_events=3, min_gap="2 min")
+
+
+def test_the_events_of_bots_are_no_rows_and_change_no_row_of_others():
+    people = [("ada", minute, minute) for minute in (0, 10, 30, 60)] + [("bob", 5, 100)]
+    hourly = [("crawler", minute, 200 + minute) for minute in (59, 0, 20, 40)]
+    paced = [("scraper", minute, 300 + minute) for minute in (2, 1, 0, 500)]
+    everybody = packed(*hourly, *people, *paced)
+    examples, summary = build_bucket(everybody, NO_UPDATES, replace(QUICK, bots=FEW), 10**9)
+    expected, _ = build_bucket(packed(*people), NO_UPDATES, QUICK, 10**9)
+    assert examples.offset.tolist() == expected.offset.tolist()
+    assert examples.features.tobytes() == expected.features.tobytes()
+    assert examples.labels.tolist() == expected.labels.tolist()
+    assert (summary.examples, summary.bot_users, summary.bot_events) == (len(people), 2, 8)
+    assert sorted(summary.bots.values()) == [1, 1]
+    kept, unflagged = build_bucket(everybody, NO_UPDATES, QUICK, 10**9)
+    assert (len(kept), unflagged.bot_events) == (len(people) + 8, 0)
+
+
+def test_what_was_read_twice_makes_nobody_a_bot():
+    twice = packed(*[("ada", minute, minute) for minute in (0, 10, 20)] * 2)
+    assert build_bucket(twice, NO_UPDATES, replace(QUICK, bots=FEW), 10**9)[1].bot_users == 0
+
+
+def test_data_of_bots_alone_is_an_error_that_says_so(tmp_path):
+    lines = [json.dumps({"user_id": "a", "event_name": "scroll", "event_time": 10**12 + at}) for at in range(150)]
+    (tmp_path / "clicks.jsonl").write_text("\n".join(lines))
+    wanted = (
+        "no event to train on: 150 events of 1 user who look like bots are left out "
+        r"\(1 user with 100 events less than 200 ms apart on average\); bots: null in the training settings"
+    )
+    with pytest.raises(PrepareError, match=wanted):
+        prepare(tmp_path / "clicks.jsonl", tmp_path / "out", replace(QUICK, bots=Bots()))
 
 
 def test_left_out_negatives_are_weighed_by_those_that_stay(tmp_path):
