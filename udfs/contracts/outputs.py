@@ -17,14 +17,18 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from udfs.contracts.packed_events import EVENT_KINDS
+from udfs.contracts.packed_events import DEVICES, EVENT_KINDS
 from udfs.contracts.rejects import Reason
 
 Arm = Literal["champion", "challenger", "control", "not_eligible"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
+#: In topic kpis, instead of an arm: the sessions of bots.
+BOT = "bot"
 #: Of drift, from the least to the most.
 Level = Literal["stable", "watch", "alarm"]
 LEVELS: tuple[Level, ...] = get_args(Level)
+#: Why a feature has no level but stable: drift.unwatched, too few independent rows at training, or in the window.
+Unwatched = Literal["setting", "training_rows", "window_rows"]
 
 
 class ExperimentAction(StrEnum):
@@ -34,6 +38,7 @@ class ExperimentAction(StrEnum):
     STOP = "stop"
     KEEP_RUNNING = "keep_running"
     FIX_FIRST = "fix_first"  # the arms' user counts do not match their shares
+    NO_DATA = "no_data"  # no KPI can be measured yet
 
 
 #: Where a record is: topic, partition, offset.
@@ -63,12 +68,19 @@ Decision = Annotated[
 ]
 DecidingArm = Annotated[str, Meta(description="the user's arm", extra_json_schema=_one_of(ARMS))]
 ModelVersion = Annotated[str, Meta(min_length=1, description="version of the bundle that computed the score")]
+Propensity = Annotated[
+    Share,
+    Meta(
+        description="probability with which the user was put into the arm, 1 for not_eligible; null where the arm's "
+        "model failed and another one stood in, and in records of earlier releases"
+    ),
+]
 ScoredAt = Annotated[int, Meta(description="when it was scored, ms since 1970-01-01 UTC")]
 SourcePartition = Annotated[int, Meta(ge=0, description="partition of the click", extra={"sql": "INT"})]
 SourceOffset = Annotated[int, Meta(ge=0, description="offset of the click")]
 
 
-class Score(msgspec.Struct, gc=False):
+class Score(msgspec.Struct, gc=False, kw_only=True):
     """A score of one accepted click."""
 
     user_id: UserId
@@ -79,6 +91,7 @@ class Score(msgspec.Struct, gc=False):
     decision: Decision
     arm: DecidingArm
     model_version: ModelVersion
+    propensity: Propensity | None = None
     scored_at: ScoredAt
     source_partition: SourcePartition
     source_offset: SourceOffset
@@ -238,6 +251,34 @@ class Session(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     form_submits: Annotated[Count, Meta(description="number of form_submit events")]
     purchases: Annotated[Count, Meta(description="number of purchase events")]
     revenue: Annotated[float, Meta(ge=0, description="total value of its purchases")]
+    # Missing in records of earlier releases:
+    is_bot: Annotated[
+        bool, Meta(description="whether it has more events than a person's, or faster ones; see bots in the settings")
+    ] = False
+    device: (
+        Annotated[
+            str,
+            Meta(
+                description="device category of its first event that has one; null without any",
+                extra_json_schema=_one_of(DEVICES[1:]),
+            ),
+        ]
+        | None
+    ) = None
+    top_score: (
+        Annotated[
+            Share,
+            Meta(description="highest score of its clicks; null when nothing was scored", extra={"sql": "FLOAT"}),
+        ]
+        | None
+    ) = None
+    propensity: (
+        Annotated[
+            Share,
+            Meta(description="of the session's first score; null where that has none, and when nothing was scored"),
+        ]
+        | None
+    ) = None
 
 
 KpiName = Annotated[str, Meta(min_length=1, description="name of the KPI, as in conf/kpis.yaml")]
@@ -249,7 +290,14 @@ class KpiValue(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     window_start: Annotated[int, Meta(description="when the window begins, ms since 1970-01-01 UTC")]
     window: Annotated[str, Meta(description="length of the window", extra_json_schema=_one_of(("minute", "hour")))]
     arm: (
-        Annotated[str, Meta(description="null for sessions without a score", extra_json_schema=_one_of(ARMS))] | None
+        Annotated[
+            str,
+            Meta(
+                description="bot for all sessions of bots; null for other sessions without a score",
+                extra_json_schema=_one_of((*ARMS, BOT)),
+            ),
+        ]
+        | None
     ) = None
     placement: Annotated[str, Meta(description="position on the page; null if the KPI is of whole sessions")] | None = (
         None
@@ -268,9 +316,25 @@ class ExperimentResult(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     at: Annotated[int, Meta(description="end of the interval, by the job's clock, ms since 1970-01-01 UTC")]
     treatment: Annotated[str, Meta(description="arm whose effect is measured", extra_json_schema=_one_of(ARMS))]
     baseline: Annotated[str, Meta(description="arm it is compared with", extra_json_schema=_one_of(ARMS))]
+    treatment_version: (
+        Annotated[str, Meta(description="version of the model in the treatment arm; null in control")] | None
+    ) = None
+    baseline_version: (
+        Annotated[str, Meta(description="version of the model in the baseline arm; null in control")] | None
+    ) = None
     kpi: KpiName
-    treatment_users: Annotated[Count, Meta(description="number of users in the treatment arm")]
-    baseline_users: Annotated[Count, Meta(description="number of users in the baseline arm")]
+    treatment_users: Annotated[
+        Count, Meta(description="number of users in the treatment arm; who was there in two stretches counts twice")
+    ]
+    baseline_users: Annotated[
+        Count, Meta(description="number of users in the baseline arm; who was there in two stretches counts twice")
+    ]
+    moved_users: Annotated[Count, Meta(description="number of users who were in both arms of a stretch")] = 0
+    no_data: Annotated[str, Meta(description="why the KPI has no effect yet; null if it has one")] | None = None
+    cap: (
+        Annotated[float, Meta(description="what a session counts for at most in the numerator; null without a limit")]
+        | None
+    ) = None
     treatment_value: Annotated[float, Meta(description="KPI of the treatment arm")] | None = None
     baseline_value: Annotated[float, Meta(description="KPI of the baseline arm")] | None = None
     difference: Annotated[float, Meta(description="treatment minus baseline, after CUPED")] | None = None
@@ -279,6 +343,15 @@ class ExperimentResult(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     ) = None
     high: (
         Annotated[float, Meta(description="upper end of the confidence interval, which is valid at every look")] | None
+    ) = None
+    relative_difference: (
+        Annotated[float, Meta(description="difference as a share of the baseline")] | None | UnsetType
+    ) = UNSET  # in records of earlier releases
+    relative_low: (
+        Annotated[float, Meta(description="lower end of its interval, which is valid at every look")] | None
+    ) = None
+    relative_high: (
+        Annotated[float, Meta(description="upper end of its interval, which is valid at every look")] | None
     ) = None
     p_value: Annotated[Share, Meta(description="p-value of the difference, valid at every look")] | None = None
     is_better: Annotated[
@@ -298,7 +371,9 @@ class ExperimentResult(msgspec.Struct, gc=False, frozen=True, kw_only=True):
         | None
     ) = None
     sample_ratio_p: (
-        Annotated[Share, Meta(description="p-value of the user counts against experiments.shares; null without shares")]
+        Annotated[
+            Share, Meta(description="p-value of the user counts against the ledger's shares, valid at every look")
+        ]
         | None
     ) = None
     action: (
@@ -312,7 +387,7 @@ class ExperimentResult(msgspec.Struct, gc=False, frozen=True, kw_only=True):
         str,
         Meta(
             description="the recommendation in words, with the reason",
-            extra_json_schema={"pattern": "^(Ship|Stop|Keep running|Fix first)"},
+            extra_json_schema={"pattern": "^(Ship|Stop|Keep running|Fix first|No data)"},
         ),
     ]
 
@@ -323,6 +398,16 @@ class FeatureDrift(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     name: Annotated[str, Meta(description="name of the feature")]
     psi: Annotated[float, Meta(ge=0, description="Population Stability Index against training, corrected for chance")]
     level: Annotated[str, Meta(description="drift level of this feature", extra_json_schema=_one_of(LEVELS))]
+    unwatched: (
+        Annotated[
+            str,
+            Meta(
+                description="why the feature can have no level but stable; null for a watched one",
+                extra_json_schema=_one_of(get_args(Unwatched)),
+            ),
+        ]
+        | None
+    ) = None  # missing in records of earlier releases
     missing: Annotated[Share, Meta(description="share of rows without a value")]
     unseen: Annotated[Share, Meta(description="share of rows with a value that training never saw")]
     shares: Annotated[

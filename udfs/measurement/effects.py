@@ -1,142 +1,165 @@
-"""The effect of one arm against another: ratio metrics by user, valid at every look.
+"""The effect of one arm against another: ratio metrics by user, stratified by time, valid at every look.
 
 The unit is the user: a KPI of an arm is the sum of its numerator over the arm's users by that of its denominator, and
 its variance follows from the users' linearised values by the delta method (Deng, Knoblich and Lu, Applying the Delta
-Method in Metric Analytics, KDD 2018). These are linear in the values of a user, so sums and sums of products over
-users are enough. CUPED removes differences from before the experiment (Deng, Xu, Kohavi and Walker, Improving the
-Sensitivity of Online Controlled Experiments by Utilizing Pre-Experiment Data, WSDM 2013).
+Method in Metric Analytics, KDD 2018). The differences of the stretches of an experiment are averaged with the weights
+of Cochran, Mantel and Haenszel (Mantel and Haenszel, Statistical Aspects of the Analysis of Data from Retrospective
+Studies of Disease, JNCI 1959), by the denominators. A user of several stretches is one unit.
+
+CUPED removes differences from before the experiment (Deng, Xu, Kohavi and Walker, Improving the Sensitivity of Online
+Controlled Experiments by Utilizing Pre-Experiment Data, WSDM 2013).
+
+An arm's users vary at least as much as those of both arms together, as in a score test.
+
 Intervals are asymptotic confidence sequences of a normal mixture (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas,
 Time-uniform Central Limit Theory and Asymptotic Confidence Sequences, Annals of Statistics 2024, theorem 2.2): the
-true effect is in all of them at once with the promised probability.
+true effect is in all of them at once with the promised probability. The interval of the relative effect is Fieller's
+(Some Problems in Interval Estimation, JRSS B 1954): it also accounts for the chance in the baseline's value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from math import exp, inf, log, sqrt
+from math import exp, log, sqrt
+from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import chisquare, norm
+
+from udfs.measurement.cell_sums import USER, CellSums, Columns, unit
 
 ALPHA = 0.05
 #: The number of users at which intervals are narrowest; they hold at any.
 TUNED_FOR_USERS = 10_000
 #: With fewer `effective_users`, the normal approximation does not hold, and no effect is reported.
 LEAST_USERS = 30
-SRM_ALPHA = 0.001
-#: A difference of products below this share of the sum of their absolute values is a rounding error.
-ROUNDING = 1e-12
+ARMS = ("treatment", "baseline")
+#: A difference below this share of the baseline is a rounding error of sums, and none.
+SMALLEST_RELATIVE = 1e-9
 
 
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """The sums of a KPI over n users of an arm: all that effects are computed from.
+class NoEffectError(ValueError):
+    """Data that say nothing of a KPI; the message is the reason, in a few words."""
 
-    A user has four values: numerator and denominator, and both from before the experiment, 0 without history. `sums`
-    are float64[4], `products` the summed products of each two values, float64[4, 4].
-    """
 
-    users: int
-    sums: np.ndarray
-    products: np.ndarray
+class Ratio(NamedTuple):
+    """A KPI as the numbers of two terms of an experiment's columns."""
 
-    @classmethod
-    def of_users(cls, *values: np.ndarray) -> "Moments":
-        """Sum the first two or all four values of n users, float64[n] each."""
-        columns = np.zeros((4, len(values[0])))
-        columns[: len(values)] = values
-        return cls(columns.shape[1], columns.sum(axis=1), columns @ columns.T)
+    numerator: int
+    denominator: int
 
-    def __add__(self, other: "Moments") -> "Moments":
-        return Moments(self.users + other.users, self.sums + other.sums, self.products + other.products)
 
-    @property
-    def ratio(self) -> float:
-        """The KPI of the arm."""
-        return float(self.sums[0] / self.sums[1])
+class Interval(NamedTuple):
+    """A value with the ends of its interval."""
 
-    @property
-    def effective_users(self) -> float:
-        """Kish's effective sample size (Survey Sampling, 1965): the number of users with equal denominators that would
-        be as informative. If few users have a denominator, it is about their number."""
-        return float(self.sums[1] ** 2 / self.products[1, 1]) if self.products[1, 1] else 0.0
-
-    def mean(self, weights: np.ndarray) -> float:
-        """The mean of a linear combination of the users' values, weights float64[4]."""
-        return float(weights @ self.sums) / self.users
-
-    def comoment(self, first: np.ndarray, second: np.ndarray) -> float:
-        """The summed products of two linear combinations about their means; 0 if it is only a rounding error."""
-        terms = np.outer(first, second) * self.products
-        comoment = float(terms.sum()) - self.users * self.mean(first) * self.mean(second)
-        return comoment if abs(comoment) > ROUNDING * float(np.abs(terms).sum()) else 0.0
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A KPI's difference, treatment minus baseline, with an interval that holds at every look at once."""
+    """A KPI's difference, treatment minus baseline, with intervals that hold at every look at once."""
 
-    treatment: float
+    treatment: float  # the baseline's value and the difference of the arms
     baseline: float
     difference: float  # after CUPED, where there is history
     low: float
     high: float
+    #: As a share of the baseline; None while the baseline's own interval holds 0.
+    relative: Interval | None
     p_value: float  # valid at every look
     variance: float
-    users: int
-
-    @property
-    def relative(self) -> tuple[float, float, float]:
-        """Difference, low and high as shares of the baseline; NaN where that is 0."""
-        scale = abs(self.baseline) or float("nan")
-        return self.difference / scale, self.low / scale, self.high / scale
+    users: int  # of both arms; who was there in two stretches counts twice
+    #: The share of the variance that history removed.
+    variance_removed: float
 
 
 def measure_effect(
-    treatment: Moments, baseline: Moments, alpha: float = ALPHA, tuned_for: int = TUNED_FOR_USERS
+    sums: CellSums, columns: Columns, ratio: Ratio, alpha: float = ALPHA, tuned_for: int = TUNED_FOR_USERS
 ) -> Effect:
-    """The Effect of a treatment. Raises ValueError when an arm has fewer than two users or an empty denominator."""
-    arms = treatment, baseline
-    for name, arm in zip(("treatment", "baseline"), arms):
-        if arm.users < 2:
-            raise ValueError(f"{name} has {arm.users} users (at least 2 required)")
-        if not arm.sums[1] > 0:
-            raise ValueError(f"{name}: the denominator is 0 for all {arm.users} users")
-    linearised = [np.array([1, -arm.ratio, 0, 0]) * arm.users / arm.sums[1] for arm in arms]
-    earlier = _earlier(treatment + baseline)
-    slope = _slope(arms, linearised, earlier)
-    adjusted = [weights - slope * earlier for weights in linearised]
-    variance = sum(arm.comoment(weights, weights) / (arm.users - 1) / arm.users for arm, weights in zip(arms, adjusted))
-    difference = treatment.ratio - baseline.ratio - slope * (treatment.mean(earlier) - baseline.mean(earlier))
-    users = treatment.users + baseline.users
-    reach = sqrt(variance) * boundary(users, alpha, tuned_for)
+    """The effect of the treatment on a KPI. Raises NoEffectError."""
+    compared = _compared_stretches(sums, columns, ratio)
+    _check_users(sums, columns, ratio, compared)
+    if not any(_total(sums, columns.now(ratio.numerator), cells) for cells in compared):
+        raise NoEffectError("the numerator is 0 in every session")
+    linear = _linearised(sums, columns, ratio, compared)
+    slope = _slope(sums, linear)
+    adjusted = _combined(linear.difference, linear.history, -slope)
+    hidden, hidden_of_baseline = _hidden_variances(sums, adjusted, compared)
+    variance = sums.covariance(adjusted, adjusted) + hidden + hidden_of_baseline
+    if variance <= 0:
+        raise NoEffectError("all users have the same value")
+    difference = float(linear.treatment - linear.baseline - slope * linear.shift)
+    if abs(difference) <= SMALLEST_RELATIVE * abs(linear.baseline):
+        difference = 0.0
+    users = round(sum(sums.sums(cell)[USER] for cells in compared for cell in cells))
+    critical = boundary(users, alpha, tuned_for)
+    unadjusted = sums.covariance(linear.difference, linear.difference)
+    unadjusted += sum(_hidden_variances(sums, linear.difference, compared))
     return Effect(
-        treatment.ratio,
-        baseline.ratio,
-        difference,
-        difference - reach,
-        difference + reach,
-        always_valid_p(difference, variance, users, tuned_for),
-        variance,
-        users,
+        treatment=linear.treatment,
+        baseline=linear.baseline,
+        difference=difference,
+        low=difference - critical * sqrt(variance),
+        high=difference + critical * sqrt(variance),
+        relative=fieller(
+            difference,
+            linear.baseline,
+            variance,
+            sums.covariance(adjusted, linear.of_baseline) - hidden_of_baseline,
+            sums.covariance(linear.of_baseline, linear.of_baseline) + hidden_of_baseline,
+            critical,
+        ),
+        p_value=always_valid_p(difference, variance, users, tuned_for),
+        variance=variance,
+        users=users,
+        variance_removed=max(0.0, 1 - variance / unadjusted) if unadjusted else 0.0,
     )
 
 
-def boundary(users: int, alpha: float = ALPHA, tuned_for: int = TUNED_FOR_USERS) -> float:
-    """Half the width of the interval in standard errors, where a fixed look would have 1.96."""
-    spread = users * _mixing(alpha, tuned_for)
+def effective_users(sums: CellSums, column: int, cells: Collection[int]) -> float:
+    """Kish's effective sample size (Survey Sampling, 1965) of cells: the number of users with equal values in a column
+    that would be as informative.
+
+    If few users have a value there, it is about their number; if one has most of the sum, it is about 1.
+    """
+    squares = sums.summed_squares(cells, column)
+    return float(_total(sums, column, cells) ** 2 / squares) if squares else 0.0
+
+
+def fieller(
+    difference: float, baseline: float, variance: float, covariance: float, of_baseline: float, critical: float
+) -> Interval | None:
+    """The relative difference and its interval: the ratios that the data do not contradict; None if they are unbounded.
+
+    `variance`, `covariance` and `of_baseline` are those of the two estimates, `critical` the number of standard errors.
+    """
+    a = baseline**2 - critical**2 * of_baseline
+    if a <= 0:
+        return None
+    b = difference * baseline - critical**2 * covariance
+    c = difference**2 - critical**2 * variance
+    reach = sqrt(max(0.0, b**2 - a * c))
+    sign = 1 if baseline > 0 else -1
+    low, high = sorted(sign * end / a for end in (b - reach, b + reach))
+    return Interval(difference / abs(baseline), low, high)
+
+
+def boundary(users: float, alpha: float = ALPHA, tuned_for: int = TUNED_FOR_USERS) -> float:
+    """Half the width of the interval in standard errors, where a fixed look would have 1.96.
+
+    The mixture is tuned for ALPHA at any `alpha`, as in `always_valid_p`: p <= alpha where the interval leaves out 0.
+    """
+    spread = users * _mixing(tuned_for)
     return sqrt(2 * (spread + 1) / spread * log(sqrt(spread + 1) / alpha))
 
 
-def always_valid_p(difference: float, variance: float, users: int, tuned_for: int = TUNED_FOR_USERS) -> float:
-    """The smallest alpha whose interval leaves out 0, for the mixture that is tuned at ALPHA."""
-    if variance == 0:
-        return 0.0 if difference else 1.0
-    spread = users * _mixing(ALPHA, tuned_for)
+def always_valid_p(difference: float, variance: float, users: float, tuned_for: int = TUNED_FOR_USERS) -> float:
+    """The smallest alpha whose interval leaves out 0."""
+    spread = users * _mixing(tuned_for)
     return min(1.0, sqrt(spread + 1) * exp(-(difference**2) / variance / 2 * spread / (spread + 1)))
 
 
-def holm(p_values: dict[str, float], alpha: float = ALPHA) -> set[str]:
+def holm(p_values: Mapping[str, float], alpha: float = ALPHA) -> set[str]:
     """The hypotheses to reject so that the probability of any false rejection is at most alpha.
 
     Holm, A simple sequentially rejective multiple test procedure, 1979: it needs no independence, which KPIs of the
@@ -150,67 +173,110 @@ def holm(p_values: dict[str, float], alpha: float = ALPHA) -> set[str]:
     return rejected
 
 
-def sample_ratio_p(users: dict[str, int], shares: dict[str, float]) -> float:
-    """The p-value of the arms' user counts, given the shares that they should have.
-
-    Below SRM_ALPHA it is a sample ratio mismatch: something loses users (Fabijan et al., Diagnosing Sample Ratio
-    Mismatch in Online Controlled Experiments, KDD 2019). Raises ValueError when an arm has no share.
-    """
-    for arm in users:
-        if not shares.get(arm, 0) > 0:
-            raise ValueError(f"the share of arm {arm} must be above 0 (got {shares.get(arm)})")
-    total_share = sum(shares[arm] for arm in users)
-    total = sum(users.values())
-    expected = [total * shares[arm] / total_share for arm in users]
-    return float(chisquare(list(users.values()), expected).pvalue)
-
-
-def users_needed(
-    effect: float,
-    variance: float,
-    share: float = 0.5,
-    power: float = 0.8,
-    alpha: float = ALPHA,
-    sequential: bool = True,
-) -> int:
-    """The number of users of both arms that shows a true effect with this power.
-
-    `variance` is that of one user's linearised value, `share` that of the treatment among them. For a look at a fixed
-    time it is (z_{1-alpha/2} + z_power)^2 variance (1/share + 1/(1-share)) / effect^2 (Kohavi, Tang and Xu, Trustworthy
-    Online Controlled Experiments, 2020, chapter 17); looking always takes more. Raises ValueError.
-    """
-    if not effect or not variance > 0:
-        raise ValueError(f"effect must not be 0 and variance must be above 0 (got {effect} and {variance})")
-    if not 0 < share < 1 or not 0 < power < 1:
-        raise ValueError(f"share and power must be between 0 and 1 (got {share} and {power})")
-    spread = variance * (1 / share + 1 / (1 - share))
-    power_z = norm.ppf(power)
-
-    def missing(users: float) -> float:
-        critical = boundary(users, alpha, round(users)) if sequential else norm.ppf(1 - alpha / 2)
-        return (critical + power_z) * sqrt(spread / users) - abs(effect)
-
-    high = 4.0
-    while missing(high) > 0:
-        high *= 2
-        if high == inf:
-            raise ValueError(f"effect {effect} is too small to detect")
-    return int(np.ceil(brentq(missing, 2.0, high))) if missing(2.0) > 0 else 2
-
-
-def _mixing(alpha: float, tuned_for: int) -> float:
+def _mixing(tuned_for: int) -> float:
     """The mixture's variance that makes the boundary narrowest at `tuned_for` users (equation 24 of Waudby-Smith)."""
-    return (-2 * log(alpha) + log(-2 * log(alpha) + 1)) / tuned_for
+    return (-2 * log(ALPHA) + log(-2 * log(ALPHA) + 1)) / tuned_for
 
 
-def _earlier(combined: Moments) -> np.ndarray:
-    """Weights float64[4] of a user's earlier values, linearised by the ratio of all users: one scale for both arms."""
-    above, below = combined.sums[2:]
-    return np.array([0, 0, 1, -above / below if below else 0.0])
+def _total(sums: CellSums, column: int, cells) -> float:
+    return float(sum(sums.sums(cell)[column] for cell in cells))
 
 
-def _slope(arms: Sequence[Moments], linearised: Sequence[np.ndarray], earlier: np.ndarray) -> float:
-    """CUPED's coefficient: the slope of a user's value on the earlier value, within arms; 0 without history."""
-    below = sum(arm.comoment(earlier, earlier) for arm in arms)
-    above = sum(arm.comoment(weights, earlier) for arm, weights in zip(arms, linearised))
-    return above / below if below else 0.0
+def _compared_stretches(sums: CellSums, columns: Columns, ratio: Ratio) -> list[tuple[int, int]]:
+    """The cells, treatment and baseline, of the stretches in which both arms have users and a denominator."""
+    denominator = columns.now(ratio.denominator)
+    stretches = sorted({cell // 2 for cell, _ in sums.products})
+    return [
+        cells
+        for cells in ((2 * number, 2 * number + 1) for number in stretches)
+        if all(sums.sums(cell)[USER] >= 2 and sums.sums(cell)[denominator] > 0 for cell in cells)
+    ]
+
+
+def _check_users(sums: CellSums, columns: Columns, ratio: Ratio, compared: list[tuple[int, int]]) -> None:
+    for side, arm in enumerate(ARMS):
+        if not any(cell % 2 == side for cell, _ in sums.products):
+            raise NoEffectError(f"the {arm} has no sessions")
+    if not compared:
+        raise NoEffectError("the denominator is 0 in every session, of one arm or both")
+    for side, arm in enumerate(ARMS):
+        effective = effective_users(sums, columns.now(ratio.denominator), [cells[side] for cells in compared])
+        if effective < LEAST_USERS:
+            have = sum(sums.sums(cells[side])[USER] for cells in compared)
+            few = "too few users" if have < LEAST_USERS else "few users have most of the denominator"
+            raise NoEffectError(f"{few}: the {arm} is worth {effective:.0f} equal users, at least {LEAST_USERS} needed")
+
+
+class _Linear(NamedTuple):
+    """Values, and weights by cell of the users' rows whose sums over users vary as they do."""
+
+    treatment: float
+    baseline: float
+    shift: float  # the difference between the arms from before the experiment
+    difference: dict[int, np.ndarray]
+    of_baseline: dict[int, np.ndarray]
+    history: dict[int, np.ndarray]
+
+
+def _linearised(sums: CellSums, columns: Columns, ratio: Ratio, compared: list[tuple[int, int]]) -> _Linear:
+    above, below = (unit(columns.width, columns.now(term)) for term in ratio)
+    before = _history_weights(sums, columns, ratio, compared)
+    shares = np.array([_harmonic(*(below @ sums.sums(cell) for cell in cells)) for cells in compared])
+    shares /= shares.sum()
+    values, shift = np.zeros(2), 0.0
+    difference, of_baseline, history = {}, {}, {}
+    for share, cells in zip(shares, compared):
+        for side, cell in enumerate(cells):
+            sign = 1 - 2 * side
+            totals = sums.sums(cell)
+            users, denominator = totals[USER], below @ totals
+            value = (above @ totals) / denominator
+            mean = (before @ totals) / users
+            unbiased = sqrt(users / (users - 1))
+            weights = share * unbiased / denominator * (above - value * below)
+            difference[cell] = sign * weights
+            history[cell] = sign * share * unbiased / users * (before - mean * unit(columns.width, USER))
+            values[side] += share * value
+            shift += sign * share * mean
+            if side:
+                of_baseline[cell] = weights
+    return _Linear(*values.tolist(), shift, difference, of_baseline, history)
+
+
+def _history_weights(sums: CellSums, columns: Columns, ratio: Ratio, compared: list[tuple[int, int]]) -> np.ndarray:
+    """Weights float64[width] of a user's history, linearised by the ratio of all users: one scale for both arms."""
+    above, below = (unit(columns.width, columns.before(term)) for term in ratio)
+    totals = sum(sums.sums(cell) for cells in compared for cell in cells)
+    denominator = below @ totals
+    return above - (above @ totals) / denominator * below if denominator > 0 else np.zeros(columns.width)
+
+
+def _harmonic(first: float, second: float) -> float:
+    return first * second / (first + second)
+
+
+def _slope(sums: CellSums, linear: _Linear) -> float:
+    """CUPED's coefficient, which makes the variance of the difference smallest; 0 without history."""
+    below = sums.covariance(linear.history, linear.history)
+    return sums.covariance(linear.difference, linear.history) / below if below else 0.0
+
+
+def _hidden_variances(
+    sums: CellSums, weights: Mapping[int, np.ndarray], compared: list[tuple[int, int]]
+) -> tuple[float, float]:
+    """What the variances of the treatment and of the baseline lack, if the users of both arms vary alike.
+
+    Of a small arm, chance often leaves out the rare users, such as those who buy: what it tells of its variance is too
+    little then, and as much too little as its value is low.
+    """
+    hidden = np.zeros(2)
+    for cells in compared:
+        users = np.array([sums.sums(cell)[USER] for cell in cells])
+        own = np.array([sums.covariance({cell: weights[cell]}, {cell: weights[cell]}) for cell in cells])
+        pooled = own @ users**2 / users.sum() / users
+        hidden += np.maximum(0.0, pooled - own)
+    return float(hidden[0]), float(hidden[1])
+
+
+def _combined(first: Mapping[int, np.ndarray], second: Mapping[int, np.ndarray], factor: float) -> dict:
+    return {cell: weights + factor * second[cell] for cell, weights in first.items()}

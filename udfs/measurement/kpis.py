@@ -1,10 +1,12 @@
 """KPIs: ratios of sums over sessions, read from conf/kpis.yaml, for SQL and for data frames."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
+import numpy as np
 import pandas as pd
 from msgspec import Meta
 
@@ -23,6 +25,8 @@ COUNTED = {
     "purchases": "purchase",
 }
 FIELDS = ("events", "pages", *COUNTED, "revenue")
+#: Sessions with a numerator, from which on a percentile of theirs says where outliers begin.
+LEAST_CAPPING = 100
 _SESSIONS, _DURATION = "sessions", "duration_s"
 _COMPARED = re.compile(r"(\w+) (=|>|>=|<|<=) (\d+)")
 
@@ -39,6 +43,14 @@ class Kpi(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     denominator: str
     direction: Literal["up", "down"]
     guardrail: Annotated[float, Meta(ge=0, le=1)] | None = None
+    winsorize: Annotated[float, Meta(gt=0.5, lt=1)] | None = None
+
+
+class Term(NamedTuple):
+    """A numerator or denominator, and what a session counts for at most in it; None: without a limit."""
+
+    text: str
+    cap: float | None = None
 
 
 def load_kpis(path: Path) -> dict[str, Kpi]:
@@ -62,7 +74,39 @@ def _checked(name: str, entry: object, path: str) -> Kpi:
             _parse(getattr(kpi, part))
         except KpiError as error:
             raise KpiError(f"{path}: key {name}.{part}: {error}") from None
+    if kpi.winsorize is not None and not is_amount(kpi.numerator):
+        raise KpiError(
+            f"{path}: key {name}.winsorize: the numerator {kpi.numerator!r} is at most 1 per session: leave the key out"
+        )
     return kpi
+
+
+def is_amount(term: str) -> bool:
+    """Whether a session can count for more than 1 in a term."""
+    field, conditions = _parse(term)
+    return not conditions and field != _SESSIONS
+
+
+def terms_of(kpis: Mapping[str, Kpi], caps: Mapping[str, float]) -> tuple[Term, ...]:
+    """The terms of KPIs, each once: with and without the limit where a KPI has one."""
+    terms = [Term(text) for kpi in kpis.values() for text in (kpi.numerator, kpi.denominator)]
+    terms += [Term(kpi.numerator, caps[name]) for name, kpi in kpis.items() if name in caps]
+    return tuple(dict.fromkeys(terms))
+
+
+def caps_of(kpis: Mapping[str, Kpi], sessions: pd.DataFrame) -> dict[str, float]:
+    """What a session counts for at most in the numerator of each winsorised KPI, by the percentile of the sessions.
+
+    Only sessions count in which the numerator is not 0. With fewer than LEAST_CAPPING of them, the KPI has no limit.
+    """
+    caps = {}
+    for name, kpi in kpis.items():
+        if kpi.winsorize is not None:
+            amounts = values(kpi.numerator, sessions)
+            amounts = amounts[amounts != 0]
+            if len(amounts) >= LEAST_CAPPING:
+                caps[name] = float(np.quantile(amounts, kpi.winsorize, method="lower"))
+    return caps
 
 
 def sql_sum(term: str) -> str:
@@ -85,6 +129,22 @@ def sql_value(term: str) -> str:
         met = " AND ".join(" ".join(condition) for condition in conditions)
         return f"CASE WHEN {met} THEN 1 ELSE 0 END"
     return {_SESSIONS: "1", _DURATION: "(ended_at - started_at) / 1000.0"}.get(field, field)
+
+
+def sql_term(term: Term) -> str:
+    """A session's contribution to a term, as SQL.
+
+    >>> sql_term(Term("revenue", 250.0))
+    'LEAST(CAST(revenue AS DOUBLE), 250.0)'
+    """
+    value = f"CAST({sql_value(term.text)} AS DOUBLE)"
+    return value if term.cap is None else f"LEAST({value}, {term.cap!r})"
+
+
+def term_values(term: Term, sessions: pd.DataFrame) -> np.ndarray:
+    """The contribution of each of n sessions to a term, float64[n]."""
+    amounts = values(term.text, sessions).to_numpy(float)
+    return amounts if term.cap is None else np.minimum(amounts, term.cap)
 
 
 def values(term: str, sessions: pd.DataFrame) -> pd.Series:

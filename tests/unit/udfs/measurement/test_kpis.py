@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from udfs.measurement.kpis import KpiError, load_kpis, values
+from udfs.measurement.kpis import LEAST_CAPPING, KpiError, Term, caps_of, load_kpis, term_values, terms_of, values
 
 SHIPPED = Path(__file__).parents[4] / "conf" / "kpis.yaml"
 SESSIONS = pd.DataFrame(
@@ -70,6 +71,14 @@ def test_the_shipped_kpis_are_those_that_the_product_promises():
             "key rate.guardrail",
         ),
         (
+            "rate: {formula: f, numerator: purchases > 0, denominator: sessions, direction: up, winsorize: 0.99}",
+            "key rate.winsorize: the numerator 'purchases > 0' is at most 1 per session: leave the key out",
+        ),
+        (
+            "rate: {formula: f, numerator: revenue, denominator: sessions, direction: up, winsorize: 1}",
+            "key rate.winsorize",
+        ),
+        (
             "Rate!: {formula: f, numerator: revenue, denominator: sessions, direction: up}",
             "the name may only contain a-z",
         ),
@@ -81,3 +90,23 @@ def test_a_kpi_that_can_not_be_used_is_refused_by_name(tmp_path, text, message):
     with pytest.raises(KpiError, match="kpis.yaml") as raised:
         load_kpis(path)
     assert message in str(raised.value)
+
+
+def paying(count: int, free: int = 0) -> pd.DataFrame:
+    """Sessions with a revenue of 1, 2, 3 and so on, and some without any."""
+    return pd.DataFrame({"revenue": np.concatenate([np.zeros(free), np.arange(count) + 1.0])})
+
+
+def test_the_shipped_limit_is_a_percentile_of_the_sessions_with_revenue():
+    kpis = load_kpis(SHIPPED)
+    assert [name for name, kpi in kpis.items() if kpi.winsorize is not None] == ["revenue_per_session"]
+    assert caps_of(kpis, paying(1_000, free=9_000)) == {"revenue_per_session": 990.0}
+    assert caps_of(kpis, paying(LEAST_CAPPING - 1, free=9_000)) == {}
+
+
+def test_a_limit_is_a_term_of_its_own_beside_the_one_without():
+    kpis = {"revenue_per_session": load_kpis(SHIPPED)["revenue_per_session"]}
+    assert terms_of(kpis, {}) == (Term("revenue"), Term("sessions"))
+    assert terms_of(kpis, {"revenue_per_session": 2.0}) == (Term("revenue"), Term("sessions"), Term("revenue", 2.0))
+    assert term_values(Term("revenue"), paying(3)).tolist() == [1, 2, 3]
+    assert term_values(Term("revenue", 2.0), paying(3)).tolist() == [1, 2, 2]
