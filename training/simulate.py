@@ -77,6 +77,11 @@ DEFAULTS = Simulation()
 )
 @click.option("--lift-end", type=float, default=DEFAULTS.lift_end, help="End of the lift: users up to this position.")
 @click.option("--lift-salt", default=DEFAULTS.lift_salt, help="Salt of the rollout whose assignment the lift follows.")
+@click.option(
+    "--lift-challenger-salt",
+    metavar="SALT",
+    help="The rollout's challenger_salt, if it has one; the lift then starts where control's region ends.",
+)
 @click.option("--broken-share", type=float, default=0.0, help="Share of records that break the contract.")
 def command(out: Path, broken_share: float, **options: Any) -> None:
     """Write the clicks and profiles of a simulated shop to files.

@@ -17,7 +17,7 @@ from training.simulation.propensity import purchase_propensity
 from training.simulation.traffic import HOUR_MS, SLOTS, Changes, crawl, draw_prices, shop
 from udfs.contracts.packed_events import EVENT_KINDS
 from udfs.measurement.labels import CONVERTED, label_clicks
-from udfs.rollout.assignment import positions
+from udfs.rollout.assignment import positions, redraw
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Simulation:
     lift_start: float = 0.0  # the region of [0, 1), up to
     lift_end: float = 0.0  # here
     lift_salt: str = "rollout"  # of the rollout
+    lift_challenger_salt: str | None = None  # of the rollout; the region is then the first one after control's
 
     def __post_init__(self):
         if self.users < 1:
@@ -202,7 +203,10 @@ def simulate(config: Simulation) -> Clickstream:
 
 def _lift_ms(config: Simulation) -> np.ndarray:
     """The time from which each user's visits are lifted, float64[users]; infinite for never."""
-    place = positions(config.lift_salt, [f"u{user}" for user in range(config.users)])
+    user_ids = [f"u{user}" for user in range(config.users)]
+    place = positions(config.lift_salt, user_ids)
+    if config.lift_challenger_salt is not None:
+        place = redraw(place, config.lift_start, config.lift_challenger_salt, user_ids)
     is_lifted = (config.lift_start <= place) & (place < config.lift_end)
     return np.where(is_lifted, config.start_ms + config.lift_at * HOUR_MS, inf)
 

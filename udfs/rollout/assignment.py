@@ -2,6 +2,9 @@
 
 A user's place in [0, 1) is a hash of salt and user id; the arm in whose filled region it lies is the user's, and the
 champion has the rest. So users stay in an arm whose share grows, and no arm's users depend on another arm.
+
+Each challenger that starts alone has a salt of its own, by which all users outside control's region get new places. So
+its users are a fresh random sample, and what an earlier challenger did to its users is spread evenly over the arms.
 """
 
 from collections.abc import Sequence
@@ -41,9 +44,21 @@ def arms(rollout: Rollout) -> tuple[Arm, ...]:
     )
 
 
+def propensities(rollout: Rollout) -> tuple[float, ...]:
+    """The probability with which an eligible user is put into each of `arms(rollout)`; 1 for those not eligible."""
+    return (
+        rollout.champion_share,
+        1.0,
+        rollout.control.share,
+        *(challenger.share for challenger in rollout.challengers),
+    )
+
+
 def assign(rollout: Rollout, user_ids: Sequence[str], eligible: np.ndarray) -> np.ndarray:
     """The arm of each of n users, as position in `arms(rollout)`, int64[n], given their eligibility, bool[n]."""
     place = positions(rollout.salt, user_ids)
+    if rollout.challengers and rollout.challenger_salt is not None:
+        place = redraw(place, rollout.control.at_most, rollout.challenger_salt, user_ids)
     arm = np.full(len(place), CHAMPION)
     for number, (_, _, start, end) in enumerate(arms(rollout)[CONTROL:], CONTROL):
         arm[(start <= place) & (place < end)] = number
@@ -62,6 +77,17 @@ def positions(salt: str, user_ids: Sequence[str]) -> np.ndarray:
         digest.update(user_id.encode())
         digests.append(digest.digest())
     return (np.frombuffer(b"".join(digests), "<u8") >> np.uint64(11)) * 2.0**-53
+
+
+def redraw(place: np.ndarray, above: float, salt: str, user_ids: Sequence[str]) -> np.ndarray:
+    """The places of n users, float64[n], after those at `above` or later are spread over [above, 1) by another salt.
+
+    >>> redraw(np.array([0.1, 0.9]), 0.5, "another", ["ada", "bob"])
+    array([0.1       , 0.71817418])
+    """
+    # Salts of rollouts have no slash: so this one is another, even where both salts of a rollout are the same.
+    drawn = positions(f"challengers/{salt}", user_ids)
+    return np.where(place < above, place, above + (1 - above) * drawn)
 
 
 def visitor_id(hash_: int) -> str:

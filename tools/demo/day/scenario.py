@@ -122,6 +122,7 @@ def _two_days(begin: datetime) -> Simulation:
         lift_start=CONTROL_SHARE,
         lift_end=CONTROL_SHARE + CHALLENGER_SHARE,
         lift_salt=SALT,
+        lift_challenger_salt=CHALLENGER,
     )
 
 

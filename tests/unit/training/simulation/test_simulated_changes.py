@@ -14,7 +14,7 @@ from training.simulation.propensity import purchase_propensity
 from udfs.contracts.packed_events import EVENT_KINDS
 from udfs.features.declaration import SESSION_GAP_MS
 from udfs.rollout.assignment import arms, assign, positions
-from udfs.rollout.plan import Challenger, Rollout
+from udfs.rollout.plan import Challenger, Control, Rollout
 
 USUAL = Simulation(users=4_000, seed=5)
 SALT, LIFT_START, LIFT_END = "changes", 0.3, 0.7
@@ -128,9 +128,13 @@ def test_lifted_users_click_promotions_and_buy_more_often_and_only_from_then_on(
     assert rate[0] > 1.2 * rate[1]
 
 
-def test_lifted_users_are_those_of_an_arm_of_a_rollout(stream):
+@pytest.mark.parametrize("salt", [None, "v2"])
+def test_lifted_users_are_those_of_an_arm_of_a_rollout(stream, salt):
+    if salt is not None:
+        stream = simulate(replace(CHANGED, lift_challenger_salt=salt))
     challenger = Challenger(version="v2", share=LIFT_END - LIFT_START, at_most=0.5, start=LIFT_START)
-    rollout = Rollout(salt=SALT, champion="v1", challengers=(challenger,))
+    control = Control(share=0, at_most=LIFT_START)
+    rollout = Rollout(salt=SALT, champion="v1", challenger_salt=salt, control=control, challengers=(challenger,))
     users = [person["user_id"] for person in stream.people]
     arm = assign(rollout, users, np.ones(len(users), bool))[stream.events["user"]]
     lifted = behaves(stream, Behaviour.LIFTED)
