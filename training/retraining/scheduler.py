@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from training.retraining.auto_ramp import consider, records_since
+from training.retraining.auto_ramp import consider, reallocate, records_since
 from training.retraining.lock import locked
 from training.retraining.run_store import Run, newest_run, passed_runs
 from training.retraining.settings import Recipe
@@ -96,9 +96,10 @@ class Watch:
             return
         self._not_before["ramping"] = now + _duration(settings.ramping.every)
         with locked(self._registry, duration_ms(settings.give_up)):
-            decision = consider(self._registry, settings, self._recipe.kpis, now, self._read)
-        if decision is not None:
-            self._log_change("ramping", decision)
+            for subject, decide in (("ramping", consider), ("reallocation", reallocate)):
+                decision = decide(self._registry, settings, self._recipe.kpis, now, self._read)
+                if decision is not None:
+                    self._log_change(subject, decision)
 
     def _log_change(self, subject: str, line: str) -> None:
         if self._last.get(subject) != line:

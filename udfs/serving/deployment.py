@@ -19,7 +19,7 @@ from udfs.models.backends import EngineName, Predict, Scorer, build_engine
 from udfs.models.bundle import Bundle, BundleError, Manifest, check_layout
 from udfs.models.circuit_breaker import PAUSE_S, Breaker
 from udfs.models.remote import RemoteError
-from udfs.rollout.assignment import CHAMPION, CONTROL, arms, assign, eligible_rows
+from udfs.rollout.assignment import CHAMPION, CONTROL, arms, assign, eligible_rows, propensities
 from udfs.rollout.plan import Rollout, check_rules, rollout_features
 from udfs.rollout.rules import matches
 from udfs.serving.shadows import Shadows
@@ -100,6 +100,7 @@ class Deployment:
         self.arms = arms(rollout)
         self.arm_names = np.array([arm.name for arm in self.arms], object)
         self.arm_versions = np.array([arm.version for arm in self.arms], object)
+        self._propensities = propensities(rollout)
         self._threshold = np.float32(options.threshold)
         self._declaration = models[rollout.champion].declaration  # rules are about its features
         check_rules(rollout, self._declaration)
@@ -175,6 +176,10 @@ class Deployment:
         return ScoredEvents(
             score, decision, arm, version, features, {} if self.shadows is None else self.shadows.scores()
         )
+
+    def propensity(self, arm: int, version: str) -> float | None:
+        """The probability of being put into an arm, given its number; None where a fallback stood in for its model."""
+        return self._propensities[arm] if version == self.arms[arm].version else None
 
     @property
     def versions(self) -> set[str]:

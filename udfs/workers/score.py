@@ -89,7 +89,8 @@ class ScoreClicks(Handler):
         for code in shared.tolist():
             version_and_arm, decision = divmod(code, 2)
             number, arm = divmod(version_and_arm, len(arm_names))
-            texts.append(verdict(bool(decision), arm_names[arm], versions[number], scored_at))
+            propensity = self._deployment.propensity(arm, versions[number])
+            texts.append(verdict(bool(decision), arm_names[arm], versions[number], propensity, scored_at))
         return write_scores(
             SCORES, events.content, events.id_starts, events.key_starts, events.ends, events.heads, scored.score,
             verdicts, texts, self._names, self._room,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numba import njit, types
 
-from udfs.contracts.outputs import Score
+from udfs.contracts.outputs import Score, to_json
 from udfs.contracts.packed_events import EVENT_KINDS
 from udfs.features import kernel_cache
 from udfs.workers.protocol import RECORD_HEADER
@@ -114,14 +114,15 @@ def write_scores(
     return found
 
 
-def verdict(decision: bool, arm: str, model_version: str, scored_at: int) -> bytes:
+def verdict(decision: bool, arm: str, model_version: str, propensity: float | None, scored_at: int) -> bytes:
     """The part of a record that many events of a batch share."""
     return b"".join(
         (
             _between("score", "decision") + (b"true" if decision else b"false"),
             _between("decision", "arm") + _text(arm),
             _between("arm", "model_version") + _text(model_version),
-            _between("model_version", "scored_at") + str(scored_at).encode(),
+            _between("model_version", "propensity") + to_json(propensity),
+            _between("propensity", "scored_at") + str(scored_at).encode(),
             _between("scored_at", "source_partition"),
         )
     )

@@ -99,25 +99,26 @@ def score_records(clicks: Sequence[DecodedClick], scored: ScoredEvents, deployme
     return [
         to_json(
             Score(
-                click.user_id,
-                click.event_id,
-                name,
-                click.time_ms,
-                score,
-                decision,
-                arm,
-                version,
-                scored_at,
-                click.partition,
-                click.offset,
-            )  # fmt: skip
+                user_id=click.user_id,
+                event_id=click.event_id,
+                event_name=name,
+                event_time=click.time_ms,
+                score=score,
+                decision=decision,
+                arm=deployment.arm_names[arm],
+                model_version=version,
+                propensity=deployment.propensity(arm, version),
+                scored_at=scored_at,
+                source_partition=click.partition,
+                source_offset=click.offset,
+            )
         )
         for click, name, score, decision, arm, version in zip(
             clicks,
             names,
             scored.score.tolist(),
             scored.decision.tolist(),
-            deployment.arm_names[scored.arm].tolist(),
+            scored.arm.tolist(),
             scored.version.tolist(),
         )
     ]

@@ -32,6 +32,7 @@ VALUES = {
     "decision": st.booleans(),
     "arm": st.sampled_from(ARMS),
     "model_version": names,
+    "propensity": st.none() | st.floats(0, 1),
     "scored_at": int64,
     "source_partition": int32,
     "source_offset": int64,

@@ -157,6 +157,7 @@ class Whole:
             "decision": bool(scored.decision[0]),
             "arm": serving.arms[scored.arm[0]].name,
             "model_version": version,
+            "propensity": serving.propensity(scored.arm[0], version),
         }
 
     def _update(self, row: bytes) -> bool:
@@ -165,7 +166,7 @@ class Whole:
 
 
 def of_model(score: dict) -> dict:
-    return {name: score[name] for name in ("user_id", "score", "decision", "arm", "model_version")}
+    return {name: score[name] for name in ("user_id", "score", "decision", "arm", "model_version", "propensity")}
 
 
 #: Everything that depends on the user, their profile and their history.

@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.fake_operator import read_records
+from tests.support.sample_records import sample
 from udfs.contracts.outputs import Score, to_json
 from udfs.contracts.packed_events import EVENT_KINDS
 from udfs.features.user_slots import USER_ROW
@@ -27,6 +28,7 @@ scores = st.builds(
     decision=st.booleans(),
     arm=st.sampled_from(["champion", "challenger"]),
     model_version=texts.filter(bool),
+    propensity=st.none() | st.floats(0, 1),
     scored_at=int64s,
     source_partition=st.integers(0, 2**31 - 1),
     source_offset=st.integers(0, 2**63 - 1),
@@ -47,7 +49,10 @@ def written(records: list[Score], room: int = 1 << 20) -> list[bytes]:
         key_starts.append(len(content))
         content += record.user_id.encode()
         ends.append(len(content))
-    shared = [verdict(record.decision, record.arm, record.model_version, record.scored_at) for record in records]
+    shared = [
+        verdict(record.decision, record.arm, record.model_version, record.propensity, record.scored_at)
+        for record in records
+    ]
     return write_scores(
         OUTPUT, content, np.array(id_starts, np.int64), np.array(key_starts, np.int64), np.array(ends, np.int64), heads,
         np.array([record.score for record in records], np.float32), np.arange(len(records)), shared,
@@ -85,7 +90,7 @@ def test_the_json_is_that_of_the_struct_but_for_the_digits_of_the_score(records)
 @example(float(np.finfo(np.float32).tiny))
 @example(1e-45)
 def test_a_score_is_read_back_as_the_same_float32(share):
-    record = Score("ada", None, "other", 0, share, True, "champion", "v1", 0, 0, 0)
+    record = sample("scores", score=share)
     (one,) = read_records(b"".join(written([record])))
     assert np.float32(json.loads(one.value)["score"]) == np.float32(share)
 
