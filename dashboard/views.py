@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from dashboard.panels.models import ModelPanel
 from dashboard.panels.scores import PERCENTILES
 from dashboard.panels.state import DashboardState
+from udfs.contracts.outputs import BOT
 from udfs.measurement.kpis import Kpi
 
 KPI_MINUTES = 180
@@ -132,9 +133,18 @@ class Views:
         return {
             "lines": lines.lines(KPI_MINUTES),
             "placements": lines.placements(KPI_MINUTES),
+            "sessions": self._sessions(),
             "formulas": self._formulas(),
             "minutes": KPI_MINUTES,
         }
+
+    def _sessions(self) -> dict[str, int] | None:
+        """The numbers of all closed sessions and of those of bots; None unless the denominator of a KPI is sessions."""
+        kpi = next((name for name, kpi in self.kpis.items() if kpi.denominator == "sessions"), None)
+        if kpi is None:
+            return None
+        by_arm = self.state.kpis.denominators(kpi, KPI_MINUTES)
+        return {"all": round(sum(by_arm.values())), "bots": round(by_arm.get(BOT, 0))}
 
     def _models(self, _now_ms: int) -> dict:
         minutes, shares = self.state.mix.shares()

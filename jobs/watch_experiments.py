@@ -1,154 +1,178 @@
-"""Evaluate a running experiment: the effect of an arm on each KPI, and the decision, per minute.
+"""Evaluate running experiments: the effect of each version on each KPI, and the decision, per minute.
 
     flink run -pym jobs.watch_experiments -pyfs dist/*.whl --conf conf/local.yaml
 
-sessions ── sums of the user, by arm ── what that changes in sums and products ── each minute, added up ──▶ experiments
+sessions ── sums of the user ── what a session changes in them ── summed by experiment ── each minute ──▶ experiments
 
-All rows are only ever added: a session's row subtracts its user's previous values and adds the new ones.
-So a minute's changes can be summed in a window, which writes at most once a minute whatever the traffic, and the sink
-needs no updates, which Kafka could only have as records that delete the one before.
+SQL computes what a session contributes to each KPI. Which experiments it belongs to, and what it changes there, are
+decided by the code that also makes the report. Each session is counted once, in whatever order they arrive.
 """
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from math import inf
+from operator import itemgetter
+from zlib import crc32
 
-from pyflink.table import StatementSet, TableEnvironment
+import msgspec
+import numpy as np
+import pandas as pd
+from pyflink.common import Configuration, Types
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.table import EnvironmentSettings, ExplainDetail, StatementSet, StreamTableEnvironment
 
-from jobs.common.event_time import interval
 from jobs.common.settings import ConfigError, Settings, experiment_settings, load_settings
-from jobs.common.submission import parse_arguments, submit
+from jobs.common.submission import parse_arguments, sql_options
 from jobs.common.tables import columns, create_table, kafka_source, keyed_sink
 from jobs.common.topics import check_topics
 from udfs.config.durations import duration_ms, moment_ms
 from udfs.contracts.outputs import ExperimentResult, Session
-from udfs.flink.experiments import VERDICT_TYPES, JudgeArms
+from udfs.flink.experiments import CHANGE_TYPE, RESULT_TYPE, UserCells, Verdicts
 from udfs.kafka.errors import KafkaClientError
-from udfs.measurement.experiment import PAIRS
-from udfs.measurement.kpis import KPIS_FILE, Kpi, KpiError, load_kpis, sql_value
+from udfs.kafka.reading import read_topic
+from udfs.measurement.design import Experiment, ExperimentArm, Stretch
+from udfs.measurement.kpis import (
+    KPIS_FILE,
+    LEAST_CAPPING,
+    Kpi,
+    KpiError,
+    Term,
+    caps_of,
+    load_kpis,
+    sql_term,
+    term_values,
+    terms_of,
+)
+from udfs.rollout.known_experiments import ExperimentSource, FixedExperiment, LedgerExperiments
+from udfs.rollout.registry import RegistryError
 
-ARRIVING_SESSIONS = columns(Session, "arrival AS PROCTIME()")
+ARRIVING_SESSIONS = columns(Session)
+READ_AT_ONCE = 50_000  # sessions, before a job is submitted
 
-EARLIER = "earlier"  # the part of a session that is history; the other parts are the names of the two arms
-
-# `entry` puts the user's first session in front: its time in as many digits, then its arm.
 COUNTED_SESSIONS = """
-CREATE TEMPORARY VIEW counted_sessions AS
-SELECT user_id, arrival,
-    CASE WHEN part <> 'earlier' THEN LPAD(CAST(started_at AS STRING), 14, '0') || arm END AS entry, {values}
-FROM (
-    SELECT *, CASE WHEN started_at < {start_ms} THEN 'earlier' WHEN arm IN ({arms}) THEN arm END AS part
-    FROM arriving_sessions
-)
-WHERE part IS NOT NULL
-"""
-
-USER_SUMS = """
-CREATE TEMPORARY VIEW user_sums AS
-SELECT *, LAG(arm) OVER (PARTITION BY user_id ORDER BY arrival) AS arm_before
-FROM (
-    SELECT user_id, arrival, SUBSTRING(MIN(entry) OVER until_now, 15) AS arm, {sums}
-    FROM counted_sessions
-    WINDOW until_now AS (
-        PARTITION BY user_id ORDER BY arrival ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
-)
-"""
-
-USER_CHANGES = """
-CREATE TEMPORARY VIEW user_changes AS
-SELECT arrival, arm, CAST(1 AS DOUBLE) AS sign, {after} FROM user_sums WHERE arm IS NOT NULL
-UNION ALL
-SELECT arrival, arm_before, CAST(-1 AS DOUBLE), {before} FROM user_sums WHERE arm_before IS NOT NULL
-"""
-
-ARM_SUMS = """
-CREATE TEMPORARY VIEW arm_sums AS
-SELECT `at`, {totals}
-FROM (
-    SELECT EXTRACT(EPOCH FROM TUMBLE_END(arrival, {size})) * 1000 AS `at`, TUMBLE_PROCTIME(arrival, {size}) AS ended,
-        {changes}
-    FROM user_changes GROUP BY TUMBLE(arrival, {size})
-)
-WINDOW until_now AS (ORDER BY ended ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
-"""
-
-EXPERIMENTS = """
-INSERT INTO experiments
-SELECT `at`, '{0}', '{1}', {columns}
-FROM arm_sums, LATERAL TABLE(judge_arms(ARRAY[{2}], ARRAY[{3}])) AS verdict ({columns})
+SELECT user_id, arm, model_version, started_at, {terms}
+FROM arriving_sessions
+WHERE NOT COALESCE(is_bot, FALSE)
 """
 
 
-def watch_experiments(tables: TableEnvironment, settings: Settings, kpis: dict[str, Kpi]) -> StatementSet:
-    """Build the job over existing tables: `arriving_sessions`, `experiments`."""
-    experiment = settings.experiments
-    arms = (experiment.treatment, experiment.baseline)
-    tables.create_temporary_system_function("judge_arms", JudgeArms(*arms, kpis, experiment.shares).as_udtf())
-    terms = list(dict.fromkeys(term for kpi in kpis.values() for term in (kpi.numerator, kpi.denominator)))
-    start_ms = 0 if experiment.start is None else moment_ms(experiment.start)
-    sums = _sums_of_arm(kpis, terms)
-    numbers = {expression: number for number, expression in enumerate(dict.fromkeys(sums))}
-    for view in (
-        COUNTED_SESSIONS.format(
-            start_ms=start_ms, arms=", ".join(map("'{}'".format, arms)), values=_values(arms, terms)
-        ),
-        USER_SUMS.format(
-            sums=_running(f"{part}_{number}" for part in (*arms, EARLIER) for number in range(len(terms)))
-        ),
-        USER_CHANGES.format(
-            after=_counted("arm", "sum_{0}", arms, len(terms)),
-            before=_counted("arm_before", "sum_{0} - {0}", arms, len(terms)),
-        ),
-        ARM_SUMS.format(
-            size=interval(duration_ms(experiment.interval)),
-            changes=", ".join(
-                f"SUM(CASE WHEN arm = '{arm}' THEN {expression} ELSE 0 END) AS {arm}_{number}"
-                for arm in arms
-                for expression, number in numbers.items()
-            ),
-            totals=_running(f"{arm}_{number}" for arm in arms for number in numbers.values()),
-        ),
-    ):
-        tables.execute_sql(view)
-    arrays = (", ".join(f"sum_{arm}_{numbers[expression]}" for expression in sums) for arm in arms)
+def watch_experiments(
+    tables: StreamTableEnvironment,
+    settings: Settings,
+    kpis: Mapping[str, Kpi],
+    caps: Mapping[str, float],
+    source: Callable[[], ExperimentSource],
+) -> StatementSet:
+    """Build the job over existing tables: `arriving_sessions`, `experiments`; each worker makes a source.
+
+    `caps` are those of all winsorised KPIs, infinite where there is none.
+    """
+    terms = terms_of(kpis, caps)
+    version = _state_version(settings, terms)
+    amounts = ", ".join(f"{_sql_amount(term)} AS term_{number}" for number, term in enumerate(terms))
+    sessions = tables.to_data_stream(tables.sql_query(COUNTED_SESSIONS.format(terms=amounts)))
+    changes = (
+        sessions.key_by(itemgetter(0), Types.STRING())
+        .process(UserCells(source, duration_ms(settings.state.ttl)), CHANGE_TYPE)
+        .name("cells of users")
+        .uid(f"cells of users {version}")
+    )
+    verdicts = (
+        changes.key_by(itemgetter(0), Types.STRING())
+        .process(Verdicts(source, kpis, caps, duration_ms(settings.experiments.interval)), RESULT_TYPE)
+        .name("verdicts")
+        .uid(f"verdicts {version}")
+    )
     statements = tables.create_statement_set()
-    statements.add_insert_sql(EXPERIMENTS.format(*arms, *arrays, columns=", ".join(VERDICT_TYPES)))
+    statements.add_insert("experiments", tables.from_data_stream(verdicts))
     return statements
 
 
-def _values(arms: Sequence[str], terms: Sequence[str]) -> str:
-    """A session's contribution to each term's sum, by the part that it belongs to: columns PART_N."""
-    return ", ".join(
-        f"CASE WHEN part = '{part}' THEN CAST({sql_value(term)} AS DOUBLE) ELSE 0 END AS {part}_{number}"
-        for part in (*arms, EARLIER)
-        for number, term in enumerate(terms)
-    )
+def _sql_amount(term: Term) -> str:
+    """A session's contribution to a term, as SQL."""
+    return sql_term(Term(term.text)) if term.cap in (None, inf) else f"CAST({sql_term(term)} AS DOUBLE)"
 
 
-def _running(columns: Iterable[str]) -> str:
-    """Columns and their sums until now."""
-    return ", ".join(f"{column}, SUM({column}) OVER until_now AS sum_{column}" for column in columns)
+def _state_version(settings: Settings, terms: Sequence[Term]) -> str:
+    """Equal for jobs that can go on with each other's state.
+
+    The state of one job means nothing to another with other terms, or with a start of its own. Flink refuses such a
+    savepoint, as it has the state of an operator that is not in the job. The values of caps may change.
+    """
+    experiment = settings.experiments
+    meaning = [(term.text, term.cap is None) for term in terms], experiment.treatment, experiment.baseline
+    fixed = None if experiment.start is None else moment_ms(experiment.start)
+    return f"{crc32(repr((meaning, fixed)).encode()):08x}"
 
 
-def _counted(arm: str, value: str, arms: Sequence[str], terms: int) -> str:
-    """A user's values in an arm: each term's sum in that arm, `now_N`, and its history, `before_N`."""
-    treatment, baseline = arms
-    return ", ".join(
-        f"CASE WHEN {arm} = '{treatment}' THEN {value.format(f'{treatment}_{number}')} "
-        f"ELSE {value.format(f'{baseline}_{number}')} END AS now_{number}, "
-        f"{value.format(f'{EARLIER}_{number}')} AS before_{number}"
-        for number in range(terms)
-    )
+def find_source(settings: Settings) -> Callable[[], ExperimentSource]:
+    """A factory of the experiments in each worker: those of the ledger, or the one in the settings.
+
+    Raises RegistryError if there is no ledger that can be read.
+    """
+    experiment = settings.experiments
+    if experiment.start is None:
+        poll_s = duration_ms(settings.model.poll) / 1000
+        make = partial(LedgerExperiments, settings.model.registry, experiment.treatment, experiment.baseline, poll_s)
+        make()
+        return make
+    arms = experiment.treatment, experiment.baseline
+    start_ms = moment_ms(experiment.start)
+    stretch = Stretch(start_ms, None, *(experiment.shares[arm] for arm in arms))
+    return partial(FixedExperiment, Experiment(*map(ExperimentArm, arms), (stretch,), start_ms))
 
 
-def _sums_of_arm(kpis: Mapping[str, Kpi], terms: Sequence[str]) -> list[str]:
-    """The expressions to sum over an arm's users, in the order of ArmStatistics.of_sums."""
-    sums = ["sign"]
-    for kpi in kpis.values():
-        numbers = terms.index(kpi.numerator), terms.index(kpi.denominator)
-        values = [f"{when}_{number}" for when in ("now", "before") for number in numbers]
-        sums += [f"sign * {value}" for value in values]
-        sums += [f"sign * {values[first]} * {values[second]}" for first, second in PAIRS]
-    return sums
+def read_caps(kpis: Mapping[str, Kpi], records: Iterable[bytes], treatment: str) -> tuple[dict[str, float], list[str]]:
+    """What a session counts for at most in each winsorised KPI, infinite if too few say it; and a line on each of them.
+
+    `records` are those of topic `sessions`; the sessions of the treatment arm and of bots don't count. Raises
+    msgspec.DecodeError.
+    """
+    winsorised = _winsorised(kpis)
+    if not winsorised:
+        return {}, []
+    numerators = {Term(kpi.numerator) for kpi in winsorised.values()}
+    parts = [_with_amounts(part, treatment, numerators) for part in _frames(records)]
+    sessions = pd.concat(parts, ignore_index=True) if parts else _frame([])
+    caps = caps_of(winsorised, sessions)
+    lines = []
+    for name, kpi in winsorised.items():
+        count = np.count_nonzero(term_values(Term(kpi.numerator), sessions))
+        lines.append(
+            f"{name}: a session counts for at most {caps[name]:g} {kpi.numerator}, by {count:,} sessions"
+            if name in caps
+            else f"{name}: not winsorised: {count} sessions have {kpi.numerator}, at least {LEAST_CAPPING} needed"
+        )
+    return {name: caps.get(name, inf) for name in winsorised}, lines
+
+
+def unread_caps(kpis: Mapping[str, Kpi]) -> tuple[dict[str, float], list[str]]:
+    """Caps and lines as `read_caps` has them, where the topic is not read."""
+    winsorised = _winsorised(kpis)
+    return dict.fromkeys(winsorised, inf), [f"{name}: not winsorised: the topic was not read" for name in winsorised]
+
+
+def _winsorised(kpis: Mapping[str, Kpi]) -> dict[str, Kpi]:
+    return {name: kpi for name, kpi in kpis.items() if kpi.winsorize is not None}
+
+
+def _frames(records: Iterable[bytes]) -> Iterator[pd.DataFrame]:
+    """Sessions, some at a time: a topic may have more than fit into memory."""
+    sessions = map(msgspec.json.Decoder(Session).decode, records)
+    while part := list(islice(sessions, READ_AT_ONCE)):
+        yield _frame(part)
+
+
+def _frame(sessions: Sequence[Session]) -> pd.DataFrame:
+    return pd.DataFrame(map(msgspec.structs.asdict, sessions), columns=Session.__struct_fields__)
+
+
+def _with_amounts(sessions: pd.DataFrame, treatment: str, numerators: Iterable[Term]) -> pd.DataFrame:
+    """The sessions of people, not in the treatment arm, that have one of the numerators."""
+    has_any = np.any([term_values(numerator, sessions) != 0 for numerator in numerators], axis=0)
+    return sessions[has_any & ~sessions["is_bot"].astype(bool) & (sessions["arm"] != treatment)]
 
 
 def kafka_tables(settings: Settings) -> list[str]:
@@ -164,23 +188,48 @@ def kafka_tables(settings: Settings) -> list[str]:
     ]
 
 
+def stream_table_environment(settings: Settings) -> StreamTableEnvironment:
+    """A streaming environment for tables and streams, with the options of a job in SQL."""
+    configuration = Configuration()
+    for key, value in sql_options(settings).items():
+        configuration.set_string(key, value)
+    return StreamTableEnvironment.create(
+        StreamExecutionEnvironment.get_execution_environment(configuration),
+        EnvironmentSettings.new_instance().in_streaming_mode().with_configuration(configuration).build(),
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Check settings, KPIs and topics, then submit the job."""
-    options = parse_arguments("watch_experiments", "Submit the job that watches an experiment.", arguments)
+    """Check settings, KPIs, ledger and topics, then submit the job."""
+    options = parse_arguments("watch_experiments", "Submit the job that watches experiments.", arguments)
     try:
         settings = experiment_settings(load_settings(options.conf, options.overrides))
         kpis = load_kpis(options.conf.with_name(KPIS_FILE))
+        source = find_source(settings)
+        caps, lines = unread_caps(kpis)
         if not options.skip_topic_check:
             check_topics(settings, ("sessions", "experiments"))
-    except (ConfigError, KpiError, KafkaClientError) as error:
+            sessions = read_topic(settings.kafka, settings.topics.sessions)
+            caps, lines = read_caps(kpis, sessions, settings.experiments.treatment)
+    except (ConfigError, KpiError, RegistryError, KafkaClientError) as error:
         sys.exit(f"watch_experiments: {error}")
-    submit(
-        settings,
-        kafka_tables(settings),
-        lambda tables: watch_experiments(tables, settings, kpis),
-        options.explain,
-        f"{settings.experiments.treatment} against {settings.experiments.baseline}",
-    )
+    except msgspec.DecodeError as error:
+        sys.exit(
+            f"watch_experiments: topic {settings.topics.sessions}: a record is not a session: {error}; to submit "
+            "without a look at the topics, add --skip-topic-check"
+        )
+    for line in lines:
+        print(line)
+    tables = stream_table_environment(settings)
+    for declaration in kafka_tables(settings):
+        tables.execute_sql(declaration)
+    job = watch_experiments(tables, settings, kpis, caps, source)
+    if options.explain:
+        print(job.explain(ExplainDetail.JSON_EXECUTION_PLAN))
+        return
+    submitted = job.execute()
+    what = f"{settings.experiments.treatment} against {settings.experiments.baseline}"
+    print(f"submitted {settings.job.name}: {what}, job {submitted.get_job_client().get_job_id()}")
 
 
 if __name__ == "__main__":

@@ -8,27 +8,43 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+import pandas as pd
 
+from training.experiments.comparison import Report
 from training.experiments.sessions import read_sessions, read_topic_sessions
 from training.retraining.settings import RETRAINING_FILE, load_retraining
+from training.rollout import bandit
 from training.rollout.admission import check_bundle
-from training.rollout.commands import AddShadow, Apply, Change, First, MakeChampion, Ramp, Rollback, Start, Stop
+from training.rollout.commands import (
+    AddShadow,
+    Apply,
+    Change,
+    First,
+    MakeChampion,
+    Ramp,
+    Reallocate,
+    Rollback,
+    Start,
+    Stop,
+)
 from training.rollout.display import bundle_lines, ledger_lines, serving_lines
 from training.rollout.ledger import upload_bundle
-from training.rollout.ramp_step import step_report
-from training.rollout.service import OVERRIDABLE, Evidence, FindEvidence, RolloutService
+from training.rollout.ramp_step import sessions_since, step_report
+from training.rollout.service import OVERRIDABLE, FindReport, RolloutService, Snapshot
+from training.rollout.step_guardrails import check_names, data_lines, guarded_kpis
 from training.rollout.transitions import ChangeError
 from udfs.config.command_line import EXIT_USAGE, PATH, Group, Value, run
 from udfs.kafka.reading import read_topic
 from udfs.measurement.kpis import KPIS_FILE, load_kpis
 from udfs.models.bundle import load_bundle
-from udfs.rollout.plan import Rollout
-from udfs.rollout.registry import Registry
+from udfs.rollout.experiments import read_entries
+from udfs.rollout.plan import load_steps
+from udfs.rollout.registry import Entry, Registry
 
 
 @dataclass(frozen=True)
@@ -43,8 +59,11 @@ class Request:
     conf: Path = RETRAINING_FILE
 
 
-def _execute(change: Change, request: Request) -> None:
-    """Execute a change and print the resulting rollout."""
+def _execute(change: Change, request: Request, snapshot: Snapshot | None = None) -> Entry:
+    """Execute a change, print the resulting rollout and return the ledger's entry.
+
+    The change is made to a snapshot, by default to the current rollout.
+    """
     registry = Registry(request.registry)
     try:
         entry, overridden = RolloutService(registry).execute(
@@ -52,14 +71,16 @@ def _execute(change: Change, request: Request) -> None:
             by=request.by or _whoami(),
             why=request.why,
             force=request.force,
-            evidence=_evidence(request),
+            report=_find_report(registry, request),
             options=_ledger_options(request),
+            snapshot=snapshot,
         )
     except OVERRIDABLE as error:
         raise type(error)(f"{error}; --force overrides this") from None
     _print(f"forced: {line}" for line in overridden)
     print(f"ledger entry {entry.number} is now active")
     _print(serving_lines(registry, entry))
+    return entry
 
 
 def _print(lines: Iterable[str]) -> None:
@@ -67,21 +88,36 @@ def _print(lines: Iterable[str]) -> None:
         print(line)
 
 
-def _evidence(request: Request) -> FindEvidence | None:
-    """The evidence on guardrails, from the sessions that --sessions names; None without that option."""
+def _find_report(registry: Registry, request: Request) -> FindReport | None:
+    """Reports from the sessions that --sessions names; None without that option."""
     if request.sessions is None:
         return None
 
-    def find(rollout: Rollout, version: str, since: datetime) -> Evidence:
-        if request.sessions == "topic":
-            settings = load_retraining(request.conf)
-            sessions = read_topic_sessions(settings.kafka, settings.topics.sessions, since, read_topic)
-        else:
-            sessions = read_sessions(Path(request.sessions))
-        kpis = load_kpis(request.conf.with_name(KPIS_FILE))
-        return Evidence(step_report(rollout, version, since, sessions, kpis), kpis)
+    def find(version: str) -> Report:
+        sessions = _read_sessions(request.sessions, request.conf, sessions_since(registry, version))
+        return step_report(registry, version, sessions, load_kpis(request.conf.with_name(KPIS_FILE)))
 
     return find
+
+
+def _read_sessions(source: str, conf: Path, since: datetime | None = None) -> pd.DataFrame:
+    """Sessions of a file or directory, or those of the topic since a time where the source is `topic`."""
+    if source != "topic":
+        return read_sessions(Path(source))
+    settings = load_retraining(conf)
+    return read_topic_sessions(settings.kafka, settings.topics.sessions, since, read_topic)
+
+
+def _kpis_file(file: Path, conf: Path) -> Path:
+    """The file of KPIs beside a rollout file, or else beside the settings. Raises ChangeError."""
+    candidates = [path.with_name(KPIS_FILE) for path in (file, conf)]
+    for path in candidates:
+        if path.exists():
+            return path
+    raise ChangeError(
+        f"{file}: the steps have guardrails, and {' and '.join(map(str, candidates))} do not exist: name the file of "
+        "KPIs with --kpis FILE"
+    )
 
 
 def _ledger_options(request: Request) -> list[str]:
@@ -144,6 +180,16 @@ def change_options(function: Callable) -> Callable:
 
 def force_option(overridden: str) -> Callable[[Callable], Callable]:
     return click.option("--force", is_flag=True, help=f"Override {overridden}. The ledger records it.")
+
+
+def conf_option(kpis: str) -> Callable[[Callable], Callable]:
+    return click.option(
+        "--conf",
+        type=PATH,
+        metavar="FILE",
+        default=RETRAINING_FILE,
+        help=f"Retraining settings, which name brokers and topic; {kpis}",
+    )
 
 
 def version_argument(help: str) -> Callable[[Callable], Callable]:
@@ -240,7 +286,13 @@ def start(version: str, share: float | None, at_most: float | None, champion: bo
       intent promote start v2 --at-most 0.5 --registry models/registry --why "shadow scores look right"
     """
     change = First(version) if champion else Start(version, at_most, share)
-    _execute(change, Request(**request))
+    entry = _execute(change, Request(**request))
+    others = [part.version for part in entry.rollout.challengers if part.version != version]
+    if others and entry.rollout.bandit is None:
+        print(
+            f"users are drawn afresh only when no other challenger runs: {version}, beside {' and '.join(others)}, may "
+            "get users who had an earlier challenger"
+        )
 
 
 @command.command("ramp", at_most_one=("share", "to_champion"))
@@ -250,13 +302,7 @@ def start(version: str, share: float | None, at_most: float | None, champion: bo
     metavar="PATH|topic",
     help="Sessions that show whether the guardrails hold: a file or directory, or `topic` to read the topic.",
 )
-@click.option(
-    "--conf",
-    type=PATH,
-    metavar="FILE",
-    default=RETRAINING_FILE,
-    help=f"Retraining settings, which name brokers and topic; {KPIS_FILE} is read from the same directory.",
-)
+@conf_option(f"{KPIS_FILE} is read from the same directory.")
 @click.option("--share", type=SHARE, metavar="SHARE", help="Traffic share; by default the next step of the plan.")
 @click.option("--to-champion", is_flag=True, help="Make the challenger the champion, which acts for all users.")
 @force_option("the guardrails of the challenger's step")
@@ -271,6 +317,33 @@ def ramp(version: str, share: float | None, to_champion: bool, **request: Any) -
     """
     change = MakeChampion(version) if to_champion else Ramp(version, share)
     _execute(change, Request(**request))
+
+
+@command.command("reallocate")
+@click.option(
+    "--sessions",
+    required=True,
+    metavar="PATH|topic",
+    help="Sessions to compare the arms by: a file or directory, or `topic` to read the topic.",
+)
+@conf_option(f"{KPIS_FILE} is read from the same directory.")
+@change_options
+def reallocate(**request: Any) -> None:
+    """Let the bandit of the rollout give all challengers new shares.
+
+    \b
+    Examples:
+      intent promote reallocate --registry models/registry --why "another day" --sessions topic
+      intent promote reallocate --registry models/registry --why "another day" --sessions sessions/
+    """
+    made = Request(**request)
+    registry = Registry(made.registry)
+    snapshot, entries = RolloutService(registry).snapshot(), read_entries(registry)
+    bandit.refuse_early(entries, datetime.now(UTC))
+    sessions = _read_sessions(made.sessions, made.conf, bandit.sessions_since(entries))
+    found = bandit.look(entries, sessions, load_kpis(made.conf.with_name(KPIS_FILE)))
+    _print([*bandit.lines(found), ""])
+    _execute(Reallocate(found.shares, bandit.salt(snapshot.number)), made, snapshot)
 
 
 @command.command("stop")
@@ -304,9 +377,23 @@ def rollback(to: int | None, **request: Any) -> None:
 
 @command.command("apply")
 @click.argument("file", type=PATH, metavar="FILE", help="Rollout file, such as conf/rollout.yaml.")
+@click.option(
+    "--sessions",
+    metavar="PATH|topic",
+    help="Sessions that show whether the KPIs of the guardrails have data: a file or directory, or `topic` to read "
+    "the topic.",
+)
+@click.option(
+    "--kpis",
+    type=PATH,
+    metavar="FILE",
+    help=f"File that defines the KPIs; by default {KPIS_FILE} in the directory of the rollout file, or in that of "
+    "--conf.",
+)
+@conf_option("see --kpis.")
 @force_option("the comparison of holdout metrics with the champion's")
 @change_options
-def apply(file: Path, **request: Any) -> None:
+def apply(file: Path, sessions: str | None, kpis: Path | None, conf: Path, **request: Any) -> None:
     """Change plan, rule, control group or models by a file.
 
     Keys of the file replace those of the current rollout; all others stay.
@@ -314,8 +401,19 @@ def apply(file: Path, **request: Any) -> None:
     \b
     Examples:
       intent promote apply conf/rollout.yaml --registry models/registry --why "5 % control group"
+      intent promote apply conf/rollout.yaml --registry models/registry --why "a ramp plan" --sessions topic
     """
+    steps = load_steps(file)
+    names = guarded_kpis(steps)
+    if names:
+        kpis_file = kpis or _kpis_file(file, conf)
+        defined = load_kpis(kpis_file)
+        check_names(file, steps, defined, kpis_file)
+        if sessions is not None:
+            _print(data_lines(_read_sessions(sessions, conf), defined, names))
     _execute(Apply(file), Request(**request))
+    if names and sessions is None:
+        print("to check whether the KPIs of the guardrails have data, repeat this with --sessions PATH|topic")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,10 +1,13 @@
 """Results of experiments: the newest effect on each KPI, its history, and the decision."""
 
+from typing import NamedTuple
+
 import msgspec
+from msgspec import UNSET
 
 from udfs.contracts.outputs import ExperimentAction, ExperimentResult
 
-MAX_PAIRS, MAX_KPIS = 10, 50
+MAX_EXPERIMENTS, MAX_KPIS = 10, 50
 KEPT = 720  # looks of each KPI
 #: The style of an action on the pages.
 TONES = {
@@ -12,64 +15,110 @@ TONES = {
     ExperimentAction.STOP: "bad",
     ExperimentAction.FIX_FIRST: "bad",
     ExperimentAction.KEEP_RUNNING: "wait",
+    ExperimentAction.NO_DATA: "wait",
 }
+_ENDS = ("difference", "low", "high")
 
 
-class ExperimentPanel:
-    """The records of topic experiments by treatment and baseline."""
+class _Compared(NamedTuple):
+    """What tells one experiment from another."""
 
-    def __init__(self) -> None:
-        self._pairs: dict[tuple[str, str], dict[str, dict[int, ExperimentResult]]] = {}
+    treatment: str
+    treatment_version: str | None
+    baseline: str
+    baseline_version: str | None
+
+
+class _Looks:
+    """The looks at one experiment."""
+
+    def __init__(self, first: ExperimentResult) -> None:
+        self.newest = first
+        self._by_kpi: dict[str, dict[int, ExperimentResult]] = {}
 
     def add(self, record: ExperimentResult) -> None:
-        pair = (record.treatment, record.baseline)
-        if pair not in self._pairs and len(self._pairs) >= MAX_PAIRS:
-            return
-        kpis = self._pairs.setdefault(pair, {})
-        if record.kpi not in kpis and len(kpis) >= MAX_KPIS:
-            return
+        if record.at >= self.newest.at:
+            self.newest = record
+        if record.kpi not in self._by_kpi and len(self._by_kpi) >= MAX_KPIS:
+            oldest = min(self._by_kpi, key=lambda kpi: max(self._by_kpi[kpi]))
+            if max(self._by_kpi[oldest]) >= record.at:
+                return
+            del self._by_kpi[oldest]
         # By time: partitions are read one after the other.
-        looks = kpis.setdefault(record.kpi, {})
+        looks = self._by_kpi.setdefault(record.kpi, {})
         looks[record.at] = record
         if len(looks) > KEPT:
             del looks[min(looks)]
 
+    def effects(self) -> list[dict]:
+        return [_effect(looks) for looks in self._by_kpi.values()]
+
+
+class ExperimentPanel:
+    """The records of topic experiments, by the arms and versions that are compared."""
+
+    def __init__(self) -> None:
+        self._experiments: dict[_Compared, _Looks] = {}
+
+    def add(self, record: ExperimentResult) -> None:
+        """Add a record. Without room for its experiment, the one that was looked at longest ago goes."""
+        compared = _Compared(record.treatment, record.treatment_version, record.baseline, record.baseline_version)
+        if compared not in self._experiments and len(self._experiments) >= MAX_EXPERIMENTS:
+            oldest = min(self._experiments, key=lambda known: self._experiments[known].newest.at)
+            if self._experiments[oldest].newest.at >= record.at:
+                return
+            del self._experiments[oldest]
+        self._experiments.setdefault(compared, _Looks(record)).add(record)
+
     def summary(self) -> list[dict]:
         """Each experiment, the one that was looked at last first: its decision, and its KPIs with their looks."""
         experiments = []
-        for (treatment, baseline), kpis in self._pairs.items():
-            newest = max((looks[max(looks)] for looks in kpis.values()), key=lambda effect: effect.at)
+        for compared, looks in self._experiments.items():
+            newest = looks.newest
             experiments.append(
-                {
-                    "treatment": treatment,
-                    "baseline": baseline,
+                compared._asdict()
+                | {
+                    "names": [_named(*compared[:2]), _named(*compared[2:])],
                     "at": newest.at,
                     "decision": newest.decision,
                     "verdict": TONES.get(newest.action, "wait"),
                     "treatment_users": newest.treatment_users,
                     "baseline_users": newest.baseline_users,
+                    "moved_users": newest.moved_users,
                     "sample_ratio_p": newest.sample_ratio_p,
-                    "kpis": [_effect(looks) for looks in kpis.values()],
+                    "is_of_earlier_release": _is_of_earlier_release(newest),
+                    "kpis": looks.effects(),
                 }
             )
-        return sorted(experiments, key=lambda pair: -pair["at"])
+        return sorted(experiments, key=lambda experiment: -experiment["at"])
+
+
+def _named(arm: str, version: str | None) -> str:
+    return " ".join(filter(None, (arm.replace("_", " "), version)))
 
 
 def _effect(looks_by_time: dict[int, ExperimentResult]) -> dict:
+    """The newest look at a KPI, and the relative effect at each look that has one."""
     looks = [looks_by_time[at] for at in sorted(looks_by_time)]
-    newest = looks[-1]
-    effect = msgspec.to_builtins(newest)
-    for name in ("difference", "low", "high"):
-        effect[f"relative_{name}"] = _relative(getattr(newest, name), newest.baseline_value)
-    effect["looks"] = {
-        "times": [look.at for look in looks],
-        **{
-            name: [_relative(getattr(look, name), look.baseline_value) for look in looks]
-            for name in ("difference", "low", "high")
-        },
-    }
+    relative = {look.at: ends for look in looks if None not in (ends := _relative(look))}
+    effect = msgspec.to_builtins(looks[-1])
+    effect |= zip((f"relative_{end}" for end in _ENDS), _relative(looks[-1]))
+    by_end = zip(*relative.values()) if relative else ((), (), ())
+    effect["looks"] = {"times": list(relative), **{name: list(ends) for name, ends in zip(_ENDS, by_end)}}
     return effect
 
 
-def _relative(value: float | None, baseline: float | None) -> float | None:
-    return value / abs(baseline) if value is not None and baseline else None
+def _relative(look: ExperimentResult) -> tuple[float | None, float | None, float | None]:
+    """The relative difference and the ends of its interval; all of them None while there is no such interval."""
+    if _is_of_earlier_release(look):
+        absolute = (look.difference, look.low, look.high)
+        if None in absolute or not look.baseline_value:
+            return None, None, None
+        return tuple(end / abs(look.baseline_value) for end in absolute)
+    ends = (look.relative_difference, look.relative_low, look.relative_high)
+    return ends if None not in ends else (None, None, None)
+
+
+def _is_of_earlier_release(look: ExperimentResult) -> bool:
+    """Whether a record is of a release that had no relative effects."""
+    return look.relative_difference is UNSET

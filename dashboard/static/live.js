@@ -48,9 +48,10 @@ function headline(data, clicks, scores) {
 }
 
 function showExperiment(experiment) {
-  find("experiment").replaceChildren(experiment
-    ? el("p", {}, verdict(experiment.verdict, experiment.decision))
-    : el("p", { class: "soft" }, "No experiment results yet."));
+  find("experiment").replaceChildren(...(experiment
+    ? [el("p", {}, verdict(experiment.verdict, experiment.decision)),
+      el("p", { class: "soft" }, `${experiment.names.join(" vs. ")}, evaluated at ${moment(experiment.at)}`)]
+    : [el("p", { class: "soft" }, "No experiment results yet.")]));
 }
 
 function showDrift(drift, now) {

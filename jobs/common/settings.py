@@ -18,12 +18,12 @@ from udfs.config.text import one_line
 from udfs.config.variables import expand_variables, is_secret, refuse_written_secrets
 from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.currencies import Currencies, CurrencyCode, Rate
-from udfs.contracts.outputs import Arm
 from udfs.features.declaration import Declaration
 from udfs.features.declaration_file import STANDARD, DeclarationError, load_declaration
 from udfs.features.user_slots import head_type, ring_bytes
 from udfs.mapping.definition import MappingError, load_mapping
 from udfs.mapping.topic import ClickTopic
+from udfs.measurement.bots import Bots
 
 if TYPE_CHECKING:
     from udfs.formats.record_format import RecordFormat
@@ -37,11 +37,14 @@ OPEN_SECTIONS = (
 
 SECTIONS_WITH_SECRETS = (*OPEN_SECTIONS, "schema_registry")
 
+LEAST_MS = 100_000_000_000  # a time in ms is later, one in seconds earlier
+
 COUNTED_MS = 5_000  # what jobs.watch_drift counts at once
 
 DECODERS_PER_SLOT = 2  # of the score job: one of clicks, one of profiles
 LARGEST_MEMORY_BYTES = (1 << 31) - 1  # of a worker: what Java maps at once
 
+ComparedArm = Literal["champion", "challenger", "control"]
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 JobName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$", title="name")]
@@ -202,11 +205,11 @@ class DriftSettings(Section):
 class ExperimentSettings(Section):
     name: JobName
     parallelism: Positive
-    treatment: Arm
-    baseline: Arm
+    treatment: ComparedArm
+    baseline: ComparedArm
     interval: Duration
     start: Moment | None = None
-    shares: dict[Arm, Annotated[float, Meta(gt=0, le=1)]] | None = None
+    shares: dict[str, Annotated[float, Meta(gt=0, le=1)]] | None = None
 
 
 class Settings(Section):
@@ -230,6 +233,7 @@ class Settings(Section):
     event_time: EventTimeSettings
     outcomes: OutcomeSettings
     sessions: SessionSettings
+    bots: Bots
     drift: DriftSettings
     experiments: ExperimentSettings
     kafka: dict[str, Option | None]
@@ -308,10 +312,15 @@ def drift_settings(settings: Settings) -> Settings:
 
 
 def experiment_settings(settings: Settings) -> Settings:
-    """The settings for jobs.watch_experiments.
+    """The settings for jobs.watch_experiments. Raises ConfigError.
 
     It starts at the earliest session, or from a savepoint: all that it knows of users is in its state.
     """
+    if settings.experiments.start is None and settings.model.registry is None:
+        raise ConfigError(
+            "key model.registry: must be set (got null): its ledger says when an experiment began and at which shares; "
+            "for a replay, set experiments.start and experiments.shares instead"
+        )
     named = _named(settings, settings.experiments)
     return replace(named, source=replace(named.source, start="earliest"))
 
@@ -519,12 +528,10 @@ def _check_together(settings: Settings, path: Path) -> None:
             f"{path}: key workers.cached_users: {workers.cached_users} users would take {worker_bytes >> 20} MiB of "
             f"shared memory in each score worker, and at most {LARGEST_MEMORY_BYTES >> 20} MiB are possible"
         )
-    experiments = settings.experiments
-    if experiments.treatment == experiments.baseline:
-        raise ConfigError(f"{path}: key experiments.treatment: {experiments.treatment} is also experiments.baseline")
-    for arm in (experiments.treatment, experiments.baseline):
-        if experiments.shares is not None and arm not in experiments.shares:
-            raise ConfigError(f"{path}: key experiments.shares: {arm} is missing; set a user share for both arms")
+    try:
+        _check_experiments(settings.experiments)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     if settings.delivery.guarantee == "exactly-once":
         open_ms = duration_ms(settings.checkpoints.interval) + duration_ms(settings.checkpoints.timeout)
         if duration_ms(settings.delivery.transaction_timeout) <= open_ms:
@@ -533,3 +540,36 @@ def _check_together(settings: Settings, path: Path) -> None:
                 f"checkpoints.interval + checkpoints.timeout ({open_ms // 1000} s): a transaction would expire before "
                 "its checkpoint can complete, and its scores would be lost"
             )
+
+
+def _check_experiments(experiments: ExperimentSettings) -> None:
+    """Check which arms are compared, and the start and the shares of a replay. Raises ConfigError."""
+    arms, start, shares = (experiments.treatment, experiments.baseline), experiments.start, experiments.shares
+    if arms[0] == arms[1]:
+        raise ConfigError(f"key experiments.treatment: {arms[0]} is also experiments.baseline; choose two arms")
+    for name, other in (("start", "shares"), ("shares", "start")):
+        if getattr(experiments, name) is None and getattr(experiments, other) is not None:
+            raise ConfigError(
+                f"key experiments.{name}: must be set together with experiments.{other} (got null): set both for a "
+                "replay, or neither to follow the ledger of model.registry"
+            )
+    if start is None or shares is None:
+        return
+    if isinstance(start, int) and start < LEAST_MS:
+        raise ConfigError(
+            f"key experiments.start: expected milliseconds since 1970, got {start}, which is in seconds: multiply it "
+            "by 1000, or write a time such as 2026-05-01T08:00:00Z"
+        )
+    for arm in arms:
+        if arm not in shares:
+            raise ConfigError(f"key experiments.shares: {arm} is missing; set a user share for both arms")
+    for arm in shares:
+        if arm not in arms:
+            raise ConfigError(
+                f"key experiments.shares: {arm} is neither experiments.treatment nor experiments.baseline; leave it out"
+            )
+    total = sum(shares.values())
+    if total > 1 + 1e-9:
+        raise ConfigError(
+            f"key experiments.shares: must add up to at most 1 (got {total:g}); set each arm's share of the users"
+        )

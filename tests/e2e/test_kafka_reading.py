@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 
-from tests.unit.training.test_experiment import sessions_of
+from tests.unit.training.test_experiment import STATED, sessions_of
 from training.experiment import main
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.reading import read_topic
@@ -78,7 +78,7 @@ def test_an_experiment_is_reported_from_its_topic_as_from_a_file(stack, topic, p
     with producer(stack) as sending:
         for line in lines:
             sending.send(topic, line)
-    assert main(["report", "--sessions", str(tmp_path)]) == 0
+    assert main(["report", *STATED, "--sessions", str(tmp_path)]) == 0
     of_files = capsys.readouterr().out
-    assert main(["report", "--topic", topic, "--kafka", f"bootstrap.servers={stack.bootstrap_servers}"]) == 0
+    assert main(["report", *STATED, "--topic", topic, "--kafka", f"bootstrap.servers={stack.bootstrap_servers}"]) == 0
     assert capsys.readouterr().out == of_files

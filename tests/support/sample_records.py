@@ -25,7 +25,9 @@ _SCORED = {**_OF_CLICK, "score": 0.3, "model_version": "v1"}
 _REJECTED = {"topic": "clicks", "partition": 0, "offset": 7, "reason": "invalid_json"}
 
 SAMPLES = {
-    "scores": Score(**_SCORED, event_name="view_item", decision=False, arm="champion", scored_at=NOW_MS + 40),
+    "scores": Score(
+        **_SCORED, event_name="view_item", decision=False, arm="champion", propensity=0.95, scored_at=NOW_MS + 40
+    ),
     "dead_letters": DeadLetter(
         **_REJECTED, timestamp="2027-01-15T08:00:00.000Z", message="Input data was truncated", original=b"{"
     ),
@@ -68,6 +70,10 @@ SAMPLES = {
         form_submits=0,
         purchases=1,
         revenue=10.0,
+        is_bot=False,
+        device="mobile",
+        top_score=0.25,
+        propensity=0.95,
     ),
     "kpis": KpiValue(
         window_start=NOW_MS,
@@ -82,14 +88,20 @@ SAMPLES = {
         at=NOW_MS,
         treatment="challenger",
         baseline="champion",
+        treatment_version="v2",
+        baseline_version="v1",
         kpi="conversion_rate",
         treatment_users=100,
         baseline_users=300,
+        moved_users=2,
         treatment_value=0.055,
         baseline_value=0.05,
         difference=0.005,
         low=-0.001,
         high=0.011,
+        relative_difference=0.1,
+        relative_low=-0.02,
+        relative_high=0.23,
         p_value=0.2,
         is_better=False,
         is_worse=False,

@@ -19,6 +19,7 @@ BESIDE_CLICKS = 250_000  # which wait for the score job while the others run bes
 WARM_UP_EVENTS = 100_000
 SECONDS = 30.0  # of a measurement, at most
 SESSIONS = 300_000
+EXPERIMENT = ["experiments.start=2000-01-01T00:00:00Z", "experiments.shares={challenger: 0.5, champion: 0.5}"]
 POLL_SECONDS = 1.0
 TIMEOUT_S = 300
 
@@ -31,7 +32,7 @@ def measure(context: BenchContext) -> dict[str, int]:
     submitted beside one at full load would take minutes to start. Each has parallelism 1.
     """
     stack = context.cluster()
-    common = [*fresh_run("measuring"), f"feature_log.user_share={USER_SHARE}", "job.parallelism=1"]
+    common = [*fresh_run("measuring"), f"feature_log.user_share={USER_SHARE}", "job.parallelism=1", *EXPERIMENT]
     topics = context.create_topics(common).topics
     stack.start_task_manager()
     with context.running([*common, "source.start=latest"]) as score:

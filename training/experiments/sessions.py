@@ -1,5 +1,6 @@
 """Reading of session records, from files or from the topic `sessions`."""
 
+import gzip
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -12,21 +13,23 @@ from training.data.rows import SourceError
 from udfs.contracts.outputs import Session
 from udfs.kafka.reading import ReadTopic, read_topic
 
+ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
+
 
 def read_sessions(path: Path) -> pd.DataFrame:
-    """Read the session records of a file, or of all files under a directory: JSON Lines (.jsonl) or Parquet (.parquet).
+    """Read the session records of a file, or of all files under a directory: .jsonl, .jsonl.gz or .parquet.
 
     Raises SourceError naming file, line, rule and value.
     """
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    files = [file for file in files if file.suffix in (".jsonl", ".parquet")]
+    files = [file for file in files if file.name.endswith(ENDINGS)]
     if not files or not path.exists():
-        raise SourceError(f"{path}: no .jsonl or .parquet file there")
+        raise SourceError(f"{path}: no {', '.join(ENDINGS)} file there")
     rows: list[Session] = []
     for file in files:
         try:
             rows += _parquet(file) if file.suffix == ".parquet" else _lines(file)
-        except (OSError, msgspec.ValidationError) as error:
+        except (OSError, EOFError, msgspec.ValidationError) as error:
             raise SourceError(f"{file}: {error}") from None
     return _frame(rows)
 
@@ -44,7 +47,8 @@ def read_topic_sessions(
 
 
 def _lines(file: Path) -> list[Session]:
-    return _json(file.read_bytes().splitlines(), f"{file}: line")
+    content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    return _json(content.splitlines(), f"{file}: line")
 
 
 def _json(lines: Iterable[bytes], origin: str) -> list[Session]:

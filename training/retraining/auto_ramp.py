@@ -13,15 +13,18 @@ from training.experiments.sessions import read_topic_sessions
 from training.retraining.run_store import RampRecord, Run, passed_runs, write_run
 from training.retraining.settings import Retraining
 from training.retraining.triggers import in_progress
-from training.rollout.commands import Change, MakeChampion, Ramp, Start, Stop
-from training.rollout.guardrails import Act, GuardrailError, RampDecision, decide_shadow, decide_step, guardrails_at
-from training.rollout.ramp_step import held_since, step_report
-from training.rollout.service import Evidence, RolloutService
+from training.rollout import bandit
+from training.rollout.commands import Change, MakeChampion, Ramp, Reallocate, Start, Stop
+from training.rollout.guardrails import Act, GuardrailError, RampDecision, decide_shadow, decide_step
+from training.rollout.ramp_step import held_since, sessions_since, step_report
+from training.rollout.service import RolloutService
 from training.rollout.shadow_quality import ShadowQuality, shadow_quality
+from training.rollout.transitions import ChangeError
 from udfs.config.durations import duration_ms
 from udfs.contracts.outputs import Outcome, ShadowScores
 from udfs.kafka.reading import ReadTopic
 from udfs.measurement.kpis import Kpi
+from udfs.rollout.experiments import read_entries
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Registry
 
@@ -34,18 +37,20 @@ def consider(
 ) -> str | None:
     """Decide on the model that retraining has in shadow or as challenger, and execute the decision.
 
-    Returns the decision in a line, None when there is no such model. The run's record has the decision. A start may
+    Returns the decision in a line, None when there is no such model, or a bandit decides on it as challenger: see
+    `reallocate`. The run's record has the decision. A start may
     override the comparison of holdouts, as the two models were compared on the same live clicks; the ledger records
     that. Raises RegistryError, SourceError, and what `RolloutService.execute` raises.
     """
     service = RolloutService(registry)
     snapshot, runs = service.snapshot(), passed_runs(registry)
     version = in_progress(snapshot.rollout, runs)
-    if version is None:
+    if version is None or (snapshot.rollout.bandit is not None and version not in snapshot.rollout.shadows):
         return None
     since = held_since(registry, version)
-    trial = _Trial(snapshot.rollout, version, since, int((now - since).total_seconds() * 1000), settings, kpis, read)
-    decision, evidence = trial.decide()
+    elapsed_ms = int((now - since).total_seconds() * 1000)
+    trial = _Trial(registry, snapshot.rollout, version, since, elapsed_ms, settings, kpis, read)
+    decision, report = trial.decide()
     number = None
     if (change := _change(version, decision.act, settings.ramping.at_most)) is not None:
         entry, _ = service.execute(
@@ -53,12 +58,38 @@ def consider(
             by=BY,
             why=decision.why,
             force=isinstance(change, Start),
-            evidence=None if evidence is None else lambda *_: evidence,
+            report=None if report is None else lambda _version: report,
             snapshot=snapshot,
         )
         number = entry.number
     _record(registry, runs[version], RampRecord(now, decision.act, decision.why, number))
     return f"{version}: {decision.act}: {decision.why}"
+
+
+def reallocate(
+    registry: Registry, settings: Retraining, kpis: Mapping[str, Kpi], now: datetime, read: ReadTopic
+) -> str | None:
+    """Let the bandit of the rollout give new shares, once it is time to, and return them, or why they stay, in a line.
+
+    None without a bandit or a challenger, and before it is time. Raises like `consider`.
+    """
+    service = RolloutService(registry)
+    snapshot = service.snapshot()
+    if snapshot.rollout.bandit is None or not snapshot.rollout.challengers:
+        return None
+    entries = read_entries(registry)
+    if now < bandit.next_look(entries):
+        return None
+    try:
+        since = bandit.sessions_since(entries)
+        sessions = read_topic_sessions(settings.kafka, settings.topics.sessions, since, read)
+        found = bandit.look(entries, sessions, kpis)
+    except ChangeError as error:
+        return f"bandit: {error}"
+    why = "; ".join(f"{arm.version} best with {arm.probability:.1%}" for arm in found.arms)
+    service.execute(Reallocate(found.shares, bandit.salt(snapshot.number)), by=BY, why=why, snapshot=snapshot)
+    shares = ", ".join(f"{arm.version} {arm.new_share:.2%}" for arm in found.arms)
+    return f"bandit: {why}: new shares {shares}"
 
 
 def _change(version: str, act: Act, at_most: float) -> Change | None:
@@ -85,6 +116,7 @@ def _record(registry: Registry, run: Run, decision: RampRecord) -> None:
 class _Trial:
     """A shadow or challenger, the time that it has had its role and share, and the settings to judge it by."""
 
+    registry: Registry
     rollout: Rollout
     version: str
     since: datetime
@@ -93,14 +125,15 @@ class _Trial:
     kpis: Mapping[str, Kpi]
     read: ReadTopic
 
-    def decide(self) -> tuple[RampDecision, Evidence | None]:
-        """Decide on the model; for a challenger, also return the evidence of sessions, if there is any."""
+    def decide(self) -> tuple[RampDecision, Report | None]:
+        """Decide on the model; for a challenger, also return the report that the decision is by, if there is one."""
         if self.version in self.rollout.shadows:
             return self._decide_shadow(), None
         try:
-            sessions = read_topic_sessions(self.settings.kafka, self.settings.topics.sessions, self.since, self.read)
-            report = step_report(self.rollout, self.version, self.since, sessions, self.kpis)
-            return self._decide_step(report), Evidence(report, self.kpis)
+            since = sessions_since(self.registry, self.version)
+            sessions = read_topic_sessions(self.settings.kafka, self.settings.topics.sessions, since, self.read)
+            report = step_report(self.registry, self.version, sessions, self.kpis)
+            return self._decide_step(report), report
         except GuardrailError as error:
             return RampDecision("wait", str(error)), None
 
@@ -117,14 +150,8 @@ class _Trial:
 
     def _decide_step(self, report: Report) -> RampDecision:
         challenger = next(part for part in self.rollout.challengers if part.version == self.version)
-        return decide_step(
-            report,
-            self.kpis,
-            guardrails_at(self.rollout, challenger.share),
-            self.elapsed_ms,
-            duration_ms(self.settings.ramping.step_for),
-            is_last=challenger.share >= challenger.at_most,
-        )
+        is_last = challenger.share >= challenger.at_most
+        return decide_step(report, self.elapsed_ms, duration_ms(self.settings.ramping.step_for), is_last)
 
 
 def records_since(settings: Retraining, topic: str, kind: type[T], since: datetime, read: ReadTopic) -> list[T]:

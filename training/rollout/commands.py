@@ -6,6 +6,7 @@ Each has the rollout that follows (`apply`, a pure function of the old one; see 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -102,6 +103,21 @@ class Start(Transition):
     @property
     def command(self) -> Command:
         return "start", self.version, "--at-most", _number(self.at_most), *_share_option(self.share)
+
+
+@dataclass(frozen=True)
+class Reallocate(Transition):
+    """Give all challengers the shares that the bandit has found, and draw their users afresh."""
+
+    shares: Mapping[str, float]  # by version
+    salt: str
+
+    def apply(self, rollout: Rollout) -> Rollout:
+        return transitions.reallocate(rollout, self.shares, self.salt)
+
+    @property
+    def command(self) -> Command:
+        return ("reallocate",)
 
 
 class Growth(Transition):

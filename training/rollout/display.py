@@ -18,16 +18,16 @@ def serving_lines(registry: Registry, entry: Entry) -> list[str]:
     """An entry's rollout: the arms, the metrics of their models, and the next step."""
     rollout = entry.rollout
     control, steps = rollout.control, rollout.steps
-    champion_share = 1 - control.share - sum(part.share for part in rollout.challengers)
     lines = [entry_line(entry)]
     note = "" if rollout.eligible is None else "; also serves ineligible users"
-    lines.append(f"champion    {champion_share:7.2%}  {rollout.champion}{note}")
+    lines.append(f"champion    {rollout.champion_share:7.2%}  {rollout.champion}{note}")
     if control.at_most:
         lines.append(f"control     {control.share:7.2%}  rule-based, no model; maximum share {_share(control.at_most)}")
     for part in rollout.challengers:
         step = next((step for step in steps if step.share > part.share), None)
         planned = f", next step {_share(min(step.share, part.at_most))}" if step and part.share < part.at_most else ""
-        lines.append(f"challenger  {part.share:7.2%}  {part.version}; maximum share {_share(part.at_most)}{planned}")
+        limit = f"maximum share {_share(part.at_most)}{planned}" if rollout.bandit is None else "share by the bandit"
+        lines.append(f"challenger  {part.share:7.2%}  {part.version}; {limit}")
         lines += _guardrails(rollout, part.share)
     lines += [f"shadow               {version}" for version in rollout.shadows]
     lines += ["", *(f"{version}: {_metrics(registry, version)}" for version in rollout.versions)]
@@ -97,9 +97,16 @@ def _in_json(rule: Rule) -> str:
 
 
 def _settings(rollout: Rollout) -> list[str]:
+    drawn_by = "" if rollout.challenger_salt is None else f", of challengers {rollout.challenger_salt}"
+    bandit = rollout.bandit
+    plan = (
+        f"steps {', '.join(_share(step.share) for step in rollout.steps)}"
+        if bandit is None
+        else f"bandit on {bandit.kpi}, at least {_share(bandit.floor)} for each arm, new shares every {bandit.every}"
+    )
     return [
         "",
-        f"salt {rollout.salt}; steps {', '.join(_share(step.share) for step in rollout.steps)}",
+        f"salt {rollout.salt}{drawn_by}; {plan}",
         f"rule {'none' if rollout.rule is None else _in_json(rollout.rule)}",
         f"eligible {'all users' if rollout.eligible is None else _in_json(rollout.eligible)}",
     ]

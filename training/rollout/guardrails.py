@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from training.experiments.comparison import Report
 from training.rollout.shadow_quality import ShadowQuality
 from udfs.contracts.outputs import ExperimentAction
+from udfs.measurement.experiment import KpiResult
 from udfs.measurement.kpis import KPIS_FILE, Kpi
 from udfs.rollout.plan import Rollout, Step
 
@@ -23,51 +24,52 @@ class RampDecision(NamedTuple):
     why: str
 
 
-class Checked(NamedTuple):
-    """The state of a guardrail, open while the interval is inconclusive, and its figures as text."""
-
-    state: Literal["held", "broken", "open"]
-    words: str
-
-
 def guardrails_at(rollout: Rollout, share: float) -> Mapping[str, float]:
-    """The guardrails of the step that a share has reached: the maximum loss per KPI, relative to the champion."""
+    """The guardrails of the step that a share has reached: the maximum loss per KPI, relative to the champion.
+
+    Under a bandit, which knows no steps, there are none.
+    """
+    if rollout.bandit is not None:
+        return {}
     reached = [step for step in rollout.steps if step.share <= share] or [Step(share=1.0)]
     return reached[-1].guardrails
 
 
-def check_guardrails(report: Report, kpis: Mapping[str, Kpi], guardrails: Mapping[str, float]) -> dict[str, Checked]:
-    """Check each KPI against its guardrail, by the interval of its relative effect.
-
-    Raises GuardrailError for a guardrail on a KPI that is not defined.
-    """
+def check_known(kpis: Mapping[str, Kpi], guardrails: Mapping[str, float]) -> None:
+    """Raises GuardrailError for a guardrail on a KPI that is not defined."""
     unknown = sorted(guardrails.keys() - kpis.keys())
     if unknown:
         raise GuardrailError(
             f"the rollout has a guardrail on {unknown[0]}, which {KPIS_FILE} does not define: add it there, or correct "
             f"the rollout; {KPIS_FILE} has {', '.join(kpis)}"
         )
-    return {name: _checked(report, name, kpis[name], worse) for name, worse in guardrails.items()}
 
 
-def _checked(report: Report, name: str, kpi: Kpi, worse: float) -> Checked:
-    finding = report.findings.get(name)
-    if finding is None:
-        return Checked("open", f"{name}: too few users say anything of it yet")
-    value, low, high = finding.effect.relative
-    words = f"{name} {value:+.1%} ({low:+.1%} to {high:+.1%}), may be worse by {worse:.1%}"
-    worst, best = (low, high) if kpi.direction == "up" else (-high, -low)
-    return Checked("held" if worst >= -worse else "broken" if best < -worse else "open", words)
-
-
-def refuse_unless_held(report: Report, kpis: Mapping[str, Kpi], guardrails: Mapping[str, float]) -> None:
+def refuse_unless_held(report: Report) -> None:
     """Raises GuardrailError naming each guardrail of the step that does not hold."""
-    checked = check_guardrails(report, kpis, guardrails)
-    not_held = [f"{check.words}: {check.state}" for check in checked.values() if check.state != "held"]
+    not_held = _texts(report, "open", "broken")
     if not_held:
         raise GuardrailError(f"the guardrails of this step do not hold: {'; '.join(not_held)}")
     if report.action == ExperimentAction.FIX_FIRST:
         raise GuardrailError(f"the guardrails of this step cannot be evaluated: {report.decision}")
+
+
+def guardrail_text(name: str, finding: KpiResult) -> str:
+    """A guardrail's state with the figures behind it."""
+    if finding.effect is None:
+        return (
+            f"{name} has no data ({finding.no_data}): open; if it stays so, leave its guardrail out of the steps, by "
+            "`intent promote apply`"
+        )
+    margin = f"may be worse by {finding.margin:.1%}: {finding.guardrail}"
+    if finding.effect.relative is None:
+        return f"{name} {finding.effect.difference:+.4g} on too small a baseline for an interval in percent, {margin}"
+    value, low, high = finding.effect.relative
+    return f"{name} {value:+.1%} ({low:+.1%} to {high:+.1%}), {margin}"
+
+
+def _texts(report: Report, *states: str) -> list[str]:
+    return [guardrail_text(name, found) for name, found in report.guardrails.items() if found.guardrail in states]
 
 
 def decide_shadow(
@@ -91,32 +93,23 @@ def decide_shadow(
     return RampDecision("wait", f"{quality}: may be below by more than {margin:g}")
 
 
-def decide_step(
-    report: Report,
-    kpis: Mapping[str, Kpi],
-    guardrails: Mapping[str, float],
-    elapsed_ms: int,
-    step_for_ms: int,
-    is_last: bool,
-) -> RampDecision:
+def decide_step(report: Report, elapsed_ms: int, step_for_ms: int, is_last: bool) -> RampDecision:
     """Decide whether a challenger goes to its next step, or becomes champion after the last one.
 
-    Requires that `step_for_ms` has elapsed and that all guardrails hold. A challenger is stopped at once when a
-    guardrail is broken or a KPI got worse.
+    Requires that `step_for_ms` has elapsed and that all guardrails of the step hold. A challenger is stopped at once
+    when the verdict on it says so.
     """
     if report.action == ExperimentAction.FIX_FIRST:
         return RampDecision("wait", report.decision)
-    checked = check_guardrails(report, kpis, guardrails)
-    broken = [check.words for check in checked.values() if check.state == "broken"]
-    worse = [name for name, result in report.findings.items() if result.is_worse or result.guardrail == "broken"]
-    if broken or worse:
-        return RampDecision("stop", "; ".join([*broken, *([f"got worse: {', '.join(worse)}"] if worse else [])]))
+    if report.action == ExperimentAction.STOP:
+        return RampDecision("stop", "; ".join([report.decision, *_texts(report, "broken")]))
     if elapsed_ms < step_for_ms:
         return RampDecision("wait", f"at this step for {_hours(elapsed_ms)} of {_hours(step_for_ms)}")
-    if still_open := [check.words for check in checked.values() if check.state == "open"]:
-        return RampDecision("wait", f"open: {'; '.join(still_open)}")
-    held = "; ".join(check.words for check in checked.values()) or "the step has no guardrails"
-    return RampDecision("champion" if is_last else "ramp", f"held: {held}" if checked else held)
+    if still_open := _texts(report, "open"):
+        return RampDecision("wait", "; ".join(still_open))
+    return RampDecision(
+        "champion" if is_last else "ramp", "; ".join(_texts(report, "held")) or "the step has no guardrails"
+    )
 
 
 def _hours(milliseconds: int) -> str:

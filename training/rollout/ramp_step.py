@@ -1,15 +1,21 @@
 """Current ramp step of a challenger: when it was entered, and experiment results since then."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 
 from training.experiments.comparison import Report, compare
-from training.rollout.guardrails import GuardrailError
+from training.rollout.guardrails import GuardrailError, check_known, guardrails_at
+from udfs.measurement.design import Experiment
 from udfs.measurement.kpis import Kpi
+from udfs.rollout.experiments import ExperimentError, find_experiment, read_entries
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Registry
+
+#: How long before an experiment its users' history begins: older behavior says little of today's.
+HISTORY = timedelta(days=14)
 
 
 def held_since(registry: Registry, version: str) -> datetime:
@@ -33,21 +39,35 @@ def _role(rollout: Rollout, version: str) -> tuple[str, float, str]:
     return "shadow" if version in rollout.shadows else "", 0.0, rollout.champion
 
 
-def step_report(
-    rollout: Rollout, version: str, since: datetime, sessions: pd.DataFrame, kpis: Mapping[str, Kpi]
-) -> Report:
-    """Compare the challenger with the champion on sessions that began in the step.
+def step_experiment(registry: Registry, version: str) -> Experiment:
+    """The experiment on a challenger at its current step; what was before its first step is history.
 
-    Earlier ones are left out, also as history: the challenger has acted in some. Raises GuardrailError when sessions
-    can't distinguish the challenger from another one, or an arm has too few users.
+    Raises GuardrailError when the champion has no users to compare with.
     """
-    others = [part.version for part in rollout.challengers if part.version != version]
-    if others:
-        raise GuardrailError(f"sessions do not distinguish {version} from {others[0]}: run one challenger at a time")
-    share = rollout.challengers[0].share
-    shares = {"challenger": share, "champion": 1 - rollout.control.share - share}
-    current = sessions[sessions["started_at"] >= since.timestamp() * 1000]
+    since_ms = int(held_since(registry, version).timestamp() * 1000)
     try:
-        return compare(current, dict(kpis), "challenger", "champion", None, shares if shares["champion"] > 0 else None)
-    except ValueError as error:
-        raise GuardrailError(f"sessions since {since:%Y-%m-%d %H:%M} UTC: {error}") from None
+        whole = find_experiment(read_entries(registry), "challenger", "champion", version)
+    except ExperimentError:
+        stretches = ()
+    else:
+        stretches = tuple(stretch for stretch in whole.stretches if stretch.start_ms >= since_ms)
+    if not stretches or stretches[-1].end_ms is not None:
+        raise GuardrailError(f"the champion has no users to compare {version} with: leave the step's guardrails out")
+    return replace(whole, stretches=stretches)
+
+
+def sessions_since(registry: Registry, version: str) -> datetime:
+    """The time from which on sessions tell of a challenger's step, its users' history included."""
+    return datetime.fromtimestamp(step_experiment(registry, version).history_until_ms / 1000, UTC) - HISTORY
+
+
+def step_report(registry: Registry, version: str, sessions: pd.DataFrame, kpis: Mapping[str, Kpi]) -> Report:
+    """Compare a challenger with the champion on the sessions of its current step, by the guardrails of the step.
+
+    Raises GuardrailError for a guardrail on an unknown KPI, and when the champion has no users to compare with.
+    """
+    rollout = registry.newest().rollout
+    share = next(part.share for part in rollout.challengers if part.version == version)
+    guardrails = guardrails_at(rollout, share)
+    check_known(kpis, guardrails)
+    return compare(sessions, kpis, step_experiment(registry, version), guardrails)

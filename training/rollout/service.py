@@ -1,8 +1,7 @@
 """`RolloutService`, which checks all changes and appends them to the ledger."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 
 from training.experiments.comparison import Report
@@ -10,9 +9,7 @@ from training.rollout.admission import HoldoutError, check_models, check_newcome
 from training.rollout.commands import Change, Growth, Rollback
 from training.rollout.guardrails import GuardrailError, guardrails_at, refuse_unless_held
 from training.rollout.ledger import append, next_entry
-from training.rollout.ramp_step import held_since
 from training.rollout.transitions import ChangeError
-from udfs.measurement.kpis import Kpi
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Entry, Registry
 
@@ -32,16 +29,8 @@ class Snapshot:
         return None if self.newest is None else self.newest.rollout
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """Experiment results of a challenger at its current step, and the KPIs to judge it by."""
-
-    report: Report
-    kpis: Mapping[str, Kpi]
-
-
-#: Finds the evidence on a version of a rollout since it got its role and share. Called only if guardrails need it.
-FindEvidence = Callable[[Rollout, str, datetime], Evidence]
+#: Reports on a challenger at its current step. Called only if guardrails need it.
+FindReport = Callable[[str], Report]
 
 
 class RolloutService:
@@ -68,13 +57,13 @@ class RolloutService:
         by: str,
         why: str,
         force: bool = False,
-        evidence: FindEvidence | None = None,
+        report: FindReport | None = None,
         options: Sequence[str] = (),
         snapshot: Snapshot | None = None,
     ) -> tuple[Entry, list[str]]:
         """Check a change and append it to the ledger; return the entry and the objections that `force` overrode.
 
-        `evidence` shows whether guardrails hold. `options` follow the change's command in the ledger. The change is
+        `report` shows whether guardrails hold. `options` follow the change's command in the ledger. The change is
         made to `snapshot`, by default to the current rollout.
 
         Raises ChangeError, RolloutError or BundleError for a change that can't be made, HoldoutError or GuardrailError
@@ -88,7 +77,7 @@ class RolloutService:
             raise ChangeError("nothing to change: this rollout already serves")
         check_models(self._registry, old, new)
         overridden = []
-        for check in self._overridable_checks(change, old, new, evidence):
+        for check in self._overridable_checks(change, old, new, report):
             try:
                 check()
             except OVERRIDABLE as error:
@@ -133,25 +122,24 @@ class RolloutService:
         raise ChangeError(f"entry {serves} is the first one: there is nothing to go back to")
 
     def _overridable_checks(
-        self, change: Change, old: Rollout | None, new: Rollout, evidence: FindEvidence | None
+        self, change: Change, old: Rollout | None, new: Rollout, report: FindReport | None
     ) -> Iterator[Callable[[], None]]:
         if isinstance(change, Growth):
-            yield partial(self._check_guardrails, change.version, old, new, evidence)
+            yield partial(self._check_guardrails, change.version, old, new, report)
         if not isinstance(change, Rollback):  # its models have acted before: no second comparison of holdouts
             yield partial(check_newcomers, self._registry, old, new)
 
-    def _check_guardrails(self, version: str, old: Rollout, new: Rollout, evidence: FindEvidence | None) -> None:
+    def _check_guardrails(self, version: str, old: Rollout, new: Rollout, report: FindReport | None) -> None:
         """Raises GuardrailError when a challenger gets more users and its step's guardrails are not shown to hold."""
         share, next_share = _share(old, version), _share(new, version)
         guardrails = guardrails_at(old, share) if next_share > share else {}
         if not guardrails:
             return
-        if evidence is None:
+        if report is None:
             raise GuardrailError(
                 f"the step at {share:g} has guardrails: give --sessions PATH, or --sessions topic, to check them"
             )
-        current = evidence(old, version, held_since(self._registry, version))
-        refuse_unless_held(current.report, current.kpis, guardrails)
+        refuse_unless_held(report(version))
 
 
 def _share(rollout: Rollout, version: str) -> float:

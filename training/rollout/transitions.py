@@ -1,8 +1,10 @@
 """Transitions of the rollout as pure functions: each returns the rollout that follows from the current one."""
 
+from collections.abc import Iterable, Mapping
+
 from msgspec.structs import replace
 
-from udfs.rollout.plan import Challenger, Rollout, add_challenger
+from udfs.rollout.plan import Bandit, Challenger, Rollout, add_challenger, check_rollout
 
 FIRST_SALT = "rollout"
 
@@ -24,19 +26,35 @@ def add_shadow(rollout: Rollout, version: str) -> Rollout:
 def start(rollout: Rollout, version: str, share: float | None, at_most: float) -> Rollout:
     """Start a challenger, new or from shadow, with the first step's share unless another one is given.
 
+    Without another challenger, its users are drawn afresh, or it would get those who had the one before. A bandit gives
+    it the floor, whatever `at_most` is, and draws the users of all challengers afresh.
+
     Raises RolloutError when there is no room for at_most.
     """
     if version not in rollout.shadows:
         _refuse_role(rollout, version)
+    shadows = tuple(shadow for shadow in rollout.shadows if shadow != version)
+    if rollout.bandit is not None:
+        if share is not None:
+            raise ChangeError(f"the bandit gives {version} its share: leave --share out")
+        return _start_at_floor(replace(rollout, shadows=shadows), rollout.bandit, version)
     if share is None:
         share = min(rollout.steps[0].share, at_most)
-    shadows = tuple(shadow for shadow in rollout.shadows if shadow != version)
-    return add_challenger(replace(rollout, shadows=shadows), Challenger(version=version, share=share, at_most=at_most))
+    salt = rollout.challenger_salt if rollout.challengers else version
+    return add_challenger(
+        replace(rollout, shadows=shadows, challenger_salt=salt),
+        Challenger(version=version, share=share, at_most=at_most),
+    )
 
 
 def ramp(rollout: Rollout, version: str, share: float | None) -> Rollout:
     """Give a challenger the share of the plan's next step, or the given share; never above its at_most."""
     challenger = _challenger(rollout, version)
+    if rollout.bandit is not None:
+        raise ChangeError(
+            f"the bandit gives {version} its share: `reallocate` does so now; to ramp instead, `apply` a file with "
+            "bandit: null and the at_most of each challenger"
+        )
     if share is None:
         steps = (step.share for step in rollout.steps if step.share > challenger.share)
         share = min(next(steps, challenger.at_most), challenger.at_most)
@@ -51,14 +69,53 @@ def ramp(rollout: Rollout, version: str, share: float | None) -> Rollout:
 
 
 def to_champion(rollout: Rollout, version: str) -> Rollout:
-    """Make a challenger that has reached its at_most the champion; its region becomes free."""
+    """Make a challenger that has reached its at_most the champion; its region becomes free.
+
+    Under a bandit, whose at_most are the shares, it needs more users than the champion has.
+    """
     challenger = _challenger(rollout, version)
+    if rollout.bandit is not None and challenger.share <= rollout.champion_share:
+        raise ChangeError(
+            f"{version} has {challenger.share:g} of the users, the champion {rollout.champion_share:g}: it becomes "
+            "champion once the bandit has given it more"
+        )
     if challenger.share < challenger.at_most:
         raise ChangeError(
             f"{version} has {challenger.share:g} of the users: it becomes champion from its at_most, "
             f"{challenger.at_most:g}; `ramp` it there first"
         )
     return replace(_without(rollout, version), champion=version)
+
+
+def reallocate(rollout: Rollout, shares: Mapping[str, float], salt: str) -> Rollout:
+    """Give all challengers new shares, by version, and draw their users afresh by a new salt.
+
+    Their regions follow each other from control's on, as wide as the shares: under a new salt, no user has a place to
+    keep. Raises RolloutError for shares that leave no room.
+    """
+    if shares.keys() != {part.version for part in rollout.challengers}:
+        raise ChangeError(f"shares are of {_listed(shares)}, challengers are {_listed(_versions(rollout))}: look again")
+    challengers, start = [], rollout.control.at_most
+    for part in rollout.challengers:
+        share = shares[part.version]
+        challengers.append(replace(part, share=share, at_most=share, start=start))
+        start += share
+    placed = replace(rollout, challengers=tuple(challengers), challenger_salt=salt)
+    check_rollout(placed)
+    return placed
+
+
+def _start_at_floor(rollout: Rollout, bandit: Bandit, version: str) -> Rollout:
+    """Add a challenger with the floor; what the others have above it shrinks in proportion."""
+    room, floor = rollout.model_share, bandit.floor
+    parts = {part.version: part.share / room for part in rollout.challengers}
+    above = {name: max(0.0, part - floor) for name, part in parts.items()}
+    everything = sum(above.values()) + max(0.0, 1 - sum(parts.values()) - floor) or 1.0
+    left = 1 - floor * (len(parts) + 2)
+    shares = {name: round(room * (floor + part / everything * left), 6) for name, part in above.items()}
+    newcomer = Challenger(version=version, share=0.0, at_most=floor, start=0.0)
+    extended = replace(rollout, challengers=(*rollout.challengers, newcomer))
+    return reallocate(extended, shares | {version: round(room * floor, 6)}, version)
 
 
 def stop(rollout: Rollout, version: str) -> Rollout:
@@ -74,10 +131,8 @@ def check_sticky(old: Rollout, new: Rollout) -> None:
     """Raises ChangeError when users of challengers that stay would be reassigned."""
     regions = {part.version: part.start for part in new.challengers}
     staying = [part for part in old.challengers if part.version in regions]
-    if staying and old.salt != new.salt:
-        raise ChangeError(
-            f"salt {new.salt} would reassign the users of {staying[0].version}: stop the challengers first"
-        )
+    if staying:
+        _check_places(old, new, staying[0].version)
     for part in staying:
         if regions[part.version] != part.start:
             raise ChangeError(
@@ -86,12 +141,27 @@ def check_sticky(old: Rollout, new: Rollout) -> None:
             )
 
 
+def _check_places(old: Rollout, new: Rollout, staying: str) -> None:
+    """Raises ChangeError when users outside control would get other places."""
+    if old.salt != new.salt:
+        raise ChangeError(f"salt {new.salt} would reassign the users of {staying}: stop the challengers first")
+    if old.challenger_salt != new.challenger_salt:
+        raise ChangeError(
+            f"challenger_salt {new.challenger_salt or 'null'} would reassign the users of {staying}: leave "
+            "challenger_salt out, or stop the challengers first"
+        )
+    if old.challenger_salt is not None and old.control.at_most != new.control.at_most:
+        raise ChangeError(
+            f"control.at_most {new.control.at_most:g} would reassign the users of {staying}: keep "
+            f"{old.control.at_most:g}, or stop the challengers first"
+        )
+
+
 def _challenger(rollout: Rollout, version: str) -> Challenger:
     for challenger in rollout.challengers:
         if challenger.version == version:
             return challenger
-    names = ", ".join(challenger.version for challenger in rollout.challengers) or "none"
-    raise ChangeError(f"{version} is not a challenger: there is {names}; `start` makes one")
+    raise ChangeError(f"{version} is not a challenger: there is {_listed(_versions(rollout))}; `start` makes one")
 
 
 def _refuse_role(rollout: Rollout, version: str) -> None:
@@ -109,4 +179,12 @@ def _without(rollout: Rollout, version: str) -> Rollout:
 
 
 def _named(rollout: Rollout) -> str:
-    return ", ".join(rollout.versions[1:]) or "none"
+    return _listed(rollout.versions[1:])
+
+
+def _versions(rollout: Rollout) -> list[str]:
+    return [part.version for part in rollout.challengers]
+
+
+def _listed(versions: Iterable[str]) -> str:
+    return ", ".join(versions) or "none"

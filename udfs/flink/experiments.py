@@ -1,48 +1,122 @@
-"""SQL function of the experiment job: the verdict on two arms."""
+"""Functions of the experiment job: sessions to changes of a user's cells, and changes to verdicts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping
 
-from pyflink.table import DataTypes
-from pyflink.table.udf import TableFunction, udtf
+import msgspec
+import numpy as np
+from pyflink.common import Row, Types
+from pyflink.common.time import Time
+from pyflink.datastream import KeyedProcessFunction, RuntimeContext
+from pyflink.datastream.state import StateTtlConfig, ValueStateDescriptor
 
 from udfs.contracts.outputs import ExperimentResult
 from udfs.contracts.sql_types import sql_types
-from udfs.measurement.experiment import ArmStatistics, KpiResult, judge
-from udfs.measurement.kpis import Kpi
+from udfs.measurement.cell_changes import (
+    CountedSession,
+    apply_change,
+    count_session,
+    decode_change,
+    decode_periods,
+    encode_change,
+    encode_periods,
+)
+from udfs.measurement.cell_sums import CellSums, Columns
+from udfs.measurement.experiment import judge
+from udfs.measurement.experiment_records import result_records
+from udfs.measurement.kpis import Kpi, terms_of
+from udfs.rollout.known_experiments import ExperimentSource
 
-#: The SQL types of the record's fields that the verdict provides; the job adds the others, which come first.
-VERDICT_TYPES = {
-    name: kind for name, kind in sql_types(ExperimentResult).items() if name not in ("at", "treatment", "baseline")
-}
+log = logging.getLogger(__name__)
+
+_TYPES = {"BIGINT": Types.LONG, "DOUBLE": Types.DOUBLE, "STRING": Types.STRING, "BOOLEAN": Types.BOOLEAN}
+_RESULT_FIELDS = sql_types(ExperimentResult)
+
+#: What UserCells emits: the key of an experiment, and a change of a user's cells in it.
+CHANGE_TYPE = Types.ROW_NAMED(["experiment", "change"], [Types.STRING(), Types.PRIMITIVE_ARRAY(Types.BYTE())])
+#: What Verdicts emits: the fields of an ExperimentResult.
+RESULT_TYPE = Types.ROW_NAMED(list(_RESULT_FIELDS), [_TYPES[kind]() for kind in _RESULT_FIELDS.values()])
 
 
-class JudgeArms(TableFunction):
-    """Emits a row for each KPI from the sums of two arms, array<double> each, in the order of ArmStatistics.of_sums."""
+class UserCells(KeyedProcessFunction):
+    """Emits what each session of a user changes in experiments: a row of CHANGE_TYPE for each of these.
 
-    def __init__(self, treatment: str, baseline: str, kpis: Mapping[str, Kpi], shares: Mapping[str, float] | None):
-        self._names = treatment, baseline
+    A session is a row of user, arm, version of the model, start in ms since 1970, and its contribution to each term.
+    A user is forgotten `ttl_ms` after the last session arrived.
+    """
+
+    def __init__(self, source: Callable[[], ExperimentSource], ttl_ms: int):
+        self._make_source = source
+        self._ttl_ms = ttl_ms
+
+    def open(self, runtime_context: RuntimeContext) -> None:
+        self._source = self._make_source()
+        # Flink's Python workers cache no state that must never be returned when it has expired.
+        ttl = StateTtlConfig.new_builder(Time.milliseconds(self._ttl_ms)).return_expired_if_not_cleaned_up().build()
+        descriptor = ValueStateDescriptor("periods", Types.PRIMITIVE_ARRAY(Types.BYTE()))
+        descriptor.enable_time_to_live(ttl)
+        self._periods = runtime_context.get_state(descriptor)
+
+    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> Iterator[Row]:
+        _, arm, version, started_ms, *terms = value
+        session = CountedSession(arm, version, started_ms, np.array(terms, np.float64))
+        periods = decode_periods(self._periods.value())
+        changes = count_session(periods, self._source.known(), session, Columns(len(terms)))
+        self._periods.update(encode_periods(periods))
+        for change in changes:
+            yield Row(change.key, encode_change(change))
+
+
+class Verdicts(KeyedProcessFunction):
+    """Emits the verdict on an experiment at the end of each interval in which it changed: rows of RESULT_TYPE.
+
+    Its input is rows of CHANGE_TYPE. `caps` limit the numerators of KPIs, as in `judge`.
+    """
+
+    def __init__(
+        self,
+        source: Callable[[], ExperimentSource],
+        kpis: Mapping[str, Kpi],
+        caps: Mapping[str, float],
+        interval_ms: int,
+    ):
+        self._make_source = source
         self._kpis = dict(kpis)
-        self._shares = shares
+        self._caps = dict(caps)
+        self._interval_ms = interval_ms
+        self._width = Columns(len(terms_of(kpis, caps))).width
 
-    def eval(self, *sums: Sequence[float]) -> Iterator[tuple]:
-        arms = [
-            ArmStatistics.of_sums(name, arm_sums, list(self._kpis))
-            for name, arm_sums in zip(self._names, sums, strict=True)
-        ]
-        verdict = judge(*arms, self._kpis, self._shares)
-        for name in self._kpis:
-            effect = _columns_of(verdict.findings.get(name))
-            yield name, *verdict.users.values(), *effect, verdict.sample_ratio_p, verdict.action.value, verdict.decision
+    def open(self, runtime_context: RuntimeContext) -> None:
+        self._source = self._make_source()
+        # Whether a timer is set, and the sums: objects, which Flink's worker keeps as they are until a bundle ends.
+        self._state = runtime_context.get_state(ValueStateDescriptor("sums", Types.PICKLED_BYTE_ARRAY()))
 
-    def as_udtf(self):
-        """The function as a PyFlink UDTF, for a table environment."""
-        return udtf(self, result_types=[getattr(DataTypes, kind)() for kind in VERDICT_TYPES.values()])
+    def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> None:
+        is_timed, sums = self._sums()
+        if not is_timed:
+            self._set_timer(ctx)
+        apply_change(sums, *decode_change(value[1]))
+        self._state.update((True, sums.products))
 
+    def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Row]:
+        key = ctx.get_current_key()
+        experiment = self._source.refresh().find(key)
+        _, sums = self._sums()
+        last_cell = max((cell for _, cell in sums.products), default=0)
+        if experiment is None or last_cell >= 2 * len(experiment.stretches):
+            log.warning("%s: no verdict, as the ledger that can be read is older than its sessions", key)
+            self._set_timer(ctx)
+            return
+        self._state.update((False, sums.products))
+        for record in result_records(judge(experiment, sums, self._kpis, self._caps), timestamp):
+            yield Row(*msgspec.structs.astuple(record))
 
-def _columns_of(finding: KpiResult | None) -> tuple:
-    """The columns of a KPI's result, from treatment_value to guardrail."""
-    if finding is None:
-        return *[None] * 6, False, False, None
-    effect = finding.effect
-    values = effect.treatment, effect.baseline, effect.difference, effect.low, effect.high, effect.p_value
-    return *values, finding.is_better, finding.is_worse, finding.guardrail
+    def _set_timer(self, ctx: KeyedProcessFunction.Context) -> None:
+        """Set a timer for the end of the current interval."""
+        now_ms = ctx.timer_service().current_processing_time()
+        ctx.timer_service().register_processing_time_timer((now_ms // self._interval_ms + 1) * self._interval_ms)
+
+    def _sums(self) -> tuple[bool, CellSums]:
+        sums = CellSums(self._width)
+        is_timed, sums.products = self._state.value() or (False, {})
+        return is_timed, sums

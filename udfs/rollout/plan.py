@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from udfs.config.durations import Duration
 from udfs.config.reading import MISSING_KEY, UNKNOWN_KEY, key_and_rule, read_yaml
 from udfs.features.declaration import Declaration
 from udfs.features.declaration_file import STANDARD
@@ -55,11 +56,20 @@ class Step(_TrafficShare):
     guardrails: dict[str, Share] = {}
 
 
+class Bandit(_TrafficShare):
+    """Shares that follow the results: `training.rollout.bandit` decides, and no step applies."""
+
+    kpi: Annotated[str, Meta(min_length=1)] = "conversion_rate"
+    floor: Annotated[float, Meta(gt=0, le=0.5)] = 0.05
+    every: Duration = "1 d"
+
+
 class Rollout(_TrafficShare):
     """The models that serve and their traffic shares; conf/rollout.yaml describes each key."""
 
     salt: Version
     champion: Version
+    challenger_salt: Version | None = None  # None: `salt` deals out the users of challengers too
     control: Control = Control()
     challengers: tuple[Challenger, ...] = ()
     shadows: tuple[Version, ...] = ()
@@ -68,11 +78,22 @@ class Rollout(_TrafficShare):
     steps: Annotated[tuple[Step, ...], Meta(min_length=1)] = tuple(
         Step(share=share) for share in (0.01, 0.05, 0.25, 0.5, 1.0)
     )
+    bandit: Bandit | None = None
 
     @property
     def versions(self) -> tuple[str, ...]:
         """All models that score: the champion, challengers, shadows."""
         return (self.champion, *(challenger.version for challenger in self.challengers), *self.shadows)
+
+    @property
+    def champion_share(self) -> float:
+        """The champion's share of the eligible users: what the other arms leave."""
+        return max(0.0, round(1 - self.control.share - sum(part.share for part in self.challengers), 9))
+
+    @property
+    def model_share(self) -> float:
+        """The share of the users outside control's region, whom champion and challengers can have."""
+        return 1 - self.control.at_most
 
 
 def rollout_features(rollout: Rollout) -> tuple[str, ...]:
@@ -85,13 +106,16 @@ def load_rollout(path: Path, under: Rollout | None = None) -> Rollout:
 
     What rules say of features is for `check_rules`.
 
-    A challenger without `start` keeps the region that it has in `under`, or gets the first one that is free.
+    A challenger without `start` keeps the region that it has in `under`, or gets the first one that is free. If all
+    challengers are new, a file without `challenger_salt` draws their users afresh.
     """
-    content = _read(path)
+    own = _read(path)
     regions = {part.version: part.start for part in under.challengers} if under else {}
-    if under is not None:
-        content = msgspec.to_builtins(under) | content
+    content = own if under is None else msgspec.to_builtins(under) | own
     rollout = _convert(content, Rollout, str(path))
+    new = [part.version for part in rollout.challengers if part.version not in regions]
+    if new and len(new) == len(rollout.challengers) and "challenger_salt" not in own:
+        rollout = msgspec.structs.replace(rollout, challenger_salt=new[0])
     challengers = [
         part if part.start is not None else msgspec.structs.replace(part, start=regions.get(part.version))
         for part in rollout.challengers
@@ -118,6 +142,11 @@ def load_rule(path: Path, declaration: Declaration = STANDARD) -> Rule:
     except RolloutError as error:
         raise RolloutError(f"{path}: {error}") from None
     return rule
+
+
+def load_steps(path: Path) -> tuple[Step, ...]:
+    """Read the steps of a rollout file, none if it leaves them out. Raises RolloutError."""
+    return _convert(_read(path).get("steps", ()), tuple[Step, ...], str(path), "steps")
 
 
 def add_challenger(rollout: Rollout, challenger: Challenger) -> Rollout:
@@ -160,6 +189,12 @@ def check_rollout(rollout: Rollout) -> None:
     if shares != sorted(set(shares)):
         raise RolloutError(
             f"key steps: shares must increase with each step, got {', '.join(f'{share:g}' for share in shares)}"
+        )
+    arms = 1 + len(rollout.challengers)
+    if rollout.bandit is not None and rollout.bandit.floor * arms > 1 + _TOLERANCE:
+        raise RolloutError(
+            f"key bandit.floor: {arms} arms can have at most {1 / arms:.4f} each (got {rollout.bandit.floor:g}): lower "
+            "it, or stop a challenger"
         )
     if rollout.control.at_most and rollout.rule is None:
         raise RolloutError("key rule: missing; it decides in control, which has at_most above 0")
@@ -226,7 +261,8 @@ def _convert(content: Any, kind: type, origin: str, key: str = "") -> Any:
         invalid_key, rule = key_and_rule(error)
         if rule not in (UNKNOWN_KEY, MISSING_KEY):
             rule += _got(content, invalid_key)
-        raise RolloutError(f"{origin}: key {'.'.join(filter(None, (key, invalid_key)))}: {rule}") from None
+        whole_key = f"{key}.{invalid_key}".replace(".[", "[").strip(".")
+        raise RolloutError(f"{origin}: key {whole_key}: {rule}") from None
 
 
 def _got(content: Any, key: str) -> str:

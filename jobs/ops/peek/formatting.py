@@ -25,6 +25,7 @@ COLUMNS = {
     "outcomes": (
         *(("user_id", 20), ("event_name", 18), ("score", 7), ("label", 5), ("arm", 12), ("model_version", 0)),
     ),
+    "sessions": (("user_id", 20), ("arm", 12), ("is_bot", 6), ("...", 0)),
     "dead_letters": (("reason", 16), ("place", 20), ("message", 60), ("decoded_original", 0)),
 }
 REST = (("...", 0),)

@@ -34,6 +34,7 @@ from jobs.ops.replay.progress import Total, shown_progress
 from training.data.intake import Intake
 from training.data.rows import SourceError, find_files, format_of
 from training.data.sources import (
+    WEEK_MS,
     Record,
     click_records,
     file_records,
@@ -65,7 +66,7 @@ SIMULATED = "simulated"  # instead of a file of profiles
 SIMULATE_HELP = (
     f"Send simulated clicks instead of a file. Keys are {', '.join(SIMULATION_OPTIONS)}. From shift_at hours on, all "
     "users behave as in a sale. From lift_at hours on, users between lift_start and lift_end of a rollout with the "
-    "salt lift_salt buy more often."
+    "salt lift_salt, and the challenger_salt lift_challenger_salt, buy more often."
 )
 
 
@@ -200,7 +201,8 @@ def _shift_and_total(options: Options, source: ReplaySource) -> tuple[int, Total
             times.append(time_ms)
     if not times:
         raise SourceError(f"{source.name}: --times shift: no event has a time")
-    last_ms, outliers = last_time(np.array(times))
+    all_ms = np.array(times)
+    last_ms, outliers = last_time(all_ms)
     if outliers:
         first_one = datetime.fromtimestamp(max(times) / 1000, UTC)
         print(
@@ -208,7 +210,29 @@ def _shift_and_total(options: Options, source: ReplaySource) -> tuple[int, Total
             "shift goes by the others",
             file=sys.stderr,
         )
-    return weeks_to_shift(last_ms, now_ms()), lambda _sent: count
+    shift_ms = weeks_to_shift(last_ms, now_ms())
+    print(shift_text(-last_time(-all_ms)[0], last_ms, shift_ms))
+    return shift_ms, lambda _sent: count
+
+
+def shift_text(first_ms: int, last_ms: int, shift_ms: int) -> str:
+    """The new times of events that were recorded from `first_ms` to `last_ms`, and the start of an experiment on them.
+
+    Where they overlap with the recorded times, the experiment starts after these: an earlier replay may have had them.
+    """
+    if shift_ms == 0:
+        return "times: not shifted, the last event lies in the week before now"
+    start_ms = first_ms + shift_ms
+    if first_ms <= start_ms <= last_ms:
+        start_ms = last_ms + 1000
+    return (
+        f"times: shifted by {shift_ms // WEEK_MS:+d} weeks, to {_utc(first_ms + shift_ms)} until "
+        f"{_utc(last_ms + shift_ms)}; to report on an experiment on these events: --start {_utc(start_ms)}"
+    )
+
+
+def _utc(time_ms: int) -> str:
+    return f"{datetime.fromtimestamp(time_ms // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _until_broken(records: Iterable[Record], broken: list[SourceError]) -> Iterator[Record]:

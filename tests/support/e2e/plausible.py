@@ -19,6 +19,7 @@ from training.retraining.run_store import Gate, RampRecord, Run, Window, run_nam
 from training.rollout.ledger import append, next_entry, upload_bundle
 from training.simulation.clickstream import Simulation, simulate
 from udfs.contracts.clicks import ClickDecoder, ClickLimits
+from udfs.contracts.outputs import BOT
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.profiles import ProfileDecoder
 from udfs.measurement.kpis import Kpi
@@ -44,6 +45,9 @@ USUAL = {
     "session_duration_s": (212, 600),
 }
 ARMS = {"champion": (0.65, 1.0), "challenger": (0.25, 1.06), "control": (0.1, 0.93)}
+BOTS = 0.03  # of the sessions
+#: The challenger of the experiment before: its version, and the number of looks at it.
+EARLIER_CHALLENGER, EARLIER_LOOKS = "20261108T060000Z-5d02ef41", 20
 DRIFTS = ("since_search_s", "value_viewed_30m", "device")  # features that drift
 
 
@@ -202,6 +206,7 @@ class PlausibleShop(threading.Thread):
                 "decision": bool(scored.decision[at]),
                 "arm": str(self._deployment.arm_names[scored.arm[at]]),
                 "model_version": str(scored.version[at]),
+                "propensity": self._deployment.propensity(int(scored.arm[at]), scored.version[at]),
                 "scored_at": scored_at + int(self._random.gamma(6, 8)),
                 "source_partition": place.partition,
                 "source_offset": place.offset,
@@ -257,6 +262,8 @@ class PlausibleShop(threading.Thread):
                 shown = max(1, self._random.poisson(300 * share))
                 clicked = int(self._random.binomial(shown, 0.06 * factor))
                 self._kpi(minute, arm, placement, "click_through_rate", clicked, shown)
+        for name in self._kpis:
+            self._kpi(minute, BOT, None, name, 0, max(1, self._random.poisson(USUAL[name][1] * BOTS)))
 
     def _kpi(self, minute: int, arm: str, placement: str | None, kpi: str, numerator: float, denominator: int) -> None:
         record = {
@@ -289,6 +296,10 @@ class PlausibleShop(threading.Thread):
             self._send("model_quality", record)
 
     def _experiment(self, now: int, looks: int) -> None:
+        challenger = self._rollout.challengers[0].version
+        decision = "Keep running: conversion rate improved, but guardrails are inconclusive for revenue per session."
+        if looks <= EARLIER_LOOKS:
+            challenger, decision = EARLIER_CHALLENGER, "Keep running: no significant difference yet."
         for kpi, (value, _) in USUAL.items():
             users = 90 * looks
             true = 0.06 if self._kpis[kpi].direction == "up" else -0.055
@@ -296,29 +307,45 @@ class PlausibleShop(threading.Thread):
             relative = true + width * 0.3 * np.sin(looks / 25 + len(kpi))
             low, high = relative - width, relative + width
             is_up = self._kpis[kpi].direction == "up"
-            is_better = low > 0 if is_up else high < 0
+            is_better = looks > EARLIER_LOOKS and (low > 0 if is_up else high < 0)
             guardrail = None if self._kpis[kpi].guardrail is None else "held" if is_better or width < 0.06 else "open"
             record = {
                 "at": now,
                 "treatment": "challenger",
                 "baseline": "champion",
+                "treatment_version": challenger,
+                "baseline_version": self._rollout.champion,
                 "kpi": kpi,
                 "treatment_users": users,
                 "baseline_users": 3 * users,
+                "moved_users": looks,
+                "no_data": None,
+                "cap": 250.0 if kpi == "revenue_per_session" else None,
                 "treatment_value": value * (1 + relative),
                 "baseline_value": value,
                 "difference": value * relative,
                 "low": value * low,
                 "high": value * high,
+                "relative_difference": relative,
+                "relative_low": low,
+                "relative_high": high,
                 "p_value": 0.2,
                 "is_better": bool(is_better),
                 "is_worse": False,
                 "guardrail": guardrail,
                 "sample_ratio_p": 0.41,
                 "action": "keep_running",
-                "decision": "Keep running: conversion rate improved, but guardrails are inconclusive for revenue per "
-                "session.",
+                "decision": decision,
             }
+            relatives = ("relative_difference", "relative_low", "relative_high")
+            if kpi == "form_completion_rate":  # few forms: the baseline itself is uncertain
+                record |= dict.fromkeys(relatives)
+            if kpi == "engagement_rate":
+                effect = ("treatment_value", "baseline_value", "difference", "low", "high", "p_value", *relatives)
+                record |= dict.fromkeys(effect) | {
+                    "no_data": "the denominator is 0 in every session, of one arm or both",
+                    "is_better": False,
+                }
             self._send("experiments", record)
 
     def _drift(self, window_end: int, strength: float) -> None:

@@ -94,6 +94,21 @@ def test_the_experiments_page_begins_with_the_decision_as_text(client, state):
     assert "bad" in re.search(r'<h1 class="([^"]*)"', text)[1]
 
 
+def test_the_page_of_kpis_tells_how_many_sessions_are_of_bots(client, state):
+    assert client.get("/data/kpis").json()["sessions"] == {"all": 0, "bots": 0}
+    for arm, sessions in (("champion", 90), ("bot", 10)):
+        for kpi in KPIS:
+            state.kpis.add(sample("kpis", kpi=kpi, arm=arm, numerator=1, denominator=sessions))
+    assert client.get("/data/kpis").json()["sessions"] == {"all": 100, "bots": 10}
+    assert 'id="bots"' in client.get("/kpis").text
+
+
+def test_the_live_page_names_the_experiment_that_was_evaluated_last(client, state):
+    for at, version in ((2, "v3"), (1, "v2")):
+        state.experiments.add(sample("experiments", at=at, treatment_version=version))
+    assert client.get("/data/live").json()["experiment"]["names"] == ["challenger v3", "champion v1"]
+
+
 def test_scripts_never_set_html():
     """What comes from events gets onto pages as text: the element's constructor in dom.js knows nothing else."""
     for script in (DRAWN_BY_US / "static").glob("*.js"):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.panels.drift import WINDOWS, DriftPanel
-from dashboard.panels.experiments import TONES, ExperimentPanel
+from dashboard.panels.experiments import KEPT, MAX_EXPERIMENTS, MAX_KPIS, TONES, ExperimentPanel
 from dashboard.panels.kpis import KpiLines, ratio_interval, ratio_lines
 from dashboard.panels.quality import LiveCalibration, LiveQuality
 from dashboard.panels.scores import MAX_MODELS, Latencies, ScoreMix
@@ -145,6 +145,15 @@ def test_a_kpi_by_placement_only_is_summed_for_its_arm():
     assert {row["placement"] for row in kpis.placements(60)} == {"hero", "side"}
 
 
+def test_bots_have_no_line_beside_the_arms_and_their_sessions_are_told():
+    kpis = KpiLines()
+    for arm, minute, sessions in (("champion", 0, 500), ("champion", 2, 60), ("bot", 2, 30), (None, 3, 10)):
+        kpis.add(sample("kpis", arm=arm, window_start=NOW + minute * MINUTE, numerator=3, denominator=sessions))
+    assert {line["arm"] for line in kpis.lines(3)} == {"champion", "not scored"}
+    assert kpis.denominators("conversion_rate", 3) == {"champion": 60, "bot": 30, "not scored": 10}
+    assert kpis.denominators("bounce_rate", 3) == {}
+
+
 def test_live_auc_weighs_minutes_by_their_pairs():
     quality = LiveQuality()
     for minute, (scores, rate, auc) in enumerate([(100, 0.1, 0.9), (300, 0.2, 0.7), (50, 0.0, None)]):
@@ -165,22 +174,101 @@ def test_calibration_leaves_out_what_is_not_evaluated():
 
 
 def result(at: int, action: str, decision: str) -> ExperimentResult:
-    return sample("experiments", at=at, action=action, decision=decision, baseline_value=0.05, difference=0.005)
+    return sample("experiments", at=at, action=action, decision=decision)
 
 
-def test_an_experiments_newest_look_counts_and_is_told_relative_to_the_baseline():
+def looked_at(records: list[ExperimentResult]) -> list[dict]:
     experiments = ExperimentPanel()
-    for at, action, decision in (
-        (1, "keep_running", "Keep running: no significant difference yet."),
-        (2, "ship", "Ship challenger: conversion rate improved."),
-        (1, "stop", "Stop challenger."),
-    ):
-        experiments.add(result(at, action, decision))
-    (told,) = experiments.summary()
-    assert told["decision"] == "Ship challenger: conversion rate improved."
+    for record in records:
+        experiments.add(record)
+    return experiments.summary()
+
+
+def test_an_experiments_newest_look_counts_and_is_told_as_the_record_has_it():
+    keep = result(1, "keep_running", "Keep running: no significant difference yet.")
+    ship = result(2, "ship", "Ship challenger v2: conversion rate improved.")
+    (told,) = looked_at([keep, ship, result(1, "stop", "Stop challenger v2.")])
+    assert told["decision"] == "Ship challenger v2: conversion rate improved."
     assert told["verdict"] == "good"
-    assert told["kpis"][0]["relative_difference"] == pytest.approx(0.1)
-    assert told["kpis"][0]["looks"]["times"] == [1, 2]
+    assert told["names"] == ["challenger v2", "champion v1"]
+    assert told["moved_users"] == 2
+    assert not told["is_of_earlier_release"]
+    (effect,) = told["kpis"]
+    assert [effect[f"relative_{end}"] for end in ("difference", "low", "high")] == [0.1, -0.02, 0.23]
+    assert effect["looks"] == {"times": [1, 2], "difference": [0.1] * 2, "low": [-0.02] * 2, "high": [0.23] * 2}
+
+
+def test_each_two_versions_are_an_experiment_and_the_newest_comes_first():
+    versions = [("v2", "v1"), ("v3", "v1"), ("v3", "v2")]
+    records = [
+        sample("experiments", at=at, treatment_version=treatment, baseline_version=baseline)
+        for at, (treatment, baseline) in enumerate(versions)
+    ]
+    control = sample("experiments", at=9, treatment="champion", baseline="control", baseline_version=None)
+    assert [told["names"] for told in looked_at([*records, control])] == [
+        ["champion v2", "control"],
+        ["challenger v3", "champion v2"],
+        ["challenger v3", "champion v1"],
+        ["challenger v2", "champion v1"],
+    ]
+
+
+NO_EFFECT = {"relative_difference": None, "relative_low": None, "relative_high": None}
+
+
+def test_a_look_without_data_keeps_its_reason_and_is_not_in_the_chart():
+    reason = "too few users: the treatment is worth 12 equal users, at least 30 needed"
+    nothing = {"treatment_value": None, "baseline_value": None, "difference": None, "low": None, "high": None}
+    empty = sample("experiments", at=2, no_data=reason, **nothing, **NO_EFFECT)
+    (told,) = looked_at([sample("experiments", at=1), empty, sample("experiments", at=3)])
+    assert told["kpis"][0]["looks"]["times"] == [1, 3]
+    (told,) = looked_at([sample("experiments", at=1), empty])
+    (effect,) = told["kpis"]
+    assert (effect["no_data"], effect["difference"], effect["relative_low"]) == (reason, None, None)
+    assert effect["looks"]["times"] == [1]
+    (told,) = looked_at([empty])
+    assert told["kpis"][0]["looks"] == {"times": [], "difference": [], "low": [], "high": []}
+
+
+def test_a_relative_interval_is_not_made_up_while_the_record_has_none():
+    (told,) = looked_at([sample("experiments", **NO_EFFECT)])
+    (effect,) = told["kpis"]
+    assert effect["relative_difference"] is effect["relative_low"] is effect["relative_high"] is None
+    assert effect["difference"] == 0.005
+    assert effect["looks"]["times"] == []
+
+
+@pytest.mark.parametrize("baseline", [0.05, -0.05])
+def test_a_record_of_an_earlier_release_is_told_relative_to_its_baseline(baseline):
+    fields = sample_fields("experiments", at=1, baseline_value=baseline)
+    for name in (*NO_EFFECT, "treatment_version", "baseline_version", "moved_users", "no_data", "cap", "action"):
+        del fields[name]
+    state = DashboardState({role: role for role in SILENT_AFTER_MS}, 1_000)
+    state.take("experiments", NOW, [json.dumps(fields).encode()])
+    (told,) = state.experiments.summary()
+    assert told["names"] == ["challenger", "champion"]
+    assert told["is_of_earlier_release"]
+    (effect,) = told["kpis"]
+    ends = [effect[f"relative_{end}"] for end in ("difference", "low", "high")]
+    assert ends == pytest.approx([0.1, -0.02, 0.22])
+    assert [effect["looks"][end] for end in ("difference", "low", "high")] == [[end] for end in ends]
+
+
+@given(st.permutations([(version, at) for version in range(MAX_EXPERIMENTS + 3) for at in (version, 100 - version)]))
+def test_the_experiments_that_were_looked_at_last_are_kept_in_whatever_order_they_come(looks):
+    told = looked_at([sample("experiments", at=at, treatment_version=f"v{version}") for version, at in looks])
+    assert [one["treatment_version"] for one in told] == [f"v{version}" for version in range(MAX_EXPERIMENTS)]
+
+
+def test_a_kpi_that_is_measured_no_more_makes_room_for_another():
+    records = [sample("experiments", at=at, kpi=f"k{at}") for at in range(MAX_KPIS + 1)]
+    (told,) = looked_at([*records, sample("experiments", at=0, kpi="late")])
+    assert [effect["kpi"] for effect in told["kpis"]] == [f"k{at}" for at in range(1, MAX_KPIS + 1)]
+
+
+def test_the_looks_at_a_kpi_are_bounded():
+    (told,) = looked_at([sample("experiments", at=at) for at in range(KEPT + 5)])
+    assert told["kpis"][0]["looks"]["times"] == list(range(5, KEPT + 5))
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,11 @@ def test_the_tables_show_all_of_it_and_say_what_did_not_come(day):
         kpis=[sums(day)], drift=[drift(day, 20, "alarm", 0.3)], experiments=[effect("revenue", 1, "Ship challenger.")]
     )
     assert "Ship challenger." in full
+    assert "not significant" in full
+    empty = dict.fromkeys(("treatment_value", "baseline_value", "difference", "low", "high", "no_data"))
+    unknown = effect("revenue", 1, "No data.") | empty | {"no_data": "too few users", "is_better": False}
+    assert "no data: too few users" in printed(experiments=[unknown])
+    assert " to " not in printed(experiments=[unknown]).split("Experiment")[1].split("Drift")[0]
     assert "alarm 20 min after the shift" in full
     assert "conversion_rate" in full
 

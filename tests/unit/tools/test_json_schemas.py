@@ -2,19 +2,17 @@
 
 import json
 import re
-from typing import get_args
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from jobs.common.settings import Arm
 from jobs.ops.peek.formatting import COLUMNS, USER_ROLES
 from tests.support.contracts import ROLES, WRITTEN, broken, contract
 from tests.support.sample_records import SAMPLES, sample, sample_fields
 from tools.json_schemas import CONTRACTS, FEATURES_SCHEMA, contract_text, features_schema_text
 from tools.paths import PROJECT
-from udfs.contracts.outputs import ARMS, RECORDS, ModelQuality, Session, to_json
+from udfs.contracts.outputs import RECORDS, ModelQuality, Session, to_json
 from udfs.contracts.rejects import Reason
 from udfs.measurement.kpis import COUNTED
 from udfs.measurement.quality import MEASURES
@@ -102,10 +100,13 @@ def test_no_other_field_may_be_null():
         *((role, "event_id") for role in ("scores", "feature_log", "shadow_scores", "outcomes")),
         ("dead_letters", "original"),
         *(("model_quality", name) for name in ("roc_auc", "average_precision")),
-        *(("sessions", name) for name in ("arm", "model_version")),
+        *(("sessions", name) for name in ("arm", "model_version", "device", "top_score", "propensity")),
+        ("scores", "propensity"),
         *(("kpis", name) for name in ("arm", "placement", "value")),
         *(("experiments", f"{arm}_value") for arm in ("treatment", "baseline")),
         *(("experiments", name) for name in ("difference", "low", "high", "p_value", "guardrail", "sample_ratio_p")),
+        *(("experiments", f"relative_{name}") for name in ("difference", "low", "high")),
+        *(("experiments", name) for name in ("treatment_version", "baseline_version", "no_data", "cap")),
         ("drift", "label_rate"),
     }
 
@@ -121,7 +122,6 @@ def test_all_reasons_are_documented():
 def test_what_jobs_compute_by_name_are_fields_in_the_order_of_the_record():
     assert ModelQuality.__struct_fields__ == ("event_minute", "model_version", "arm", *MEASURES)
     assert tuple(name for name in Session.__struct_fields__ if name in COUNTED) == tuple(COUNTED)
-    assert get_args(Arm) == ARMS
 
 
 def test_what_peek_knows_of_records_are_their_fields():

@@ -5,7 +5,9 @@ import msgspec
 import pytest
 
 from tests.support.bundles import CERTIFICATE, files_of, make_bundle
+from tests.support.sample_records import sample_fields
 from training.promote import main
+from udfs.measurement.kpis import COUNTED
 from udfs.measurement.labels import CONVERTED, Label
 from udfs.models.bundle import EXPORT_FILE, WARM_UP_FILE, XGBOOST_FILE
 from udfs.rollout.plan import Control, Rollout
@@ -395,11 +397,114 @@ def test_the_models_of_a_file_have_to_show_the_same(shop):
         assert "worse: test_roc_auc is 0.6000" in shop.refused("apply", file)
 
 
+KPI = {"formula": "a / b", "numerator": "purchases > 0", "denominator": "sessions", "direction": "up"}
+STEPS = [{"share": 0.05}, {"share": 0.5, "guardrails": {"bounce_rate": 0.02, "conversion_rate": 0.02}}]
+
+
+def test_a_guardrail_on_a_kpi_that_is_not_defined_is_refused(shop):
+    steps = [{"share": 0.5, "guardrails": {"conversion": 0.02, "revenue": 0.05}}, {"share": 1.0}]
+    refusal = shop.refused("apply", shop.write(steps=steps))
+    assert refusal.startswith(
+        "rollout.yaml: key steps: the step at 0.5 has a guardrail on conversion and revenue, which conf/kpis.yaml does "
+        "not define; expected one of click_through_rate, engagement_rate, conversion_rate, "
+    )
+
+
+def test_the_names_of_guardrails_are_those_of_the_kpis_beside_the_file_or_of_a_file_that_is_named(shop):
+    file = shop.write(steps=[{"share": 0.5, "guardrails": {"mine": 0.02}}])
+    assert "conf/kpis.yaml does not define" in shop.refused("apply", file)
+    (shop.directory / "other.yaml").write_text(json.dumps({"mine": KPI}))
+    (shop.directory / "kpis.yaml").write_text(json.dumps({"theirs": KPI}))
+    assert "mine, which kpis.yaml does not define; expected one of theirs" in shop.refused("apply", file)
+    shop.do("apply", file, "--kpis", str(shop.directory / "other.yaml"))
+    assert shop.entry.command == ("apply", file)
+    shop.do("rollback")
+    (shop.directory / "kpis.yaml").write_text(json.dumps({"mine": KPI}))
+    shop.do("apply", file)
+
+
+def test_without_kpis_guardrails_are_refused_and_a_file_without_them_is_not(shop):
+    conf = ("--conf", str(shop.directory / "none" / "retraining.yaml"))
+    refusal = shop.refused("apply", shop.write(steps=STEPS), *conf)
+    assert refusal.startswith("rollout.yaml: the steps have guardrails, and kpis.yaml and none/kpis.yaml do not exist")
+    assert refusal.endswith("name the file of KPIs with --kpis FILE")
+    shop.apply(*conf, steps=[{"share": 0.05}, {"share": 0.5}])
+
+
+def sessions_of(shop: Shop, **counts) -> str:
+    """The path of 40 sessions in which most counts are 0."""
+    record = sample_fields("sessions") | dict.fromkeys(COUNTED, 0) | {"pages": 0, "revenue": 0.0}
+    path = shop.directory / "sessions.jsonl"
+    path.write_text("".join(json.dumps(record | {"user_id": f"u{user}"} | counts) + "\n" for user in range(40)))
+    return str(path)
+
+
+def test_a_guardrail_whose_kpi_has_no_data_is_named_and_the_file_applied(shop):
+    file = shop.write(steps=STEPS)
+    out = shop.do("apply", file, "--sessions", sessions_of(shop, purchases=1))
+    assert out.splitlines()[:2] == [
+        "bounce_rate has no data in 40 sessions (no session has `pages = 1`): leave its guardrail out of the steps, or "
+        "every ramp will need --force",
+        "ledger entry 2 is now active",
+    ]
+    assert "--sessions" not in out
+    assert shop.entry.command == ("apply", file)
+
+
+def test_sessions_can_show_that_all_guardrails_have_data(shop):
+    out = shop.apply("--sessions", sessions_of(shop, purchases=1, pages=1), steps=STEPS)
+    assert out.splitlines()[0] == "the KPIs of all guardrails have data in 40 sessions"
+
+
+def test_sessions_are_read_from_the_topic_as_well(shop, monkeypatch):
+    asked = []
+
+    def read(properties, topic, since_ms):
+        asked.append((topic, since_ms))
+        return []
+
+    monkeypatch.setattr("training.promote.read_topic", read)
+    out = shop.apply("--sessions", "topic", steps=STEPS)
+    assert asked == [("sessions", None)]
+    assert out.startswith("there are no sessions yet")
+
+
+def test_sessions_that_cannot_be_read_refuse_a_file_before_it_is_applied(shop):
+    assert "no .jsonl" in shop.refused("apply", shop.write(steps=STEPS), "--sessions", str(shop.directory / "none"))
+
+
+def test_without_sessions_a_file_with_guardrails_says_how_to_check_their_data(shop):
+    advice = "to check whether the KPIs of the guardrails have data, repeat this with --sessions PATH|topic"
+    assert shop.apply(steps=STEPS).splitlines()[-1] == advice
+    assert advice not in shop.apply(steps=[{"share": 0.05}])
+
+
+def test_the_users_of_the_next_challenger_are_drawn_afresh(shop):
+    shop.do("start", "v2", "--at-most", "0.5")
+    assert shop.rollout.challenger_salt == "v2"
+    assert "salt rollout, of challengers v2; steps" in shop.do("show")
+    shop.do("stop", "v2")
+    shop.stage("v3")
+    shop.apply(challengers=[{"version": "v3", "share": 0.1, "at_most": 0.5}])
+    assert shop.rollout.challenger_salt == "v3"
+    assert "drawn afresh" not in shop.do("stop", "v3")
+
+
+def test_a_challenger_beside_another_one_may_get_users_of_an_earlier_one_which_is_said(shop):
+    assert "drawn afresh" not in shop.do("start", "v2", "--at-most", "0.5")
+    shop.stage("v3")
+    assert shop.do("start", "v3", "--at-most", "0.5").splitlines()[-1] == (
+        "users are drawn afresh only when no other challenger runs: v3, beside v2, may get users who had an earlier "
+        "challenger"
+    )
+
+
 def test_a_file_does_not_deal_the_users_of_a_running_challenger_anew(shop):
     shop.do("start", "v2", "--at-most", "0.5")
     assert shop.refused("apply", shop.write(salt="other")).startswith("salt other would reassign the users of v2")
     moved = [{"version": "v2", "share": 0.1, "at_most": 0.5, "start": 0.5}]
     assert shop.refused("apply", shop.write(challengers=moved)).startswith("start 0.5 would give v2 other users")
+    assert shop.refused("apply", shop.write(challenger_salt="w")).startswith("challenger_salt w would reassign")
     shop.do("stop", "v2")
     shop.apply(salt="other")
 

@@ -38,9 +38,12 @@ def _experiment_table(experiment: dict | None) -> list[Text | Table]:
     table = Table(names, "Treatment", "Baseline", "Difference", "95% interval", "Result", "Guardrail")
     for effect in experiment["kpis"]:
         values = (_figure(effect[name]) for name in ("treatment_value", "baseline_value", "difference"))
-        result = "better" if effect["is_better"] else "worse" if effect["is_worse"] else "not significant"
         guardrail = GUARDRAIL_TEXTS.get(effect["guardrail"], "")
-        interval = f"{_figure(effect['low'])} to {_figure(effect['high'])}"
+        if effect["no_data"] is None:
+            interval = f"{_figure(effect['low'])} to {_figure(effect['high'])}"
+            result = "better" if effect["is_better"] else "worse" if effect["is_worse"] else "not significant"
+        else:
+            interval, result = "", f"no data: {effect['no_data']}"
         table.add_row(effect["kpi"], *values, interval, result, guardrail)
     return [_title(f"Experiment ({users}): {experiment['decision']}"), table]
 

@@ -8,16 +8,19 @@ from jobs.common.settings import (
     ConfigError,
     archive_settings,
     drift_settings,
+    experiment_settings,
     load_settings,
     printable,
     shared_memory_bytes,
 )
 from jobs.common.tables import kafka_source
+from training.modeling.settings import load_training
 from udfs.config.durations import duration_ms
 from udfs.contracts.packed_events import EVENT
 from udfs.features.user_slots import SLOT_HEAD
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import client_options
+from udfs.measurement.bots import Bots
 
 CONF = Path(__file__).parents[4] / "conf"
 LOCAL = CONF / "local.yaml"
@@ -76,6 +79,9 @@ def test_kafka_and_flink_keys_keep_their_dots():
     assert settings.kafka["bootstrap.servers"] == "other:9092"
 
 
+NOW_MS = 1_800_000_000_000
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -89,9 +95,21 @@ def test_kafka_and_flink_keys_keep_their_dots():
         ("model.threshold=1.5", "key model.threshold: Expected `float` <= 1.0"),
         ("topics.scores=clicks", "clicks is also topics."),
         ("experiments.treatment=champion", "key experiments.treatment: champion is also experiments.baseline"),
-        ("experiments.shares={challenger: 0.5}", "key experiments.shares: champion is missing"),
+        ("experiments.baseline=not_eligible", "key experiments.baseline: Invalid enum value 'not_eligible'"),
         ("experiments.start=soon", "key experiments.start: Invalid RFC3339"),
+        (
+            f"experiments.start={NOW_MS}",
+            "key experiments.shares: must be set together with experiments.start (got null)",
+        ),
+        (
+            "experiments.shares={challenger: 0.5, champion: 0.5}",
+            "key experiments.start: must be set together with experiments.shares (got null): set both for a replay",
+        ),
         ("experiments.interval=0 s", "key experiments.interval: must be more than 0"),
+        ("bots.events_per_hour=1", "key bots.events_per_hour: Expected `int` >= 2"),
+        ("bots.paced_events=null", "key bots.paced_events: Expected `int`, got `null`"),
+        ("bots.min_gap=0.2", "key bots.min_gap: Expected `str | null`, got `float`"),
+        ("bots.min_gap=fast", "key bots.min_gap: expected a number and a unit"),
         ("workers.memory_dir=shm", "key workers.memory_dir: expected an absolute path, got 'shm'"),
         ("workers.memory_dir=", "key workers.memory_dir: "),
         ("workers.batch_rows=8193", "key workers.batch_rows: Expected `int` <= 8192"),
@@ -112,6 +130,12 @@ def test_a_bad_setting_is_one_line_that_names_the_key_and_the_rule(override, mes
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         load(override)
     assert "\n" not in str(caught.value)
+
+
+def test_the_limits_of_bots_are_those_of_training_and_each_can_be_switched_off():
+    assert load().bots == load_training(CONF / "training.yaml").bots == Bots()
+    off = load("bots.events_per_hour=null", environment={"INTENT_BOTS__MIN_GAP": "null"})
+    assert off.bots.limits == ()
 
 
 def test_a_worker_need_not_wait_for_more_records():
@@ -244,6 +268,37 @@ def test_the_archive_needs_a_directory_that_every_task_manager_knows(directory):
 def test_drift_that_can_not_be_watched_is_refused_by_key(override, message):
     with pytest.raises(ConfigError, match=message):
         drift_settings(load("feature_log.user_share=0.5", override))
+
+
+@pytest.mark.parametrize(
+    ("start", "shares", "message"),
+    [
+        (NOW_MS // 1000, "{challenger: 0.5, champion: 0.5}", "start: expected milliseconds since 1970, got 1800000000"),
+        (NOW_MS, "{challenger: 0.5}", "shares: champion is missing; set a user share for both arms"),
+        (
+            NOW_MS,
+            "{challenger: 0.5, champion: 0.3, control: 0.2}",
+            "shares: control is neither experiments.treatment nor",
+        ),
+        (NOW_MS, "{challenger: 0.5, champion: 0.6}", "shares: must add up to at most 1 (got 1.1)"),
+        (NOW_MS, "{challenger: 0, champion: 1}", "shares: Expected `float` > 0.0"),
+        (NOW_MS, "{challenger: 0.1, champion: 1.1}", "shares: Expected `float` <= 1.0"),
+        (NOW_MS, "{challenger: 0.1, champion: 0.8, rival: 0.1}", "shares: rival is neither experiments.treatment nor"),
+    ],
+)
+def test_a_replay_that_can_not_be_judged_is_refused_by_key(start, shares, message):
+    with pytest.raises(ConfigError, match=re.escape(f"local.yaml: key experiments.{message}")) as caught:
+        load(f"experiments.start={start}", f"experiments.shares={shares}")
+    assert "\n" not in str(caught.value)
+
+
+def test_experiments_are_those_of_a_ledger_or_of_a_start_and_shares():
+    with pytest.raises(ConfigError, match=r"key model.registry: must be set \(got null\): its ledger says when"):
+        experiment_settings(load())
+    followed = experiment_settings(load("model.registry=registry", "source.start=latest"))
+    assert followed.source.start == "earliest"
+    replayed = load("experiments.start=2026-05-01T08:00:00Z", "experiments.shares={challenger: 0.3, champion: 0.7}")
+    assert experiment_settings(replayed).job.name == "watch-experiments"
 
 
 def test_a_secret_may_be_a_variable_of_the_clusters_environment(monkeypatch):

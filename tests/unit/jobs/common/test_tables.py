@@ -8,9 +8,8 @@ from msgspec import Meta
 
 from jobs.common.tables import columns
 from tests.support.contracts import contract
-from udfs.contracts.outputs import RECORDS, DriftWindow, ExperimentResult, FeatureVector, ShadowScores
+from udfs.contracts.outputs import RECORDS, DriftWindow, FeatureVector, ShadowScores
 from udfs.contracts.sql_types import sql_types
-from udfs.flink.experiments import VERDICT_TYPES
 
 #: What Flink writes as JSON of an SQL type.
 JSON_TYPES = {
@@ -64,7 +63,3 @@ def test_flink_writes_a_column_as_the_contract_says(role):
     for name, kind in sql_types(RECORDS[role]).items():
         types = properties[name]["type"]
         assert JSON_TYPES[kind] in ([types] if isinstance(types, str) else types), name
-
-
-def test_the_verdict_of_an_experiment_is_the_end_of_its_record():
-    assert ExperimentResult.__struct_fields__ == ("at", "treatment", "baseline", *VERDICT_TYPES)

@@ -34,6 +34,11 @@ def test_a_score_is_shown_in_columns():
     assert words == ["1970-01-01T00:00:00.001Z", "scores", "ada", "scroll", "0.1235", "yes", "champion", "v1"]
 
 
+def test_a_session_is_shown_with_whether_it_looks_like_a_bots():
+    session = {"user_id": "ada", "events": 5, "arm": "champion", "is_bot": True, "device": None}
+    assert as_line(seen("sessions", session)).split()[1:] == ["sessions", "ada", "champion", "yes", "events=5"]
+
+
 def test_a_dead_letter_is_shown_with_what_was_rejected_and_where():
     line = as_line(letter(b'{"user_id": 7}'))
     assert "wrong_type" in line

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.ops.replay.__main__ import _from_file, main
+from jobs.ops.replay.__main__ import _from_file, main, shift_text
 from jobs.ops.replay.options import OptionError, producer_options, simulation
 from jobs.ops.replay.producer import BURST_SECONDS, CATCH_UP, STEP_SECONDS, at_rate, at_recorded_speed, in_time_order
 from training.data.intake import Intake
@@ -74,6 +74,25 @@ def test_a_few_times_long_after_all_others_are_no_last_time(events):
 
 def test_two_times_alone_are_both_believed():
     assert last_time(np.array([0, 70 * 365 * DAY_MS])) == (70 * 365 * DAY_MS, 0)
+
+
+@pytest.mark.parametrize(
+    ("weeks", "told"),
+    [
+        (0, "times: not shifted, the last event lies in the week before now"),
+        # Recorded in the two days after 1970-01-15: without an overlap, the experiment starts with the first event.
+        (3, "times: shifted by +3 weeks, to 1970-02-05T00:00:00Z until 1970-02-07T00:00:00Z; to report on an "
+            "experiment on these events: --start 1970-02-05T00:00:00Z"),
+        (-1, "times: shifted by -1 weeks, to 1970-01-08T00:00:00Z until 1970-01-10T00:00:00Z; to report on an "
+             "experiment on these events: --start 1970-01-08T00:00:00Z"),
+    ],
+)  # fmt: skip
+def test_a_shift_tells_the_new_times_and_where_an_experiment_on_them_starts(weeks, told):
+    assert shift_text(14 * DAY_MS, 16 * DAY_MS, weeks * WEEK_MS) == told
+
+
+def test_an_experiment_on_shifted_events_starts_after_the_recorded_ones_where_both_overlap():
+    assert shift_text(14 * DAY_MS, 44 * DAY_MS, WEEK_MS).endswith("--start 1970-02-14T00:00:01Z")
 
 
 # Pace

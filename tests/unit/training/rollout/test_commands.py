@@ -43,6 +43,7 @@ def test_the_command_of_a_change_makes_this_change(change):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(RolloutService, "execute", execute)
+        patched.setattr(promote, "load_steps", lambda file: ())
         assert promote.main([*change.command, "--registry", "memory://none", "--why", "w"]) == 2
     assert executed == [change]
 

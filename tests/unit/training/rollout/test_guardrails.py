@@ -1,9 +1,9 @@
 """Whether a challenger may go on: guardrails, the policy, the live AUC of shadows, and the command that obeys them."""
 
 import json
+from dataclasses import replace as replace_field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,42 +21,58 @@ from training.retraining.run_store import Run, Window, passed_runs, write_run
 from training.retraining.settings import RETRAINING_FILE, load_retraining
 from training.rollout.guardrails import (
     GuardrailError,
-    check_guardrails,
+    check_known,
     decide_shadow,
     decide_step,
     guardrails_at,
     refuse_unless_held,
 )
+from training.rollout.ledger import append, next_entry
 from training.rollout.ramp_step import held_since, step_report
 from training.rollout.shadow_quality import ShadowQuality, shadow_quality
 from udfs.contracts.outputs import Outcome, ShadowScores
-from udfs.measurement.experiment import choose_action
+from udfs.measurement.design import Experiment, ExperimentArm
+from udfs.measurement.effects import Effect, Interval
+from udfs.measurement.experiment import KpiResult, choose_action, decision_text, guardrail_state
 from udfs.measurement.kpis import KPIS_FILE, load_kpis
-from udfs.rollout.plan import Challenger, Control, Rollout, Step
+from udfs.rollout.plan import Challenger, Rollout, Step
 from udfs.rollout.registry import Registry, seal, unseal
 
 KPIS = load_kpis(Path("conf", KPIS_FILE))
 HOUR_MS = 3_600_000
 
 
-def report(sample_ratio_p: float | None = 0.5, worse=(), **relative: tuple[float, float, float]) -> Report:
-    """Of an experiment, as far as guardrails look at it."""
-    findings = {
-        name: SimpleNamespace(
-            effect=SimpleNamespace(relative=effect), is_better=False, is_worse=name in worse, guardrail=None
-        )
-        for name, effect in relative.items()
-    }
+def effect_of(relative: tuple[float, float, float]) -> Effect:
+    """On a KPI of 1, so that differences and relative differences are the same."""
+    return Effect(1 + relative[0], 1.0, *relative, Interval(*relative), 0.5, 0.01, 1_000, 0.0)
+
+
+def report(
+    sample_ratio_p: float | None = 0.5, worse=(), margin: float = 0.02, **relative: tuple[float, float, float] | None
+) -> Report:
+    """Of an experiment with these relative effects and guardrails with this margin; None: no data."""
+    findings = {}
+    for name, interval in relative.items():
+        effect = None if interval is None else effect_of(interval)
+        state = guardrail_state(effect, KPIS[name], margin)
+        why = None if effect else "too few users"
+        findings[name] = KpiResult(KPIS[name], effect, why, is_worse=name in worse, margin=margin, guardrail=state)
+    action = choose_action(sample_ratio_p, findings)
+    arms = ExperimentArm("challenger", "v2"), ExperimentArm("champion", "v1")
     return Report(
-        action=choose_action(sample_ratio_p, findings),
-        decision="of no importance",
-        treatment="challenger",
-        baseline="champion",
+        experiment=Experiment(*arms, (), 0),
+        action=action,
+        decision=decision_text(action, sample_ratio_p, findings, "challenger v2"),
+        stretches=(),
         users={},
+        sessions={},
+        moved_users=0,
+        dropped_sessions=0,
         sample_ratio_p=sample_ratio_p,
         findings=findings,
-        sessions={},
         money=None,
+        bot_sessions=0,
+        other_sessions=0,
     )
 
 
@@ -70,18 +86,18 @@ def report(sample_ratio_p: float | None = 0.5, worse=(), **relative: tuple[float
         ("bounce_rate", (-0.01, -0.04, 0.02), "held"),
         ("bounce_rate", (0.01, -0.04, 0.0201), "open"),
         ("bounce_rate", (0.05, 0.0201, 0.08), "broken"),
-        ("conversion_rate", (float("nan"),) * 3, "open"),
+        ("conversion_rate", None, "open"),
     ],
 )
 def test_a_guardrail_is_held_or_broken_by_the_whole_interval(kpi, relative, state):
-    found = check_guardrails(report(**{kpi: relative}), KPIS, {kpi: 0.02})
-    assert found[kpi].state == state
+    assert report(**{kpi: relative}).guardrails[kpi].guardrail == state
 
 
-def test_a_kpi_that_no_session_tells_of_is_open():
-    assert check_guardrails(report(), KPIS, {"conversion_rate": 0.02})["conversion_rate"].state == "open"
+def test_without_a_relative_interval_a_guardrail_is_open():
+    assert guardrail_state(replace_field(effect_of(HELD), relative=None), KPIS["conversion_rate"], 0.02) == "open"
 
 
+HELD, OPEN, BROKEN = (0.0, -0.01, 0.01), (0.0, -0.1, 0.1), (-0.2, -0.3, -0.1)
 STEPS = (Step(share=0.05, guardrails={"conversion_rate": 0.1}), Step(share=0.5, guardrails={"bounce_rate": 0.02}))
 
 
@@ -93,9 +109,6 @@ def test_the_guardrails_are_those_of_the_step_that_was_reached(share, guardrails
     assert guardrails_at(Rollout(salt="s", champion="v1", steps=STEPS), share) == guardrails
 
 
-HELD, OPEN, BROKEN = (0.0, -0.01, 0.01), (0.0, -0.1, 0.1), (-0.2, -0.3, -0.1)
-
-
 @pytest.mark.parametrize(
     ("found", "hours", "is_last", "act"),
     [
@@ -103,7 +116,8 @@ HELD, OPEN, BROKEN = (0.0, -0.01, 0.01), (0.0, -0.1, 0.1), (-0.2, -0.3, -0.1)
         (report(conversion_rate=HELD), 24, True, "champion"),
         (report(conversion_rate=HELD), 23, False, "wait"),
         (report(conversion_rate=OPEN), 48, False, "wait"),
-        (report(), 48, False, "wait"),
+        (report(), 48, False, "ramp"),
+        (report(conversion_rate=None), 48, False, "wait"),
         (report(conversion_rate=BROKEN), 24, False, "stop"),
         (report(conversion_rate=BROKEN), 1, True, "stop"),
         (report(conversion_rate=HELD, bounce_rate=OPEN, worse=["bounce_rate"]), 1, False, "stop"),
@@ -113,7 +127,7 @@ HELD, OPEN, BROKEN = (0.0, -0.01, 0.01), (0.0, -0.1, 0.1), (-0.2, -0.3, -0.1)
     ],
 )
 def test_a_step_is_left_by_its_time_and_its_guardrails(found, hours, is_last, act):
-    verdict = decide_step(found, KPIS, {"conversion_rate": 0.02}, hours * HOUR_MS, 24 * HOUR_MS, is_last)
+    verdict = decide_step(found, hours * HOUR_MS, 24 * HOUR_MS, is_last)
     assert verdict.act == act
     assert verdict.why
 
@@ -219,12 +233,16 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 GUARDED = (Step(share=0.1, guardrails={"conversion_rate": 0.5}), Step(share=0.3), Step(share=0.5))
 
 
+VERSIONS = {"challenger": "v2", "champion": "v1"}
+
+
 def session(user: str, arm: str, buys: bool, started: datetime = NOW + timedelta(hours=1)) -> dict:
     started_ms = int(started.timestamp() * 1000)
     counts = ("view_promotions", "select_promotions", "add_to_carts", "begin_checkouts", "form_starts", "form_submits")
     return {
         "user_id": user,
         "arm": arm,
+        "model_version": VERSIONS[arm],
         "started_at": started_ms,
         "ended_at": started_ms + 60_000,
         "events": 3,
@@ -260,19 +278,41 @@ def shop(tmp_path, capsys) -> Shop:
     return shop
 
 
-def test_sessions_from_before_the_step_do_not_count():
-    rollout = Rollout(
-        salt="s",
-        champion="v1",
-        control=Control(),
-        challengers=(Challenger(version="v2", share=0.1, at_most=0.5, start=0.0),),
-    )
-    before = sessions(0.0, started=NOW - timedelta(seconds=1))
-    now = sessions(0.6, started=NOW)
-    found = step_report(rollout, "v2", NOW, pd.DataFrame([*before, *now]), KPIS)
+def test_sessions_from_before_the_step_do_not_count(shop):
+    registry = Registry(str(shop.registry))
+    before = sessions(0.0, started=NOW - timedelta(days=1))
+    now = sessions(0.6)
+    found = step_report(registry, "v2", pd.DataFrame([*before, *now]), KPIS)
     assert found.users == {"challenger": 400, "champion": 3_600}
     assert found.findings["conversion_rate"].effect.treatment == pytest.approx(0.6, abs=0.01)
-    assert found.sample_ratio_p == pytest.approx(1.0)
+    assert found.sample_ratio_p == 1.0
+    assert list(found.guardrails) == ["conversion_rate"]
+
+
+def test_history_narrows_the_interval_of_a_step(shop):
+    """Buyers of before buy again, so that who bought before says much of who buys now."""
+    registry = Registry(str(shop.registry))
+    now = sessions(0.5)
+    before = [row | {"started_at": row["started_at"] - 86_400_000} for row in now]
+    for row in before[::5]:
+        row["purchases"] = 1 - row["purchases"]
+
+    def width(rows: list[dict]) -> float:
+        effect = step_report(registry, "v2", pd.DataFrame(rows), KPIS).findings["conversion_rate"].effect
+        return effect.high - effect.low
+
+    assert width([*before, *now]) < 0.9 * width(now)
+
+
+def test_a_step_at_which_the_champion_has_no_users_is_refused(shop):
+    shop.do("ramp", "v2", "--share", "0.3", "--force")
+    registry = Registry(str(shop.registry))
+    rollout = registry.newest().rollout
+    alone = Rollout(salt="s", champion="v1", challengers=(Challenger(version="v2", share=1.0, at_most=1.0, start=0.0),))
+    append(registry, next_entry(registry), alone, by="a", command=("apply",), why="all users")
+    assert rollout.challengers[0].share == 0.3
+    with pytest.raises(GuardrailError, match="the champion has no users to compare v2 with"):
+        step_report(registry, "v2", pd.DataFrame(sessions(0.6)), KPIS)
 
 
 def test_a_step_holds_since_role_share_and_champion_are_what_they_are(shop):
@@ -316,9 +356,9 @@ def test_ramp_goes_on_when_the_guardrails_hold_and_then_needs_none(shop):
     [
         (sessions(0.1), "conversion_rate -79.5% (-9"),
         (sessions(0.5, users=320), "may be worse by 50.0%: open"),
-        (sessions(0.6)[:399], "arm champion has 0 users (at least 2 required)"),
+        (sessions(0.6)[:399], "conversion_rate has no data (the baseline has no sessions"),
         (sessions(0.6)[200:], "Fix first: sample ratio mismatch"),
-        (sessions(0.6, started=NOW - timedelta(days=1)), "arm challenger has 0 users"),
+        (sessions(0.6, started=NOW - timedelta(days=1)), "conversion_rate has no data (the treatment has no sessions)"),
     ],
     ids=["broken", "open", "no champion", "users lost", "before the step"],
 )
@@ -346,21 +386,28 @@ def test_fewer_users_are_given_whatever_the_guardrails_say(shop):
     assert shop.shares == {"v2": 0.05}
 
 
-def test_two_challengers_can_not_be_told_apart(shop):
+def test_two_challengers_are_told_apart_by_their_versions(shop):
     shop.stage("v3")
-    shop.do("start", "v3", "--at-most", "0.2")
-    path = write_sessions(shop.directory, sessions(0.6))
-    assert "sessions do not distinguish v2 from v3" in shop.refused("ramp", "v2", "--sessions", path)
+    shop.do("start", "v3", "--at-most", "0.2", "--share", "0.1")
+    other = [row | {"model_version": "v3"} for row in sessions(0.0)[:400]]
+    path = write_sessions(shop.directory, [*sessions(0.6), *(row | {"user_id": f"w{row['user_id']}"} for row in other)])
+    shop.do("ramp", "v2", "--sessions", path)
+    assert shop.shares == {"v2": 0.3, "v3": 0.1}
 
 
 def test_a_guardrail_that_is_not_held_is_named():
     with pytest.raises(GuardrailError, match="conversion_rate .* may be worse by 2.0%: open"):
-        refuse_unless_held(report(conversion_rate=OPEN), KPIS, {"conversion_rate": 0.02})
+        refuse_unless_held(report(conversion_rate=OPEN))
+
+
+def test_a_guardrail_without_data_says_what_to_do():
+    with pytest.raises(GuardrailError, match="bounce_rate has no data .*leave its guardrail out of the steps"):
+        refuse_unless_held(report(bounce_rate=None))
 
 
 def test_a_guardrail_on_a_kpi_that_is_not_defined_is_refused():
     with pytest.raises(GuardrailError, match="guardrail on profit, which kpis.yaml does not define"):
-        check_guardrails(report(conversion_rate=OPEN), KPIS, {"conversion_rate": 0.02, "profit": 0.1})
+        check_known(KPIS, {"conversion_rate": 0.02, "profit": 0.1})
 
 
 # The policy on a registry
@@ -435,7 +482,7 @@ def test_the_policy_goes_all_the_way_from_shadow_to_champion(policy):
     assert (entry.by, entry.command, entry.forced) == ("retrain", ("start", "v2", "--at-most", "0.5"), True)
     assert "live AUC" in entry.why
     assert "wait: at this step for 0.5 h" in policy.after(0.5)
-    assert "ramp: held: conversion_rate" in policy.after(1)
+    assert "ramp: conversion_rate" in policy.after(1)
     assert policy.registry.newest().rollout.challengers[0].share == 0.3
     for act, share in (("ramp", 0.3), ("champion", 0.5)):
         policy.sessions(0.6, share)
@@ -455,7 +502,7 @@ def test_the_policy_stops_a_challenger_whose_guardrail_breaks(policy):
     policy.live(shadow_knows=True)
     policy.after(1)
     policy.sessions(0.1)
-    assert "stop: conversion_rate" in policy.after(0.1)
+    assert "stop: Stop challenger v2: conversion rate" in policy.after(0.1)
     assert policy.registry.newest().rollout.versions == ("v1",)
 
 
@@ -471,7 +518,7 @@ def test_the_policy_waits_while_sessions_are_few_and_says_so_once_in_the_record(
     policy.live(shadow_knows=True)
     policy.after(1)
     for _ in range(2):
-        assert "wait: sessions since" in policy.after(1)
+        assert "wait: conversion_rate has no data (the treatment has no sessions)" in policy.after(1)
     assert policy.acts == ["start", "wait"]
 
 

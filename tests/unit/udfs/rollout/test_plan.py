@@ -21,6 +21,7 @@ from udfs.rollout.plan import (
     check_rules,
     load_rollout,
     load_rule,
+    load_steps,
     rollout_features,
 )
 from udfs.rollout.rules import Rule
@@ -243,6 +244,46 @@ def test_a_challenger_keeps_its_region_when_a_file_names_it_again(tmp_path):
     parts = [{"version": "b", "share": 0, "at_most": 0.1}, {"version": "a", "share": 0.2, "at_most": 0.2}]
     read = load_rollout(written(tmp_path, challengers=parts), under)
     assert {part.version: part.start for part in read.challengers} == {"a": 0.7, "b": 0}
+
+
+def of(*versions: str) -> list[dict]:
+    """Challengers as a file lists them."""
+    return [{"version": version, "share": 0.1, "at_most": 0.2} for version in versions]
+
+
+NAMED = rollout(challenger_salt="old", challengers=(challenger("a", 0.1, 0.2, 0.0), challenger("b", 0.1, 0.2, 0.2)))
+
+
+@pytest.mark.parametrize(
+    ("under", "content", "salt"),
+    [
+        (None, {"challengers": of("a", "b")}, "a"),
+        (None, {"challengers": of("a"), "challenger_salt": "mine"}, "mine"),
+        (None, {}, None),
+        (rollout(), {"challengers": of("a", "b")}, "a"),
+        (rollout(challenger_salt="old"), {"challengers": of("a")}, "a"),
+        (rollout(challenger_salt="old"), {"challengers": of("a"), "challenger_salt": "old"}, "old"),
+        (rollout(challenger_salt="old"), {"challengers": of("a"), "challenger_salt": None}, None),
+        (NAMED, {"challengers": of("c")}, "c"),
+        (NAMED, {"challengers": of("c", "b")}, "old"),
+        (NAMED, {"challengers": []}, "old"),
+        (NAMED, {}, "old"),
+        (replace(NAMED, challenger_salt=None), {"challengers": of("a", "c")}, None),
+    ],
+)
+def test_a_file_draws_users_afresh_where_no_challenger_goes_on(tmp_path, under, content, salt):
+    assert load_rollout(written(tmp_path, **content), under).challenger_salt == salt
+
+
+def test_the_steps_of_a_file_can_be_read_alone(tmp_path):
+    assert load_steps(written(tmp_path)) == ()
+    (only,) = load_steps(written(tmp_path, steps=[{"share": 0.5, "guardrails": {"revenue": 0.05}}]))
+    assert (only.share, only.guardrails) == (0.5, {"revenue": 0.05})
+    path = written(tmp_path, steps=[{"share": 0.5}, {"share": 2}])
+    for load in (load_steps, load_rollout):
+        with pytest.raises(RolloutError) as caught:
+            load(path)
+        assert str(caught.value) == f"{path}: key steps[1].share: Expected `float` <= 1.0, got 2"
 
 
 def control(share: float, at_most: float) -> dict:
