@@ -72,7 +72,7 @@ class Views:
             "version": version,
             "current": shares,
             "reference": reference and reference.shares,
-            "edges": reference and reference.edges,
+            "bins": reference and reference.bins,
             "missing": reference and reference.missing,
         }
 

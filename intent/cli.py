@@ -29,7 +29,7 @@ SUBCOMMANDS = {
     "retrain": ("training.retrain", "Train a new model from the archive and enter it in shadow."),
     "remote-bundle": ("training.remote_bundle", "Make a bundle for a model that another process serves."),
     "promote": ("training.promote", "Show and change which models serve."),
-    "experiment": ("training.experiment", "Plan an experiment, report on one, or estimate other policies."),
+    "experiment": ("training.experiment", "Plan and evaluate experiments."),
     "features": ("intent.features.__main__", "List features, add own ones, measure and explain them."),
 }
 

@@ -111,7 +111,7 @@ def _change(text: str) -> float:
 
 @click.command("experiment", cls=Group, errors={ValueError: EXIT_USAGE, OSError: EXIT_USAGE})
 def command() -> None:
-    """Plan an experiment, report on one, or estimate other policies.
+    """Plan and evaluate experiments.
 
     All need recorded sessions, from files or from the topic.
 
