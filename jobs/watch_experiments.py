@@ -19,12 +19,11 @@ from zlib import crc32
 import msgspec
 import numpy as np
 import pandas as pd
-from pyflink.common import Configuration, Types
-from pyflink.datastream import StreamExecutionEnvironment
-from pyflink.table import EnvironmentSettings, ExplainDetail, StatementSet, StreamTableEnvironment
+from pyflink.common import Types
+from pyflink.table import StatementSet, StreamTableEnvironment
 
 from jobs.common.settings import ConfigError, Settings, experiment_settings, load_settings
-from jobs.common.submission import parse_arguments, sql_options
+from jobs.common.submission import parse_arguments, stream_table_environment, submit
 from jobs.common.tables import columns, create_table, kafka_source, keyed_sink
 from jobs.common.topics import check_topics
 from udfs.config.durations import duration_ms, moment_ms
@@ -188,17 +187,6 @@ def kafka_tables(settings: Settings) -> list[str]:
     ]
 
 
-def stream_table_environment(settings: Settings) -> StreamTableEnvironment:
-    """A streaming environment for tables and streams, with the options of a job in SQL."""
-    configuration = Configuration()
-    for key, value in sql_options(settings).items():
-        configuration.set_string(key, value)
-    return StreamTableEnvironment.create(
-        StreamExecutionEnvironment.get_execution_environment(configuration),
-        EnvironmentSettings.new_instance().in_streaming_mode().with_configuration(configuration).build(),
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Check settings, KPIs, ledger and topics, then submit the job."""
     options = parse_arguments("watch_experiments", "Submit the job that watches experiments.", arguments)
@@ -220,16 +208,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     for line in lines:
         print(line)
-    tables = stream_table_environment(settings)
-    for declaration in kafka_tables(settings):
-        tables.execute_sql(declaration)
-    job = watch_experiments(tables, settings, kpis, caps, source)
-    if options.explain:
-        print(job.explain(ExplainDetail.JSON_EXECUTION_PLAN))
-        return
-    submitted = job.execute()
-    what = f"{settings.experiments.treatment} against {settings.experiments.baseline}"
-    print(f"submitted {settings.job.name}: {what}, job {submitted.get_job_client().get_job_id()}")
+    submit(
+        settings,
+        kafka_tables(settings),
+        lambda tables: watch_experiments(tables, settings, kpis, caps, source),
+        options.explain,
+        f"{settings.experiments.treatment} against {settings.experiments.baseline}",
+        stream_table_environment,
+    )
 
 
 if __name__ == "__main__":

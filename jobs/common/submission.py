@@ -4,15 +4,18 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from pyflink.common import Configuration
-from pyflink.table import EnvironmentSettings, StatementSet, TableEnvironment
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.table import EnvironmentSettings, ExplainDetail, StatementSet, StreamTableEnvironment, TableEnvironment
 
 from jobs.common.settings import Option, Settings
 from udfs.config.command_line import Command, conf_option, run, set_option
 from udfs.config.durations import duration_ms
+
+Environment = TypeVar("Environment", bound=TableEnvironment)
 
 
 @dataclass(frozen=True)
@@ -87,28 +90,42 @@ def _options(settings: Settings, buffer_timeout: str, more: Mapping[str, Option]
 
 def table_environment(settings: Settings) -> TableEnvironment:
     """A streaming environment with the options of a job in SQL."""
+    return TableEnvironment.create(_streaming(_configuration(settings)))
+
+
+def stream_table_environment(settings: Settings) -> StreamTableEnvironment:
+    """A streaming environment for tables and streams, with the options of a job in SQL."""
+    configuration = _configuration(settings)
+    streams = StreamExecutionEnvironment.get_execution_environment(configuration)
+    return StreamTableEnvironment.create(streams, _streaming(configuration))
+
+
+def _configuration(settings: Settings) -> Configuration:
     configuration = Configuration()
     for key, value in sql_options(settings).items():
         configuration.set_string(key, value)
-    return TableEnvironment.create(
-        EnvironmentSettings.new_instance().in_streaming_mode().with_configuration(configuration).build()
-    )
+    return configuration
+
+
+def _streaming(configuration: Configuration) -> EnvironmentSettings:
+    return EnvironmentSettings.new_instance().in_streaming_mode().with_configuration(configuration).build()
 
 
 def submit(
     settings: Settings,
     declarations: Sequence[str],
-    build: Callable[[TableEnvironment], StatementSet],
+    build: Callable[[Environment], StatementSet],
     explain: bool,
     what: str,
+    environment: Callable[[Settings], Environment] = table_environment,
 ) -> None:
     """Submit the job that `build` makes over the declared tables and print a line with `what`; or print its plan."""
-    tables = table_environment(settings)
+    tables = environment(settings)
     for declaration in declarations:
         tables.execute_sql(declaration)
     job = build(tables)
     if explain:
-        print(job.explain())
+        print(job.explain(ExplainDetail.JSON_EXECUTION_PLAN))
         return
     submitted = job.execute()
     print(f"submitted {settings.job.name}: {what}, job {submitted.get_job_client().get_job_id()}")

@@ -13,8 +13,9 @@ import pytest
 from pyflink.table import ExplainDetail
 
 from jobs.common.settings import experiment_settings
+from jobs.common.submission import stream_table_environment
 from jobs.common.tables import columns, create_table
-from jobs.watch_experiments import ARRIVING_SESSIONS, find_source, stream_table_environment, watch_experiments
+from jobs.watch_experiments import ARRIVING_SESSIONS, find_source, watch_experiments
 from tests.flink.conftest import JARS, files, read_json_lines, settings_of
 from tests.support.ledgers import entries_of, rollout_of, write_ledger
 from tests.support.oracles.experiment import expected_records, newest_records

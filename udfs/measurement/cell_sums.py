@@ -71,19 +71,20 @@ class CellSums:
     def summed_squares(self, cells: Iterable[int], column: int) -> float:
         """The sum over users of the square of a column's sum over these cells."""
         weights = {cell: unit(self.width, column) for cell in cells}
-        return self.covariance(weights, weights)
+        return float(self.covariance(weights, weights))
 
-    def covariance(self, first: Mapping[int, np.ndarray], second: Mapping[int, np.ndarray]) -> float:
-        """The sum over users of the product of two linear combinations of their rows; 0 if it is a rounding error.
+    def covariance(self, first: Mapping[int, np.ndarray], second: Mapping[int, np.ndarray]) -> np.ndarray:
+        """The sum over users of the products of linear combinations of their rows; 0 where it is a rounding error.
 
-        `first` and `second` are weights by cell, float64[width] each.
+        `first` and `second` are weights by cell: float64[width] each, or float64[a, width] and float64[b, width] for a
+        and b combinations. Returns float64[a, b], without the axis of what is a single combination.
         """
-        total = scale = 0.0
+        total = scale = np.zeros(())
         for one, weights, other, others, products in self._pairs(first, second):
             products = products if one <= other else products.T
-            total += float(weights @ products @ others)
-            scale += float(np.abs(weights) @ np.abs(products) @ np.abs(others))
-        return total if abs(total) > ROUNDING * scale else 0.0
+            total = total + weights @ products @ others.T
+            scale = scale + np.abs(weights) @ np.abs(products) @ np.abs(others).T
+        return np.where(np.abs(total) > ROUNDING * scale, total, 0.0)
 
     def _pairs(self, first: Mapping, second: Mapping) -> Iterator[tuple]:
         for one, weights in first.items():

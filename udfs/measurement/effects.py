@@ -7,7 +7,9 @@ of Cochran, Mantel and Haenszel (Mantel and Haenszel, Statistical Aspects of the
 Studies of Disease, JNCI 1959), by the denominators. A user of several stretches is one unit.
 
 CUPED removes differences from before the experiment (Deng, Xu, Kohavi and Walker, Improving the Sensitivity of Online
-Controlled Experiments by Utilizing Pre-Experiment Data, WSDM 2013).
+Controlled Experiments by Utilizing Pre-Experiment Data, WSDM 2013). With enough users, the covariates are all terms
+from before it, the model's scores among them, as in CUPAC (Tang, Huang, Kastelman and Bauman, Control Using Predictions
+as Covariates in Switchback Experiments, 2020), here with a linear prediction.
 
 An arm's users vary at least as much as those of both arms together, as in a score test.
 
@@ -31,9 +33,13 @@ ALPHA = 0.05
 TUNED_FOR_USERS = 10_000
 #: With fewer `effective_users`, the normal approximation does not hold, and no effect is reported.
 LEAST_USERS = 30
+#: With fewer users per covariate, fitting the coefficients would make the variance look too small, by more than 1%.
+USERS_PER_COVARIATE = 100
 ARMS = ("treatment", "baseline")
 #: A difference below this share of the baseline is a rounding error of sums, and none.
 SMALLEST_RELATIVE = 1e-9
+#: Covariates are taken as one below this eigenvalue of their correlations, in shares of the largest.
+_COLLINEAR = 1e-9
 
 
 class NoEffectError(ValueError):
@@ -82,18 +88,18 @@ def measure_effect(
     if not any(_total(sums, columns.now(ratio.numerator), cells) for cells in compared):
         raise NoEffectError("the numerator is 0 in every session")
     linear = _linearised(sums, columns, ratio, compared)
-    slope = _slope(sums, linear)
-    adjusted = _combined(linear.difference, linear.history, -slope)
+    slopes = _slopes(sums, linear, compared)
+    adjusted = {cell: weights - slopes @ linear.history[cell] for cell, weights in linear.difference.items()}
     hidden, hidden_of_baseline = _hidden_variances(sums, adjusted, compared)
-    variance = sums.covariance(adjusted, adjusted) + hidden + hidden_of_baseline
+    variance = float(sums.covariance(adjusted, adjusted)) + hidden + hidden_of_baseline
     if variance <= 0:
         raise NoEffectError("all users have the same value")
-    difference = float(linear.treatment - linear.baseline - slope * linear.shift)
+    difference = float(linear.treatment - linear.baseline - slopes @ linear.shift)
     if abs(difference) <= SMALLEST_RELATIVE * abs(linear.baseline):
         difference = 0.0
     users = round(sum(sums.sums(cell)[USER] for cells in compared for cell in cells))
     critical = boundary(users, alpha, tuned_for)
-    unadjusted = sums.covariance(linear.difference, linear.difference)
+    unadjusted = float(sums.covariance(linear.difference, linear.difference))
     unadjusted += sum(_hidden_variances(sums, linear.difference, compared))
     return Effect(
         treatment=linear.treatment,
@@ -105,8 +111,8 @@ def measure_effect(
             difference,
             linear.baseline,
             variance,
-            sums.covariance(adjusted, linear.of_baseline) - hidden_of_baseline,
-            sums.covariance(linear.of_baseline, linear.of_baseline) + hidden_of_baseline,
+            float(sums.covariance(adjusted, linear.of_baseline)) - hidden_of_baseline,
+            float(sums.covariance(linear.of_baseline, linear.of_baseline)) + hidden_of_baseline,
             critical,
         ),
         p_value=always_valid_p(difference, variance, users, tuned_for),
@@ -208,11 +214,11 @@ def _check_users(sums: CellSums, columns: Columns, ratio: Ratio, compared: list[
 
 
 class _Linear(NamedTuple):
-    """Values, and weights by cell of the users' rows whose sums over users vary as they do."""
+    """Values, and weights by cell of the users' rows whose sums over users vary as they do, for k covariates."""
 
     treatment: float
     baseline: float
-    shift: float  # the difference between the arms from before the experiment
+    shift: np.ndarray  # float64[k], the differences between the arms from before the experiment
     difference: dict[int, np.ndarray]
     of_baseline: dict[int, np.ndarray]
     history: dict[int, np.ndarray]
@@ -220,10 +226,10 @@ class _Linear(NamedTuple):
 
 def _linearised(sums: CellSums, columns: Columns, ratio: Ratio, compared: list[tuple[int, int]]) -> _Linear:
     above, below = (unit(columns.width, columns.now(term)) for term in ratio)
-    before = _history_weights(sums, columns, ratio, compared)
+    before = _covariates(sums, columns, ratio, compared)
     shares = np.array([_harmonic(*(below @ sums.sums(cell) for cell in cells)) for cells in compared])
     shares /= shares.sum()
-    values, shift = np.zeros(2), 0.0
+    values, shift = np.zeros(2), np.zeros(len(before))
     difference, of_baseline, history = {}, {}, {}
     for share, cells in zip(shares, compared):
         for side, cell in enumerate(cells):
@@ -231,34 +237,54 @@ def _linearised(sums: CellSums, columns: Columns, ratio: Ratio, compared: list[t
             totals = sums.sums(cell)
             users, denominator = totals[USER], below @ totals
             value = (above @ totals) / denominator
-            mean = (before @ totals) / users
+            means = (before @ totals) / users
             unbiased = sqrt(users / (users - 1))
             weights = share * unbiased / denominator * (above - value * below)
             difference[cell] = sign * weights
-            history[cell] = sign * share * unbiased / users * (before - mean * unit(columns.width, USER))
+            centred = before - np.outer(means, unit(columns.width, USER))
+            history[cell] = sign * share * unbiased / users * centred
             values[side] += share * value
-            shift += sign * share * mean
+            shift += sign * share * means
             if side:
                 of_baseline[cell] = weights
     return _Linear(*values.tolist(), shift, difference, of_baseline, history)
 
 
-def _history_weights(sums: CellSums, columns: Columns, ratio: Ratio, compared: list[tuple[int, int]]) -> np.ndarray:
-    """Weights float64[width] of a user's history, linearised by the ratio of all users: one scale for both arms."""
-    above, below = (unit(columns.width, columns.before(term)) for term in ratio)
+def _covariates(sums: CellSums, columns: Columns, ratio: Ratio, compared: list[tuple[int, int]]) -> np.ndarray:
+    """Weights float64[k, width] of what is known of a user from before the experiment.
+
+    With few users, this is the KPI's own history, linearised by the ratio of all users: one scale for both arms.
+    """
     totals = sum(sums.sums(cell) for cells in compared for cell in cells)
+    if totals[USER] >= USERS_PER_COVARIATE * columns.terms:
+        return np.stack([unit(columns.width, columns.before(term)) for term in range(columns.terms)])
+    above, below = (unit(columns.width, columns.before(term)) for term in ratio)
     denominator = below @ totals
-    return above - (above @ totals) / denominator * below if denominator > 0 else np.zeros(columns.width)
+    own = above - (above @ totals) / denominator * below if denominator > 0 else np.zeros(columns.width)
+    return own[np.newaxis]
 
 
 def _harmonic(first: float, second: float) -> float:
     return first * second / (first + second)
 
 
-def _slope(sums: CellSums, linear: _Linear) -> float:
-    """CUPED's coefficient, which makes the variance of the difference smallest; 0 without history."""
-    below = sums.covariance(linear.history, linear.history)
-    return sums.covariance(linear.difference, linear.history) / below if below else 0.0
+def _slopes(sums: CellSums, linear: _Linear, compared: list[tuple[int, int]]) -> np.ndarray:
+    """CUPED's coefficients, float64[k], which make the variance of the difference smallest; 0 without history.
+
+    The users of both arms count alike here: the few of a small arm are not enough to fit coefficients.
+    """
+    difference, history = {}, {}
+    for cells in compared:
+        users = [sums.sums(cell)[USER] for cell in cells]
+        for cell, own, other in zip(cells, users, reversed(users)):
+            difference[cell] = sqrt(own / other) * linear.difference[cell]
+            history[cell] = sqrt(own / other) * linear.history[cell]
+    within = sums.covariance(history, history)
+    spread = np.sqrt(np.maximum(0.0, np.diag(within)))
+    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+    correlations = within * np.outer(scale, scale)
+    with_difference = sums.covariance(history, difference) * scale
+    return np.linalg.lstsq(correlations, with_difference, rcond=_COLLINEAR)[0] * scale
 
 
 def _hidden_variances(
@@ -276,7 +302,3 @@ def _hidden_variances(
         pooled = own @ users**2 / users.sum() / users
         hidden += np.maximum(0.0, pooled - own)
     return float(hidden[0]), float(hidden[1])
-
-
-def _combined(first: Mapping[int, np.ndarray], second: Mapping[int, np.ndarray], factor: float) -> dict:
-    return {cell: weights + factor * second[cell] for cell, weights in first.items()}

@@ -27,7 +27,9 @@ COUNTED = {
 FIELDS = ("events", "pages", *COUNTED, "revenue")
 #: Sessions with a numerator, from which on a percentile of theirs says where outliers begin.
 LEAST_CAPPING = 100
-_SESSIONS, _DURATION = "sessions", "duration_s"
+_SESSIONS, _DURATION, _TOP_SCORE = "sessions", "duration_s", "top_score"
+#: What explains differences between users beside their KPIs: how interested the models took them to be.
+_COVARIATES = (_TOP_SCORE,)
 _COMPARED = re.compile(r"(\w+) (=|>|>=|<|<=) (\d+)")
 
 
@@ -88,9 +90,10 @@ def is_amount(term: str) -> bool:
 
 
 def terms_of(kpis: Mapping[str, Kpi], caps: Mapping[str, float]) -> tuple[Term, ...]:
-    """The terms of KPIs, each once: with and without the limit where a KPI has one."""
+    """The terms of KPIs and the covariates of CUPED, each once: with and without the limit where a KPI has one."""
     terms = [Term(text) for kpi in kpis.values() for text in (kpi.numerator, kpi.denominator)]
     terms += [Term(kpi.numerator, caps[name]) for name, kpi in kpis.items() if name in caps]
+    terms += map(Term, _COVARIATES)
     return tuple(dict.fromkeys(terms))
 
 
@@ -128,7 +131,8 @@ def sql_value(term: str) -> str:
     if conditions:
         met = " AND ".join(" ".join(condition) for condition in conditions)
         return f"CASE WHEN {met} THEN 1 ELSE 0 END"
-    return {_SESSIONS: "1", _DURATION: "(ended_at - started_at) / 1000.0"}.get(field, field)
+    values_of = {_SESSIONS: "1", _DURATION: "(ended_at - started_at) / 1000.0", _TOP_SCORE: "COALESCE(top_score, 0)"}
+    return values_of.get(field, field)
 
 
 def sql_term(term: Term) -> str:
@@ -159,6 +163,8 @@ def values(term: str, sessions: pd.DataFrame) -> pd.Series:
         return pd.Series(1.0, sessions.index)
     if field == _DURATION:
         return (sessions["ended_at"] - sessions["started_at"]) / 1000
+    if field == _TOP_SCORE:  # sessions without scores have none
+        return sessions.get(_TOP_SCORE, pd.Series(0.0, sessions.index)).astype(float).fillna(0.0)
     return sessions[field].astype(float)
 
 
@@ -167,7 +173,7 @@ _OPERATORS = {"=": pd.Series.eq, ">": pd.Series.gt, ">=": pd.Series.ge, "<": pd.
 
 def _parse(term: str) -> tuple[str | None, list[tuple[str, str, str]]]:
     """Parse a term into a field without conditions, or into conditions without a field. Raises KpiError."""
-    if term in (*FIELDS, _SESSIONS, _DURATION):
+    if term in (*FIELDS, _SESSIONS, _DURATION, *_COVARIATES):
         return term, []
     conditions = []
     for text in term.split(" and "):

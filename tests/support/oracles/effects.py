@@ -81,8 +81,7 @@ def expected_effect(users: Sequence[User], critical: Callable[[int], float]) -> 
         history[members] += sign[cell] * before
         of_baseline[members] += influence * (cell % 2)
         parts[cell] = np.array([influence, before])
-    below = float(history @ history)
-    slope = float(values @ history) / below if below > 1e-12 * _scale(users, share_of) else 0.0
+    slope = _slope(users, parts, _scale(users, share_of))
     shift = sum(sign[cell] * share * mean_taste[cell] for cell, share in share_of.items())
     adjusted = values - slope * history
 
@@ -139,6 +138,18 @@ def searched_relative(
         ends.append(brentq(rejects, estimate, estimate + direction * step, xtol=1e-300, rtol=1e-14))
     low, high = sorted(end * np.sign(baseline) for end in ends)
     return float(estimate * np.sign(baseline)), float(low), float(high)
+
+
+def _slope(users: Sequence[User], parts: dict[int, np.ndarray], scale: float) -> float:
+    """The coefficient of history, as if both arms of a stretch had as many users."""
+    values, history = np.zeros((2, len(users)))
+    for cell, (influence, before) in parts.items():
+        members, others = _members(users, cell), _members(users, cell ^ 1)
+        factor = (1 if cell % 2 == 0 else -1) * sqrt(len(members) / len(others))
+        values[members] += factor * influence
+        history[members] += factor * before
+    below = float(history @ history)
+    return float(values @ history) / below if below > 1e-12 * scale else 0.0
 
 
 def _members(users: Sequence[User], cell: int) -> list[int]:

@@ -35,7 +35,7 @@ KPIS = {
 @pytest.fixture(autouse=True)
 def without_flink(monkeypatch):
     """No test may submit a job."""
-    monkeypatch.setattr(job, "stream_table_environment", MagicMock(side_effect=AssertionError("a job is submitted")))
+    monkeypatch.setattr(job, "submit", MagicMock(side_effect=AssertionError("a job is submitted")))
 
 
 def settings_with(*overrides: str):
@@ -65,7 +65,9 @@ def sessions_of(*changes: dict) -> list[bytes]:
 def test_the_query_has_what_a_session_counts_for_and_leaves_bots_out(cap, counted):
     rows = [
         sample_fields("sessions", user_id="ada", started_at=1_000, ended_at=3_500, purchases=2, revenue=20.25),
-        sample_fields("sessions", user_id="bob", started_at=2_000, ended_at=2_000, purchases=0, revenue=0.5),
+        sample_fields(
+            "sessions", user_id="bob", started_at=2_000, ended_at=2_000, purchases=0, revenue=0.5, top_score=None
+        ),
         sample_fields("sessions", user_id="bot", is_bot=True),
     ]
     rows[1]["is_bot"] = None  # in records of earlier releases
@@ -83,10 +85,11 @@ def test_the_query_has_what_a_session_counts_for_and_leaves_bots_out(cap, counte
         "revenue",
         "duration_s",
         "revenue",
+        "top_score",
     ]
     assert found == {
-        "ada": ("champion", "v1", 1_000, 1.0, 1.0, 20.25, 2.5, counted),
-        "bob": ("champion", "v1", 2_000, 0.0, 1.0, 0.5, 0.0, 0.5),
+        "ada": ("champion", "v1", 1_000, 1.0, 1.0, 20.25, 2.5, counted, 0.25),
+        "bob": ("champion", "v1", 2_000, 0.0, 1.0, 0.5, 0.0, 0.5, 0.0),
     }
 
 

@@ -68,6 +68,7 @@ session_fields = st.fixed_dictionaries(
         "started_at": moments,
         "pages": st.integers(0, 3),
         "revenue": st.integers(0, 9).map(lambda quarters: quarters / 4),
+        "top_score": st.none() | st.integers(0, 4).map(lambda quarters: quarters / 4),
     }
 )
 
@@ -87,7 +88,9 @@ def frame(rows: list[dict]) -> pd.DataFrame:
 
 
 def counted(row: dict) -> CountedSession:
-    return CountedSession(*row["served"], row["started_at"], np.array([row["pages"], 1, row["revenue"]], float))
+    return CountedSession(
+        *row["served"], row["started_at"], np.array([row["pages"], 1, row["revenue"], row.get("top_score") or 0])
+    )
 
 
 def replayed(arriving: list[tuple[dict, KnownExperiments]]) -> dict[str, CellSums]:
@@ -114,7 +117,7 @@ def assert_as_at_once(sums: dict[str, CellSums], rows: list[dict]) -> None:
 
 
 def test_the_terms_are_in_the_order_in_which_sessions_have_them():
-    assert [term.text for term in EXACT_TERMS] == ["pages", "sessions", "revenue"]
+    assert [term.text for term in EXACT_TERMS] == ["pages", "sessions", "revenue", "top_score"]
     assert known_at().boundaries_ms == [day * DAY_MS for day in (2, 3, 4, 5, 6)]
     assert {one.key: len(one.stretches) for one in known_at().experiments} == {
         "challenger@v1 vs. champion@v0": 2,

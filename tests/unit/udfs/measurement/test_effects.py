@@ -11,7 +11,7 @@ from scipy.stats import binomtest, norm
 
 from tests.support.oracles.effects import COLUMNS, RATIO, Values, expected_effect, sums_of
 from udfs.measurement import effects
-from udfs.measurement.cell_sums import CellSums
+from udfs.measurement.cell_sums import CellSums, Columns
 from udfs.measurement.effects import (
     ALPHA,
     LEAST_USERS,
@@ -336,6 +336,93 @@ def test_history_narrows_intervals_without_bias():
     assert removed > 0.1
     assert 1 - spread["adjusted"] / spread["plain"] == pytest.approx(removed, abs=0.1)
     assert all(effect.variance_removed == 0 for effect in plain)
+
+
+#: A KPI's two terms, and the score.
+WITH_SCORES = Columns(3)
+
+
+def draw_with_scores(rng, users: int, times: float = 1.0) -> np.ndarray:
+    """Users who buy so rarely that their purchases hardly tell who will buy again, and whose scores tell it."""
+    intent = rng.beta(0.5, 10, users)
+    sessions, earlier = 1 + rng.poisson(2, users), rng.poisson(4, users)
+    scores = earlier * np.clip(intent + rng.normal(0, 0.03, users), 0, 1)
+    bought, bought_earlier = rng.binomial(sessions, intent * times), rng.binomial(earlier, intent / 10)
+    fixed = [np.ones(users), np.zeros(users), sessions, np.zeros(users)]
+    return np.column_stack([*fixed, bought, sessions, np.zeros(users), bought_earlier, earlier, scores])
+
+
+def measured_with_scores(*arms: np.ndarray, columns: Columns = WITH_SCORES) -> Effect:
+    sums = CellSums(columns.width)
+    for cell, rows in enumerate(arms):
+        sums.add_users(cell, cell, rows, rows)
+    return measure_effect(sums, columns, RATIO)
+
+
+@pytest.mark.parametrize("sizes", [(1_500, 1_500), (300, 3_000)])
+def test_scores_from_before_narrow_intervals_without_bias(sizes):
+    rng = np.random.default_rng(4)
+    runs, found, own = 300, [], []
+    for _ in range(runs):
+        arms = draw_with_scores(rng, sizes[0], 1.2), draw_with_scores(rng, sizes[1])
+        found.append(measured_with_scores(*arms))
+        with patch.object(effects, "USERS_PER_COVARIATE", 10**9):
+            own.append(measured_with_scores(*arms))
+    many = draw_with_scores(rng, 1_000_000)
+    truth = 0.2 * many[:, 4].sum() / many[:, 5].sum()
+    differences = np.array([effect.difference for effect in found])
+    assert abs(differences.mean() - truth) < 3.5 * differences.std() / np.sqrt(runs)
+    assert np.mean([effect.variance for effect in found]) == pytest.approx(differences.var(), rel=0.25)
+    removed, removed_by_own = (np.mean([effect.variance_removed for effect in which]) for which in (found, own))
+    assert removed_by_own < 0.06 < 0.12 < removed
+    assert differences.var() < 0.95 * np.var([effect.difference for effect in own])
+
+
+def test_covariates_explain_what_they_do_in_a_regression_on_the_users():
+    rng = np.random.default_rng(5)
+    arms = [draw_with_scores(rng, 2_000, times) for times in (1.3, 1.0)]
+    values, before = [], []
+    for rows in arms:
+        bought, sessions = rows[:, 4], rows[:, 5]
+        values.append((bought - bought.sum() / sessions.sum() * sessions) / sessions.mean())
+        before.append(rows[:, 7:] - rows[:, 7:].mean(0))
+    slopes = np.linalg.lstsq(np.vstack(before), np.concatenate(values), rcond=None)[0]
+    effect = measured_with_scores(*arms)
+    shift = arms[0][:, 7:].mean(0) - arms[1][:, 7:].mean(0)
+    assert effect.difference == pytest.approx(effect.treatment - effect.baseline - slopes @ shift, rel=1e-3)
+    left = [np.var(one - other @ slopes, ddof=1) for one, other in zip(values, before)]
+    # Each arm varies at least as both together do.
+    assert effect.variance == pytest.approx(sum(max(one, np.mean(left)) for one in left) / 2_000, rel=1e-3)
+
+
+def test_covariates_that_say_the_same_or_nothing_change_nothing():
+    rng = np.random.default_rng(6)
+    arms = [draw_with_scores(rng, 2_000) for _ in range(2)]
+    wide = Columns(5)
+    rows = [
+        np.column_stack([arm[:, :7], np.zeros((2_000, 2)), arm[:, 7:], 3 * arm[:, 9], np.ones(2_000)]) for arm in arms
+    ]
+    plain, repeated = measured_with_scores(*arms), measured_with_scores(*rows, columns=wide)
+    assert repeated.difference == pytest.approx(plain.difference, rel=1e-6)
+    assert repeated.variance == pytest.approx(plain.variance, rel=1e-6)
+
+
+def test_many_covariates_without_meaning_raise_no_more_false_alarms():
+    rng = np.random.default_rng(7)
+    columns, runs = Columns(20), 300
+    alarms = 0
+    for _ in range(runs):
+        arms = []
+        for _ in range(2):
+            rows = np.zeros((1_000, columns.width))
+            rows[:, :3] = 1, 0, 1
+            rows[:, 4], rows[:, 5] = rng.random(1_000) < 0.1, 1
+            rows[:, 24:] = rng.lognormal(0, 1, (1_000, 20))
+            arms.append(rows)
+        # As narrow as intervals of one look, of which 5% leave out the truth.
+        effect = measured_with_scores(*arms, columns=columns)
+        alarms += abs(effect.difference) > 1.96 * np.sqrt(effect.variance)
+    assert not is_more(alarms, runs, 0.05)
 
 
 # Numerics

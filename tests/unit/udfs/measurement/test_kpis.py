@@ -106,7 +106,8 @@ def test_the_shipped_limit_is_a_percentile_of_the_sessions_with_revenue():
 
 def test_a_limit_is_a_term_of_its_own_beside_the_one_without():
     kpis = {"revenue_per_session": load_kpis(SHIPPED)["revenue_per_session"]}
-    assert terms_of(kpis, {}) == (Term("revenue"), Term("sessions"))
-    assert terms_of(kpis, {"revenue_per_session": 2.0}) == (Term("revenue"), Term("sessions"), Term("revenue", 2.0))
+    plain = Term("revenue"), Term("sessions")
+    assert terms_of(kpis, {}) == (*plain, Term("top_score"))
+    assert terms_of(kpis, {"revenue_per_session": 2.0}) == (*plain, Term("revenue", 2.0), Term("top_score"))
     assert term_values(Term("revenue"), paying(3)).tolist() == [1, 2, 3]
     assert term_values(Term("revenue", 2.0), paying(3)).tolist() == [1, 2, 2]
