@@ -146,8 +146,8 @@ def arm_rows(sessions: pd.DataFrame, experiments: Sequence[Experiment], kpi: Kpi
     is_person = ~sessions["is_bot"].to_numpy(bool) if "is_bot" in sessions else np.ones(len(sessions), bool)
     people = sessions[is_person]
     started = people["started_at"].to_numpy()
-    borders = sorted({time for one in experiments for part in one.stretches for time in (part.start_ms, part.end_ms)
-                      if time is not None})  # fmt: skip
+    ends = {time for one in experiments for part in one.stretches for time in (part.start_ms, part.end_ms)}
+    borders = sorted(ends - {None})
     stretch = np.searchsorted(borders, started, side="right")
     arm = np.full(len(people), -1)
     for number, experiment in enumerate(experiments, 1):
