@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import optuna
-import xgboost
 from scipy.special import expit, logit
 
 from training.modeling.calibration import EPSILON, Calibration
@@ -12,6 +11,7 @@ from training.modeling.distillation import distilled_labels
 from training.modeling.family import FitRows, Fitting, information, library_parameters, split_values
 from udfs.models.attributions import xgboost_contributions
 from udfs.models.bundle import OBJECTIVE, XGBOOST_FILE
+from udfs.models.lean_xgboost import xgboost
 
 
 class XGBoostModel:

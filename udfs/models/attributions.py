@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import xgboost
 
 from udfs.models.bundle import LIGHTGBM_FILE, Bundle, load_booster
+from udfs.models.lean_xgboost import xgboost
 from udfs.models.lightgbm_text import load_text
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from typing import Annotated
 
 import msgspec
 import numpy as np
-import xgboost
 from msgspec import Meta
 
 from udfs.config.text import one_line
@@ -28,6 +27,7 @@ from udfs.features.own_functions import load_function
 from udfs.features.schema import schema_hash
 from udfs.measurement.labels import Label, LabelError, label_of_sentence
 from udfs.models import lightgbm_text, remote
+from udfs.models.lean_xgboost import xgboost
 
 FORMAT = 2
 _WITH_SENTENCES = 1  # the format whose manifests had the label as an English sentence
