@@ -6,7 +6,7 @@ import time
 from base64 import b64encode
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
-from itertools import count, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +132,7 @@ class PlausibleShop(threading.Thread):
     def run(self) -> None:
         clicks = list(self._stream.clicks())
         cut = len(clicks) * 7 // 10
-        flowing, told = iter(clicks[cut:] * 50), 0.0
+        flowing, told = cycle(clicks[cut:]), 0.0
         while not self._enough.is_set():
             began = time.monotonic()
             now = _now_ms()
