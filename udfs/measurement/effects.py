@@ -90,6 +90,8 @@ def measure_effect(
     linear = _linearised(sums, columns, ratio, compared)
     slopes = _slopes(sums, linear, compared)
     adjusted = {cell: weights - slopes @ linear.history[cell] for cell, weights in linear.difference.items()}
+    if not sums.covariance(adjusted, adjusted):  # what is explained without a remainder is no estimate of chance
+        slopes, adjusted = np.zeros_like(slopes), linear.difference
     hidden, hidden_of_baseline = _hidden_variances(sums, adjusted, compared)
     variance = float(sums.covariance(adjusted, adjusted)) + hidden + hidden_of_baseline
     if variance <= 0:

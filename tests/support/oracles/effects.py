@@ -84,6 +84,8 @@ def expected_effect(users: Sequence[User], critical: Callable[[int], float]) -> 
     slope = _slope(users, parts, _scale(users, share_of))
     shift = sum(sign[cell] * share * mean_taste[cell] for cell, share in share_of.items())
     adjusted = values - slope * history
+    if float(adjusted @ adjusted) <= 1e-12 * float(values @ values):  # explained without a remainder
+        slope, adjusted = 0.0, values
 
     lacks = [
         _lacking(cells, side, {cell: one - slope * other for cell, (one, other) in parts.items()}) for side in (0, 1)

@@ -296,6 +296,7 @@ def test_history_narrows_the_interval_of_a_step(shop):
     before = [row | {"started_at": row["started_at"] - 86_400_000} for row in now]
     for row in before[::5]:
         row["purchases"] = 1 - row["purchases"]
+        row["revenue"] = 10.0 * row["purchases"]
 
     def width(rows: list[dict]) -> float:
         effect = step_report(registry, "v2", pd.DataFrame(rows), KPIS).findings["conversion_rate"].effect

@@ -407,6 +407,18 @@ def test_covariates_that_say_the_same_or_nothing_change_nothing():
     assert repeated.variance == pytest.approx(plain.variance, rel=1e-6)
 
 
+def test_history_that_explains_everything_is_left_out():
+    """As if nobody differed by chance, or one of the columns had been copied from the other."""
+    rng = np.random.default_rng(8)
+    arms = [draw_with_scores(rng, 1_000) for _ in range(2)]
+    for rows in arms:
+        rows[:, 5], rows[:, 8] = 1, 1
+        rows[:, 9] = 2 * rows[:, 4]
+    effect, plain = measured_with_scores(*arms), measured_with_scores(*(rows * (np.arange(10) < 7) for rows in arms))
+    assert effect == plain
+    assert plain.variance > 0
+
+
 def test_many_covariates_without_meaning_raise_no_more_false_alarms():
     rng = np.random.default_rng(7)
     columns, runs = Columns(20), 300
