@@ -11,6 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -71,7 +72,7 @@ class Preparation:
     follow_logins: bool = False
     bots: Bots | None = None  # users who reach these limits are left out; None: nobody is
     limits: ClickLimits = ClickLimits()  # for records with a known arrival time
-    workers: int = 2
+    workers: int = 2  # processes; a single one is the caller's
     bucket_events: int = BUCKET_EVENTS
     log: FeatureLog | None = None  # source of the features; None: they are computed
     arrived: Arrived | None = None  # the clicks of an archive to read; profiles are read from their beginning
@@ -85,6 +86,9 @@ class Preparation:
 
 #: Called with the name of the step, the parts done, the parts in total, and the events so far.
 Progress = Callable[[str, int, int, int], None]
+
+#: Runs tasks and yields their results in order; the first error cancels the remaining ones.
+RunAll = Callable[[list[Callable]], Iterator]
 
 
 def prepare(
@@ -110,18 +114,17 @@ def prepare(
     spill.mkdir(parents=True)
     buckets = max(1, _estimated_events(parts) // preparation.bucket_events)
     summary = Summary()
-    context = get_context("spawn")
-    with ProcessPoolExecutor(preparation.workers, context) as pool:
+    with _workers(preparation.workers) as run_all:
         tasks = [partial(_scatter, part, n, buckets, spill, preparation) for n, part in enumerate(parts)]
         tasks += [partial(_scatter_profiles, part, n, buckets, spill) for n, part in enumerate(profile_parts)]
         tasks += [partial(_scatter_log, part, n, buckets, spill, log) for n, part in enumerate(log_parts)]
-        for done, part_summary in enumerate(_run_all(pool, tasks), 1):
+        for done, part_summary in enumerate(run_all(tasks), 1):
             summary += part_summary
             progress("read", done, len(tasks), summary.read)
         if preparation.follow_logins:
             followed = [partial(_follow_logins, n, buckets, spill, preparation) for n in range(buckets)]
             logins: set[tuple[str, str]] = set()
-            for done, found in enumerate(_run_all(pool, followed), 1):
+            for done, found in enumerate(run_all(followed), 1):
                 logins |= found
                 progress("followed the logins of", done, buckets, summary.read)
             save_logins(logins, out)
@@ -133,7 +136,7 @@ def prepare(
                 f"{in_words(summary.other_schemas)}"
             )
         tasks = [partial(_build, n, spill, out, preparation, summary.data_end_ms) for n in range(buckets)]
-        for done, part_summary in enumerate(_run_all(pool, tasks), 1):
+        for done, part_summary in enumerate(run_all(tasks), 1):
             summary += part_summary
             progress("computed", done, buckets, summary.examples)
     shutil.rmtree(spill)
@@ -178,8 +181,17 @@ def refuse_without_positives(clicks: Path, label: Label, summary: Summary) -> No
     )
 
 
+@contextmanager
+def _workers(count: int) -> Iterator[RunAll]:
+    """Run tasks in `count` processes; a single worker is this process, as starting another takes seconds."""
+    if count == 1:
+        yield lambda tasks: (task() for task in tasks)
+        return
+    with ProcessPoolExecutor(count, get_context("spawn")) as pool:
+        yield partial(_run_all, pool)
+
+
 def _run_all(pool: ProcessPoolExecutor, tasks: list[Callable]) -> Iterator:
-    """Run tasks and yield their results in order; the first error cancels the remaining ones."""
     futures = [pool.submit(task) for task in tasks]
     try:
         for future in futures:

@@ -1,7 +1,7 @@
 """The figures of the benchmark are there and make sense; how large they are is the machine's business."""
 
 from tests.support.bundles import make_bundle
-from tools.bench import inference
+from tools.bench import hot_swap, inference
 from tools.bench.hot_swap import swap_figures, two_models
 from tools.bench.inference import BATCHES, SHADOW_BATCHES, inference_figures
 from training.simulation.clickstream import Simulation, simulate
@@ -23,7 +23,9 @@ def test_each_engine_and_batch_size_has_a_figure_and_so_have_shadows(tmp_path):
     assert rows[-1][1] == "longest batch of 20 rows 2.0 ms during the swap, 1.0 ms before"
 
 
-def test_a_swap_is_measured_until_the_other_model_serves_and_can_be_measured_again(tmp_path):
+def test_a_swap_is_measured_until_the_other_model_serves_and_can_be_measured_again(tmp_path, monkeypatch):
+    for name in ("POLL_SECONDS", "SECONDS_BEFORE", "SECONDS_AFTER"):
+        monkeypatch.setattr(hot_swap, name, 0.1)
     examples = simulated_examples(simulate(Simulation(50, 6)))
     registry = two_models(make_bundle(tmp_path, "v1"), tmp_path / "registry")
     for _ in range(2):

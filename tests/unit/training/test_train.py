@@ -13,7 +13,9 @@ from training.simulation.clickstream import Simulation, simulate
 from training.train import main
 from udfs.models.bundle import load_bundle
 
-QUICK = ["--set", "rounds=5", "--set", "folds=2", "--set", "prune=false", "--set", "compare=[]", "--set", "threads=1"]
+FEATURES = "features=[events_30m,cart_adds_30m,value,event_kind,session_events,country]"
+SETTINGS = ("rounds=5", "folds=2", "prune=false", "compare=[]", "threads=1", FEATURES)
+QUICK = [part for setting in SETTINGS for part in ("--set", setting)]
 
 
 def write_lines(path: Path, records) -> Path:
@@ -22,7 +24,7 @@ def write_lines(path: Path, records) -> Path:
 
 
 def test_the_command_trains_on_a_simulated_shop_and_writes_a_bundle(tmp_path, capsys):
-    assert main(["--simulate", "--users", "1000", *QUICK, "--out", str(tmp_path / "models" / "bundle")]) == 0
+    assert main(["--simulate", "--users", "400", *QUICK, "--out", str(tmp_path / "models" / "bundle")]) == 0
     bundle = load_bundle(tmp_path / "models" / "bundle", history_length=64)
     assert set(bundle.manifest.files) == {
         "model.ubj", "model.onnx", "report.html", "metrics.json", "features.json", "reference.json", "warm_up.json",
@@ -34,7 +36,7 @@ def test_the_command_trains_on_a_simulated_shop_and_writes_a_bundle(tmp_path, ca
 
 
 def test_the_command_trains_on_files_and_tells_of_rejected_records(tmp_path, capsys):
-    stream = simulate(Simulation(users=1_000, seed=4))
+    stream = simulate(Simulation(users=300, seed=4))
     clicks = write_lines(tmp_path / "clicks.jsonl", [*stream.clicks(), {"user_id": ""}])
     profiles = write_lines(tmp_path / "profiles.jsonl", stream.profiles)
     files = ["--clicks", str(clicks), "--profiles", str(profiles), "--out", str(tmp_path / "bundle")]
@@ -197,10 +199,11 @@ def parquet(path: Path, clicks: list[dict], broken: bool = False) -> Path:
     return path
 
 
-@pytest.mark.parametrize("make", [parquet, archive_file], ids=["plain", "archive"])
-def test_a_parquet_file_that_breaks_off_is_refused_by_name(tmp_path, capsys, make):
+@pytest.mark.parametrize(("make", "processes"), [(parquet, 1), (archive_file, 2)], ids=["plain", "archive"])
+def test_a_parquet_file_that_breaks_off_is_refused_by_name(tmp_path, capsys, make, processes):
     path = make(tmp_path / "clicks.parquet", visits(20, buyers=5), broken=True)
-    message = refusal(capsys, "--clicks", path, *QUICK, "--out", tmp_path / "bundle")
+    options = [*QUICK, "--set", f"threads={processes}"]
+    message = refusal(capsys, "--clicks", path, *options, "--out", tmp_path / "bundle")
     assert message.startswith(f"train: {path}: cannot be read further: ")
     assert [path.name for path in tmp_path.iterdir()] == ["clicks.parquet"]
 

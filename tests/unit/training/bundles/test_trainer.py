@@ -8,6 +8,8 @@ from scipy.special import logit
 from threadpoolctl import threadpool_limits
 
 from tests.conftest import QUICK
+from tests.support.bundles import files_of
+from tests.support.shop import shop_clicks, shop_examples
 from training.bundles.trainer import train_model
 from training.data.examples import Examples
 from training.data.split import SplitError, split_by_time, split_by_user, user_folds
@@ -21,28 +23,27 @@ from training.reporting.recommendation import AlarmKind, ShipDecision, find_alar
 from training.reporting.recommendation_text import recommendation_text
 from training.reporting.report import metrics_json, report_html
 from training.reporting.serving_cost import saving
-from training.simulation.clickstream import Simulation, simulate
-from training.simulation.examples import simulated_examples
 from udfs.features.declaration_file import STANDARD
+from udfs.measurement.drift import JUDGED_ROWS, REFERENCE_FILE, Reference
 from udfs.measurement.labels import CONVERTED
 from udfs.models.backends import OnnxScorer, Scorer
 from udfs.models.bundle import EXPORT_FILE, Bundle
 
-
-@pytest.fixture(scope="module")
-def stream():
-    return simulate(Simulation(users=700, seed=4))
-
-
-@pytest.fixture(scope="module")
-def examples(stream):
-    return simulated_examples(stream)
+#: The features of trainings that are not about all of them, so that they take a second.
+FEW = ("events_5m", "events_30m", "cart_adds_30m", "checkouts_30m", "value", "event_kind", "session_events", "country",
+       "item_in_cart", "first_visit", "device", "since_last_visit_s")  # fmt: skip
+OF_FEW = replace(QUICK, features=FEW)
 
 
 @pytest.fixture(scope="module")
-def trained(stream, examples):
+def examples():
+    return shop_examples()
+
+
+@pytest.fixture(scope="module")
+def trained(examples):
     settings = replace(QUICK, compare=("logistic", "lightgbm"))
-    return train_model(examples, settings, propensity=stream.propensity[examples.offset], version="v1")
+    return train_model(examples, settings, propensity=shop_clicks().propensity[examples.offset], version="v1")
 
 
 def with_features(examples: Examples, features: np.ndarray) -> Examples:
@@ -63,11 +64,12 @@ def test_scores_are_probabilities_on_average(trained):
 def test_equal_settings_and_data_give_equal_files_and_another_seed_others(examples, trained):
     again = train_model(examples, QUICK, version="v1")
     assert again.files == trained.files
-    assert train_model(examples, replace(QUICK, seed=2)).model != trained.model
+    seeds = [train_model(examples, replace(OF_FEW, seed=seed)).model for seed in (1, 2)]
+    assert seeds[0] != seeds[1]
 
 
 def test_the_files_do_not_depend_on_the_threads_of_the_machine(examples):
-    settings = replace(QUICK, compare=("logistic",))
+    settings = replace(OF_FEW, compare=("logistic",))
     found = []
     for threads in (1, 2):
         with threadpool_limits(threads):
@@ -91,12 +93,12 @@ def test_a_model_of_all_features_has_no_saving_to_tell(trained):
 
 
 def test_a_monotone_feature_never_lowers_the_score(examples):
-    settings = replace(QUICK, monotone={"cart_adds_30m": "up"})
+    settings = replace(OF_FEW, monotone={"cart_adds_30m": "up"})
     model = train_model(examples, settings)
     scorer = Scorer(Bundle(model.manifest, model.model))
-    rows = np.repeat(examples.features[:200, None], 6, 1)
-    rows[:, :, STANDARD.names.index("cart_adds_30m")] = np.arange(6)
-    scores = scorer.predict(rows.reshape(-1, len(STANDARD.names))).reshape(200, 6)
+    rows = np.repeat(examples.features[:200, None, STANDARD.find(FEW)], 6, 1)
+    rows[:, :, FEW.index("cart_adds_30m")] = np.arange(6)
+    scores = scorer.predict(rows.reshape(-1, len(FEW))).reshape(200, 6)
     assert (np.diff(scores, axis=1) >= 0).all()
 
 
@@ -130,7 +132,7 @@ def test_the_more_it_is_distilled_the_nearer_the_model_comes_to_logistic_regress
 
 def test_the_search_stays_within_its_bounds_and_is_reported(examples):
     lines = []
-    found = train_model(examples, replace(QUICK, trials=2, rounds=5), log=lines.append)
+    found = train_model(examples, replace(OF_FEW, trials=2, rounds=5), log=lines.append)
     assert sum("trial" in line for line in lines) == 3
     assert 2 <= found.evaluation.parameters["max_depth"] <= 6
 
@@ -147,7 +149,7 @@ def test_every_user_is_on_one_side_of_each_split(examples):
 def test_no_training_label_reaches_into_a_holdout_by_time(examples):
     rows, holdout = split_by_time(examples, 0.2, CONVERTED.horizon_ms)
     assert examples.time_ms[rows].max() + CONVERTED.horizon_ms < examples.time_ms[holdout].min()
-    assert train_model(examples, replace(QUICK, holdout="time")).manifest.metrics["test_roc_auc"] > 0.7
+    assert train_model(examples, replace(OF_FEW, holdout="time")).manifest.metrics["test_roc_auc"] > 0.7
 
 
 def test_examples_without_positives_are_an_error(examples):
@@ -167,20 +169,37 @@ def test_a_fold_with_one_class_is_an_error(examples):
 
 def test_features_without_information_are_named_and_do_no_harm(examples):
     features = examples.features.copy()
-    features[:, 0], features[:, 1] = np.nan, 7
-    found = train_model(with_features(examples, features), QUICK)
-    assert set(STANDARD.names[:2]) <= set(found.evaluation.unused)
+    useless = STANDARD.find(FEW[:2])
+    features[:, useless] = np.nan, 7
+    found = train_model(with_features(examples, features), OF_FEW)
+    assert set(FEW[:2]) <= set(found.evaluation.unused)
+
+
+def test_what_drift_monitoring_cannot_watch_is_told_in_a_line_and_named_in_the_report(examples, trained):
+    lines = []
+    buyers = np.isin(examples.user, np.unique(examples.user[examples.labels])[:12])
+    found = train_model(examples.take(np.flatnonzero(buyers)), OF_FEW, log=lines.append)
+    reference = msgspec.json.decode(found.files[REFERENCE_FILE], type=Reference)
+    few = [name for name, known in reference.distributions.items() if known.independent_rows < JUDGED_ROWS]
+    assert "country" in few
+    assert len(few) < len(reference.distributions)
+    told = f"features without drift monitoring: {len(few)} ({', '.join(few[:3])}"
+    assert sum(line.startswith(told) for line in lines) == 1
+    assert msgspec.json.decode(metrics_json(found))["unwatched"] == few
+    assert f"independent rows of them: {', '.join(few)}." in report_html(found).decode()
+    assert trained.unwatched == msgspec.json.decode(metrics_json(trained))["unwatched"] == []
+    assert "drift monitoring" not in report_html(trained).decode()
 
 
 def test_a_feature_that_knows_the_label_raises_an_alarm(examples, trained):
     features = examples.features.copy()
-    features[:, 0] = examples.labels
-    leaking = train_model(with_features(examples, features), replace(QUICK, parameters={"colsample_bynode": 1.0}))
+    features[:, STANDARD.find(FEW[:1])[0]] = examples.labels
+    leaking = train_model(with_features(examples, features), replace(OF_FEW, parameters={"colsample_bynode": 1.0}))
     found = recommend(leaking)
     assert found.decision == ShipDecision.DO_NOT_SHIP
     assert [(alarm.kind, alarm.feature) for alarm in found.alarms] == [
         (AlarmKind.IMPLAUSIBLE_AUC, None),
-        (AlarmKind.SINGLE_FEATURE, STANDARD.names[0]),
+        (AlarmKind.SINGLE_FEATURE, FEW[0]),
     ]
     assert not find_alarms(trained.evaluation)
 
@@ -193,10 +212,10 @@ def test_the_export_scores_what_the_job_scores_and_its_certificate_says_so(train
 
 
 def test_an_export_of_another_model_is_refused(trained, examples):
-    other = train_model(examples, replace(QUICK, seed=3))
+    other = files_of(1, STANDARD.names)
     mine = Scorer(Bundle(trained.manifest, trained.model))
     with pytest.raises(ExportError, match="differ from the model's by up to"):
-        certify(mine.predict, other.files[EXPORT_FILE], examples.features[:500], [()] * len(STANDARD.names))
+        certify(mine.predict, other[EXPORT_FILE], examples.features[:500], [()] * len(STANDARD.names))
 
 
 @pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])

@@ -76,12 +76,13 @@ def changed(table: pa.Table, name: str, values: list) -> pa.Table:
     return table.set_column(at, name, pa.array(values, table.schema.field(name).type))
 
 
-def examples_of_log(tmp_path, clicks, *tables: pa.Table):
+def examples_of_log(tmp_path, clicks, *tables: pa.Table, workers: int = 1):
     for number, table in enumerate(tables):
         file = tmp_path / "log" / f"day=2026-01-0{number + 5}" / f"part-{number}"
         file.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, file, row_group_size=300)
-    directories, summary = prepare(clicks, tmp_path / "out", preparation(FeatureLog(tmp_path / "log", HASH, NAMES)))
+    log = FeatureLog(tmp_path / "log", HASH, NAMES)
+    directories, summary = prepare(clicks, tmp_path / "out", dataclasses.replace(preparation(log), workers=workers))
     return load_examples(directories), summary
 
 
@@ -105,7 +106,8 @@ def test_logged_vectors_give_the_examples_that_recomputing_gives(tmp_path, click
     hidden = tmp_path / "log" / ".part-9.inprogress"
     hidden.parent.mkdir()
     hidden.write_bytes(b"not yet written")
-    found, summary = examples_of_log(tmp_path, clicks, logged.slice(0, 700), logged.slice(700), logged.slice(0, 0))
+    tables = logged.slice(0, 700), logged.slice(700), logged.slice(0, 0)
+    found, summary = examples_of_log(tmp_path, clicks, *tables, workers=2)
     assert keyed(found) == keyed(recomputed.take(recomputed.user % 2 == 0))
     assert found.names == NAMES
     assert summary.logged == {"rows": len(logged), "matched": len(logged)}

@@ -80,13 +80,13 @@ def positions(clicks: list[dict], partitions: int) -> list[tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize(("seed", "partitions"), [(0, 1), (1, 1), (2, 3)])
-def test_features_and_labels_are_those_of_the_job(tmp_path, seed, partitions):
+@pytest.mark.parametrize(("seed", "partitions", "workers"), [(0, 1, 1), (1, 1, 1), (2, 3, 2)])
+def test_features_and_labels_are_those_of_the_job(tmp_path, seed, partitions, workers):
     clicks = journeys(np.random.default_rng(seed), 150)
     arrival_ms = arrivals(clicks) + np.arange(len(clicks))  # so that no two in different partitions are the same
     wanted = live_features(tmp_path, clicks)
     labels = live_labels(clicks, set(wanted))
-    examples, repeated = prepared(tmp_path, clicks, arrival_ms, partitions)
+    examples, repeated = prepared(tmp_path, clicks, arrival_ms, partitions, workers=workers)
     assert repeated == len(clicks) - len(wanted) > 0
     rows = [number for number in wanted if clicks[number]["event_name"] != "purchase" and number < len(clicks) - 1]
     number_of = {position: number for number, position in enumerate(positions(clicks, partitions))}

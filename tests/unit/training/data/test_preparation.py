@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.own_features import declared
 from training.data.archive import Arrived, find_parts, newest_arrival_ms, read_part
 from training.data.examples import load_examples, save_examples
 from training.data.preparation import EVENT_ROWS, UPDATE_ROWS, Preparation, PrepareError, build_bucket, prepare
@@ -19,10 +21,11 @@ from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
 from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.packed_events import EVENT
+from udfs.features.declaration_file import to_json
 from udfs.measurement.bots import Bots
 from udfs.measurement.labels import CONVERTED
 
-QUICK = Preparation(CONVERTED, workers=2, bucket_events=1_000, limits=ClickLimits(max_behind_ms=10**13))
+QUICK = Preparation(CONVERTED, workers=1, bucket_events=1_000, limits=ClickLimits(max_behind_ms=10**13))
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +58,26 @@ def by_time(examples):
     return examples.features[order], examples.labels[order]
 
 
-def test_an_archive_in_any_order_gives_the_examples_that_memory_gives(tmp_path, stream):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_archive_in_any_order_gives_the_examples_that_memory_gives(tmp_path, stream, workers):
     archive(tmp_path / "clicks" / "day=2026-01-05" / "part-0.parquet", list(stream.clicks()), stream.arrival_ms)
     (tmp_path / "clicks" / "_SUCCESS").touch()
     profiles = tmp_path / "profiles.jsonl"
     profiles.write_text("".join(json.dumps(profile) + "\n" for profile in stream.profiles))
-    directories, summary = prepare(tmp_path / "clicks", tmp_path / "out", QUICK, profiles)
+    directories, summary = prepare(tmp_path / "clicks", tmp_path / "out", replace(QUICK, workers=workers), profiles)
     assert len(directories) > 1
     assert summary.read == summary.accepted == len(stream)
     features, labels = by_time(load_examples(directories))
     expected, expected_labels = by_time(simulated_examples(stream))
     assert labels.tolist() == expected_labels.tolist()
     assert features.tobytes() == expected.tobytes()
+
+
+def test_what_processes_are_sent_of_own_features_arrives_unchanged(tmp_path):
+    preparation = replace(QUICK, declaration=declared(tmp_path))
+    arrived = pickle.loads(pickle.dumps(preparation))
+    assert to_json(arrived.declaration) == to_json(preparation.declaration)
+    assert replace(arrived, declaration=preparation.declaration) == preparation
 
 
 def test_what_arrived_in_a_time_gives_the_examples_of_that_time_with_their_whole_history(tmp_path, stream):

@@ -12,6 +12,7 @@ from sklearn.metrics import precision_score, recall_score
 
 from tests.conftest import QUICK
 from tests.support.own_features import declared
+from tests.support.shop import shop_examples
 from training.bundles.trainer import train_model
 from training.evaluation.rule_baseline import compare_with_rule, describe_rule, measure_rule
 from training.modeling.metrics import LabelledScores
@@ -81,8 +82,8 @@ def test_a_rule_is_told_in_a_line():
 
 
 def test_the_rule_is_measured_though_the_model_has_none_of_its_features():
-    examples = simulated_examples(simulate(Simulation(users=700, seed=4)))
-    trained = train_model(examples, replace(QUICK, features=("value", "session_duration_s"), rounds=5, rule=RULE))
+    settings = replace(QUICK, features=("value", "session_duration_s"), rounds=5, rule=RULE)
+    trained = train_model(shop_examples(), settings)
     found = trained.evaluation.rule
     assert 0 < found.acted_on.value < 1
     assert found.recall.value > found.acted_on.value
@@ -96,8 +97,7 @@ def test_the_rule_is_measured_though_the_model_has_none_of_its_features():
 
 
 def test_without_a_rule_the_report_tells_of_none():
-    examples = simulated_examples(simulate(Simulation(users=700, seed=4)))
-    trained = train_model(examples, replace(QUICK, features=("value", "session_duration_s"), rounds=5))
+    trained = train_model(shop_examples(), replace(QUICK, features=("value", "session_duration_s"), rounds=5))
     assert "the rule" not in report_html(trained).decode()
     assert msgspec.json.decode(metrics_json(trained))["rule"] is None
 

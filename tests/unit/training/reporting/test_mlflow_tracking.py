@@ -4,14 +4,14 @@ import os
 from unittest.mock import patch
 
 import pytest
+from msgspec.structs import replace
 
 from tests.conftest import QUICK
+from tests.support.shop import shop_examples
 from training.bundles.trainer import train_model
 from training.bundles.writer import write_bundle
 from training.reporting import mlflow_tracking
 from training.reporting.mlflow_tracking import TrackingError, check_tracking, is_tracked, track
-from training.simulation.clickstream import Simulation, simulate
-from training.simulation.examples import simulated_examples
 from training.train import main
 from udfs.models.bundle import load_bundle
 
@@ -30,7 +30,8 @@ def plain_environment(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained():
-    return train_model(simulated_examples(simulate(Simulation(users=700, seed=4))), QUICK, version="v1")
+    settings = replace(QUICK, features=("events_30m", "cart_adds_30m", "value", "country"))
+    return train_model(shop_examples(), settings, version="v1")
 
 
 @pytest.mark.usefixtures("plain_environment")

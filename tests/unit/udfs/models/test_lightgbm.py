@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 from msgspec.structs import replace
 
 from tests.conftest import QUICK
+from tests.support.shop import shop_examples
 from training.bundles.trainer import TrainedModel, train_model
 from training.bundles.writer import write_bundle
 from training.modeling.family import FitRows, Fitting
@@ -23,8 +24,6 @@ from training.modeling.onnx_export import ExportError, certify, edge_rows, expor
 from training.reporting.report import metrics_json, report_html
 from training.reporting.serving_cost import saving
 from training.rollout.admission import check_bundle
-from training.simulation.clickstream import Simulation, simulate
-from training.simulation.examples import simulated_examples
 from udfs.features.declaration_file import STANDARD
 from udfs.features.schema import schema_hash
 from udfs.measurement.labels import CONVERTED
@@ -39,7 +38,7 @@ TINY = np.float32(1e-35)
 
 @pytest.fixture(scope="module")
 def examples():
-    return simulated_examples(simulate(Simulation(users=700, seed=4)))
+    return shop_examples()
 
 
 @pytest.fixture(scope="module")

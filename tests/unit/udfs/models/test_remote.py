@@ -64,12 +64,28 @@ class Server:
         self._process.stdout.close()
 
 
-@pytest.fixture
-def server(tmp_path) -> Iterator[Server]:
-    (tmp_path / "model.ubj").write_bytes(files_of(1)[XGBOOST_FILE])
-    running = Server(tmp_path / "model.ubj")
+def running_server(directory: Path) -> Iterator[Server]:
+    (directory / "model.ubj").write_bytes(files_of(1)[XGBOOST_FILE])
+    running = Server(directory / "model.ubj")
     yield running
     running.stop()
+
+
+@pytest.fixture
+def server(tmp_path) -> Iterator[Server]:
+    """A server of one test, which may count its requests and stop it."""
+    yield from running_server(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory) -> Iterator[Server]:
+    yield from running_server(tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """Repeat requests at once: the pauses of a patient endpoint add up to seconds."""
+    monkeypatch.setattr("udfs.models.remote._FIRST_PAUSE_S", 0.0)
 
 
 @pytest.fixture
@@ -78,9 +94,9 @@ def local(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("model", ["m", "json"])
-def test_a_remote_model_gives_the_scores_that_it_gives_here(server, local, model):
+def test_a_remote_model_gives_the_scores_that_it_gives_here(shared_server, local, model):
     expected = Scorer(load_bundle(local, 64)).predict(ROWS)
-    found = RemoteScorer(server.endpoint(model)).predict(ROWS)
+    found = RemoteScorer(shared_server.endpoint(model)).predict(ROWS)
     assert found.tobytes() == expected.tobytes()
 
 
@@ -110,8 +126,8 @@ def test_a_busy_server_is_asked_again(server):
         ("m", {"token_env": "NO_SUCH_TOKEN"}, "environment variable NO_SUCH_TOKEN, with its token, is not set"),
     ],
 )
-def test_an_answer_that_cannot_be_used_is_an_error_that_names_the_endpoint(server, model, fields, message):
-    endpoint = server.endpoint(model, **fields)
+def test_an_answer_that_cannot_be_used_is_an_error_that_names_the_endpoint(shared_server, model, fields, message):
+    endpoint = shared_server.endpoint(model, **fields)
     with pytest.raises(RemoteError) as caught:
         RemoteScorer(endpoint).predict(ROWS)
     assert str(caught.value).startswith(f"{endpoint.address}: ")
@@ -234,7 +250,7 @@ def test_a_remote_model_that_gives_other_scores_than_before_is_refused(registry,
     assert re.search(rf"endpoint.json scores row \d+ of {WARM_UP_FILE}", capsys.readouterr().err)
 
 
-def test_no_bundle_is_made_of_an_endpoint_that_gives_no_scores(server, local, tmp_path, capsys):
-    assert remote(server, local, tmp_path / "remote", "missing") == 2
+def test_no_bundle_is_made_of_an_endpoint_that_gives_no_scores(shared_server, local, tmp_path, capsys):
+    assert remote(shared_server, local, tmp_path / "remote", "missing") == 2
     assert "HTTP status 404" in capsys.readouterr().err
     assert not (tmp_path / "remote").exists()

@@ -12,6 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.support.bundles import files_of, make_bundle
+from tests.support.ledger_writer import write_ten
 from training.rollout.ledger import LostRace, append, next_entry, upload_bundle
 from udfs.models.backends import Scorer
 from udfs.models.bundle import EXPORT_FILE, XGBOOST_FILE, BundleError, check_scores, load_bundle
@@ -197,34 +198,17 @@ def test_of_two_writers_one_gets_a_clear_error(uri):
     assert champion(registry) == (1, "v1")
 
 
-def _write_ten(arguments: tuple[str, str]) -> list[int]:
-    """The numbers that a writer won, of ten changes that it repeats until they are in."""
-    uri, writer = arguments
-    won = []
-    while len(won) < 10:
-        registry = Registry(uri)
-        number = next_entry(registry)
-        try:
-            append(
-                registry, number, Rollout(salt="s", champion=f"{writer}-{number}"), by=writer, command=(), why="race"
-            )
-        except LostRace:
-            continue
-        won.append(number)
-    return won
-
-
 @pytest.mark.parametrize("pool", ["threads", "processes"])
 def test_writers_at_once_lose_no_change_and_never_share_a_number(tmp_path, pool):
     uri = str(tmp_path / "registry")
     jobs = [(uri, f"writer-{number}") for number in range(3)]
     if pool == "threads":
         with ThreadPoolExecutor(3) as threads:
-            won = list(threads.map(_write_ten, jobs))
+            won = list(threads.map(write_ten, jobs))
     else:
         # Not forked: a copy of a process that has threads can wait for ever for a lock that one of them held.
         with ProcessPoolExecutor(3, get_context("spawn")) as processes:
-            won = list(processes.map(_write_ten, jobs))
+            won = list(processes.map(write_ten, jobs))
     assert sorted(number for numbers in won for number in numbers) == list(range(1, 31))
     registry = Registry(uri)
     for (_, writer), numbers in zip(jobs, won):

@@ -1,7 +1,6 @@
 """What serves: arms and decisions of a batch, shadows that can't hold it up, changes followed between batches."""
 
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from training.rollout.ledger import append
 from training.rollout.transitions import add_shadow, first, start
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.profiles import PROFILE, Profile, pack_profile
-from udfs.features.computer import FeatureComputer
 from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW, UserSlots
 from udfs.models.backends import Scorer
 from udfs.models.bundle import BundleError, load_bundle
@@ -291,16 +289,23 @@ def test_serving_can_be_pickled(bundles):
     assert bundles["v1"].manifest.features == NAMES
 
 
-def test_a_deployment_gets_a_kernel_of_its_own_in_the_thread_of_the_poller(bundles):
+def test_a_deployment_gets_a_kernel_of_its_own_in_the_thread_of_the_poller(bundles, monkeypatch):
+    threads = []
+    specialise = Deployment.specialise
+
+    def tracked(serving: Deployment) -> None:
+        threads.append(threading.current_thread().name)
+        specialise(serving)
+
+    monkeypatch.setattr(Deployment, "specialise", tracked)
+    before = deployment(bundles, first("v1"))
     poller = follow(Serving(first("v1"), {"v1": bundles["v1"]}, OPTIONS))
-    before = scored(deployment(bundles, first("v1")))
-    computer = poller.current._features
-    deadline = time.monotonic() + 60
-    while computer._compiled.needs == FeatureComputer(NAMES)._compiled.needs and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert len(computer._compiled.columns) == len(NAMES)
-    assert scored(poller.current).features.tobytes() == before.features.tobytes()
-    poller.stop()
+    poller.stop()  # waits for the kernel that the thread is compiling
+    assert threads == ["registry-poller"]
+    kernel = poller.current._features._compiled
+    assert kernel.functions is not before._features._compiled.functions
+    assert list(kernel.columns) == list(range(kernel.functions.COLUMNS)) == [0, 1, 2]
+    assert scored(poller.current).features.tobytes() == scored(before).features.tobytes()
 
 
 def test_a_kernel_that_can_not_be_made_leaves_the_one_that_serves(bundles, monkeypatch, caplog):
