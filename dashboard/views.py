@@ -72,7 +72,7 @@ class Views:
             "version": version,
             "current": shares,
             "reference": reference and reference.shares,
-            "bins": reference and reference.bins,
+            "bins": reference and self.models.bins(version, name),
             "missing": reference and reference.missing,
         }
 

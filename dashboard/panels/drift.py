@@ -13,9 +13,13 @@ class DriftPanel:
         self._windows: dict[str, dict[int, DriftWindow]] = {}
 
     def add(self, record: DriftWindow) -> None:
+        """Keep the newest windows of the versions with the newest windows, in whichever order records arrive."""
         version = record.model_version
         if version not in self._windows and len(self._windows) >= MAX_VERSIONS:
-            del self._windows[min(self._windows, key=lambda known: max(self._windows[known]))]
+            oldest = min(self._windows, key=self._newest_end)
+            if record.window_end <= self._newest_end(oldest):
+                return
+            del self._windows[oldest]
         # By time: partitions are read one after the other.
         windows = self._windows.setdefault(version, {})
         windows[record.window_end] = record
@@ -24,7 +28,7 @@ class DriftPanel:
 
     def versions(self) -> list[str]:
         """The versions that have windows, the one with the newest window first."""
-        return sorted(self._windows, key=lambda version: -max(self._windows[version]))
+        return sorted(self._windows, key=self._newest_end, reverse=True)
 
     def summary(self, version: str | None = None) -> dict | None:
         """The newest window of a version, and the index of each feature over time; None without any.
@@ -76,8 +80,10 @@ class DriftPanel:
         return next((part.shares for part in self._newest(version).features if part.name == name), None)
 
     def _newest(self, version: str) -> DriftWindow:
-        windows = self._windows[version]
-        return windows[max(windows)]
+        return self._windows[version][self._newest_end(version)]
+
+    def _newest_end(self, version: str) -> int:
+        return max(self._windows[version])
 
 
 def _rank(feature: dict) -> tuple:

@@ -5,15 +5,18 @@ A thread of its own reads the registry, which may be slow.
 
 import logging
 import threading
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 
+from dashboard.wording import value_text
 from training.retraining.run_store import read_runs
 from udfs.config.text import one_line
+from udfs.features.declaration import Declaration
 from udfs.measurement.drift import REFERENCE_FILE
-from udfs.models.bundle import BundleError, Manifest, read_manifest
+from udfs.models.bundle import BundleError, Manifest, read_features, read_manifest
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Entry, Registry, RegistryError
 
@@ -33,11 +36,10 @@ class PublishedDistribution(msgspec.Struct):
     edges: list[float] = []
     values: list[float] | None = None  # of a code or a constant: those with a bin of their own
 
-    @property
-    def bins(self) -> list[str]:
-        """What is in each bin, in words."""
+    def bins(self, text: Callable[[float], str] = "{:g}".format) -> list[str]:
+        """What is in each bin, in words; `text` names the value of a code or a constant."""
         if self.values is not None and not self.edges:  # earlier releases had both, and bins between the edges
-            names = [f"{value:g}" for value in self.values]
+            names = [text(value) for value in self.values]
             return names + ["rare values"] * (len(self.shares) - len(names))
         edges = [f"{edge:.0f}" if abs(edge) >= 1000 else f"{edge:.3g}" for edge in self.edges]
         if not edges:
@@ -60,6 +62,7 @@ class ModelPanel:
         self._bundle = bundle
         self._entries: dict[int, Entry | str | None] = {}  # by number; what is wrong with one that can't be used
         self._references: dict[str, PublishedReference] = {}
+        self._declarations: dict[str, Declaration] = {}
         self._summary: dict = {"error": "not loaded yet"}
 
     def look(self) -> None:
@@ -83,6 +86,19 @@ class ModelPanel:
             self._references[version] = read
         reference = self._references[version]
         return reference.score if name == "score" else reference.features.get(name)
+
+    def bins(self, version: str, name: str) -> list[str] | None:
+        """What is in each bin of `reference`, in words, and codes by the names that the bundle's features give them.
+
+        None if the bundle does not have the distribution.
+        """
+        known = self.reference(version, name)
+        if known is None:
+            return None
+        declared = self._declaration(version)
+        if declared is None or name not in declared or not declared.is_code(name):
+            return known.bins()
+        return known.bins(lambda value: value_text(declared, name, value))
 
     def _from_bundle(self) -> dict:
         manifest = read_manifest(lambda name: (self._bundle / name).read_bytes(), str(self._bundle))
@@ -139,6 +155,22 @@ class ModelPanel:
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             log.warning("%s of %s: %s", REFERENCE_FILE, version, error)
             return None
+
+    def _declaration(self, version: str) -> Declaration | None:
+        """The declaration of a bundle's features; None if it cannot be read."""
+        if version not in self._declarations:
+            try:
+                self._declarations[version] = self._read_declaration(version)
+            except (OSError, BundleError, RegistryError) as error:
+                log.warning("features of %s: %s", version, error)
+                return None
+        return self._declarations[version]
+
+    def _read_declaration(self, version: str) -> Declaration:
+        if self.registry:
+            return self.registry.declaration(version)
+        read, origin = lambda name: (self._bundle / name).read_bytes(), str(self._bundle)
+        return read_features(read, origin, read_manifest(read, origin))
 
 
 class ModelsThread(threading.Thread):

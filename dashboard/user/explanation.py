@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dashboard.user.wording import value_text
+from dashboard.wording import value_text
 from training.data.dataset import Dataset
 from udfs.contracts.event_layout import EventLayout
 from udfs.contracts.outputs import Score

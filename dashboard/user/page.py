@@ -13,7 +13,7 @@ from dashboard.decoder import RecordDecoder
 from dashboard.ingest.topic_reader import TopicReader, open_reader
 from dashboard.user.explanation import ExplainedModel, Explanation, explain, load_model
 from dashboard.user.lookup import NO_RECORDS, Budget, UserRecords, find_records, partition_of
-from dashboard.user.wording import value_text
+from dashboard.wording import value_text
 from training.data.dataset import Dataset, arrange, read_clicks, read_profile_batch
 from udfs.contracts.clicks import Click
 from udfs.contracts.outputs import Score

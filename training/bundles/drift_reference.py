@@ -104,13 +104,14 @@ def _distribution(
     cells = bins.cells(values)
     category = np.where(cells == MISSING, bins.bins, cells)
     totals = np.bincount(category, weight, minlength=bins.bins + 1)
-    chance, noise = _chance(category, totals / totals.sum(), clusters)
+    chance, noise, noise_degrees = _chance(category, totals / totals.sum(), clusters)
     return Distribution(
         **asdict(bins),
         shares=(totals[:-1] / (totals[:-1].sum() or 1)).tolist(),
         missing=float(totals[-1] / totals.sum()),
         rows=round(weight.sum()),
         noise=noise,
+        noise_degrees=noise_degrees,
         chance=chance,
     )
 
@@ -155,8 +156,10 @@ def _edges(distinct: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return (distinct[first - 1] + distinct[first]) / 2
 
 
-def _chance(category: np.ndarray, shares: np.ndarray, clusters: _Clusters) -> tuple[list[Chance], float]:
-    """What chance makes of samples of such events, by the window, and the null expectation of these rows' index."""
+def _chance(category: np.ndarray, shares: np.ndarray, clusters: _Clusters) -> tuple[list[Chance], float, float]:
+    """What chance makes of samples of such events, by the window; the null expectation of these rows' index; and the
+    degrees of freedom of what users tell of it.
+    """
     category, weight = category[clusters.rows], clusters.weight[clusters.rows]
     used = np.flatnonzero(shares)
     shares, category = shares[used], np.searchsorted(used, category)
@@ -168,13 +171,27 @@ def _chance(category: np.ndarray, shares: np.ndarray, clusters: _Clusters) -> tu
         counts = level.join @ counts
         totals = counts.sum(1)
         usual = max(1.0, float(((totals**2).sum() - surplus.sum()) / weight.sum()))
-        # How much users differ in a constant was not to be seen: the most they can, as if all rows of each were alike.
-        effect, degrees = _design_effect(counts, surplus, shares) if len(used) > 1 else (usual, 1.0)
-        distance = counts.power(2) @ (1 / shares) - totals**2
-        rhythm, alone = _rhythm(counts, distance, level.slot, shares), max(0.0, float(distance.max())) ** 0.5
+        # Neither a constant nor a single user shows how much users differ: the most they can, as if all rows of each
+        # were alike.
+        is_shown = len(used) > 1 and clusters.users.shape[0] > 1
+        effect, degrees = _design_effect(counts, surplus, shares) if is_shown else (usual, 1.0)
+        distance = _distance(counts, shares)
+        rhythm, alone = _rhythm(counts, distance, level.slot, shares), float(distance.max()) ** 0.5
         measured.append(Chance(length_ms, effect, degrees, rhythm, alone, float(totals.max()), usual))
-    scatter = _scatter(clusters.users @ counts, shares)
-    return measured, float(np.trace(scatter / shares) / weight.sum() / clusters.weight.sum())
+    counts = clusters.users @ counts
+    noise = np.trace(_scatter(counts, shares) / shares) / weight.sum() / clusters.weight.sum()
+    distance = _distance(counts, shares)
+    return measured, float(noise), _degrees_of(distance if distance.any() else counts.sum(1) ** 2)
+
+
+def _distance(counts: csr_array, shares: np.ndarray) -> np.ndarray:
+    """The index of each cluster alone, float64[clusters], times the square of its rows; at least 0."""
+    return np.maximum(0, counts.power(2) @ (1 / shares) - counts.sum(1) ** 2)
+
+
+def _degrees_of(parts: np.ndarray) -> float:
+    """The degrees of freedom of a variance that is the sum of independent parts float64[n], by Satterthwaite's rule."""
+    return float(max(1.0, 2 * parts.sum() ** 2 / (parts**2).sum()))
 
 
 def _design_effect(counts: csr_array, surplus: np.ndarray, shares: np.ndarray) -> tuple[float, float]:
@@ -183,7 +200,8 @@ def _design_effect(counts: csr_array, surplus: np.ndarray, shares: np.ndarray) -
     scatter = _scatter(counts, shares) - deviations.T @ (surplus[:, None] * deviations)
     scaled = scatter / np.sqrt(np.outer(shares, shares)) / counts.sum()
     trace, bins = np.trace(scaled), len(shares) - 1
-    degrees = trace**2 / (scaled**2).sum()
+    # Clusters that are all alike differ less than independent rows, which have a degree for each bin but one.
+    degrees = trace**2 / (scaled**2).sum() if trace > 0 else bins
     return max(1.0, float(trace / bins)), float(np.clip(degrees, 1, bins))
 
 

@@ -1,8 +1,9 @@
 """Training of a model on examples, and its evaluation on a holdout that no earlier step has seen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
+import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -18,7 +19,7 @@ from training.modeling.onnx_export import certify, export
 from training.modeling.pipeline import select_and_fit
 from training.modeling.settings import Training
 from udfs.features.declaration_file import to_json
-from udfs.measurement.drift import REFERENCE_FILE
+from udfs.measurement.drift import JUDGED_ROWS, REFERENCE_FILE, Reference
 from udfs.measurement.labels import CONVERTED, Label
 from udfs.models.bundle import EXPORT_FILE, FEATURES_FILE, WARM_UP_FILE, Manifest, find_model_file
 
@@ -30,6 +31,7 @@ class TrainedModel:
     manifest: Manifest
     files: dict[str, bytes]
     evaluation: Evaluation = field(repr=False)
+    unwatched: list[str]  # features for which drift monitoring has too few independent rows
     unpruned: ServedModel | None = field(default=None, repr=False)  # with all features, of one fold
 
     @property
@@ -38,6 +40,7 @@ class TrainedModel:
 
 
 DEFAULTS = Training()
+FIRST_NAMES = 3  # of a list that the report has in full
 
 
 def train_model(
@@ -101,6 +104,9 @@ def _train(
         FEATURES_FILE: to_json(training.declared),
         WARM_UP_FILE: warm_up_rows(names, matrix, evaluation.probability, training.seed),
     }
+    unwatched = msgspec.json.decode(files[REFERENCE_FILE], type=Reference).unjudged
+    if unwatched:
+        log(_unwatched_line(unwatched))
     manifest = describe_model(
         files,
         names,
@@ -115,7 +121,16 @@ def _train(
         git_commit=git_commit(),
         export={name: float(value) for name, value in asdict(certificate).items()},
     )
-    return TrainedModel(manifest, files, evaluation, fit.unpruned)
+    return TrainedModel(manifest, files, evaluation, unwatched, fit.unpruned)
+
+
+def _unwatched_line(names: Sequence[str]) -> str:
+    """The line about the features, one or more, that drift monitoring does not watch."""
+    first = ", ".join(names[:FIRST_NAMES]) + (", ..." if len(names) > FIRST_NAMES else "")
+    return (
+        f"features without drift monitoring: {len(names)} ({first}), as they have fewer than {JUDGED_ROWS} independent "
+        "rows; named in the report"
+    )
 
 
 def _split(

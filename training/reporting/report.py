@@ -20,6 +20,7 @@ from training.reporting.recommendation import diagnose, recommend
 from training.reporting.recommendation_text import NAMES, diagnosis_text, recommendation_text
 from udfs.contracts.packed_events import DEVICES, EVENT_KINDS, standard_kinds
 from udfs.contracts.profiles import country_of
+from udfs.measurement.drift import JUDGED_ROWS
 from udfs.models.attributions import strongest
 
 TEMPLATE = "report.html"
@@ -133,6 +134,7 @@ def metrics_json(trained: TrainedModel) -> bytes:
         "learning_curve": evaluation.learning_curve,
         "parameters": evaluation.parameters,
         "features": trained.manifest.features,
+        "unwatched": trained.unwatched,
     }
     return msgspec.json.format(msgspec.json.encode(content)) + b"\n"
 
@@ -168,6 +170,8 @@ def report_html(trained: TrainedModel) -> bytes:
     page = environment.get_template(TEMPLATE).render(
         manifest=trained.manifest,
         evaluation=evaluation,
+        unwatched=trained.unwatched,
+        judged_rows=JUDGED_ROWS,
         recommendation=recommendation,
         recommendation_text=recommendation_text(recommendation),
         names=NAMES,

@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 from msgspec import Meta
-from scipy.special import chdtri
+from scipy.special import betaincinv, chdtri
 
 from udfs.contracts.outputs import LEVELS, DriftWindow, FeatureDrift, Level, Unwatched
 
@@ -137,6 +137,7 @@ class Distribution(Bins, frozen=True, kw_only=True, dict=True):
     missing: Share
     rows: Annotated[int, Meta(ge=1)]  # events, of which each row of training stands for one or more
     noise: Annotated[float, Meta(ge=0)]  # the index that the reference's own rows make by chance
+    noise_degrees: Annotated[float, Meta(ge=1)]  # of freedom, with which training measured how much users differ
     chance: Annotated[list[Chance], Meta(min_length=1)]  # from the shortest window to the longest
 
     def __post_init__(self):
@@ -166,6 +167,11 @@ class Distribution(Bins, frozen=True, kw_only=True, dict=True):
         """The number of independent rows that the rows of training are worth."""
         return self.rows / self.chance[-1].design_effect
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether training had enough independent rows to tell drift from chance."""
+        return self.independent_rows >= JUDGED_ROWS
+
     @cached_property
     def _measured(self) -> np.ndarray:
         return np.array([msgspec.structs.astuple(chance) for chance in self.chance]).T
@@ -181,6 +187,11 @@ class Reference(msgspec.Struct, frozen=True, dict=True):
     def distributions(self) -> dict[str, Distribution]:
         """The distributions of the features, followed by that of the score."""
         return {**self.features, SCORE: self.score}
+
+    @property
+    def unjudged(self) -> list[str]:
+        """The features, and the score, for which training had too few independent rows."""
+        return [name for name, known in self.distributions.items() if not known.is_judged]
 
     def cells(self, features: np.ndarray, score: np.ndarray) -> np.ndarray:
         """The cells of feature rows float32[n, k] and their scores float32[n]: uint8[n, k + 1]."""
@@ -282,15 +293,18 @@ def compare(known: Distribution, counts: np.ndarray, length_ms: int, probability
     # Patnaik (Biometrika 36, 1949): a chi-square variable that is off centre is about one that is not, with the same
     # mean and variance. Off centre by the rhythm: the hours differ in truth.
     degrees = min(chance.degrees_of_freedom, freedom) * expected**2 / (noise**2 + 2 * noise * chance.rhythm)
-    quantile = expected * float(chdtri(degrees, probability)) / degrees
-    # The quantile is that of shares of many users. A few large ones can do more, in the window and at training, among
-    # others as they are on average.
+    of_many = expected * float(chdtri(degrees, probability)) / degrees
+    # The variance itself is measured on some users, of whom a few may be most of it: F instead of chi-square.
+    measured = expected * _f_quantile(degrees, known.noise_degrees, probability)
+    # These quantiles are those of shares of many users. A few large ones can do more, in the window and at training,
+    # among others as they are on average.
     users = float(np.log(probability) / np.log(LARGE_USER))
     share = users * (chance.largest / rows + known.chance[-1].largest / known.rows)
     large = _index_of_large(share, 1 / (1 + (chance.alone / chance.largest) ** 2))
     if (then == 0).any():
         large = max(large, _index_of_large(users * chance.usual / rows, float(q[then == 0].sum())))
-    quantile = max(quantile, (expected**0.5 + large**0.5) ** 2)
+    # What is uncertain about the variance is what they do: no more than add to many others in the same direction.
+    quantile = max(min(measured, (of_many**0.5 + large**0.5) ** 2), (expected**0.5 + large**0.5) ** 2)
     # Without a bin of share q the index is about q, as in the most unusual hour of a rhythm.
     gone = (now == 0) & (then * independent > -np.log(probability)) & (then > RHYTHM_PEAK * chance.rhythm)
     far = _far(known, int(counts[NEW]) / rows, independent, probability)
@@ -311,6 +325,16 @@ def _index_of_large(share: float, at_training: float) -> float:
         return np.inf
     more = share * (1 - at_training)
     return more * float(np.log((at_training + more) / (at_training * (1 - share))))
+
+
+def _f_quantile(degrees: float, of_variance: float, probability: float) -> float:
+    """What a variable with the F distribution exceeds with a probability, however small: `fdtri` takes its complement.
+
+    >>> round(_f_quantile(3, 20, 0.05), 3)
+    3.098
+    """
+    rest = float(betaincinv(of_variance / 2, degrees / 2, probability))
+    return of_variance * (1 - rest) / (degrees * rest) if rest else np.inf
 
 
 def _smoothed(shares: np.ndarray, independent_rows: float) -> np.ndarray:
@@ -371,6 +395,6 @@ def _unwatched(name: str, known: Distribution, compared: FeatureComparison, thre
     """Why a feature has no level in a window; None for one that has."""
     if name in thresholds.unwatched:
         return "setting"
-    if known.independent_rows < JUDGED_ROWS:
+    if not known.is_judged:
         return "training_rows"
     return "window_rows" if compared.independent_rows < JUDGED_ROWS else None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import chi2, gamma
+from scipy.stats import chi2, f, gamma
 
 FALSE_ALARM = 1e-5
 
@@ -72,6 +72,7 @@ def feature_drift(name: str, values: pd.Series, known: dict, watched: list[str],
         variance = 2 * (by_chance**2 + 2 * by_chance * rhythm) / min(degrees, len(pairs) - 1)
         probability = FALSE_ALARM / len(watched)
         of_many = gamma.isf(probability, mean**2 / variance, scale=variance / mean)
+        measured = mean * f.isf(probability, 2 * mean**2 / variance, known["noise_degrees"])
         users = np.log(probability) / np.log(0.005)
         crowd = users * (largest / len(values) + known["chance"][-1][5] / known["rows"])
         bin_of_crowd = largest**2 / (largest**2 + alone**2)
@@ -83,7 +84,8 @@ def feature_drift(name: str, values: pd.Series, known: dict, watched: list[str],
         if new and not is_code:
             p, q = (len(new) / len(values) * size + 0.5) / (size + 1), 0.5 / (of_reference + 1)
             far_index = (p - q) * np.log(p / q) + (q - p) * np.log((1 - p) / (1 - q))
-        if index > max(of_many, (np.sqrt(mean) + np.sqrt(of_few)) ** 2) or far_index > most:
+        of_users = min(measured, (np.sqrt(of_many) + np.sqrt(of_few)) ** 2)
+        if index > max(of_users, (np.sqrt(mean) + np.sqrt(of_few)) ** 2) or far_index > most:
             level = "alarm" if psi >= settings.alarm or is_gone else "watch" if psi >= settings.watch else "stable"
     reason = "window_rows" if size < 20 else None
     reason = "training_rows" if of_reference < 20 else reason

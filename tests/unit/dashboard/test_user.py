@@ -15,7 +15,7 @@ from dashboard import app
 from dashboard.user.explanation import explain, load_model
 from dashboard.user.lookup import FIRST_STEP, Budget, find_records, partition_of
 from dashboard.user.page import UserPage, Users
-from dashboard.user.wording import value_text
+from dashboard.wording import value_text
 from tests.support.bundles import make_bundle
 from tests.support.fake_kafka import KeptTopics, Record
 from tests.support.own_features import declared, own_bundle

@@ -44,10 +44,13 @@ def chance(effect: float = 1.0, degrees: float = 100.0, rhythm=0.0, alone=0.0, l
     return Chance(WINDOW_MS, effect, degrees, rhythm, alone, largest, usual)
 
 
+MANY = {"missing": 0.0, "rows": 10**9, "noise": 0.0, "noise_degrees": 1e9, "chance": [chance()]}
+
+
 def distribution(shares, edges=None, **fields) -> Distribution:
     if "values" not in fields:
         fields = {"low": 0.0, "high": 100.0, "edges": list(range(1, len(shares))) if edges is None else edges} | fields
-    return Distribution(shares=shares, **{"missing": 0.0, "rows": 10**9, "noise": 0.0, "chance": [chance()]} | fields)
+    return Distribution(shares=shares, **MANY | fields)
 
 
 def reference_of(name: str, values, user=None, time_ms=None, weight=None) -> Distribution:
@@ -248,6 +251,17 @@ def test_of_a_feature_that_never_varied_all_rows_of_a_user_may_be_alike():
     assert known.chance[0].design_effect == pytest.approx(10)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_single_user_does_not_tell_how_users_differ_and_users_who_are_alike_do():
+    values = [0.0, 1.0, 2.0, 3.0] * 25
+    alone = reference_of("value", values, np.zeros(100, np.int64))
+    assert [in_window.design_effect for in_window in alone.chance] == [100] * 5
+    assert told(alone, [0.0] * 10_000).unwatched == "training_rows"
+    alike = reference_of("value", values, np.repeat(np.arange(25), 4))
+    assert {(in_window.design_effect, in_window.degrees_of_freedom) for in_window in alike.chance} == {(1, 3)}
+    assert told(alike, [0.0] * 100).level == "alarm"
+
+
 def test_why_a_feature_is_not_watched_is_told():
     rows = partial(distribution, [0.5, 0.5], edges=[1.0])
     shifted = [0.0] * 1_000
@@ -278,6 +292,26 @@ def test_with_independent_rows_the_correction_is_right_on_average_and_alarms_are
     assert np.mean([one.index - one.expected for one in found]) == pytest.approx(0, abs=0.03 * 9 / size)
     beyond = np.mean([one.index > one.quantile for one in found])
     assert beyond == pytest.approx(probability, abs=3 * np.sqrt(probability / 4_000))
+
+
+def unequal_users(rng: np.random.Generator, users: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values and users of the rows of users, each with a habit, and a few with hundreds of times as many as others."""
+    user = np.repeat(np.arange(users), np.ceil(rng.lognormal(1, 1.6, users)).astype(int))
+    habit = rng.integers(0, 5, users)
+    return np.where(rng.random(len(user)) < 0.3, habit[user], rng.integers(0, 5, len(user))), user
+
+
+def test_of_users_of_very_unequal_size_chance_is_exceeded_about_as_often_as_promised():
+    rng = np.random.default_rng(8)
+    probability, beyond, found = 0.01, [], []
+    for _ in range(80):
+        known = reference_of("page_type", *unequal_users(rng, 400))
+        beyond += [compared(known, unequal_users(rng, 400)[0], probability).excess > 1 for _ in range(20)]
+        values, _ = unequal_users(rng, 400)
+        drifted = np.where(rng.random(len(values)) < 0.5, 4, values)
+        found.append(compared(known, drifted, probability).level(THRESHOLDS) == "alarm")
+    assert 0.2 * probability < np.mean(beyond) < 2.5 * probability
+    assert np.mean(found) > 0.9
 
 
 def test_the_design_effect_is_that_of_users_whose_rows_are_all_alike():
