@@ -15,8 +15,8 @@ from training.data.rows import SourceError
 from training.inspection.inspection import Inspection, inspect
 from training.inspection.text import facts, problems
 from udfs.config.command_line import EXIT_FAILED, EXIT_OK, EXIT_USAGE, PATH, Command, run
-from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
-from udfs.features.declaration_file import DeclarationError, load_declaration
+from udfs.features.declaration import Declaration
+from udfs.features.declaration_file import STANDARD, DeclarationError, load_declaration
 from udfs.mapping.definition import MappingError, MappingFile, load_mapping
 from udfs.measurement.labels import LABELS_FILE, Label, LabelError, find_label
 
@@ -32,7 +32,7 @@ def text(found: Inspection) -> str:
     return "\n".join(lines)
 
 
-def _inspect(data: Path, mappings: MappingFile | None, label: Label, layout: EventLayout) -> Inspection:
+def _inspect(data: Path, mappings: MappingFile | None, label: Label, declaration: Declaration) -> Inspection:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -41,7 +41,7 @@ def _inspect(data: Path, mappings: MappingFile | None, label: Label, layout: Eve
         def progress(file: int, files: int, records: int) -> None:
             bar.update(task, description=f"reading part {file + 1} of {files}: {records:,} records")
 
-        return inspect(data, mappings, label, progress, layout)
+        return inspect(data, mappings, label, progress, declaration)
 
 
 @click.command(
@@ -77,8 +77,8 @@ def command(data: Path, mapping: Path | None, label: str, declaration: Path | No
       intent check events.csv --mapping conf/mappings/rees46.yaml --html check.html
     """
     mappings = load_mapping(mapping) if mapping else None
-    layout = load_declaration(declaration).layout if declaration else STANDARD_LAYOUT
-    found = _inspect(data, mappings, find_label(label, Path("conf", LABELS_FILE)), layout)
+    declared = load_declaration(declaration) if declaration else STANDARD
+    found = _inspect(data, mappings, find_label(label, Path("conf", LABELS_FILE)), declared)
     title = " with ".join(click.format_filename(path) for path in (data, mapping) if path is not None)
     print(f"{title}\n{text(found)}")
     if html is not None:

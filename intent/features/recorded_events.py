@@ -13,7 +13,7 @@ from intent.features.errors import NoEventError
 from intent.features.late_progress import Report
 from intent.features.user_events import JobRules, Place, UserEvents
 from training.data.archive import OFFSETS_OF_FILE, Batch, Part, find_parts, read_part
-from training.data.arrival_order import arrival_order, read_twice
+from training.data.arrival_order import arrivals, read_twice
 from training.data.dataset import NO_UPDATES, Clicks, ProfileUpdates, read_profile_batch
 from training.data.decoded import DecodedBatch, decoded_batches
 from training.data.logins import DEVICE_ROWS, login_rows
@@ -62,7 +62,7 @@ def read_recorded(
     visitors -= {None, user_id}
     if rules.follow_logins and visitors:
         rows += _rows_of_logins(parts, rules, report, user_id, visitors)
-    rows = _in_order(rows)
+    rows = _in_order(rows, rules)
     own_rows = {position: row for position, row in enumerate(rows) if not row.place}
     return UserEvents(
         _as_clicks(rows, rules, user_id),
@@ -110,20 +110,19 @@ def _rows_of_logins(
     return [_Row(*row) for row in zip(*(added.column(name).to_pylist() for name in columns))]
 
 
-def _in_order(rows: list[_Row]) -> list[_Row]:
-    """The rows in order of arrival, each record once."""
+def _in_order(rows: list[_Row], rules: JobRules) -> list[_Row]:
+    """The rows in order of arrival, each record once, with their arrival as training takes it."""
+    records = np.frombuffer(b"".join(row.packed for row in rows), rules.topic.layout.dtype)
     arrival, partition, offset, order_ms, place = (np.array(column, np.int64) for column in [*zip(*rows)][1:6])
     user = np.zeros(len(rows), np.int64)
-    order = arrival_order(user, arrival, partition, offset, order_ms, place)
-    order = order[~read_twice(user, partition[order], offset[order], place[order])]
-    return [rows[at] for at in order]
+    order, arrival, _ = arrivals(user, arrival, partition, offset, order_ms, place, records)
+    once = ~read_twice(user, partition[order], offset[order], place[order])
+    return [rows[at]._replace(arrival_ms=ms) for at, ms in zip(order[once], arrival[once].tolist())]
 
 
 def _as_clicks(rows: list[_Row], rules: JobRules, user_id: str) -> Clicks:
     records = np.frombuffer(b"".join(row.packed for row in rows), rules.topic.layout.dtype)
     arrival = np.array([row.arrival_ms for row in rows], np.int64)
-    if arrival.min() == UNKNOWN_MS:
-        arrival = records["time_ms"]
     added = np.array([row.place != 0 for row in rows])
     count = len(rows)
     return Clicks([user_id], np.zeros(count, np.int64), records, arrival, np.arange(count), Counter(), added)

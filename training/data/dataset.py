@@ -80,7 +80,7 @@ class Dataset:
     profiles: np.ndarray  # PROFILE[n]
     positions: np.ndarray  # int64[n], index into the payloads
     is_history: np.ndarray  # bool[n]: an event that was scored as another user's, before a login
-    is_left_out: np.ndarray  # bool[n]: an event of a bot
+    is_left_out: np.ndarray  # bool[n]: an event of a bot, or one whose label is not known
     outcomes: Outcomes
     history_length: int
 
@@ -101,7 +101,11 @@ class Dataset:
 
     def without(self, users: np.ndarray) -> "Dataset":
         """The dataset in which no event of these users is a row, given as int64[k] codes."""
-        return replace(self, is_left_out=np.isin(self.user, users))
+        return self.without_events(np.isin(self.user, users))
+
+    def without_events(self, chosen: np.ndarray) -> "Dataset":
+        """The dataset in which these events, bool[n], are no rows either; they remain history."""
+        return replace(self, is_left_out=self.is_left_out | chosen)
 
     def features(self, computer: FeatureComputer, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """The feature matrix float32[k, features] of all rows, or of the k rows selected."""
@@ -121,7 +125,8 @@ def read_clicks(
     """Decode click records, given in order of arrival, as the job does.
 
     `arrival_ms` int64 has the arrival of each payload: Kafka's timestamp, to which the topic's limits relate. Without
-    it, the newest event time so far is used instead, and any event time is accepted.
+    it, each event is taken to have arrived when it happened, and any event time is accepted. The newest event time so
+    far would not do: one clock that is ahead would let all later events see profiles of the future.
     """
     decode = (replace(topic, limits=ANY_TIME) if arrival_ms is None else topic).decoder().decode
     codes: dict[str, int] = {}
@@ -142,7 +147,7 @@ def read_clicks(
         read += len(batch)
     records = np.frombuffer(b"".join(events), topic.layout.dtype)
     positions = np.array(positions, np.int64)
-    arrival = np.maximum.accumulate(records["time_ms"]) if arrival_ms is None else arrival_ms[positions]
+    arrival = records["time_ms"] if arrival_ms is None else arrival_ms[positions]
     is_history = np.zeros(len(records), bool)
     return Clicks(list(codes), np.array(users, np.int64), records, arrival, positions, rejected, is_history)
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from training.data.archive import Batch, Part, read_part
+from training.data.gaps import add_hours, hours_of
 from training.data.sources import DAY_MS
 from training.data.summary import Summary
 from udfs.config.durations import now_ms
@@ -41,6 +42,7 @@ def decoded_batches(
             times = np.array(clicks.event_times_ms, np.int64)[rows]
             summary.first_ms = min(summary.first_ms, int(times.min()))
             summary.last_ms = max(summary.last_ms, int(times.max()))
+            add_hours(summary.hours, hours_of(times))
             if part.is_archive:
                 summary.last_arrival_ms = max(summary.last_arrival_ms, int(arrival[rows].max()))
             yield DecodedBatch(batch, clicks, rows)

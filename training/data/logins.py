@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from training.data.arrival_order import arrival_order, read_twice
+from training.data.arrival_order import arrivals, read_twice
 from training.data.dataset import repeated_events
 from training.data.partitioning import coded, unpack
 from udfs.contracts.packed_events import EVENT
@@ -39,7 +39,7 @@ def login_rows(devices: pa.Table, history_length: int, duplicates_within_ms: int
     device, _ = coded(devices.column("anonymous_id"))
     records = unpack(devices.column("packed"), event)
     arrival, partition, offset = (devices.column(name).to_numpy() for name, _ in _POSITION)
-    order = arrival_order(device, arrival, partition, offset, records["time_ms"])
+    order = arrivals(device, arrival, partition, offset, records["time_ms"], records=records).order
     order = order[~read_twice(device[order], partition[order], offset[order])]
     devices, device, records = devices.take(order), device[order], records[order]
     is_login = pc.not_equal(devices.column("user_id"), devices.column("anonymous_id")).to_numpy()

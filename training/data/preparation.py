@@ -22,11 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.data.archive import Arrived, Batch, Part, find_parts, read_part
-from training.data.arrival_order import arrival_order, read_twice
+from training.data.arrival_order import arrivals, read_twice
+from training.data.calendar import calendar_names
 from training.data.dataset import Clicks, Outcomes, ProfileUpdates, arrange, read_profile_batch
 from training.data.decoded import decoded_batches
 from training.data.examples import Examples, make_examples, save_examples, save_logins
 from training.data.feature_log import LOG_ROWS, FeatureLog, find_log_parts, logged_examples, read_log_part
+from training.data.gaps import Gap, reaches_into_gap
 from training.data.logins import DEVICE_ROWS, LOGIN_ROWS, NO_LOGINS, connected_ids, login_rows
 from training.data.partitioning import Spill, coded, gather, unpack
 from training.data.summary import UNKNOWN_MS, Summary, bots_in_words, find_bots, in_words, names_in_words, skew
@@ -113,7 +115,7 @@ def prepare(
     spill = out / "spill"
     spill.mkdir(parents=True)
     buckets = max(1, _estimated_events(parts) // preparation.bucket_events)
-    summary = Summary()
+    summary = Summary(calendar_features=_calendar_features(preparation))
     with _workers(preparation.workers) as run_all:
         tasks = [partial(_scatter, part, n, buckets, spill, preparation) for n, part in enumerate(parts)]
         tasks += [partial(_scatter_profiles, part, n, buckets, spill) for n, part in enumerate(profile_parts)]
@@ -135,7 +137,8 @@ def prepare(
                 f"{log.path}: no row with the feature_schema_hash {log.schema_hash} of the logging bundle: rows have "
                 f"{in_words(summary.other_schemas)}"
             )
-        tasks = [partial(_build, n, spill, out, preparation, summary.data_end_ms) for n in range(buckets)]
+        end_ms, gaps = summary.data_end_ms, summary.gaps
+        tasks = [partial(_build, n, spill, out, preparation, end_ms, gaps) for n in range(buckets)]
         for done, part_summary in enumerate(run_all(tasks), 1):
             summary += part_summary
             progress("computed", done, buckets, summary.examples)
@@ -154,6 +157,13 @@ def prepare(
             f"{preparation.label.horizon} after its event: use more data or a shorter horizon"
         )
     return [directory for n in range(buckets) if (directory := _bucket_directory(out, n)).exists()], summary
+
+
+def _calendar_features(preparation: Preparation) -> tuple[str, ...]:
+    """The features that are computed from the hour or the weekday of events."""
+    chosen = preparation.features if preparation.log is None else preparation.log.names
+    declared = preparation.declaration.features
+    return calendar_names([feature for feature in declared if chosen is None or feature.name in chosen])
 
 
 def _nothing_accepted(clicks: Path, summary: Summary) -> str:
@@ -275,10 +285,12 @@ def _scatter_profiles(part: Part, number: int, buckets: int, spill: Path) -> Sum
     with Spill(spill / f"profiles-{number:06d}", buckets, UPDATE_ROWS) as files:
         for batch in read_part(part):
             updates = read_profile_batch(batch.keys, batch.payloads, batch.arrival_ms)
+            undated = 0 if part.is_archive else int(np.count_nonzero(updates.updated_ms == 0))
             summary += Summary(
                 rejected_profiles=updates.rejected,
                 profile_rejections=updates.examples,
                 unread_profile_fields=updates.unread,
+                undated_profiles=undated,
             )
             packed = [profile.tobytes() for profile in updates.profiles]
             if packed:
@@ -286,7 +298,9 @@ def _scatter_profiles(part: Part, number: int, buckets: int, spill: Path) -> Sum
     return summary
 
 
-def _build(bucket: int, spill: Path, out: Path, preparation: Preparation, data_end_ms: int) -> Summary:
+def _build(
+    bucket: int, spill: Path, out: Path, preparation: Preparation, data_end_ms: int, gaps: Sequence[Gap]
+) -> Summary:
     examples, summary = build_bucket(
         gather(spill, "events", bucket, EVENT_ROWS),
         gather(spill, "profiles", bucket, UPDATE_ROWS),
@@ -294,6 +308,7 @@ def _build(bucket: int, spill: Path, out: Path, preparation: Preparation, data_e
         data_end_ms,
         None if preparation.log is None else gather(spill, "log", bucket, LOG_ROWS),
         gather(spill, "logins", bucket, LOGIN_ROWS),
+        gaps,
     )
     if len(examples):
         save_examples(examples, _bucket_directory(out, bucket))
@@ -307,8 +322,12 @@ def build_bucket(
     data_end_ms: int,
     log: pa.Table | None = None,
     logins: pa.Table = NO_LOGINS,
+    gaps: Sequence[Gap] = (),
 ) -> tuple[Examples, Summary]:
-    """Make examples of a bucket's events, profile updates, rows of the feature log and of logins, in any order."""
+    """Make examples of a bucket's events, profile updates, rows of the feature log and of logins, in any order.
+
+    Events whose horizon reaches into one of the gaps have no label.
+    """
     clicks, partition, offset, counted = _in_order_of_arrival(events, logins, preparation.declaration.layout.dtype)
     data = arrange(clicks, _profile_updates(updates), preparation.history_length, preparation.duplicates_within_ms)
     own = ~data.is_history
@@ -317,6 +336,9 @@ def build_bucket(
         data = data.without(users)
         counted += found
     label, counts = preparation.label, Counter()
+    is_unknown = reaches_into_gap(data.records["time_ms"], label.horizon_ms, gaps)
+    data = data.without_events(is_unknown)
+    counted.before_gaps = int(np.count_nonzero(is_unknown & own))
     if log is None:
         computer = FeatureComputer(preparation.features, preparation.history_length, preparation.declaration)
         examples = make_examples(data, label, computer, partition, offset, data_end_ms, preparation.rows_from_ms)
@@ -354,9 +376,11 @@ def _in_order_of_arrival(
     records = np.concatenate([unpack(table.column("packed"), event) for table in (events, history)])
     place = np.concatenate([np.zeros(events.num_rows, np.int64), history.column("place").to_numpy()])
     time_ms = np.concatenate([records["time_ms"][: events.num_rows], history.column("login_ms").to_numpy()])
-    order = arrival_order(user, arrival, partition, offset, time_ms, place)
-    user, arrival, partition, offset, records, place = (
-        column[order] for column in (user, arrival, partition, offset, records, place)
+    arrived = arrivals(user, arrival, partition, offset, time_ms, place, records)
+    is_file = bool(len(arrival)) and arrival.min() == UNKNOWN_MS
+    arrival = arrived.arrival_ms
+    user, partition, offset, records, place = (
+        column[arrived.order] for column in (user, partition, offset, records, place)
     )
     is_duplicate = read_twice(user, partition, offset, place)
     user, arrival, partition, offset, records, place = (
@@ -364,10 +388,10 @@ def _in_order_of_arrival(
     )
     own = place == 0
     rows = np.flatnonzero(own)
-    if len(arrival) and arrival.min() == UNKNOWN_MS:
-        arrival = records["time_ms"]
+    if not arrived.is_known:
         rows = rows[np.lexsort((offset[rows], partition[rows], user[rows]))]  # as in the files
     counted = skew(user[rows], records["time_ms"][rows])
+    counted.contradicted = 0 if is_file or arrived.is_known else len(rows)
     counted.duplicates = int(is_duplicate.sum())
     clicks = Clicks(
         user_ids,

@@ -1,6 +1,8 @@
 """Counts of the data that was read, added up over workers, and the messages about them."""
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 
 from training.data.dataset import largest_so_far
 from training.data.event_names import probable_kind
+from training.data.gaps import DAY_MS, Gap, Hour, add_hours, covered, find_gaps
 from training.data.intake import EXAMPLES_SHOWN, Intake, counted
 from udfs.contracts.clicks import DecodedClicks
 from udfs.contracts.packed_events import EVENT_KINDS
@@ -25,6 +28,10 @@ NAMES_SHOWN = 10
 #: With fewer users who have a positive example, chance moves the AUC by several hundredths.
 RELIABLE_USERS = 50
 OTHER = EVENT_KINDS[0]
+
+#: With less, each hour of each weekday occurred once, and what happened then is taken for what always happens then.
+CALENDAR_MS = 14 * DAY_MS
+_FLOAT_ID = re.compile(r"\d+\.0+|\d+(\.\d+)?[eE][+-]?\d+")
 
 
 @dataclass
@@ -48,6 +55,13 @@ class Summary:
     bot_events: int = 0
     skewed: int = 0  # events dated more than SKEW_MS before an earlier one of the same user
     skewed_users: int = 0
+    contradicted: int = 0  # events of an archive whose order of arrival its times contradict
+    before_gaps: int = 0  # events whose label depends on a gap
+    undated_profiles: int = 0  # profiles of files without a time from which they hold
+    float_events: int = 0  # accepted events whose user id looks like a float
+    float_ids: list[str] = field(default_factory=list)  # the first such ids
+    hours: dict[int, Hour] = field(default_factory=dict)  # accepted events, by hour since 1970
+    calendar_features: tuple[str, ...] = ()  # that are computed from the hour or the weekday
     examples: int = 0
     positives: int = 0
     logged: Counter = field(default_factory=Counter)  # rows of the feature log, by outcome
@@ -69,6 +83,12 @@ class Summary:
                 setattr(self, name, (getattr(self, name) + value)[:EXAMPLES_SHOWN])
             elif name == "names":
                 self.count_names(value)
+            elif name == "hours":
+                add_hours(self.hours, value)
+            elif name == "calendar_features":
+                self.calendar_features = self.calendar_features or value
+            elif name == "float_ids":
+                self.float_ids = first_distinct(self.float_ids + value)
             elif name == "own_kinds":
                 self.own_kinds |= value
             else:
@@ -84,6 +104,9 @@ class Summary:
                 self.rejections = (self.rejections + [message])[:EXAMPLES_SHOWN]
         self.rejected.update(reason for reason in decoded.reasons if reason is not None)
         self.count_names(Counter(decoded.clicks[row].event_name for row in accepted))
+        floats = [user for row in accepted if is_float(user := decoded.user_ids[row])]
+        self.float_events += len(floats)
+        self.float_ids = first_distinct(self.float_ids + floats)
         return accepted
 
     def count_names(self, names: Counter) -> None:
@@ -101,6 +124,16 @@ class Summary:
         """The names that count as `other`, and how many events have them."""
         kinds = self.own_kinds.union(EVENT_KINDS[1:])
         return Counter({name: count for name, count in self.names.items() if name not in kinds})
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """The stretches of time without data."""
+        return find_gaps(self.hours)
+
+    @property
+    def covered_ms(self) -> int:
+        """The time that the data covers, without gaps."""
+        return covered(self.hours, self.gaps)
 
     @property
     def data_end_ms(self) -> int:
@@ -131,6 +164,20 @@ def find_bots(bots: Bots, user: np.ndarray, time_ms: np.ndarray) -> tuple[np.nda
         bot_users=len(users),
         bot_events=int(np.isin(user, users).sum()),
     )
+
+
+def is_float(user_id: str) -> bool:
+    """Whether an id looks like a number that was stored as a float.
+
+    >>> is_float("123.0"), is_float("1e5"), is_float("1.5"), is_float("123")
+    (True, True, False, False)
+    """
+    return _FLOAT_ID.fullmatch(user_id) is not None
+
+
+def first_distinct(ids: list[str]) -> list[str]:
+    """The first EXAMPLES_SHOWN different ones."""
+    return list(dict.fromkeys(ids))[:EXAMPLES_SHOWN]
 
 
 def in_words(counts: Counter) -> str:
@@ -188,9 +235,19 @@ def warnings(summary: Summary, clicks: Path, profiles: Path | None, log: Path | 
     if summary.rejections:
         rejected += f"; for example: {'; '.join(summary.rejections)}"
     if summary.last_arrival_ms == UNKNOWN_MS:
-        order = "Without arrival times, events are taken in the order of their event times"
+        order = (
+            "Without arrival times, events are taken in the order of their event times, in whichever order the rows "
+            "are: no event sees another one that is dated later. An event that is dated too late counts, and sees "
+            "profiles, as of its date"
+        )
+    elif summary.contradicted:
+        order = "Where the order of arrival is not known, events are taken in the order of their event times"
     else:
-        order = "Their features exclude events with later event times; labels follow the event times"
+        order = (
+            "Events are taken in order of arrival, as in the job: their features leave out events with later event "
+            "times, but `lifetime_events` counts all that had arrived, and profiles are those known at the arrival. "
+            "Labels follow the event times"
+        )
     problems = [
         (clicks, broken.total(), rejected),
         (
@@ -219,8 +276,10 @@ def warnings(summary: Summary, clicks: Path, profiles: Path | None, log: Path | 
         (
             clicks,
             summary.copies,
-            "events are identical to another event of the same user; they are kept, because no id says that they are "
-            "the same",
+            f"events are identical to another event of the same user{_share(summary.copies, summary.accepted)}; they "
+            "are kept, because no id says that they are the same, and the job would score each. If something was "
+            "exported twice, remove equal rows (`sort -u`, SELECT DISTINCT), or map an event_id: events with an id "
+            "that an earlier one has are left out",
         ),
         (clicks, summary.bot_events, bots_in_words(summary)),
         (
@@ -230,6 +289,19 @@ def warnings(summary: Summary, clicks: Path, profiles: Path | None, log: Path | 
             f"earlier event of the same user, by up to {_duration(summary.largest_skew_ms)}: a clock is wrong, or the "
             f"file is not in order of arrival. {order}",
         ),
+        (
+            clicks,
+            summary.contradicted,
+            "events have Kafka timestamps that contradict the order of their offsets, so when they arrived is not "
+            "known: an export that was not in order was probably sent with the times of its events. They are taken in "
+            "the order of their event times, and see the profiles of these times",
+        ),
+        (
+            profiles,
+            summary.undated_profiles,
+            "profiles have no updated_at, and count as known at all times. If they tell what was known only later, "
+            "such as a customer's number of orders, the model learns from the future: set updated_at",
+        ),
         (log, others.total(), f"rows have another feature_schema_hash and are skipped: {in_words(others)}"),
         (log, summary.logged["absent"], "rows match no click that was read and are skipped"),
         (log, summary.logged["differing"], "rows differ from an earlier row of the same event, which is used instead"),
@@ -237,7 +309,43 @@ def warnings(summary: Summary, clicks: Path, profiles: Path | None, log: Path | 
     return [
         *(f"{clicks}: {line}" if not line.startswith(" ") else line for line in summary.intake.problems()),
         *(f"{path}: {count} {problem}" for path, count, problem in problems if count),
+        *(f"{clicks}: {line}" for line in doubts(summary, summary.calendar_features)),
     ]
+
+
+def doubts(summary: Summary, calendar_features: Sequence[str]) -> list[str]:
+    """One line for each reason to doubt that accepted events tell what they seem to tell."""
+    lines = []
+    if summary.float_events:
+        events = counted(summary.float_events, "event has a user_id", "events have user ids")
+        lines.append(
+            f"{events} that look like floats ({', '.join(summary.float_ids)}): a column of numbers was probably read "
+            "with missing values. Ids above 2^53 lose digits in this way, so that several users become one, and 123.0 "
+            "is another user than 123. Export the column as text or as integers"
+        )
+    if gaps := summary.gaps:
+        shown = [f"{_minute(gap.last_ms)} to {_minute(gap.first_ms)}" for gap in gaps[:EXAMPLES_SHOWN]]
+        more = f" and {len(gaps) - len(shown)} more" if len(gaps) > len(shown) else ""
+        censored = f" ({counted(summary.before_gaps, 'event')})" if summary.before_gaps else ""
+        lines.append(
+            f"no event at all from {', '.join(shown)}{more} UTC: data is missing, or a date is wrong. Events whose "
+            f"label depends on what happened then are no examples{censored}; what features count is too low after it"
+        )
+    if summary.accepted and summary.covered_ms < CALENDAR_MS and calendar_features:
+        lines.append(
+            f"the data covers {_duration(summary.covered_ms)}, less than two weeks: what "
+            f"{' and '.join(calendar_features)} seem to say may be chance, because no hour of a weekday occurred more "
+            "than twice. Use data of more time, or list the other features under `features` of the settings"
+        )
+    return lines
+
+
+def _share(part: int, of: int) -> str:
+    return f" ({part / of:.1%} of all)" if of else ""
+
+
+def _minute(time_ms: int) -> str:
+    return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d %H:%M}"
 
 
 def _duration(milliseconds: int) -> str:

@@ -9,15 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from training.data.archive import Part, find_parts, unmatched_files
+from training.data.calendar import calendar_names
 from training.data.decoded import decoded_batches
+from training.data.gaps import reaches_into_gap
 from training.data.sources import DAY_MS
 from training.data.summary import Summary, find_bots
 from training.inspection.devices import BUSY_DEVICE, NO_DEVICE, Devices, find_devices
 from training.inspection.repeats import REPEAT_FIELDS, Repeats, find_repeats
 from udfs.contracts.clicks import ClickLimits, DecodedClicks
-from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
+from udfs.contracts.event_layout import EventLayout
 from udfs.contracts.identifiers import identifies
 from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID, standard_kinds, without_ids
+from udfs.features.declaration import Declaration
+from udfs.features.declaration_file import STANDARD
 from udfs.mapping.definition import MappingFile
 from udfs.measurement.bots import Bots
 from udfs.measurement.labels import Label, label_events
@@ -77,14 +81,16 @@ def inspect(
     mappings: MappingFile | None = None,
     label: Label | None = None,
     progress: Callable[[int, int, int], None] = lambda *_: None,
-    layout: EventLayout = STANDARD_LAYOUT,
+    declaration: Declaration = STANDARD,
 ) -> Inspection:
     """Read all clicks of a file, a directory or an archive, and count. It takes some 300 bytes of memory per event.
 
-    `progress` is called with the files read, the files in total and the records so far. `layout` has a shop's own kinds
-    of events. Raises SourceError and MappingError.
+    `progress` is called with the files read, the files in total and the records so far. `declaration` has a shop's own
+    kinds of events and features. Raises SourceError and MappingError.
     """
     result = Inspection(label=label)
+    layout = declaration.layout
+    result.summary.calendar_features = calendar_names(declaration.features)
     parts = find_parts(data, mappings)
     if mappings is not None:
         result.skipped_files = unmatched_files(data, mappings)
@@ -200,6 +206,9 @@ def _count_bots(result: Inspection, user: np.ndarray, time_ms: np.ndarray, codes
 def _count_label(result: Inspection, user: np.ndarray, records: np.ndarray) -> None:
     end_ms = result.summary.data_end_ms
     positive, usable = label_events(result.label, user, records, end_ms)
+    is_unknown = reaches_into_gap(records["time_ms"], result.label.horizon_ms, result.summary.gaps)
+    usable &= ~is_unknown
+    result.summary.before_gaps = int(is_unknown.sum())
     result.examples = int(usable.sum())
     result.positives = int((positive & usable).sum())
     result.positive_users = len(np.unique(user[positive & usable]))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from click import format_filename
 
 from training.data.intake import counted
-from training.data.summary import MAX_NAMES, RELIABLE_USERS, in_words, limits_in_words, names_in_words
+from training.data.summary import MAX_NAMES, RELIABLE_USERS, doubts, in_words, limits_in_words, names_in_words
 from training.inspection.devices import BUSY_DEVICE, MANY_USERS
 from training.inspection.inspection import Inspection
 from training.inspection.repeats import MANY_CLASHES
@@ -116,7 +116,11 @@ def problems(found: Inspection) -> list[str]:
     lines += _id_problems(found) + _device_problems(found)
     if summary.copies:
         events = counted(summary.copies, "event is", "events are")
-        lines.append(f"{events} identical to another event of the same user: was something exported twice?")
+        lines.append(
+            f"{events} identical to another event of the same user ({summary.copies / summary.accepted:.1%} of all): "
+            "was something exported twice? If so, remove equal rows (`sort -u`, SELECT DISTINCT): training and the job "
+            "leave out only those whose event_id or transaction_id repeats"
+        )
     if found.placeholders:
         shown = ", ".join(f"{user} ({count:,})" for user, count in found.placeholders.most_common(USERS_SHOWN))
         lines.append(f"users that are probably none: {shown}; list them under ignored_users to leave them out")
@@ -132,6 +136,7 @@ def problems(found: Inspection) -> list[str]:
         names = ", ".join(format_filename(path.name) for path in found.skipped_files[:USERS_SHOWN])
         files = counted(len(found.skipped_files), "file matches", "files match")
         lines.append(f"{files} no pattern of the mapping; left out: {names}")
+    lines += doubts(summary, summary.calendar_features)
     return lines + _label_problems(found)
 
 

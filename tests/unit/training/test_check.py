@@ -63,6 +63,41 @@ def test_clean_data_has_facts_and_no_problem(capsys, shop, monkeypatch):
     assert "count as `other`" not in text
 
 
+def test_user_ids_that_were_floats_are_told(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    path = lines(tmp_path / "c.jsonl", [click(user, minute=at) for at, user in enumerate(("12.0", "1e5", "7", "1.5"))])
+    _, text = checked(capsys, path)
+    assert "2 events have user ids that look like floats (12.0, 1e5)" in text
+    assert "123.0 is another user than 123" in text
+
+
+DAY = 1_440
+
+
+def days(*numbers: int) -> list[dict]:
+    return [click(f"u{at % 7}", minute=day * DAY + at) for day in numbers for at in range(0, DAY, 10)]
+
+
+def test_a_day_without_events_is_told_and_what_depends_on_it_has_no_label(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    path = lines(tmp_path / "c.jsonl", days(0, 1, 3, 4))
+    _, text = checked(capsys, path)
+    assert "no event at all from 2026-03-03 08:50 to 2026-03-04 09:00 UTC: data is missing" in text
+    assert "are no examples (3 events)" in text
+    found, whole = (inspect(lines(tmp_path / "d.jsonl", rows), label=CONVERTED) for rows in (days(0, 2), days(0, 1)))
+    assert found.examples == whole.examples - 3
+
+
+def test_less_than_two_weeks_are_told_with_the_features_that_need_more(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    _, text = checked(capsys, lines(tmp_path / "c.jsonl", days(0, 1, 2)))
+    assert "the data covers 3.0 days, less than two weeks: what local_hour and local_weekday seem to say" in text
+    _, text = checked(capsys, lines(tmp_path / "d.jsonl", days(*range(15))))
+    assert "two weeks" not in text
+    _, text = checked(capsys, lines(tmp_path / "e.jsonl", days(*range(5), *range(15, 20))))
+    assert "the data covers 10.0 days, less than two weeks" in text
+
+
 def test_the_counts_are_those_of_the_data(shop):
     path, stream = shop
     clicks = list(stream.clicks())
@@ -409,7 +444,8 @@ def test_events_that_were_exported_twice_are_counted(capsys, tmp_path, monkeypat
     rows = [click(f"u{number % 7}", minute=number) for number in range(50)]
     again = [row | {"event_id": f"e{number}"} for number, row in enumerate(rows[:20])]  # of another export
     _, text = checked(capsys, lines(tmp_path / "c.jsonl", rows + again))
-    assert "20 events are identical to another event of the same user" in text
+    assert "20 events are identical to another event of the same user (" in text
+    assert "remove equal rows (`sort -u`" in text
 
 
 def test_a_misspelt_column_of_one_of_several_kinds_of_files_is_named(capsys, tmp_path, monkeypatch):

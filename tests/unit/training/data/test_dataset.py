@@ -69,15 +69,14 @@ def features(computer, clicks: list[dict], profiles: list[dict] = ()) -> np.ndar
 def streamed_features(computer, clicks: list[dict], profiles: list[dict]) -> np.ndarray:
     """The same, one click at a time, with what the job keeps of each user."""
     history, count, first_seen_ms = defaultdict(bytes), defaultdict(int), {}
-    clock_ms, rows = 0, []
+    rows = []
     for record in clicks:
         user, time_ms = record["user_id"], record["event_time"]
-        clock_ms = max(clock_ms, time_ms)
         packed = read_clicks([encode(record)]).records.tobytes()
         history[user] = (history[user] + packed)[-HISTORY_LENGTH * EVENT.itemsize :]
         count[user] += 1
         first_seen_ms[user] = min(first_seen_ms.get(user, time_ms), time_ms)
-        known = [update for update in profiles if update["user_id"] == user and update["updated_at"] <= clock_ms]
+        known = [update for update in profiles if update["user_id"] == user and update["updated_at"] <= time_ms]
         newest = sorted(known, key=lambda update: update["updated_at"])[-1:]
         rows.append(
             computer.compute(
@@ -144,6 +143,12 @@ def test_arrival_times_decide_which_profile_a_click_sees():
     updates = read_profiles([encode(profile(1, 15, "DE"))])
     assert arrange(read_clicks(clicks), updates).profiles["known"].tolist() == [0, 1]
     assert arrange(read_clicks(clicks, START_MS + np.array([15, 25])), updates).profiles["known"].tolist() == [1, 1]
+
+
+def test_without_arrival_times_a_clock_that_is_ahead_lets_no_other_event_see_a_profile_of_the_future():
+    clicks = [encode(click(user, time_ms)) for user, time_ms in ((2, 1_000), (1, 10), (1, 20))]
+    updates = read_profiles([encode(profile(1, 15, "DE"))])
+    assert arrange(read_clicks(clicks), updates).profiles["known"].tolist() == [0, 0, 1]
 
 
 def test_a_profile_without_a_time_always_holds():
