@@ -64,10 +64,16 @@ def gather(spill: Path, kind: str, bucket: int, schema: pa.Schema) -> pa.Table:
 
 
 def coded(ids: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-    """The code of each of n ids, int64[n], and the distinct ids by code."""
+    """The code of each of n ids, int64[n], and the distinct ids by code, in order: the same for ids in any order.
+
+    Splits go by these codes, so that they do not depend on the order of the rows of a file.
+    """
     codes = pc.dictionary_encode(ids).combine_chunks()
     codes = codes if isinstance(codes, pa.DictionaryArray) else pc.dictionary_encode(pa.array([], pa.string()))
-    return codes.indices.to_numpy(zero_copy_only=False).astype(np.int64), codes.dictionary.to_pylist()
+    by_code = pc.array_sort_indices(codes.dictionary).to_numpy().astype(np.int64)
+    rank = np.empty(len(by_code), np.int64)
+    rank[by_code] = np.arange(len(by_code))
+    return rank[codes.indices.to_numpy(zero_copy_only=False)], codes.dictionary.take(by_code).to_pylist()
 
 
 def unpack(column: pa.ChunkedArray, dtype: np.dtype) -> np.ndarray:

@@ -17,6 +17,7 @@ from training.data.archive import Arrived, find_parts, newest_arrival_ms, read_p
 from training.data.examples import load_examples, save_examples
 from training.data.preparation import EVENT_ROWS, UPDATE_ROWS, Preparation, PrepareError, build_bucket, prepare
 from training.data.sources import SourceError
+from training.data.split import user_folds
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
 from udfs.contracts.clicks import ClickLimits
@@ -247,7 +248,7 @@ def test_an_empty_partition_of_an_archive_is_no_error(tmp_path, stream):
 
 
 def test_the_rows_of_a_file_in_any_order_give_the_same_examples(tmp_path, stream):
-    clicks, tables = list(stream.clicks())[:2_000], []
+    clicks, tables, folds = list(stream.clicks())[:2_000], [], []
     orders = (clicks, clicks[::-1], sorted(clicks, key=lambda click: click["event_name"]))
     for number, rows in enumerate(orders):
         path = tmp_path / f"{number}.jsonl"
@@ -255,9 +256,12 @@ def test_the_rows_of_a_file_in_any_order_give_the_same_examples(tmp_path, stream
         examples = load_examples(prepare(path, tmp_path / str(number), Preparation(CONVERTED, workers=1))[0])
         keys = list(zip(examples.user_ids[examples.user].tolist(), examples.time_ms.tolist()))
         tables.append(dict(zip(keys, np.column_stack([examples.features, examples.labels]).tolist())))
+        fold = user_folds(examples, np.arange(len(examples)), folds=3, seed=1)
+        folds.append(dict(zip(examples.user_ids[examples.user].tolist(), fold.tolist())))
     distinct = {
         key for key, count in Counter((one["user_id"], one["event_time"]) for one in clicks).items() if count == 1
     }
     ordered, *others = ({key: str(row) for key, row in table.items() if key in distinct} for table in tables)
     assert len(ordered) > 500
     assert others == [ordered, ordered]
+    assert folds[1:] == [folds[0], folds[0]]
