@@ -26,7 +26,7 @@ from training.experiments.sessions import read_sessions, read_topic_sessions
 from training.experiments.stated import check_arms, stated_experiment
 from training.experiments.wording import range_text
 from udfs.config.command_line import EXIT_USAGE, PATH, Group, Value, ValuesOption, run
-from udfs.config.durations import Moment, moment_ms
+from udfs.config.durations import read_moment
 from udfs.kafka.properties import client_properties
 from udfs.measurement.design import Experiment, ExperimentArm
 from udfs.measurement.effects import LEAST_USERS
@@ -42,23 +42,7 @@ ARMS = ("challenger", "champion", "control")
 SEGMENTS = {"device": "device", "new": "visit history", "country": "country"}
 #: The rollout file whose steps are planned unless another one is named.
 ROLLOUT_FILE = Path("conf", "rollout.yaml")
-#: Times in ms since 1970 of the years 1973 to 5138; smaller numbers are seconds, larger ones microseconds.
-TIMES_MS = range(10**11, 10**14)
 DAY_MS = 86_400_000
-
-
-def _moment(text: str) -> int:
-    try:
-        time_ms = moment_ms(msgspec.convert(text, Moment, strict=False))
-    except msgspec.ValidationError:
-        raise ValueError(f"expected 2026-05-01T08:00:00Z or milliseconds since 1970, got {text}") from None
-    if time_ms < TIMES_MS.start:
-        raise ValueError(f"expected milliseconds since 1970, got {text}: if these are seconds, append 000")
-    if time_ms >= TIMES_MS.stop:
-        raise ValueError(
-            f"expected milliseconds since 1970, got {text}: if these are microseconds, drop the last 3 digits"
-        )
-    return time_ms
 
 
 def _arm_share(text: str) -> tuple[str, float]:
@@ -269,7 +253,7 @@ class Design:
 @click.option("--baseline-version", metavar="VERSION", help="Model of the baseline, with --start and --shares.")
 @click.option(
     "--start",
-    type=Value("time", _moment),
+    type=Value("time", read_moment),
     metavar="TIME",
     help="Start of the experiment, instead of --registry: 2026-05-01T08:00:00Z or milliseconds since 1970. Earlier "
     "sessions are the users' history, which narrows the confidence intervals.",
@@ -355,7 +339,7 @@ def report(
 )
 @click.option(
     "--start",
-    type=Value("time", _moment),
+    type=Value("time", read_moment),
     metavar="TIME",
     help="Leave out sessions before this time: 2026-05-01T08:00:00Z or milliseconds since 1970.",
 )
