@@ -101,20 +101,29 @@ def save_examples(examples: Examples, directory: Path) -> None:
         np.save(directory / f"{field.name}.npy", getattr(examples, field.name))
 
 
+def saved_field(directory: Path, name: str) -> np.ndarray:
+    """A field of the examples that `save_examples` wrote to a directory, read from disk where it is used."""
+    return np.load(directory / f"{name}.npy", mmap_mode="r")
+
+
 def save_logins(logins: set[tuple[str, str]], directory: Path) -> None:
     """Write pairs of ids that logins connect, for all examples in directories below this one."""
     np.save(directory / LOGINS_FILE, np.array(sorted(logins), str).reshape(-1, 2))
 
 
-def load_examples(directories: list[Path], negative_share: float = 1.0, seed: int = 1) -> Examples:
+def load_examples(
+    directories: list[Path], negative_share: float = 1.0, seed: int = 1, until_ms: int | None = None
+) -> Examples:
     """Load examples of several directories, whose users differ, with a share of the negatives.
 
+    With `until_ms`, only those with event times up to it; they do not depend on the later ones.
     See `downsample_negatives`. Only the kept rows are read, and their features are copied only once. Ids that logins
     connect become one user, so that no split has a visitor on one side and the user who logged in on the other.
     """
     if not directories:
         raise ValueError("no examples to load")
-    pieces = [_Saved(directory, negative_share, seed + number) for number, directory in enumerate(directories)]
+    numbered = enumerate(directories)
+    pieces = [_Saved(directory, negative_share, seed + number, until_ms) for number, directory in numbered]
     joined = {name: np.concatenate([piece.whole(name) for piece in pieces]) for name in SHARED_FIELDS}
     plain = [name for name in ROW_FIELDS if name not in ("features", "weight")]
     joined |= {name: np.concatenate([piece.kept(name) for piece in pieces]) for name in plain}
@@ -133,11 +142,11 @@ def load_examples(directories: list[Path], negative_share: float = 1.0, seed: in
         events += len(piece.whole("events"))
     logins = directories[0].parent / LOGINS_FILE
     if logins.exists():
-        joined["user"] = _first_of_connected(joined["user_ids"], np.load(logins))[joined["user"]]
+        joined["user"] = first_of_connected(joined["user_ids"], np.load(logins))[joined["user"]]
     return Examples(**joined)
 
 
-def _first_of_connected(ids: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+def first_of_connected(ids: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """For each of n ids the first one that pairs of ids connect it with, int64[n]; pairs of others are ignored."""
     order = np.argsort(ids)
     place = np.minimum(np.searchsorted(ids, pairs, sorter=order), len(ids) - 1)
@@ -152,12 +161,15 @@ def _first_of_connected(ids: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 class _Saved:
     """Saved examples in a directory, and the rows of them to keep."""
 
-    def __init__(self, directory: Path, negative_share: float, seed: int):
+    def __init__(self, directory: Path, negative_share: float, seed: int, until_ms: int | None):
         self._directory = directory
-        self.rows, self.weight = downsample_negatives(self.whole("labels"), self.whole("weight"), negative_share, seed)
+        labels, weight = self.whole("labels"), self.whole("weight")
+        rows = np.arange(len(labels)) if until_ms is None else np.flatnonzero(self.whole("time_ms") <= until_ms)
+        kept, self.weight = downsample_negatives(labels[rows], weight[rows], negative_share, seed)
+        self.rows = rows[kept]
 
     def whole(self, name: str) -> np.ndarray:
-        return np.load(self._directory / f"{name}.npy", mmap_mode="r")
+        return saved_field(self._directory, name)
 
     def kept(self, name: str) -> np.ndarray:
         return self.whole(name)[self.rows]

@@ -43,6 +43,7 @@ from udfs.measurement.bots import Bots
 from udfs.measurement.labels import Label
 
 BUCKET_EVENTS = 200_000
+NEVER_MS = 2**62  # an end of the data by which every horizon has passed
 
 EVENT_ROWS = pa.schema(
     [
@@ -79,6 +80,7 @@ class Preparation:
     log: FeatureLog | None = None  # source of the features; None: they are computed
     arrived: Arrived | None = None  # the clicks of an archive to read; profiles are read from their beginning
     rows_from_ms: int = 0  # earlier events are history only
+    keep_immature: bool = False  # rows whose horizon had not passed when the data ended become examples too
 
     def __post_init__(self):
         for name in ("workers", "bucket_events", "history_length"):
@@ -137,8 +139,8 @@ def prepare(
                 f"{log.path}: no row with the feature_schema_hash {log.schema_hash} of the logging bundle: rows have "
                 f"{in_words(summary.other_schemas)}"
             )
-        end_ms, gaps = summary.data_end_ms, summary.gaps
-        tasks = [partial(_build, n, spill, out, preparation, end_ms, gaps) for n in range(buckets)]
+        end_ms = NEVER_MS if preparation.keep_immature else summary.data_end_ms
+        tasks = [partial(_build, n, spill, out, preparation, end_ms, summary.gaps) for n in range(buckets)]
         for done, part_summary in enumerate(run_all(tasks), 1):
             summary += part_summary
             progress("computed", done, buckets, summary.examples)
@@ -148,6 +150,8 @@ def prepare(
             f"{log.path}: none of its {summary.logged['rows']} rows is of a click in {clicks}, by user, time, partition"
             " and offset: give the clicks that the logging job read"
         )
+    if preparation.keep_immature:  # the caller knows which rows it needs
+        return _directories(out, buckets), summary
     if not summary.examples and summary.bot_events:
         raise PrepareError(f"{clicks}: no event to train on: {summary.bot_events} {bots_in_words(summary)}")
     if not summary.examples:
@@ -156,7 +160,11 @@ def prepare(
             f"{clicks}: no event to train on: the clicks span {minutes:.0f} minutes, and a label is known only "
             f"{preparation.label.horizon} after its event: use more data or a shorter horizon"
         )
-    return [directory for n in range(buckets) if (directory := _bucket_directory(out, n)).exists()], summary
+    return _directories(out, buckets), summary
+
+
+def _directories(out: Path, buckets: int) -> list[Path]:
+    return [directory for n in range(buckets) if (directory := _bucket_directory(out, n)).exists()]
 
 
 def _calendar_features(preparation: Preparation) -> tuple[str, ...]:
