@@ -27,6 +27,7 @@ setup(
         "udfs.features": ["*.yaml"],
         "training.reporting": ["*.html"],
         "training.experiments": ["*.html"],
+        "training.backtesting": ["*.html"],
         "training.inspection": ["*.html"],
     },
     entry_points={"console_scripts": ["intent = intent.cli:main"]},

@@ -29,6 +29,7 @@ SUBCOMMANDS = {
     "retrain": ("training.retrain", "Train a new model from the archive and enter it in shadow."),
     "remote-bundle": ("training.remote_bundle", "Make a bundle for a model that another process serves."),
     "promote": ("training.promote", "Show and change which models serve."),
+    "backtest": ("training.backtest", "Report what models would have earned on recorded clicks."),
     "experiment": ("training.experiment", "Plan and evaluate experiments."),
     "features": ("intent.features.__main__", "List features, add own ones, measure and explain them."),
 }
