@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from training.backtesting.decisions import break_even, threshold_of_share
-from training.backtesting.earnings import compare, earnings
+from training.backtesting.earnings import Prices, compare, evaluate
 from training.backtesting.leakage import leak
 from training.backtesting.ledger import DAY_MS, ActionLedger, ledger_of
 from training.backtesting.replay import DecisionPolicy, Replayed, ReplayWindow, Tenure, replay, time_span
@@ -366,7 +366,10 @@ def _result(
     ledger = ActionLedger(ledger.policy, replayed.people(ledger.user), ledger.day, ledger.actions, ledger.conversions)
     end_ms = min(window.to_ms, window.known_ms - window.horizon_ms)
     days = np.arange(window.from_ms // DAY_MS, max(window.from_ms, end_ms - 1) // DAY_MS + 1)
-    earned = earnings(ledger, len(policies), days, plan.benefit, plan.cost)
+    names = [policy.name for policy in policies]
+    pairs = _pairs(policies)
+    numbered = [(names.index(name), names.index(baseline)) for name, baseline in pairs]
+    earned, differences = evaluate(ledger, len(policies), numbered, days, Prices(plan.benefit, plan.cost))
     length = max(1.0, (end_ms - window.from_ms) / DAY_MS)
     alarms = {
         bundle.manifest.version: alarm for bundle in plan.bundles if (alarm := leak(bundle.manifest, window.from_ms))
@@ -385,10 +388,9 @@ def _result(
         )
         for policy, (threshold, acts_when), one in zip(policies, thresholds, earned)
     )
-    names = [policy.name for policy in policies]
-    why = _no_verdict(replayed)
+    no_data = _no_data(replayed)
     comparisons = tuple(
-        compare(ledger, names, pair, plan.benefit, plan.cost, why or _unfair(pair, alarms)) for pair in _pairs(policies)
+        compare(pair, difference, no_data, _unfair(pair, alarms)) for pair, difference in zip(pairs, differences)
     )
     return Backtest(
         label=str(plan.label),
@@ -441,7 +443,7 @@ def _pairs(policies: Sequence[DecisionPolicy]) -> list[tuple[str, str]]:
     ]
 
 
-def _no_verdict(replayed: Replayed) -> str:
+def _no_data(replayed: Replayed) -> str:
     """Why the data allows no comparison; empty if it does."""
     if replayed.positives in (0, replayed.events):
         which = "none" if not replayed.positives else "each"
@@ -462,7 +464,7 @@ def _cautions(plan: Plan, replayed: Replayed, rule_share: float | None) -> Itera
         if not bundle.manifest.label.is_same_as(plan.label):
             version, outcome = bundle.manifest.version, bundle.manifest.label
             yield f"{version} predicts another outcome than the one that counts: {outcome}"
-    if why := _no_verdict(replayed):
+    if why := _no_data(replayed):
         yield f"no data for a comparison: {why}"
     elif replayed.positive_users < RELIABLE_USERS:
         yield f"only {replayed.positive_users} users have a positive event: the intervals are rough"

@@ -22,7 +22,13 @@ def threshold_of_share(scores: np.ndarray, share: float) -> float:
     >>> threshold_of_share(np.array([0.1, 0.2, 0.3, 0.4], np.float32), 0.5)
     0.30000001192092896
     """
-    values, counts = np.unique(scores[~np.isnan(scores)], return_counts=True)
-    taken = np.append(0, np.cumsum(counts[::-1])) / len(scores)
-    place = int(np.abs(taken - share).argmin())
-    return float("inf") if place == 0 else float(values[::-1][place - 1])
+    known = scores[~np.isnan(scores)]
+    wanted = share * len(scores)
+    rank = min(round(wanted), len(known))
+    if rank == 0:
+        return float("inf")
+    value = np.partition(known, len(known) - rank)[len(known) - rank]
+    with_ties, without = np.count_nonzero(known >= value), np.count_nonzero(known > value)
+    if with_ties - wanted <= wanted - without:
+        return float(value)
+    return float(known[known > value].min(initial=np.inf))

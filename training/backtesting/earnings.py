@@ -1,22 +1,23 @@
 """What policies earned by a ledger, per day and in total, with intervals from resampling users.
 
-Intervals are those of `training.modeling.metrics`: percentiles of a Poisson bootstrap by user. Here each user has a row
-of sums per policy and day, so that a replicate costs one product with a sparse matrix, however many events there were.
-All policies see the same replicates, so differences are paired.
+Intervals are those of `training.modeling.metrics`: percentiles of a Poisson bootstrap by user. Here each user has sums
+per policy and day, so that a replicate costs a product with a sparse matrix, however many events there were. All
+policies see the same replicates, so differences are paired.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 
 from training.backtesting.ledger import ActionLedger
 from training.data.intake import counted
 from training.modeling.metrics import REPLICATES, Estimate, with_intervals
 from udfs.measurement.effects import LEAST_USERS
 
-EarningsVerdict = Literal["earns more", "earns less", "no clear difference", "no data"]
+EarningsVerdict = Literal["earns more", "earns less", "no clear difference", "no data", "not comparable"]
 
 
 @dataclass(frozen=True)
@@ -53,72 +54,83 @@ class EarningsComparison:
     why: str = ""  # there is no clear verdict
 
 
-def earnings(ledger: ActionLedger, policies: int, days: np.ndarray, benefit: float, cost: float) -> list[Earnings]:
-    """The earnings of each policy, with a `DayEarnings` for each of the days since 1970, int64[d] without gaps."""
+@dataclass(frozen=True)
+class Prices:
+    """What counts, in one currency."""
+
+    benefit: float  # of a conversion
+    cost: float  # of an action
+
+    def money(self, actions: np.ndarray, conversions: np.ndarray) -> np.ndarray:
+        """What actions and conversions earn, float64 of their shape."""
+        return self.benefit * conversions - self.cost * actions
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What one policy earned more than another one."""
+
+    earned: Estimate
+    users: int  # that one of the two acted on
+    differing: int  # users for whom the two have other numbers of actions or conversions
+
+
+def evaluate(
+    ledger: ActionLedger, policies: int, pairs: Sequence[tuple[int, int]], days: np.ndarray, prices: Prices
+) -> tuple[list[Earnings], list[Difference]]:
+    """The earnings of each policy, and how much more the first of each pair of policies earned than the second.
+
+    The days, int64[d] since 1970 without gaps, are those of the ledger and may be more.
+    """
     shape = (policies, len(days))
-    counts = [_sums(ledger, values, days[0], shape).astype(np.int64) for values in (ledger.actions, ledger.conversions)]
-    per_user = _per_user(ledger, days[0], shape, benefit, cost)
+    users, user = np.unique(ledger.user, return_inverse=True)
+    actions = _by_user(ledger, ledger.actions, user, len(users), days[0], shape)
+    conversions = _by_user(ledger, ledger.conversions, user, len(users), days[0], shape)
+    first, second = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
 
-    def measured(weight: np.ndarray) -> list[float]:
-        daily = (per_user @ weight).reshape(shape)
-        return [*daily.sum(axis=1), *daily.ravel(), *daily.cumsum(axis=1).ravel()]
+    def measured(weight: np.ndarray) -> np.ndarray:
+        acted, converted = ((counts @ weight).reshape(shape) for counts in (actions, conversions))
+        daily = prices.money(acted, converted)
+        # Differences of counts, which cancel exactly: money would leave a rounding error, with a sign that looks clear.
+        acted, converted = acted.sum(axis=1), converted.sum(axis=1)
+        ahead = prices.money(acted[first] - acted[second], converted[first] - converted[second])
+        return np.concatenate([prices.money(acted, converted), daily.ravel(), daily.cumsum(axis=1).ravel(), ahead])
 
-    estimates = with_intervals(measured, np.ones(per_user.shape[1]), _redrawn(per_user.shape[1]))
-    totals, cells = estimates[:policies], policies * len(days)
-    daily, cumulated = estimates[policies : policies + cells], estimates[policies + cells :]
+    own = np.ones(len(users))
+    estimates = iter(with_intervals(measured, own, _redrawn(len(users))))
+    totals = [next(estimates) for _ in range(policies)]
+    daily, cumulated = ([[next(estimates) for _ in days] for _ in range(policies)] for _ in range(2))
+    counts = [(counts @ own).reshape(shape).astype(np.int64).tolist() for counts in (actions, conversions)]
     dates = np.datetime_as_string(days.astype("datetime64[D]")).tolist()
-    return [
+    earned = [
         Earnings(
-            actions=int(counts[0][policy].sum()),
-            conversions=int(counts[1][policy].sum()),
-            users=len(np.unique(ledger.user[ledger.policy == policy])),
+            actions=sum(acted),
+            conversions=sum(converted),
+            users=len(np.unique(user[ledger.policy == policy])),
             earned=totals[policy],
-            days=tuple(
-                DayEarnings(
-                    date,
-                    int(counts[0][policy, day]),
-                    int(counts[1][policy, day]),
-                    daily[policy * len(days) + day],
-                    cumulated[policy * len(days) + day],
-                )
-                for day, date in enumerate(dates)
-            ),
+            days=tuple(map(DayEarnings, dates, acted, converted, daily[policy], cumulated[policy])),
         )
-        for policy in range(policies)
+        for policy, (acted, converted) in enumerate(zip(*counts))
     ]
+    return earned, [Difference(next(estimates), *_involved(ledger, user, len(users), pair)) for pair in pairs]
 
 
-def compare(
-    ledger: ActionLedger,
-    names: list[str],
-    pair: tuple[str, str],
-    benefit: float,
-    cost: float,
-    why: str = "",
-) -> EarningsComparison:
-    """Compare a policy with a baseline, given the names of all policies. `why` is a reason for "no data"."""
-    policy, baseline = (names.index(name) for name in pair)
-    sign = (ledger.policy == policy) * 1.0 - (ledger.policy == baseline) * 1.0
-    involved = sign != 0
-    users, user = np.unique(ledger.user[involved], return_inverse=True)
-    # Counts, whose differences cancel exactly: money would leave a rounding error, with a sign that looks clear.
-    actions, conversions = (
-        np.bincount(user, (sign * counts)[involved], len(users)) for counts in (ledger.actions, ledger.conversions)
-    )
-    [difference] = with_intervals(
-        lambda weight: [benefit * float(conversions @ weight) - cost * float(actions @ weight)],
-        np.ones(len(users)),
-        _redrawn(len(users)),
-    )
-    if not why and len(users) < LEAST_USERS:
-        why = f"the two acted on {len(users)} users, and an interval needs {LEAST_USERS}"
-    if why:
-        return EarningsComparison(*pair, difference, len(users), "no data", why)
-    differing = int(np.count_nonzero((actions != 0) | (conversions != 0)))
-    if differing < LEAST_USERS:  # the interval of so few is too narrow
-        why = f"the two differ on {counted(differing, 'user')} of {len(users):,}"
-        return EarningsComparison(*pair, difference, len(users), "no clear difference", why)
-    return EarningsComparison(*pair, difference, len(users), _verdict(difference))
+def compare(pair: tuple[str, str], difference: Difference, no_data: str = "", unfair: str = "") -> EarningsComparison:
+    """Judge the difference of a pair of policies, given their names.
+
+    `no_data` and `unfair` are reasons to give no verdict: the data is too poor, or the policies did not know the same.
+    """
+    if not no_data and difference.users < LEAST_USERS:
+        no_data = f"the two acted on {counted(difference.users, 'user')}, and an interval needs {LEAST_USERS}"
+    verdict, why = _verdict(difference.earned), ""
+    if unfair:
+        verdict, why = "not comparable", unfair
+    elif no_data:
+        verdict, why = "no data", no_data
+    elif difference.differing < LEAST_USERS:  # the interval of so few is too narrow
+        why = f"the two differ on {counted(difference.differing, 'user')} of {difference.users:,}"
+        verdict = "no clear difference"
+    return EarningsComparison(*pair, difference.earned, difference.users, verdict, why)
 
 
 def _verdict(difference: Estimate) -> EarningsVerdict:
@@ -127,21 +139,23 @@ def _verdict(difference: Estimate) -> EarningsVerdict:
     return "earns less" if difference.high < 0 else "no clear difference"
 
 
-def _sums(ledger: ActionLedger, values: np.ndarray, first_day: int, shape: tuple[int, int]) -> np.ndarray:
-    """The sums of an entry's values by policy and day, float64[policies, days]."""
+def _by_user(
+    ledger: ActionLedger, values: np.ndarray, user: np.ndarray, users: int, first_day: int, shape: tuple[int, int]
+) -> csr_array:
+    """The values of k entries by policy and day, and by user: sparse float64[policies x days, users]."""
     cell = ledger.policy * shape[1] + ledger.day - first_day
-    return np.bincount(cell, values, shape[0] * shape[1]).reshape(shape)
+    return coo_array((values.astype(np.float64), (cell, user)), (shape[0] * shape[1], users)).tocsr()
 
 
-def _per_user(ledger: ActionLedger, first_day: int, shape: tuple[int, int], benefit: float, cost: float) -> coo_array:
-    """What each user brought, sparse float64[policies x days, users]; only of users who were acted on."""
-    users, user = np.unique(ledger.user, return_inverse=True)
-    cell = ledger.policy * shape[1] + ledger.day - first_day
-    worth = benefit * ledger.conversions - cost * ledger.actions
-    return coo_array((worth, (cell, user)), (shape[0] * shape[1], len(users))).tocsr()
+def _involved(ledger: ActionLedger, user: np.ndarray, users: int, pair: tuple[int, int]) -> tuple[int, int]:
+    """The number of users that one of a pair of policies acted on, and of those for whom the two have other counts."""
+    sign = (ledger.policy == pair[0]) * 1.0 - (ledger.policy == pair[1]) * 1.0
+    acted_on = np.bincount(user, sign != 0, users) > 0
+    differ = [np.bincount(user, sign * counts, users) != 0 for counts in (ledger.actions, ledger.conversions)]
+    return int(acted_on.sum()), int((differ[0] | differ[1]).sum())
 
 
-def _redrawn(users: int, seed: int = 1):
+def _redrawn(users: int, seed: int = 1) -> Iterator[np.ndarray]:
     """The weights of the users in each replicate, float64[users]."""
     rng = np.random.default_rng(seed)
     for _ in range(REPLICATES):

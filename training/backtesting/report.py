@@ -120,10 +120,8 @@ def training_text(training: ScheduledTraining) -> str:
 
 
 def estimate_text(estimate: Estimate, sign: str = "") -> str:
-    """A sum of money with its interval; a dash for what is not defined."""
+    """A sum of money with its interval."""
     value = _money(estimate.value, sign)
-    if np.isnan(estimate.low):
-        return f"{value} (no interval)"
     return f"{value} ({_money(estimate.low, sign)} to {_money(estimate.high, sign)})"
 
 
@@ -162,7 +160,7 @@ def _money(value: float, sign: str = "") -> str:
 
 
 def _policy_rows(result: Backtest) -> Iterator[tuple[str, ...]]:
-    yield ("policy", "acts when", "events", "actions", "converted", "earned", "per day")
+    yield ("policy", "acts when", "of all events", "actions", "converted", "earned", "per day")
     for policy in result.policies:
         earned = policy.earnings
         yield (

@@ -173,7 +173,9 @@ def test_a_model_that_was_trained_on_the_stretch_is_flagged_and_gets_no_verdict(
     assert run(shop, tmp_path / "out", *arguments, hours=(12, 18), models=(), clicks=tmp_path / "archive") == 0
     found = report(tmp_path / "out")
     assert {name: bool(policy["alarm"]) for name, policy in by_name(found).items()} == {"v1": False, "leaky": True}
-    assert [(one["verdict"], one["why"]) for one in found["comparisons"]] == [("no data", "leaky knows the future")]
+    assert [(one["verdict"], one["why"]) for one in found["comparisons"]] == [
+        ("not comparable", "leaky knows the future")
+    ]
     page = (tmp_path / "out" / "backtest.html").read_text()
     for text in (capsys.readouterr().out, page.replace("</strong>", "").replace("<strong>", "")):
         assert "leaky KNOWS THE FUTURE: trained on events from 2026-01-01 00:00 to 2026-01-05 18:00 UTC" in text

@@ -3,11 +3,20 @@
 import numpy as np
 import pytest
 
-from training.backtesting.earnings import compare, earnings
+from training.backtesting.earnings import Earnings, EarningsComparison, Prices, compare, evaluate
 from training.backtesting.ledger import ActionLedger
 
 DAYS = np.arange(20_000, 20_003)
-NAMES = ["a", "b"]
+PRICES = Prices(benefit=1.0, cost=0.1)
+
+
+def earnings(ledger: ActionLedger, policies: int = 2, prices: Prices = PRICES) -> list[Earnings]:
+    return evaluate(ledger, policies, [], DAYS, prices)[0]
+
+
+def compared(ledger: ActionLedger) -> EarningsComparison:
+    _, [difference] = evaluate(ledger, 2, [(0, 1)], DAYS, PRICES)
+    return compare(("a", "b"), difference)
 
 
 def ledger(users: int, rates: tuple[float, float], seed: int = 1) -> ActionLedger:
@@ -20,7 +29,7 @@ def ledger(users: int, rates: tuple[float, float], seed: int = 1) -> ActionLedge
 
 def test_days_add_up_to_the_total():
     one = ledger(200, (0.3, 0.1))
-    for policy, found in enumerate(earnings(one, 2, DAYS, benefit=2.0, cost=0.5)):
+    for policy, found in enumerate(earnings(one, prices=Prices(2.0, 0.5))):
         mine = one.policy == policy
         conversions = one.conversions[mine].sum()
         assert (found.actions, found.conversions, found.users) == (600, conversions, 200)
@@ -43,7 +52,7 @@ def test_the_interval_is_as_wide_as_users_differ():
         np.ones(1500, np.int64),
         np.repeat(conversions, 3),
     )
-    [found] = earnings(alike, 1, DAYS, benefit=1.0, cost=0.0)
+    [found] = earnings(alike, 1, Prices(1.0, 0.0))
     day = found.days[0].earned
     assert found.earned.high - found.earned.low == pytest.approx(3 * (day.high - day.low))
     assert day.high - day.low == pytest.approx(2 * 1.96 * np.sqrt(conversions.sum()), rel=0.2)
@@ -55,8 +64,8 @@ def test_the_interval_is_as_wide_as_users_differ():
 )
 def test_a_clear_difference_is_told(rates, verdict):
     one = ledger(200, rates)
-    comparison = compare(one, NAMES, ("a", "b"), benefit=1.0, cost=0.1)
-    totals = [found.earned.value for found in earnings(one, 2, DAYS, 1.0, 0.1)]
+    comparison = compared(one)
+    totals = [found.earned.value for found in earnings(one)]
     assert comparison.verdict == verdict
     assert comparison.difference.value == pytest.approx(totals[0] - totals[1])
 
@@ -64,12 +73,12 @@ def test_a_clear_difference_is_told(rates, verdict):
 def test_equal_policies_do_not_differ_at_all():
     one = ledger(100, (0.3, 0.3))
     twin = ActionLedger(one.policy, one.user, one.day, one.actions, np.tile(one.conversions[one.policy == 0], 2))
-    difference = compare(twin, NAMES, ("a", "b"), 1.0, 0.1).difference
+    difference = compared(twin).difference
     assert (difference.value, difference.low, difference.high) == (0, 0, 0)
 
 
 def test_few_users_give_no_verdict():
-    comparison = compare(ledger(29, (1.0, 0.0)), NAMES, ("a", "b"), 1.0, 0.1)
+    comparison = compared(ledger(29, (1.0, 0.0)))
     assert (comparison.verdict, comparison.users) == ("no data", 29)
     assert comparison.why == "the two acted on 29 users, and an interval needs 30"
 
@@ -79,12 +88,12 @@ def test_a_difference_on_few_users_is_not_clear():
     one = ledger(200, (0.0, 0.0))
     lucky = (one.policy == 0) & (one.user < 29)
     ahead = ActionLedger(one.policy, one.user, one.day, one.actions, lucky.astype(np.int64))
-    comparison = compare(ahead, NAMES, ("a", "b"), 1.0, 0.1)
+    comparison = compared(ahead)
     assert comparison.difference.low > 0
     assert (comparison.verdict, comparison.why) == ("no clear difference", "the two differ on 29 users of 200")
 
 
 def test_a_ledger_without_actions_has_earned_nothing():
-    found = earnings(ActionLedger.joined([]), 2, DAYS, 1.0, 0.1)
+    found = earnings(ActionLedger.joined([]))
     assert [(one.actions, one.earned.value, one.earned.low) for one in found] == [(0, 0, 0), (0, 0, 0)]
-    assert compare(ActionLedger.joined([]), NAMES, ("a", "b"), 1.0, 0.1).verdict == "no data"
+    assert compared(ActionLedger.joined([])).verdict == "no data"
