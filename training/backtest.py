@@ -37,6 +37,7 @@ from training.backtesting.report import (
 )
 from training.backtesting.schedule import RETRAINED, ScheduledTraining, retrained
 from training.data.archive import Arrived, find_parts, newest_arrival_ms
+from training.data.intake import counted
 from training.data.preparation import Preparation, prepare
 from training.data.summary import RELIABLE_USERS, Summary, warnings
 from training.evaluation.rule_baseline import describe_rule
@@ -449,7 +450,7 @@ def _no_data(replayed: Replayed) -> str:
         which = "none" if not replayed.positives else "each"
         return f"{which} of the {replayed.events} events is positive"
     if replayed.users < LEAST_USERS:
-        return f"the events are of {replayed.users} users, and an interval needs {LEAST_USERS}"
+        return f"the events are of {counted(replayed.users, 'user')}, and an interval needs {LEAST_USERS}"
     return ""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.bundles import make_bundle
+from tests.support.own_features import declared, own_bundle
 from tests.unit.training.backtesting.test_ledger import one_after_the_other
 from tests.unit.training.data.test_preparation import archive
 from training.backtest import main
@@ -215,6 +216,11 @@ def refusal(capsys, *arguments, **options) -> str:
         ((12, 30), ("--models", "{shop}/v1"), "are the same version, v1: name each once"),
         ((12, 30), ("--models", "{shop}/other"), "name the outcome that counts with --label"),
         ((12, 30), ("--models", "{shop}/short"), "v1 sees 64 events of a user, short sees 32"),
+        (
+            (12, 30),
+            ("--models", "{shop}/own", "--retrain", "12 h"),
+            "--models: own needs the kind of event quiz_completed with code 100, which the declaration of the settings",
+        ),
         ((12, 30), ("--retrain", "0 s"), "--retrain 0 s: expected more than 0"),
         ((12, 30), ("--quiet", "soon"), "expected a duration such as 30 min, 12 h or 7 d, got 'soon'"),
     ],
@@ -224,6 +230,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_read(shop, tmp_path, ca
     if not (shop / "other").exists():
         make_bundle(shop, "other", label=Label(events=("begin_checkout",), horizon="1 h"))
         make_bundle(shop, "short", history_length=32)
+        own_bundle(shop, "own", declared(shop))
     given = [argument.format(shop=shop) for argument in arguments]
     refused = refusal(capsys, shop, tmp_path / "out", *given, hours=hours)
     assert message in refused, refused
