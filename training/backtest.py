@@ -365,13 +365,12 @@ def _result(
         ]
     )
     ledger = ActionLedger(ledger.policy, replayed.people(ledger.user), ledger.day, ledger.actions, ledger.conversions)
-    end_ms = min(window.to_ms, window.known_ms - window.horizon_ms)
-    days = np.arange(window.from_ms // DAY_MS, max(window.from_ms, end_ms - 1) // DAY_MS + 1)
+    days = np.arange(window.from_ms // DAY_MS, window.last_ms // DAY_MS + 1)
     names = [policy.name for policy in policies]
     pairs = _pairs(policies)
     numbered = [(names.index(name), names.index(baseline)) for name, baseline in pairs]
     earned, differences = evaluate(ledger, len(policies), numbered, days, Prices(plan.benefit, plan.cost))
-    length = max(1.0, (end_ms - window.from_ms) / DAY_MS)
+    length = max(1.0, (window.last_ms - window.from_ms) / DAY_MS)
     alarms = {
         bundle.manifest.version: alarm for bundle in plan.bundles if (alarm := leak(bundle.manifest, window.from_ms))
     }

@@ -24,10 +24,15 @@ class ReplayWindow:
     known_ms: int  # the end of what is known: the earlier one of `to_ms` and the end of the data
     horizon_ms: int  # of the label
 
+    @property
+    def last_ms(self) -> int:
+        """The last time at which an event can have a mature label."""
+        return min(self.to_ms - 1, self.known_ms - self.horizon_ms)
+
     def rows(self, time_ms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The rows of n events in the stretch whose labels are mature, int64[mature], and of the others."""
         inside = (time_ms >= self.from_ms) & (time_ms < self.to_ms)
-        mature = time_ms + self.horizon_ms <= self.known_ms
+        mature = time_ms <= self.last_ms
         return np.flatnonzero(inside & mature), np.flatnonzero(inside & ~mature)
 
 

@@ -19,6 +19,7 @@ def test_a_label_counts_once_its_horizon_has_passed():
     window = ReplayWindow(from_ms=10, to_ms=100, known_ms=90, horizon_ms=20)
     mature, others = window.rows(np.array([9, 10, 70, 71, 99, 100]))
     assert (mature.tolist(), others.tolist()) == ([1, 2], [3, 4])
+    assert window.last_ms == 70
 
 
 def test_each_event_is_scored_by_the_model_that_serves_then():
