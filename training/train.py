@@ -90,11 +90,11 @@ def _train(options: Options) -> tuple[TrainedModel, Training]:
 def summary(manifest: Manifest) -> str:
     """The results of a training, in a few lines."""
     metrics = manifest.metrics
-    best = metrics.get("best_possible_test_auc")
+    best, trees = metrics.get("best_possible_test_auc"), metrics["rounds"]
     is_rough = metrics["test_positive_users"] < RELIABLE_USERS
     return "\n".join(
         [
-            f"model {manifest.version}: {metrics['rounds']:.0f} trees, {len(manifest.features)} features",
+            f"model {manifest.version}: {f'{trees:.0f} trees, ' if trees else ''}{len(manifest.features)} features",
             f"test AUC {metrics['test_roc_auc']:.4f} ({metrics['test_roc_auc_low']:.4f} to "
             f"{metrics['test_roc_auc_high']:.4f})" + (f", best possible {best:.4f}" if best is not None else ""),
             f"test events {metrics['test_events']:.0f}, {metrics['test_positive_rate']:.2%} positive, "

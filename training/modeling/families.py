@@ -1,10 +1,11 @@
-"""Registry of the model families: XGBoost and LightGBM, one of which serves, and logistic regression, the baseline."""
+"""Registry of the model families. A bundle can contain any of them, and any can be compared with."""
 
+from training.modeling.blend_model import BlendFamily
 from training.modeling.family import ModelFamily
 from training.modeling.lightgbm_model import LightGBMFamily
 from training.modeling.logistic_model import LogisticFamily
 from training.modeling.xgboost_model import XGBoostFamily
 
 FAMILIES: dict[str, ModelFamily] = {
-    family.name: family for family in (XGBoostFamily(), LightGBMFamily(), LogisticFamily())
+    family.name: family for family in (XGBoostFamily(), LightGBMFamily(), LogisticFamily(), BlendFamily())
 }  # fmt: skip

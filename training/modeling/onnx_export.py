@@ -1,20 +1,29 @@
 """Export to ONNX, with a certificate that ONNX Runtime gives the same scores as the model's own library."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import lightgbm
 import numpy as np
+import onnx
+import xgboost
+from onnx import TensorProto, helper, numpy_helper
 from onnxmltools import convert_lightgbm, convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
+from scipy.special import logit
 
 from udfs.models.backends import OnnxScorer
-from udfs.models.bundle import LIGHTGBM_FILE, load_booster
+from udfs.models.blend import decode_blend
+from udfs.models.bundle import BLEND_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, load_booster
+from udfs.models.regression import Regression, decode_regression
 
 #: The largest difference of a probability that an export may show. float32 has a relative precision of 6e-8; the two
 #: libraries add up hundreds of leaves in different orders.
 LIMIT = 1e-5
 OPSET = 15
+ML_OPSET = 1  # of the trees
+IR_VERSION = 8  # the one of OPSET
 _EDGE_ROWS = 2_000
 
 
@@ -34,16 +43,14 @@ class Certificate:
 
 def export(model_file: str, model: bytes, features: int) -> bytes:
     """Convert a bundle's model to ONNX: input float32[n, features], outputs `label` and `probabilities`."""
-    inputs = [("features", FloatTensorType([None, features]))]
-    if model_file == LIGHTGBM_FILE:
-        booster = lightgbm.Booster(model_str=model.decode())
-        converted = convert_lightgbm(booster, initial_types=inputs, target_opset=OPSET, zipmap=False)
-        # The converter says that there is one label, and ONNX Runtime warns of each batch that has more.
-        converted.graph.output[0].type.tensor_type.shape.dim[0].Clear()
+    if model_file == LOGISTIC_FILE:
+        converted = _graph_of_regression(Regression(decode_regression(model)))
+    elif model_file == BLEND_FILE:
+        converted = _graph_of_blend(model, features)
+    elif model_file == LIGHTGBM_FILE:
+        converted = _converted_lightgbm(model, features)
     else:
-        booster = load_booster(model)
-        booster.feature_names = None  # the converter wants its own: f0, f1, ...
-        converted = convert_xgboost(booster, initial_types=inputs, target_opset=OPSET)
+        converted = _converted_xgboost(load_booster(model), features)
     converted.graph.name = "purchase_intent"  # by default a random one: equal models are to be equal bytes
     return converted.SerializeToString()
 
@@ -82,3 +89,106 @@ def edge_rows(rows: np.ndarray, thresholds: Sequence[np.ndarray], seed: int) -> 
             made[hit, column] = value[hit]
     made[rng.random(made.shape) < 0.1] = np.nan
     return made
+
+
+def _converted_lightgbm(model: bytes, features: int) -> onnx.ModelProto:
+    booster = lightgbm.Booster(model_str=model.decode())
+    converted = convert_lightgbm(booster, initial_types=_inputs(features), target_opset=OPSET, zipmap=False)
+    # The converter says that there is one label, and ONNX Runtime warns of each batch that has more.
+    converted.graph.output[0].type.tensor_type.shape.dim[0].Clear()
+    return converted
+
+
+def _converted_xgboost(booster: xgboost.Booster, features: int) -> onnx.ModelProto:
+    booster.feature_names = None  # the converter wants its own: f0, f1, ...
+    return convert_xgboost(booster, initial_types=_inputs(features), target_opset=OPSET)
+
+
+def _inputs(features: int) -> list[tuple[str, FloatTensorType]]:
+    return [("features", FloatTensorType([None, features]))]
+
+
+def _graph_of_regression(regression: Regression) -> onnx.ModelProto:
+    graph = _Graph(len(regression.slope))
+    total = graph.regression_sum(regression, 1.0)
+    return graph.scoring(graph.add("Add", total, graph.constant([regression.base], np.float32)))
+
+
+def _graph_of_blend(model: bytes, features: int) -> onnx.ModelProto:
+    parts, graph = decode_blend(model), _Graph(features)
+    regression, weight = Regression(parts.regression), 1 - parts.trees_weight
+    total = graph.regression_sum(regression, weight)
+    trees = graph.trees_sum(load_booster(parts.trees), parts.trees_weight, weight * regression.base)
+    return graph.scoring(graph.add("Add", total, trees))
+
+
+class _Graph:
+    """An ONNX graph in the making, with as few nodes as possible: each takes as long as some trees do for a row.
+
+    `add` and the methods that end in `sum` add nodes, and return the name of their result.
+    """
+
+    def __init__(self, features: int):
+        self._features, self._nodes, self._constants = features, [], []
+
+    def add(self, operator: str, *inputs: str, **attributes) -> str:
+        name = f"{operator.lower()}_{len(self._nodes)}"
+        self._nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
+        return name
+
+    def constant(self, value: Sequence[float] | np.ndarray, dtype: type) -> str:
+        name = f"constant_{len(self._constants)}"
+        self._constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def regression_sum(self, regression: Regression, weight: float) -> str:
+        """A regression's logit times `weight`, without its base, float32[n, 1].
+
+        It is computed in float64, as in udfs/models/regression.py, so that no scale of a feature is too small.
+        """
+        values = self.add("Cast", "features", to=TensorProto.DOUBLE)
+        size = self.add("Log", self.add("Add", self.add("Abs", values), self.constant([1], np.float64)))
+        slope = self.constant(weight * regression.slope, np.float64)
+        scaled = self.add("Mul", self.add("Mul", self.add("Sign", values), slope), size)
+        present = self.add("Add", scaled, self.constant(weight * regression.present, np.float64))
+        missing = self.constant(weight * regression.missing, np.float64)
+        added = self.add("Where", self.add("IsNaN", "features"), missing, present)
+        total = self.add("ReduceSum", added, self.constant([1], np.int64), keepdims=1)
+        return self.add("Cast", total, to=TensorProto.FLOAT)
+
+    def trees_sum(self, booster: xgboost.Booster, weight: float, constant: float) -> str:
+        """The logit of trees times `weight`, plus a constant, float32[n, 1].
+
+        The trees are those of the converted classifier, without its last step.
+        """
+        base = json.loads(booster.save_config())["learner"]["learner_model_param"]["base_score"]
+        classifier = _converted_xgboost(booster, self._features).graph.node[0]
+        attributes = {
+            attribute.name.replace("class_", "target_"): helper.get_attribute_value(attribute)
+            for attribute in classifier.attribute
+            if attribute.name.startswith(("nodes_", "class_"))
+        }
+        attributes["target_weights"] = [weight * value for value in attributes["target_weights"]]
+        base_values = [weight * float(logit(float(base.strip("[]")))) + constant]
+        attributes |= {"n_targets": 1, "post_transform": "NONE", "base_values": base_values}
+        return self.add("TreeEnsembleRegressor", "features", domain="ai.onnx.ml", **attributes)
+
+    def scoring(self, logits: str) -> onnx.ModelProto:
+        """The model that returns the outputs of a converted classifier, given its logits float32[n, 1]."""
+        both = self.add("Mul", logits, self.constant([-1, 1], np.float32))
+        self._nodes.append(helper.make_node("Sigmoid", [both], ["probabilities"]))
+        self._nodes.append(helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0))
+        graph = helper.make_graph(
+            self._nodes,
+            "purchase_intent",
+            [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, self._features])],
+            [
+                helper.make_tensor_value_info("label", TensorProto.INT64, [None]),
+                helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 2]),
+            ],
+            self._constants,
+        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        onnx.checker.check_model(model)
+        return model

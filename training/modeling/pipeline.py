@@ -67,7 +67,7 @@ def select_and_fit(
         fitting = replace(fitting, parameters={**best, **training.parameters})
     log(f"cross-validating {len(columns)} features in {training.folds} folds")
     crossed = cross_validate(family, data, fitting)
-    log(f"    AUC {_auc(data, crossed):.4f} with {crossed.rounds} trees")
+    log(f"    AUC {_auc(data, crossed):.4f}" + (f" with {crossed.rounds} trees" if family.boosts else ""))
     importance = permutation_importance(data, crossed, training.seed)
     tried: list[Pruning] = []
     unpruned = None
@@ -81,7 +81,7 @@ def select_and_fit(
     calibration, gain = Calibration(), None
     if training.calibrate:
         calibration, gain = choose_calibration(data, crossed, training.seed)
-    log(f"fitting {crossed.rounds} trees of {len(columns)} features")
+    log(f"fitting {f'{crossed.rounds} trees of ' if family.boosts else ''}{len(columns)} features")
     model = family.fit(data.fit_rows(), replace(fitting, rounds=crossed.rounds)).calibrated(calibration)
     return Fit(model, columns, data, fitting, crossed, importance, tried, unpruned, calibration, gain)
 

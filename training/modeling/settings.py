@@ -1,6 +1,6 @@
 """The settings of a training: conf/training.yaml, checked as a whole."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +23,13 @@ Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
 
 
+#: Parameters of regressions and blends: name, rule, and the rule in words. Libraries check those of trees.
+_BOUNDS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    ("C", lambda value: 0 < value < float("inf"), "above 0"),
+    ("trees_weight", lambda value: 0 <= value <= 1, "from 0 to 1"),
+)
+
+
 class TrainingError(ValueError):
     """Settings or data that no model can be trained with. The message is one line with a remedy."""
 
@@ -30,8 +37,8 @@ class TrainingError(ValueError):
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """The settings, described in conf/training.yaml. Equal settings and data give equal models."""
 
-    model: Literal["xgboost", "lightgbm"] = "xgboost"
-    compare: tuple[Literal["logistic", "lightgbm", "xgboost"], ...] = ("logistic",)
+    model: Literal["xgboost", "lightgbm", "logistic", "blend"] = "xgboost"
+    compare: tuple[Literal["logistic", "lightgbm", "xgboost", "blend"], ...] = ("logistic",)
     declaration: FeatureFile | None = None
     features: tuple[str, ...] = ()
     history_length: Positive = 64
@@ -106,6 +113,10 @@ def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
         raise TrainingError(
             f"{origin}: key parameters: unknown parameter {min(unknown)}; expected one of {', '.join(known)}"
         )
+    for name, is_allowed, rule in _BOUNDS:
+        value = training.parameters.get(name)
+        if value is not None and not is_allowed(value):
+            raise TrainingError(f"{origin}: key parameters: {name} must be {rule} (got {value:g})")
     if training.model in training.compare:
         raise TrainingError(f"{origin}: key compare: {training.model} is the model itself: name other kinds")
     return training

@@ -25,6 +25,10 @@ class XGBoostModel:
     def predict(self, features: np.ndarray) -> np.ndarray:
         return self.booster.inplace_predict(features, missing=np.nan).astype(np.float64)
 
+    def logit(self, features: np.ndarray) -> np.ndarray:
+        """The logits float32[n]."""
+        return self.booster.inplace_predict(features, missing=np.nan, predict_type="margin")
+
     def contributions(self, features: np.ndarray) -> np.ndarray:
         return xgboost_contributions(self.booster, features)
 

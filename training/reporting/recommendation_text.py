@@ -23,7 +23,12 @@ from training.reporting.recommendation import (
 )
 
 #: Display names of the kinds of models.
-NAMES = {"xgboost": "XGBoost", "logistic": "logistic regression", "lightgbm": "LightGBM"}
+NAMES = {
+    "xgboost": "XGBoost",
+    "logistic": "logistic regression",
+    "lightgbm": "LightGBM",
+    "blend": "the blend of XGBoost and logistic regression",
+}
 
 
 def recommendation_text(recommendation: Recommendation) -> str:

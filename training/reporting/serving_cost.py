@@ -39,7 +39,7 @@ def saving(trained: TrainedModel) -> str | None:
     ]
     costs = [
         f"{features:.1f} µs for features and {prediction:.1f} µs for prediction with {kind} "
-        f"({len(names)} features, {rounds} trees)"
+        f"({len(names)} features{f', {rounds} trees' if rounds else ''})"
         for (kind, names, rounds, _), (features, prediction) in zip(models, _costs_us(servers, len(holdout)))
     ]
     return f"cost per event: {', '.join(costs)}; measured in batches of {BATCH_ROWS} on one thread of this machine"

@@ -1,4 +1,4 @@
-"""Contributions of features to a score: Shapley values of the trees, on the logit of the probability.
+"""Contributions of features to a score: Shapley values of trees and of a regression, on the logit of the probability.
 
 Lundberg and others, From local explanations to global understanding with explainable AI for trees, 2020.
 """
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from udfs.models.bundle import LIGHTGBM_FILE, Bundle, load_booster
+from udfs.models.blend import decode_blend, weighted_mean
+from udfs.models.bundle import BLEND_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, Bundle, load_booster
 from udfs.models.lean_xgboost import xgboost
 from udfs.models.lightgbm_text import load_text
+from udfs.models.regression import Regression, decode_regression
 
 if TYPE_CHECKING:
     import lightgbm
@@ -35,9 +37,23 @@ def contributions_of(bundle: Bundle) -> Contributions | None:
     if bundle.model_file == LIGHTGBM_FILE:
         text = load_text(bundle.model)
         return lambda features: lightgbm_contributions(text, features, 1)
-    booster = load_booster(bundle.model)
+    if bundle.model_file == LOGISTIC_FILE:
+        return Regression(decode_regression(bundle.model)).contributions
+    if bundle.model_file == BLEND_FILE:
+        return _blend_contributions(bundle.model)
+    return _trees_contributions(bundle.model)
+
+
+def _trees_contributions(model: bytes) -> Contributions:
+    booster = load_booster(model)
     booster.set_param({"nthread": 1})
     return lambda features: xgboost_contributions(booster, features)
+
+
+def _blend_contributions(model: bytes) -> Contributions:
+    parts = decode_blend(model)
+    of_trees, of_regression = _trees_contributions(parts.trees), Regression(parts.regression).contributions
+    return lambda features: weighted_mean(parts.trees_weight, of_trees(features), of_regression(features))
 
 
 def strongest(names: Sequence[str], added: np.ndarray, count: int) -> list[tuple[str, float]]:

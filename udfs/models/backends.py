@@ -1,7 +1,8 @@
 """Inference engines: a model's own library, ONNX Runtime, or whichever is faster for the size of a batch.
 
-A call of XGBoost or LightGBM costs more than one of ONNX Runtime and a row may cost less, depending on model and
-machine: so the break-even is measured when the model is warmed up.
+The own library of a logistic regression is NumPy; a blend uses XGBoost and NumPy. A call of XGBoost or LightGBM costs
+more than one of ONNX Runtime and a row may cost less, depending on model and machine: so the break-even is measured
+when the model is warmed up.
 """
 
 import time
@@ -13,19 +14,24 @@ from typing import Literal
 import msgspec
 import numpy as np
 import onnxruntime
+from scipy.special import expit
 
 from udfs.contracts.event_layout import EventLayout
 from udfs.features.computer import FeatureComputer
 from udfs.models import lightgbm_text, remote
+from udfs.models.blend import decode_blend, weighted_mean
 from udfs.models.bundle import (
+    BLEND_FILE,
     ENDPOINT_FILE,
     EXPORT_FILE,
     LIGHTGBM_FILE,
+    LOGISTIC_FILE,
     Bundle,
     BundleError,
     check_scores,
     load_booster,
 )
+from udfs.models.regression import Regression, decode_regression
 
 EngineName = Literal["auto", "native", "onnx"]
 #: Batch sizes at which the engines are compared.
@@ -85,11 +91,28 @@ def native_predict(model_file: str, model: bytes, threads: int = 1) -> Callable[
     if model_file == LIGHTGBM_FILE:
         text = lightgbm_text.load_text(model)
         return lambda matrix: text.predict(matrix, num_threads=threads).astype(np.float32)
+    if model_file == LOGISTIC_FILE:
+        regression = Regression(decode_regression(model))
+        return lambda matrix: regression.predict(matrix).astype(np.float32)
+    if model_file == BLEND_FILE:
+        return _blend_predict(model, threads)
     if model_file == ENDPOINT_FILE:
         return remote.RemoteScorer(msgspec.json.decode(model, type=remote.Endpoint)).predict
     booster = load_booster(model)
     booster.set_param({"nthread": threads})
     return lambda matrix: booster.inplace_predict(matrix, missing=np.nan)
+
+
+def _blend_predict(model: bytes, threads: int) -> Predict:
+    parts = decode_blend(model)
+    booster, regression = load_booster(parts.trees), Regression(parts.regression)
+    booster.set_param({"nthread": threads})
+
+    def predict(matrix: np.ndarray) -> np.ndarray:
+        margin = booster.inplace_predict(matrix, missing=np.nan, predict_type="margin")
+        return expit(weighted_mean(parts.trees_weight, margin, regression.logit(matrix))).astype(np.float32)
+
+    return predict
 
 
 class OnnxScorer:

@@ -26,7 +26,7 @@ from udfs.features.expressions import ExpressionError, Function
 from udfs.features.own_functions import load_function
 from udfs.features.schema import schema_hash
 from udfs.measurement.labels import Label, LabelError, label_of_sentence
-from udfs.models import lightgbm_text, remote
+from udfs.models import blend, lightgbm_text, regression, remote
 from udfs.models.lean_xgboost import xgboost
 
 FORMAT = 2
@@ -34,9 +34,11 @@ _WITH_SENTENCES = 1  # the format whose manifests had the label as an English se
 MANIFEST_FILE = "manifest.json"
 XGBOOST_FILE = "model.ubj"  # of XGBoost, in UBJSON
 LIGHTGBM_FILE = "model.txt"
+LOGISTIC_FILE = "logistic.json"  # of a logistic regression, see udfs/models/regression.py
+BLEND_FILE = "blend.json"  # of XGBoost and a logistic regression, see udfs/models/blend.py
 ENDPOINT_FILE = "endpoint.json"  # of a model that another process serves
 #: The files that can hold a bundle's model; each bundle has exactly one of them.
-MODEL_FILES = (XGBOOST_FILE, LIGHTGBM_FILE, ENDPOINT_FILE)
+MODEL_FILES = (XGBOOST_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, BLEND_FILE, ENDPOINT_FILE)
 EXPORT_FILE = "model.onnx"
 WARM_UP_FILE = "warm_up.json"
 FEATURES_FILE = "features.json"  # the declaration of the features; without it, they are the standard ones
@@ -309,7 +311,7 @@ def _check_features(manifest: Manifest, features: Declaration, path: str, histor
 
 def _check_xgboost(model: bytes, manifest: Manifest, path: str) -> None:
     if not model:  # XGBoost would end the process
-        raise BundleError(f"{path}: not an XGBoost model: the file is empty")
+        raise BundleError(f"{path}: not an XGBoost model: it is empty")
     try:
         booster = load_booster(model)
     except xgboost.core.XGBoostError as error:
@@ -332,6 +334,24 @@ def _check_lightgbm(model: bytes, manifest: Manifest, path: str) -> None:
         raise BundleError(f"{path}: LightGBM can't load it: {one_line(error)}") from error
 
 
+def _check_logistic(model: bytes, manifest: Manifest, path: str) -> None:
+    try:
+        names = regression.decode_regression(model).names
+    except ValueError as error:
+        raise BundleError(f"{path}: not a logistic regression: {error}") from None
+    _check_names(names, len(names), manifest, path)
+
+
+def _check_blend(model: bytes, manifest: Manifest, path: str) -> None:
+    try:
+        parts = blend.decode_blend(model)
+    except ValueError as error:
+        raise BundleError(f"{path}: not a blend: {error}") from None
+    names = parts.regression.names
+    _check_names(names, len(names), manifest, f"{path}: key regression")
+    _check_xgboost(parts.trees, manifest, f"{path}: key trees")
+
+
 def _check_endpoint(model: bytes, manifest: Manifest, path: str) -> None:
     try:
         msgspec.json.decode(model, type=remote.Endpoint)
@@ -341,7 +361,13 @@ def _check_endpoint(model: bytes, manifest: Manifest, path: str) -> None:
         raise BundleError(f"{path}: a remote model needs {WARM_UP_FILE}: nothing else identifies the right model")
 
 
-_CHECKS = {XGBOOST_FILE: _check_xgboost, LIGHTGBM_FILE: _check_lightgbm, ENDPOINT_FILE: _check_endpoint}
+_CHECKS = {
+    XGBOOST_FILE: _check_xgboost,
+    LIGHTGBM_FILE: _check_lightgbm,
+    LOGISTIC_FILE: _check_logistic,
+    BLEND_FILE: _check_blend,
+    ENDPOINT_FILE: _check_endpoint,
+}
 
 
 def _check_names(names: Sequence[str] | None, count: int, manifest: Manifest, path: str) -> None:

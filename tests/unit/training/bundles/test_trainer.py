@@ -218,8 +218,8 @@ def test_an_export_of_another_model_is_refused(trained, examples):
         certify(mine.predict, other[EXPORT_FILE], examples.features[:500], [()] * len(STANDARD.names))
 
 
-@pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
-def test_a_calibration_folded_into_the_trees_is_the_calibration(examples, kind):
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_calibration_folded_into_the_model_is_the_calibration(examples, kind):
     calibration = Calibration(0.7, -0.4)
     train = FitRows(examples.features, examples.labels, examples.weight)
     plain = FAMILIES[kind].fit(train, Fitting(STANDARD.names, FAMILIES[kind].defaults, rounds=10, threads=1))
@@ -256,7 +256,7 @@ def test_metrics_have_the_recommendation_as_data_and_as_text(trained, tmp_path):
         ("monotone={nothing: up}", "unknown feature 'nothing'"),
         ("parameters={depth: 3}", "key parameters: unknown parameter depth; expected one of max_depth"),
         ("folds", "--set folds: expected KEY=VALUE"),
-        ("model=logistic", "Invalid enum value 'logistic' - at `$.model`"),
+        ("model=forest", "Invalid enum value 'forest' - at `$.model`"),
         ("compare=[xgboost]", "key compare: xgboost is the model itself: name other kinds"),
     ],
 )
@@ -264,3 +264,19 @@ def test_a_setting_that_breaks_a_rule_is_refused_by_name(override, message):
     with pytest.raises(TrainingError) as error:
         load_training(None, [override])
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "rule"),
+    [
+        ("blend", "{trees_weight: 1.5}", "trees_weight must be from 0 to 1 (got 1.5)"),
+        ("blend", "{trees_weight: .nan}", "trees_weight must be from 0 to 1 (got nan)"),
+        ("logistic", "{C: 0}", "C must be above 0 (got 0)"),
+        ("blend", "{C: .inf}", "C must be above 0 (got inf)"),
+        ("logistic", "{trees_weight: 0.5}", "unknown parameter trees_weight; expected one of C"),
+    ],
+)
+def test_a_parameter_of_a_regression_or_a_blend_that_breaks_a_rule_is_refused_by_name(kind, parameters, rule):
+    with pytest.raises(TrainingError) as error:
+        load_training(None, [f"model={kind}", "compare=[]", f"parameters={parameters}"])
+    assert str(error.value) == f"settings: key parameters: {rule}"

@@ -108,7 +108,10 @@ def test_a_manifest_that_is_none_is_refused(bundle, content):
         ({"features": []}, "not a valid manifest: Expected `array` of length >= 1 - at `$.features`"),
         ({"features": ["nose"]}, "unknown feature 'nose'; `intent features list` lists all features"),
         ({"features": [NAMES[0], NAMES[0]]}, f"feature '{NAMES[0]}' is listed twice; list it once"),
-        ({"files": {}}, "files must list one of model.ubj, model.txt, endpoint.json, got []"),
+        (
+            {"files": {}},
+            "files must list one of model.ubj, model.txt, logistic.json, blend.json, endpoint.json, got []",
+        ),
         ({"files": {"../model.ubj": "0" * 64}}, "files must be plain names in the bundle, got '../model.ubj'"),
     ],
 )
