@@ -232,10 +232,10 @@ def cost(declaration: Path | None, bundle: Path | None, events: int) -> None:
     declared, names, loaded = _selected(declaration, bundle)
     sets, shares, history_length = {f"all {len(declared.names)} features": declared.names}, None, HISTORY_LENGTH
     if loaded is not None:
-        from intent.features.importance import gain_shares
+        from intent.features.importance import importance_shares
 
         sets[f"the {len(names)} features of the model"] = names
-        shares, history_length = gain_shares(loaded), loaded.manifest.history_length
+        shares, history_length = importance_shares(loaded), loaded.manifest.history_length
     with late_progress() as report:
         costs = measure(declared, declared.names, sets, report, events, history_length)
     _print(cost_text(declared, costs, history_length, shares))

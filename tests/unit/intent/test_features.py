@@ -14,9 +14,11 @@ import pytest
 from intent.cli import main
 from intent.features.additions import Addition, kind_addition, read_or_start, write_addition
 from intent.features.cost import measure
-from intent.features.importance import gain_shares
+from intent.features.importance import importance_shares
 from intent.features.late_progress import late_progress
 from tests.support.bundles import NAMES, make_bundle
+from training.modeling.families import FAMILIES
+from training.modeling.family import FitRows, Fitting
 from training.modeling.lightgbm_model import exact_in_float32
 from udfs.contracts.packed_events import OWN_KIND_CODES
 from udfs.features.declaration_file import STANDARD, DeclarationError, load_declaration, read_file
@@ -387,9 +389,22 @@ def test_the_gain_of_a_lightgbm_model_is_shared_out(tmp_path):
     booster = lightgbm.train({"objective": "binary", "num_threads": 1, "verbosity": -1}, data, 5)
     text = exact_in_float32(booster).model_to_string().encode()
     changes = {XGBOOST_FILE: None, EXPORT_FILE: None, WARM_UP_FILE: None, LIGHTGBM_FILE: text}
-    shares = gain_shares(load_bundle(make_bundle(tmp_path, "v1", changes=changes), None))
+    shares = importance_shares(load_bundle(make_bundle(tmp_path, "v1", changes=changes), None))
     assert list(shares) == list(NAMES)
     assert shares[NAMES[1]] > 0.9
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "blend"])
+def test_the_importance_in_a_regression_is_its_share_in_the_coefficients(tmp_path, kind):
+    matrix = np.random.default_rng(1).random((500, len(NAMES)), np.float32)
+    family = FAMILIES[kind]
+    rows = FitRows(matrix, matrix[:, 1] > 0.5, np.ones(500))
+    model = family.fit(rows, Fitting(NAMES, {**family.defaults, "C": 1.0}, rounds=5, threads=1))
+    changes = {XGBOOST_FILE: None, EXPORT_FILE: None, WARM_UP_FILE: None, model.file: model.content()}
+    shares = importance_shares(load_bundle(make_bundle(tmp_path, "v1", changes=changes), None))
+    assert list(shares) == list(NAMES)
+    assert shares[NAMES[1]] > 0.7
     assert sum(shares.values()) == pytest.approx(1)
 
 
@@ -398,7 +413,7 @@ def test_the_importance_in_a_remote_model_is_not_known(features, tmp_path):
     changes = {XGBOOST_FILE: None, EXPORT_FILE: None, ENDPOINT_FILE: endpoint}
     code, printed, _ = features("cost", "--bundle", make_bundle(tmp_path, "v1", changes=changes), "--events", "20")
     assert code == 0
-    assert "share of gain" not in printed
+    assert "importance" not in printed.splitlines()[0]
     assert printed.endswith("The model is remote: the importance of its features is not known here.\n")
 
 
