@@ -9,6 +9,8 @@ import xgboost
 
 from training.bundles.drift_reference import warm_up_rows
 from training.bundles.writer import describe_model, write_bundle
+from training.modeling.families import FAMILIES
+from training.modeling.family import FitRows, Fitting
 from training.modeling.onnx_export import LIMIT, export
 from udfs.features.declaration_file import STANDARD
 from udfs.measurement.labels import CONVERTED
@@ -29,6 +31,19 @@ def files_of(seed: int, names: tuple[str, ...] = NAMES) -> dict[str, bytes]:
     model = bytes(booster.save_raw("ubj"))
     warm_up = warm_up_rows(names, matrix, booster.predict(data), seed)
     return {XGBOOST_FILE: model, EXPORT_FILE: export(XGBOOST_FILE, model, len(names)), WARM_UP_FILE: warm_up}
+
+
+@cache
+def files_of_kind(kind: str, names: tuple[str, ...] = NAMES) -> dict[str, bytes]:
+    """Model, export and warm-up rows of a model family."""
+    matrix = np.random.default_rng(1).random((200, len(names)), np.float32)
+    matrix[::9, 1] = np.nan
+    family = FAMILIES[kind]
+    fitting = Fitting(names, family.defaults, rounds=5, threads=1)
+    model = family.fit(FitRows(matrix, matrix[:, 0] > 0.5, np.ones(200)), fitting)
+    warm_up = warm_up_rows(names, matrix, model.predict(matrix), 1)
+    content = model.content()
+    return {model.file: content, EXPORT_FILE: export(model.file, content, len(names)), WARM_UP_FILE: warm_up}
 
 
 def manifest_of(version: str, files: dict[str, bytes], auc: float = 0.8, names=NAMES, **fields) -> Manifest:

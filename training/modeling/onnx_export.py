@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import lightgbm
 import numpy as np
 import onnx
-import xgboost
 from onnx import TensorProto, helper, numpy_helper
 from onnxmltools import convert_lightgbm, convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
@@ -16,6 +15,7 @@ from scipy.special import logit
 from udfs.models.backends import OnnxScorer
 from udfs.models.blend import decode_blend
 from udfs.models.bundle import BLEND_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, load_booster
+from udfs.models.lean_xgboost import xgboost
 from udfs.models.regression import Regression, decode_regression
 
 #: The largest difference of a probability that an export may show. float32 has a relative precision of 6e-8; the two

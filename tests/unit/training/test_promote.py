@@ -4,7 +4,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.support.bundles import CERTIFICATE, files_of, make_bundle
+from tests.support.bundles import CERTIFICATE, files_of, files_of_kind, make_bundle
 from tests.support.sample_records import sample_fields
 from training.promote import main
 from udfs.measurement.kpis import COUNTED
@@ -90,6 +90,14 @@ def test_a_model_goes_from_shadow_to_champion(shop):
     assert "has 0.5, its at_most" in shop.refused("ramp", "v2")
     shop.do("ramp", "v2", "--to-champion")
     assert (shop.rollout.champion, shop.rollout.challengers) == ("v2", ())
+
+
+@pytest.mark.parametrize("kind", ["logistic", "blend", "lightgbm"])
+def test_a_model_of_another_kind_becomes_champion(shop, kind):
+    shop.stage("v3", changes={XGBOOST_FILE: None, **files_of_kind(kind)})
+    shop.do("start", "v3", "--at-most", "0.01")
+    shop.do("ramp", "v3", "--to-champion")
+    assert shop.rollout.champion == "v3"
 
 
 def test_the_ledger_has_who_what_and_why(shop):
