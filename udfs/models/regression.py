@@ -15,7 +15,7 @@ from msgspec import Meta
 from scipy.special import expit
 
 Scale = Annotated[float, Meta(gt=0)]
-BLOCK_ROWS = 1024  # float64 temporaries of a block fit into a processor's cache
+BLOCK_ROWS = 128  # the float64 temporaries of a block fit into a processor's cache: larger ones take twice as long
 
 
 class Indicator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
