@@ -16,7 +16,17 @@ from training.simulation.examples import simulated_examples
 settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-speed")
 
-QUICK = Training(rounds=20, folds=2, prune=False, compare=(), threads=1)
+#: One kind of model, without the choices that cost most of the time of a training.
+QUICK = Training(
+    model="xgboost",
+    parameters={"teacher_share": 0.6},
+    rounds=20,
+    folds=2,
+    repeats=0,
+    prune=False,
+    compare=(),
+    threads=1,
+)
 BUILD = Path(__file__).parents[1] / "build"
 
 

@@ -5,7 +5,7 @@ Exit codes: 0, the bundle is written; 1, the bundle is written, but MLflow could
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -97,10 +97,25 @@ def summary(manifest: Manifest) -> str:
             f"model {manifest.version}: {f'{trees:.0f} trees, ' if trees else ''}{len(manifest.features)} features",
             f"test AUC {metrics['test_roc_auc']:.4f} ({metrics['test_roc_auc_low']:.4f} to "
             f"{metrics['test_roc_auc_high']:.4f})" + (f", best possible {best:.4f}" if best is not None else ""),
+            *_on_new_users(metrics),
             f"test events {metrics['test_events']:.0f}, {metrics['test_positive_rate']:.2%} positive, "
             f"of {metrics['test_positive_users']:.0f} users" + (": too few for a reliable AUC" if is_rough else ""),
         ]
     )
+
+
+def _on_new_users(metrics: Mapping[str, float]) -> list[str]:
+    """The AUC in repeated cross-validation, and how it differs from those of other models; no line if not measured."""
+    if "repeated_roc_auc_low" not in metrics:
+        return []
+
+    def figure(name: str, form: str) -> str:
+        return f"{metrics[name]:{form}} ({metrics[f'{name}_low']:{form}} to {metrics[f'{name}_high']:{form}})"
+
+    start = "repeated_roc_auc_minus_"
+    rivals = [name[len(start) : -len("_low")] for name in metrics if name.startswith(start) and name.endswith("_low")]
+    compared = [f"; minus that of {rival} {figure(start + rival, '+.4f')}" for rival in rivals]
+    return [f"AUC on new users {figure('repeated_roc_auc', '.4f')}{''.join(compared)}"]
 
 
 def _existing_parent(path: Path) -> Path:

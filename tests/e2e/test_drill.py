@@ -31,7 +31,16 @@ pytestmark = pytest.mark.e2e
 CHAMPION = "before"
 SHIFT_HOUR, RETRAIN_HOUR, LAST_HOUR = 6, 18, 24
 SHOP = Simulation(users=1_500, hours=LAST_HOUR, seed=22, profile_share=0.0)
-TRAINING = Training(features=STEADY_FEATURES, rounds=40, folds=2, prune=False, compare=(), threads=1)
+TRAINING = Training(
+    model="xgboost",
+    features=STEADY_FEATURES,
+    rounds=40,
+    folds=2,
+    repeats=0,
+    prune=False,
+    compare=(),
+    threads=1,
+)
 WAIT_SECONDS = 120
 PROBE = {"user_id": "nobody", "event_name": "page_view", "event_time": SHOP.start_ms + RETRAIN_HOUR * HOUR_MS}
 TOPICS = ("drift", "model_quality", "outcomes", "shadow_scores", "sessions")

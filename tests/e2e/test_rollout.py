@@ -40,7 +40,7 @@ rule: {all: ["lifetime_events >= 3"]}
 def challenger(run_directory) -> Path:
     """A bundle of another model than the champion's."""
     examples = simulated_examples(simulate(Simulation(users=500, hours=12, seed=8)))
-    settings = Training(rounds=10, folds=2, prune=False, compare=(), threads=1)
+    settings = Training(model="xgboost", rounds=10, folds=2, repeats=0, prune=False, compare=(), threads=1)
     trained = train_model(examples, settings, version="challenger")
     write_bundle(run_directory / "challenger", trained.manifest, trained.files)
     return run_directory / "challenger"

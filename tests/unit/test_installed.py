@@ -34,7 +34,10 @@ WITH_HELP = (
     "jobs.watch_experiments",
     "training.remote_bundle",
 )
-QUICK = ("folds=2", "rounds=3", "prune=false", "compare=[]", "threads=1", "features=[events_30m, value, country]")
+QUICK = (
+    *("model=xgboost", "repeats=0", "folds=2", "rounds=3", "prune=false", "compare=[]", "threads=1"),
+    "features=[events_30m, value, country]",
+)
 
 #: Prints the exit code, output and errors of `python -m MODULE --help` for each module, as JSON. One process has to
 #: import the libraries once.

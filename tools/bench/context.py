@@ -36,7 +36,14 @@ PARTITIONS = 4
 SLOTS, TASK_MANAGER_MEMORY = 4, "6g"
 PROGRESS_RECORDS = 500_000  # between two lines of progress
 ALL_TREES = Training(
-    rounds=200, patience=200, folds=2, prune=False, compare=(), parameters={"learning_rate": 0.02, "max_depth": 4}
+    model="xgboost",
+    rounds=200,
+    patience=200,
+    folds=2,
+    repeats=0,
+    prune=False,
+    compare=(),
+    parameters={"learning_rate": 0.02, "max_depth": 4, "teacher_share": 0.6},
 )
 CLUSTER_PROCESSES = ("jobmanager", "taskmanager")
 ENDED = ("FINISHED", "CANCELED", "FAILED")

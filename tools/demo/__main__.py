@@ -43,7 +43,7 @@ RATE = 500  # clicks per second
 LIVE_SECONDS = 40
 
 #: Every feature, so that the demo shows the job at full work; `make train` prunes.
-QUICK_TRAINING = Training(folds=3, rounds=150, prune=False, compare=())
+QUICK_TRAINING = Training(model="xgboost", folds=3, repeats=0, rounds=150, prune=False, compare=())
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from training.data.examples import Examples
+from training.evaluation.repeated import Repeated
+from training.evaluation.rivals import fit_rival
 from training.evaluation.rule_baseline import RuleBaseline, measure_rule
 from training.modeling.calibration import Calibration
-from training.modeling.families import FAMILIES
-from training.modeling.family import FittedModel, Fitting
+from training.modeling.choice import Choice
 from training.modeling.metrics import (
     METRICS,
     Estimate,
@@ -19,7 +20,7 @@ from training.modeling.metrics import (
     gain_table,
     threshold_table,
 )
-from training.modeling.model_selection import Pruning, TrainingRows, cross_validate, learning_curve, scored
+from training.modeling.model_selection import Pruning, TrainingRows, learning_curve, scored
 from training.modeling.pipeline import Fit
 from training.modeling.settings import Training
 from udfs.measurement.labels import Label
@@ -39,6 +40,8 @@ class Evaluation:
     training_auc: float
     compared: dict[str, dict[str, Estimate]]  # metrics of the other kinds of models, on the holdout
     differences: dict[str, dict[str, Estimate]]  # this model minus each of those
+    choice: Choice
+    repeated: Repeated | str  # or why it was not measured
     rule: RuleBaseline | None
     gains: list[dict]
     calibration: list[dict]
@@ -48,6 +51,7 @@ class Evaluation:
     benefit: float  # of acting on a positive
     cost: float  # of acting
     importance: list[tuple[str, float]]
+    single_auc: Estimate  # of the most important feature by itself, on the holdout, in the direction that ranks
     pruning: list[Pruning]
     learning_curve: list[dict]
     parameters: dict[str, float]
@@ -66,28 +70,34 @@ def evaluate(
     training: Training,
     label: Label,
     best_possible_auc: float | None,
+    repeated: Repeated | str,
 ) -> Evaluation:
     """Measure the model and those to compare it with on the holdout.
 
-    `matrix` float32[rows, k] has the holdout's values of the model's k features.
+    `matrix` float32[rows, k] has the holdout's values of the model's k features. `repeated` is the repeated estimate of
+    the whole training.
     """
+    selection = fit.selection
     probability = fit.model.predict(matrix)
     measured = scored(holdout, probability)
+    importance = sorted(zip(training.names, selection.importance.tolist()), key=lambda entry: -entry[1])
     rivals = {
-        name: scored(holdout, _rival(name, train_rows, holdout.names, training).predict(holdout.features))
+        name: scored(holdout, fit_rival(name, train_rows, holdout.names, training).predict(holdout.features))
         for name in training.compare
     }
     return Evaluation(
-        model=training.model,
+        model=selection.family.name,
         label=str(label),
         rows={"training": len(train_rows.labels), "holdout": len(holdout)},
         users={"training": len(np.unique(train_rows.user)), "holdout": len(np.unique(holdout.user))},
         metrics=estimate(measured),
         best_possible_auc=best_possible_auc,
         cross_validated_auc=fit.cross_validated_auc,
-        training_auc=fit.crossed.training_auc,
+        training_auc=selection.crossed.training_auc,
         compared={name: estimate(rival) for name, rival in rivals.items()},
         differences={name: difference(measured, rival) for name, rival in rivals.items()},
+        choice=selection.choice,
+        repeated=repeated,
         rule=None if training.rule is None else measure_rule(training.rule, training.declared, holdout, measured),
         gains=gain_table(measured),
         calibration=calibration_table(measured),
@@ -96,9 +106,12 @@ def evaluate(
         thresholds=threshold_table(measured, training.benefit, training.cost),
         benefit=training.benefit,
         cost=training.cost,
-        importance=sorted(zip(training.names, fit.importance.tolist()), key=lambda entry: -entry[1]),
-        pruning=fit.pruning,
-        learning_curve=learning_curve(FAMILIES[training.model], fit.data, fit.fitting, training.seed),
+        importance=importance,
+        single_auc=_auc_of_feature(holdout, importance[0][0]),
+        pruning=selection.pruning,
+        learning_curve=learning_curve(
+            selection.family, fit.data, replace(fit.fitting, rounds=training.rounds), training.seed
+        ),
         parameters=dict(fit.fitting.parameters),
         rounds=fit.model.rounds,
         unused=_unused(train_rows.features, holdout.names),
@@ -108,15 +121,14 @@ def evaluate(
     )
 
 
-def _rival(name: str, train_rows: TrainingRows, features: Sequence[str], training: Training) -> FittedModel:
-    """Fit a model to compare with: all features, the defaults of its kind, the rounds of cross-validation."""
-    family = FAMILIES[name]
-    fitting = Fitting(
-        features, family.defaults, training.rounds, training.patience, seed=training.seed, threads=training.threads
-    )
-    if family.boosts:
-        fitting = replace(fitting, rounds=cross_validate(family, train_rows, fitting).rounds)
-    return family.fit(train_rows.fit_rows(), fitting)
+def _auc_of_feature(holdout: Examples, name: str) -> Estimate:
+    """The AUC of ranking by one feature's values, or by their opposite; missing ones rank as their median."""
+    values = holdout.features[:, holdout.names.index(name)].astype(np.float64)
+    known = ~np.isnan(values)
+    values = np.where(known, values, np.median(values[known]) if known.any() else 0.0)
+    auc = {"roc_auc": METRICS["roc_auc"]}
+    found = estimate(scored(holdout, values), auc)["roc_auc"]
+    return found if not found.value < 0.5 else Estimate(1 - found.value, 1 - found.high, 1 - found.low)
 
 
 def _unused(features: np.ndarray, names: Sequence[str]) -> list[str]:
@@ -142,6 +154,19 @@ def manifest_metrics(evaluation: Evaluation, positive_users: int) -> dict[str, f
         "cross_validated_auc": evaluation.cross_validated_auc,
         "rounds": evaluation.rounds,
     }
+    if not isinstance(evaluation.repeated, str):
+        metrics |= _repeated_metrics(evaluation.repeated)
     if evaluation.best_possible_auc is not None:
         metrics["best_possible_test_auc"] = evaluation.best_possible_auc
     return metrics
+
+
+def _repeated_metrics(repeated: Repeated) -> dict[str, float]:
+    """The repeated estimates; those that are not defined are left out, as JSON has no NaN."""
+    named = {f"repeated_{name}": metric for name, metric in repeated.metrics.items()}
+    for rival, differences in repeated.differences.items():
+        named |= {f"repeated_{name}_minus_{rival}": gain for name, gain in differences.items()}
+    metrics = {"repeats": repeated.repeats, "repeated_folds": repeated.folds}
+    for name, metric in named.items():
+        metrics |= {name: metric.value, f"{name}_low": metric.low, f"{name}_high": metric.high}
+    return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}

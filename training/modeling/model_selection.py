@@ -11,11 +11,23 @@ from training.modeling.calibration import Calibration, fit_calibration
 from training.modeling.family import FitRows, FittedModel, Fitting, ModelFamily
 from training.modeling.metrics import METRICS, Estimate, LabelledScores, difference
 
-PRUNED_SIZES = (64, 48, 32, 24, 16, 12, 8)
+PRUNED_SIZES = (64, 32, 16, 8)
 SEARCH_ROWS = 200_000
 IMPORTANCE_ROWS = 50_000
 
 Log = Callable[[str], None]
+
+
+@dataclass
+class Cost:
+    """What a step of the selection cost: models fitted, and the rows that they were fitted to, added up."""
+
+    models: int = 0
+    rows: int = 0
+
+    def add(self, rows: int) -> None:
+        self.models += 1
+        self.rows += rows
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,18 @@ class TrainingRows:
         names = ("features", "labels", "weight", "user", "fold")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
+    def some_users(self, limit: int, seed: int) -> "TrainingRows":
+        """The rows of as many users, chosen at random, as have about `limit` rows; all, if there are no more."""
+        if len(self.labels) <= limit:
+            return self
+        place = np.random.default_rng(seed).random(int(self.user.max()) + 1)[self.user]
+        return self.rows(np.flatnonzero(place < limit / len(self.labels)))
+
+    def folds_with_one_class(self) -> list[int]:
+        """The folds without a positive or without a negative: nothing can be measured on them."""
+        positives, rows = np.bincount(self.fold, self.labels), np.bincount(self.fold)
+        return [number for number in np.unique(self.fold).tolist() if positives[number] in (0, rows[number])]
+
     def fit_rows(self, rows: np.ndarray | slice = slice(None), balanced: bool = True) -> FitRows:
         """Rows to fit, by default with weights that balance active and inactive users."""
         weight = self.weight[rows]
@@ -72,19 +96,39 @@ def balanced_weight(user: np.ndarray, weight: np.ndarray, balance: float) -> np.
     return factor / np.average(factor, weights=weight)
 
 
-def cross_validate(family: ModelFamily, data: TrainingRows, fitting: Fitting) -> CrossValidated:
-    """Fit a model for each fold, on all other folds; it stops early by the loss on the fold held out."""
+def cross_validate(
+    family: ModelFamily,
+    data: TrainingRows,
+    fitting: Fitting,
+    columns: Sequence[Sequence[int]] | None = None,
+    cost: Cost | None = None,
+) -> CrossValidated:
+    """Fit a model for each fold, on all other folds; it stops early by the loss on the fold held out.
+
+    With `columns`, each fold's model has only these features; `cost` is added to.
+    """
     probability = np.empty(len(data.labels))
     models, training_aucs = [], []
-    for number in np.unique(data.fold):
+    for place, number in enumerate(np.unique(data.fold)):
+        mine, my_fitting = data, fitting
+        if columns is not None:
+            mine, my_fitting = data.columns(columns[place]), narrowed(fitting, columns[place])
         held_out = np.flatnonzero(data.fold == number)
         train_rows = np.flatnonzero(data.fold != number)
-        model = family.fit(data.fit_rows(train_rows), fitting, data.fit_rows(held_out, balanced=False))
-        probability[held_out] = model.predict(data.features[held_out])
-        training_aucs.append(data.auc(train_rows, model))
+        model = family.fit(mine.fit_rows(train_rows), my_fitting, mine.fit_rows(held_out, balanced=False))
+        if cost is not None:
+            cost.add(len(train_rows))
+        probability[held_out] = model.predict(mine.features[held_out])
+        training_aucs.append(mine.auc(train_rows, model))
         models.append(model)
     rounds = int(np.median([model.rounds for model in models]))
     return CrossValidated(probability, rounds, models, float(np.mean(training_aucs)))
+
+
+def narrowed(fitting: Fitting, columns: Sequence[int]) -> Fitting:
+    """The fitting of some of the features."""
+    monotone = [fitting.monotone[column] for column in columns] if len(fitting.monotone) else ()
+    return replace(fitting, names=[fitting.names[column] for column in columns], monotone=monotone)
 
 
 def scored(rows: TrainingRows | Examples, probability: np.ndarray) -> LabelledScores:
@@ -93,14 +137,21 @@ def scored(rows: TrainingRows | Examples, probability: np.ndarray) -> LabelledSc
 
 
 def search(
-    family: ModelFamily, data: TrainingRows, fitting: Fitting, trials: int, seed: int, log: Log
+    family: ModelFamily,
+    data: TrainingRows,
+    fitting: Fitting,
+    trials: int,
+    seed: int,
+    log: Log,
+    cost: Cost | None = None,
 ) -> Mapping[str, float]:
     """Search the parameters with the least log loss on held-out users, among the defaults and a number of trials."""
     if len(data.labels) > SEARCH_ROWS:
         data = data.rows(np.sort(np.random.default_rng(seed).choice(len(data.labels), SEARCH_ROWS, replace=False)))
 
     def loss(name: str, parameters: Mapping[str, float]) -> float:
-        measured = scored(data, cross_validate(family, data, replace(fitting, parameters=parameters)).probability)
+        tried = replace(fitting, parameters=parameters)
+        measured = scored(data, cross_validate(family, data, tried, cost=cost).probability)
         log_loss = measured.log_loss(measured.weight)
         log(f"    {name}: log loss {log_loss:.5f}")
         return log_loss
@@ -114,27 +165,55 @@ def search(
     return study.best_params if study.best_value < loss("defaults", fitting.parameters) else fitting.parameters
 
 
-def permutation_importance(data: TrainingRows, crossed: CrossValidated, seed: int) -> np.ndarray:
+def permutation_importance(
+    data: TrainingRows, crossed: CrossValidated, seed: int, limit: int = IMPORTANCE_ROWS
+) -> np.ndarray:
     """The AUC lost on held-out rows when a feature's values are shuffled among them: float64[k].
 
-    It is the mean over the folds (Breiman, Random forests, 2001, section 10).
+    It is the mean over the folds (Breiman, Random forests, 2001, section 10), of at most `limit` rows each.
     """
     rng = np.random.default_rng(seed)
-    lost = np.zeros(data.features.shape[1])
-    for number, model in zip(np.unique(data.fold), crossed.models):
-        rows = np.flatnonzero(data.fold == number)
-        if len(rows) > IMPORTANCE_ROWS:
-            rows = np.sort(rng.choice(rows, IMPORTANCE_ROWS, replace=False))
-        features, labels, weight = data.features[rows], data.labels[rows], data.weight[rows]
-        if labels.all() or not labels.any():
-            continue
-        whole = _roc_auc(labels, model.predict(features), weight)
-        for column in range(features.shape[1]):
-            kept = features[:, column].copy()
-            features[:, column] = rng.permutation(kept)
-            lost[column] += whole - _roc_auc(labels, model.predict(features), weight)
-            features[:, column] = kept
-    return lost / len(crossed.models)
+    held_out = [np.flatnonzero(data.fold == number) for number in np.unique(data.fold)]
+    lost = [_lost_without(data, rows, model, rng, limit) for rows, model in zip(held_out, crossed.models)]
+    return np.mean(lost, axis=0)
+
+
+def _lost_without(
+    data: TrainingRows, rows: np.ndarray, model: FittedModel, rng: np.random.Generator, limit: int
+) -> np.ndarray:
+    """The AUC that a model loses on some of the rows when a feature is shuffled, float64[k]; 0 without both classes."""
+    if len(rows) > limit:
+        rows = np.sort(rng.choice(rows, limit, replace=False))
+    features, labels, weight = data.features[rows], data.labels[rows], data.weight[rows]
+    lost = np.zeros(features.shape[1])
+    if labels.all() or not labels.any():
+        return lost
+    whole = _roc_auc(labels, model.predict(features), weight)
+    for column in range(features.shape[1]):
+        kept = features[:, column].copy()
+        features[:, column] = rng.permutation(kept)
+        lost[column] = whole - _roc_auc(labels, model.predict(features), weight)
+        features[:, column] = kept
+    return lost
+
+
+def importance_without_fold(
+    family: ModelFamily, data: TrainingRows, fitting: Fitting, number: int, limit: int, cost: Cost | None = None
+) -> np.ndarray:
+    """Permutation importance float64[k] that nothing in fold `number` has a part in.
+
+    A model is fitted to half of the other users, and features are shuffled for the other half.
+    """
+    rng = np.random.default_rng([fitting.seed, number])
+    is_fitted = rng.random(int(data.user.max()) + 1)[data.user] < 0.5
+    others = data.fold != number
+    train_rows, rows = np.flatnonzero(others & is_fitted), np.flatnonzero(others & ~is_fitted)
+    if data.labels[train_rows].all() or not data.labels[train_rows].any():
+        return np.zeros(data.features.shape[1])
+    model = family.fit(data.fit_rows(train_rows), fitting)
+    if cost is not None:
+        cost.add(len(train_rows))
+    return _lost_without(data, rows, model, rng, limit)
 
 
 def _roc_auc(labels: np.ndarray, probability: np.ndarray, weight: np.ndarray) -> float:
@@ -153,27 +232,37 @@ class Pruning:
 
 
 def prune(
-    family: ModelFamily, data: TrainingRows, fitting: Fitting, whole: CrossValidated, importance: np.ndarray, log: Log
+    family: ModelFamily,
+    data: TrainingRows,
+    fitting: Fitting,
+    whole: CrossValidated,
+    importance: np.ndarray,
+    log: Log,
+    cost: Cost | None = None,
+    limit: int = IMPORTANCE_ROWS,
 ) -> tuple[list[int], Fitting, CrossValidated, list[Pruning]]:
     """Find the fewest features, by importance, whose model is within a standard error of the best one tried.
 
     The rule of one standard error (Breiman and others, Classification and regression trees, 1984, section 3.4.3), here
-    of the difference on the same held-out users, in AUC and in average precision. Returns the columns, in the order of
-    the features, their fitting and cross-validation, and the numbers of features that were tried.
+    of the difference on the same held-out users, in AUC and in average precision. The model that is measured on a fold
+    has the features that are the most important ones without that fold, or the same users would both choose the
+    features and judge them. The features that are kept are those with the highest `importance`, float64[k], of all
+    folds. Returns their columns, in the order of the features, their fitting, the cross-validation of that number of
+    features, and the numbers of features that were tried.
     """
-    ranked = np.argsort(-importance, kind="stable")
-    tried = {len(importance): (list(range(len(importance))), fitting, whole)}
-    measured = {len(importance): scored(data, whole.probability)}
-    for size in (size for size in PRUNED_SIZES if size < len(importance)):
-        kept = sorted(ranked[:size].tolist())
-        narrowed = replace(
-            fitting,
-            names=[fitting.names[column] for column in kept],
-            monotone=[fitting.monotone[column] for column in kept],
-        )
-        crossed = cross_validate(family, data.columns(kept), narrowed)
-        tried[size] = kept, narrowed, crossed
-        measured[size] = scored(data, crossed.probability)
+    features = len(importance)
+    sizes = [size for size in PRUNED_SIZES if size < features]
+    settled = replace(fitting, rounds=whole.rounds)
+    by_fold = [
+        importance_without_fold(family, data, settled, number, limit, cost) for number in np.unique(data.fold) if sizes
+    ]
+    every = list(range(features))
+    crosses = {features: whole}
+    measured = {features: scored(data, whole.probability)}
+    for size in sizes:
+        columns = [_strongest(ranking, size) for ranking in by_fold]
+        crosses[size] = cross_validate(family, data, fitting, columns, cost)
+        measured[size] = scored(data, crosses[size].probability)
         log(f"    {size} features: AUC {measured[size].roc_auc_of_all():.4f}")
     best = max(measured.values(), key=LabelledScores.roc_auc_of_all)
     steps = []
@@ -181,7 +270,14 @@ def prune(
         change = difference(pruned, best)
         accepted = all(estimate.value >= -estimate.standard_error for estimate in change.values())
         steps.append(Pruning(size, change["roc_auc"], change["average_precision"], accepted))
-    return *tried[min(step.features for step in steps if step.accepted)], steps
+    size = min(step.features for step in steps if step.accepted)
+    kept = every if size == features else _strongest(importance, size)
+    return kept, narrowed(fitting, kept), crosses[size], steps
+
+
+def _strongest(importance: np.ndarray, size: int) -> list[int]:
+    """The columns with the highest importance float64[k], in ascending order."""
+    return sorted(np.argsort(-importance, kind="stable")[:size].tolist())
 
 
 def choose_calibration(data: TrainingRows, crossed: CrossValidated, seed: int) -> tuple[Calibration, Estimate]:

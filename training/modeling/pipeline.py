@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from training.modeling.calibration import Calibration
+from training.modeling.choice import CANDIDATES, CHOICE_ROWS, Choice, Chosen, choose
 from training.modeling.families import FAMILIES
-from training.modeling.family import Fitting, ServedModel
+from training.modeling.family import Fitting, ModelFamily, ServedModel
 from training.modeling.metrics import Estimate
 from training.modeling.model_selection import (
+    IMPORTANCE_ROWS,
+    Cost,
     CrossValidated,
     Pruning,
     TrainingRows,
@@ -18,72 +21,135 @@ from training.modeling.model_selection import (
     permutation_importance,
     prune,
     scored,
-    search,
 )
-from training.modeling.settings import Training
+from training.modeling.settings import AUTO, Training
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the rows were used to choose: a family, its arguments, and features. No model is fitted to all rows yet."""
+
+    family: ModelFamily
+    columns: list[int]  # of all features
+    fitting: Fitting  # with the rounds of cross-validation
+    data: TrainingRows  # of these columns
+    crossed: CrossValidated
+    choice: Choice
+    importance: np.ndarray  # float64[k], of the features before pruning
+    pruning: list[Pruning]
+    unpruned: ServedModel | None  # a fold's model of all features, where some were pruned
+    cost: Cost
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted model and the results of the steps that led to it."""
+    """A fitted model and the selection that led to it."""
 
     model: ServedModel
-    columns: list[int]  # of all features
-    data: TrainingRows  # of these columns
-    fitting: Fitting
-    crossed: CrossValidated
-    importance: np.ndarray  # of the features before pruning
-    pruning: list[Pruning]
-    unpruned: ServedModel | None  # a fold's model of all features, where some were pruned
+    selection: Selection
     calibration: Calibration
     calibration_gain: Estimate | None
 
     @property
+    def columns(self) -> list[int]:
+        return self.selection.columns
+
+    @property
+    def data(self) -> TrainingRows:
+        return self.selection.data
+
+    @property
+    def fitting(self) -> Fitting:
+        return self.selection.fitting
+
+    @property
     def cross_validated_auc(self) -> float:
-        return _auc(self.data, self.crossed)
+        return _auc(self.data, self.selection.crossed)
+
+    def refit(self, rows: TrainingRows) -> ServedModel:
+        """Fit the selected model to other rows, which have its features only, and keep its calibration."""
+        return self.selection.family.fit(rows.fit_rows(), self.fitting).calibrated(self.calibration)
 
 
-def select_and_fit(
-    train_rows: TrainingRows, names: Sequence[str], training: Training, log: Callable[[str], None]
-) -> Fit:
-    """Run search, cross-validation, pruning and calibration, then refit on all rows.
+def candidates(training: Training) -> list[ModelFamily]:
+    """The families to choose from, the simplest first: one, unless the settings leave the choice open."""
+    return [FAMILIES[name] for name in (CANDIDATES if training.model == AUTO else [training.model])]
+
+
+def select_and_fit(train_rows: TrainingRows, names: Sequence[str], training: Training, log: Log) -> Fit:
+    """Choose a model and its features, fit it to all rows, and calibrate it.
 
     `names` are the feature names of `train_rows`. `log` is called with lines of progress.
     """
-    family, columns = FAMILIES[training.model], [list(names).index(name) for name in training.names]
+    selection = select(train_rows, names, training, log)
+    calibration, gain = Calibration(), None
+    if training.calibrate:
+        calibration, gain = choose_calibration(selection.data, selection.crossed, training.seed)
+    trees = f"{selection.fitting.rounds} trees of " if selection.family.boosts else ""
+    log(f"fitting {selection.family.name}: {trees}{len(selection.columns)} features")
+    model = selection.family.fit(selection.data.fit_rows(), selection.fitting).calibrated(calibration)
+    return Fit(model, selection, calibration, gain)
+
+
+def select(
+    train_rows: TrainingRows,
+    names: Sequence[str],
+    training: Training,
+    log: Log,
+    families: Sequence[ModelFamily] | None = None,
+    importance_rows: int = IMPORTANCE_ROWS,
+) -> Selection:
+    """Choose family, parameters and features by cross-validation on the rows, which have folds.
+
+    `families` are by default those of the settings, the simplest first.
+    """
+    columns = [list(names).index(name) for name in training.names]
     data = train_rows.columns(columns)
     fitting = Fitting(
         names=training.names,
-        parameters={**family.defaults, **training.parameters},
+        parameters={},
         rounds=training.rounds,
         patience=training.patience,
         monotone=[{"up": 1, "down": -1}.get(training.monotone.get(name), 0) for name in training.names],
         seed=training.seed,
         threads=training.threads,
     )
-    if training.trials:
-        log(f"searching parameters: {training.trials} trials of {training.folds} folds")
-        best = search(family, data, fitting, training.trials, training.seed, log)
-        fitting = replace(fitting, parameters={**best, **training.parameters})
-    log(f"cross-validating {len(columns)} features in {training.folds} folds")
-    crossed = cross_validate(family, data, fitting)
-    log(f"    AUC {_auc(data, crossed):.4f}" + (f" with {crossed.rounds} trees" if family.boosts else ""))
-    importance = permutation_importance(data, crossed, training.seed)
+    families = candidates(training) if families is None else families
+    kinds = ", ".join(family.name for family in families)
+    log(f"cross-validating {kinds}: {len(columns)} features, {len(np.unique(data.fold))} folds")
+    some = data.some_users(CHOICE_ROWS, training.seed)
+    chosen = choose(families, some, fitting, training.parameters, training.trials, log)
+    fitting, crossed, cost = chosen.fitting, chosen.crossed, replace(chosen.choice.cost)
+    _log_choice(chosen, log)
+    if some is not data:
+        log(f"cross-validating {chosen.family.name} on all rows")
+        crossed = cross_validate(chosen.family, data, fitting, cost=cost)
+    importance = permutation_importance(data, crossed, training.seed, importance_rows)
     tried: list[Pruning] = []
     unpruned = None
     if training.prune:
         log("pruning features")
         whole = crossed
-        kept, fitting, crossed, tried = prune(family, data, fitting, whole, importance, log)
+        kept, fitting, crossed, tried = prune(
+            chosen.family, data, fitting, whole, importance, log, cost, importance_rows
+        )
         if len(kept) < len(columns):
             unpruned = sorted(whole.models, key=lambda model: model.rounds)[len(whole.models) // 2]
         columns, data = [columns[column] for column in kept], data.columns(kept)
-    calibration, gain = Calibration(), None
-    if training.calibrate:
-        calibration, gain = choose_calibration(data, crossed, training.seed)
-    log(f"fitting {f'{crossed.rounds} trees of ' if family.boosts else ''}{len(columns)} features")
-    model = family.fit(data.fit_rows(), replace(fitting, rounds=crossed.rounds)).calibrated(calibration)
-    return Fit(model, columns, data, fitting, crossed, importance, tried, unpruned, calibration, gain)
+    fitting = replace(fitting, rounds=crossed.rounds)
+    return Selection(chosen.family, columns, fitting, data, crossed, chosen.choice, importance, tried, unpruned, cost)
+
+
+def _log_choice(chosen: Chosen, log: Log) -> None:
+    choice = chosen.choice
+    if len(choice.candidates) > 1:
+        log(
+            f"chose {chosen.family.name}, the simplest within one standard error of the best AUC: "
+            + ", ".join(f"{one.family} {one.auc.value:.4f} ({one.behind.value:+.4f})" for one in choice.candidates)
+            + f"; {choice.cost.models} models fitted to choose"
+        )
 
 
 def _auc(data: TrainingRows, crossed: CrossValidated) -> float:

@@ -22,6 +22,9 @@ from udfs.rollout.rules import Rule, rule_features
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
 
+AUTO = "auto"
+#: Families that can serve, and the choice among some of them (training/modeling/choice.py).
+Model = Literal["auto", "xgboost", "lightgbm", "logistic", "blend"]
 
 #: Parameters of regressions and blends: name, rule, and the rule in words. Libraries check those of trees.
 _BOUNDS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
@@ -37,7 +40,7 @@ class TrainingError(ValueError):
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """The settings, described in conf/training.yaml. Equal settings and data give equal models."""
 
-    model: Literal["xgboost", "lightgbm", "logistic", "blend"] = "xgboost"
+    model: Model = "auto"
     compare: tuple[Literal["logistic", "lightgbm", "xgboost", "blend"], ...] = ("logistic",)
     declaration: FeatureFile | None = None
     features: tuple[str, ...] = ()
@@ -49,6 +52,8 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     holdout: Literal["user", "time"] = "user"
     holdout_share: Share = 0.2
     folds: Annotated[int, Meta(ge=2, le=20)] = 5
+    repeats: Annotated[int, Meta(ge=0, le=20)] = 1
+    refit: Literal["all", "training"] = "all"
     balance: Annotated[float, Meta(ge=0, le=1)] = 0.5
     rounds: Positive = 400
     patience: Positive = 40
@@ -108,7 +113,8 @@ def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
     for name in training.monotone:
         if name not in training.names:
             raise TrainingError(f"{origin}: key monotone: {name} is not among the features")
-    known = FAMILIES[training.model].defaults
+    families = FAMILIES.values() if training.model == AUTO else [FAMILIES[training.model]]
+    known = dict.fromkeys(name for family in families for name in family.defaults)
     if unknown := set(training.parameters) - set(known):
         raise TrainingError(
             f"{origin}: key parameters: unknown parameter {min(unknown)}; expected one of {', '.join(known)}"

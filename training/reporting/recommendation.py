@@ -19,6 +19,8 @@ from training.modeling.metrics import Estimate
 IMPLAUSIBLE_AUC = 0.95
 #: Share of the AUC above chance that is lost when a single feature is shuffled.
 SINGLE_FEATURE_SHARE = 0.8
+#: The AUC that such a feature must reach by itself. A model that knows little may get most of that from any feature.
+SINGLE_FEATURE_AUC = 0.65
 #: Between the AUC on training users and on held-out users.
 WIDE_GAP = 0.05
 
@@ -43,6 +45,7 @@ class ComparisonOutcome(StrEnum):
 
     WORSE = "worse"  # against the rule: no better
     INCONCLUSIVE = "inconclusive"  # the interval of the difference includes 0
+    SAME = "same"  # the model is that baseline
     BETTER = "better"
 
 
@@ -77,11 +80,22 @@ class ChanceLevel(_Reason, tag="chance_level"):
 
 
 class ComparedWithModel(_Reason, tag="compared_with_model"):
-    """Another kind of model, trained on the same events; the difference is this model's AUC minus the other's."""
+    """Another kind of model on the same new users; the difference is the AUC of this training minus the other's.
+
+    It is the mean over `repeats` x `folds` outer folds, in each of which the whole training was run anew.
+    """
 
     outcome: ComparisonOutcome
     model: str
     auc_difference: Interval
+    repeats: int = 0
+    folds: int = 0
+
+
+class NotCompared(_Reason, tag="not_compared"):
+    """The training was not compared with other models on new users, for instance because there are too few."""
+
+    why: str
 
 
 class ComparedWithRule(_Reason, tag="compared_with_rule"):
@@ -118,7 +132,16 @@ class Holdout(_Reason, tag="holdout"):
     observed: float | None
 
 
-Reason = Alarm | ChanceLevel | ComparedWithModel | ComparedWithRule | RuleIsNoBaseline | FewPositiveUsers | Holdout
+Reason = (
+    Alarm
+    | ChanceLevel
+    | ComparedWithModel
+    | NotCompared
+    | ComparedWithRule
+    | RuleIsNoBaseline
+    | FewPositiveUsers
+    | Holdout
+)
 
 
 class Recommendation(msgspec.Struct, frozen=True):
@@ -151,7 +174,7 @@ def read_recommendation(path: Path) -> Recommendation:
 
 
 def recommend(trained: TrainedModel) -> Recommendation:
-    """Decide whether to ship a model, from its evaluation on the holdout."""
+    """Decide whether to ship a model, from its evaluation on the holdout and in repeated cross-validation."""
     decision, decisive = _decide(trained)
     reasons = [*decisive, _holdout(trained.evaluation)]
     rule, few = trained.evaluation.rule, _few_positive_users(trained)
@@ -163,15 +186,31 @@ def recommend(trained: TrainedModel) -> Recommendation:
 
 
 def find_alarms(evaluation: Evaluation) -> tuple[Alarm, ...]:
-    """Return the signs of label leakage: an implausibly high AUC, and one feature that carries the model."""
+    """Return the signs of label leakage: an implausibly high AUC, and one feature that carries the model.
+
+    Where the model can't be told from chance, nothing carries it: any feature may have most of its small AUC.
+    """
     alarms = []
     auc = evaluation.metrics["roc_auc"].value
     if auc >= IMPLAUSIBLE_AUC:
         alarms.append(Alarm(AlarmKind.IMPLAUSIBLE_AUC, auc))
     feature, drop = evaluation.importance[0]
-    if drop >= SINGLE_FEATURE_SHARE * (evaluation.cross_validated_auc - 0.5) > 0:
+    alone = evaluation.single_auc
+    is_strong = alone.value >= SINGLE_FEATURE_AUC and alone.low > 0.5
+    is_most_of_it = drop >= SINGLE_FEATURE_SHARE * (evaluation.cross_validated_auc - 0.5) > 0
+    if is_strong and is_most_of_it and _is_above_chance(evaluation):
         alarms.append(Alarm(AlarmKind.SINGLE_FEATURE, drop, feature))
     return tuple(alarms)
+
+
+def _auc(evaluation: Evaluation) -> Estimate:
+    """The AUC on new users: the repeated estimate, or else that of the holdout."""
+    measured = evaluation.repeated
+    return (evaluation if isinstance(measured, str) else measured).metrics["roc_auc"]
+
+
+def _is_above_chance(evaluation: Evaluation) -> bool:
+    return _auc(evaluation).low > 0.5
 
 
 def _decide(trained: TrainedModel) -> tuple[ShipDecision, tuple[Reason, ...]]:
@@ -179,9 +218,8 @@ def _decide(trained: TrainedModel) -> tuple[ShipDecision, tuple[Reason, ...]]:
     evaluation = trained.evaluation
     if alarms := find_alarms(evaluation):
         return ShipDecision.DO_NOT_SHIP, alarms
-    auc = evaluation.metrics["roc_auc"]
-    if not auc.low > 0.5:
-        return ShipDecision.DO_NOT_SHIP, (ChanceLevel(Interval.of(auc)),)
+    if not _is_above_chance(evaluation):
+        return ShipDecision.DO_NOT_SHIP, (ChanceLevel(Interval.of(_auc(evaluation))),)
     comparisons = _comparisons(evaluation)
     for outcome, decision in (
         (ComparisonOutcome.WORSE, ShipDecision.DO_NOT_SHIP),
@@ -190,18 +228,32 @@ def _decide(trained: TrainedModel) -> tuple[ShipDecision, tuple[Reason, ...]]:
         for comparison in comparisons:
             if comparison.outcome == outcome:
                 return decision, (comparison,)
+    if evaluation.compared and isinstance(evaluation.repeated, str):
+        return ShipDecision.SHIP_IN_SHADOW, (NotCompared(evaluation.repeated), *comparisons)
     if few := _few_positive_users(trained):
         return ShipDecision.SHIP_IN_SHADOW, (few, *comparisons)
     return ShipDecision.SHIP, comparisons
 
 
 def _comparisons(evaluation: Evaluation) -> tuple[ComparedWithRule | ComparedWithModel, ...]:
-    """Compare the model with each usable baseline, the rule first."""
-    rule = evaluation.rule
+    """Compare the model with each usable baseline, the rule first.
+
+    Other models are compared in repeated cross-validation only: one holdout has no variance of training in its
+    interval, and may be the odd one out.
+    """
+    rule, repeated = evaluation.rule, evaluation.repeated
     with_rule = [_compared_with_rule(rule)] if rule and rule.chooses else []
+    if isinstance(repeated, str):
+        return tuple(with_rule)
     with_models = [
-        ComparedWithModel(_outcome(measures["roc_auc"]), model, Interval.of(measures["roc_auc"]))
-        for model, measures in evaluation.differences.items()
+        ComparedWithModel(
+            ComparisonOutcome.SAME if model == evaluation.model else _outcome(measures["roc_auc"]),
+            model,
+            Interval.of(measures["roc_auc"]),
+            repeated.repeats,
+            repeated.folds,
+        )
+        for model, measures in repeated.differences.items()
     ]
     return (*with_rule, *with_models)
 

@@ -16,6 +16,7 @@ from training.reporting.recommendation import (
     Holdout,
     Interval,
     Limit,
+    NotCompared,
     Reason,
     Recommendation,
     RuleIsNoBaseline,
@@ -66,23 +67,35 @@ def _alarm(reason: Alarm) -> str:
 
 @reason_text.register
 def _chance_level(reason: ChanceLevel) -> str:
-    return f"Its AUC ({_range(reason.auc, '.4f')}) is not clearly above chance; try more data or another label."
+    return (
+        f"It can't be told from chance: its AUC ({_range(reason.auc, '.4f')}) is not clearly above 0.5. Try more data "
+        "or another label."
+    )
 
 
 _THAN_MODEL = {
-    ComparisonOutcome.WORSE: "{model}, trained on the same events, ranks better (AUC difference {difference}). More "
-    "users or a hyperparameter search may change that.",
-    ComparisonOutcome.INCONCLUSIVE: "It does not clearly rank better than {model} (AUC difference {difference}).",
-    ComparisonOutcome.BETTER: "It ranks better than {model} (AUC difference {difference}).",
+    ComparisonOutcome.WORSE: "{model}, trained on the same events, is clearly better on new users (AUC difference "
+    "{difference}). More users or a hyperparameter search may change that.",
+    ComparisonOutcome.INCONCLUSIVE: "On new users there is no clear difference to {model} (AUC difference "
+    "{difference}).",
+    ComparisonOutcome.BETTER: "On new users it is clearly better than {model} (AUC difference {difference}).",
+    ComparisonOutcome.SAME: "It is {model} itself, so there is no simpler model to prefer (the training as a whole "
+    "differs from it in AUC by {difference}).",
 }
 
 
 @reason_text.register
 def _compared_with_model(reason: ComparedWithModel) -> str:
-    text = _THAN_MODEL[reason.outcome].format(
-        model=NAMES.get(reason.model, reason.model), difference=_range(reason.auc_difference, "+.3f")
-    )
+    difference = _range(reason.auc_difference, "+.3f")
+    if reason.repeats:
+        difference += f", in {reason.repeats} x {reason.folds} folds of users"
+    text = _THAN_MODEL[reason.outcome].format(model=NAMES.get(reason.model, reason.model), difference=difference)
     return text[0].upper() + text[1:]
+
+
+@reason_text.register
+def _not_compared(reason: NotCompared) -> str:
+    return f"It has not been compared with simpler models on new users: {reason.why}."
 
 
 _THAN_RULE = {

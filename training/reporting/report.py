@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from training.bundles.trainer import TrainedModel
 from training.bundles.writer import file_digests
 from training.data.examples import Examples
+from training.evaluation.repeated import Repeated
 from training.evaluation.rule_baseline import describe_rule
 from training.modeling.metrics import METRICS, Estimate, LabelledScores, estimate
 from training.reporting.recommendation import diagnose, recommend
@@ -123,6 +124,8 @@ def metrics_json(trained: TrainedModel) -> bytes:
         "best_possible_auc": evaluation.best_possible_auc,
         "cross_validated_auc": evaluation.cross_validated_auc,
         "training_auc": evaluation.training_auc,
+        "choice": evaluation.choice,
+        "repeated": evaluation.repeated if isinstance(evaluation.repeated, Repeated) else None,
         "compared": evaluation.compared,
         "differences": evaluation.differences,
         "rule": evaluation.rule,
@@ -175,6 +178,7 @@ def report_html(trained: TrainedModel) -> bytes:
         recommendation=recommendation,
         recommendation_text=recommendation_text(recommendation),
         names=NAMES,
+        repeated=evaluation.repeated if isinstance(evaluation.repeated, Repeated) else None,
         rule=evaluation.rule and describe_rule(evaluation.rule.rule),
         meanings=_MEANINGS,
         best_threshold=max(evaluation.thresholds, key=lambda row: row["value"].value),

@@ -1,4 +1,9 @@
-"""Gates that a candidate must pass to enter shadow, in a comparison with the champion on the newest matured data."""
+"""Gates that a candidate must pass to enter shadow, in a comparison with the champion on the newest matured data.
+
+A model is better on rows that it was fitted to, so the two are compared on rows that neither was fitted to. A candidate
+that serves may have been refitted to all rows; it is represented by the model from before, which has not seen the
+newest ones. The champion was fitted to rows up to the end of its training window.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +26,10 @@ from udfs.models.bundle import Bundle, BundleError, Manifest
 AUC = {"roc_auc": METRICS["roc_auc"]}
 
 
+class FittedRowsError(ValueError):
+    """A candidate that was fitted to rows that it would be compared on."""
+
+
 @dataclass(frozen=True)
 class ModelComparison:
     """Candidate and champion on the same rows; intervals resample users, differences are paired by user."""
@@ -31,20 +40,48 @@ class ModelComparison:
     champion: Estimate
     difference: Estimate  # of the AUC, candidate minus champion
     calibration: Estimate  # the candidate's mean score by the positive rate
+    champions: int = 0  # of the rows: from the time that the champion was fitted to
 
     def __str__(self) -> str:
         gain = self.difference
         return (
             f"AUC {self.candidate.value:.4f} against the champion's {self.champion.value:.4f} on {self.rows} events "
             f"({gain.value:+.4f}, {gain.low:+.4f} to {gain.high:+.4f})"
+        ) + (
+            f"; {self.champions} of them are from the time that the champion was trained on, which favours it"
+            if self.champions
+            else ""
         )
 
 
-def compare_models(rows: Examples, candidate: Bundle, champion: Bundle) -> ModelComparison:
-    """Compare both models on the same rows, which have all features of both, with the functions that serve them.
+def unseen_rows(rows: Examples, champion: Manifest, positive_users: int) -> tuple[Examples, int]:
+    """The rows to compare a candidate with a champion on, and how many of them the champion may have been fitted to.
 
-    Raises RemoteError when a model that another process serves does not answer.
+    They are those whose time is more than a horizon after the end of the champion's training window. If these have
+    fewer than `positive_users` users with a positive label, all rows are taken: the comparison then favours the
+    champion, so that no candidate passes that would not pass otherwise.
     """
+    end_ms = champion.training_window.end.timestamp() * 1_000
+    is_new = rows.time_ms > end_ms + champion.label.horizon_ms
+    labels = rows.labels[is_new]
+    if len(np.unique(rows.user[is_new][labels])) >= positive_users and not labels.all():
+        return rows.take(np.flatnonzero(is_new)), 0
+    return rows, int((rows.time_ms <= end_ms).sum())
+
+
+def compare_models(rows: Examples, candidate: Bundle, champion: Bundle, positive_users: int = 1) -> ModelComparison:
+    """Compare both models on the same ones of the rows, which have all features of both, by the functions that serve.
+
+    They are those of `unseen_rows`. Raises FittedRowsError when the candidate was fitted to rows of that time,
+    RemoteError when a model that another process serves does not answer.
+    """
+    window = candidate.manifest.training_window
+    if window.end.timestamp() * 1_000 >= rows.time_ms.min():
+        raise FittedRowsError(
+            f"{candidate.manifest.version} was trained on events up to {window.end}, and the events to compare it on "
+            "begin earlier: compare the model from before the refit"
+        )
+    rows, champions = unseen_rows(rows, champion.manifest, positive_users)
     bundles = candidate, champion
     _, names = merged(candidate.declaration, [bundle.declaration for bundle in bundles])
     ours, theirs = (scored(rows, _probability(bundle, rows, called)) for bundle, called in zip(bundles, names))
@@ -56,6 +93,7 @@ def compare_models(rows: Examples, candidate: Bundle, champion: Bundle) -> Model
         champion=estimate(theirs, AUC)["roc_auc"],
         difference=difference(ours, theirs, AUC)["roc_auc"],
         calibration=measured["calibration"],
+        champions=champions,
     )
 
 
@@ -116,8 +154,9 @@ def _bundle_gate(candidate: Bundle) -> Gate:
 
 
 def _holdout_gate(compared: ModelComparison, candidate: Manifest, champion: Manifest) -> Gate:
-    """The rule of admission, with the champion measured on the same rows: its own holdout may have been easier."""
+    """The rule of admission, with both measured on the same rows: the champion's holdout may have been easier."""
     here = {METRIC: compared.champion.value, f"{METRIC}_low": compared.champion.low}
+    candidate = replace(candidate, metrics={METRIC: compared.candidate.value})
     rule = "the champion's label, and an AUC that reaches the champion's interval on the same rows"
     try:
         check_holdout(candidate, replace(champion, metrics=here))

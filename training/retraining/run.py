@@ -144,7 +144,8 @@ class _Work:
         self.record(state="training")
         candidate = self._train()
         self.record(state="evaluating", version=candidate.manifest.version)
-        compared = compare_models(self._newest_rows(), candidate, champion)
+        positive_users = self._recipe.settings.gates.positive_users
+        compared = compare_models(self._newest_rows(), self._measured(candidate), champion, positive_users)
         alarms = read_recommendation(self._bundle / METRICS_FILE).alarms
         gates = judge(compared, candidate, champion.manifest, alarms, self._recipe.settings.gates)
         if missed := failed(gates):
@@ -169,6 +170,10 @@ class _Work:
     @property
     def _bundle(self) -> Path:
         return self._directory / "bundle"
+
+    @property
+    def _measured_bundle(self) -> Path:
+        return self._directory / "measured"
 
     def _champion(self) -> Bundle:
         champion = self._registry.bundle(self.run.champion, self._recipe.training.history_length)
@@ -232,9 +237,18 @@ class _Work:
                 log=self._log,
                 holdout_from_ms=self.run.window.newest,
             )
+            shutil.rmtree(self._measured_bundle, ignore_errors=True)
+            if trained.measured is not None:  # first: where there is a bundle, this step is finished
+                write_bundle(self._measured_bundle, trained.measured.manifest, trained.measured.files)
             trained = with_report(trained)
             write_bundle(self._bundle, trained.manifest, trained.files)
         return load_bundle(self._bundle, self._recipe.training.history_length)
+
+    def _measured(self, candidate: Bundle) -> Bundle:
+        """The candidate as it was before it was fitted to the newest rows, too: those on which it is compared."""
+        if not self._measured_bundle.exists():
+            return candidate
+        return load_bundle(self._measured_bundle, self._recipe.training.history_length)
 
     def _discard_outdated_bundle(self) -> None:
         """Remove a bundle whose report can't be read, left by a crash of an earlier version of this code."""

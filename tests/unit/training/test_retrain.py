@@ -38,6 +38,9 @@ features: [cart_adds_30m, checkouts_30m, events_5m, session_duration_s]
 rounds: 5
 folds: 2
 prune: false
+repeats: 0
+model: xgboost
+parameters: {teacher_share: 0.6}
 compare: []
 threads: 1
 """
@@ -148,8 +151,11 @@ def test_a_run_that_crashes_at_every_step_ends_in_shadow_and_repeats_no_step_tha
     assert all(gate.passed for gate in record.gates)
     assert "going on with run" in capsys.readouterr().out
     manifest = load_bundle(shop.directory / "work" / record.run / "bundle", 64).manifest
-    window, rows = record.window, calls.arguments["compare_models"][0]
-    assert manifest.training_window.end.timestamp() * 1000 + CONVERTED.horizon_ms < window.newest
+    window, (rows, compared, *_) = record.window, calls.arguments["compare_models"]
+    # The model that serves is fitted to the newest time, too; the one that was compared on it is not.
+    assert manifest.training_window.end.timestamp() * 1000 > window.newest
+    assert compared.manifest.training_window.end.timestamp() * 1000 + CONVERTED.horizon_ms < window.newest
+    assert compared.model != load_bundle(shop.directory / "work" / record.run / "bundle", 64).model
     assert window.end == STREAM.arrival_ms.max()
     assert sorted(rows.time_ms.tolist()) == sorted(
         click["event_time"]
@@ -213,6 +219,15 @@ def test_a_bundle_that_an_earlier_version_left_is_trained_again(shop, monkeypatc
     assert calls.counts["train_model"] == 2
     assert f"training again: {metrics}: no recommendation that this version can read" in capsys.readouterr().out
     assert b"recommendation" in metrics.read_bytes()
+
+
+def test_a_model_that_is_not_refitted_is_compared_itself(shop, monkeypatch):
+    settings = shop.directory / "training.yaml"
+    settings.write_text(settings.read_text() + "refit: training\n")
+    calls = Calls(monkeypatch, train_model="never", compare_models="never")
+    assert shop.run() == 0
+    served = load_bundle(shop.directory / "work" / shop.record.run / "bundle", 64)
+    assert calls.arguments["compare_models"][1].manifest == served.manifest
 
 
 # What the examples are

@@ -1,7 +1,11 @@
 """The command: files or a simulated shop in, a bundle with its report out; or one line that says what is wrong."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -10,12 +14,35 @@ import pytest
 
 from tests.unit.training.data.test_preparation import archive
 from training.simulation.clickstream import Simulation, simulate
-from training.train import main
+from training.train import main, summary
 from udfs.models.bundle import load_bundle
 
 FEATURES = "features=[events_30m,cart_adds_30m,value,event_kind,session_events,country]"
-SETTINGS = ("rounds=5", "folds=2", "prune=false", "compare=[]", "threads=1", FEATURES)
+SETTINGS = ("model=xgboost", "repeats=0", "rounds=5", "folds=2", "prune=false", "compare=[]", "threads=1", FEATURES)
 QUICK = [part for setting in SETTINGS for part in ("--set", setting)]
+
+
+@pytest.mark.parametrize("given", [None, "active"])
+def test_waiting_threads_leave_the_processor_to_others_unless_told_otherwise(given):
+    code = "import os, sys, training; print(os.environ['OMP_WAIT_POLICY'], 'numpy' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == [given or "passive", "False"]  # before any library that reads it
+
+
+def test_the_summary_has_the_figures_of_new_users_where_they_were_measured():
+    figures = {"repeated_roc_auc": 0.7, "repeated_roc_auc_minus_logistic": 0.01}
+    intervals = {"repeated_roc_auc_low": 0.6, "repeated_roc_auc_high": 0.8}
+    intervals |= {"repeated_roc_auc_minus_logistic_low": -0.01, "repeated_roc_auc_minus_logistic_high": 0.02}
+    test = {"rounds": 9, "test_events": 100, "test_positive_rate": 0.1, "test_positive_users": 60, "test_roc_auc": 0.7}
+    test |= {"test_roc_auc_low": 0.6, "test_roc_auc_high": 0.8}
+    told = summary(SimpleNamespace(metrics=test | figures | intervals, version="v1", features=["value"]))
+    assert (
+        "AUC on new users 0.7000 (0.6000 to 0.8000); minus that of logistic +0.0100 (-0.0100 to +0.0200)"
+        in told.splitlines()
+    )
+    assert "new users" not in summary(SimpleNamespace(metrics=test, version="v1", features=["value"]))
 
 
 def write_lines(path: Path, records) -> Path:
@@ -144,8 +171,8 @@ def test_data_without_any_information_gives_a_model_that_is_not_to_be_shipped(tm
     assert main(["--clicks", str(path), *QUICK, *useless, "--out", str(tmp_path / "bundle")]) == 0
     told = capsys.readouterr().out
     assert "features with one value or none in this data: " in told
-    assert "Do not ship this model. Its AUC (" in told
-    assert ") is not clearly above chance; try more data or another label." in told
+    assert "Do not ship this model. It can't be told from chance: its AUC (" in told
+    assert ") is not clearly above 0.5. Try more data or another label." in told
 
 
 def test_duplicates_and_clocks_that_are_off_are_told_in_a_line_each(tmp_path, capsys):

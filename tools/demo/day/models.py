@@ -28,7 +28,7 @@ STEADY_FEATURES = tuple(
     and not feature.name.endswith("_24h")
     and feature.name not in ("local_hour", "local_weekday", "country")
 )
-TRAINING = Training(features=STEADY_FEATURES, folds=2, rounds=100, prune=False, compare=())
+TRAINING = Training(model="xgboost", features=STEADY_FEATURES, folds=2, repeats=0, rounds=100, prune=False, compare=())
 
 
 class DemoModels:

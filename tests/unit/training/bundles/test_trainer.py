@@ -27,7 +27,9 @@ from udfs.features.declaration_file import STANDARD
 from udfs.measurement.drift import JUDGED_ROWS, REFERENCE_FILE, Reference
 from udfs.measurement.labels import CONVERTED
 from udfs.models.backends import OnnxScorer, Scorer
-from udfs.models.bundle import EXPORT_FILE, Bundle
+from udfs.models.bundle import EXPORT_FILE, WARM_UP_FILE, Bundle
+
+NAMES = ("value", "session_duration_s", "cart_adds_30m", "checkouts_30m")
 
 #: The features of trainings that are not about all of them, so that they take a second.
 FEW = ("events_5m", "events_30m", "cart_adds_30m", "checkouts_30m", "value", "event_kind", "session_events", "country",
@@ -76,6 +78,59 @@ def test_the_files_do_not_depend_on_the_threads_of_the_machine(examples):
             trained = train_model(examples, settings, version="v1")
             found.append((trained.files, metrics_json(trained)))
     assert found[0] == found[1]
+
+
+def test_the_served_model_is_fitted_to_all_users_and_its_metrics_are_from_before(examples, trained):
+    kept = train_model(examples, replace(QUICK, refit="training"), version="v1")
+    assert kept.measured is None
+    assert trained.measured.model == kept.model != trained.model
+    metrics = trained.manifest.metrics
+    assert metrics == trained.measured.manifest.metrics
+    assert metrics == kept.manifest.metrics | {"best_possible_test_auc": metrics["best_possible_test_auc"]}
+    assert trained.manifest.rows["refit"] == len(examples) == sum(kept.manifest.rows.values())
+    assert trained.manifest.training_window.end > trained.measured.manifest.training_window.start
+    assert (trained.evaluation.probability == kept.evaluation.probability).all()
+    assert f"then fitted to all\n{len(examples)} events" in report_html(trained).decode()
+    assert "then fitted to all" not in report_html(kept).decode()
+
+
+def test_reference_and_warm_up_rows_of_a_refitted_model_are_its_own(examples, trained):
+    bundle = Bundle(trained.manifest, trained.model)
+    warm_up = msgspec.json.decode(trained.files[WARM_UP_FILE])
+    rows = np.array(warm_up["rows"], np.float32)
+    assert Scorer(bundle).predict(rows) == pytest.approx(warm_up["scores"], abs=1e-6)
+    reference = msgspec.json.decode(trained.files[REFERENCE_FILE], type=Reference)
+    assert {one.rows for one in reference.features.values()} == {len(examples)}
+    assert reference.score.rows == trained.manifest.rows["holdout"]
+
+
+def test_of_a_split_by_time_all_events_are_refitted(examples):
+    last = int(np.quantile(examples.time_ms, 0.7))
+    found = train_model(examples, QUICK, holdout_from_ms=last)
+    assert found.manifest.training_window.end.timestamp() * 1_000 == pytest.approx(examples.time_ms.max(), abs=1_000)
+    assert found.measured.manifest.training_window.end.timestamp() * 1_000 < last
+    assert found.manifest.rows["refit"] > found.manifest.rows["training"] + found.manifest.rows["holdout"]
+
+
+def test_the_whole_training_is_measured_on_new_users_and_reported(examples):
+    settings = replace(QUICK, model="auto", repeats=1, folds=2, rounds=5, compare=("logistic",), features=NAMES)
+    found = train_model(examples, settings)
+    repeated = found.evaluation.repeated
+    gain = repeated.differences["logistic"]["roc_auc"]
+    metrics = found.manifest.metrics
+    assert metrics["repeated_roc_auc_minus_logistic"] == gain.value
+    assert metrics["repeated_roc_auc_low"] <= metrics["repeated_roc_auc"] <= metrics["repeated_roc_auc_high"]
+    page, told = report_html(found).decode(), msgspec.json.decode(metrics_json(found))
+    assert "New users: the training as a whole" in page
+    assert f"{repeated.cost.models} models" in page
+    assert told["repeated"]["differences"]["logistic"]["roc_auc"]["value"] == gain.value
+    assert [one["family"] for one in told["choice"]["candidates"] if one["chosen"]] == [found.evaluation.model]
+
+
+def test_what_is_not_measured_is_no_data(trained):
+    assert "No data: `repeats` is 0." in report_html(trained).decode()
+    assert "repeated_roc_auc" not in trained.manifest.metrics
+    assert msgspec.json.decode(metrics_json(trained))["repeated"] is None
 
 
 def test_pruning_leaves_out_features_and_hardly_loses(examples):
@@ -187,7 +242,7 @@ def test_what_drift_monitoring_cannot_watch_is_told_in_a_line_and_named_in_the_r
     assert sum(line.startswith(told) for line in lines) == 1
     assert msgspec.json.decode(metrics_json(found))["unwatched"] == few
     assert f"independent rows of them: {', '.join(few)}." in report_html(found).decode()
-    assert trained.unwatched == msgspec.json.decode(metrics_json(trained))["unwatched"] == []
+    assert not trained.unwatched and not msgspec.json.decode(metrics_json(trained))["unwatched"]
     assert "drift monitoring" not in report_html(trained).decode()
 
 
@@ -257,12 +312,14 @@ def test_metrics_have_the_recommendation_as_data_and_as_text(trained, tmp_path):
         ("parameters={depth: 3}", "key parameters: unknown parameter depth; expected one of max_depth"),
         ("folds", "--set folds: expected KEY=VALUE"),
         ("model=forest", "Invalid enum value 'forest' - at `$.model`"),
-        ("compare=[xgboost]", "key compare: xgboost is the model itself: name other kinds"),
+        ("model=xgboost compare=[xgboost]", "key compare: xgboost is the model itself: name other kinds"),
+        ("repeats=21", "Expected `int` <= 20 - at `$.repeats`"),
+        ("refit=holdout", "Invalid enum value 'holdout' - at `$.refit`"),
     ],
 )
 def test_a_setting_that_breaks_a_rule_is_refused_by_name(override, message):
     with pytest.raises(TrainingError) as error:
-        load_training(None, [override])
+        load_training(None, override.split(" ", 1) if "compare" in override else [override])
     assert message in str(error.value)
 
 

@@ -201,7 +201,7 @@ def test_the_command_trains_on_what_a_bundle_logged(tmp_path, clicks, logged, lo
     hashes = [manifest.feature_schema_hash] * (len(logged) - 1)
     pq.write_table(changed(logged, "feature_schema_hash", [*hashes, HASH]), tmp_path / "log")
     files = ["--clicks", clicks, "--feature-log", tmp_path / "log", "--logged-by", logging_bundle]
-    settings = ["--set", "rounds=5", "--set", "folds=2", "--set", "threads=1"]
+    settings = ["--set", "repeats=0", "--set", "rounds=5", "--set", "folds=2", "--set", "threads=1"]
     assert main([*map(str, files), *settings, "--out", str(tmp_path / "bundle")]) == 0
     assert set(load_bundle(tmp_path / "bundle", None).manifest.features) <= set(NAMES)
     told = capsys.readouterr()

@@ -59,7 +59,7 @@ def test_a_training_is_a_run_with_its_settings_metrics_and_files(tmp_path, monke
 @pytest.mark.usefixtures("plain_environment")
 def test_a_server_that_does_not_answer_costs_the_run_and_not_the_bundle(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    quick = ["rounds=5", "folds=2", "prune=false", "compare=[]", "threads=1"]
+    quick = ["model=xgboost", "repeats=0", "rounds=5", "folds=2", "prune=false", "compare=[]", "threads=1"]
     settings = [part for setting in quick for part in ("--set", setting)]
     bundle = tmp_path / "bundle"
     assert main(["--simulate", "--users", "700", *settings, "--out", str(bundle)]) == 1

@@ -14,6 +14,7 @@ from training.modeling.metrics import Estimate
 from training.reporting.recommendation import (
     IMPLAUSIBLE_AUC,
     RELIABLE_USERS,
+    SINGLE_FEATURE_AUC,
     SINGLE_FEATURE_SHARE,
     WIDE_GAP,
     Alarm,
@@ -26,6 +27,7 @@ from training.reporting.recommendation import (
     Holdout,
     Interval,
     Limit,
+    NotCompared,
     Reason,
     Recommendation,
     RecommendationError,
@@ -68,7 +70,10 @@ def trained(auc: Estimate = GOOD_AUC, users: int = RELIABLE_USERS, drop: float =
         "cross_validated_auc": 0.8,
         "training_auc": 0.82,
         "learning_curve": [{"held_out": 0.79}, {"held_out": 0.8}],
-        "differences": {"logistic": {"roc_auc": BETTER}},
+        "model": "xgboost",
+        "compared": {"logistic": {}},
+        "repeated": measured(auc, logistic=BETTER),
+        "single_auc": Estimate(0.7, 0.65, 0.75),
         "rule": None,
         "rows": {"holdout": 1_234},
         "users": {"holdout": 140},
@@ -78,14 +83,45 @@ def trained(auc: Estimate = GOOD_AUC, users: int = RELIABLE_USERS, drop: float =
     return SimpleNamespace(evaluation=SimpleNamespace(**evaluation | changes), manifest=manifest)
 
 
+def measured(auc: Estimate = GOOD_AUC, **gains: Estimate) -> SimpleNamespace:
+    """What repeated cross-validation has found."""
+    differences = {model: {"roc_auc": gain} for model, gain in gains.items()}
+    return SimpleNamespace(repeats=2, folds=5, metrics={"roc_auc": auc}, differences=differences)
+
+
 def against(**gains: Estimate) -> dict:
-    return {"differences": {model: {"roc_auc": gain} for model, gain in gains.items()}}
+    return {"repeated": measured(**gains)}
 
 
 MODELS = against(logistic=BETTER, lightgbm=BETTER)
 SHADOW = ShipDecision.SHIP_IN_SHADOW
 CASES = {
-    "ship": (trained(), ShipDecision.SHIP, ComparedWithModel, "Ship this model, in shadow first. It ranks better than"),
+    "ship": (
+        trained(),
+        ShipDecision.SHIP,
+        ComparedWithModel,
+        "Ship this model, in shadow first. On new users it is clearly better than logistic regression (AUC difference "
+        "+0.020, +0.010 to +0.030, in 2 x 5 folds of users).",
+    ),
+    "the regression itself": (
+        trained(model="logistic", **against(logistic=OPEN)),
+        ShipDecision.SHIP,
+        ComparedWithModel,
+        "Ship this model, in shadow first. It is logistic regression itself, so there is no simpler model to prefer",
+    ),
+    "the regression itself, of a training that is worse": (
+        trained(model="logistic", **against(logistic=WORSE)),
+        ShipDecision.SHIP,
+        ComparedWithModel,
+        "Ship this model, in shadow first. It is logistic regression itself",
+    ),
+    "not compared": (
+        trained(repeated="`repeats` is 0"),
+        SHADOW,
+        NotCompared,
+        "Run this model only in shadow or in an A/B test. It has not been compared with simpler models on new users: "
+        "`repeats` is 0.",
+    ),
     "ship, better than the rule": (
         trained(rule=rule(BETTER)),
         ShipDecision.SHIP,
@@ -93,7 +129,7 @@ CASES = {
         "Ship this model, in shadow first. It is better than the rule: when both act on 10.0% of the events",
     ),
     "ship, nothing to compare with": (
-        trained(differences={}),
+        trained(compared={}, repeated=measured()),
         ShipDecision.SHIP,
         Holdout,
         "Ship this model, in shadow",
@@ -109,8 +145,8 @@ CASES = {
         trained(**against(logistic=BETTER, lightgbm=OPEN)),
         SHADOW,
         ComparedWithModel,
-        "Run this model only in shadow or in an A/B test. It does not clearly rank better than LightGBM (AUC "
-        "difference +0.020, -0.010 to +0.050).",
+        "Run this model only in shadow or in an A/B test. On new users there is no clear difference to LightGBM (AUC "
+        "difference +0.020, -0.010 to +0.050, in 2 x 5 folds of users).",
     ),
     "undefined against a model": (trained(**against(logistic=UNDEFINED)), SHADOW, ComparedWithModel, "Run this model"),
     "open against the rule": (
@@ -123,8 +159,8 @@ CASES = {
         trained(**against(lightgbm=OPEN, logistic=WORSE)),
         ShipDecision.DO_NOT_SHIP,
         ComparedWithModel,
-        "Do not ship this model. Logistic regression, trained on the same events, ranks better (AUC difference -0.020, "
-        "-0.030 to -0.010).",
+        "Do not ship this model. Logistic regression, trained on the same events, is clearly better on new users (AUC "
+        "difference -0.020, -0.030 to -0.010, in 2 x 5 folds of users).",
     ),
     "worse than the rule": (
         trained(rule=rule(WORSE)),
@@ -143,13 +179,13 @@ CASES = {
         trained(CHANCE_AUC),
         ShipDecision.DO_NOT_SHIP,
         ChanceLevel,
-        "Do not ship this model. Its AUC (0.6000, 0.4500 to 0.7500) is not clearly above chance",
+        "Do not ship this model. It can't be told from chance: its AUC (0.6000, 0.4500 to 0.7500) is not clearly above",
     ),
     "no AUC": (
         trained(UNDEFINED),
         ShipDecision.DO_NOT_SHIP,
         ChanceLevel,
-        "Do not ship this model. Its AUC (undefined, undefined to undefined) is not clearly above chance",
+        "Do not ship this model. It can't be told from chance: its AUC (undefined, undefined to undefined)",
     ),
     "implausible AUC": (
         trained(Estimate(0.97, 0.96, 0.98)),
@@ -184,12 +220,17 @@ def test_every_decision_and_every_kind_of_reason_is_reached():
     reasons = [reason for one in found for reason in one.reasons]
     assert {type(reason) for reason in reasons} == set(get_args(Reason))
     assert {alarm.kind for one in found for alarm in one.alarms} == set(AlarmKind)
-    for kind in (ComparedWithModel, ComparedWithRule):
-        assert {reason.outcome for reason in reasons if isinstance(reason, kind)} == set(ComparisonOutcome)
+    for kind, never in ((ComparedWithModel, set()), (ComparedWithRule, {ComparisonOutcome.SAME})):
+        assert {reason.outcome for reason in reasons if isinstance(reason, kind)} == set(ComparisonOutcome) - never
+
+
+def test_one_odd_holdout_decides_nothing():
+    model = trained(**against(logistic=OPEN), differences={"logistic": {"roc_auc": WORSE}})
+    assert recommend(model).decision == SHADOW
 
 
 def test_alarms_come_before_anything_else():
-    model = trained(Estimate(0.97, 0.4, 0.98), drop=0.29, rule=rule(WORSE), **against(logistic=WORSE))
+    model = trained(Estimate(0.97, 0.96, 0.98), drop=0.29, rule=rule(WORSE), **against(logistic=WORSE))
     found = recommend(model)
     assert found.alarms == (
         Alarm(AlarmKind.IMPLAUSIBLE_AUC, 0.97),
@@ -199,13 +240,30 @@ def test_alarms_come_before_anything_else():
     assert found.decision == ShipDecision.DO_NOT_SHIP
 
 
-@given(auc=st.floats(0, 1), crossed=st.floats(0, 1), drop=st.floats(-1, 1))
-def test_an_alarm_is_raised_at_its_limit(auc, crossed, drop):
-    found = find_alarms(trained(Estimate(auc, 0, 1), drop=drop, cross_validated_auc=crossed).evaluation)
+@given(
+    auc=st.floats(0, 1),
+    low=st.floats(0.4, 0.6),
+    crossed=st.floats(0, 1),
+    drop=st.floats(-1, 1),
+    alone=st.floats(0.5, 1),
+    alone_low=st.floats(0.4, 0.6),
+)
+def test_an_alarm_is_raised_at_its_limit(auc, low, crossed, drop, alone, alone_low):
+    single = Estimate(alone, alone_low, 1)
+    model = trained(Estimate(auc, low, 1), drop=drop, cross_validated_auc=crossed, single_auc=single)
+    found = find_alarms(model.evaluation)
     kinds = {alarm.kind for alarm in found}
     assert (AlarmKind.IMPLAUSIBLE_AUC in kinds) == (auc >= IMPLAUSIBLE_AUC)
     limit = SINGLE_FEATURE_SHARE * (crossed - 0.5)
-    assert (AlarmKind.SINGLE_FEATURE in kinds) == (limit > 0 and drop >= limit)
+    is_strong = alone >= SINGLE_FEATURE_AUC and alone_low > 0.5
+    assert (AlarmKind.SINGLE_FEATURE in kinds) == (limit > 0 and drop >= limit and is_strong and low > 0.5)
+
+
+def test_a_model_that_cant_be_told_from_chance_raises_no_alarm_about_a_feature():
+    """As on permuted labels: some feature always has most of a tiny AUC."""
+    found = recommend(trained(CHANCE_AUC, drop=0.29))
+    assert not found.alarms
+    assert isinstance(found.reasons[0], ChanceLevel)
 
 
 @pytest.mark.parametrize("model", [trained(users=3), trained(UNDEFINED, users=3), trained(users=3, rule=rule(WORSE))])
@@ -242,7 +300,15 @@ REASONS = st.one_of(
     st.builds(Alarm, st.sampled_from(AlarmKind), st.floats(0, 1), st.none() | st.text()),
     st.builds(ChanceLevel, intervals),
     st.builds(ComparedWithModel, st.sampled_from(ComparisonOutcome), st.text(min_size=1), intervals),
-    st.builds(ComparedWithRule, st.sampled_from(ComparisonOutcome), shares, shares, shares, intervals),
+    st.builds(NotCompared, st.just("x")),
+    st.builds(
+        ComparedWithRule,
+        st.sampled_from(sorted(set(ComparisonOutcome) - {ComparisonOutcome.SAME})),
+        shares,
+        shares,
+        shares,
+        intervals,
+    ),
     st.builds(RuleIsNoBaseline),
     st.builds(FewPositiveUsers, st.integers(0, 2**40), st.integers(0, 2**40)),
     st.builds(

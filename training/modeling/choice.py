@@ -1,0 +1,158 @@
+"""The choice of a model family and of its `teacher_share`, by cross-validation by user.
+
+The rule of one standard error (Breiman and others, Classification and regression trees, 1984, section 3.4.3): of the
+candidates whose AUC is within one standard error of the best one's, the simplest is chosen. The standard error is that
+of the difference on the same held-out users.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from training.modeling.family import Fitting, ModelFamily
+from training.modeling.metrics import RANKING, Estimate, LabelledScores, difference, estimate
+from training.modeling.model_selection import Cost, CrossValidated, Log, TrainingRows, cross_validate, scored, search
+
+#: The families that `model: auto` chooses among, the simplest first. All of them keep to `monotone`.
+CANDIDATES = ("logistic", "blend", "xgboost")
+#: The shares of the teacher that are tried where the settings name none.
+TEACHER_SHARES = (0.0, 0.3, 0.6, 0.9)
+TEACHER_SHARE = "teacher_share"
+#: Of larger data, the choice is made on some of the users.
+CHOICE_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class TriedShare:
+    """The AUC on held-out users of a model that was distilled with this `teacher_share`."""
+
+    teacher_share: float
+    auc: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model family that was tried, with its metrics on held-out users."""
+
+    family: str
+    auc: Estimate
+    average_precision: Estimate
+    behind: Estimate  # its AUC minus that of the best candidate
+    within_one_standard_error: bool
+    chosen: bool
+    teacher_shares: tuple[TriedShare, ...]  # none where the settings name one, or the family has no teacher
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The result of choosing: the candidates in order of complexity, and what it cost to measure them."""
+
+    candidates: tuple[Candidate, ...]
+    rows: int  # that the candidates were cross-validated on
+    cost: Cost
+
+    @property
+    def chosen(self) -> Candidate:
+        return next(candidate for candidate in self.candidates if candidate.chosen)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The family chosen, its arguments, and its cross-validation on the rows of the choice."""
+
+    family: ModelFamily
+    fitting: Fitting
+    crossed: CrossValidated
+    choice: Choice
+
+
+def choose(
+    families: Sequence[ModelFamily],
+    data: TrainingRows,
+    fitting: Fitting,
+    parameters: Mapping[str, float],
+    trials: int,
+    log: Log,
+) -> Chosen:
+    """Cross-validate the families, the simplest first, and choose by the rule of one standard error.
+
+    `fitting` has the arguments other than parameters. `parameters` are set by the user: each family takes those that
+    it has.
+    """
+    cost = Cost()
+    tuned = []
+    for family in families:
+        mine = {name: value for name, value in parameters.items() if name in family.defaults}
+        tuned.append(_tuned(family, data, fitting, mine, trials, cost, log))
+    measured = [scored(data, crossed.probability) for _, crossed, _ in tuned]
+    place, behind = simplest_within_one_standard_error(measured)
+    candidates = []
+    for number, (family, scores, (_, _, shares)) in enumerate(zip(families, measured, tuned)):
+        figures = estimate(scores, RANKING)
+        within = _is_within(behind[number])
+        candidates.append(
+            Candidate(
+                family.name,
+                figures["roc_auc"],
+                figures["average_precision"],
+                behind[number],
+                within,
+                number == place,
+                shares,
+            )
+        )
+    fitted, crossed, _ = tuned[place]
+    return Chosen(families[place], fitted, crossed, Choice(tuple(candidates), len(data.labels), cost))
+
+
+def simplest_within_one_standard_error(measured: Sequence[LabelledScores]) -> tuple[int, list[Estimate]]:
+    """The place of the first of the models, whose AUC is within one standard error of the best one's.
+
+    Also returns the differences from the best, paired by user. All models scored the same rows.
+    """
+    best = max(measured, key=LabelledScores.roc_auc_of_all)
+    auc = {"roc_auc": RANKING["roc_auc"]}
+    behind = [
+        Estimate(0.0, 0.0, 0.0) if scores is best else difference(scores, best, auc)["roc_auc"] for scores in measured
+    ]
+    return next(place for place, gap in enumerate(behind) if _is_within(gap)), behind
+
+
+def _is_within(behind: Estimate) -> bool:
+    return behind.value >= -behind.standard_error
+
+
+def _tuned(
+    family: ModelFamily,
+    data: TrainingRows,
+    fitting: Fitting,
+    parameters: Mapping[str, float],
+    trials: int,
+    cost: Cost,
+    log: Log,
+) -> tuple[Fitting, CrossValidated, tuple[TriedShare, ...]]:
+    """The family's fitting, searched if there are trials, with the `teacher_share` that ranks held-out users best."""
+    fitting = replace(fitting, parameters={**family.defaults, **parameters})
+    if trials:
+        log(f"searching parameters of {family.name}: {trials} trials of {len(np.unique(data.fold))} folds")
+        best = search(family, data, fitting, trials, fitting.seed, log, cost)
+        fitting = replace(fitting, parameters={**best, **parameters})
+    is_free = TEACHER_SHARE in family.defaults and TEACHER_SHARE not in parameters and not trials
+    if not is_free:
+        crossed = cross_validate(family, data, fitting, cost=cost)
+        log(f"    {family.name}: AUC {_auc(data, crossed):.4f}")
+        return fitting, crossed, ()
+    tried = []
+    for share in TEACHER_SHARES:
+        tuned = replace(fitting, parameters={**fitting.parameters, TEACHER_SHARE: share})
+        crossed = cross_validate(family, data, tuned, cost=cost)
+        tried.append((_auc(data, crossed), tuned, crossed))
+        log(f"    {family.name}, teacher_share {share:g}: AUC {tried[-1][0]:.4f}")
+    _, tuned, crossed = max(tried, key=lambda entry: entry[0])
+    shares = tuple(TriedShare(share, auc) for share, (auc, _, _) in zip(TEACHER_SHARES, tried))
+    return tuned, crossed, shares
+
+
+def _auc(data: TrainingRows, crossed: CrossValidated) -> float:
+    return scored(data, crossed.probability).roc_auc_of_all()
