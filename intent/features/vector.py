@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dashboard.user.explanation import TOLERANCE, ExplainedModel, load_model
-from dashboard.user.wording import value_text
+from dashboard.wording import value_text
 from intent.features.user_events import JobRules, Place, UserEvents, newest_row
 from training.data.dataset import Dataset, arrange
 from udfs.features.computer import FeatureComputer

@@ -38,6 +38,8 @@ USERS_PER_COVARIATE = 100
 ARMS = ("treatment", "baseline")
 #: A difference below this share of the baseline is a rounding error of sums, and none.
 SMALLEST_RELATIVE = 1e-9
+#: If history leaves less than this share of the variance, what is left are rounding errors, and no measure of chance.
+LEAST_LEFT = 1e-9
 #: Covariates are taken as one below this eigenvalue of their correlations, in shares of the largest.
 _COLLINEAR = 1e-9
 
@@ -90,7 +92,8 @@ def measure_effect(
     linear = _linearised(sums, columns, ratio, compared)
     slopes = _slopes(sums, linear, compared)
     adjusted = {cell: weights - slopes @ linear.history[cell] for cell, weights in linear.difference.items()}
-    if not sums.covariance(adjusted, adjusted):  # what is explained without a remainder is no estimate of chance
+    left = sums.covariance(adjusted, adjusted)
+    if left <= LEAST_LEFT * sums.covariance(linear.difference, linear.difference):
         slopes, adjusted = np.zeros_like(slopes), linear.difference
     hidden, hidden_of_baseline = _hidden_variances(sums, adjusted, compared)
     variance = float(sums.covariance(adjusted, adjusted)) + hidden + hidden_of_baseline
@@ -257,9 +260,11 @@ def _covariates(sums: CellSums, columns: Columns, ratio: Ratio, compared: list[t
 
     With few users, this is the KPI's own history, linearised by the ratio of all users: one scale for both arms.
     """
-    totals = sum(sums.sums(cell) for cells in compared for cell in cells)
-    if totals[USER] >= USERS_PER_COVARIATE * columns.terms:
+    # The users of several stretches are no more users.
+    users = max(sum(sums.sums(cell)[USER] for cell in cells) for cells in compared)
+    if users >= USERS_PER_COVARIATE * columns.terms:
         return np.stack([unit(columns.width, columns.before(term)) for term in range(columns.terms)])
+    totals = sum(sums.sums(cell) for cells in compared for cell in cells)
     above, below = (unit(columns.width, columns.before(term)) for term in ratio)
     denominator = below @ totals
     own = above - (above @ totals) / denominator * below if denominator > 0 else np.zeros(columns.width)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from udfs.measurement.cell_sums import CellSums, Columns
-from udfs.measurement.effects import Ratio
+from udfs.measurement.effects import LEAST_LEFT, Ratio
 
 COLUMNS, RATIO = Columns(2), Ratio(numerator=0, denominator=1)
 
@@ -84,7 +84,7 @@ def expected_effect(users: Sequence[User], critical: Callable[[int], float]) -> 
     slope = _slope(users, parts, _scale(users, share_of))
     shift = sum(sign[cell] * share * mean_taste[cell] for cell, share in share_of.items())
     adjusted = values - slope * history
-    if float(adjusted @ adjusted) <= 1e-12 * float(values @ values):  # explained without a remainder
+    if float(adjusted @ adjusted) <= LEAST_LEFT * float(values @ values):  # explained without a remainder
         slope, adjusted = 0.0, values
 
     lacks = [
