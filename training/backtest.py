@@ -8,7 +8,6 @@ Exit codes: 0, the report is written; 2, refused, one line says why.
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -17,8 +16,6 @@ from typing import Any
 import click
 import msgspec
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from training.backtesting.decisions import break_even, threshold_of_share
 from training.backtesting.earnings import Prices, compare, evaluate
@@ -38,7 +35,8 @@ from training.backtesting.report import (
 from training.backtesting.schedule import RETRAINED, ScheduledTraining, retrained
 from training.data.archive import Arrived, find_parts, newest_arrival_ms
 from training.data.intake import counted
-from training.data.preparation import Preparation, prepare
+from training.data.preparation import Preparation, Progress, prepare
+from training.data.progress_bar import progress_bar
 from training.data.summary import RELIABLE_USERS, Summary, warnings
 from training.evaluation.rule_baseline import describe_rule
 from training.modeling.metrics import Estimate
@@ -131,10 +129,6 @@ class Plan:
     @property
     def versions(self) -> list[str]:
         return [bundle.manifest.version for bundle in self.bundles]
-
-
-#: Called with the name of a step, the parts done, the parts in total, and the events so far.
-Steps = Callable[[str, int, int, int], None]
 
 
 def _plan(options: Options) -> Plan:
@@ -248,7 +242,7 @@ def _check_decisions(options: Options, plan: Plan) -> None:
             raise ValueError(f"--threshold: {name or 'the threshold of all models'} is given twice")
 
 
-def _backtest(options: Options, plan: Plan, step: Steps, note: Callable[[str], None]) -> Backtest:
+def _backtest(options: Options, plan: Plan, step: Progress, note: Callable[[str], None]) -> Backtest:
     options.out.mkdir(parents=True, exist_ok=True)
     workspace = Path(mkdtemp(prefix=".backtest-", dir=options.out))
     try:
@@ -278,11 +272,11 @@ def _backtest(options: Options, plan: Plan, step: Steps, note: Callable[[str], N
     return _result(options, plan, window, policies, trainings, replayed)
 
 
-def _named(name: str, step: Steps) -> Callable[[int, int, int], None]:
+def _named(name: str, step: Progress) -> Callable[[int, int, int], None]:
     return lambda done, total, events: step(name, done, total, events)
 
 
-def _prepare(options: Options, plan: Plan, directory: Path, step: Steps) -> tuple[list[Path], Summary, int]:
+def _prepare(options: Options, plan: Plan, directory: Path, step: Progress) -> tuple[list[Path], Summary, int]:
     """Prepared examples, counts of the data, and the end of what is known in ms, `--to` or earlier."""
     mappings: MappingFile | None = load_mapping(options.mapping) if options.mapping else None
     parts = find_parts(options.clicks, mappings)
@@ -472,21 +466,6 @@ def _cautions(plan: Plan, replayed: Replayed, rule_share: float | None) -> Itera
         yield f"the rule acts on {'no event' if not rule_share else 'every event'}, so it is no baseline"
 
 
-@contextmanager
-def _progress_bar() -> Iterator[Steps]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: dict[str, int] = {}
-
-        def step(name: str, done: int, total: int, events: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done, description=f"{name} {events:,} events")
-
-        yield step
-
-
 @click.command(
     "backtest", cls=Command, at_most_one=("threshold", "act_on"), errors={ValueError: EXIT_USAGE, OSError: EXIT_USAGE}
 )
@@ -599,7 +578,7 @@ def command(**given: Any) -> None:
     """
     options = Options(**given)
     plan = _plan(options)
-    with _progress_bar() as step:
+    with progress_bar() as step:
         result = _backtest(options, plan, step, lambda line: print(f"backtest: {line}", file=sys.stderr))
     for line in result.warnings:
         print(f"backtest: {line}", file=sys.stderr)

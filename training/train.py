@@ -13,8 +13,6 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from training.bundles.trainer import TrainedModel, train_model
 from training.bundles.writer import refuse_existing, write_bundle
@@ -22,6 +20,7 @@ from training.data.downsampling import share_that_fits
 from training.data.examples import Examples, load_examples
 from training.data.feature_log import FeatureLog
 from training.data.preparation import Preparation, prepare, refuse_without_positives
+from training.data.progress_bar import progress_bar
 from training.data.summary import RELIABLE_USERS, Summary, overview, warnings
 from training.modeling.settings import Training, TrainingError, for_logged, load_training
 from training.reporting.mlflow_tracking import TrackingError, check_tracking, is_tracked, track
@@ -166,26 +165,17 @@ def _prepare(
     options: Options, training: Training, log: FeatureLog | None, label: Label, directory: Path
 ) -> tuple[list[Path], Summary]:
     mappings = load_mapping(options.mapping) if options.mapping else None
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: dict[str, int] = {}
-
-        def progress(step: str, done: int, total: int, events: int) -> None:
-            if step not in tasks:
-                tasks[step] = bar.add_task(step, total=total)
-            bar.update(tasks[step], completed=done, description=f"{step} {events} events")
-
-        preparation = Preparation(
-            label,
-            training.declared,
-            history_length=training.history_length,
-            duplicates_within_ms=training.duplicates_within_ms,
-            follow_logins=training.follow_logins,
-            bots=training.bots,
-            workers=training.threads,
-            log=log,
-        )
+    preparation = Preparation(
+        label,
+        training.declared,
+        history_length=training.history_length,
+        duplicates_within_ms=training.duplicates_within_ms,
+        follow_logins=training.follow_logins,
+        bots=training.bots,
+        workers=training.threads,
+        log=log,
+    )
+    with progress_bar() as progress:
         return prepare(options.clicks, directory, preparation, options.profiles, mappings, progress)
 
 

@@ -92,11 +92,11 @@ def measure_effect(
     linear = _linearised(sums, columns, ratio, compared)
     slopes = _slopes(sums, linear, compared)
     adjusted = {cell: weights - slopes @ linear.history[cell] for cell, weights in linear.difference.items()}
-    left = sums.covariance(adjusted, adjusted)
-    if left <= LEAST_LEFT * sums.covariance(linear.difference, linear.difference):
-        slopes, adjusted = np.zeros_like(slopes), linear.difference
+    own, left = (float(sums.covariance(weights, weights)) for weights in (linear.difference, adjusted))
+    if left <= LEAST_LEFT * own:
+        slopes, adjusted, left = np.zeros_like(slopes), linear.difference, own
     hidden, hidden_of_baseline = _hidden_variances(sums, adjusted, compared)
-    variance = float(sums.covariance(adjusted, adjusted)) + hidden + hidden_of_baseline
+    variance = left + hidden + hidden_of_baseline
     if variance <= 0:
         raise NoEffectError("all users have the same value")
     difference = float(linear.treatment - linear.baseline - slopes @ linear.shift)
@@ -104,8 +104,7 @@ def measure_effect(
         difference = 0.0
     users = round(sum(sums.sums(cell)[USER] for cells in compared for cell in cells))
     critical = boundary(users, alpha, tuned_for)
-    unadjusted = float(sums.covariance(linear.difference, linear.difference))
-    unadjusted += sum(_hidden_variances(sums, linear.difference, compared))
+    unadjusted = own + sum(_hidden_variances(sums, linear.difference, compared))
     return Effect(
         treatment=linear.treatment,
         baseline=linear.baseline,
