@@ -1,5 +1,6 @@
 """The clicks contract: the fields of a click record, and decoding a batch of them into packed events."""
 
+import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from udfs.contracts.currencies import Currencies
-from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
+from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout, OwnColumn
 from udfs.contracts.identifiers import hash_id, identifies
 from udfs.contracts.lenient import (
     EARLIEST_TIME_MS,
@@ -348,7 +349,7 @@ def click_type(layout: EventLayout) -> type[Click]:
     own = _own_fields(layout)
     if not own:
         return Click
-    types = {column.field: OwnNumber if column.type == "number" else OwnText for column in layout.own_columns}
+    types = {column.field: OwnNumber if column.type == "number" else OwnText for column in layout.click_columns}
     fields = [(attribute, types[name] | None, None) for name, attribute in own.items()]
     renamed = {attribute: name for name, attribute in own.items()}
     return msgspec.defstruct("Click", fields, bases=(Click,), gc=False, rename=renamed)
@@ -359,7 +360,12 @@ def packer(layout: EventLayout) -> Callable[[Click], bytes]:
     if not layout.own_columns:
         return partial(pack_click, kinds=layout.kinds)
     kinds, attributes = layout.kinds, _own_fields(layout)
-    columns = [(attributes.get(column.field, column.field), column.encoder()) for column in layout.own_columns]
+    columns = [
+        (attributes.get(column.field, column.field), column.encoder())
+        if isinstance(column, OwnColumn)
+        else ("event_time", lambda _: math.nan)  # of the population: filled later, for many events at once
+        for column in layout.own_columns
+    ]
     pack_own = struct.Struct("<" + "".join(column.format for column in layout.own_columns) + f"{layout.spare}x").pack
 
     def pack(click: Click) -> bytes:
@@ -370,7 +376,9 @@ def packer(layout: EventLayout) -> Callable[[Click], bytes]:
 
 def _own_fields(layout: EventLayout) -> dict[str, str]:
     """The fields that own columns are filled from and clicks don't have, with what they are called in the struct."""
-    fields = dict.fromkeys(column.field for column in layout.own_columns if column.field not in Click.__struct_fields__)
+    fields = dict.fromkeys(
+        column.field for column in layout.click_columns if column.field not in Click.__struct_fields__
+    )
     return {name: f"own_{number}" for number, name in enumerate(fields)}
 
 

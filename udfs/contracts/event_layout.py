@@ -69,6 +69,38 @@ class OwnColumn:
 
 
 @dataclass(frozen=True)
+class PopulationColumn:
+    """A column of events that holds what other users did: how many events there were before, as a published table says.
+
+    `by` is the column of events whose value they share with this event, such as category; None: all events. `kind` is
+    the kind of the events that count; None: any. udfs/population fills it; until then, it is missing (NaN).
+    """
+
+    name: str
+    by: str | None = None
+    kind: str | None = None
+
+    type = "population"
+    format = "f"
+    bytes = 4
+    missing = float("nan")
+
+    @property
+    def stored_name(self) -> str:
+        """What it is called in the packed record."""
+        return f"own_{self.name}"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """When tables of what the population did are made, and how fast they forget."""
+
+    every_ms: int = 3_600_000  # a table is made at each multiple of it
+    delay_ms: int = 300_000  # so long after that, rows begin to see it
+    half_life_ms: int = 30 * 86_400_000  # an event counts half after this time
+
+
+@dataclass(frozen=True)
 class Tiles:
     """Totals of a user's events by bucket of time, which reach further back than the history.
 
@@ -91,8 +123,18 @@ class EventLayout:
     """What a job keeps of events: how clicks are packed, with own kinds and columns, and tiles; each in their order."""
 
     own_kinds: tuple[tuple[str, int], ...] = ()
-    own_columns: tuple[OwnColumn, ...] = ()
+    own_columns: tuple[OwnColumn | PopulationColumn, ...] = ()
     tiles: tuple[Tiles, ...] = ()
+    publication: Publication = Publication()
+
+    @cached_property
+    def population_columns(self) -> tuple[PopulationColumn, ...]:
+        return tuple(column for column in self.own_columns if isinstance(column, PopulationColumn))
+
+    @cached_property
+    def click_columns(self) -> tuple[OwnColumn, ...]:
+        """The own columns that are filled from fields of clicks."""
+        return tuple(column for column in self.own_columns if isinstance(column, OwnColumn))
 
     @cached_property
     def kinds(self) -> dict[str, int]:
@@ -146,6 +188,8 @@ class EventLayout:
             f"the kind of event {name} with code {code}" for name, code in other.own_kinds if mine.get(name) != code
         ]
         lacking += [f"the column {column.name}" for column in other.own_columns if column not in self.own_columns]
+        if other.population_columns and other.publication != self.publication:
+            lacking.append("tables of the population made by the same schedule (key population)")
         kept = {(tiles.text, tiles.by_ms): tiles.count for tiles in self.tiles}
         lacking += [
             f"totals of {tiles.text} in {tiles.count} buckets of {tiles.by_ms / 3_600_000:g} h"

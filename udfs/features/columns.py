@@ -6,7 +6,7 @@ Each entry says how compiled code reads the value out of a packed record. `event
 from dataclasses import dataclass
 from typing import Literal
 
-from udfs.contracts.event_layout import EventLayout, OwnColumn
+from udfs.contracts.event_layout import EventLayout, OwnColumn, PopulationColumn
 from udfs.contracts.packed_events import DEVICES, NO_ID, PAGE_TYPES
 from udfs.contracts.profiles import AGE_BANDS, MEMBERSHIP_TIERS, NO_DAY
 
@@ -59,8 +59,11 @@ COLUMNS = {
 UNKNOWN = "unknown"
 
 
-def own_column(own: OwnColumn) -> Column:
+def own_column(own: OwnColumn | PopulationColumn) -> Column:
     """A shop's own column, as expressions know it."""
+    if isinstance(own, PopulationColumn):
+        what = f"{own.kind or 'all'} events of other users" + (f" with this {own.by}" if own.by else "")
+        return Column(own.name, "number", f"event.{own.stored_name}", what, missing="nan", is_integer=False)
     names = (UNKNOWN, *own.names) if own.type == "category" else ()
     return Column(
         own.name, own.type, f"event.{own.stored_name}", f"own column, of the field {own.field}", own.scale, own.missing,
@@ -71,6 +74,11 @@ def own_column(own: OwnColumn) -> Column:
 def columns_of(layout: EventLayout) -> dict[str, Column]:
     """All columns of the events in a layout, by name."""
     return COLUMNS | {own.name: own_column(own) for own in layout.own_columns}
+
+
+def can_be_shared(column: Column) -> bool:
+    """Whether events of many users have the same value of a column, so that they can be counted by it."""
+    return column.type != "number" and column.name != "kind" or column.name in ("hour", "weekday")
 
 
 #: What is known of the user beside the history: how compiled code computes it, and what it is.

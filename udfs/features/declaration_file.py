@@ -1,7 +1,8 @@
 """Files that declare features: YAML with a shop's kinds and columns of events, and features by their expressions.
 
-`standard.yaml`, beside this module, declares the standard features; a file with `extends: standard` adds to them. The
-same, as JSON and complete, is how a bundle holds the declaration of its model.
+`standard.yaml`, beside this module, declares the standard features, and `population.yaml` those and what other users
+did; a file that extends one of them adds to its features. The same, as JSON and complete, is how a bundle holds the
+declaration of its model.
 """
 
 import json
@@ -10,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,10 +22,18 @@ from msgspec import Meta
 from udfs.config.reading import key_and_rule, parse_yaml, read_yaml
 from udfs.config.text import one_line
 from udfs.contracts.clicks import Click
-from udfs.contracts.event_layout import OWN_BYTES, TILE_BYTES, EventLayout, OwnColumn, Tiles
+from udfs.contracts.event_layout import (
+    OWN_BYTES,
+    TILE_BYTES,
+    EventLayout,
+    OwnColumn,
+    PopulationColumn,
+    Publication,
+    Tiles,
+)
 from udfs.contracts.lenient import fields_of
 from udfs.contracts.packed_events import EVENT_KINDS, OWN_KIND_CODES
-from udfs.features.columns import COLUMNS, UNKNOWN, columns_of
+from udfs.features.columns import COLUMNS, UNKNOWN, can_be_shared, columns_of
 from udfs.features.declaration import SESSION_GAP_MS, Declaration, Feature
 from udfs.features.expressions import (
     ExpressionError,
@@ -34,7 +44,7 @@ from udfs.features.expressions import (
 )
 from udfs.features.own_functions import find_function
 
-STANDARD_FILE = "standard.yaml"  # beside this module, which may be in a wheel
+STANDARD_FILE, POPULATION_FILE = "standard.yaml", "population.yaml"  # beside this module, which may be in a wheel
 
 WINDOW = "{window}"
 KIND_PATTERN = r"^[A-Za-z][A-Za-z0-9_]{0,39}$"
@@ -69,7 +79,7 @@ class FeatureEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ColumnEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An own column of events in a file."""
 
-    type: Literal["number", "category", "identifier"]
+    type: Literal["number", "category", "identifier", "population"]
     field: Annotated[str, Meta(min_length=1, max_length=64, description="of a click; by default the name")] | None = (
         None
     )
@@ -80,14 +90,25 @@ class ColumnEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     names: Annotated[
         tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=255, description="of a category")
     ] = ()
+    by: Annotated[str, Meta(description="of the population: the column whose value the events share")] | None = None
+    kind: Annotated[str, Meta(description="of the population: the kind of the events that count")] | None = None
+
+
+class PopulationEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When tables of what the population did are made, in a file."""
+
+    every: Annotated[Length, Meta(description="a table is made at each multiple of it")] = "1h"
+    delay: Annotated[Length, Meta(description="so long after that, rows begin to see it")] = "5m"
+    half_life: Annotated[Length, Meta(description="an event counts half after this time")] = "30d"
 
 
 class FeatureFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of a file."""
 
-    extends: Literal["standard"] | None = None
+    extends: Literal["standard", "population"] | None = None
     kinds: Annotated[dict[str, Code], Meta(description="own kinds of events, by their names, with codes")] = {}
     columns: Annotated[dict[str, ColumnEntry], Meta(description="own columns of events, by name")] = {}
+    population: Annotated[PopulationEntry, Meta(description="when tables of the population are made")] | None = None
     session_gap: Annotated[Length, Meta(description="a longer pause ends a session")] | None = None
     windows: Annotated[tuple[Length, ...], Meta(description="what {window} in a name stands for")] = ()
     features: Annotated[dict[str, dict[str, FeatureEntry]], Meta(description="by group and name")] = {}
@@ -127,6 +148,13 @@ def to_json(declaration: Declaration) -> bytes:
         "session_gap": _written(declaration.session_gap_ms),
         "features": groups,
     }
+    if declaration.layout.population_columns:
+        publication = declaration.layout.publication
+        content["population"] = {
+            "every": _written(publication.every_ms),
+            "delay": _written(publication.delay_ms),
+            "half_life": _written(publication.half_life_ms),
+        }
     return json.dumps(content, indent=1).encode()
 
 
@@ -146,11 +174,14 @@ def from_json(content: bytes, origin: str) -> Declaration:
 
 def declaration_of(file: FeatureFile, with_functions: bool = True) -> Declaration:
     """The declaration of a file's content; `with_functions` as in `load_declaration`. Raises DeclarationError."""
-    base = STANDARD if file.extends else None
+    base = None if file.extends is None else population() if file.extends == "population" else STANDARD
     if base is not None and file.session_gap is not None:
         raise DeclarationError("key session_gap: the standard features have one: leave it out, or leave out extends")
     gap_ms = duration_of(file.session_gap) if file.session_gap else SESSION_GAP_MS
-    layout = EventLayout(_own_kinds(file.kinds), _own_columns(file.columns))
+    kinds = _own_kinds(file.kinds)
+    columns = (*(base.layout.own_columns if base else ()), *_own_columns(file.columns))
+    layout = EventLayout(kinds, columns, publication=_publication(file.population, base))
+    _check_columns(layout)
     reader = Reader(layout.kinds, columns_of(layout), gap_ms)
     # The standard ones are read again: own kinds change what `other` means.
     features = [replace(feature, value=reader.read(feature.text)) for feature in (base.features if base else ())]
@@ -245,7 +276,19 @@ def _own_kinds(kinds: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(kinds.items(), key=lambda kind: kind[1]))
 
 
-def _own_columns(entries: Mapping[str, ColumnEntry]) -> tuple[OwnColumn, ...]:
+def _publication(entry: PopulationEntry | None, base: Declaration | None) -> Publication:
+    if entry is None:
+        return base.layout.publication if base else Publication()
+    publication = Publication(*(duration_of(length) for length in (entry.every, entry.delay, entry.half_life)))
+    if publication.half_life_ms < publication.every_ms:
+        raise DeclarationError(
+            f"key population.half_life: {entry.half_life} is shorter than every, {entry.every}: each table would have "
+            "forgotten the one before: choose a longer one"
+        )
+    return publication
+
+
+def _own_columns(entries: Mapping[str, ColumnEntry]) -> tuple[OwnColumn | PopulationColumn, ...]:
     columns = []
     for name, entry in entries.items():
         if not re.fullmatch(NAME_PATTERN, name) or keyword.iskeyword(name):
@@ -253,6 +296,10 @@ def _own_columns(entries: Mapping[str, ColumnEntry]) -> tuple[OwnColumn, ...]:
         if name in COLUMNS:
             raise DeclarationError(f"key columns: {name} is a standard column; choose another name")
         is_category, is_number = entry.type == "category", entry.type == "number"
+        is_population = entry.type == "population"
+        for key in ("field",) if is_population else ("by", "kind"):
+            if getattr(entry, key) is not None:
+                raise DeclarationError(f"key columns.{name}.{key}: {entry.type} takes no {key}; leave it out")
         if is_category != bool(entry.names):
             needs = (
                 "a category needs names, such as names: [free, pro]" if is_category else f"{entry.type} takes no names"
@@ -268,9 +315,20 @@ def _own_columns(entries: Mapping[str, ColumnEntry]) -> tuple[OwnColumn, ...]:
         for key in ("bytes", "scale"):
             if not is_number and getattr(entry, key) is not None:
                 raise DeclarationError(f"key columns.{name}.{key}: only a number has it; leave it out")
+        if is_population:
+            columns.append(PopulationColumn(name, entry.by, entry.kind))
+            continue
         size = (entry.bytes or 4) if is_number else 1 if is_category else 4
         columns.append(OwnColumn(name, entry.type, entry.field or name, size, entry.scale or 1, entry.names))
-    taken = sum(column.bytes for column in columns)
+    return tuple(columns)
+
+
+def _check_columns(layout: EventLayout) -> None:
+    """Check the own columns of a layout together. Raises DeclarationError."""
+    repeated = [name for name, times in Counter(column.name for column in layout.own_columns).items() if times > 1]
+    if repeated:
+        raise DeclarationError(f"key columns: {repeated[0]} is declared twice: rename one")
+    taken = sum(column.bytes for column in layout.own_columns)
     if taken > OWN_BYTES:
         raise DeclarationError(
             f"key columns: they take {taken} bytes of each event, at most {OWN_BYTES}: leave one out, or give a number "
@@ -279,18 +337,27 @@ def _own_columns(entries: Mapping[str, ColumnEntry]) -> tuple[OwnColumn, ...]:
     is_number = dict.fromkeys(Click.__struct_fields__) | {
         field.name: field.type is not str for field in fields_of(Click)
     }
-    for column in columns:
+    for column in layout.click_columns:
         found = is_number.setdefault(column.field, column.type == "number")
         if found != (column.type == "number"):
             kind = {True: "a number", False: "a text", None: "neither a number nor a text"}[found]
             raise DeclarationError(
                 f"key columns.{column.name}.type: {column.type}: the field {column.field} of a click is {kind}"
             )
-    return tuple(columns)
+    shared = [name for name, column in columns_of(layout).items() if can_be_shared(column)]
+    for column in layout.population_columns:
+        if column.by is not None and column.by not in shared:
+            raise DeclarationError(f"key columns.{column.name}.by: {column.by!r}: expected one of {', '.join(shared)}")
+        if column.kind is not None and column.kind not in layout.kinds:
+            raise DeclarationError(
+                f"key columns.{column.name}.kind: {column.kind!r}: expected one of {', '.join(layout.kinds)}"
+            )
 
 
-def _entry(column: OwnColumn) -> dict[str, Any]:
+def _entry(column: OwnColumn | PopulationColumn) -> dict[str, Any]:
     """A column as `ColumnEntry` reads it."""
+    if isinstance(column, PopulationColumn):
+        return {"type": "population", "by": column.by, "kind": column.kind}
     entry = {"type": column.type, "field": column.field, "names": column.names}
     return entry | ({"bytes": column.bytes, "scale": column.scale} if column.type == "number" else {})
 
@@ -322,5 +389,15 @@ def _expanded(
         yield Feature(written, group, entry.unit, entry.doc.replace(WINDOW, window), text, value)
 
 
+def _shipped(name: str) -> Declaration:
+    return read_declaration(parse_yaml(files(__package__).joinpath(name).read_text()), name)
+
+
 #: The standard features.
-STANDARD = read_declaration(parse_yaml(files(__package__).joinpath(STANDARD_FILE).read_text()), STANDARD_FILE)
+STANDARD = _shipped(STANDARD_FILE)
+
+
+@cache
+def population() -> Declaration:
+    """The standard features, and those of what other users did."""
+    return _shipped(POPULATION_FILE)
