@@ -22,7 +22,7 @@ from udfs.features.columns import HOUR_MS, QUARTER_HOUR_MS
 FOLDS = 16
 
 #: The most that one user counts for a key between two tables: a bot does not outweigh all others, nor do repeats.
-MOST_PER_USER = 10
+MOST_PER_USER = 50
 
 #: The most keys that a table holds of a column; beyond them, the rarest are left out.
 MOST_KEYS = 200_000
