@@ -18,6 +18,7 @@ from udfs.config.text import one_line
 from udfs.config.variables import expand_variables, is_secret, refuse_written_secrets
 from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.currencies import Currencies, CurrencyCode, Rate
+from udfs.contracts.event_layout import EventLayout
 from udfs.features.declaration import Declaration
 from udfs.features.declaration_file import STANDARD, DeclarationError, load_declaration
 from udfs.features.user_slots import head_type, ring_bytes
@@ -202,6 +203,15 @@ class DriftSettings(Section):
     unwatched: tuple[str, ...]
 
 
+class PopulationSettings(Section):
+    name: JobName
+    parallelism: Positive
+    keep: Duration
+    idle: Duration
+    poll: Duration
+    dir: str | None = None
+
+
 class ExperimentSettings(Section):
     name: JobName
     parallelism: Positive
@@ -236,6 +246,7 @@ class Settings(Section):
     bots: Bots
     drift: DriftSettings
     experiments: ExperimentSettings
+    population: PopulationSettings
     kafka: dict[str, Option | None]
     flink: dict[str, Option | None]
 
@@ -325,6 +336,48 @@ def experiment_settings(settings: Settings) -> Settings:
     return replace(named, source=replace(named.source, start="earliest"))
 
 
+def population_settings(settings: Settings) -> Settings:
+    """The settings for jobs.publish_population. Raises ConfigError.
+
+    It starts at the earliest click, or from a savepoint: a table that was counted from the middle of its hour on would
+    lack the rest. What was published before is not written again.
+    """
+    population, publication = settings.population, population_layout(settings).publication
+    late_ms = sum(map(duration_ms, (settings.event_time.lateness, population.idle, population.poll)))
+    if publication.delay_ms <= late_ms:
+        raise ConfigError(
+            f"key clicks.declaration: population.delay must be more than event_time.lateness + population.idle + "
+            f"population.poll, {late_ms // 1000} s (got {publication.delay_ms // 1000} s): clicks would arrive before "
+            "the table that training takes them to see"
+        )
+    if duration_ms(population.keep) < publication.every_ms + publication.delay_ms:
+        raise ConfigError(
+            f"key population.keep: must be at least population.every + population.delay of the declaration, "
+            f"{(publication.every_ms + publication.delay_ms) // 1000} s (got {population.keep}): until then, clicks "
+            "see the table before the newest one"
+        )
+    named = _named(settings, population)
+    flink = {"table.exec.source.idle-timeout": population.idle, **settings.flink, "table.local-time-zone": "UTC"}
+    return replace(named, source=replace(named.source, start="earliest"), flink=flink)
+
+
+def population_layout(settings: Settings) -> EventLayout:
+    """The layout of events, of which some columns hold what the population did. Raises ConfigError."""
+    layout = feature_declaration(settings).layout
+    if not layout.population_columns:
+        raise ConfigError(
+            "key clicks.declaration: it has no columns of type population, so there is nothing to publish: "
+            "docs/population.md"
+        )
+    if settings.population.dir is None:
+        names = ", ".join(column.name for column in layout.population_columns)
+        raise ConfigError(
+            f"key population.dir: must be set (got null): the declaration has columns of the population, {names}, "
+            "which tables there fill; jobs.publish_population makes them: docs/population.md"
+        )
+    return layout
+
+
 def _in_event_time(settings: Settings) -> Settings:
     """The settings of a job whose watermarks come from the clicks' event_time, which must be known before decoding.
 
@@ -343,7 +396,12 @@ def _in_event_time(settings: Settings) -> Settings:
 
 def _named(
     settings: Settings,
-    section: ArchiveSettings | OutcomeSettings | SessionSettings | DriftSettings | ExperimentSettings,
+    section: ArchiveSettings
+    | OutcomeSettings
+    | SessionSettings
+    | DriftSettings
+    | ExperimentSettings
+    | PopulationSettings,
 ) -> Settings:
     """The settings with the name, group and parallelism of another job."""
     return replace(
@@ -513,6 +571,8 @@ def _check_together(settings: Settings, path: Path) -> None:
         "event_time.idle",
         "experiments.interval",
         "model.poll",
+        "population.idle",
+        "population.poll",
     ):
         section, name = key.split(".")
         if duration_ms(getattr(getattr(settings, section), name)) == 0:

@@ -29,6 +29,7 @@ WITH_HELP = (
     "jobs.ops.replay",
     "jobs.ops.requeue",
     "jobs.ops.topics",
+    "jobs.publish_population",
     "jobs.score_clicks",
     "jobs.watch_drift",
     "jobs.watch_experiments",

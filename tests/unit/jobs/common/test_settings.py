@@ -10,6 +10,7 @@ from jobs.common.settings import (
     drift_settings,
     experiment_settings,
     load_settings,
+    population_settings,
     printable,
     shared_memory_bytes,
 )
@@ -299,6 +300,46 @@ def test_experiments_are_those_of_a_ledger_or_of_a_start_and_shares():
     assert followed.source.start == "earliest"
     replayed = load("experiments.start=2026-05-01T08:00:00Z", "experiments.shares={challenger: 0.3, champion: 0.7}")
     assert experiment_settings(replayed).job.name == "watch-experiments"
+
+
+def population(tmp_path, *overrides: str, schedule: str = "{}"):
+    """The settings for jobs.publish_population, with a schedule in the declaration."""
+    (tmp_path / "mine.yaml").write_text(f"extends: population\npopulation: {schedule}\n")
+    where = f"clicks.declaration={tmp_path / 'mine.yaml'}", f"population.dir={tmp_path}"
+    return population_settings(load(*where, "source.start=latest", *overrides))
+
+
+def test_the_job_of_the_population_reads_all_clicks_in_the_time_of_their_arrival(tmp_path):
+    settings = population(tmp_path, "flink.table.local-time-zone=Asia/Tokyo", "population.parallelism=2")
+    assert (settings.job.name, settings.source.group_id) == ("publish-population", "publish-population")
+    assert (settings.job.parallelism, settings.source.start) == (2, "earliest")
+    assert settings.flink["table.local-time-zone"] == "UTC"
+    assert settings.flink["table.exec.source.idle-timeout"] == "1 min"
+
+
+@pytest.mark.parametrize(
+    ("override", "schedule", "message"),
+    [
+        ("population.dir=null", "{}", "key population.dir: must be set (got null): the declaration has columns of"),
+        ("clicks.declaration=null", "{}", "key clicks.declaration: it has no columns of type population"),
+        (
+            "event_time.lateness=2 min",
+            "{delay: 3m}",
+            "key clicks.declaration: population.delay must be more than event_time.lateness + population.idle + "
+            "population.poll, 210 s (got 180 s)",
+        ),
+        (
+            "population.keep=1 h",
+            "{}",
+            "key population.keep: must be at least population.every + population.delay of the declaration, 3900 s "
+            "(got 1 h)",
+        ),
+    ],
+)
+def test_a_population_that_can_not_be_published_is_refused_by_key(tmp_path, override, schedule, message):
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        population(tmp_path, override, schedule=schedule)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_secret_may_be_a_variable_of_the_clusters_environment(monkeypatch):
