@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from jobs.common.population import find_population, newest_table_of
 from jobs.common.serving import find_serving
 from jobs.common.settings import ConfigError, Settings, click_topic, has_foreign_clicks, load_settings
 from jobs.common.streams import SlotKind, Stream, Streams
@@ -27,6 +28,7 @@ from udfs.contracts.event_layout import EventLayout
 from udfs.features.user_slots import earlier_layouts, head_type, layout_id, new_head, ring_bytes
 from udfs.kafka.errors import KafkaClientError
 from udfs.models.bundle import BundleError
+from udfs.population.store import PopulationError
 from udfs.rollout.registry import RegistryError
 from udfs.serving.bootstrap import Serving
 from udfs.workers.decode import ClickHandler, ProfileHandler
@@ -69,7 +71,7 @@ def score_clicks(
     decoded_clicks = streams.batch(
         clicks,
         "decode clicks",
-        ClickHandler(topics.clicks, topic, follow_logins),
+        ClickHandler(topics.clicks, topic, follow_logins, find_population(settings)),
         [DEAD_LETTERS, MAPPED_CLICKS, ANONYMOUS_CLICKS],
     )
     decoded_profiles = streams.batch(
@@ -119,9 +121,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         settings = load_settings(options.conf, options.overrides)
         serving = find_serving(settings)
+        if newest_table_of(settings) is None and find_population(settings) is not None:
+            print(
+                f"score_clicks: {settings.population.dir}: no tables yet: features of the population have no values "
+                "until jobs.publish_population has published the first one",
+                file=sys.stderr,
+            )
         if not options.skip_topic_check:
             check_topics(settings)
-    except (ConfigError, BundleError, RegistryError, KafkaClientError) as error:
+    except (ConfigError, BundleError, RegistryError, PopulationError, KafkaClientError) as error:
         sys.exit(f"score_clicks: {error}")
     streams = Streams(flink_options(settings), settings.workers)
     written = score_clicks(streams, *kafka_streams(streams, settings), settings, serving)

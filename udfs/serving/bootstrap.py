@@ -7,7 +7,7 @@ from udfs.models.bundle import Bundle, BundleError, check_functions, check_layou
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Registry
 from udfs.serving.deployment import Deployer, Deployment, Options
-from udfs.serving.poller import RegistryPoller
+from udfs.serving.poller import Poller
 
 #: The number of the entry where there is no ledger.
 NO_ENTRY = 0
@@ -56,7 +56,7 @@ def serving_registry(
     return Serving(rollout, bundles, options, number, uri, poll_s, fallback, layout)
 
 
-def follow(serving: Serving) -> RegistryPoller[Rollout, Deployment]:
+def follow(serving: Serving) -> Poller[Rollout, Deployment]:
     """Load the models into a poller; with a registry, poll it at once and then regularly."""
     history_length = serving.bundles[serving.rollout.champion].manifest.history_length
     registry = None if serving.registry is None else Registry(serving.registry)
@@ -73,9 +73,9 @@ def follow(serving: Serving) -> RegistryPoller[Rollout, Deployment]:
     arguments = deploy, current, serving.number, serving.poll_s, Deployment.specialise
     if registry is None:
         unchanged = serving.number, serving.rollout
-        poller = RegistryPoller(lambda: unchanged, *arguments)
+        poller = Poller(lambda: unchanged, *arguments)
     else:
-        poller = RegistryPoller(registry.rollout, *arguments)
+        poller = Poller(registry.rollout, *arguments)
         poller.poll_once()
     poller.start()
     return poller

@@ -1,4 +1,4 @@
-"""Polling the registry: a thread that loads and checks new models, so that batches never wait for them."""
+"""Polling: a thread that loads and checks what is new, such as models of the registry; batches never wait for it."""
 
 import logging
 import threading
@@ -11,12 +11,13 @@ Content = TypeVar("Content")
 Built = TypeVar("Built")
 
 
-class RegistryPoller(Generic[Content, Built]):
-    """Holds the newest object built from the registry; `current` changes between two uses of it, never during one.
+class Poller(Generic[Content, Built]):
+    """Holds the newest object built of what is polled; `current` changes between two uses of it, never during one.
 
-    `read` returns the registry's content and a number that changes with it, `build` makes the object, checked and
-    warmed up. If either raises, the current object stays: the error is logged, counted in `refused`, and both are tried
-    again at the next poll. The thread calls `then` with each object that has become the current one.
+    `read` returns the content and a number that changes with it, `build` makes the object, checked and warmed up. If
+    either raises, the current object stays: the error is logged, counted in `refused`, and both are tried again at the
+    next poll. The thread calls `then` with each object that has become the current one. `name` gives what the log calls
+    the content of a number.
     """
 
     def __init__(
@@ -27,11 +28,12 @@ class RegistryPoller(Generic[Content, Built]):
         number: int,
         interval_s: float,
         then: Callable[[Built], None] = lambda _: None,
+        name: Callable[[int], str] = "entry {}".format,
     ):
-        self._read, self._build, self._then = read, build, then
+        self._read, self._build, self._then, self._name = read, build, then, name
         self._interval_s = interval_s
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="registry-poller", daemon=True)
+        self._thread = threading.Thread(target=self._poll, name="poller", daemon=True)
         self.current = current
         self.number = number
         self.refused = 0
@@ -46,23 +48,23 @@ class RegistryPoller(Generic[Content, Built]):
             self._thread.join()
 
     def poll_once(self) -> None:
-        """Read the registry, and build its content if it has changed."""
+        """Read the content, and build it if it has changed."""
         try:
             number, content = self._read()
             if number == self.number:
                 return
             self.current = self._build(content)
             self.number = number
-            log.info("serving entry %d of the ledger", number)
+            log.info("serving %s", self._name(number))
         except Exception as error:  # whatever is wrong with the new content, the current object keeps serving
             self.refused += 1
-            log.warning("refused, entry %d goes on serving: %s", self.number, error)
+            log.warning("refused, %s goes on serving: %s", self._name(self.number), error)
 
     def _finish(self) -> None:
         try:
             self._then(self.current)
         except Exception as error:  # it serves as it is
-            log.warning("entry %d serves as it is: %s", self.number, error)
+            log.warning("%s serves as it is: %s", self._name(self.number), error)
 
     def _poll(self) -> None:
         self._finish()

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import urllib3
 
+from jobs.common.population import find_population, newest_table_of
 from jobs.common.serving import find_serving
-from jobs.common.settings import Settings, load_settings, shared_memory_bytes
+from jobs.common.settings import ConfigError, Settings, feature_declaration, load_settings, shared_memory_bytes
 from jobs.ops.doctor.finding import Finding, mebibytes
 from jobs.ops.doctor.kafka import check_clock, check_kafka
+from udfs.config.durations import now_ms
 from udfs.config.text import one_line
+from udfs.contracts.outputs import iso_time
 from udfs.models.bundle import BundleError
+from udfs.population.store import PopulationError
 from udfs.rollout.registry import RegistryError
 
 #: Directories that may hold the JARs of this version, from the working directory: in a release, in a checkout.
@@ -25,12 +29,17 @@ NEEDED_JARS = {
     "flink-python-": "Flink's opt/",
 }
 
+#: A table is too old when so many more should have followed it.
+LATE_TABLES = 2
+PUBLISH = "start jobs.publish_population, or see why it publishes none: docs/runbook.md"
+
 
 def check_target(conf: Path, overrides: Sequence[str], flink: str | None) -> Iterator[Finding]:
     """Run all checks of the score job's target. Raises ConfigError."""
     settings = load_settings(conf, overrides)
     yield Finding("Flink client", version("apache-flink"))
     yield check_model(settings)
+    yield from check_population(settings)
     yield from check_kafka(settings)
     if flink is None:
         yield Finding("Flink cluster", "not checked: pass its address with --flink URL", unknown=True)
@@ -48,6 +57,27 @@ def check_model(settings: Settings) -> Finding:
     except (BundleError, RegistryError) as error:
         return Finding("model", str(error), "train one, or name another in section model")
     return Finding("model", f"{', '.join(serving.rollout.versions)} of {model.registry or model.bundle}")
+
+
+def check_population(settings: Settings) -> Iterator[Finding]:
+    """Check that tables of the population are there and not too old; nothing if the declaration needs none."""
+    publication = feature_declaration(settings).layout.publication
+    try:
+        if find_population(settings) is None:
+            return
+        newest = newest_table_of(settings)
+    except (ConfigError, PopulationError) as error:
+        yield Finding(
+            "population", str(error), "set population.dir, and run jobs.publish_population with these settings"
+        )
+        return
+    if newest is None:
+        yield Finding("population", f"{settings.population.dir}: no tables yet", PUBLISH)
+        return
+    age_ms = now_ms() - newest.boundary_ms
+    result = f"{settings.population.dir}: newest table of {iso_time(newest.boundary_ms)}"
+    is_old = age_ms > LATE_TABLES * publication.every_ms + publication.delay_ms
+    yield Finding("population", f"{result}, {age_ms // 60_000:,} min old" if is_old else result, PUBLISH * is_old)
 
 
 def check_cluster(settings: Settings, url: str) -> Iterator[Finding]:

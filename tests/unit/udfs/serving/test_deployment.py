@@ -23,7 +23,7 @@ from udfs.rollout.registry import Registry
 from udfs.rollout.rules import Rule
 from udfs.serving.bootstrap import Serving, follow, serving_registry
 from udfs.serving.deployment import Deployment, Options, load_model
-from udfs.serving.poller import RegistryPoller
+from udfs.serving.poller import Poller
 from udfs.serving.shadows import Shadows
 
 NOW = 1_700_000_000_000
@@ -227,7 +227,7 @@ def test_what_cannot_be_built_is_refused_and_the_old_one_goes_on():
         return wanted.upper()
 
     wanted = [(1, "good")]
-    poller = RegistryPoller(lambda: wanted[0], build, "GOOD", 1, interval_s=60)
+    poller = Poller(lambda: wanted[0], build, "GOOD", 1, interval_s=60)
     wanted[0] = (2, "bad")
     poller.poll_once()
     assert (poller.current, poller.number, poller.refused) == ("GOOD", 1, 1)
@@ -301,7 +301,7 @@ def test_a_deployment_gets_a_kernel_of_its_own_in_the_thread_of_the_poller(bundl
     before = deployment(bundles, first("v1"))
     poller = follow(Serving(first("v1"), {"v1": bundles["v1"]}, OPTIONS))
     poller.stop()  # waits for the kernel that the thread is compiling
-    assert threads == ["registry-poller"]
+    assert threads == ["poller"]
     kernel = poller.current._features._compiled
     assert kernel.functions is not before._features._compiled.functions
     assert list(kernel.columns) == list(range(kernel.functions.COLUMNS)) == [0, 1, 2]

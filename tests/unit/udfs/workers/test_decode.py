@@ -46,6 +46,7 @@ class Decoding:
 
     @property
     def metrics(self) -> dict[str, int]:
+        self._metrics.update_gauges()
         return dict(zip(self._declared, self._values.tolist()))
 
 
