@@ -19,6 +19,7 @@ from dashboard.panels.models import ModelPanel, ModelsThread
 from dashboard.panels.state import SILENT_AFTER_MS, DashboardState
 from dashboard.user.page import Users
 from dashboard.views import Views
+from jobs.common.population import stored_tables
 from jobs.common.settings import ConfigError, Settings, click_topic, load_settings
 from udfs.config.command_line import EXIT_OK, EXIT_USAGE, Command, conf_option, run, set_option
 from udfs.config.durations import duration_ms
@@ -56,15 +57,17 @@ def serve(settings: Settings, conf: Path, listener: socket.socket, hosts: list[s
     state = DashboardState(topics, duration_ms(settings.execution.latency_budget))
     models = ModelPanel(settings.model.registry, Path(settings.model.bundle))
     views = Views(state, models, load_kpis(conf.with_name(KPIS_FILE)))
+    clicks = click_topic(settings)
     users = Users(
         settings.kafka,
         topics,
-        click_topic(settings),
+        clicks,
         settings.state.history_length,
         duration_ms(settings.clicks.duplicates_within),
         models.registry,
         Path(settings.model.bundle),
         settings.clicks.follow_logins,
+        stored_tables(settings, clicks.layout),
     )
     feed, models_thread = Feed(settings.kafka, topics, state), ModelsThread(models)
     feed.start()

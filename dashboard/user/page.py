@@ -13,6 +13,7 @@ from dashboard.decoder import RecordDecoder
 from dashboard.ingest.topic_reader import TopicReader, open_reader
 from dashboard.user.explanation import ExplainedModel, Explanation, explain, load_model
 from dashboard.user.lookup import NO_RECORDS, Budget, UserRecords, find_records, partition_of
+from dashboard.user.population import fill_clicks
 from dashboard.wording import value_text
 from training.data.dataset import Dataset, arrange, read_clicks, read_profile_batch
 from udfs.contracts.clicks import Click
@@ -23,6 +24,7 @@ from udfs.features.declaration_file import STANDARD
 from udfs.features.expressions import ExpressionError
 from udfs.mapping.topic import ClickTopic
 from udfs.models.bundle import BundleError, load_bundle
+from udfs.population.stored_tables import StoredTables
 from udfs.rollout.registry import Registry, RegistryError
 
 MAX_RECORDS, MAX_SECONDS = 400_000, 20.0  # of all topics, for one lookup
@@ -77,12 +79,13 @@ class Users:
         registry: Registry | None,
         bundle: Path,
         follow_logins: bool = False,
+        population: StoredTables | None = None,
     ):
-        """`follow_logins` and `duplicates_within_ms` are the score job's settings."""
+        """`follow_logins` and `duplicates_within_ms` are the score job's settings; `population` has its tables."""
         self._properties, self._topics = properties, topics
         self._clicks, self._history_length = clicks, history_length
         self._duplicates_within_ms, self._follow_logins = duplicates_within_ms, follow_logins
-        self._registry, self._bundle = registry, bundle
+        self._registry, self._bundle, self._population = registry, bundle, population
         self._lock = threading.Lock()
         self._model = lru_cache(maxsize=4)(self._load_model)
 
@@ -128,6 +131,7 @@ class Users:
     ) -> UserPage:
         payloads = [record.value for record in clicks.records]
         accepted = read_clicks(payloads, _times_ms(clicks), self._clicks)
+        accepted, table_cautions = fill_clicks(accepted, self._clicks.layout, self._population)
         updates = read_profile_batch(
             [record.key for record in profiles.records],
             [record.value for record in profiles.records],
@@ -157,7 +161,11 @@ class Users:
             chosen,
             explanation,
             problem,
-            _cautions(clicks, profiles) + self._cautions_of_logins(map(parse, newest_first)),
+            [
+                *_cautions(clicks, profiles),
+                *self._cautions_of_logins(map(parse, newest_first)),
+                *(f"{caution[0].upper()}{caution[1:]}." for caution in table_cautions),
+            ],
             clicks.read + profiles.read + scores.read,
             len(accepted.positions) - len(dataset.positions),
         )

@@ -8,6 +8,7 @@ from intent.features.recorded_events import read_recorded
 from intent.features.topic_events import read_topics
 from intent.features.user_events import JobRules
 from intent.features.vector import Vector, vector_of
+from jobs.common.population import stored_tables
 from jobs.common.settings import Settings, click_topic, feature_declaration, load_settings
 from jobs.ops.time_options import time_ms
 from udfs.config.durations import duration_ms, now_ms
@@ -81,6 +82,7 @@ def _rules(settings: Settings | None, declaration: Declaration, bundle: Bundle |
             settings.state.history_length,
             duration_ms(settings.clicks.duplicates_within),
             settings.clicks.follow_logins,
+            stored_tables(settings, declaration.layout),
         )
     rules = JobRules(replace(JobRules().topic, layout=declaration.layout))
     return rules if bundle is None else replace(rules, history_length=bundle.manifest.history_length)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dashboard.user.population import fill_events
 from intent.features.errors import NoEventError
 from intent.features.late_progress import Report
 from intent.features.user_events import JobRules, Place, UserEvents
@@ -60,6 +61,10 @@ def read_recorded(
     if not rows:
         raise _no_event(clicks, user_id, summary, others)
     visitors -= {None, user_id}
+    packed, cautions = _filled(
+        [row.packed for row in rows], [user_id] * len(rows), [row.arrival_ms for row in rows], rules
+    )
+    rows = [row._replace(packed=event) for row, event in zip(rows, packed)]
     if rules.follow_logins and visitors:
         rows += _rows_of_logins(parts, rules, report, user_id, visitors)
     rows = _in_order(rows, rules)
@@ -69,6 +74,7 @@ def read_recorded(
         NO_UPDATES if profiles is None else _updates(profiles, user_id, report),
         {position: row.name for position, row in own_rows.items()},
         {position: _shown_place(row) for position, row in own_rows.items()},
+        cautions=cautions,
     )
 
 
@@ -93,6 +99,19 @@ def _row(part: Part, batch: Batch, decoded: DecodedClicks, at: int) -> _Row:
     )
 
 
+def _filled(
+    packed: Sequence[bytes], user_ids: Sequence[str], arrival_ms: Sequence[int], rules: JobRules
+) -> tuple[list[bytes], list[str]]:
+    """Packed events of users with the columns of the population, and why these may differ from the job's."""
+    layout = rules.topic.layout
+    if not layout.population_columns:
+        return packed, []
+    records = np.frombuffer(b"".join(packed), layout.dtype)
+    arrival = np.where(np.equal(arrival_ms, UNKNOWN_MS), records["time_ms"], arrival_ms)
+    records, cautions = fill_events(records, user_ids, arrival, layout, rules.population)
+    return [record.tobytes() for record in records], cautions
+
+
 def _rows_of_logins(
     parts: Sequence[Part], rules: JobRules, report: Report, user_id: str, visitors: set[str | None]
 ) -> list[_Row]:
@@ -103,7 +122,10 @@ def _rows_of_logins(
         for at in accepted
         if decoded.clicks[at].visitor in visitors
     ]
-    table = pa.table([pa.array(column, field.type) for column, field in zip(zip(*devices), DEVICE_ROWS)], DEVICE_ROWS)
+    visitor, user, packed, arrival_ms, *place = zip(*devices)
+    packed, _ = _filled(packed, user, arrival_ms, rules)
+    columns = visitor, user, packed, arrival_ms, *place
+    table = pa.table([pa.array(column, field.type) for column, field in zip(columns, DEVICE_ROWS)], DEVICE_ROWS)
     added = login_rows(table, rules.history_length, rules.duplicates_within_ms, rules.topic.layout.dtype)
     added = added.filter(pc.and_(pc.equal(added["user_id"], user_id), pc.invert(added["is_outcome"])))
     columns = ("packed", "arrival_ms", "partition", "offset", "login_ms", "place")

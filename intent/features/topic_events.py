@@ -10,6 +10,7 @@ from dashboard.decoder import RecordDecoder
 from dashboard.ingest.topic_reader import TopicReader, open_reader
 from dashboard.user.lookup import UserRecords
 from dashboard.user.page import Users
+from dashboard.user.population import fill_clicks
 from intent.features.errors import NoEventError
 from intent.features.user_events import JobRules, UserEvents
 from jobs.common.settings import Settings
@@ -45,11 +46,12 @@ def read_topics(user_id: str, settings: Settings, rules: JobRules) -> UserEvents
     clicks = read_clicks([record.value for record in found.records], _times_ms(found), rules.topic)
     if user_id not in clicks.user_ids:
         raise NoEventError(_no_event(user_id, settings, found, clicks.rejected))
+    clicks, table_cautions = fill_clicks(clicks, rules.topic.layout, rules.population)
     parse = rules.topic.decoder().parse
     own = clicks.positions[clicks.user == clicks.user_ids.index(user_id)].tolist()
     parsed = {position: parse(found.records[position].value) for position in own}
     visitors = [click.visitor for click in parsed.values() if click.visitor not in (None, user_id)]
-    cautions = list(_cautions(found, profiles))
+    cautions = [*_cautions(found, profiles), *table_cautions]
     if rules.follow_logins and visitors:
         cautions.append(
             f"the user was the anonymous visitor {visitors[-1]} before a login, whose events the job adds to the "

@@ -9,6 +9,7 @@ from intent.features.errors import NoEventError
 from training.data.dataset import Clicks, Dataset, ProfileUpdates
 from udfs.contracts.outputs import Score, iso_time
 from udfs.mapping.topic import ClickTopic
+from udfs.population.stored_tables import StoredTables
 
 #: Where an event is recorded: a partition and an offset, or a file and the number of a record in it.
 Place = Mapping[str, int | str]
@@ -22,6 +23,7 @@ class JobRules:
     history_length: int = 64
     duplicates_within_ms: int = 3_600_000
     follow_logins: bool = False
+    population: StoredTables | None = None
 
 
 @dataclass(frozen=True)
