@@ -22,8 +22,9 @@ SEEN_EVENT = np.dtype([*((name, EVENT[name]) for name in EVENT.names if not name
 def schema_hash(declaration: Declaration, names: Sequence[str], history_length: int) -> str:
     """SHA-256, in hex, of all that gives a column its meaning: equal hashes mean equal features from equal histories.
 
-    Covers the layouts of SEEN_EVENT and PROFILE, the vocabularies, the session gap, the history length, and of the
-    features, in order, names and expressions. Raises ValueError for an unknown or repeated name.
+    Covers the layouts of SEEN_EVENT and PROFILE, the vocabularies, the session gap, the history length, own columns
+    with the schedule of tables that fill some of them, and of the features, in order, names and expressions. Raises
+    ValueError for an unknown or repeated name.
     """
     features = [declaration.features[position] for position in declaration.find(names)]
     schema = {
@@ -39,6 +40,8 @@ def schema_hash(declaration: Declaration, names: Sequence[str], history_length: 
     }  # fmt: skip
     if declaration.layout.own_columns:
         schema["columns"] = [astuple(column) for column in declaration.layout.own_columns]
+    if declaration.layout.population_columns:
+        schema["publication"] = astuple(declaration.layout.publication)
     return hashlib.sha256(json.dumps(schema).encode()).hexdigest()
 
 

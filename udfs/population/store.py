@@ -4,13 +4,13 @@
 """
 
 import io
-import json
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
+import msgspec
 import numpy as np
 from fsspec.core import url_to_fs
 
@@ -20,6 +20,15 @@ from udfs.population.tables import FOLDS, Counted, Counts, Table, counted_by
 
 FORMAT = 1
 _NAME = re.compile(r"(\d{14})\.npz")
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """What a file holds beside the counts, which are in this order."""
+
+    format: int
+    boundary_ms: int
+    publication: Publication
+    counted: list[tuple[str | None, str | None]]
 
 
 class PopulationError(ValueError):
@@ -80,13 +89,8 @@ class TableStore:
 
 def encode_table(table: Table) -> bytes:
     """A table as the content of a file."""
-    head = {
-        "format": FORMAT,
-        "boundary_ms": table.boundary_ms,
-        "publication": asdict(table.publication),
-        "counted": [list(counted) for counted in table.counts],
-    }
-    arrays = {"head": np.frombuffer(json.dumps(head).encode(), np.uint8)}
+    head = _Head(FORMAT, table.boundary_ms, table.publication, list(table.counts))
+    arrays = {"head": np.frombuffer(msgspec.json.encode(head), np.uint8)}
     for number, counts in enumerate(table.counts.values()):
         arrays |= {f"keys_{number}": counts.keys, f"counts_{number}": counts.counts}
     content = io.BytesIO()
@@ -98,21 +102,20 @@ def decode_table(content: bytes, origin: str) -> Table:
     """The table that `encode_table` made. Raises PopulationError."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            head = json.loads(arrays["head"].tobytes())
-            if head["format"] != FORMAT:
-                raise PopulationError(f"{origin}: format is {head['format']}, this code reads {FORMAT}")
+            head = msgspec.json.decode(arrays["head"].tobytes(), type=_Head)
+            if head.format != FORMAT:
+                raise PopulationError(f"{origin}: format is {head.format}, this code reads {FORMAT}")
             counts = {
                 Counted(*counted): Counts(arrays[f"keys_{number}"], arrays[f"counts_{number}"])
-                for number, counted in enumerate(head["counted"])
+                for number, counted in enumerate(head.counted)
             }
-            table = Table(head["boundary_ms"], Publication(**head["publication"]), counts)
     except PopulationError:
         raise
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise PopulationError(f"{origin}: not a table of the population: {one_line(error)}") from None
     for found in counts.values():
         _check(found, origin)
-    return table
+    return Table(head.boundary_ms, head.publication, counts)
 
 
 def check_table(table: Table, layout: EventLayout, origin: str) -> None:

@@ -34,6 +34,8 @@ LEAST_COUNT = 0.01
 EVERYONE = np.uint32(1)
 
 _DAY_MS = 24 * HOUR_MS
+_KEY_BITS = np.int64(32)
+_ANY_KEY = np.int64(2**32 - 1)
 
 
 class Counted(NamedTuple):
@@ -76,6 +78,11 @@ def fold_of(user_id: str) -> int:
     return crc32(user_id.encode()) % FOLDS
 
 
+def folds_of(user_ids: Sequence[str]) -> np.ndarray:
+    """The folds of n users, int64[n]."""
+    return np.fromiter(map(fold_of, user_ids), np.int64, len(user_ids))
+
+
 def boundary_before(times_ms: np.ndarray, publication: Publication) -> np.ndarray:
     """The boundary of the newest table that may be visible at n times of arrival int64[n]; int64[n]."""
     return (times_ms - publication.delay_ms) // publication.every_ms * publication.every_ms
@@ -101,14 +108,15 @@ def keys_of(records: np.ndarray, by: str | None) -> np.ndarray:
 def count(records: np.ndarray, users: np.ndarray, counted: Counted, kinds: dict[str, int]) -> np.ndarray:
     """How often each user did it with each key, of events EVENT[n] of users int64[n] between two tables.
 
-    Returns the distinct users and keys, and the events, at most MOST_PER_USER, of each: int64[m, 3].
+    Users are numbers below 2^31. Returns the distinct users and keys, and the events, at most MOST_PER_USER, of each:
+    int64[m, 3].
     """
     keys = keys_of(records, counted.by)
     counts = keys != NO_ID
     if counted.kind is not None:
         counts &= records["kind"] == kinds[counted.kind]
-    pairs, events = np.unique(np.stack([users[counts], keys[counts].astype(np.int64)], 1), axis=0, return_counts=True)
-    return np.column_stack([pairs, np.minimum(events, MOST_PER_USER)]).astype(np.int64).reshape(-1, 3)
+    pairs, events = np.unique(users[counts] << _KEY_BITS | keys[counts].astype(np.int64), return_counts=True)
+    return np.column_stack([pairs >> _KEY_BITS, pairs & _ANY_KEY, np.minimum(events, MOST_PER_USER)])
 
 
 def counts_of(keys: np.ndarray, folds: np.ndarray, events: np.ndarray) -> Counts:
@@ -141,13 +149,15 @@ def fill(records: np.ndarray, folds: np.ndarray, layout: EventLayout, table: Tab
     were no events.
     """
     for column in layout.population_columns:
-        records[column.stored_name] = np.nan if table is None else _values(records, folds, column, table)
+        records[column.stored_name] = values_of(keys_of(records, column.by), folds, column, table)
 
 
-def _values(records: np.ndarray, folds: np.ndarray, column: PopulationColumn, table: Table) -> np.ndarray:
-    keys = keys_of(records, column.by)
+def values_of(keys: np.ndarray, folds: np.ndarray, column: PopulationColumn, table: Table | None) -> np.ndarray:
+    """What `fill` stores in a column of n events with keys uint32[n] of users' folds int64[n]: float32[n]."""
+    if table is None:
+        return np.full(len(keys), np.nan, np.float32)
     found = table.counts.get(Counted(column.by, column.kind), NO_COUNTS)
-    values = np.zeros(len(records), np.float32)
+    values = np.zeros(len(keys), np.float32)
     if len(found.keys):
         place = np.minimum(np.searchsorted(found.keys, keys), len(found.keys) - 1)
         rows = np.flatnonzero(found.keys[place] == keys)
@@ -168,8 +178,3 @@ def _sum(before: Counts, decay: float, since: Counts) -> Counts:
     if np.count_nonzero(kept) > MOST_KEYS:
         kept[np.argsort(-totals, kind="stable")[MOST_KEYS:]] = False
     return Counts(keys[kept], sums[kept].astype(np.float32))
-
-
-def folds_of(user_ids: Sequence[str]) -> np.ndarray:
-    """The folds of n users, int64[n]."""
-    return np.fromiter(map(fold_of, user_ids), np.int64, len(user_ids))
