@@ -1,9 +1,10 @@
-"""Preparation of examples on disk from raw records, for data larger than memory, in two passes on all cores.
+"""Preparation of examples on disk from raw records, for data larger than memory, in passes on all cores.
 
 1. Scatter: each worker reads parts of the data, decodes the records as the job does, and writes the events by bucket, a
    hash of the user: so all events of a user are in one bucket. Where logins are followed, it also writes those of each
    device; from them a second step makes what logins add to users.
-2. Build: each worker takes a bucket into memory, orders it by arrival, labels it and computes the features, or takes
+2. Where features look at what other users did, events are counted: see training/data/population.py.
+3. Build: each worker takes a bucket into memory, orders it by arrival, labels it and computes the features, or takes
    them from an archived feature_log.
 """
 
@@ -31,6 +32,7 @@ from training.data.feature_log import LOG_ROWS, FeatureLog, find_log_parts, logg
 from training.data.gaps import Gap, reaches_into_gap
 from training.data.logins import DEVICE_ROWS, LOGIN_ROWS, NO_LOGINS, connected_ids, login_rows
 from training.data.partitioning import Spill, coded, gather, unpack
+from training.data.population import count_bucket, counted_buckets, gather_filled, sweep
 from training.data.summary import UNKNOWN_MS, Summary, bots_in_words, find_bots, in_words, names_in_words, skew
 from udfs.contracts.clicks import ClickLimits, DecodedClicks
 from udfs.contracts.packed_events import without_ids
@@ -41,6 +43,7 @@ from udfs.features.declaration_file import STANDARD
 from udfs.mapping.definition import MappingFile
 from udfs.measurement.bots import Bots
 from udfs.measurement.labels import Label
+from udfs.population.tables import Table
 
 BUCKET_EVENTS = 200_000
 NEVER_MS = 2**62  # an end of the data by which every horizon has passed
@@ -87,6 +90,11 @@ class Preparation:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1 (got {getattr(self, name)})")
 
+    @property
+    def needs_population(self) -> bool:
+        """Whether what other users did is to be counted; the rows of a feature log have it already."""
+        return self.log is None and bool(self.declaration.layout.population_columns)
+
 
 #: Called with the name of the step, the parts done, the parts in total, and the events so far.
 Progress = Callable[[str, int, int, int], None]
@@ -125,6 +133,9 @@ def prepare(
         for done, part_summary in enumerate(run_all(tasks), 1):
             summary += part_summary
             progress("read", done, len(tasks), summary.read)
+        if summary.accepted and preparation.needs_population:
+            for _ in _count_population(run_all, buckets, spill, preparation, progress, summary.read):
+                pass
         if preparation.follow_logins:
             followed = [partial(_follow_logins, n, buckets, spill, preparation) for n in range(buckets)]
             logins: set[tuple[str, str]] = set()
@@ -161,6 +172,22 @@ def prepare(
             f"{preparation.label.horizon} after its event: use more data or a shorter horizon"
         )
     return _directories(out, buckets), summary
+
+
+def _count_population(
+    run_all: RunAll, buckets: int, spill: Path, preparation: Preparation, progress: Progress, events: int
+) -> Iterator[Table]:
+    """Find out what the events of all buckets see of other users; yields the tables on the way."""
+    layout = preparation.declaration.layout
+    kinds = {"events": EVENT_ROWS} | ({"devices": DEVICE_ROWS} if preparation.follow_logins else {})
+    tasks = [
+        partial(count_bucket, spill, kind, bucket, schema, layout)
+        for kind, schema in kinds.items()
+        for bucket in range(buckets)
+    ]
+    for done, _ in enumerate(run_all(tasks), 1):
+        progress("counted", done, len(tasks), events)
+    yield from sweep(counted_buckets(spill, list(kinds), buckets, layout), layout)
 
 
 def _directories(out: Path, buckets: int) -> list[Path]:
@@ -258,10 +285,9 @@ def _add_events(
 
 def _follow_logins(bucket: int, buckets: int, spill: Path, preparation: Preparation) -> set[tuple[str, str]]:
     """Write what the logins on a bucket's devices add to users; returns the pairs of ids that they connect."""
-    devices = gather(spill, "devices", bucket, DEVICE_ROWS)
-    rows = login_rows(
-        devices, preparation.history_length, preparation.duplicates_within_ms, preparation.declaration.layout.dtype
-    )
+    layout = preparation.declaration.layout
+    devices = gather_filled(spill, "devices", bucket, DEVICE_ROWS, layout)
+    rows = login_rows(devices, preparation.history_length, preparation.duplicates_within_ms, layout.dtype)
     with Spill(spill / f"logins-{bucket:06d}", buckets, LOGIN_ROWS) as files:
         if rows.num_rows:
             files.add(rows.column("user_id").to_pylist(), *(column.combine_chunks() for column in rows.columns[1:]))
@@ -310,7 +336,7 @@ def _build(
     bucket: int, spill: Path, out: Path, preparation: Preparation, data_end_ms: int, gaps: Sequence[Gap]
 ) -> Summary:
     examples, summary = build_bucket(
-        gather(spill, "events", bucket, EVENT_ROWS),
+        gather_filled(spill, "events", bucket, EVENT_ROWS, preparation.declaration.layout),
         gather(spill, "profiles", bucket, UPDATE_ROWS),
         preparation,
         data_end_ms,
