@@ -19,17 +19,19 @@ from dashboard.wording import value_text
 from tests.support.bundles import make_bundle
 from tests.support.fake_kafka import KeptTopics, Record
 from tests.support.own_features import declared, own_bundle
+from tests.support.published import publish_clicks
 from tests.support.sample_records import sample, sample_fields
-from training.data.dataset import arrange, read_clicks
+from training.data.dataset import ANY_TIME, arrange, read_clicks
 from udfs.contracts.clicks import ClickDecoder
 from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout, OwnColumn
-from udfs.contracts.packed_events import EVENT
-from udfs.features.declaration_file import STANDARD
+from udfs.features.declaration_file import STANDARD, population
 from udfs.mapping.topic import ClickTopic
 from udfs.models.bundle import load_bundle
+from udfs.population.stored_tables import StoredTables
 from udfs.rollout.plan import Rollout
 from udfs.serving.deployment import Deployment, Options
 from udfs.serving.deployment import load_model as load_served
+from udfs.serving.population import Population, PopulationColumns
 
 NOW = 1_800_000_000_000
 TOPICS = {"clicks": "clicks", "scores": "scores", "profiles": "profiles"}
@@ -52,17 +54,21 @@ def clicks(count: int) -> list[tuple[str, dict]]:
     ]
 
 
-def served_scores(bundle, sent: list[tuple[str, dict]]) -> list[tuple[str, dict]]:
-    """What the job says of clicks: by its own deployment, from histories that grow event by event."""
+def served_scores(bundle, sent: list[tuple[str, dict]], decode=None, layout=STANDARD_LAYOUT) -> list[tuple[str, dict]]:
+    """What the job says of clicks: by its own deployment, from histories that grow event by event.
+
+    `decode` packs a click.
+    """
     rollout = Rollout(salt="s", champion=bundle.manifest.version)
-    deployment = Deployment(rollout, {rollout.champion: load_served(bundle, Options())})
+    deployment = Deployment(rollout, {rollout.champion: load_served(bundle, Options())}, layout=layout)
     history: dict[str, bytes] = {}
     first: dict[str, int] = {}
     seen: dict[str, int] = {}
     scores = []
     for offset, (user, click) in enumerate(sent):
-        decoded = ClickDecoder().decode([json.dumps(click).encode()], [NOW + offset * 1_000])
-        history[user] = (history.get(user, b"") + decoded.events[0])[-64 * EVENT.itemsize :]
+        payload = json.dumps(click).encode()
+        event = decode(payload) if decode else ClickDecoder().decode([payload], [NOW + offset * 1_000]).events[0]
+        history[user] = (history.get(user, b"") + event)[-64 * layout.dtype.itemsize :]
         seen[user], first[user] = seen.get(user, 0) + 1, min(first.get(user, click["event_time"]), click["event_time"])
         scored = deployment.score([user], [history[user]], np.array([seen[user]]), np.array([first[user]]), [None])
         scores.append((user, sample_fields("scores", user_id=user, score=float(scored.score[0]), source_offset=offset)))
@@ -72,15 +78,19 @@ def served_scores(bundle, sent: list[tuple[str, dict]]) -> list[tuple[str, dict]
 @pytest.fixture
 def users_of(tmp_path, monkeypatch):
     def make_users(
-        duplicates_within_ms: int = 0, follow_logins: bool = False, layout=STANDARD_LAYOUT, **topics: list[Record]
+        duplicates_within_ms: int = 0,
+        follow_logins: bool = False,
+        layout=STANDARD_LAYOUT,
+        tables: StoredTables | None = None,
+        **topics: list[Record],
     ) -> Users:
         monkeypatch.setattr(
             "dashboard.user.page.open_reader",
             lambda _: nullcontext(KeptTopics(**{name: {0: kept} for name, kept in topics.items()})),
         )
-        return Users(
-            {}, TOPICS, ClickTopic(layout=layout), 64, duplicates_within_ms, None, tmp_path / "v1", follow_logins
-        )
+        clicks = ClickTopic(layout=layout)
+        bundle = tmp_path / "v1"
+        return Users({}, TOPICS, clicks, 64, duplicates_within_ms, None, bundle, follow_logins, tables)
 
     make_bundle(tmp_path, "v1")
     return make_users
@@ -136,6 +146,55 @@ def test_a_model_that_needs_other_events_is_not_explained(users_of, tmp_path):
     page = users_of(clicks=records(sent), scores=records(scores)).find("u1")
     assert page.explanation is None
     assert "its features need the kind of event quiz_completed" in page.problem
+
+
+@pytest.fixture
+def of_the_population(users_of, tmp_path):
+    """Users whose scores come from a model of what the population did, and its tables; all else is as given."""
+    declaration, sent = population(), clicks(60)
+    for number, (_, click) in enumerate(sent):
+        click["item_category"] = f"c{number % 4}"
+    payloads = [json.dumps(click).encode() for _, click in sent]
+    topic, hour = ClickTopic(ANY_TIME, layout=declaration.layout), declaration.layout.publication.every_ms
+    publish_clicks(str(tmp_path / "tables"), topic, payloads, [NOW - 2 * hour] * len(sent))
+    shutil.rmtree(tmp_path / "v1")
+    own_bundle(tmp_path, "v1", declaration, ("category_share", "category_events", "events_24h"))
+
+    columns = PopulationColumns(Population(str(tmp_path / "tables")), declaration.layout)
+    sent_at = {payload: NOW + offset * 1_000 for offset, payload in enumerate(payloads)}
+
+    def decode(payload: bytes) -> bytes:
+        decoded = topic.decoder().decode([payload], [sent_at[payload]])
+        return columns.fill(decoded.events, decoded.user_ids, [sent_at[payload]])[0]
+
+    scores = served_scores(load_bundle(tmp_path / "v1", 64), sent, decode, declaration.layout)
+
+    def make(tables: StoredTables | None) -> Users:
+        return users_of(layout=declaration.layout, tables=tables, clicks=records(sent), scores=records(scores))
+
+    return make
+
+
+def test_a_score_that_looks_at_other_users_is_explained_with_what_the_job_knew_of_them(of_the_population, tmp_path):
+    page = of_the_population(StoredTables(str(tmp_path / "tables"), population().layout)).find("u1")
+    assert page.explanation.agrees
+    values = {name: value for name, value, _ in page.explanation.features}
+    assert float(values["category_events"].split()[0]) == 10  # of the others, in one of four categories
+    assert not page.cautions
+
+
+@pytest.mark.parametrize(
+    ("directory", "caution"),
+    [
+        (None, "Features of the population have no values here, because population.dir is not known"),
+        ("none", "Features of the population have no values here: population.dir has no tables."),
+    ],
+)
+def test_without_the_tables_the_page_names_what_is_missing(of_the_population, tmp_path, directory, caution):
+    tables = None if directory is None else StoredTables(str(tmp_path / directory), population().layout)
+    page = of_the_population(tables).find("u1")
+    assert [each for each in page.cautions if each.startswith(caution)]
+    assert {name: value for name, value, _ in page.explanation.features}["category_events"] == "missing"
 
 
 def test_events_that_were_sent_before_are_shown_but_do_not_count(users_of, tmp_path, shown):

@@ -19,6 +19,7 @@ from jobs.common.settings import click_topic, load_settings
 from tests.support.bundles import make_bundle
 from tests.support.fake_kafka import KeptTopics, Record
 from tests.support.journeys import arrivals, journeys
+from tests.support.published import publish_clicks
 from tests.support.sample_records import sample_fields
 from tests.unit.training.data.test_preparation import archive
 from training.data.examples import load_examples
@@ -28,6 +29,7 @@ from udfs.config.durations import duration_ms
 from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.packed_events import EVENT_KINDS
 from udfs.features.declaration_file import STANDARD, load_declaration
+from udfs.mapping.topic import ClickTopic
 from udfs.measurement.labels import Label
 from udfs.models.bundle import ENDPOINT_FILE, EXPORT_FILE, XGBOOST_FILE
 from udfs.models.remote import Endpoint
@@ -107,6 +109,27 @@ def test_an_archive_gives_the_vectors_of_training(tmp_path, explained):
     directories, _ = prepare(tmp_path / "clicks", tmp_path / "out", PREPARATION, tmp_path / "profiles")
     where = ("--clicks", tmp_path / "clicks", "--profiles", tmp_path / "profiles")
     assert_as_in_training(clicks, 3, load_examples(directories), explained, *where, *ANY_DELAY)
+
+
+def test_an_archive_gives_what_training_sees_of_other_users_if_the_tables_are_known(tmp_path, explained):
+    clicks = journeys(np.random.default_rng(3), 120)
+    for one in clicks:
+        one["item_category"] = one.get("item_id", "none")
+    payloads, arrival_ms = [json.dumps(one).encode() for one in clicks], arrivals(clicks)
+    archive(tmp_path / "clicks" / "part-0.parquet", clicks, arrival_ms, partitions=2)
+    declared = write(tmp_path / "mine.yaml", ["extends: population\n"])
+    following = replace(PREPARATION, follow_logins=True, declaration=load_declaration(declared))
+    directories, _ = prepare(tmp_path / "clicks", tmp_path / "out", following)
+    topic = ClickTopic(PREPARATION.limits, layout=following.declaration.layout)
+    publish_clicks(str(tmp_path / "tables"), topic, payloads, arrival_ms.tolist())
+    settings = (f"clicks.declaration={declared}", f"population.dir={tmp_path / 'tables'}", "clicks.follow_logins=true")
+    where = ("--clicks", tmp_path / "clicks", *ANY_DELAY, *(part for each in settings for part in ("--set", each)))
+    examples = load_examples(directories)
+    assert np.isfinite(examples.features[:, examples.names.index("category_share")]).any()
+    assert_as_in_training(clicks, 2, examples, explained, *where)
+
+    found = explained("ada", *where[:2], "--declaration", declared)
+    assert any("population.dir is not known" in caution for caution in found["notes"])
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -1,39 +1,37 @@
 """Decoded clicks carry what other users did, as the tables of their time say."""
 
+import json
+
 import numpy as np
 import pytest
 
 from tests.support.fake_operator import FakeOperator
+from tests.support.published import publish_clicks
 from tests.unit.udfs.contracts.test_clicks import NOW, click
 from tests.unit.udfs.workers.test_decode import Decoding, raw_record
-from udfs.contracts.clicks import ClickDecoder, ClickLimits
+from training.data.dataset import read_clicks
+from training.data.population import fill_events
+from training.simulation.clickstream import Simulation, simulate
+from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.event_layout import EventLayout
 from udfs.features.declaration_file import population
 from udfs.features.user_slots import user_row_type
 from udfs.mapping.topic import ClickTopic
-from udfs.population.entries import counts_by, entries_of
-from udfs.population.publishing import publish
-from udfs.population.store import TableStore
-from udfs.population.tables import counted_by, folds_of
 from udfs.serving.population import Population
 from udfs.workers.decode import ANONYMOUS, DEAD_LETTERS, ROWS, ClickHandler
 
 LAYOUT: EventLayout = population().layout
 EVERY, DELAY = LAYOUT.publication.every_ms, LAYOUT.publication.delay_ms
 BOUNDARY = NOW // EVERY * EVERY
-TOPIC = ClickTopic(ClickLimits(), layout=LAYOUT)
+ANY_TIME = ClickLimits(max_behind_ms=10**13, max_ahead_ms=10**13)
+TOPIC = ClickTopic(ANY_TIME, layout=LAYOUT)
 ROW = user_row_type(LAYOUT.dtype)
 MISSING = [None] * 4
 
 
-def publish_events(uri, boundary_ms: int, *payloads: bytes) -> None:
-    """Publish a table that counts these clicks."""
-    decoded = ClickDecoder(ClickLimits(), layout=LAYOUT).decode(payloads, [NOW] * len(payloads))
-    records = np.frombuffer(b"".join(decoded.events), LAYOUT.dtype)
-    columns = entries_of(records, folds_of(decoded.user_ids), counted_by(LAYOUT), LAYOUT.kinds)
-    entries = np.concatenate([column.compressed() for column in columns])
-    counts = counts_by(entries, np.ones(len(entries), np.int64), counted_by(LAYOUT))
-    assert publish(TableStore(str(uri)), boundary_ms, counts, LAYOUT, 10 * EVERY)
+def publish_at(uri, boundary_ms: int, *payloads: bytes) -> None:
+    """Publish the table of a boundary, just before which these clicks arrived."""
+    assert publish_clicks(str(uri), TOPIC, payloads, [boundary_ms - 1] * len(payloads)) == [boundary_ms]
 
 
 def of_bob(**fields) -> bytes:
@@ -58,8 +56,8 @@ def shoes(user_id: str = "ada", **fields) -> bytes:
 @pytest.fixture
 def tables(tmp_path):
     """Two tables: of bob's two events with shoes, and an interval later, of those and a purchase without a category."""
-    publish_events(tmp_path, BOUNDARY - EVERY, shoes("bob"), shoes("bob", event_name="purchase"))
-    publish_events(tmp_path, BOUNDARY, of_bob(event_name="purchase"))
+    publish_at(tmp_path, BOUNDARY - EVERY, shoes("bob"), shoes("bob", event_name="purchase"))
+    publish_at(tmp_path, BOUNDARY, of_bob(event_name="purchase"))
     return tmp_path
 
 
@@ -75,8 +73,23 @@ def test_what_is_published_later_changes_nothing_for_records_that_come_again(tab
     raw = [raw_record(None, shoes(), BOUNDARY + DELAY + step) for step in (-EVERY, 0)]
     first = Decoding(handler(tables))(*raw)
     for later in (1, 2, 3, 4):
-        publish_events(tables, BOUNDARY + later * EVERY, shoes("cleo"))
+        publish_at(tables, BOUNDARY + later * EVERY, shoes("cleo"))
     assert Decoding(handler(tables))(*raw) == first
+
+
+def test_the_columns_are_those_that_training_makes_of_recorded_clicks(tmp_path):
+    stream = simulate(Simulation(users=50, hours=5, seed=8, late_share=0.1))
+    payloads = [json.dumps(click).encode() for click in stream.clicks()]
+    recorded = read_clicks(payloads, stream.arrival_ms, TOPIC)
+    wanted = fill_events(recorded.records, recorded.user, recorded.user_ids, recorded.arrival_ms, LAYOUT)
+
+    arrival_ms = stream.arrival_ms.tolist()
+    publish_clicks(str(tmp_path), TOPIC, payloads, arrival_ms)
+    records = Decoding(handler(tmp_path))(*(raw_record(None, *record) for record in zip(payloads, arrival_ms)))
+    events = np.concatenate([np.frombuffer(record.content[: ROW.itemsize], ROW)["event"] for record in records])
+    assert len(events) == len(wanted) == len(payloads)
+    assert events.tobytes() == wanted.tobytes()
+    assert np.isfinite(wanted["own_category_events"]).sum() > 100
 
 
 def test_a_users_own_events_are_never_among_them(tables):
