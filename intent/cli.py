@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     "dashboard": ("dashboard.__main__", "Serve the live dashboard."),
     "map": ("training.map", "Propose a mapping for a file of foreign clicks."),
     "check": ("training.check", "Check what will be accepted of recorded clicks, and what not."),
+    "population": ("training.population", "Make tables of what all users did from recorded clicks."),
     "simulate": ("training.simulate", "Write the clicks and profiles of a simulated shop to files."),
     "train": ("training.train", "Train a model on clicks and write it as a bundle."),
     "retrain": ("training.retrain", "Train a new model from the archive and enter it in shadow."),

@@ -34,6 +34,7 @@ from training.data.logins import DEVICE_ROWS, LOGIN_ROWS, NO_LOGINS, connected_i
 from training.data.partitioning import Spill, coded, gather, unpack
 from training.data.population import count_bucket, counted_buckets, gather_filled, sweep
 from training.data.summary import UNKNOWN_MS, Summary, bots_in_words, find_bots, in_words, names_in_words, skew
+from udfs.config.durations import now_ms
 from udfs.contracts.clicks import ClickLimits, DecodedClicks
 from udfs.contracts.packed_events import without_ids
 from udfs.contracts.profiles import PROFILE
@@ -130,9 +131,7 @@ def prepare(
         tasks = [partial(_scatter, part, n, buckets, spill, preparation) for n, part in enumerate(parts)]
         tasks += [partial(_scatter_profiles, part, n, buckets, spill) for n, part in enumerate(profile_parts)]
         tasks += [partial(_scatter_log, part, n, buckets, spill, log) for n, part in enumerate(log_parts)]
-        for done, part_summary in enumerate(run_all(tasks), 1):
-            summary += part_summary
-            progress("read", done, len(tasks), summary.read)
+        summary = _read(run_all, tasks, summary, progress)
         if summary.accepted and preparation.needs_population:
             for _ in _count_population(run_all, buckets, spill, preparation, progress, summary.read):
                 pass
@@ -174,10 +173,54 @@ def prepare(
     return _directories(out, buckets), summary
 
 
+def make_tables(
+    clicks: Path,
+    spill: Path,
+    preparation: Preparation,
+    keep_ms: int,
+    publish: Callable[[Table], None],
+    mappings: MappingFile | None = None,
+    progress: Progress = lambda *_: None,
+) -> Summary:
+    """Make the tables of what the population did, as far as the clicks are complete; publish those of the last time.
+
+    `spill` is a new directory for what does not fit into memory. Raises SourceError and PrepareError, as `prepare`
+    does.
+    """
+    parts = find_parts(clicks, mappings)
+    spill.mkdir(parents=True)
+    buckets = max(1, _estimated_events(parts) // preparation.bucket_events)
+    with _workers(preparation.workers) as run_all:
+        tasks = [partial(_scatter, part, n, buckets, spill, preparation) for n, part in enumerate(parts)]
+        summary = _read(run_all, tasks, Summary(), progress)
+        if not summary.accepted:
+            raise PrepareError(_nothing_accepted(clicks, summary))
+        # The hour of the newest click may not be over. In files, a clock that was ahead may date it in the future.
+        last_ms = summary.last_ms if summary.last_arrival_ms == UNKNOWN_MS else summary.last_arrival_ms
+        until_ms = min(last_ms, now_ms())
+        for table in _count_population(run_all, buckets, spill, preparation, progress, summary.read, until_ms):
+            if table.boundary_ms >= until_ms - keep_ms:
+                publish(table)
+    return summary
+
+
+def _read(run_all: RunAll, tasks: list[Callable[[], Summary]], summary: Summary, progress: Progress) -> Summary:
+    for done, part_summary in enumerate(run_all(tasks), 1):
+        summary += part_summary
+        progress("read", done, len(tasks), summary.read)
+    return summary
+
+
 def _count_population(
-    run_all: RunAll, buckets: int, spill: Path, preparation: Preparation, progress: Progress, events: int
+    run_all: RunAll,
+    buckets: int,
+    spill: Path,
+    preparation: Preparation,
+    progress: Progress,
+    events: int,
+    until_ms: int | None = None,
 ) -> Iterator[Table]:
-    """Find out what the events of all buckets see of other users; yields the tables on the way."""
+    """Find out what the events of all buckets see of other users; yields the tables on the way, see `sweep`."""
     layout = preparation.declaration.layout
     kinds = {"events": EVENT_ROWS} | ({"devices": DEVICE_ROWS} if preparation.follow_logins else {})
     tasks = [
@@ -187,7 +230,7 @@ def _count_population(
     ]
     for done, _ in enumerate(run_all(tasks), 1):
         progress("counted", done, len(tasks), events)
-    yield from sweep(counted_buckets(spill, list(kinds), buckets, layout), layout)
+    yield from sweep(counted_buckets(spill, list(kinds), buckets, layout), layout, until_ms)
 
 
 def _directories(out: Path, buckets: int) -> list[Path]:

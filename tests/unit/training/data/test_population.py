@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.population import LAYOUT, MINUTE, Did, arrivals_of, events, expected, records_of
+from tests.support.population_events import LAYOUT, MINUTE, Did, arrivals_of, events, expected, records_of
 from tests.unit.training.data.test_preparation import archive, by_time
 from training.data.examples import Examples, load_examples
 from training.data.population import fill_events

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from udfs.contracts.clicks import ClickDecoder, click_of, click_type, pack_click, packer, write_click
-from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout, OwnColumn
+from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout, OwnColumn, PopulationColumn, Publication
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.rejects import Reject
 from udfs.features.user_slots import LAYOUT, earlier_layouts, layout_id
@@ -185,3 +185,36 @@ def test_a_layout_tells_what_it_lacks_of_another():
     ]
     changed = EventLayout((("quiz_completed", 101),), (replace(SCORE, scale=1),))
     assert len(LAYOUT_OF_ALL.without(changed)) == 2
+
+
+VIEWS, ALL = PopulationColumn("views", "category", "view_item"), PopulationColumn("all")
+COUNTING = replace(LAYOUT_OF_ALL, own_columns=(SCORE, VIEWS, COUPON, ALL))
+
+
+def test_what_the_population_did_is_missing_until_it_is_filled():
+    event = packed(record(quiz_score=7, coupon_id="SUMMER", views=3, all=4), COUNTING)
+    assert np.isnan(event["own_views"])
+    assert np.isnan(event["own_all"])
+    assert (event["own_quiz_score"], event["own_coupon"]) == (70, own_hash("SUMMER"))
+    assert np.isnan(np.frombuffer(COUNTING.empty_record, COUNTING.dtype)["own_views"]).all()
+    assert (COUNTING.population_columns, COUNTING.click_columns) == ((VIEWS, ALL), (SCORE, COUPON))
+
+
+def test_columns_of_the_population_are_of_state_as_the_others_are():
+    earlier = [layout.own_columns for layout in earlier_layouts(COUNTING)]
+    assert earlier == [(), (SCORE,), (SCORE, VIEWS), (SCORE, VIEWS, COUPON)]
+    columns = (VIEWS, replace(VIEWS, by="item"), replace(VIEWS, kind=None), replace(VIEWS, name="seen"))
+    assert len({layout_id(EventLayout(own_columns=(column,))) for column in columns}) == 4
+    # Packed events stay readable when tables are made by another schedule.
+    assert layout_id(replace(COUNTING, publication=Publication(every_ms=1))) == layout_id(COUNTING)
+
+
+def test_a_layout_lacks_tables_by_another_schedule():
+    other = replace(COUNTING, publication=Publication(half_life_ms=1))
+    assert COUNTING.without(other) == ["tables of the population made by the same schedule (key population)"]
+    assert COUNTING.without(replace(LAYOUT_OF_ALL, publication=other.publication)) == ["the column plan"]
+
+
+def test_layouts_without_the_population_have_the_ids_that_state_has():
+    """Literal values: a change would make state of existing jobs unreadable."""
+    assert layout_id(LAYOUT_OF_ALL) == 535446804

@@ -11,11 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.random_declarations import feature_files
-from udfs.contracts.event_layout import TILE_BYTES
+from udfs.contracts.event_layout import TILE_BYTES, PopulationColumn, Publication
 from udfs.contracts.packed_events import DEVICES, EVENT_KINDS
 from udfs.contracts.profiles import AGE_BANDS
 from udfs.features.declaration import Declaration, merged
-from udfs.features.declaration_file import STANDARD, DeclarationError, from_json, load_declaration, to_json
+from udfs.features.declaration_file import (
+    STANDARD,
+    DeclarationError,
+    from_json,
+    load_declaration,
+    population,
+    to_json,
+)
 from udfs.features.schema import schema_hash
 
 MINUTE, HOUR = 60_000, 3_600_000
@@ -115,6 +122,24 @@ def test_a_file_can_extend_the_standard_features(load):
     assert declaration.names == (*STANDARD.names, "rented_5m", "rented_24h", "plan", "busy")
     assert declaration.session_gap_ms == STANDARD.session_gap_ms
     assert [declaration[name].text for name in STANDARD.names] == [feature.text for feature in STANDARD.features]
+
+
+def test_a_file_can_extend_those_of_the_population(load):
+    declaration = load(
+        "extends: population\n"
+        "kinds: {rented: 200}\n"
+        "columns: {plan: {type: category, names: [pro]}, rents: {type: population, by: plan, kind: rented}}\n"
+        "population: {every: 15m, delay: 6m, half_life: 7d}\n"
+        "features: {g: {rents: {value: now.rents / now.all_events, unit: ratio, doc: d}}}\n"
+    )
+    assert declaration.names == (*population().names, "rents")
+    assert population().names[: len(STANDARD.names)] == STANDARD.names
+    columns = population().layout.own_columns
+    assert declaration.layout.own_columns[: len(columns)] == columns
+    assert declaration.layout.population_columns == (*columns, PopulationColumn("rents", "plan", "rented"))
+    assert declaration.layout.publication == Publication(15 * MINUTE, 6 * MINUTE, 7 * 24 * HOUR)
+    assert from_json(to_json(declaration), "f.json").layout == declaration.layout
+    assert load("extends: population").layout.publication == population().layout.publication
 
 
 def test_without_own_kinds_the_standard_features_mean_the_same():
@@ -232,6 +257,9 @@ def test_what_breaks_a_rule_is_refused_with_key_and_rule(content, expected):
     assert message(content) == expected
 
 
+LENGTH = r"'^[1-9]\\d{0,8}(ms|s|m|min|h|d)$'"
+
+
 def column(**entry: Any) -> dict[str, Any]:
     return {"columns": {"c": entry}}
 
@@ -265,6 +293,40 @@ def column(**entry: Any) -> dict[str, Any]:
             {"columns": {f"c{number}": {"type": "number"} for number in range(9)}},
             "key columns: they take 36 bytes of each event, at most 32: leave one out, or give a number fewer bytes",
         ),
+        (column(type="population", field="x"), "key columns.c.field: population takes no field; leave it out"),
+        (column(type="population", names=["x"]), "key columns.c.names: population takes no names"),
+        (column(type="population", bytes=4), "key columns.c.bytes: only a number has it; leave it out"),
+        (column(type="number", by="item"), "key columns.c.by: number takes no by; leave it out"),
+        (
+            column(type="category", names=["x"], kind="purchase"),
+            "key columns.c.kind: category takes no kind; leave it out",
+        ),
+        (
+            column(type="population", by="value"),
+            "key columns.c.by: 'value': expected one of item, category, page, page_type, device, hour, weekday",
+        ),
+        (
+            column(type="population", by="kind"),
+            "key columns.c.by: 'kind': expected one of item, category, page, page_type, device, hour, weekday",
+        ),
+        (
+            column(type="population", by="c"),
+            "key columns.c.by: 'c': expected one of item, category, page, page_type, device, hour, weekday",
+        ),
+        (
+            column(type="population", kind="rented"),
+            f"key columns.c.kind: 'rented': expected one of {', '.join(EVENT_KINDS)}",
+        ),
+        (
+            {"extends": "population", "columns": {"all_events": {"type": "number"}}},
+            "key columns: all_events is declared twice: rename one",
+        ),
+        (
+            {"population": {"every": "2d", "half_life": "1d"}},
+            "key population.half_life: 1d is shorter than every, 2d: each table would have forgotten the one before: "
+            "choose a longer one",
+        ),
+        ({"population": {"every": "hourly"}}, r"key population.every: Expected `str` matching regex " + LENGTH),
     ],
 )
 def test_a_column_that_breaks_a_rule_is_refused_with_key_and_rule(content, expected):
@@ -485,6 +547,24 @@ def test_the_schema_hash_changes_with_a_column(change):
     assert hash_of(columns={"c": {"type": "number"} | change}) != hash_of(columns={"c": {"type": "number"}})
 
 
+COUNTED = {"columns": {"c": {"type": "population", "by": "item"}}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"columns": {"c": {"type": "population", "by": "category"}}},
+        {"columns": {"c": {"type": "population", "by": "item", "kind": "purchase"}}},
+        {"population": {"every": "2h"}},
+        {"population": {"delay": "10m"}},
+        {"population": {"half_life": "7d"}},
+    ],
+)
+def test_the_schema_hash_changes_with_what_is_counted_of_the_population_and_with_its_schedule(change):
+    assert hash_of(**COUNTED | change) != hash_of(**COUNTED)
+    assert hash_of(**COUNTED, population={"every": "60m"}) == hash_of(**COUNTED)
+
+
 def test_unit_group_and_description_are_no_part_of_the_meaning():
     changed = {"features": {"h": {"b": {"value": "now.value / 2", "unit": "v", "doc": "e"}}}}
     assert schema_hash(of_content(changed), ["b"], 64) == schema_hash(declared({"b": "now.value / 2"}), ["b"], 64)
@@ -598,3 +678,9 @@ def test_the_standard_features_have_attributes_and_codes():
     assert [name for name in STANDARD.names if STANDARD.is_code(name)] == [
         "event_kind", "page_type", "device", "country", "age_band", "membership_tier",
     ]  # fmt: skip
+
+
+def test_declarations_without_the_population_have_the_hashes_that_models_have():
+    """Literal values: a change would make the job refuse models that were trained before."""
+    assert schema_hash(STANDARD, STANDARD.names, 64).startswith("91358bc3bc765107")
+    assert hash_of({"a": "mean(c)"}, ["a"], kinds={}, columns={"c": {"type": "number"}}).startswith("a21b8f8af79ae57e")

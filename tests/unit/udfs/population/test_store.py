@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support.population import LAYOUT, PUBLICATION
+from tests.support.population_events import LAYOUT, PUBLICATION
 from udfs.contracts.event_layout import EventLayout, PopulationColumn
 from udfs.population.store import PopulationError, TableStore, check_table, decode_table, encode_table
 from udfs.population.tables import FOLDS, NO_COUNTS, Counted, Counts, Table, counted_by

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.population import LAYOUT, MINUTE, PUBLICATION, Did, arrivals_of, events, expected, records_of
+from tests.support.population_events import LAYOUT, MINUTE, PUBLICATION, Did, arrivals_of, events, expected, records_of
 from udfs.contracts.event_layout import EventLayout, OwnColumn, PopulationColumn
 from udfs.contracts.packed_events import DEVICES, EVENT, PAGE_TYPES
 from udfs.population import tables
