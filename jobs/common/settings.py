@@ -375,6 +375,11 @@ def population_layout(settings: Settings) -> EventLayout:
             f"key population.dir: must be set (got null): the declaration has columns of the population, {names}, "
             "which tables there fill; jobs.publish_population makes them: docs/population.md"
         )
+    if not re.match(r"/|[a-z0-9+.-]+:/", settings.population.dir):
+        raise ConfigError(
+            "key population.dir: expected an absolute path or a URL such as s3://bucket/population, because workers run "
+            f"in other directories (got {settings.population.dir})"
+        )
     return layout
 
 

@@ -321,6 +321,7 @@ def test_the_job_of_the_population_reads_all_clicks_in_the_time_of_their_arrival
     ("override", "schedule", "message"),
     [
         ("population.dir=null", "{}", "key population.dir: must be set (got null): the declaration has columns of"),
+        ("population.dir=tables", "{}", "key population.dir: expected an absolute path or a URL such as s3://bucket/"),
         ("clicks.declaration=null", "{}", "key clicks.declaration: it has no columns of type population"),
         (
             "event_time.lateness=2 min",

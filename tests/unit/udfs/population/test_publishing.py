@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from tests.support.population import LAYOUT, MINUTE, PUBLICATION, Did, arrivals_of, events, expected, records_of
+from tests.support.population_events import LAYOUT, MINUTE, PUBLICATION, Did, arrivals_of, events, expected, records_of
 from udfs.contracts.event_layout import PopulationColumn
 from udfs.population.entries import counts_by, entries_of
 from udfs.population.publishing import publish

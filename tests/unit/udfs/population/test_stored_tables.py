@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support.population import LAYOUT, MINUTE, PUBLICATION, Did, records_of
+from tests.support.population_events import LAYOUT, MINUTE, PUBLICATION, Did, records_of
 from udfs.population.store import PopulationError, TableStore
 from udfs.population.stored_tables import IN_MEMORY, StoredTables, newest_table
 from udfs.population.tables import Counted, Counts, Table, counted_by, folds_of

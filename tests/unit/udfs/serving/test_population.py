@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.support.population import LAYOUT, MINUTE, Did, records_of
+from tests.support.population_events import LAYOUT, MINUTE, Did, records_of
 from tests.unit.udfs.population.test_stored_tables import write
 from udfs.population.store import PopulationError
 from udfs.serving.population import Population, PopulationColumns
