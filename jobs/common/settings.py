@@ -377,8 +377,8 @@ def population_layout(settings: Settings) -> EventLayout:
         )
     if not re.match(r"/|[a-z0-9+.-]+:/", settings.population.dir):
         raise ConfigError(
-            "key population.dir: expected an absolute path or a URL such as s3://bucket/population, because workers run "
-            f"in other directories (got {settings.population.dir})"
+            "key population.dir: expected an absolute path or a URL such as s3://bucket/population, because workers "
+            f"run in other directories (got {settings.population.dir})"
         )
     return layout
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from udfs.flink.population import FindEntries, entry_names
+from udfs.contracts.event_layout import EventLayout
+from udfs.flink.population import FindEntries
 from udfs.mapping.topic import ClickTopic
 from udfs.population.entries import counts_by
 from udfs.population.publishing import publish
@@ -19,19 +20,29 @@ def publish_clicks(uri: str, topic: ClickTopic, payloads: Sequence[bytes], recor
     """Publish the tables of records with their times of arrival; returns the boundaries."""
     find_entries = FindEntries(topic)
     find_entries.open(None)
-    columns = find_entries.columns(list(payloads), np.array(record_ms))
-    every_ms = topic.layout.publication.every_ms
+    user_ids, *entries = find_entries.columns(list(payloads), np.array(record_ms)).values()
+    return publish_entries(uri, topic.layout, user_ids, record_ms, entries)
+
+
+def publish_entries(
+    uri: str,
+    layout: EventLayout,
+    user_ids: Sequence[str | None],
+    record_ms: Sequence[int],
+    entries: Sequence[np.ma.MaskedArray],
+) -> list[int]:
+    """Publish the tables of events by their entries, as entries_of gives them; returns the boundaries."""
+    every_ms = layout.publication.every_ms
     by_user = Counter(
         ((time_ms // every_ms + 1) * every_ms, user, entry)
-        for name in entry_names(topic)
-        for user, entry, time_ms in zip(columns["user_id"], columns[name].tolist(), record_ms)
+        for column in entries
+        for user, entry, time_ms in zip(user_ids, column.tolist(), record_ms)
         if entry is not None
     )
     windows: dict[int, Counter] = {}
     for (boundary_ms, _, entry), events in by_user.items():
         windows.setdefault(boundary_ms, Counter())[entry] += min(events, MOST_PER_USER)
     for boundary_ms in sorted(windows):
-        entries, events = (np.array([*column]) for column in zip(*windows[boundary_ms].items()))
-        counts = counts_by(entries, events, counted_by(topic.layout))
-        assert publish(TableStore(uri), boundary_ms, counts, topic.layout, KEEP_MS)
+        summed, events = (np.array([*column]) for column in zip(*windows[boundary_ms].items()))
+        assert publish(TableStore(uri), boundary_ms, counts_by(summed, events, counted_by(layout)), layout, KEEP_MS)
     return sorted(windows)

@@ -1,6 +1,5 @@
 """What clicks add, as integers that SQL sums, and the tables that are published of the sums."""
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -8,41 +7,27 @@ import pytest
 from hypothesis import given, settings
 
 from tests.support.population_events import LAYOUT, MINUTE, PUBLICATION, Did, arrivals_of, events, expected, records_of
+from tests.support.published import publish_entries
 from udfs.contracts.event_layout import PopulationColumn
 from udfs.population.entries import counts_by, entries_of
 from udfs.population.publishing import publish
 from udfs.population.store import PopulationError, TableStore
 from udfs.population.stored_tables import StoredTables
-from udfs.population.tables import MOST_PER_USER, Counted, Counts, counted_by, folds_of
+from udfs.population.tables import Counted, Counts, counted_by, folds_of
 
 DAY = 86_400_000
 HOURS = 10 * MINUTE, 20 * MINUTE, 30 * MINUTE, 40 * MINUTE
-
-
-def publish_all(store: TableStore, done: list[Did], layout=LAYOUT) -> None:
-    """Publish the tables of all intervals in which something happened, as the job's SQL does."""
-    records, folds = records_of(done, layout), folds_of([one.user for one in done])
-    sums: dict[int, Counter] = {}
-    for column in entries_of(records, folds, counted_by(layout), layout.kinds):
-        by_user = Counter(
-            ((one.minute // 10 + 1) * 10 * MINUTE, one.user, entry)
-            for one, entry in zip(done, column.tolist())
-            if entry is not None
-        )
-        for (boundary_ms, _, entry), times in by_user.items():
-            sums.setdefault(boundary_ms, Counter())[entry] += min(times, MOST_PER_USER)
-    for boundary_ms, entries in sorted(sums.items()):
-        keys, events = np.array(list(entries)), np.array(list(entries.values()))
-        assert publish(store, boundary_ms, counts_by(keys, events, counted_by(layout)), layout, DAY)
 
 
 @settings(max_examples=25, deadline=None)
 @given(done=events)
 def test_events_see_in_published_tables_what_counting_one_by_one_gives(tmp_path_factory, done):
     uri = str(tmp_path_factory.mktemp("population"))
-    publish_all(TableStore(uri), done)
-    records, tables = records_of(done), StoredTables(uri, LAYOUT)
-    tables.fill(records, folds_of([one.user for one in done]), arrivals_of(done), tables.boundaries())
+    records, user_ids, arrival_ms = records_of(done), [one.user for one in done], arrivals_of(done)
+    entries = entries_of(records, folds_of(user_ids), counted_by(LAYOUT), LAYOUT.kinds)
+    publish_entries(uri, LAYOUT, user_ids, arrival_ms.tolist(), entries)
+    tables = StoredTables(uri, LAYOUT)
+    tables.fill(records, folds_of(user_ids), arrival_ms, tables.boundaries())
     found = np.stack([records[column.stored_name] for column in LAYOUT.population_columns], 1)
     np.testing.assert_allclose(found, expected(done), rtol=1e-5, atol=0.01)  # below 0.01, a count is left out
 
