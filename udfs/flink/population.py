@@ -1,16 +1,24 @@
 """SQL functions of the job that publishes the population's tables: what clicks add, and the table of a boundary."""
 
+import logging
+
 import numpy as np
 from pyflink.table import DataTypes
 from pyflink.table.types import DataType
 from pyflink.table.udf import FunctionContext
 
+from udfs.config.durations import now_ms
+from udfs.contracts.outputs import iso_time
 from udfs.flink.columns import Column, ColumnFunction, row_type
 from udfs.mapping.topic import ClickTopic
 from udfs.population.entries import counts_by, entries_of
 from udfs.population.publishing import publish
 from udfs.population.store import TableStore
 from udfs.population.tables import counted_by, folds_of
+
+log = logging.getLogger(__name__)
+
+CLOCKS_DIFFER_MS = 60_000  # at most, those of the TaskManager and of Kafka
 
 
 class FindEntries(ColumnFunction):
@@ -46,7 +54,9 @@ class FindEntries(ColumnFunction):
 class PublishTable(ColumnFunction):
     """Publishes the table of each window's end, given its entries and how many events each has.
 
-    `is_new` is false for one that was published before. An error fails the task, and the window comes again.
+    `is_new` is false for one that was published before, and for one that ends in the future: the input has ended, as
+    after `flink stop --drain`, and the rest of the window is to come. An error fails the task, and the window comes
+    again.
     """
 
     result = row_type(boundary_ms=DataTypes.BIGINT(), is_new=DataTypes.BOOLEAN())
@@ -65,6 +75,9 @@ class PublishTable(ColumnFunction):
         return {"boundary_ms": boundaries, "is_new": is_new}
 
     def _publish(self, boundary_ms: int, entries: list, events: list) -> bool:
+        if boundary_ms > now_ms() + CLOCKS_DIFFER_MS:
+            log.warning("not published, because its interval is not over: the table of %s", iso_time(boundary_ms))
+            return False
         counts = counts_by(np.array(entries, np.int64), np.array(events, np.int64), counted_by(self._layout))
         return publish(self._store, boundary_ms, counts, self._layout, self._keep_ms)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.unit.udfs.contracts.test_clicks import NOW, click
+from udfs.config.durations import now_ms
 from udfs.features.declaration_file import population
 from udfs.flink.population import FindEntries, PublishTable
 from udfs.mapping.topic import ClickTopic
@@ -80,6 +81,14 @@ def test_a_window_becomes_a_table_and_comes_again_without_harm(tmp_path):
     everything = TableStore(str(tmp_path)).read(2 * EVERY).counts[Counted(None, None)].counts
     decay = 0.5 ** (EVERY / LAYOUT.publication.half_life_ms)
     assert everything.sum() == everything[0, fold_of("ada")] == pytest.approx(1 + 3 * decay)
+
+
+def test_an_interval_that_is_not_over_is_not_published(tmp_path, caplog):
+    publish = opened(PublishTable(TOPIC, str(tmp_path), DAY))
+    boundary_ms = (now_ms() // EVERY + 2) * EVERY
+    assert publish.columns(np.array([boundary_ms]), [[16]], [[1]])["is_new"] == [False]
+    assert TableStore(str(tmp_path)).boundaries() == []
+    assert "its interval is not over" in caplog.text
 
 
 def test_a_table_that_can_not_be_gone_on_with_fails_the_task(tmp_path):
