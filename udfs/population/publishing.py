@@ -1,12 +1,11 @@
 """Publishing a table: the newest one in the store, advanced."""
 
 import logging
-from dataclasses import replace
 
 from udfs.contracts.event_layout import EventLayout
 from udfs.contracts.outputs import iso_time
 from udfs.population.store import TableStore
-from udfs.population.stored_tables import newest_table
+from udfs.population.stored_tables import newest_table, schedule_of
 from udfs.population.tables import Counted, Counts, Table, advanced
 
 log = logging.getLogger(__name__)
@@ -18,7 +17,7 @@ def last_published(store: TableStore, layout: EventLayout) -> Table | None:
     It may count other things than the layout's columns need: what a declaration adds is counted from now on. Raises
     PopulationError if it can't be read, or was made by another schedule.
     """
-    return newest_table(store, replace(layout, own_columns=()))
+    return newest_table(store, schedule_of(layout))
 
 
 def publish(

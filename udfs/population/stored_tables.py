@@ -1,6 +1,7 @@
 """Tables of a store for events at their arrival."""
 
 import logging
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -21,13 +22,18 @@ def newest_table(store: TableStore, layout: EventLayout) -> Table | None:
     return _read(store, boundaries[-1], layout) if boundaries else None
 
 
+def schedule_of(layout: EventLayout) -> EventLayout:
+    """A layout that tables of the same schedule fit, whatever they count."""
+    return replace(layout, own_columns=())
+
+
 class StoredTables:
     """The tables of a store, which fill the columns of a layout; the last few that were used are kept in memory."""
 
     def __init__(self, uri: str, layout: EventLayout):
         """Raises PopulationError when no installed file system can read such a URL."""
         self._store, self._layout = TableStore(uri), layout
-        self.load = lru_cache(maxsize=IN_MEMORY)(self._load)
+        self._read = lru_cache(maxsize=IN_MEMORY)(self._read_table)
         self._decayed = lru_cache(maxsize=IN_MEMORY)(self._load_decayed)
         self._unreadable: set[int] = set()
         self.refused = 0  # tables that events needed and could not have
@@ -41,23 +47,34 @@ class StoredTables:
         self._unreadable.clear()
         return boundaries
 
+    def check(self, boundary_ms: int) -> None:
+        """Raises PopulationError if the table of a boundary can't be read, or can't fill all columns."""
+        check_table(self._read(boundary_ms), self._layout, self._store.uri)
+
     def fill(self, records: np.ndarray, folds: np.ndarray, arrival_ms: np.ndarray, boundaries: np.ndarray) -> None:
         """Fill the columns of the population in n writable events EVENT[n] of users' folds int64[n].
 
         `arrival_ms` int64[n] are their times of arrival, `boundaries` int64[m] those of the tables that exist. Where
-        there is none of a boundary, as after an hour without events, the one before has decayed until then. So the
-        values depend only on the tables and on the times of arrival, not on when they are computed.
+        there is none of a boundary, as after an hour without events, the one before has decayed until then. A column
+        that a table does not count yet is missing. So the values depend only on the tables and on the times of arrival,
+        not on when they are computed.
         """
         wanted = boundary_before(arrival_ms, self._layout.publication)
         distinct = np.unique(wanted).tolist()
         if len(distinct) == 1:
-            fill(records, folds, self._layout, self._table(boundaries, distinct[0]))
+            self._fill(records, folds, self._table(boundaries, distinct[0]))
             return
         for boundary_ms in distinct:
             rows = np.flatnonzero(wanted == boundary_ms)
             part = records[rows]
-            fill(part, folds[rows], self._layout, self._table(boundaries, boundary_ms))
+            self._fill(part, folds[rows], self._table(boundaries, boundary_ms))
             records[rows] = part
+
+    def _fill(self, records: np.ndarray, folds: np.ndarray, table: Table | None) -> None:
+        fill(records, folds, self._layout, table)
+        for column in self._layout.population_columns:
+            if table is not None and (column.by, column.kind) not in table.counts:
+                records[column.stored_name] = column.missing
 
     def _table(self, boundaries: np.ndarray, wanted_ms: int) -> Table | None:
         """The table at a boundary, made of the last readable one; None if there is none."""
@@ -65,19 +82,18 @@ class StoredTables:
             if boundary_ms in self._unreadable:
                 continue
             try:
-                return self.load(boundary_ms) if boundary_ms == wanted_ms else self._decayed(boundary_ms, wanted_ms)
+                return self._read(boundary_ms) if boundary_ms == wanted_ms else self._decayed(boundary_ms, wanted_ms)
             except PopulationError as error:
                 self._unreadable.add(boundary_ms)
                 self.refused += 1
                 log.warning("refused, events see the table before that of %s: %s", iso_time(boundary_ms), error)
         return None
 
-    def _load(self, boundary_ms: int) -> Table:
-        """The table of a boundary. Raises PopulationError if it can't be read, or can't fill the columns."""
-        return _read(self._store, boundary_ms, self._layout)
+    def _read_table(self, boundary_ms: int) -> Table:
+        return _read(self._store, boundary_ms, schedule_of(self._layout))
 
     def _load_decayed(self, boundary_ms: int, until_ms: int) -> Table:
-        return advanced(self.load(boundary_ms), until_ms, {}, self._layout.publication)
+        return advanced(self._read(boundary_ms), until_ms, {}, self._layout.publication)
 
 
 def _read(store: TableStore, boundary_ms: int, layout: EventLayout) -> Table:

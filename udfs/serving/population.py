@@ -70,7 +70,7 @@ class PopulationColumns:
     def _with_newest(self, boundaries: np.ndarray) -> np.ndarray:
         """The boundaries, after the newest table was read and checked."""
         if len(boundaries):
-            self._tables.load(int(boundaries[-1]))
+            self._tables.check(int(boundaries[-1]))
         return boundaries
 
 

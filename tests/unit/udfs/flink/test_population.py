@@ -86,7 +86,7 @@ def test_a_window_becomes_a_table_and_comes_again_without_harm(tmp_path):
 def test_an_interval_that_is_not_over_is_not_published(tmp_path, caplog):
     publish = opened(PublishTable(TOPIC, str(tmp_path), DAY))
     boundary_ms = (now_ms() // EVERY + 2) * EVERY
-    assert publish.columns(np.array([boundary_ms]), [[16]], [[1]])["is_new"] == [False]
+    assert publish.columns(np.array([boundary_ms]), [[0]], [[1]])["is_new"] == [False]
     assert TableStore(str(tmp_path)).boundaries() == []
     assert "its interval is not over" in caplog.text
 

@@ -65,6 +65,18 @@ def test_tables_of_another_schedule_are_not_gone_on_with(tmp_path):
         publish(store, HOURS[1], counts(1), other, DAY)
 
 
+def test_entries_keep_their_meaning_when_columns_change():
+    """A job's state has entries of the declaration before."""
+    columns = LAYOUT.own_columns
+    before, after = (replace(LAYOUT, own_columns=some) for some in (columns[:3], (columns[3], *columns[2:0:-1])))
+    did = records_of([Did("ada", 1, 7, "view_item")], before)
+    entries = entries_of(did, np.zeros(1, int), counted_by(before), before.kinds)
+    found = counts_by(np.array([column[0] for column in entries]), np.array([2, 3, 4]), counted_by(after))
+    assert {what: counts.counts.sum() for what, counts in found.items()} == {
+        Counted(None, "purchase"): 0, Counted(None, None): 4, Counted("category", None): 3
+    }  # fmt: skip
+
+
 def test_what_a_declaration_adds_is_counted_from_then_on(tmp_path):
     store = TableStore(str(tmp_path))
     publish(store, HOURS[0], counts(1), LAYOUT, DAY)

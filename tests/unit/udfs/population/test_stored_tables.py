@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.population_events import LAYOUT, MINUTE, PUBLICATION, Did, records_of
+from udfs.contracts.event_layout import PopulationColumn
 from udfs.population.store import PopulationError, TableStore
 from udfs.population.stored_tables import IN_MEMORY, StoredTables, newest_table
 from udfs.population.tables import Counted, Counts, Table, counted_by, folds_of
@@ -54,6 +55,18 @@ def test_an_event_that_is_processed_again_sees_the_same_table_whatever_is_newer(
 def test_after_intervals_without_events_the_counts_have_decayed(tmp_path):
     write(tmp_path, 10, 8)
     assert seen(StoredTables(str(tmp_path), LAYOUT), 12 + HALF_LIFE) == [pytest.approx(4.0)]
+
+
+def test_a_column_that_a_table_does_not_count_yet_is_missing(tmp_path):
+    write(tmp_path, 10, 5)
+    added = replace(LAYOUT, own_columns=(*LAYOUT.own_columns, PopulationColumn("items", "item")))
+    tables, records = StoredTables(str(tmp_path), added), records_of([Did("ada", 0, 1, "scroll")], added)
+    records["item"] = 3
+    tables.fill(records, folds_of(["ada"]), np.array([12 * MINUTE]), tables.boundaries())
+    assert (records["own_events"].tolist(), tables.refused) == ([5], 0)
+    assert np.isnan(records["own_items"]).all()
+    with pytest.raises(PopulationError, match="does not count events by item"):
+        tables.check(10 * MINUTE)
 
 
 def test_a_damaged_table_is_passed_over_until_it_can_be_read(tmp_path, caplog):
