@@ -6,8 +6,8 @@ bucket is built. The tables are those of udfs/population, one at a time in memor
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,8 @@ from training.data.partitioning import coded, gather, unpack
 from training.data.summary import UNKNOWN_MS
 from udfs.contracts.event_layout import EventLayout
 from udfs.population.tables import (
+    Counted,
+    Counts,
     Table,
     advanced,
     boundary_after,
@@ -29,95 +31,76 @@ from udfs.population.tables import (
     values_of,
 )
 
-#: What a bucket adds to the table of a boundary: the events of a fold of its users with a key.
-ADDED = np.dtype([("boundary_ms", "<i8"), ("key", "<u4"), ("fold", "u1"), ("events", "<u4")])
+#: What events add to the table of a boundary: of what is counted by its number, those of a fold of users with a key.
+ADDED = np.dtype([("boundary_ms", "<i8"), ("key", "<u4"), ("events", "<u4"), ("counted", "u1"), ("fold", "u1")])
 
 
-@dataclass(frozen=True)
-class Counted:
-    """What is needed of some events: what they add to tables, and what they see in them; each by boundary."""
+class Bucket(NamedTuple):
+    """What some events add to tables, and what they see in them; by boundary. The arrays may be on disk."""
 
-    added: Sequence[np.ndarray]  # ADDED[...] for each of `counted_by`
-    asked: np.ndarray  # of each event: boundary_ms, row, fold, and a key for each column of the population
-    values: np.ndarray  # float32[n, columns of the population], by row: where the sweep stores what they see
+    added: np.ndarray  # ADDED[m]
+    asked: np.ndarray  # asked_type(...)[n]
+
+
+def asked_type(layout: EventLayout) -> np.dtype:
+    """What an event wants to know: for each column of the population the key and, from the sweep on, the value."""
+    columns = range(len(layout.population_columns))
+    keys, values = (
+        [(f"{name}_{number}", type_) for number in columns] for name, type_ in (("key", "<u4"), ("value", "<f4"))
+    )
+    return np.dtype([("boundary_ms", "<i8"), ("row", "<i8"), ("fold", "u1"), *keys, *values])
 
 
 def count_events(
     records: np.ndarray, user: np.ndarray, folds: np.ndarray, arrival_ms: np.ndarray, layout: EventLayout
-) -> list[np.ndarray]:
-    """What n events EVENT[n] of users int64[n], their folds and arrivals add to tables: see `Counted.added`."""
+) -> np.ndarray:
+    """What n events EVENT[n] of users int64[n], their folds and arrivals add to tables: ADDED[m] by boundary."""
     boundaries, boundary = np.unique(boundary_after(arrival_ms, layout.publication), return_inverse=True)
     users = user.max(initial=0) + 1
     pairs, pair = np.unique(boundary * users + user, return_inverse=True)
     fold_of_user = np.zeros(users, np.int64)
     fold_of_user[user] = folds
     added = []
-    for what in counted_by(layout):
-        of_pair, keys, events = count(records, pair, what, layout.kinds).T  # in order of boundary
+    for number, what in enumerate(counted_by(layout)):
+        of_pair, keys, events = count(records, pair, what, layout.kinds).T
         one = np.empty(len(keys), ADDED)
-        one["boundary_ms"], one["key"], one["events"] = boundaries[pairs[of_pair] // users], keys, events
-        one["fold"] = fold_of_user[pairs[of_pair] % users]
+        one["boundary_ms"], one["fold"] = boundaries[pairs[of_pair] // users], fold_of_user[pairs[of_pair] % users]
+        one["counted"], one["key"], one["events"] = number, keys, events
         added.append(one)
-    return added
+    return _by_boundary(np.concatenate(added))
 
 
 def ask(records: np.ndarray, folds: np.ndarray, arrival_ms: np.ndarray, layout: EventLayout) -> np.ndarray:
-    """What n events EVENT[n] with these folds and arrivals want of tables: see `Counted.asked`."""
-    keys = [(f"key_{number}", "<u4") for number in range(len(layout.population_columns))]
-    asked = np.empty(len(records), [("boundary_ms", "<i8"), ("row", "<i8"), ("fold", "u1"), *keys])
+    """What n events EVENT[n] with these folds and arrivals want to know: asked_type(...)[n] by boundary."""
+    asked = np.zeros(len(records), asked_type(layout))
     asked["boundary_ms"], asked["row"] = boundary_before(arrival_ms, layout.publication), np.arange(len(records))
     asked["fold"] = folds
-    for column, (name, _) in zip(layout.population_columns, keys):
-        asked[name] = keys_of(records, column.by)
-    return asked[np.argsort(asked["boundary_ms"], kind="stable")]
+    for number, column in enumerate(layout.population_columns):
+        asked[f"key_{number}"] = keys_of(records, column.by)
+    return _by_boundary(asked)
 
 
-def sweep(parts: Sequence[Counted], layout: EventLayout, until_ms: int | None = None) -> Iterator[Table]:
+def sweep(buckets: Sequence[Bucket], layout: EventLayout, until_ms: int | None = None) -> Iterator[Table]:
     """Advance a table over all boundaries up to a time, by default as far as events look, and store what they see.
 
-    Yields each table, from the first event on.
+    Yields each table, from the first one that counts an event on.
     """
-    asked_ms, added_ms = (
-        np.unique(np.concatenate([np.unique(one["boundary_ms"]) for one in arrays]))
-        for arrays in ([part.asked for part in parts], [one for part in parts for one in part.added])
+    added_ms, asked_ms = (
+        np.unique(np.concatenate([np.unique(rows["boundary_ms"]) for rows in arrays])) for arrays in zip(*buckets)
     )
     until_ms = asked_ms.max(initial=-1) if until_ms is None else until_ms
-    boundaries = np.union1d(asked_ms, added_ms)
+    first_ms = added_ms.min(initial=until_ms + 1)
+    boundaries = np.union1d(added_ms, asked_ms)
     boundaries = boundaries[boundaries <= until_ms]
-    added = [[_slices(part.added[number], boundaries) for part in parts] for number in range(len(parts[0].added))]
-    asked = [_slices(part.asked, boundaries) for part in parts]
+    added, asked = ([_of_boundaries(rows, boundaries) for rows in arrays] for arrays in zip(*buckets))
     table = None
     for place, boundary_ms in enumerate(boundaries.tolist()):
-        if table is not None or boundary_ms in added_ms[:1]:
-            since = {}
-            for what, slices in zip(counted_by(layout), added):
-                rows = np.concatenate([slice_of(place) for slice_of in slices])
-                since[what] = counts_of(rows["key"].astype(np.int64), rows["fold"], rows["events"])
-            table = advanced(table, boundary_ms, since, layout.publication)
+        if boundary_ms >= first_ms:
+            rows = np.concatenate([rows_of(place) for rows_of in added])
+            table = advanced(table, boundary_ms, _counts(rows, layout), layout.publication)
             yield table
-        _store(parts, [slice_of(place) for slice_of in asked], layout, table)
-
-
-def _slices(rows: np.ndarray, boundaries: np.ndarray) -> Callable[[int], np.ndarray]:
-    """The function that gives the rows of the k-th boundary; rows are in order of theirs."""
-    starts, ends = (np.searchsorted(rows["boundary_ms"], boundaries, side) for side in ("left", "right"))
-    return lambda place: rows[starts[place] : ends[place]]
-
-
-def _store(parts: Sequence[Counted], slices: Sequence[np.ndarray], layout: EventLayout, table: Table | None) -> None:
-    asked = np.concatenate(slices)
-    if not len(asked):
-        return
-    found = np.stack(
-        [
-            values_of(asked[f"key_{number}"], asked["fold"], column, table)
-            for number, column in enumerate(layout.population_columns)
-        ],
-        axis=1,
-    )
-    ends = np.cumsum([len(rows) for rows in slices])
-    for part, rows, values in zip(parts, slices, np.split(found, ends[:-1])):
-        part.values[rows["row"]] = values
+        for rows_of in asked:
+            _answer(rows_of(place), layout, table)
 
 
 def fill_events(
@@ -125,19 +108,41 @@ def fill_events(
 ) -> np.ndarray:
     """All recorded events EVENT[n], with the columns filled; of users int64[n] with these ids by code."""
     folds = folds_of(user_ids)[user]
-    values = np.empty((len(records), len(layout.population_columns)), np.float32)
-    part = Counted(
-        count_events(records, user, folds, arrival_ms, layout), ask(records, folds, arrival_ms, layout), values
-    )
-    for _ in sweep([part], layout):
+    added = count_events(records, user, folds, arrival_ms, layout)
+    asked = ask(records, folds, arrival_ms, layout)
+    for _ in sweep([Bucket(added, asked)], layout):
         pass
-    return _filled(records, values, layout)
+    return _filled(records, asked, layout)
 
 
-def _filled(records: np.ndarray, values: np.ndarray, layout: EventLayout) -> np.ndarray:
+def _by_boundary(rows: np.ndarray) -> np.ndarray:
+    return rows[np.argsort(rows["boundary_ms"], kind="stable")]
+
+
+def _of_boundaries(rows: np.ndarray, boundaries: np.ndarray) -> Callable[[int], np.ndarray]:
+    """The function that gives the rows of the k-th boundary, as a view."""
+    starts, ends = (np.searchsorted(rows["boundary_ms"], boundaries, side) for side in ("left", "right"))
+    return lambda place: rows[starts[place] : ends[place]]
+
+
+def _counts(added: np.ndarray, layout: EventLayout) -> dict[Counted, Counts]:
+    counts = {}
+    for number, what in enumerate(counted_by(layout)):
+        rows = added[added["counted"] == number]
+        counts[what] = counts_of(rows["key"], rows["fold"].astype(np.int64), rows["events"])
+    return counts
+
+
+def _answer(asked: np.ndarray, layout: EventLayout, table: Table | None) -> None:
+    """Store what events see in a table."""
+    for number, column in enumerate(layout.population_columns):
+        asked[f"value_{number}"] = values_of(asked[f"key_{number}"], asked["fold"], column, table)
+
+
+def _filled(records: np.ndarray, asked: np.ndarray, layout: EventLayout) -> np.ndarray:
     filled = records.copy()
     for number, column in enumerate(layout.population_columns):
-        filled[column.stored_name] = values[:, number]
+        filled[column.stored_name][asked["row"]] = asked[f"value_{number}"]
     return filled
 
 
@@ -145,30 +150,21 @@ def _filled(records: np.ndarray, values: np.ndarray, layout: EventLayout) -> np.
 
 
 def count_bucket(spill: Path, kind: str, bucket: int, schema: pa.Schema, layout: EventLayout) -> None:
-    """Write what the rows of a bucket add to tables, and what they want of them. Only rows of `events` add."""
+    """Write what the rows of a bucket add to tables, and what they want to know. Only rows of `events` add."""
     rows = gather(spill, kind, bucket, schema)
     user, user_ids = coded(rows.column("user_id"))
     records = unpack(rows.column("packed"), layout.dtype)
     folds, arrival_ms = folds_of(user_ids)[user], _arrivals(rows, records)
     counts = np.flatnonzero(_read_first(rows, user)) if kind == "events" else slice(0)
     added = count_events(records[counts], user[counts], folds[counts], arrival_ms[counts], layout)
-    for number, one in enumerate(added):
-        np.save(_file(spill, kind, bucket, f"added-{number}"), one)
+    np.save(_file(spill, kind, bucket, "added"), added)
     np.save(_file(spill, kind, bucket, "asked"), ask(records, folds, arrival_ms, layout))
-    np.save(_file(spill, kind, bucket, "values"), np.empty((len(records), len(layout.population_columns)), np.float32))
 
 
-def counted_buckets(spill: Path, kinds: Sequence[str], buckets: int, layout: EventLayout) -> list[Counted]:
-    """What `count_bucket` wrote, read from disk where it is used."""
+def counted_buckets(spill: Path, kinds: Sequence[str], buckets: int) -> list[Bucket]:
+    """What `count_bucket` wrote, read and written on disk where it is used."""
     return [
-        Counted(
-            [
-                np.load(_file(spill, kind, bucket, f"added-{number}"), mmap_mode="r")
-                for number in range(len(counted_by(layout)))
-            ],
-            np.load(_file(spill, kind, bucket, "asked"), mmap_mode="r"),
-            np.load(_file(spill, kind, bucket, "values"), mmap_mode="r+"),
-        )
+        Bucket(*(np.load(_file(spill, kind, bucket, name), mmap_mode="r+") for name in Bucket._fields))
         for kind in kinds
         for bucket in range(buckets)
     ]
@@ -176,10 +172,10 @@ def counted_buckets(spill: Path, kinds: Sequence[str], buckets: int, layout: Eve
 
 def gather_filled(spill: Path, kind: str, bucket: int, schema: pa.Schema, layout: EventLayout) -> pa.Table:
     """All rows of a bucket, as `gather` reads them, with the columns of the population if they were counted."""
-    rows, file = gather(spill, kind, bucket, schema), _file(spill, kind, bucket, "values")
+    rows, file = gather(spill, kind, bucket, schema), _file(spill, kind, bucket, "asked")
     if not file.exists() or not rows.num_rows:
         return rows
-    records = _filled(unpack(rows.column("packed"), layout.dtype), np.load(file), layout)
+    records = _filled(unpack(rows.column("packed"), layout.dtype), np.load(file, mmap_mode="r"), layout)
     packed = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(records.itemsize), len(records), [None, pa.py_buffer(records.tobytes())]
     )

@@ -230,7 +230,7 @@ def _count_population(
     ]
     for done, _ in enumerate(run_all(tasks), 1):
         progress("counted", done, len(tasks), events)
-    yield from sweep(counted_buckets(spill, list(kinds), buckets, layout), layout, until_ms)
+    yield from sweep(counted_buckets(spill, list(kinds), buckets), layout, until_ms)
 
 
 def _directories(out: Path, buckets: int) -> list[Path]:
