@@ -36,6 +36,7 @@ setup(
         "apache-flink==2.2.1",
         "async-timeout",  # redis of apache-beam needs it before Python 3.11.3: pinned for every 3.11, whichever pins it
         "click>=8.5",  # help of arguments
+        "cryptography",  # signatures of bundles
         "fastavro",
         "fsspec",
         "googleapis-common-protos<1.76",  # what grpcio-tools 1.65 and protobuf 5 of apache-beam take

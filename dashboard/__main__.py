@@ -55,7 +55,8 @@ def serve(settings: Settings, conf: Path, listener: socket.socket, hosts: list[s
     client_options(settings.kafka)
     topics = {role: name for role, name in msgspec.to_builtins(settings.topics).items() if role in SILENT_AFTER_MS}
     state = DashboardState(topics, duration_ms(settings.execution.latency_budget))
-    models = ModelPanel(settings.model.registry, Path(settings.model.bundle))
+    bundle, trusted_keys = Path(settings.model.bundle), settings.model.trusted_keys
+    models = ModelPanel(settings.model.registry, bundle, trusted_keys)
     views = Views(state, models, load_kpis(conf.with_name(KPIS_FILE)))
     clicks = click_topic(settings)
     users = Users(
@@ -65,9 +66,10 @@ def serve(settings: Settings, conf: Path, listener: socket.socket, hosts: list[s
         settings.state.history_length,
         duration_ms(settings.clicks.duplicates_within),
         models.registry,
-        Path(settings.model.bundle),
+        bundle,
         settings.clicks.follow_logins,
         stored_tables(settings, clicks.layout),
+        trusted_keys,
     )
     feed, models_thread = Feed(settings.kafka, topics, state), ModelsThread(models)
     feed.start()

@@ -29,6 +29,7 @@ SUBCOMMANDS = {
     "train": ("training.train", "Train a model on clicks and write it as a bundle."),
     "retrain": ("training.retrain", "Train a new model from the archive and enter it in shadow."),
     "remote-bundle": ("training.remote_bundle", "Make a bundle for a model that another process serves."),
+    "sign": ("training.sign", "Sign bundles, so that jobs with trusted keys serve them."),
     "promote": ("training.promote", "Show and change which models serve."),
     "backtest": ("training.backtest", "Report what models would have earned on recorded clicks."),
     "experiment": ("training.experiment", "Plan and evaluate experiments."),

@@ -120,7 +120,7 @@ def find_references(settings: Settings) -> Callable[[], References]:
     """
     model, retry_s = settings.model, duration_ms(settings.model.poll) / 1000
     if model.registry:
-        make = partial(References, {}, model.registry, retry_s)
+        make = partial(References, {}, model.registry, retry_s, trusted_keys=model.trusted_keys)
         make().read(Registry(model.registry).newest().rollout.champion)
         return make
     directory = Path(model.bundle)
@@ -128,7 +128,7 @@ def find_references(settings: Settings) -> Callable[[], References]:
     def read(name: str) -> bytes:
         return (directory / name).read_bytes()
 
-    manifest = read_manifest(read, model.bundle)
+    manifest = read_manifest(read, model.bundle, model.trusted_keys)
     content = read_listed_file(read, model.bundle, manifest, REFERENCE_FILE)
     known = {manifest.version: decode_reference(content, model.bundle)}
     return partial(References, known, None, retry_s)

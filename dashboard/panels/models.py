@@ -5,7 +5,7 @@ A thread of its own reads the registry, which may be slow.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from udfs.config.text import one_line
 from udfs.features.declaration import Declaration
 from udfs.measurement.drift import REFERENCE_FILE
 from udfs.models.bundle import BundleError, Manifest, read_features, read_manifest
+from udfs.models.signatures import PublicKey
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Entry, Registry, RegistryError
 
@@ -56,10 +57,10 @@ class PublishedReference(msgspec.Struct):
 class ModelPanel:
     """The state of the registry or, without one, of the single bundle."""
 
-    def __init__(self, registry: str | None, bundle: Path):
+    def __init__(self, registry: str | None, bundle: Path, trusted_keys: Sequence[PublicKey] = ()):
         """Open the registry. Raises RegistryError for a URL that no installed file system can read."""
-        self.registry = Registry(registry) if registry else None
-        self._bundle = bundle
+        self.registry = Registry(registry, trusted_keys) if registry else None
+        self._bundle, self._trusted_keys = bundle, trusted_keys
         self._entries: dict[int, Entry | str | None] = {}  # by number; what is wrong with one that can't be used
         self._references: dict[str, PublishedReference] = {}
         self._declarations: dict[str, Declaration] = {}
@@ -101,7 +102,7 @@ class ModelPanel:
         return known.bins(lambda value: value_text(declared, name, value))
 
     def _from_bundle(self) -> dict:
-        manifest = read_manifest(lambda name: (self._bundle / name).read_bytes(), str(self._bundle))
+        manifest = read_manifest(lambda name: (self._bundle / name).read_bytes(), str(self._bundle), self._trusted_keys)
         arms = [{"arm": "champion", "version": manifest.version, "share": 1.0, "shadow": False}]
         return {
             "error": None,
@@ -124,11 +125,11 @@ class ModelPanel:
         whole = [entry for entry in self._entries.values() if isinstance(entry, Entry)]
         versions = dict.fromkeys(version for entry in reversed(whole) for version in entry.rollout.versions)
         known = self._summary.get("models", {})
-        runs, problem = [], None
+        runs, problem = [], self._refusal(newest.rollout)
         try:
             runs = msgspec.to_builtins(read_runs(registry, MAX_RUNS)[::-1])
         except RegistryError as error:  # the serving models are shown despite a broken record
-            problem = str(error)
+            problem = problem or str(error)
         return {
             "error": problem,
             "registry": registry.uri,
@@ -138,6 +139,15 @@ class ModelPanel:
             "models": {version: known.get(version) or self._metrics(version) for version in [*versions][:50]},
             "runs": runs,
         }
+
+    def _refusal(self, rollout: Rollout) -> str | None:
+        """Why jobs refuse a rollout, as far as the manifests of its models show; None if they don't."""
+        try:
+            for version in rollout.versions:
+                self.registry.manifest(version)
+        except BundleError as error:
+            return f"jobs refuse the newest entry: {error}"
+        return None
 
     def _metrics(self, version: str) -> dict | None:
         try:

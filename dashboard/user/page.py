@@ -24,6 +24,7 @@ from udfs.features.declaration_file import STANDARD
 from udfs.features.expressions import ExpressionError
 from udfs.mapping.topic import ClickTopic
 from udfs.models.bundle import BundleError, load_bundle
+from udfs.models.signatures import PublicKey
 from udfs.population.stored_tables import StoredTables
 from udfs.rollout.registry import Registry, RegistryError
 
@@ -80,12 +81,15 @@ class Users:
         bundle: Path,
         follow_logins: bool = False,
         population: StoredTables | None = None,
+        trusted_keys: Sequence[PublicKey] = (),
     ):
-        """`follow_logins` and `duplicates_within_ms` are the score job's settings; `population` has its tables."""
+        """`follow_logins`, `duplicates_within_ms` and `trusted_keys` are the score job's settings; `population` has its
+        tables."""
         self._properties, self._topics = properties, topics
         self._clicks, self._history_length = clicks, history_length
         self._duplicates_within_ms, self._follow_logins = duplicates_within_ms, follow_logins
         self._registry, self._bundle, self._population = registry, bundle, population
+        self._trusted_keys = trusted_keys
         self._lock = threading.Lock()
         self._model = lru_cache(maxsize=4)(self._load_model)
 
@@ -200,7 +204,7 @@ class Users:
     def _load_model(self, version: str) -> ExplainedModel:
         if self._registry is not None:
             return load_model(self._registry.bundle(version), self._clicks.layout)
-        bundle = load_bundle(self._bundle, None)
+        bundle = load_bundle(self._bundle, None, self._trusted_keys)
         if bundle.manifest.version != version:
             raise BundleError(f"{self._bundle} contains version {bundle.manifest.version}")
         return load_model(bundle, self._clicks.layout)

@@ -15,5 +15,6 @@ def find_serving(settings: Settings) -> Serving:
     options = Options(model.threshold, model.engine, model.threads, duration_ms(model.shadow_budget) / 1000)
     layout = feature_declaration(settings).layout
     if model.registry:
-        return serving_registry(model.registry, history_length, options, duration_ms(model.poll) / 1000, layout)
-    return serving_bundle(load_bundle(Path(model.bundle), history_length), options, layout)
+        poll_s = duration_ms(model.poll) / 1000
+        return serving_registry(model.registry, history_length, options, poll_s, layout, model.trusted_keys)
+    return serving_bundle(load_bundle(Path(model.bundle), history_length, model.trusted_keys), options, layout)

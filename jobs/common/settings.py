@@ -25,6 +25,7 @@ from udfs.features.user_slots import head_type, ring_bytes
 from udfs.mapping.definition import MappingError, load_mapping
 from udfs.mapping.topic import ClickTopic
 from udfs.measurement.bots import Bots
+from udfs.models.signatures import PublicKey
 
 if TYPE_CHECKING:
     from udfs.formats.record_format import RecordFormat
@@ -164,6 +165,7 @@ class ModelSettings(Section):
     poll: Duration
     shadow_budget: Duration
     registry: str | None = None
+    trusted_keys: tuple[PublicKey, ...] = ()
 
 
 class FeatureLogSettings(Section):

@@ -74,4 +74,6 @@ def in_words(error: msgspec.ValidationError) -> str:
         return f"key {place}: each name in it must be a text: quote numbers, yes and no"
     if "regex" in rule and "ms|s|min" in rule:
         rule = "expected a number and a unit (ms, s, min, h or d), such as 10 s"
+    if "regex '^MCowBQYDK2VwAyEA" in rule:
+        rule = "expected a public key of Ed25519 in Base64, as `intent sign key` prints it"
     return f"key {key}: {rule}" if key else rule

@@ -4,9 +4,11 @@ All errors in a bundle's files are found when it is read, before it serves. The 
 workers, where a `Scorer` uses it.
 """
 
+import errno
 import json
 import re
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -28,6 +30,7 @@ from udfs.features.schema import schema_hash
 from udfs.measurement.labels import Label, LabelError, label_of_sentence
 from udfs.models import blend, lightgbm_text, regression, remote
 from udfs.models.lean_xgboost import xgboost
+from udfs.models.signatures import SIGNATURE_FILE, PublicKey, SignatureError, check_signature
 
 FORMAT = 2
 _WITH_SENTENCES = 1  # the format whose manifests had the label as an English sentence
@@ -44,6 +47,12 @@ WARM_UP_FILE = "warm_up.json"
 FEATURES_FILE = "features.json"  # the declaration of the features; without it, they are the standard ones
 OBJECTIVE = "binary:logistic"  # a score is a probability
 VERSION_PATTERN = "^[A-Za-z0-9._-]{1,64}$"
+
+#: The largest file of a bundle, in bytes. A model of 1,000 deep trees has some 10 MiB.
+LARGEST_FILE = 1 << 30
+
+#: Gives the content of a bundle's file by its name, or raises OSError.
+Read = Callable[[str], bytes]
 
 #: The tolerance of a model's own scores of its warm-up rows: equal but for the last digit of another machine's `exp`.
 OWN_TOLERANCE = 1e-6
@@ -124,22 +133,41 @@ class Bundle:
         return self.manifest.export.get("limit")
 
 
-def load_bundle(directory: Path, history_length: int | None) -> Bundle:
+def load_bundle(directory: Path, history_length: int | None, trusted_keys: Sequence[PublicKey] = ()) -> Bundle:
     """Read a bundle from a directory and check it against this code and the job's history length, None for any.
 
-    Raises BundleError naming file, rule and value when the bundle is incomplete, damaged, or made for other features.
+    With trusted keys, one of them must have signed the bundle. Raises BundleError naming file, rule and value when the
+    bundle is incomplete, damaged, not signed, or made for other features.
     """
+    return read_bundle(_directory_reader(directory), str(directory), history_length, trusted_keys)
+
+
+def directory_files(directory: Path, trusted_keys: Sequence[PublicKey] = ()) -> dict[str, bytes]:
+    """`read_files` of a bundle in a directory."""
+    return read_files(_directory_reader(directory), str(directory), trusted_keys)
+
+
+def _directory_reader(directory: Path) -> Read:
+    """`read` of a bundle in a directory. Raises BundleError when there is no such directory."""
     if not directory.is_dir():
         raise BundleError(f"{directory}: bundle directory not found; `intent train` creates one")
-    return read_bundle(lambda name: (directory / name).read_bytes(), str(directory), history_length)
+
+    def read(name: str) -> bytes:
+        check_size((directory / name).stat().st_size)
+        return (directory / name).read_bytes()
+
+    return read
 
 
-def read_bundle(read: Callable[[str], bytes], origin: str, history_length: int | None) -> Bundle:
-    """`load_bundle` for files that lie anywhere: `read` gives the content of a file by its name, or raises OSError.
+def check_size(size: int | None) -> None:
+    """Raises OSError for a file that is larger than any file of a bundle: reading it could exhaust the memory."""
+    if size is not None and size > LARGEST_FILE:
+        raise OSError(errno.EFBIG, f"it has {size >> 20} MiB, a file may have {LARGEST_FILE >> 20} MiB")
 
-    Messages call the bundle `origin`.
-    """
-    manifest = read_manifest(read, origin)
+
+def read_bundle(read: Read, origin: str, history_length: int | None, trusted_keys: Sequence[PublicKey] = ()) -> Bundle:
+    """`load_bundle` for files that lie anywhere. Messages call the bundle `origin`."""
+    manifest = read_manifest(read, origin, trusted_keys)
     files = {name: _read_file(read, origin, name, digest) for name, digest in manifest.files.items()}
     try:
         model_file = find_model_file(files)
@@ -152,9 +180,14 @@ def read_bundle(read: Callable[[str], bytes], origin: str, history_length: int |
     return Bundle(manifest, files[model_file], features, files.get(EXPORT_FILE), warm_up)
 
 
-def read_manifest(read: Callable[[str], bytes], origin: str) -> Manifest:
-    """The manifest of a bundle, its files as in `read_bundle`. Raises BundleError naming file, rule and value."""
+def read_manifest(read: Read, origin: str, trusted_keys: Sequence[PublicKey] = ()) -> Manifest:
+    """The manifest of a bundle, signed by one of the trusted keys if there are any.
+
+    Raises BundleError naming file, rule and value.
+    """
     content, path = _read(read, origin, MANIFEST_FILE), f"{origin}/{MANIFEST_FILE}"
+    if trusted_keys:
+        _check_signature(content, read, origin, trusted_keys)
     try:
         bundle_format = msgspec.json.decode(content, type=_AnyFormat).format
         if bundle_format == _WITH_SENTENCES:
@@ -174,8 +207,26 @@ def check_version(version: str) -> None:
         raise BundleError(f"version must be 1 to 64 letters, digits, dots, underscores or hyphens (got {version!r})")
 
 
-def read_listed_file(read: Callable[[str], bytes], origin: str, manifest: Manifest, name: str) -> bytes:
-    """One file of a bundle with this manifest, checked by its hash; `read` as in `read_bundle`. Raises BundleError."""
+def read_files(read: Read, origin: str, trusted_keys: Sequence[PublicKey] = ()) -> dict[str, bytes]:
+    """All files of a bundle by name, with manifest and signature, checked by hash and signature but not loaded.
+
+    Raises BundleError.
+    """
+    files: dict[str, bytes] = {}
+
+    def keep(name: str) -> bytes:
+        files[name] = read(name)
+        return files[name]
+
+    for name, digest in read_manifest(keep, origin, trusted_keys).files.items():
+        _read_file(keep, origin, name, digest)
+    with suppress(FileNotFoundError):
+        keep(SIGNATURE_FILE)
+    return files
+
+
+def read_listed_file(read: Read, origin: str, manifest: Manifest, name: str) -> bytes:
+    """One file of a bundle with this manifest, checked by its hash. Raises BundleError."""
     if name not in manifest.files:
         raise BundleError(f"{origin}/{MANIFEST_FILE}: files must list {name}: train again")
     return _read_file(read, origin, name, manifest.files[name])
@@ -244,7 +295,20 @@ class _WarmUpFile(msgspec.Struct):
     scores: list[float]
 
 
-def _read_file(read: Callable[[str], bytes], origin: str, name: str, digest: str) -> bytes:
+def _check_signature(manifest: bytes, read: Read, origin: str, trusted_keys: Sequence[PublicKey]) -> None:
+    try:
+        check_signature(manifest, read(SIGNATURE_FILE), trusted_keys)
+    except FileNotFoundError:
+        raise BundleError(
+            f"{origin}: not signed: {SIGNATURE_FILE} is missing, and trusted_keys requires it; `intent sign` makes one"
+        ) from None
+    except OSError as error:
+        raise _unreadable(origin, SIGNATURE_FILE, error) from error
+    except SignatureError as error:
+        raise BundleError(f"{origin}/{SIGNATURE_FILE}: {error}") from None
+
+
+def _read_file(read: Read, origin: str, name: str, digest: str) -> bytes:
     if Path(name).name != name:
         raise BundleError(f"{origin}/{MANIFEST_FILE}: files must be plain names in the bundle, got {name!r}")
     content = _read(read, origin, name)
@@ -254,11 +318,15 @@ def _read_file(read: Callable[[str], bytes], origin: str, name: str, digest: str
     return content
 
 
-def _read(read: Callable[[str], bytes], origin: str, name: str) -> bytes:
+def _read(read: Read, origin: str, name: str) -> bytes:
     try:
         return read(name)
     except OSError as error:
-        raise BundleError(f"{origin}/{name}: cannot be read: {error.strerror or type(error).__name__}") from error
+        raise _unreadable(origin, name, error) from error
+
+
+def _unreadable(origin: str, name: str, error: OSError) -> BundleError:
+    return BundleError(f"{origin}/{name}: cannot be read: {error.strerror or type(error).__name__}")
 
 
 def _read_warm_up(content: bytes, manifest: Manifest, origin: str) -> WarmUp:
@@ -280,8 +348,8 @@ def _read_warm_up(content: bytes, manifest: Manifest, origin: str) -> WarmUp:
     return WarmUp(np.array(parsed.rows, np.float32), np.array(parsed.scores, np.float32))
 
 
-def read_features(read: Callable[[str], bytes], origin: str, manifest: Manifest) -> Declaration:
-    """The declaration of a bundle's features, given its manifest; `read` as in `read_bundle`. Raises BundleError."""
+def read_features(read: Read, origin: str, manifest: Manifest) -> Declaration:
+    """The declaration of a bundle's features, given its manifest. Raises BundleError."""
     if FEATURES_FILE not in manifest.files:
         return STANDARD
     content = _read_file(read, origin, FEATURES_FILE, manifest.files[FEATURES_FILE])

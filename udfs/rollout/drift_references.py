@@ -2,12 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from udfs.measurement.drift import REFERENCE_FILE, Reference
 from udfs.models.bundle import BundleError
+from udfs.models.signatures import PublicKey
 from udfs.rollout.registry import Registry, RegistryError
 
 log = logging.getLogger(__name__)
@@ -33,9 +34,10 @@ class References:
         registry: str | None,
         retry_s: float,
         clock: Callable[[], float] = time.monotonic,
+        trusted_keys: Sequence[PublicKey] = (),
     ):
         self._known = dict(known)
-        self._registry = None if registry is None else Registry(registry)
+        self._registry = None if registry is None else Registry(registry, trusted_keys)
         self._retry_s = retry_s
         self._clock = clock
         self._retry_at: dict[str, float] = {}

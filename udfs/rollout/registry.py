@@ -7,7 +7,7 @@ It lies on any file system that fsspec knows. training/rollout/ledger.py writes 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any
@@ -23,12 +23,16 @@ from udfs.models.bundle import (
     Bundle,
     BundleError,
     Manifest,
+    Read,
+    check_size,
     check_version,
     read_bundle,
     read_features,
+    read_files,
     read_listed_file,
     read_manifest,
 )
+from udfs.models.signatures import PublicKey
 from udfs.rollout.plan import Rollout, RolloutError, check_rollout
 
 ENTRY_FORMAT = 1
@@ -55,9 +59,13 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Registry:
     """A registry at a path or an fsspec URL, such as s3://bucket/models; polling it lists one directory."""
 
-    def __init__(self, uri: str):
-        """Open a registry. Raises RegistryError when no installed file system can read such a URL."""
+    def __init__(self, uri: str, trusted_keys: Sequence[PublicKey] = ()):
+        """Open a registry, whose bundles one of the trusted keys must have signed, if there are any.
+
+        Raises RegistryError when no installed file system can read such a URL.
+        """
         self.uri = uri.rstrip("/")
+        self.trusted_keys = tuple(trusted_keys)
         try:
             # A listing that is kept would hide what others write.
             self.files, self._root = url_to_fs(self.uri, use_listings_cache=False)
@@ -103,29 +111,36 @@ class Registry:
 
         Raises BundleError if it must not serve, RegistryError if the registry can't be read.
         """
-        manifest = self.manifest(version)
-        origin = self._origin(version)
-        if manifest.version != version:
-            raise BundleError(f"{origin}/{MANIFEST_FILE}: version is {manifest.version!r}, expected {version!r}")
-        return read_bundle(lambda name: self.read("bundles", version, name), origin, history_length)
+        self.manifest(version)
+        bundle = read_bundle(self._reader(version), self.origin(version), history_length, self.trusted_keys)
+        self._check_name(version, bundle.manifest)
+        return bundle
+
+    def bundle_files(self, version: str) -> dict[str, bytes]:
+        """All files of a staged bundle, checked but not loaded, as `udfs.models.bundle.read_files`.
+
+        Raises like `bundle`.
+        """
+        self.manifest(version)
+        return read_files(self._reader(version), self.origin(version), self.trusted_keys)
 
     def file(self, version: str, name: str) -> bytes:
         """Read one file of a staged bundle, checked by its hash, without reading the others. Raises like `bundle`."""
         manifest = self.manifest(version)
-        return read_listed_file(lambda name: self.read("bundles", version, name), self._origin(version), manifest, name)
+        return read_listed_file(self._reader(version), self.origin(version), manifest, name)
 
     def declaration(self, version: str) -> Declaration:
         """The declaration of a staged bundle's features, without reading its other files. Raises like `bundle`."""
-        return read_features(
-            lambda name: self.read("bundles", version, name), self._origin(version), self.manifest(version)
-        )
+        return read_features(self._reader(version), self.origin(version), self.manifest(version))
 
     def manifest(self, version: str) -> Manifest:
         """The manifest of a staged bundle, without reading its other files. Raises like `bundle`."""
         check_version(version)
         if not self._is_staged(version):
-            raise BundleError(f"{self._origin(version)}: no such bundle is staged")
-        return read_manifest(lambda name: self.read("bundles", version, name), self._origin(version))
+            raise BundleError(f"{self.origin(version)}: no such bundle is staged")
+        manifest = read_manifest(self._reader(version), self.origin(version), self.trusted_keys)
+        self._check_name(version, manifest)
+        return manifest
 
     def versions(self) -> list[str]:
         """The versions of the staged bundles."""
@@ -168,8 +183,22 @@ class Registry:
         """The path of a file or directory in the file system of the registry."""
         return "/".join((self._root, *names))
 
-    def _origin(self, version: str) -> str:
+    def origin(self, version: str) -> str:
+        """What messages call a staged bundle."""
         return f"{self.uri}/bundles/{version}"
+
+    def _check_name(self, version: str, manifest: Manifest) -> None:
+        if manifest.version != version:
+            raise BundleError(
+                f"{self.origin(version)}/{MANIFEST_FILE}: version is {manifest.version!r}, expected {version!r}"
+            )
+
+    def _reader(self, version: str) -> Read:
+        def read(name: str) -> bytes:
+            check_size(self._try(self.files.size, self.path("bundles", version, name)))
+            return self.read("bundles", version, name)
+
+        return read
 
     def _is_staged(self, version: str) -> bool:
         return self._try(self.files.exists, self.path("bundles", version, MANIFEST_FILE))

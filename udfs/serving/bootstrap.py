@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
 from udfs.models.bundle import Bundle, BundleError, check_functions, check_layout
+from udfs.models.signatures import PublicKey
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Registry
 from udfs.serving.deployment import Deployer, Deployment, Options
@@ -25,6 +26,7 @@ class Serving:
     poll_s: float = 10.0
     fallback: str | None = None  # the version that stands in for remote models, one of the bundles
     layout: EventLayout = STANDARD_LAYOUT  # of the events that the job keeps
+    trusted_keys: tuple[PublicKey, ...] = ()  # of which one must have signed each bundle of the registry; none: no need
 
 
 def serving_bundle(bundle: Bundle, options: Options, layout: EventLayout = STANDARD_LAYOUT) -> Serving:
@@ -39,10 +41,15 @@ def serving_bundle(bundle: Bundle, options: Options, layout: EventLayout = STAND
 
 
 def serving_registry(
-    uri: str, history_length: int, options: Options, poll_s: float, layout: EventLayout = STANDARD_LAYOUT
+    uri: str,
+    history_length: int,
+    options: Options,
+    poll_s: float,
+    layout: EventLayout = STANDARD_LAYOUT,
+    trusted_keys: tuple[PublicKey, ...] = (),
 ) -> Serving:
     """Serve the models of a registry's current ledger entry. Raises RegistryError and BundleError."""
-    registry = Registry(uri)
+    registry = Registry(uri, trusted_keys)
     number, rollout = registry.rollout()
     bundles = {version: registry.bundle(version, history_length) for version in rollout.versions}
     fallback = None
@@ -53,13 +60,13 @@ def serving_registry(
     for bundle in bundles.values():
         check_layout(bundle, layout)
         check_functions(bundle)
-    return Serving(rollout, bundles, options, number, uri, poll_s, fallback, layout)
+    return Serving(rollout, bundles, options, number, uri, poll_s, fallback, layout, trusted_keys)
 
 
 def follow(serving: Serving) -> Poller[Rollout, Deployment]:
     """Load the models into a poller; with a registry, poll it at once and then regularly."""
     history_length = serving.bundles[serving.rollout.champion].manifest.history_length
-    registry = None if serving.registry is None else Registry(serving.registry)
+    registry = None if serving.registry is None else Registry(serving.registry, serving.trusted_keys)
 
     def find_bundle(version: str) -> Bundle:
         known = serving.bundles.get(version)

@@ -15,6 +15,7 @@ from dashboard.user.page import Event, LookupBusy, UserPage
 from dashboard.views import Views
 from tests.support.bundles import make_bundle
 from tests.support.sample_records import sample
+from training.bundles.signing import write_new_key
 from training.promote import main as promote
 from udfs.measurement.kpis import load_kpis
 
@@ -171,6 +172,18 @@ def test_the_registrys_ledger_and_shares_are_told(tmp_path):
     assert told["models"]["v1"]["metrics"]["test_roc_auc"][0] == 0.8
     assert told["runs"] == []
     assert "retraining/half.json: not the record of a run" in told["error"]
+
+
+def test_the_reason_why_jobs_refuse_the_newest_entry_is_told(tmp_path):
+    uri = str(tmp_path / "registry")
+    public_key = write_new_key(tmp_path / "key.pem")
+    assert promote(["stage", str(make_bundle(tmp_path, "v1")), "--registry", uri]) == 0
+    assert promote(["start", "v1", "--champion", "--registry", uri, "--why", "first"]) == 0
+    models = ModelPanel(uri, tmp_path, (public_key,))
+    models.look()
+    told = models.summary()
+    assert told["error"].startswith(f"jobs refuse the newest entry: {uri}/bundles/v1: not signed")
+    assert (told["serving"][0]["version"], told["models"]) == ("v1", {"v1": None})
 
 
 def test_a_registry_that_is_gone_is_told_and_what_was_known_stays(tmp_path):
