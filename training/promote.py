@@ -19,7 +19,8 @@ from training.experiments.comparison import Report
 from training.experiments.sessions import read_sessions, read_topic_sessions
 from training.retraining.settings import RETRAINING_FILE, load_retraining
 from training.rollout import bandit
-from training.rollout.admission import check_bundle
+from training.rollout.admission import admit
+from training.rollout.admission_settings import DEFAULTS, Admission, load_admission
 from training.rollout.commands import (
     AddShadow,
     Apply,
@@ -41,7 +42,7 @@ from training.rollout.transitions import ChangeError
 from udfs.config.command_line import EXIT_USAGE, PATH, Group, Value, run
 from udfs.kafka.reading import read_topic
 from udfs.measurement.kpis import KPIS_FILE, load_kpis
-from udfs.models.bundle import load_bundle
+from udfs.models.bundle import directory_files
 from udfs.rollout.experiments import read_entries
 from udfs.rollout.plan import load_steps
 from udfs.rollout.registry import Entry, Registry
@@ -64,9 +65,10 @@ def _execute(change: Change, request: Request, snapshot: Snapshot | None = None)
 
     The change is made to a snapshot, by default to the current rollout.
     """
-    registry = Registry(request.registry)
+    admission = _admission(request.conf)
+    registry = Registry(request.registry, admission.trusted_keys)
     try:
-        entry, overridden = RolloutService(registry).execute(
+        entry, overridden = RolloutService(registry, admission).execute(
             change,
             by=request.by or _whoami(),
             why=request.why,
@@ -81,6 +83,11 @@ def _execute(change: Change, request: Request, snapshot: Snapshot | None = None)
     print(f"ledger entry {entry.number} is now active")
     _print(serving_lines(registry, entry))
     return entry
+
+
+def _admission(conf: Path) -> Admission:
+    """The section `admission` of the settings; the defaults if there is no file at the default place."""
+    return DEFAULTS if conf == RETRAINING_FILE and not conf.exists() else load_admission(conf)
 
 
 def _print(lines: Iterable[str]) -> None:
@@ -165,6 +172,16 @@ registry_option = click.option(
 )
 
 
+conf_option = click.option(
+    "--conf",
+    type=PATH,
+    metavar="FILE",
+    default=RETRAINING_FILE,
+    help="Retraining settings: trusted keys and the bounds of a trial; with --sessions also brokers and topic, and "
+    f"{KPIS_FILE} in the same directory.",
+)
+
+
 def change_options(function: Callable) -> Callable:
     """The options of every change; the ledger records them separately from the command."""
     for option in (
@@ -172,6 +189,7 @@ def change_options(function: Callable) -> Callable:
         click.option(
             "--why", required=True, type=Value("text", _reason), metavar="TEXT", help="Reason, for the ledger."
         ),
+        conf_option,
         registry_option,
     ):
         function = option(function)
@@ -180,16 +198,6 @@ def change_options(function: Callable) -> Callable:
 
 def force_option(overridden: str) -> Callable[[Callable], Callable]:
     return click.option("--force", is_flag=True, help=f"Override {overridden}. The ledger records it.")
-
-
-def conf_option(kpis: str) -> Callable[[Callable], Callable]:
-    return click.option(
-        "--conf",
-        type=PATH,
-        metavar="FILE",
-        default=RETRAINING_FILE,
-        help=f"Retraining settings, which name brokers and topic; {kpis}",
-    )
 
 
 def version_argument(help: str) -> Callable[[Callable], Callable]:
@@ -211,8 +219,9 @@ def command() -> None:
 
 
 @command.command("list")
+@conf_option
 @registry_option
-def list_bundles(registry: str) -> None:
+def list_bundles(registry: str, conf: Path) -> None:
     """List the staged bundles and the ledger.
 
     \b
@@ -220,13 +229,14 @@ def list_bundles(registry: str) -> None:
       intent promote list --registry models/registry
       intent promote list --registry s3://bucket/registry
     """
-    opened = Registry(registry)
+    opened = Registry(registry, _admission(conf).trusted_keys)
     _print([*bundle_lines(opened), "", *ledger_lines(opened)])
 
 
 @command.command("show")
+@conf_option
 @registry_option
-def show(registry: str) -> None:
+def show(registry: str, conf: Path) -> None:
     """Show which models serve now, with their metrics.
 
     \b
@@ -234,14 +244,15 @@ def show(registry: str) -> None:
       intent promote show --registry models/registry
       intent promote show --registry s3://bucket/registry
     """
-    opened = Registry(registry)
+    opened = Registry(registry, _admission(conf).trusted_keys)
     _print(serving_lines(opened, opened.newest()))
 
 
 @command.command("stage")
 @click.argument("directory", type=PATH, metavar="DIR", help="Directory of the bundle.")
+@conf_option
 @registry_option
-def stage(directory: Path, registry: str) -> None:
+def stage(directory: Path, registry: str, conf: Path) -> None:
     """Check a bundle and copy it into the registry.
 
     \b
@@ -249,10 +260,11 @@ def stage(directory: Path, registry: str) -> None:
       intent promote stage models/second --registry models/registry
       intent promote stage models/second --registry s3://bucket/registry
     """
-    bundle = load_bundle(directory, None)
-    check_bundle(bundle)
-    is_new = upload_bundle(Registry(registry), directory, bundle)
-    print(f"{bundle.manifest.version}: {'staged' if is_new else 'already staged'}")
+    admission = _admission(conf)
+    files = directory_files(directory, admission.trusted_keys)
+    version = admit(files, str(directory), None, admission).version
+    is_new = upload_bundle(Registry(registry, admission.trusted_keys), files)
+    print(f"{version}: {'staged' if is_new else 'already staged'}")
 
 
 @command.command("shadow")
@@ -302,7 +314,6 @@ def start(version: str, share: float | None, at_most: float | None, champion: bo
     metavar="PATH|topic",
     help="Sessions that show whether the guardrails hold: a file or directory, or `topic` to read the topic.",
 )
-@conf_option(f"{KPIS_FILE} is read from the same directory.")
 @click.option("--share", type=SHARE, metavar="SHARE", help="Traffic share; by default the next step of the plan.")
 @click.option("--to-champion", is_flag=True, help="Make the challenger the champion, which acts for all users.")
 @force_option("the guardrails of the challenger's step")
@@ -326,7 +337,6 @@ def ramp(version: str, share: float | None, to_champion: bool, **request: Any) -
     metavar="PATH|topic",
     help="Sessions to compare the arms by: a file or directory, or `topic` to read the topic.",
 )
-@conf_option(f"{KPIS_FILE} is read from the same directory.")
 @change_options
 def reallocate(**request: Any) -> None:
     """Let the bandit of the rollout give all challengers new shares.
@@ -390,7 +400,6 @@ def rollback(to: int | None, **request: Any) -> None:
     help=f"File that defines the KPIs; by default {KPIS_FILE} in the directory of the rollout file, or in that of "
     "--conf.",
 )
-@conf_option("see --kpis.")
 @force_option("the comparison of holdout metrics with the champion's")
 @change_options
 def apply(file: Path, sessions: str | None, kpis: Path | None, conf: Path, **request: Any) -> None:
@@ -411,7 +420,7 @@ def apply(file: Path, sessions: str | None, kpis: Path | None, conf: Path, **req
         check_names(file, steps, defined, kpis_file)
         if sessions is not None:
             _print(data_lines(_read_sessions(sessions, conf), defined, names))
-    _execute(Apply(file), Request(**request))
+    _execute(Apply(file), Request(conf=conf, **request))
     if names and sessions is None:
         print("to check whether the KPIs of the guardrails have data, repeat this with --sessions PATH|topic")
 

@@ -13,7 +13,7 @@ from training.bundles.writer import write_bundle
 from training.data.examples import Examples
 from training.rollout.ledger import append, next_entry, upload_bundle
 from training.rollout.transitions import first
-from udfs.models.bundle import load_bundle
+from udfs.models.bundle import directory_files, load_bundle
 from udfs.rollout.registry import Registry
 from udfs.serving.bootstrap import follow, serving_registry
 from udfs.serving.deployment import Deployment, Options
@@ -34,7 +34,7 @@ def two_models(bundle: Path, directory: Path) -> Path:
     again = msgspec.structs.replace(old.manifest, version=f"{old.manifest.version}-again")
     write_bundle(directory / "again", again, files)
     for staged in (bundle, directory / "again"):
-        upload_bundle(registry, staged, load_bundle(staged, None))
+        upload_bundle(registry, directory_files(staged))
     _enter(registry, old.manifest.version)
     return directory
 

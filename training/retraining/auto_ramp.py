@@ -42,7 +42,7 @@ def consider(
     override the comparison of holdouts, as the two models were compared on the same live clicks; the ledger records
     that. Raises RegistryError, SourceError, and what `RolloutService.execute` raises.
     """
-    service = RolloutService(registry)
+    service = RolloutService(registry, settings.admission)
     snapshot, runs = service.snapshot(), passed_runs(registry)
     version = in_progress(snapshot.rollout, runs)
     if version is None or (snapshot.rollout.bandit is not None and version not in snapshot.rollout.shadows):
@@ -73,7 +73,7 @@ def reallocate(
 
     None without a bandit or a challenger, and before it is time. Raises like `consider`.
     """
-    service = RolloutService(registry)
+    service = RolloutService(registry, settings.admission)
     snapshot = service.snapshot()
     if snapshot.rollout.bandit is None or not snapshot.rollout.challengers:
         return None

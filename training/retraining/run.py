@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from training.bundles.signing import load_signing_key, sign_bundle
 from training.bundles.trainer import train_model
 from training.bundles.writer import write_bundle
 from training.data.archive import Arrived, newest_arrival_ms
@@ -36,7 +37,7 @@ from udfs.config.durations import duration_ms
 from udfs.config.text import one_line
 from udfs.features.declaration import merged
 from udfs.measurement.labels import Label
-from udfs.models.bundle import Bundle, load_bundle
+from udfs.models.bundle import Bundle, directory_files, load_bundle
 from udfs.rollout.registry import Registry, RegistryError
 
 CLICKS, PROFILES = "topic=clicks", "topic=profiles"
@@ -70,7 +71,7 @@ def retrain(recipe: Recipe, trigger: str, log: Callable[[str], None] = print) ->
 
     Raises LockError when another process retrains; RetrainingError, RegistryError or SourceError when no run can begin.
     """
-    registry = Registry(recipe.settings.registry)
+    registry = Registry(recipe.settings.registry, recipe.settings.admission.trusted_keys)
     with locked(registry, duration_ms(recipe.settings.give_up)) as lock:
         run = _unfinished(registry, recipe, log) or _begin(registry, recipe, trigger)
         work = _Work(registry, recipe, run, lock, log)
@@ -263,12 +264,14 @@ class _Work:
     def _enter(self, candidate: Bundle, compared: ModelComparison) -> int:
         """Enter the candidate in shadow; returns the number of the ledger entry, written now or before a crash."""
         change, registry = AddShadow(candidate.manifest.version), self._registry
-        upload_bundle(registry, self._bundle, candidate)
+        if (key := self._recipe.settings.signing_key) is not None:
+            sign_bundle(self._bundle, load_signing_key(Path(key)))
+        upload_bundle(registry, directory_files(self._bundle, registry.trusted_keys))
         for number in registry.numbers():
             entry = registry.entry(number)
             if entry is not None and entry.by == BY and entry.command == change.command:
                 return number
-        service = RolloutService(registry)
+        service = RolloutService(registry, self._recipe.settings.admission)
         snapshot = service.snapshot()
         champion = snapshot.rollout.champion
         if champion != self.run.champion:

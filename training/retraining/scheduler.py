@@ -31,7 +31,7 @@ class Watch:
         log: Callable[[str], None],
     ):
         self._recipe, self._triggers, self._retrain, self._read, self._log = recipe, triggers, retrain, read, log
-        self._registry = Registry(recipe.settings.registry)
+        self._registry = Registry(recipe.settings.registry, recipe.settings.admission.trusted_keys)
         self._not_before: dict[str, datetime] = {}
         self._last: dict[str, str] = {}
 

@@ -9,13 +9,17 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from training.bundles.signing import load_signing_key
 from training.modeling.settings import Training, load_training
+from training.rollout.admission_settings import DEFAULTS as ADMISSION
+from training.rollout.admission_settings import Admission
 from udfs.config.durations import Duration, duration_ms
 from udfs.config.overrides import parse_value, split_override
 from udfs.config.reading import in_words, read_yaml
 from udfs.config.variables import expand_variables, refuse_written_secrets
 from udfs.measurement.kpis import KPIS_FILE, Kpi, load_kpis
 from udfs.measurement.labels import LABELS_FILE, Label, find_label
+from udfs.models.signatures import SignatureError, key_id, public_key_of
 
 RETRAINING_FILE = Path("conf", "retraining.yaml")
 
@@ -84,6 +88,8 @@ class Retraining(_Section):
     ramping: RampingSettings
     topics: TopicSettings
     kafka: dict[str, str | int | float | bool | None]
+    signing_key: Text | None = None
+    admission: Admission = ADMISSION
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +110,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 def load_recipe(path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ) -> Recipe:
     """Load retraining settings and the training settings, label and KPIs in the same directory. Raises ValueError."""
     settings = load_retraining(path, overrides, environment)
+    _check_signing_key(settings, path)
     return Recipe(
         settings=settings,
         training=load_training(path.parent / settings.training),
@@ -139,6 +146,24 @@ def load_retraining(
     if not settings.kafka.get("bootstrap.servers"):
         raise RetrainingError(f"{path}: key kafka.bootstrap.servers: missing; name the brokers as host:port,host:port")
     return settings
+
+
+def _check_signing_key(settings: Retraining, path: Path) -> None:
+    """Find out before a training takes hours that its model could not be signed, or not be trusted."""
+    trusted = settings.admission.trusted_keys
+    if settings.signing_key is None:
+        if trusted:
+            raise RetrainingError(f"{path}: key signing_key: must be set (got null), as admission.trusted_keys is")
+        return
+    try:
+        public_key = public_key_of(load_signing_key(Path(settings.signing_key)))
+    except SignatureError as error:
+        raise RetrainingError(f"{path}: key signing_key: {error}") from None
+    if trusted and public_key not in trusted:
+        raise RetrainingError(
+            f"{path}: key signing_key: its public key, {key_id(public_key)}, is not among admission.trusted_keys: add "
+            f"{public_key}"
+        )
 
 
 def _override(content: dict[str, Any], override: str) -> None:

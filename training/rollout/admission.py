@@ -1,15 +1,31 @@
 """Checks that a model must pass before it may serve."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from training.modeling.onnx_export import LIMIT
+from training.rollout.admission_settings import DEFAULTS, Admission
+from training.rollout.trial import try_bundle
 from udfs.config.text import one_line
 from udfs.models.backends import OnnxScorer, Scorer
-from udfs.models.bundle import EXPORT_FILE, WARM_UP_FILE, Bundle, BundleError, Manifest, check_scores
+from udfs.models.bundle import (
+    EXPORT_FILE,
+    WARM_UP_FILE,
+    Bundle,
+    BundleError,
+    Manifest,
+    check_scores,
+    read_bundle,
+    read_manifest,
+)
 from udfs.rollout.plan import Rollout, check_rules
 from udfs.rollout.registry import Registry
 
 METRIC = "test_roc_auc"
+
+#: The rows that a model scores in its trial.
+TRIAL_ROWS = 1_000
 
 
 class HoldoutError(ValueError):
@@ -39,6 +55,31 @@ def check_bundle(bundle: Bundle) -> None:
         raise BundleError(f"{version}: {WARM_UP_FILE} is missing")
     check_scores(bundle, Scorer(bundle).predict(bundle.warm_up.features), bundle.own_tolerance)
     check_scores(bundle, _export_scores(bundle), limit, EXPORT_FILE)
+
+
+def check_trial(bundle: Bundle) -> None:
+    """`check_bundle`, and the scores of TRIAL_ROWS rows by both engines: what a trial bounds."""
+    check_bundle(bundle)
+    rows = np.resize(bundle.warm_up.features, (TRIAL_ROWS, len(bundle.manifest.features)))
+    Scorer(bundle).predict(rows)
+    OnnxScorer(bundle.export).predict(rows)
+
+
+def admit(
+    files: Mapping[str, bytes], origin: str, history_length: int | None, admission: Admission = DEFAULTS
+) -> Manifest:
+    """Check a bundle, given all its files, in a trial with the bounds of `admission`; returns its manifest.
+
+    A remote model, which runs elsewhere, is checked without a trial. Raises BundleError, and RemoteError when a remote
+    model does not answer.
+    """
+    read = files.__getitem__
+    manifest = read_manifest(read, origin)
+    if manifest.is_remote:
+        check_bundle(read_bundle(read, origin, history_length))
+    else:
+        try_bundle(files, origin, history_length, admission, check_trial)
+    return manifest
 
 
 def check_holdout(candidate: Manifest, champion: Manifest) -> None:
@@ -76,7 +117,7 @@ def newcomers(old: Rollout | None, new: Rollout) -> list[tuple[str, str]]:
     return [(version, champion) for version, champion in pairs if version not in acted]
 
 
-def check_models(registry: Registry, old: Rollout | None, new: Rollout) -> None:
+def check_models(registry: Registry, old: Rollout | None, new: Rollout, admission: Admission = DEFAULTS) -> None:
     """Raises BundleError when a model that gains by a change must not serve, or not together with the others;
     RolloutError when a rule is not about the champion's features.
     """
@@ -84,8 +125,9 @@ def check_models(registry: Registry, old: Rollout | None, new: Rollout) -> None:
         raise BundleError(
             f"{new.champion} is remote: it needs a local champion before it as the fallback when it fails"
         )
+    history_length = registry.manifest(new.champion).history_length
     for version in gaining(old, new):
-        check_bundle(registry.bundle(version, registry.manifest(new.champion).history_length))
+        admit(registry.bundle_files(version), registry.origin(version), history_length, admission)
     check_rules(new, registry.declaration(new.champion))
 
 

@@ -5,14 +5,14 @@ file appears whole (it is written beside and then linked); object stores create 
 by the checksum that an entry is not complete yet, and a writer that fails half-way uses up a number, no more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 
-from training.rollout.atomic_files import create_file, make_directory
-from udfs.models.bundle import MANIFEST_FILE, Bundle, BundleError
+from training.rollout.atomic_files import create_file, make_directory, replace_file
+from udfs.models.bundle import MANIFEST_FILE, BundleError, read_manifest
+from udfs.models.signatures import SIGNATURE_FILE
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import ENTRY_FORMAT, Entry, Registry, RegistryError, decode_entry, entry_file, seal
 
@@ -63,25 +63,28 @@ def append(
     return entry
 
 
-def upload_bundle(registry: Registry, directory: Path, bundle: Bundle) -> bool:
-    """Upload a checked bundle from a directory, its manifest last; False if it was there already.
+def upload_bundle(registry: Registry, files: Mapping[str, bytes]) -> bool:
+    """Upload a checked bundle, given all its files, its manifest last; False if it was there already.
 
-    Raises BundleError when the version is taken by another bundle, or what arrived is not what was sent.
+    A bundle that was there gets the signature of this one, if it has one. Raises BundleError when the version is taken
+    by another bundle, or what arrived is not what was sent.
     """
-    version = bundle.manifest.version
+    version = read_manifest(files.__getitem__, registry.uri).version
     if version not in registry.versions():
         make_directory(registry, ("bundles", version))
-        for name in bundle.manifest.files:
-            registry.files.pipe_file(registry.path("bundles", version, name), (directory / name).read_bytes())
+        for name in files.keys() - {MANIFEST_FILE}:
+            registry.files.pipe_file(registry.path("bundles", version, name), files[name])
         try:
-            create_file(registry, ("bundles", version, MANIFEST_FILE), (directory / MANIFEST_FILE).read_bytes())
+            create_file(registry, ("bundles", version, MANIFEST_FILE), files[MANIFEST_FILE])
         except FileExistsError:
             raise LostRace(f"{registry.uri}: someone else staged {version} in the meantime; retry") from None
         registry.bundle(version)
         return True
-    if registry.manifest(version) != bundle.manifest:
+    if registry.read("bundles", version, MANIFEST_FILE) != files[MANIFEST_FILE]:
         raise BundleError(
             f"{registry.uri}: version {version} is already staged with different content; "
             "give this bundle a version of its own"
         )
+    if SIGNATURE_FILE in files:
+        replace_file(registry, ("bundles", version, SIGNATURE_FILE), files[SIGNATURE_FILE])
     return False

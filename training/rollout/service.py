@@ -6,6 +6,7 @@ from functools import partial
 
 from training.experiments.comparison import Report
 from training.rollout.admission import HoldoutError, check_models, check_newcomers
+from training.rollout.admission_settings import DEFAULTS, Admission
 from training.rollout.commands import Change, Growth, Rollback
 from training.rollout.guardrails import GuardrailError, guardrails_at, refuse_unless_held
 from training.rollout.ledger import append, next_entry
@@ -34,10 +35,10 @@ FindReport = Callable[[str], Report]
 
 
 class RolloutService:
-    """Executes changes of the rollout in a registry."""
+    """Executes changes of the rollout in a registry, whose models must be within the bounds of `admission`."""
 
-    def __init__(self, registry: Registry):
-        self._registry = registry
+    def __init__(self, registry: Registry, admission: Admission = DEFAULTS):
+        self._registry, self._admission = registry, admission
 
     def snapshot(self, may_be_empty: bool = False) -> Snapshot:
         """Return the current rollout. Pass it to `execute` to make sure that nothing has changed in between.
@@ -75,7 +76,7 @@ class RolloutService:
         new = change.apply(old) if restored is None else restored.rollout
         if new == old:
             raise ChangeError("nothing to change: this rollout already serves")
-        check_models(self._registry, old, new)
+        check_models(self._registry, old, new, self._admission)
         overridden = []
         for check in self._overridable_checks(change, old, new, report):
             try:

@@ -23,7 +23,7 @@ from udfs.contracts.outputs import BOT
 from udfs.contracts.packed_events import EVENT
 from udfs.contracts.profiles import ProfileDecoder
 from udfs.measurement.kpis import Kpi
-from udfs.models.bundle import load_bundle
+from udfs.models.bundle import directory_files
 from udfs.rollout.plan import Challenger, Control, Rollout
 from udfs.rollout.registry import Registry
 from udfs.rollout.rules import Rule
@@ -66,7 +66,7 @@ def fill_registry(uri: Path, champion: Path, challenger: Path) -> Registry:
     uri.mkdir(parents=True, exist_ok=True)
     registry = Registry(str(uri))
     for directory in (champion, challenger):
-        upload_bundle(registry, directory, load_bundle(directory, None))
+        upload_bundle(registry, directory_files(directory))
     first, second = champion.name, challenger.name
     for made, command, why in (
         (rollout(first), f"start {first} --champion", "the first model"),

@@ -432,7 +432,10 @@ def test_the_names_of_guardrails_are_those_of_the_kpis_beside_the_file_or_of_a_f
 
 
 def test_without_kpis_guardrails_are_refused_and_a_file_without_them_is_not(shop):
-    conf = ("--conf", str(shop.directory / "none" / "retraining.yaml"))
+    settings = shop.directory / "none" / "retraining.yaml"
+    settings.parent.mkdir()
+    settings.touch()
+    conf = ("--conf", str(settings))
     refusal = shop.refused("apply", shop.write(steps=STEPS), *conf)
     assert refusal.startswith("rollout.yaml: the steps have guardrails, and kpis.yaml and none/kpis.yaml do not exist")
     assert refusal.endswith("name the file of KPIs with --kpis FILE")

@@ -15,6 +15,7 @@ from tests.support.bundles import make_bundle
 from tests.support.sample_records import sample_fields
 from tests.unit.training.data.test_preparation import archive
 from training import promote, retrain
+from training.bundles.signing import write_new_key
 from training.modeling.metrics import Estimate
 from training.reporting.recommendation import Alarm, AlarmKind, Recommendation, ShipDecision
 from training.retraining import run as retraining_run
@@ -131,6 +132,8 @@ class Calls:
 def test_a_run_that_crashes_at_every_step_ends_in_shadow_and_repeats_no_step_that_had_finished(
     shop, monkeypatch, capsys
 ):
+    public_key = write_new_key(shop.directory / "key.pem")
+    shop.set(f"signing_key={shop.directory}/key.pem")
     calls = Calls(monkeypatch, prepare="never", train_model="before", compare_models="before", append="after")
     seen = []
     for step in ("train_model", "compare_models", "append"):
@@ -146,6 +149,7 @@ def test_a_run_that_crashes_at_every_step_ends_in_shadow_and_repeats_no_step_tha
     assert (record.state, record.trigger, record.champion) == ("passed", "by hand", "v1")
     assert record.finished is not None
     assert entry.rollout.shadows == (record.version,)
+    assert Registry(shop.registry.uri, (public_key,)).manifest(record.version).version == record.version
     assert (entry.number, entry.by, entry.command) == (record.ledger_entry, "retrain", ("shadow", record.version))
     assert entry.why.startswith("by hand; AUC 0.")
     assert all(gate.passed for gate in record.gates)

@@ -15,7 +15,7 @@ from training.rollout.guardrails import GuardrailError
 from training.rollout.ledger import LostRace, upload_bundle
 from training.rollout.service import RolloutService
 from training.rollout.transitions import ChangeError
-from udfs.models.bundle import load_bundle
+from udfs.models.bundle import directory_files
 from udfs.rollout.plan import Step
 from udfs.rollout.registry import Registry, RegistryError
 
@@ -82,7 +82,7 @@ def service(tmp_path) -> RolloutService:
     registry = Registry(str(tmp_path / "registry"))
     for version, auc in (("v1", 0.8), ("v2", 0.8), ("worse", 0.6)):
         directory = make_bundle(tmp_path / "models", version, auc=auc)
-        upload_bundle(registry, directory, load_bundle(directory, None))
+        upload_bundle(registry, directory_files(directory))
     service = RolloutService(registry)
     execute(service, First("v1"))
     return service

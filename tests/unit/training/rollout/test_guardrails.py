@@ -376,6 +376,7 @@ def test_ramp_is_refused_when_guardrails_do_not_hold_but_by_force(shop, records,
 def test_kpis_lie_beside_the_settings(shop, tmp_path):
     path = write_sessions(shop.directory, sessions(0.6))
     conf = tmp_path / "retraining.yaml"
+    conf.touch()
     assert shop.refused("ramp", "v2", "--sessions", path, "--conf", str(conf)).startswith("kpis.yaml: cannot be read")
     (tmp_path / "kpis.yaml").write_text(Path("conf", KPIS_FILE).read_text())
     shop.do("ramp", "v2", "--sessions", path, "--conf", str(conf))

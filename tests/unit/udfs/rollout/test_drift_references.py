@@ -10,7 +10,7 @@ from tests.support.bundles import files_of, make_bundle
 from tests.unit.udfs.measurement.test_drift import distribution
 from training.rollout.ledger import upload_bundle
 from udfs.measurement.drift import REFERENCE_FILE, Reference
-from udfs.models.bundle import BundleError, load_bundle
+from udfs.models.bundle import BundleError, directory_files
 from udfs.rollout.drift_references import References, decode_reference
 from udfs.rollout.registry import Registry
 
@@ -24,7 +24,7 @@ def registry(tmp_path) -> Registry:
 
 def stage(registry: Registry, tmp_path, version: str, reference: bytes | None) -> None:
     directory = make_bundle(tmp_path / "made", version, changes={REFERENCE_FILE: reference})
-    upload_bundle(registry, directory, load_bundle(directory, None))
+    upload_bundle(registry, directory_files(directory))
 
 
 def test_a_model_staged_while_the_job_runs_is_found_after_the_wait(registry, tmp_path, caplog):

@@ -15,7 +15,7 @@ from tests.support.bundles import files_of, make_bundle
 from tests.support.ledger_writer import write_ten
 from training.rollout.ledger import LostRace, append, next_entry, upload_bundle
 from udfs.models.backends import Scorer
-from udfs.models.bundle import EXPORT_FILE, XGBOOST_FILE, BundleError, check_scores, load_bundle
+from udfs.models.bundle import EXPORT_FILE, XGBOOST_FILE, BundleError, check_scores, directory_files, load_bundle
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import Registry, RegistryError, seal, unseal
 
@@ -52,7 +52,7 @@ def serve(registry: Registry, champion: str) -> None:
 
 
 def stage(registry: Registry, directory: Path) -> bool:
-    return upload_bundle(registry, directory, load_bundle(directory, None))
+    return upload_bundle(registry, directory_files(directory))
 
 
 def champion(registry: Registry) -> tuple[int, str]:
