@@ -62,7 +62,7 @@ wheel: $(WHEEL) ## Build the wheel that jobs are submitted with, in dist/
 
 jars: $(JARS) ## Build the JARs of the job and of the local broker, in build/jars
 
-release: $(BUILT) ## Pack wheel, JARs, settings and pinned versions as one archive with checksums, in dist/release
+release: $(BUILT) ## Pack wheel, JARs, settings, pinned versions and their bill of materials as one archive, in dist/release
 	@$(PYTHON) -m tools.release
 
 lint: $(VENV) ## Check style, formatting and import rules
@@ -170,7 +170,7 @@ $(PEERS): setup.py requirements.txt | $(WHEEL)
 	@touch $@
 
 $(VALIDATORS): tests/deployment/requirements.txt | $(PREREQUISITES)
-	@echo '==> Fetching hadolint, Docker Compose and the schemas of Kubernetes and of Flink'"'"'s operator'
+	@echo '==> Fetching hadolint, Docker Compose and the schemas of CycloneDX, Kubernetes and Flink'"'"'s operator'
 	@rm -rf $(@D) && python3.11 -m venv $(@D)
 	@$(@D)/bin/pip install --quiet --requirement tests/deployment/requirements.txt
 	@mvn --batch-mode --quiet dependency:copy -Dartifact=$(FLINK_OPERATOR) -DoutputDirectory=$(@D)

@@ -11,10 +11,12 @@ import tarfile
 from pathlib import Path
 
 from tools.paths import JARS, PROJECT
+from tools.sbom import sbom
 from tools.stack.flink_client import JobError, newest_wheel
 from tools.stack.processes import ProcessError
 
 CHECKSUMS = "SHA256SUMS"
+SBOM = "sbom.cdx.json"
 #: Files and directories that are copied unchanged, beside wheel and JARs.
 FILES = ("requirements.txt", "conf", "Dockerfile", "compose.yaml")
 README = """\
@@ -25,6 +27,7 @@ requirements.txt   what TaskManagers and client need in their Python 3.11:
 conf/              settings to start from, rules for Prometheus, a dashboard for Grafana, examples for Kubernetes
 Dockerfile         an image of all this: docker build --tag purchase-intent:0.1.0 .
 compose.yaml       that image with broker, Prometheus and Grafana, for trying out
+sbom.cdx.json      all Python packages and JARs with versions, hashes and licences, in CycloneDX
 SHA256SUMS         sha256sum --check --strict SHA256SUMS
 """
 
@@ -36,7 +39,8 @@ def build_release(wheel: Path, jars: Path, directory: Path) -> Path:
     """
     if not any(jars.glob("*.jar")):
         raise ProcessError(f"{jars}: no JARs there; run `make jars`")
-    name = "-".join(wheel.name.split("-")[:2]).replace("_", "-")
+    product, version = wheel.name.replace("_", "-").rsplit("-", 4)[:2]
+    name = f"{product}-{version}"
     root = directory / name
     shutil.rmtree(root, ignore_errors=True)
     (root / "wheel").mkdir(parents=True)
@@ -46,6 +50,8 @@ def build_release(wheel: Path, jars: Path, directory: Path) -> Path:
         copy = shutil.copytree if (PROJECT / file).is_dir() else shutil.copy
         copy(PROJECT / file, root / file)
     (root / "README").write_text(README)
+    requirements, pom = ((PROJECT / file).read_text() for file in ("requirements.txt", "pom.xml"))
+    (root / SBOM).write_text(sbom(product, version, requirements, pom, jars))
     (root / CHECKSUMS).write_text(checksums(root))
     archive = directory / f"{name}.tar.gz"
     with tarfile.open(archive, "w:gz", compresslevel=1) as packed:  # JARs are compressed already

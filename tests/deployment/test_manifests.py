@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from jobs.common.settings import load_settings, shared_memory_bytes
+from tools.sbom import sbom
 
 PROJECT = Path(__file__).parents[2]
 VALIDATORS = PROJECT / "build" / "validators"
@@ -19,6 +20,14 @@ KUBERNETES_VERSION = "1.33"
 CRD = "META-INF/fabric8/flinkdeployments.flink.apache.org-v1.yml"
 #: The newest schema that the package registries have is of operator 1.10; 1.14 differs here in nothing but this.
 NEWER_FLINK_VERSIONS = ["v2_1", "v2_2"]
+
+#: Exits with 1 if the file has an error.
+VALIDATE_SBOM = """
+import sys
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+sys.exit(JsonStrictValidator(SchemaVersion.V1_6).validate_str(open(sys.argv[1]).read()) is not None)
+"""
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess:
@@ -117,3 +126,12 @@ def test_task_managers_have_room_for_the_memory_that_workers_share():
     (volume,) = deployment["spec"]["taskManager"]["podTemplate"]["spec"]["volumes"]
     assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "2Gi"}
     assert slots * shared_memory_bytes(settings) < 1 << 30
+
+
+def test_the_bill_of_materials_keeps_to_the_schema_of_cyclonedx(tmp_path):
+    requirements, pom = ((PROJECT / file).read_text() for file in ("requirements.txt", "pom.xml"))
+    bill = tmp_path / "sbom.cdx.json"
+    bill.write_text(sbom("purchase-intent", "0.1.0", requirements, pom, PROJECT / "build" / "jars" / "job"))
+    assert run("python", "-c", VALIDATE_SBOM, str(bill)).returncode == 0
+    bill.write_text(bill.read_text().replace("SHA-256", "SHA-255", 1))
+    assert run("python", "-c", VALIDATE_SBOM, str(bill)).returncode != 0

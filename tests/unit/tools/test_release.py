@@ -4,7 +4,7 @@ import tarfile
 
 import pytest
 
-from tools.release import CHECKSUMS, build_release
+from tools.release import CHECKSUMS, SBOM, build_release
 from tools.stack.processes import ProcessError
 
 
@@ -40,7 +40,14 @@ def test_a_release_has_wheel_jars_pins_and_settings_each_with_its_checksum(parts
     assert archive.name == "purchase-intent-0.1.0.tar.gz"
     root = unpacked(archive, tmp_path / "elsewhere")
     files = {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
-    assert {f"wheel/{wheel.name}", "jars/batch-operators.jar", "requirements.txt", "conf/base.yaml", "README"} < files
+    assert {
+        f"wheel/{wheel.name}",
+        "jars/batch-operators.jar",
+        "requirements.txt",
+        "conf/base.yaml",
+        "README",
+        SBOM,
+    } < files
     summed = {line.split("  ")[1] for line in (root / CHECKSUMS).read_text().splitlines()}
     assert summed == files - {CHECKSUMS}
     assert differing(root) == []
