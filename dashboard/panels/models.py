@@ -125,7 +125,8 @@ class ModelPanel:
         whole = [entry for entry in self._entries.values() if isinstance(entry, Entry)]
         versions = dict.fromkeys(version for entry in reversed(whole) for version in entry.rollout.versions)
         known = self._summary.get("models", {})
-        runs, problem = [], self._refusal(newest.rollout)
+        models = {version: known.get(version) or self._metrics(version) for version in [*versions][:50]}
+        runs, problem = [], self._refusal([version for version in newest.rollout.versions if not models.get(version)])
         try:
             runs = msgspec.to_builtins(read_runs(registry, MAX_RUNS)[::-1])
         except RegistryError as error:  # the serving models are shown despite a broken record
@@ -136,14 +137,14 @@ class ModelPanel:
             "serving": serving(newest.rollout),
             "ledger": [_line(number, self._entries[number], newest.number) for number in reversed(numbers)],
             "shares": [{"at": _ms(entry), "arms": serving(entry.rollout)} for entry in whole],
-            "models": {version: known.get(version) or self._metrics(version) for version in [*versions][:50]},
+            "models": models,
             "runs": runs,
         }
 
-    def _refusal(self, rollout: Rollout) -> str | None:
-        """Why jobs refuse a rollout, as far as the manifests of its models show; None if they don't."""
+    def _refusal(self, versions: Sequence[str]) -> str | None:
+        """Why jobs refuse the first of these models that they refuse, as far as its manifest shows."""
         try:
-            for version in rollout.versions:
+            for version in versions:
                 self.registry.manifest(version)
         except BundleError as error:
             return f"jobs refuse the newest entry: {error}"

@@ -111,7 +111,7 @@ class Registry:
 
         Raises BundleError if it must not serve, RegistryError if the registry can't be read.
         """
-        self.manifest(version)
+        self._check_staged(version)
         bundle = read_bundle(self._reader(version), self.origin(version), history_length, self.trusted_keys)
         self._check_name(version, bundle.manifest)
         return bundle
@@ -121,8 +121,10 @@ class Registry:
 
         Raises like `bundle`.
         """
-        self.manifest(version)
-        return read_files(self._reader(version), self.origin(version), self.trusted_keys)
+        self._check_staged(version)
+        files = read_files(self._reader(version), self.origin(version), self.trusted_keys)
+        self._check_name(version, read_manifest(files.__getitem__, self.origin(version)))
+        return files
 
     def file(self, version: str, name: str) -> bytes:
         """Read one file of a staged bundle, checked by its hash, without reading the others. Raises like `bundle`."""
@@ -135,9 +137,7 @@ class Registry:
 
     def manifest(self, version: str) -> Manifest:
         """The manifest of a staged bundle, without reading its other files. Raises like `bundle`."""
-        check_version(version)
-        if not self._is_staged(version):
-            raise BundleError(f"{self.origin(version)}: no such bundle is staged")
+        self._check_staged(version)
         manifest = read_manifest(self._reader(version), self.origin(version), self.trusted_keys)
         self._check_name(version, manifest)
         return manifest
@@ -186,6 +186,11 @@ class Registry:
     def origin(self, version: str) -> str:
         """What messages call a staged bundle."""
         return f"{self.uri}/bundles/{version}"
+
+    def _check_staged(self, version: str) -> None:
+        check_version(version)
+        if not self._is_staged(version):
+            raise BundleError(f"{self.origin(version)}: no such bundle is staged")
 
     def _check_name(self, version: str, manifest: Manifest) -> None:
         if manifest.version != version:
