@@ -93,6 +93,7 @@ NOW_MS = 1_800_000_000_000
         ("state.ttl=soon", "key state.ttl: expected a number and a unit"),
         ("state.ttl=0 s", "key state.ttl: must be more than 0"),
         ("state.backend=redis", "key state.backend: Invalid enum value 'redis'"),
+        ("model.trusted_keys=[abc]", "key model.trusted_keys[0]: expected a public key of Ed25519"),
         ("model.threshold=1.5", "key model.threshold: Expected `float` <= 1.0"),
         ("topics.scores=clicks", "clicks is also topics."),
         ("experiments.treatment=champion", "key experiments.treatment: champion is also experiments.baseline"),

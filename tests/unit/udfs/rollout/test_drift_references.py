@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.bundles import files_of, make_bundle
 from tests.unit.udfs.measurement.test_drift import distribution
+from training.bundles.signing import write_new_key
 from training.rollout.ledger import upload_bundle
 from udfs.measurement.drift import REFERENCE_FILE, Reference
 from udfs.models.bundle import BundleError, directory_files
@@ -52,6 +53,14 @@ def test_a_changed_reference_is_refused(registry, tmp_path):
     (tmp_path / "registry" / "bundles" / "v1" / REFERENCE_FILE).write_bytes(b"{}")
     with pytest.raises(BundleError, match="reference.json: sha256 is"):
         References({}, registry.uri, 10.0).read("v1")
+
+
+def test_with_trusted_keys_a_reference_of_an_unsigned_bundle_is_refused(registry, tmp_path):
+    stage(registry, tmp_path, "v1", msgspec.json.encode(REFERENCE))
+    public_key = write_new_key(tmp_path / "key.pem")
+    references = References({}, registry.uri, 10.0, trusted_keys=(public_key,))
+    with pytest.raises(BundleError, match="v1: not signed"):
+        references.read("v1")
 
 
 def test_a_reference_of_an_earlier_release_is_refused_and_says_what_to_do():

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import shutil
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -293,6 +294,10 @@ def replaced(bundle: Path, name: str, content: bytes) -> None:
     [
         (truncate, "model.ubj: sha256 is "),
         (lambda bundle: (bundle / EXPORT_FILE).write_bytes(b"x"), "model.onnx: sha256 is "),
+        (
+            lambda bundle: os.truncate(bundle / XGBOOST_FILE, 2 << 30),
+            "model.ubj: cannot be read: it has 2048 MiB, a file may have 1024 MiB",
+        ),
         (lambda bundle: (bundle / EXPORT_FILE).unlink(), "model.onnx: cannot be read: No such file or directory"),
         (lambda bundle: damage(bundle, features=["nose"]), "manifest.json: unknown feature 'nose'"),
         (lambda bundle: damage(bundle, feature_schema_hash="0" * 64), "manifest.json: feature_schema_hash is 000"),
