@@ -97,7 +97,8 @@ def _contents(jar: Path, itself: Component) -> Component:
         for name in sorted(names):
             if re.fullmatch(r"META-INF/maven/[^/]+/[^/]+/pom\.properties", name):
                 found = dict(re.findall(r"^(\w+)=(\S+)", archive.read(name).decode(errors="replace"), re.MULTILINE))
-                inside.append(_maven_component(*(found[part] for part in _GAV)))
+                if found.keys() >= set(_GAV):
+                    inside.append(_maven_component(*(found[part] for part in _GAV)))
         texts = [archive.read(name)[:500] for name in names if re.fullmatch(r"META-INF/LICENSE(\.txt)?", name)]
     is_apache = any(b"Apache License" in text and b"Version 2.0" in text for text in texts)
     licence = {"licenses": [{"license": {"id": "Apache-2.0"}}]} if is_apache else {}

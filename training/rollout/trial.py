@@ -105,9 +105,9 @@ def _ending(exit_code: int, admission: Admission) -> str:
     if exit_code == -signal.SIGXCPU:
         limit = f"the limit is {admission.time} (admission.time)"
         return f"to load and try the model takes more processor time than allowed; {limit}"
-    name = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
     if exit_code == -signal.SIGKILL:
         return "the process of the trial was killed (SIGKILL), as the system does when memory runs out"
+    name = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
     return (
         f"to load and try the model ends the process ({name}); it may take {admission.memory_mib} MiB of memory "
         "(admission.memory_mib), and models that need more often end like this"
