@@ -5,13 +5,14 @@ that serves may have been refitted to all rows; it is represented by the model f
 newest ones. The champion was fitted to rows up to the end of its training window.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from msgspec.structs import replace
 
 from training.data.examples import Examples
+from training.evaluation.champion import served_probability, unseen_rows
 from training.modeling.metrics import METRICS, Estimate, LabelledScores, difference, estimate
 from training.modeling.model_selection import scored
 from training.reporting.recommendation import Alarm
@@ -20,7 +21,6 @@ from training.retraining.run_store import Gate
 from training.retraining.settings import GateSettings
 from training.rollout.admission import METRIC, HoldoutError, check_bundle, check_holdout
 from udfs.features.declaration import merged
-from udfs.models.backends import Scorer
 from udfs.models.bundle import Bundle, BundleError, Manifest
 
 AUC = {"roc_auc": METRICS["roc_auc"]}
@@ -54,21 +54,6 @@ class ModelComparison:
         )
 
 
-def unseen_rows(rows: Examples, champion: Manifest, positive_users: int) -> tuple[Examples, int]:
-    """The rows to compare a candidate with a champion on, and how many of them the champion may have been fitted to.
-
-    They are those whose time is more than a horizon after the end of the champion's training window. If these have
-    fewer than `positive_users` users with a positive label, all rows are taken: the comparison then favours the
-    champion, so that no candidate passes that would not pass otherwise.
-    """
-    end_ms = champion.training_window.end.timestamp() * 1_000
-    is_new = rows.time_ms > end_ms + champion.label.horizon_ms
-    labels = rows.labels[is_new]
-    if len(np.unique(rows.user[is_new][labels])) >= positive_users and not labels.all():
-        return rows.take(np.flatnonzero(is_new)), 0
-    return rows, int((rows.time_ms <= end_ms).sum())
-
-
 def compare_models(rows: Examples, candidate: Bundle, champion: Bundle, positive_users: int = 1) -> ModelComparison:
     """Compare both models on the same ones of the rows, which have all features of both, by the functions that serve.
 
@@ -81,10 +66,11 @@ def compare_models(rows: Examples, candidate: Bundle, champion: Bundle, positive
             f"{candidate.manifest.version} was trained on events up to {window.end}, and the events to compare it on "
             "begin earlier: compare the model from before the refit"
         )
-    rows, champions = unseen_rows(rows, champion.manifest, positive_users)
+    unseen, champions = unseen_rows(rows, champion.manifest, positive_users)
+    rows = rows.take(unseen)
     bundles = candidate, champion
     _, names = merged(candidate.declaration, [bundle.declaration for bundle in bundles])
-    ours, theirs = (scored(rows, _probability(bundle, rows, called)) for bundle, called in zip(bundles, names))
+    ours, theirs = (scored(rows, served_probability(bundle, rows, called)) for bundle, called in zip(bundles, names))
     measured = estimate(ours, AUC | {"calibration": _mean_score_by_rate})
     return ModelComparison(
         rows=len(rows),
@@ -95,11 +81,6 @@ def compare_models(rows: Examples, candidate: Bundle, champion: Bundle, positive
         calibration=measured["calibration"],
         champions=champions,
     )
-
-
-def _probability(bundle: Bundle, rows: Examples, called: Mapping[str, str]) -> np.ndarray:
-    columns = [rows.names.index(called[name]) for name in bundle.manifest.features]
-    return Scorer(bundle).predict(np.ascontiguousarray(rows.features[:, columns])).astype(np.float64)
 
 
 def _mean_score_by_rate(rows: LabelledScores, weight: np.ndarray) -> float:
