@@ -25,7 +25,7 @@ setup(
     package_data={
         "dashboard": ["static/*", "templates/*"],
         "udfs.features": ["*.yaml"],
-        "training.reporting": ["*.html"],
+        "training.reporting": ["*.html", "*.md"],
         "training.experiments": ["*.html"],
         "training.backtesting": ["*.html"],
         "training.inspection": ["*.html"],

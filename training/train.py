@@ -22,7 +22,9 @@ from training.data.feature_log import FeatureLog
 from training.data.preparation import Preparation, prepare, refuse_without_positives
 from training.data.progress_bar import progress_bar
 from training.data.summary import RELIABLE_USERS, Summary, overview, warnings
+from training.evaluation.champion import compare_with_champion
 from training.modeling.settings import Training, TrainingError, for_logged, load_training
+from training.reporting.facts import Background
 from training.reporting.mlflow_tracking import TrackingError, check_tracking, is_tracked, track
 from training.reporting.recommendation import recommend
 from training.reporting.recommendation_text import recommendation_text
@@ -40,9 +42,10 @@ from udfs.config.command_line import (
     run,
     set_option,
 )
+from udfs.features.declaration import Declaration, merged
 from udfs.mapping.definition import load_mapping
 from udfs.measurement.labels import CONVERTED, LABELS_FILE, Label, find_label
-from udfs.models.bundle import Manifest, check_version, load_bundle
+from udfs.models.bundle import Bundle, Manifest, check_version, load_bundle
 
 DEFAULT_CONF = Path("conf", "training.yaml")
 SIMULATION = Simulation()
@@ -58,6 +61,7 @@ class Options:
     mapping: Path | None
     feature_log: Path | None
     logged_by: Path | None
+    champion: Path | None
     label: str
     out: Path
     version: str | None
@@ -76,10 +80,16 @@ def _train(options: Options) -> tuple[TrainedModel, Training]:
     check_tracking()
     training, log = _feature_log(options, load_training(options.conf, options.overrides))
     label = find_label(options.label, (options.conf or DEFAULT_CONF).with_name(LABELS_FILE))
+    champion = _champion(options, training, label)
     workspace = Path(mkdtemp(prefix="training-", dir=_existing_parent(options.out)))
     try:
-        examples, propensity = _read_data(options, training, log, label, workspace / "examples")
-        trained = with_report(train_model(examples, training, label, propensity, options.version, print))
+        data = _read_data(options, training, log, label, champion, workspace / "examples")
+        trained = train_model(data.examples, training, label, data.propensity, options.version, print)
+        evaluation = trained.evaluation
+        compared = champion and compare_with_champion(
+            evaluation.holdout, evaluation.probability, training.declared, champion, RELIABLE_USERS
+        )
+        trained = with_report(trained, Background(data.described, data.warnings, compared))
         write_bundle(options.out, trained.manifest, trained.files)
     finally:
         shutil.rmtree(workspace)
@@ -141,33 +151,71 @@ def _feature_log(options: Options, training: Training) -> tuple[Training, Featur
     return for_logged(training, bundle.declaration, manifest.features, manifest.history_length), log
 
 
+def _champion(options: Options, training: Training, label: Label) -> Bundle | None:
+    """The bundle to compare with. Raises TrainingError when it does not fit the training, and BundleError."""
+    if options.champion is None:
+        return None
+    if options.feature_log is not None:
+        raise TrainingError("--champion can't be combined with --feature-log, which may lack the champion's features")
+    champion = load_bundle(options.champion, training.history_length)
+    if not champion.manifest.label.is_same_as(label):
+        raise TrainingError(
+            f'--champion {options.champion}: it predicts "{champion.manifest.label}", and --label is "{label}": no '
+            "metric compares the two"
+        )
+    if lacking := training.declared.layout.without(champion.declaration.layout):
+        raise TrainingError(f"--champion {options.champion}: it needs {lacking[0]}: keep it in the declaration")
+    return champion
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The examples, their true propensity if it is known, and lines about where they come from."""
+
+    examples: Examples
+    propensity: np.ndarray | None
+    described: tuple[str, ...]
+    warnings: tuple[str, ...] | None
+
+
 def _read_data(
-    options: Options, training: Training, log: FeatureLog | None, label: Label, directory: Path
-) -> tuple[Examples, np.ndarray | None]:
-    """The examples and, if known, their true propensity."""
+    options: Options, training: Training, log: FeatureLog | None, label: Label, champion: Bundle | None, directory: Path
+) -> _Data:
+    """Make examples with the features of the settings, and those of the champion if there is one."""
+    declaration = training.declared if champion is None else merged(training.declared, [champion.declaration])[0]
     if options.simulate:
         stream = simulate(Simulation(options.users, options.hours, options.data_seed))
-        examples = simulated_examples(stream, label, training.history_length, training.declared)
-        print(f"{len(stream)} clicks of {options.users} users")
-        return examples, stream.propensity[examples.offset] if label.is_same_as(CONVERTED) else None
-    directories, counts = _prepare(options, training, log, label, directory)
+        examples = simulated_examples(stream, label, training.history_length, declaration)
+        line = f"{len(stream)} clicks of {options.users} users"
+        print(line)
+        propensity = stream.propensity[examples.offset] if label.is_same_as(CONVERTED) else None
+        return _Data(examples, propensity, (f"A simulated shop: {line}",), None)
+    directories, counts = _prepare(options, training, declaration, log, label, directory)
     refuse_without_positives(options.clicks, label, counts)
     print(overview(counts))
-    for line in warnings(counts, options.clicks, options.profiles, options.feature_log):
+    problems = warnings(counts, options.clicks, options.profiles, options.feature_log)
+    for line in problems:
         print(f"train: {line}", file=sys.stderr)
+    described = overview(counts).splitlines()
     share = share_that_fits(counts.examples, counts.positives, training.negative_share, training.max_rows)
     if share < training.negative_share:
-        print(f"more than {training.max_rows} events: training with {share:.1%} of the negatives")
-    return load_examples(directories, share, training.seed), None
+        described.append(f"more than {training.max_rows} events: training with {share:.1%} of the negatives")
+        print(described[-1])
+    return _Data(load_examples(directories, share, training.seed), None, tuple(described), tuple(problems))
 
 
 def _prepare(
-    options: Options, training: Training, log: FeatureLog | None, label: Label, directory: Path
+    options: Options,
+    training: Training,
+    declaration: Declaration,
+    log: FeatureLog | None,
+    label: Label,
+    directory: Path,
 ) -> tuple[list[Path], Summary]:
     mappings = load_mapping(options.mapping) if options.mapping else None
     preparation = Preparation(
         label,
-        training.declared,
+        declaration,
         history_length=training.history_length,
         duplicates_within_ms=training.duplicates_within_ms,
         follow_logins=training.follow_logins,
@@ -214,6 +262,9 @@ def _prepare(
     "--logged-by", type=PATH, metavar="BUNDLE", help="Bundle that wrote the feature log, which names the features."
 )
 @click.option(
+    "--champion", type=PATH, metavar="BUNDLE", help="Bundle that serves today: the report has both models side by side."
+)
+@click.option(
     "--label",
     default="purchase within 30 min",
     metavar="LABEL",
@@ -236,7 +287,7 @@ def _prepare(
 def command(**given: Any) -> int:
     """Train a model on clicks and write it as a bundle.
 
-    The bundle holds the model, its ONNX export, reference data and a report.
+    The bundle holds the model, its ONNX export, reference data, a report and a model card.
 
     \b
     Examples:

@@ -1,11 +1,12 @@
 """Evaluation of a fitted model on the holdout, and comparison with other kinds of models."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from training.data.examples import Examples
+from training.evaluation.learning_curve import LearningCurve, measure_learning_curve
 from training.evaluation.repeated import Repeated
 from training.evaluation.rivals import fit_rival
 from training.evaluation.rule_baseline import RuleBaseline, measure_rule
@@ -20,7 +21,7 @@ from training.modeling.metrics import (
     gain_table,
     threshold_table,
 )
-from training.modeling.model_selection import Pruning, TrainingRows, learning_curve, scored
+from training.modeling.model_selection import Pruning, TrainingRows, scored
 from training.modeling.pipeline import Fit
 from training.modeling.settings import Training
 from udfs.measurement.labels import Label
@@ -53,7 +54,7 @@ class Evaluation:
     importance: list[tuple[str, float]]
     single_auc: Estimate  # of the most important feature by itself, on the holdout, in the direction that ranks
     pruning: list[Pruning]
-    learning_curve: list[dict]
+    learning_curve: LearningCurve
     parameters: dict[str, float]
     rounds: int
     unused: list[str]  # features with one value, or none
@@ -109,9 +110,7 @@ def evaluate(
         importance=importance,
         single_auc=_auc_of_feature(holdout, importance[0][0]),
         pruning=selection.pruning,
-        learning_curve=learning_curve(
-            selection.family, fit.data, replace(fit.fitting, rounds=training.rounds), training.seed
-        ),
+        learning_curve=measure_learning_curve(fit, train_rows, holdout.names, training),
         parameters=dict(fit.fitting.parameters),
         rounds=fit.model.rounds,
         unused=_unused(train_rows.features, holdout.names),

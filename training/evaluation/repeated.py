@@ -14,8 +14,9 @@ The interval of a figure accounts for two sources of variance, and is the wider 
   tested users alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
@@ -25,7 +26,7 @@ from training.data.examples import Examples
 from training.data.split import SplitError, user_folds
 from training.evaluation.rivals import fit_rival
 from training.modeling.family import ModelFamily
-from training.modeling.metrics import INTERVAL, RANKING, REPLICATES, Estimate, LabelledScores
+from training.modeling.metrics import INTERVAL, RANKING, REPLICATES, Estimate, LabelledScores, Measure
 from training.modeling.model_selection import Cost, TrainingRows
 from training.modeling.pipeline import Selection, select
 from training.modeling.settings import Training
@@ -174,10 +175,10 @@ def _refuse_one_class(labels: np.ndarray, name: str) -> None:
 def _estimates(parts: Sequence[_Part], folds: int, seed: int) -> dict[tuple[str, str | None], dict[str, Estimate]]:
     """The mean of each metric over the outer folds: by model, and by pair of models for their difference."""
     names = list(parts[0])
-    values = _figures(parts)
+    values = fold_figures(parts)
     users = max(int(part[PROCEDURE].users[-1]) for part in parts) + 1
     rng = np.random.default_rng(seed)
-    draws = np.array([_figures(parts, rng.poisson(1.0, users)) for _ in range(REPLICATES)])
+    draws = np.array([fold_figures(parts, rng.poisson(1.0, users)) for _ in range(REPLICATES)])
     test_share = 1 / (folds - 1)  # users tested per user trained on
 
     def estimates(figures: np.ndarray, redrawn: np.ndarray) -> dict[str, Estimate]:
@@ -205,7 +206,11 @@ def _shares(estimates: dict[str, Estimate]) -> dict[str, Estimate]:
     }
 
 
-def _figures(parts: Sequence[_Part], counts: np.ndarray | None = None) -> np.ndarray:
+def fold_figures(
+    parts: Sequence[Mapping[Any, LabelledScores]],
+    counts: np.ndarray | None = None,
+    measures: Mapping[str, Measure] = RANKING,
+) -> np.ndarray:
     """The metrics of each model on each part, float64[parts, models, metrics].
 
     With `counts` int64[users], each user counts that often.
@@ -213,7 +218,7 @@ def _figures(parts: Sequence[_Part], counts: np.ndarray | None = None) -> np.nda
 
     def metrics(scores: LabelledScores) -> list[float]:
         weight = scores.weight if counts is None else scores.weight * counts[scores.users][scores.user]
-        return [measure(scores, weight) for measure in RANKING.values()]
+        return [measure(scores, weight) for measure in measures.values()]
 
     return np.array([[metrics(scores) for scores in part.values()] for part in parts])
 

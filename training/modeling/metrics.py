@@ -13,7 +13,8 @@ import numpy as np
 REPLICATES = 200
 INTERVAL = (2.5, 97.5)  # percentiles: 95 %
 DECILES = 10
-THRESHOLDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
+#: The table of thresholds has those that act on these shares of the rows. Fixed ones would miss a rare label's scores.
+SHARES_ACTED_ON = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 CALIBRATION_BINS = 10
 _TINY = 1e-7
 
@@ -54,7 +55,7 @@ class LabelledScores:
 
     def roc_auc(self, weight: np.ndarray) -> float:
         """The probability that a positive scores above a negative, ties counting half."""
-        hits, misses = self._curve(weight)
+        hits, misses = self.curve(weight)
         if not hits[-1] or not misses[-1]:
             return float("nan")
         return float(np.trapezoid(np.append(0, hits), np.append(0, misses)) / (hits[-1] * misses[-1]))
@@ -65,7 +66,7 @@ class LabelledScores:
 
     def average_precision(self, weight: np.ndarray) -> float:
         """The sum of precision times the recall gained, over thresholds (as scikit-learn has it)."""
-        hits, misses = self._curve(weight)
+        hits, misses = self.curve(weight)
         if not hits[-1]:
             return float("nan")
         taken = hits + misses
@@ -91,16 +92,22 @@ class LabelledScores:
 
     def recall(self, weight: np.ndarray, shares: np.ndarray) -> np.ndarray:
         """The share of all positives among the highest-scored shares of rows, float[shares]; ties are interpolated."""
-        hits, misses = self._curve(weight)
+        hits, misses = self.curve(weight)
         if not hits[-1]:
             return np.full(len(shares), np.nan)
         taken = np.append(0, hits + misses)
         return np.interp(shares * taken[-1], taken, np.append(0, hits)) / hits[-1]
 
-    def _curve(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def curve(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The weight of positives and of negatives at or above each distinct score, highest first."""
         hits = np.cumsum(np.where(self.labels, weight, 0.0))[self._steps]
         misses = np.cumsum(np.where(self.labels, 0.0, weight))[self._steps]
         return hits, misses
+
+    @property
+    def distinct(self) -> np.ndarray:
+        """The distinct scores, highest first: those of `curve`."""
+        return self.probability[self._steps]
 
     def redrawn(self, seed: int, replicates: int = REPLICATES):
         """The weights of each replicate: every user counts 0, 1, 2, ... times."""
@@ -188,13 +195,37 @@ def calibration_table(scored: LabelledScores, seed: int = 1, bins: int = CALIBRA
     return rows[::-1]
 
 
+def thresholds_by_share(scored: LabelledScores, shares: Sequence[float] = SHARES_ACTED_ON) -> tuple[float, ...]:
+    """Different thresholds, lowest first, at or above which about these shares of the rows score.
+
+    They are rounded down to three digits, so that each acts on a row at least.
+    """
+    taken = np.cumsum(scored.weight)
+    places = np.minimum(np.searchsorted(taken, np.array(shares) * taken[-1]), len(taken) - 1)
+    return tuple(sorted({_rounded_down(value) for value in scored.probability[places].tolist()}))
+
+
+def _rounded_down(value: float, digits: int = 3) -> float:
+    """A number of the interval [0, 1], with at most three digits that are not leading zeros."""
+    if value <= 0:
+        return 0.0
+    unit = 10.0 ** (np.floor(np.log10(value)) - digits + 1)
+    rounded = float(f"{value:.{digits}g}")
+    return rounded if rounded <= value else float(f"{rounded - unit:.{digits}g}")
+
+
 def threshold_table(
-    scored: LabelledScores, benefit: float, cost: float, thresholds=THRESHOLDS, seed: int = 1
+    scored: LabelledScores, benefit: float, cost: float, thresholds: Sequence[float] | None = None, seed: int = 1
 ) -> list[dict]:
     """Precision, recall and value per 1,000 events of acting on every score at or above a threshold.
 
-    `benefit` is what a positive acted on is worth, `cost` what each action takes, in the same currency.
+    `benefit` is what a positive acted on is worth, `cost` what each action takes, in the same currency. The thresholds
+    are by default those of `thresholds_by_share`, and the one from which acting pays: cost / benefit.
     """
+    if thresholds is None:
+        pays = {cost / benefit} if benefit > 0 else set()
+        thresholds = sorted({*thresholds_by_share(scored), *pays})
+    thresholds = [threshold for threshold in thresholds if scored.probability[0] >= threshold]
     worth = scored.labels * benefit - cost
 
     def measured(weight: np.ndarray) -> list[float]:

@@ -291,21 +291,3 @@ def choose_calibration(data: TrainingRows, crossed: CrossValidated, seed: int) -
     saved = difference(scored(data, crossed.probability), scored(data, corrected), log_loss, seed)["log_loss"]
     fitted = fit_calibration(crossed.probability, data.labels, data.weight)
     return (fitted if saved.value > 0 else Calibration()), saved
-
-
-def learning_curve(
-    family: ModelFamily, data: TrainingRows, fitting: Fitting, seed: int, shares=(0.25, 0.5, 1.0)
-) -> list[dict]:
-    """AUC on training users and on held-out users, by share of the training users; the first fold is held out."""
-    held_out = np.flatnonzero(data.fold == data.fold[0])
-    train_rows = np.flatnonzero(data.fold != data.fold[0])
-    place = np.random.default_rng(seed).random(int(data.user.max()) + 1)[data.user[train_rows]]
-    points = []
-    for share in shares:
-        subset = train_rows[place < share]
-        if data.labels[subset].all() or not data.labels[subset].any():
-            continue
-        model = family.fit(data.fit_rows(subset), fitting, data.fit_rows(held_out, balanced=False))
-        aucs = {"seen": data.auc(subset, model), "held_out": data.auc(held_out, model)}
-        points.append({"share": share, "rows": len(subset), **aucs})
-    return points

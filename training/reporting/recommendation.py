@@ -23,6 +23,8 @@ SINGLE_FEATURE_SHARE = 0.8
 SINGLE_FEATURE_AUC = 0.65
 #: Between the AUC on training users and on held-out users.
 WIDE_GAP = 0.05
+#: A gain in AUC that is not worth twice the users.
+NEGLIGIBLE_GAIN = 0.005
 
 
 class ShipDecision(StrEnum):
@@ -112,6 +114,12 @@ class RuleIsNoBaseline(_Reason, tag="rule_is_no_baseline"):
     """The rule acts on all holdout events or on none of them."""
 
 
+class RuleIsChance(_Reason, tag="rule_is_chance"):
+    """The rule finds positives no more often than chance, so that to beat it proves little."""
+
+    auc: Interval
+
+
 class FewPositiveUsers(_Reason, tag="few_positive_users"):
     """Too few holdout users have a positive label for reliable figures."""
 
@@ -139,6 +147,7 @@ Reason = (
     | NotCompared
     | ComparedWithRule
     | RuleIsNoBaseline
+    | RuleIsChance
     | FewPositiveUsers
     | Holdout
 )
@@ -180,6 +189,8 @@ def recommend(trained: TrainedModel) -> Recommendation:
     rule, few = trained.evaluation.rule, _few_positive_users(trained)
     if rule and not rule.chooses:
         reasons.append(RuleIsNoBaseline())
+    elif rule and rule.metrics["roc_auc"].low <= 0.5:
+        reasons.append(RuleIsChance(Interval.of(rule.metrics["roc_auc"])))
     if few and few not in reasons:
         reasons.append(few)
     return Recommendation(decision, tuple(reasons))
@@ -247,7 +258,7 @@ def _comparisons(evaluation: Evaluation) -> tuple[ComparedWithRule | ComparedWit
         return tuple(with_rule)
     with_models = [
         ComparedWithModel(
-            ComparisonOutcome.SAME if model == evaluation.model else _outcome(measures["roc_auc"]),
+            ComparisonOutcome.SAME if model == evaluation.model else outcome_of(measures["roc_auc"]),
             model,
             Interval.of(measures["roc_auc"]),
             repeated.repeats,
@@ -258,7 +269,8 @@ def _comparisons(evaluation: Evaluation) -> tuple[ComparedWithRule | ComparedWit
     return (*with_rule, *with_models)
 
 
-def _outcome(difference: Estimate) -> ComparisonOutcome:
+def outcome_of(difference: Estimate) -> ComparisonOutcome:
+    """What a difference, model minus baseline, says."""
     if difference.high < 0:
         return ComparisonOutcome.WORSE
     return ComparisonOutcome.BETTER if difference.low > 0 else ComparisonOutcome.INCONCLUSIVE
@@ -303,28 +315,41 @@ def _defined(figure: float) -> float | None:
 
 
 class Limit(StrEnum):
-    """The limitation of a model."""
+    """The limitation of a model: what would improve it."""
 
-    VARIANCE = "variance"
-    BIAS = "bias"
+    VARIANCE = "variance"  # more users
+    BIAS = "bias"  # other features, or a larger model
+    UNCLEAR = "unclear"  # the data is too little to tell
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
-    """Whether more data or a larger model would help, by the AUC on training users and on held-out ones."""
+    """Whether more users or a larger model would help, by the AUC on training users and on held-out ones."""
 
     limit: Limit
     training_auc: float
     held_out_auc: float
-    last_doubling: float | None  # AUC gained on held-out users
+    last_doubling: Interval | None  # AUC gained on held-out users
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the gap between training and held-out users is wide."""
+        return self.training_auc - self.held_out_auc > WIDE_GAP
 
 
 def diagnose(evaluation: Evaluation) -> Diagnosis:
-    """Distinguish bias from variance by the gap between training and held-out users."""
-    gap = evaluation.training_auc - evaluation.cross_validated_auc
-    points = [point["held_out"] for point in evaluation.learning_curve]
-    return Diagnosis(
-        limit=Limit.VARIANCE if gap > WIDE_GAP else Limit.BIAS,
+    """Tell variance from bias by what the last doubling of the users gained, or else by the gap to training users.
+
+    Measured gain goes before the gap: a model with a small gap may still improve with users.
+    """
+    gain = evaluation.learning_curve.last_doubling
+    found = Diagnosis(
+        limit=Limit.UNCLEAR,
         training_auc=evaluation.training_auc,
         held_out_auc=evaluation.cross_validated_auc,
-        last_doubling=points[-1] - points[-2] if len(points) > 1 else None,
+        last_doubling=None if gain is None else Interval.of(gain),
     )
+    if (gain is not None and gain.low > 0) or found.is_wide:
+        return msgspec.structs.replace(found, limit=Limit.VARIANCE)
+    if gain is not None and gain.high < NEGLIGIBLE_GAIN:
+        return msgspec.structs.replace(found, limit=Limit.BIAS)
+    return found

@@ -19,6 +19,7 @@ from training.reporting.recommendation import (
     NotCompared,
     Reason,
     Recommendation,
+    RuleIsChance,
     RuleIsNoBaseline,
     ShipDecision,
 )
@@ -120,6 +121,14 @@ def _rule_is_no_baseline(_reason: RuleIsNoBaseline) -> str:
 
 
 @reason_text.register
+def _rule_is_chance(reason: RuleIsChance) -> str:
+    return (
+        f"The rule itself can't be told from chance (AUC {_range(reason.auc, '.4f')}): almost any model beats it, so "
+        "the comparison with it proves little."
+    )
+
+
+@reason_text.register
 def _few_positive_users(reason: FewPositiveUsers) -> str:
     return (
         f"Only {reason.users} holdout users have a positive label; figures are unreliable with fewer than "
@@ -140,23 +149,35 @@ def _holdout(reason: Holdout) -> str:
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
     """Render what would improve the model."""
-    text = (
-        f"The AUC is {diagnosis.training_auc:.3f} on training users and {diagnosis.held_out_auc:.3f} on held-out "
-        "users. "
+    return " ".join(
+        [
+            f"The AUC is {diagnosis.training_auc:.3f} on training users and {diagnosis.held_out_auc:.3f} on held-out "
+            "users.",
+            *_gain_texts(diagnosis.last_doubling),
+            _limit_text(diagnosis),
+        ]
     )
-    if diagnosis.limit == Limit.VARIANCE:
-        text += (
-            "The gap indicates high variance: the model overfits individual users; more users or fewer features would "
-            "help."
+
+
+def _gain_texts(gain: Interval | None) -> list[str]:
+    if gain is None:
+        return []
+    return [f"The last doubling of the training users changed the AUC on held-out users by {_range(gain, '+.3f')}."]
+
+
+def _limit_text(diagnosis: Diagnosis) -> str:
+    gain = diagnosis.last_doubling
+    if diagnosis.limit == Limit.BIAS:
+        return (
+            "So more users would hardly help; other features or a larger model may (bias): the gap is small, and so is "
+            "what the last users gained."
         )
-    else:
-        text += (
-            "The small gap indicates bias rather than variance: other features or a larger model would help more than "
-            "more users."
-        )
-    if diagnosis.last_doubling is not None:
-        text += f" The last doubling of users changed the AUC by {diagnosis.last_doubling:+.3f}."
-    return text
+    if diagnosis.limit == Limit.UNCLEAR:
+        return "No data on what would help: the gap is small, and whether more users help is not clear from these ones."
+    gap = "The gap is wide: the model overfits individual users, so fewer features may help."
+    if gain is None or not (gain.low or 0) > 0:
+        return f"{gap} Whether more users help is not clear from these ones."
+    return "More users would help." + (f" {gap}" if diagnosis.is_wide else "")
 
 
 def _number(figure: float | None, form: str) -> str:

@@ -1,240 +1,207 @@
-"""The report of a training: one HTML file for people, metrics.json for programs."""
+"""The report of a training: one HTML file for people, metrics.json for programs, and the model card."""
 
-import io
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib as mpl
 import msgspec
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
-from matplotlib.figure import Figure
 
 from training.bundles.trainer import TrainedModel
 from training.bundles.writer import file_digests
-from training.data.examples import Examples
-from training.evaluation.repeated import Repeated
 from training.evaluation.rule_baseline import describe_rule
-from training.modeling.metrics import METRICS, Estimate, LabelledScores, estimate
-from training.reporting.recommendation import diagnose, recommend
-from training.reporting.recommendation_text import NAMES, diagnosis_text, recommendation_text
-from udfs.contracts.packed_events import DEVICES, EVENT_KINDS, standard_kinds
-from udfs.contracts.profiles import country_of
+from training.modeling.model_selection import scored
+from training.reporting import curves, plots
+from training.reporting.curves import Attributions, NoData
+from training.reporting.facts import AUC, NOTHING_KNOWN, Background, Facts, gather
+from training.reporting.model_card import CARD_FILE, model_card
+from training.reporting.recommendation_text import NAMES, diagnosis_text, reason_text, recommendation_text
+from training.reporting.wording import MEANINGS, OUTCOMES, estimate_text, interval_text, number_text
 from udfs.measurement.drift import JUDGED_ROWS
-from udfs.models.attributions import strongest
 
 TEMPLATE = "report.html"
 REPORT_FILE = "report.html"
 METRICS_FILE = "metrics.json"
-SMALLEST_SEGMENT = 30  # positives; fewer are too noisy
-MISTAKES, MISTAKE_EVENTS, MISTAKE_REASONS = 5, 8, 5
-
-mpl.rcParams["svg.hashsalt"] = "purchase-intent"  # makes equal figures equal bytes
+STRONGEST = 10  # features in the plots of contributions
+IMPORTANT = 15  # features in the plot of importance
 
 
-def segments(trained: TrainedModel) -> list[dict]:
-    """The model's metrics by segment of the holdout; none for a segment with too few positives."""
-    holdout, probability = trained.evaluation.holdout, trained.evaluation.probability
-    rows = []
-    for name, mask in _parts(holdout).items():
-        labels = holdout.labels[mask]
-        if len(labels) in (0, len(holdout)):
-            continue
-        row = {"name": name, "rows": len(labels), "positives": int(labels.sum()), "metrics": None}
-        if SMALLEST_SEGMENT <= labels.sum() < len(labels):
-            measured = LabelledScores(labels, probability[mask], holdout.weight[mask], holdout.user[mask])
-            row["metrics"] = estimate(measured, {name: METRICS[name] for name in _SEGMENT_METRICS})
-        rows.append(row)
-    return rows
-
-
-def _parts(examples: Examples) -> dict[str, np.ndarray]:
-    """Masks bool[n] of the segments whose features are present: logged features may lack some."""
-    columns = dict(zip(examples.names, examples.features.T))
-    parts: dict[str, np.ndarray] = {}
-    if (first_visit := columns.get("first_visit")) is not None:
-        parts |= {"user: first visit": first_visit == 1, "user: returning": first_visit != 1}
-    if (devices := columns.get("device")) is not None:
-        parts |= {f"device: {device}": devices == code for code, device in enumerate(DEVICES)}
-    if (countries := columns.get("country")) is not None:
-        codes, counts = np.unique(countries, return_counts=True)
-        frequent = codes[np.argsort(-counts)][:6]
-        parts |= {f"country: {country_of(int(code))}": countries == code for code in frequent}
-    parts |= _bins("history", "events", examples.ends - examples.starts, (4, 16, 64))
-    if (age_s := columns.get("session_duration_s")) is not None:
-        parts |= _bins("session age", "s", age_s, (60, 600))
-    return parts
-
-
-_SEGMENT_METRICS = ("roc_auc", "average_precision", "positive_rate", "mean_probability")
-
-
-def _bins(name: str, unit: str, values: np.ndarray, edges: tuple[int, ...]) -> dict[str, np.ndarray]:
-    bounds = [-np.inf, *edges, np.inf]
-    texts = [
-        f"below {edges[0]} {unit}",
-        *(f"{low} to {high - 1} {unit}" for low, high in zip(edges, edges[1:])),
-        f"{edges[-1]} {unit} or more",
-    ]
-    return {f"{name}: {text}": (values >= low) & (values < high) for text, low, high in zip(texts, bounds, bounds[1:])}
-
-
-def mistakes(trained: TrainedModel) -> list[dict]:
-    """The most confident mistakes, one row per user, with the events before and the contributions."""
-    evaluation = trained.evaluation
-    holdout, names = evaluation.holdout, trained.manifest.features
-    rows = []
-    for positive, order in (
-        (False, np.argsort(-evaluation.probability, kind="stable")),
-        (True, np.argsort(evaluation.probability, kind="stable")),
-    ):
-        users = set()
-        for row in order[holdout.labels[order] == positive]:
-            if len(users) == MISTAKES:
-                break
-            if holdout.user[row] in users:
-                continue
-            users.add(holdout.user[row])
-            history = holdout.events[holdout.starts[row] : holdout.ends[row]][-MISTAKE_EVENTS:]
-            kinds = [EVENT_KINDS[kind] for kind in standard_kinds(history)]
-            rows.append(
-                {
-                    "user": str(holdout.user_ids[holdout.user[row]]),
-                    "label": positive,
-                    "probability": float(evaluation.probability[row]),
-                    "events": kinds,
-                    "reasons": strongest(names, evaluation.contributions[row, :-1], MISTAKE_REASONS),
-                }
-            )
-    return rows
-
-
-def metrics_json(trained: TrainedModel) -> bytes:
+def metrics_json(facts: Facts) -> bytes:
     """The report for programs. `read_recommendation` reads the recommendation back."""
-    evaluation, recommendation = trained.evaluation, recommend(trained)
+    evaluation, champion = facts.evaluation, facts.champion
     content = {
-        "recommendation": recommendation,
-        "recommendation_text": recommendation_text(recommendation),
+        "recommendation": facts.recommendation,
+        "recommendation_text": recommendation_text(facts.recommendation),
         "model": evaluation.model,
         "label": evaluation.label,
         "rows": evaluation.rows,
         "users": evaluation.users,
+        "data": facts.background.data,
+        "data_warnings": facts.background.warnings,
         "metrics": evaluation.metrics,
         "best_possible_auc": evaluation.best_possible_auc,
         "cross_validated_auc": evaluation.cross_validated_auc,
         "training_auc": evaluation.training_auc,
+        "diagnosis": facts.diagnosis,
         "choice": evaluation.choice,
-        "repeated": evaluation.repeated if isinstance(evaluation.repeated, Repeated) else None,
+        "repeated": facts.repeated,
         "compared": evaluation.compared,
         "differences": evaluation.differences,
         "rule": evaluation.rule,
+        "champion": champion
+        and {
+            "version": champion.version,
+            "rows": champion.rows,
+            "fitted_rows": champion.fitted_rows,
+            "model": champion.model_metrics,
+            "champion": champion.champion_metrics,
+            "differences": champion.differences,
+        },
         "gains": evaluation.gains,
         "calibration": evaluation.calibration,
         "thresholds": evaluation.thresholds,
+        "segments": facts.segments,
+        f"{facts.period_unit}s": facts.periods,
         "importance": dict(evaluation.importance),
         "pruning": evaluation.pruning,
         "learning_curve": evaluation.learning_curve,
         "parameters": evaluation.parameters,
-        "features": trained.manifest.features,
-        "unwatched": trained.unwatched,
+        "features": facts.manifest.features,
+        "unwatched": facts.unwatched,
     }
     return msgspec.json.format(msgspec.json.encode(content)) + b"\n"
 
 
-_MEANINGS = {
-    "roc_auc": ("ROC-AUC", "how often a positive outranks a negative; 0.5 is chance, 1 is perfect"),
-    "average_precision": (
-        "Average precision",
-        "precision over all thresholds; the positive rate is chance, 1 is perfect",
-    ),
-    "log_loss": ("Log loss", "error of the probabilities; lower is better"),
-    "brier": ("Brier score", "mean squared error of the probabilities; lower is better"),
-    "positive_rate": ("Positive rate", "share of events with a positive label"),
-    "mean_probability": ("Mean score", "should be close to the positive rate"),
-}
-
-
-def report_html(trained: TrainedModel) -> bytes:
+def report_html(facts: Facts) -> bytes:
     """The report as a self-contained page."""
-    evaluation, recommendation = trained.evaluation, recommend(trained)
+    evaluation = facts.evaluation
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    plots = {
-        "gains": _plot(_draw_gains, trained),
-        "calibration": _plot(_draw_calibration, trained),
-        "learning": _plot(_draw_learning, trained),
-        "importance": _plot(_draw_importance, trained),
-    }
+    explored = curves.explored_thresholds(scored(evaluation.holdout, evaluation.probability))
     page = environment.get_template(TEMPLATE).render(
-        manifest=trained.manifest,
+        facts=facts,
+        manifest=facts.manifest,
         evaluation=evaluation,
-        unwatched=trained.unwatched,
+        repeated=facts.repeated,
+        recommendation=facts.recommendation,
+        recommendation_text=recommendation_text(facts.recommendation),
+        reasons=[reason_text(reason) for reason in facts.recommendation.reasons],
         judged_rows=JUDGED_ROWS,
-        recommendation=recommendation,
-        recommendation_text=recommendation_text(recommendation),
         names=NAMES,
-        repeated=evaluation.repeated if isinstance(evaluation.repeated, Repeated) else None,
+        meanings=MEANINGS,
+        outcomes=OUTCOMES,
+        auc=AUC,
         rule=evaluation.rule and describe_rule(evaluation.rule.rule),
-        meanings=_MEANINGS,
-        best_threshold=max(evaluation.thresholds, key=lambda row: row["value"].value),
-        diagnosis=diagnosis_text(diagnose(evaluation)),
-        segments=segments(trained),
-        mistakes=mistakes(trained),
-        plots=plots,
+        best_threshold=max(evaluation.thresholds, key=lambda row: row["value"].value, default=None),
+        diagnosis=diagnosis_text(facts.diagnosis),
+        explored=None if isinstance(explored, NoData) else explored,
+        explored_why=explored.why if isinstance(explored, NoData) else "",
+        plots=_plots(facts),
+        number=number_text,
+        interval=interval_text,
+        estimate=estimate_text,
+        sample=curves.SAMPLE,
     )
     return page.encode()
 
 
-def with_report(trained: TrainedModel) -> TrainedModel:
-    """The model with its report among the bundle's files."""
-    files = {**trained.files, METRICS_FILE: metrics_json(trained), REPORT_FILE: report_html(trained)}
-    manifest = msgspec.structs.replace(trained.manifest, files=file_digests(files))
-    return replace(trained, files=files, manifest=manifest)
+def with_report(trained: TrainedModel, background: Background = NOTHING_KNOWN) -> TrainedModel:
+    """The model with its report and its card among the bundle's files."""
+    facts = gather(trained, background)
+    written = {METRICS_FILE: metrics_json(facts), REPORT_FILE: report_html(facts), CARD_FILE: model_card(facts)}
+    files = {**trained.files, **written}
+    return replace(trained, files=files, manifest=msgspec.structs.replace(trained.manifest, files=file_digests(files)))
 
 
-def _plot(draw: Callable, trained: TrainedModel) -> str:
-    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
-    draw(figure.subplots(), trained.evaluation)
-    svg = io.StringIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
-    text = svg.getvalue()
-    return text[text.index("<svg") :]
+def _plots(facts: Facts) -> dict[str, str]:
+    """The plots as HTML, by name."""
+    evaluation = facts.evaluation
+    rows = scored(evaluation.holdout, evaluation.probability)
+    lacking = curves.lacks_class(rows.labels)
+    curve = evaluation.learning_curve
+    no_period = NoData(f"no {facts.period_unit} has enough positives")
+    no_curve = NoData("a part of the training users has one class only")
+    plot = plots.plot
+    return {
+        "roc": _curves("ROC curve", [("model", curves.roc(rows))], plots.draw_roc),
+        "precision_recall": _curves(
+            "Precision and recall", [("model", curves.precision_recall(rows))], plots.draw_precision_recall
+        ),
+        "gain": plot("Gain", lacking or evaluation.gains, plots.draw_gain),
+        "lift": plot("Lift", lacking or evaluation.gains, plots.draw_lift),
+        "calibration": plot("Calibration", evaluation.calibration, plots.draw_calibration),
+        "scores": plot("Scores by outcome", curves.score_histogram(rows), plots.draw_scores),
+        "learning": plot(
+            "Learning curve",
+            curve if curve.points[evaluation.model] else no_curve,
+            plots.draw_learning,
+            f"Means of {curve.folds} folds, with 95% intervals for held-out users.",
+            width=5.2,
+        ),
+        "importance": plot(
+            "Permutation importance", evaluation.importance[:IMPORTANT], plots.draw_importance, left=1.9
+        ),
+        "periods": plot(
+            f"AUC by {facts.period_unit}",
+            facts.periods if any(period.metrics for period in facts.periods) else no_period,
+            plots.draw_periods,
+        ),
+        **_attribution_plots(facts),
+        **_champion_plots(facts),
+    }
 
 
-def _draw_gains(axes, evaluation) -> None:
-    shares = [0, *(row["share"] for row in evaluation.gains)]
-    gains = [Estimate(0, 0, 0), *(row["gain"] for row in evaluation.gains)]
-    axes.plot(shares, [gain.value for gain in gains], marker="o")
-    axes.fill_between(shares, [gain.low for gain in gains], [gain.high for gain in gains], alpha=0.2)
-    axes.plot([0, 1], [0, 1], linestyle=":", color="gray")
-    axes.set(xlabel="Share of events acted on", ylabel="Share of positives reached", title="Gain")
+def _curves(title: str, named: list, draw) -> str:
+    """Curves of one or more models in a plot; of none, if one of them has no data."""
+    without = next((band for _, band in named if isinstance(band, NoData)), None)
+    return plots.plot(title, without or named, draw)
 
 
-def _draw_calibration(axes, evaluation) -> None:
-    predicted = [row["predicted"] for row in evaluation.calibration]
-    observed = [row["seen"] for row in evaluation.calibration]
-    axes.vlines(predicted, [rate.low for rate in observed], [rate.high for rate in observed])
-    axes.plot(predicted, [rate.value for rate in observed], marker="o")
-    top = max([*predicted, *(rate.high for rate in observed)])
-    axes.plot([0, top], [0, top], linestyle=":", color="gray")
-    axes.set(xlabel="Mean score", ylabel="Observed positive rate", title="Calibration")
+def _attribution_plots(facts: Facts) -> dict[str, str]:
+    evaluation, names = facts.evaluation, facts.manifest.features
+    columns = [evaluation.holdout.names.index(name) for name in names]
+    found = curves.strongest_features(
+        names,
+        evaluation.holdout.features[:, columns],
+        evaluation.contributions[:, :-1],
+        evaluation.holdout.weight.astype(np.float64),
+        STRONGEST,
+        facts.manifest.seed or 1,
+    )
+    swarm = plots.plot(
+        "Contributions",
+        found,
+        plots.draw_beeswarm,
+        "One point per event; blue: low value of the feature, red: high, grey: missing.",
+        width=5.6,
+        height=4.2,
+        left=1.9,
+    )
+    return {"beeswarm": swarm, "dependence": "".join(map(_dependence, _by_feature(found)))}
 
 
-def _draw_learning(axes, evaluation) -> None:
-    rows = [point["rows"] for point in evaluation.learning_curve]
-    for name, text in (("seen", "Training users"), ("held_out", "Held-out users")):
-        axes.plot(rows, [point[name] for point in evaluation.learning_curve], marker="o", label=text)
-    axes.legend()
-    axes.set(xlabel="Training events", ylabel="AUC", title="Learning curve")
+def _by_feature(found: Attributions | NoData) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    return [] if isinstance(found, NoData) else list(zip(found.names, found.values.T, found.added.T))
 
 
-def _draw_importance(axes, evaluation) -> None:
-    top = evaluation.importance[:15][::-1]
-    axes.barh([name for name, _ in top], [drop for _, drop in top])
-    axes.tick_params(axis="y", labelsize=7)
-    axes.set(xlabel="AUC drop when shuffled", title="Permutation importance")
+def _dependence(points: tuple[str, np.ndarray, np.ndarray]) -> str:
+    return plots.plot(points[0], points, plots.draw_dependence, width=3.2, height=2.3)
+
+
+def _champion_plots(facts: Facts) -> dict[str, str]:
+    champion = facts.champion
+    if champion is None:
+        return {}
+    models = (("this model", champion.model), ("champion", champion.champion))
+    return {
+        "champion_roc": _curves("ROC curve", [(name, curves.roc(rows)) for name, rows in models], plots.draw_roc),
+        "champion_precision_recall": _curves(
+            "Precision and recall",
+            [(name, curves.precision_recall(rows)) for name, rows in models],
+            plots.draw_precision_recall,
+        ),
+    }

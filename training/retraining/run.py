@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from training.bundles.signing import load_signing_key, sign_bundle
-from training.bundles.trainer import train_model
+from training.bundles.trainer import TrainedModel, train_model
 from training.bundles.writer import write_bundle
 from training.data.archive import Arrived, newest_arrival_ms
 from training.data.downsampling import share_that_fits
@@ -22,6 +22,8 @@ from training.data.examples import Examples, load_examples
 from training.data.preparation import Preparation, prepare, refuse_without_positives
 from training.data.split import split_at
 from training.data.summary import overview, warnings
+from training.evaluation.champion import compare_with_champion
+from training.reporting.facts import Background
 from training.reporting.recommendation import RecommendationError, read_recommendation
 from training.reporting.report import METRICS_FILE, REPORT_FILE, with_report
 from training.retraining.auto_ramp import BY
@@ -50,6 +52,8 @@ class _Prepared(msgspec.Struct):
     directories: list[str]
     examples: int
     positives: int
+    described: tuple[str, ...] = ()
+    warnings: tuple[str, ...] | None = None  # not known where an earlier release has written the file
 
 
 def freeze(data: DataSettings, label: Label) -> Window:
@@ -143,7 +147,7 @@ class _Work:
         self.record(state="preparing", message="")
         self._prepare(champion)
         self.record(state="training")
-        candidate = self._train()
+        candidate = self._train(champion)
         self.record(state="evaluating", version=candidate.manifest.version)
         positive_users = self._recipe.settings.gates.positive_users
         compared = compare_models(self._newest_rows(), self._measured(candidate), champion, positive_users)
@@ -210,17 +214,27 @@ class _Work:
         profiles = profiles if profiles.exists() else None
         directories, summary = prepare(clicks, directory, preparation, profiles)
         refuse_without_positives(clicks, recipe.label, summary)
-        for line in (overview(summary), *warnings(summary, clicks, profiles, None)):
+        problems = warnings(summary, clicks, profiles, None)
+        for line in (overview(summary), *problems):
             self._log(line)
-        prepared = _Prepared([path.name for path in directories], summary.examples, summary.positives)
+        prepared = _Prepared(
+            [path.name for path in directories],
+            summary.examples,
+            summary.positives,
+            tuple(overview(summary).splitlines()),
+            tuple(problems),
+        )
         unfinished = directory / f".{PREPARED_FILE}"
         unfinished.write_bytes(msgspec.json.encode(prepared))
         unfinished.rename(directory / PREPARED_FILE)
 
     @cached_property
+    def _prepared(self) -> _Prepared:
+        return msgspec.json.decode((self._directory / "examples" / PREPARED_FILE).read_bytes(), type=_Prepared)
+
+    @cached_property
     def _examples(self) -> Examples:
-        directory, training = self._directory / "examples", self._recipe.training
-        prepared = msgspec.json.decode((directory / PREPARED_FILE).read_bytes(), type=_Prepared)
+        directory, training, prepared = self._directory / "examples", self._recipe.training, self._prepared
         share = share_that_fits(prepared.examples, prepared.positives, training.negative_share, training.max_rows)
         return load_examples([directory / name for name in prepared.directories], share, training.seed)
 
@@ -228,7 +242,7 @@ class _Work:
         _, rows = split_at(self._examples, self.run.window.newest, self._recipe.label.horizon_ms)
         return self._examples.take(rows)
 
-    def _train(self) -> Bundle:
+    def _train(self, champion: Bundle) -> Bundle:
         self._discard_outdated_bundle()
         if not self._bundle.exists():
             trained = train_model(
@@ -241,9 +255,20 @@ class _Work:
             shutil.rmtree(self._measured_bundle, ignore_errors=True)
             if trained.measured is not None:  # first: where there is a bundle, this step is finished
                 write_bundle(self._measured_bundle, trained.measured.manifest, trained.measured.files)
-            trained = with_report(trained)
+            trained = with_report(trained, self._background(trained, champion))
             write_bundle(self._bundle, trained.manifest, trained.files)
         return load_bundle(self._bundle, self._recipe.training.history_length)
+
+    def _background(self, trained: TrainedModel, champion: Bundle) -> Background:
+        evaluation, prepared = trained.evaluation, self._prepared
+        compared = compare_with_champion(
+            evaluation.holdout,
+            evaluation.probability,
+            self._recipe.training.declared,
+            champion,
+            self._recipe.settings.gates.positive_users,
+        )
+        return Background(prepared.described, prepared.warnings, compared)
 
     def _measured(self, candidate: Bundle) -> Bundle:
         """The candidate as it was before it was fitted to the newest rows, too: those on which it is compared."""

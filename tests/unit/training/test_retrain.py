@@ -154,12 +154,17 @@ def test_a_run_that_crashes_at_every_step_ends_in_shadow_and_repeats_no_step_tha
     assert entry.why.startswith("by hand; AUC 0.")
     assert all(gate.passed for gate in record.gates)
     assert "going on with run" in capsys.readouterr().out
-    manifest = load_bundle(shop.directory / "work" / record.run / "bundle", 64).manifest
+    bundle = shop.directory / "work" / record.run / "bundle"
+    told = msgspec.json.decode((bundle / "metrics.json").read_bytes())
+    assert told["champion"]["version"] == "v1"
+    assert told["data"][0].endswith("examples for training and testing")
+    assert (bundle / "model_card.md").exists()
+    manifest = load_bundle(bundle, 64).manifest
     window, (rows, compared, *_) = record.window, calls.arguments["compare_models"]
     # The model that serves is fitted to the newest time, too; the one that was compared on it is not.
     assert manifest.training_window.end.timestamp() * 1000 > window.newest
     assert compared.manifest.training_window.end.timestamp() * 1000 + CONVERTED.horizon_ms < window.newest
-    assert compared.model != load_bundle(shop.directory / "work" / record.run / "bundle", 64).model
+    assert compared.model != load_bundle(bundle, 64).model
     assert window.end == STREAM.arrival_ms.max()
     assert sorted(rows.time_ms.tolist()) == sorted(
         click["event_time"]

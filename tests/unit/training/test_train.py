@@ -11,10 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec.structs import replace
 
+from tests.support.bundles import make_bundle
 from tests.unit.training.data.test_preparation import archive
 from training.simulation.clickstream import Simulation, simulate
 from training.train import main, summary
+from udfs.measurement.labels import CONVERTED
 from udfs.models.bundle import load_bundle
 
 FEATURES = "features=[events_30m,cart_adds_30m,value,event_kind,session_events,country]"
@@ -55,6 +58,7 @@ def test_the_command_trains_on_a_simulated_shop_and_writes_a_bundle(tmp_path, ca
     bundle = load_bundle(tmp_path / "models" / "bundle", history_length=64)
     assert set(bundle.manifest.files) == {
         "model.ubj", "model.onnx", "report.html", "metrics.json", "features.json", "reference.json", "warm_up.json",
+        "model_card.md",
     }  # fmt: skip
     out = capsys.readouterr().out
     assert f"model {bundle.manifest.version}: " in out
@@ -66,14 +70,20 @@ def test_the_command_trains_on_files_and_tells_of_rejected_records(tmp_path, cap
     stream = simulate(Simulation(users=300, seed=4))
     clicks = write_lines(tmp_path / "clicks.jsonl", [*stream.clicks(), {"user_id": ""}])
     profiles = write_lines(tmp_path / "profiles.jsonl", stream.profiles)
+    champion = make_bundle(tmp_path, "champion", label=CONVERTED)
     files = ["--clicks", str(clicks), "--profiles", str(profiles), "--out", str(tmp_path / "bundle")]
-    assert main([*files, *QUICK]) == 0
+    assert main([*files, *QUICK, "--champion", str(champion)]) == 0
     output = capsys.readouterr()
-    assert (
-        f"train: {clicks}: 1 clicks rejected by the same rules as in the job: 1 empty_field; for example: "
-        in output.err
-    )
+    problem = f"{clicks}: 1 clicks rejected by the same rules as in the job: 1 empty_field; for example: "
+    assert f"train: {problem}" in output.err
     assert "best possible" not in output.out
+    page, card = ((tmp_path / "bundle" / name).read_text() for name in ("report.html", "model_card.md"))
+    assert problem in page
+    assert "1 clicks rejected by the same rules as in the job" in card
+    told = json.loads((tmp_path / "bundle" / "metrics.json").read_text())
+    assert f"train: {told['data_warnings'][0]}" in output.err
+    assert told["champion"]["version"] == "champion"
+    assert len(load_bundle(tmp_path / "bundle", 64).manifest.features) == 6  # the champion's are only compared with
 
 
 def test_profiles_that_cannot_be_used_are_shown_with_the_reason(tmp_path, capsys):
@@ -114,6 +124,13 @@ def test_the_command_refuses_an_empty_file_and_leaves_nothing(tmp_path, capsys):
     message = refusal(capsys, "--clicks", empty, "--out", tmp_path / "bundle")
     assert message == f"train: {empty}: no click accepted of 0 records: the data is empty\n"
     assert [path.name for path in tmp_path.iterdir()] == ["empty.jsonl"]
+
+
+def test_a_champion_that_predicts_something_else_is_refused(tmp_path, capsys):
+    champion = make_bundle(tmp_path, "champion", label=replace(CONVERTED, horizon="1 h"))
+    message = refusal(capsys, "--simulate", "--champion", champion, "--out", tmp_path / "bundle")
+    assert message.startswith(f'train: --champion {champion}: it predicts "')
+    assert message.endswith("no metric compares the two\n")
 
 
 def test_the_command_refuses_a_missing_file(tmp_path, capsys):

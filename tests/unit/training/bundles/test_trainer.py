@@ -19,9 +19,10 @@ from training.modeling.families import FAMILIES
 from training.modeling.family import FitRows, Fitting
 from training.modeling.onnx_export import ExportError, certify
 from training.modeling.settings import TrainingError, load_training
+from training.reporting.facts import Background, gather
 from training.reporting.recommendation import AlarmKind, ShipDecision, find_alarms, read_recommendation, recommend
 from training.reporting.recommendation_text import recommendation_text
-from training.reporting.report import metrics_json, report_html
+from training.reporting.report import STRONGEST, metrics_json, report_html
 from training.reporting.serving_cost import saving
 from udfs.features.declaration_file import STANDARD
 from udfs.measurement.drift import JUDGED_ROWS, REFERENCE_FILE, Reference
@@ -46,6 +47,21 @@ def examples():
 def trained(examples):
     settings = replace(QUICK, compare=("logistic", "lightgbm"))
     return train_model(examples, settings, propensity=shop_clicks().propensity[examples.offset], version="v1")
+
+
+@pytest.fixture(scope="module")
+def facts(trained):
+    return gather(trained, Background(("a simulated shop",), ("clicks.csv: 3 <duplicate> records",)))
+
+
+@pytest.fixture(scope="module")
+def page(facts):
+    return report_html(facts).decode()
+
+
+@pytest.fixture(scope="module")
+def told(facts):
+    return msgspec.json.decode(metrics_json(facts))
 
 
 def with_features(examples: Examples, features: np.ndarray) -> Examples:
@@ -76,11 +92,11 @@ def test_the_files_do_not_depend_on_the_threads_of_the_machine(examples):
     for threads in (1, 2):
         with threadpool_limits(threads):
             trained = train_model(examples, settings, version="v1")
-            found.append((trained.files, metrics_json(trained)))
+            found.append((trained.files, metrics_json(gather(trained))))
     assert found[0] == found[1]
 
 
-def test_the_served_model_is_fitted_to_all_users_and_its_metrics_are_from_before(examples, trained):
+def test_the_served_model_is_fitted_to_all_users_and_its_metrics_are_from_before(examples, trained, page):
     kept = train_model(examples, replace(QUICK, refit="training"), version="v1")
     assert kept.measured is None
     assert trained.measured.model == kept.model != trained.model
@@ -90,8 +106,8 @@ def test_the_served_model_is_fitted_to_all_users_and_its_metrics_are_from_before
     assert trained.manifest.rows["refit"] == len(examples) == sum(kept.manifest.rows.values())
     assert trained.manifest.training_window.end > trained.measured.manifest.training_window.start
     assert (trained.evaluation.probability == kept.evaluation.probability).all()
-    assert f"then fitted to all\n{len(examples)} events" in report_html(trained).decode()
-    assert "then fitted to all" not in report_html(kept).decode()
+    assert f"then fitted to all\n{len(examples)} events" in page
+    assert "then fitted to all" not in report_html(gather(kept)).decode()
 
 
 def test_reference_and_warm_up_rows_of_a_refitted_model_are_its_own(examples, trained):
@@ -120,17 +136,18 @@ def test_the_whole_training_is_measured_on_new_users_and_reported(examples):
     metrics = found.manifest.metrics
     assert metrics["repeated_roc_auc_minus_logistic"] == gain.value
     assert metrics["repeated_roc_auc_low"] <= metrics["repeated_roc_auc"] <= metrics["repeated_roc_auc_high"]
-    page, told = report_html(found).decode(), msgspec.json.decode(metrics_json(found))
+    facts = gather(found)
+    page, told = report_html(facts).decode(), msgspec.json.decode(metrics_json(facts))
     assert "New users: the training as a whole" in page
     assert f"{repeated.cost.models} models" in page
     assert told["repeated"]["differences"]["logistic"]["roc_auc"]["value"] == gain.value
     assert [one["family"] for one in told["choice"]["candidates"] if one["chosen"]] == [found.evaluation.model]
 
 
-def test_what_is_not_measured_is_no_data(trained):
-    assert "No data: `repeats` is 0." in report_html(trained).decode()
+def test_what_is_not_measured_is_no_data(trained, page, told):
+    assert "No data: `repeats` is 0." in page
     assert "repeated_roc_auc" not in trained.manifest.metrics
-    assert msgspec.json.decode(metrics_json(trained))["repeated"] is None
+    assert told["repeated"] is None
 
 
 def test_pruning_leaves_out_features_and_hardly_loses(examples):
@@ -230,7 +247,7 @@ def test_features_without_information_are_named_and_do_no_harm(examples):
     assert set(FEW[:2]) <= set(found.evaluation.unused)
 
 
-def test_what_drift_monitoring_cannot_watch_is_told_in_a_line_and_named_in_the_report(examples, trained):
+def test_what_drift_monitoring_cannot_watch_is_told_in_a_line_and_named_in_the_report(examples, trained, page, told):
     lines = []
     buyers = np.isin(examples.user, np.unique(examples.user[examples.labels])[:12])
     found = train_model(examples.take(np.flatnonzero(buyers)), OF_FEW, log=lines.append)
@@ -238,13 +255,14 @@ def test_what_drift_monitoring_cannot_watch_is_told_in_a_line_and_named_in_the_r
     few = [name for name, known in reference.distributions.items() if known.independent_rows < JUDGED_ROWS]
     assert "country" in few
     assert len(few) < len(reference.distributions)
-    told = f"features without drift monitoring: {len(few)} ({', '.join(few[:3])}"
-    assert sum(line.startswith(told) for line in lines) == 1
-    assert msgspec.json.decode(metrics_json(found))["unwatched"] == few
-    assert f"independent rows of them: {', '.join(few)}." in report_html(found).decode()
+    line = f"features without drift monitoring: {len(few)} ({', '.join(few[:3])}"
+    assert sum(one.startswith(line) for one in lines) == 1
+    facts = gather(found)
+    assert msgspec.json.decode(metrics_json(facts))["unwatched"] == few
+    assert f"independent rows of them: {', '.join(few)}." in report_html(facts).decode()
     assert not trained.unwatched
-    assert not msgspec.json.decode(metrics_json(trained))["unwatched"]
-    assert "drift monitoring" not in report_html(trained).decode()
+    assert not told["unwatched"]
+    assert "drift monitoring" not in page
 
 
 def test_a_feature_that_knows_the_label_raises_an_alarm(examples, trained):
@@ -286,19 +304,54 @@ def test_a_calibration_folded_into_the_model_is_the_calibration(examples, kind):
     assert added == pytest.approx(logit(folded.predict(rows)), abs=1e-4)
 
 
-def test_the_report_stands_alone_and_opens_with_the_recommendation(trained):
-    page, found = report_html(trained).decode(), recommend(trained)
+def test_the_report_stands_alone_and_opens_with_the_recommendation(trained, page):
+    found = recommend(trained)
     assert recommendation_text(found) in page.replace("&#39;", "'")
     assert page.index(f'<p class="recommendation {found.decision}">') < page.index("<table>")
-    assert "<script" not in page
-    assert not any(f'{attribute}="http' in page for attribute in ("src", "href"))
-    for heading in ("Gain and lift", "Thresholds", "Most confident mistakes", "Provenance", "Bias and variance"):
-        assert heading in page
+    assert not re.search(r'(src|href|action)="(?!#|data:)', page)  # offline
+    assert "@import" not in page
+    for heading in ("Compared with", "Data", "Limits", "Threshold explorer", "Thresholds", "Gain and lift", "Features",
+                    "Performance by day", "Learning curve", "Most confident mistakes", "Provenance"):  # fmt: skip
+        assert f">{heading}</h" in page
+    assert "clicks.csv: 3 &lt;duplicate&gt; records" in page
 
 
-def test_metrics_have_the_recommendation_as_data_and_as_text(trained, tmp_path):
+def test_every_link_of_the_report_leads_somewhere_and_no_id_is_given_twice(page):
+    ids = re.findall(r'<(?!path|clipPath)[a-zA-Z0-9]+ [^>]*?\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids)) > 10
+    assert set(re.findall(r'href="#([a-z-]+)"', page)) <= set(ids)
+
+
+def test_the_report_draws_every_plot(page):
+    drawn = re.findall(r'aria-label="([^"]+)"', page)
+    for title in ("ROC curve", "Precision and recall", "Gain", "Lift", "Calibration", "Scores by outcome",
+                  "Learning curve", "Permutation importance", "AUC by day", "Contributions"):  # fmt: skip
+        assert title in drawn
+    assert sum(name in drawn for name in STANDARD.names) == STRONGEST
+    assert page.count("logistic regression, held-out users") == 1
+    assert len(page) < 600_000
+
+
+def test_the_learning_curve_has_intervals_and_the_line_of_the_regression(trained):
+    curve = trained.evaluation.learning_curve
+    assert list(curve.points) == ["xgboost", "logistic"]
+    for points in curve.points.values():
+        assert [point.share for point in points] == [0.25, 0.5, 1.0]
+        assert [point.rows for point in points] == sorted(point.rows for point in points)
+        assert all(point.held_out.low < point.held_out.value < point.held_out.high for point in points)
+        assert points[-1].seen > points[-1].held_out.value
+    gain = curve.last_doubling
+    half, whole = (point.held_out.value for point in curve.points["xgboost"][1:])
+    assert gain.low < gain.value == pytest.approx(whole - half) < gain.high
+
+
+def test_a_figure_that_rounds_to_zero_has_no_minus(page):
+    assert not re.search(r">[−-]0\.?0*[ <%]", page)
+
+
+def test_metrics_have_the_recommendation_as_data_and_as_text(trained, facts, tmp_path):
     path = tmp_path / "metrics.json"
-    path.write_bytes(metrics_json(trained))
+    path.write_bytes(metrics_json(facts))
     assert read_recommendation(path) == recommend(trained)
     assert msgspec.json.decode(path.read_bytes())["recommendation_text"] == recommendation_text(recommend(trained))
 

@@ -18,6 +18,7 @@ from training.evaluation.rule_baseline import compare_with_rule, describe_rule, 
 from training.modeling.metrics import LabelledScores
 from training.modeling.model_selection import scored
 from training.modeling.settings import Training, TrainingError, for_logged, load_training
+from training.reporting.facts import gather
 from training.reporting.report import metrics_json, report_html
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
@@ -87,10 +88,11 @@ def test_the_rule_is_measured_though_the_model_has_none_of_its_features():
     found = trained.evaluation.rule
     assert 0 < found.acted_on.value < 1
     assert found.recall.value > found.acted_on.value
-    page = report_html(trained).decode()
+    facts = gather(trained)
+    page = report_html(facts).decode()
     assert "<th>Rule</th>" in page
-    assert page.index("Comparison with the rule") < page.index("Gain and lift")
-    told = msgspec.json.decode(metrics_json(trained))["rule"]
+    assert page.index("<td>The rule</td>") < page.index("Comparison with the rule")
+    told = msgspec.json.decode(metrics_json(facts))["rule"]
     assert msgspec.convert(told["rule"], Rule) == RULE
     assert set(told["differences"]) == {"roc_auc", "average_precision", "precision", "recall"}
     assert told["metrics"]["roc_auc"]["low"] < told["metrics"]["roc_auc"]["value"]
@@ -98,8 +100,9 @@ def test_the_rule_is_measured_though_the_model_has_none_of_its_features():
 
 def test_without_a_rule_the_report_tells_of_none():
     trained = train_model(shop_examples(), replace(QUICK, features=("value", "session_duration_s"), rounds=5))
-    assert "the rule" not in report_html(trained).decode()
-    assert msgspec.json.decode(metrics_json(trained))["rule"] is None
+    facts = gather(trained)
+    assert "the rule" not in report_html(facts).decode()
+    assert msgspec.json.decode(metrics_json(facts))["rule"] is None
 
 
 def test_the_shipped_settings_take_the_rule_of_the_shipped_rollout():

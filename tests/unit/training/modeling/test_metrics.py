@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from training.modeling.metrics import (
+    SHARES_ACTED_ON,
     LabelledScores,
     calibration_table,
     difference,
@@ -74,6 +75,19 @@ def test_probabilities_that_are_true_lie_within_most_intervals_of_what_was_seen(
     within = [row["seen"].low <= row["predicted"] <= row["seen"].high for row in table]
     assert sum(within) >= 7
     assert [row["predicted"] for row in table] == sorted(row["predicted"] for row in table)
+
+
+def test_usual_thresholds_act_on_few_to_many_rows_whatever_the_scores():
+    for scale in (1.0, 0.001):
+        rare = LabelledScores(LABELS, PROBABILITY * scale, WEIGHT, USER)
+        shares = [row["acted_on"] for row in threshold_table(rare, benefit=0, cost=0.1)]
+        assert shares == sorted(shares, reverse=True)
+        assert shares == pytest.approx(SHARES_ACTED_ON[::-1], abs=0.01)
+
+
+def test_the_threshold_from_which_acting_pays_is_among_the_usual_ones():
+    assert 0.25 in [row["threshold"] for row in threshold_table(SCORED, benefit=4, cost=1)]
+    assert all(row["acted_on"] > 0 for row in threshold_table(SCORED, benefit=1, cost=1000))
 
 
 def test_acting_on_everything_brings_the_benefit_of_the_rate_less_the_cost():

@@ -1,6 +1,5 @@
 """Whether to ship a model: which decision and reasons follow, what the text says, and what JSON keeps of it."""
 
-import math
 from types import SimpleNamespace
 from typing import get_args
 
@@ -13,6 +12,7 @@ from training.evaluation.rule_baseline import RuleBaseline
 from training.modeling.metrics import Estimate
 from training.reporting.recommendation import (
     IMPLAUSIBLE_AUC,
+    NEGLIGIBLE_GAIN,
     RELIABLE_USERS,
     SINGLE_FEATURE_AUC,
     SINGLE_FEATURE_SHARE,
@@ -23,6 +23,7 @@ from training.reporting.recommendation import (
     ComparedWithModel,
     ComparedWithRule,
     ComparisonOutcome,
+    Diagnosis,
     FewPositiveUsers,
     Holdout,
     Interval,
@@ -31,6 +32,7 @@ from training.reporting.recommendation import (
     Reason,
     Recommendation,
     RecommendationError,
+    RuleIsChance,
     RuleIsNoBaseline,
     ShipDecision,
     diagnose,
@@ -47,11 +49,12 @@ BETTER, OPEN, WORSE = Estimate(0.02, 0.01, 0.03), Estimate(0.02, -0.01, 0.05), E
 UNDEFINED = Estimate(NAN, NAN, NAN)
 
 
-def rule(gain: Estimate, acted_on: float = 0.1) -> RuleBaseline:
+def rule(gain: Estimate, acted_on: float = 0.1, auc: Estimate | None = None) -> RuleBaseline:
     some = Estimate(0.3, 0.2, 0.4)
+    auc = Estimate(0.65, 0.6, 0.7) if auc is None else auc
     return RuleBaseline(
         rule=Rule(all=("cart_adds_30m >= 1",)),
-        metrics={"roc_auc": some, "average_precision": some},
+        metrics={"roc_auc": auc, "average_precision": some},
         acted_on=Estimate(acted_on, acted_on, acted_on),
         precision=some,
         recall=some,
@@ -69,7 +72,7 @@ def trained(auc: Estimate = GOOD_AUC, users: int = RELIABLE_USERS, drop: float =
         "importance": [("cart_adds_30m", drop), ("country", 0.0)],
         "cross_validated_auc": 0.8,
         "training_auc": 0.82,
-        "learning_curve": [{"held_out": 0.79}, {"held_out": 0.8}],
+        "learning_curve": SimpleNamespace(last_doubling=OPEN),
         "model": "xgboost",
         "compared": {"logistic": {}},
         "repeated": measured(auc, logistic=BETTER),
@@ -214,7 +217,10 @@ def test_a_decision_comes_with_its_decisive_reason_first(model, decision, decisi
 
 
 def test_every_decision_and_every_kind_of_reason_is_reached():
-    models = [model for model, *_ in CASES.values()] + [trained(rule=rule(BETTER, acted_on=0.0))]
+    models = [model for model, *_ in CASES.values()] + [
+        trained(rule=rule(BETTER, acted_on=0.0)),
+        trained(rule=rule(BETTER, auc=CHANCE_AUC)),
+    ]
     found = [recommend(model) for model in models]
     assert {one.decision for one in found} == set(ShipDecision)
     reasons = [reason for one in found for reason in one.reasons]
@@ -369,21 +375,49 @@ def test_metrics_without_a_readable_recommendation_are_one_line(tmp_path, conten
 # Bias and variance
 
 
+NARROW, WIDE = 0.0, WIDE_GAP + 0.01
+SMALL = Estimate(0.001, -0.002, NEGLIGIBLE_GAIN - 0.001)
+
+
 @pytest.mark.parametrize(
-    ("gap", "limit", "told"),
-    [(WIDE_GAP + 0.01, Limit.VARIANCE, "overfits individual users"), (0.0, Limit.BIAS, "bias rather than variance")],
+    ("gap", "gain", "limit", "told"),
+    [
+        (NARROW, BETTER, Limit.VARIANCE, "More users would help."),  # whatever the gap
+        (WIDE, BETTER, Limit.VARIANCE, "More users would help. The gap is wide: the model overfits individual users"),
+        (WIDE, OPEN, Limit.VARIANCE, "Whether more users help is not clear"),
+        (WIDE, None, Limit.VARIANCE, "Whether more users help is not clear"),
+        (NARROW, SMALL, Limit.BIAS, "So more users would hardly help"),
+        (NARROW, WORSE, Limit.BIAS, "So more users would hardly help"),
+        (NARROW, OPEN, Limit.UNCLEAR, "No data on what would help"),
+        (NARROW, None, Limit.UNCLEAR, "No data on what would help"),
+        (NARROW, UNDEFINED, Limit.UNCLEAR, "No data on what would help"),
+    ],
 )
-def test_a_wide_gap_between_seen_and_held_out_users_is_variance(gap, limit, told):
-    found = diagnose(trained(training_auc=0.8 + gap).evaluation)
+def test_what_more_users_gained_goes_before_the_gap(gap, gain, limit, told):
+    curve = SimpleNamespace(last_doubling=gain)
+    found = diagnose(trained(training_auc=0.8 + gap, learning_curve=curve).evaluation)
     assert found.limit == limit
-    assert math.isclose(found.last_doubling, 0.01)
     text = diagnosis_text(found)
     assert told in text
     assert "0.800 on held-out users" in text
-    assert text.endswith("The last doubling of users changed the AUC by +0.010.")
+    assert ("doubling" in text) == (gain is not None)
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Diagnosis) == found
 
 
-def test_a_curve_of_one_point_says_nothing_of_more_users():
-    found = diagnose(trained(learning_curve=[{"held_out": 0.8}]).evaluation)
-    assert found.last_doubling is None
-    assert "doubling" not in diagnosis_text(found)
+def test_the_gain_of_the_last_doubling_has_its_interval():
+    text = diagnosis_text(diagnose(trained().evaluation))
+    assert (
+        "The last doubling of the training users changed the AUC on held-out users by +0.020, -0.010 to +0.050." in text
+    )
+
+
+# A rule that is no better than chance
+
+
+@pytest.mark.parametrize(("low", "is_chance"), [(0.48, True), (0.5, True), (0.51, False)])
+def test_a_rule_that_anything_beats_is_named(low, is_chance):
+    auc = Estimate(0.5 + abs(low - 0.5), low, 0.55)
+    found = recommend(trained(rule=rule(BETTER, auc=auc)))
+    reasons = [reason for reason in found.reasons if isinstance(reason, RuleIsChance)]
+    assert bool(reasons) == is_chance
+    assert ("almost any model beats it" in recommendation_text(found)) == is_chance

@@ -21,6 +21,7 @@ from training.bundles.writer import write_bundle
 from training.modeling.family import FitRows, Fitting
 from training.modeling.lightgbm_model import LightGBMFamily, LightGBMModel, exact_in_float32, float32_threshold
 from training.modeling.onnx_export import ExportError, certify, edge_rows, export
+from training.reporting.facts import gather
 from training.reporting.report import metrics_json, report_html
 from training.reporting.serving_cost import saving
 from training.rollout.admission import check_bundle
@@ -130,8 +131,9 @@ def test_a_lightgbm_model_is_trained_certified_reported_and_served(trained, exam
         assert build_engine(bundle, engine)(rows) == pytest.approx(scores, abs=bundle.certified_limit)
     assert np.concatenate([Scorer(bundle).predict(row[None]) for row in rows[:20]]).tobytes() == scores[:20].tobytes()
     assert bundle.manifest.metrics["test_roc_auc"] > 0.75
-    assert b"LightGBM" in report_html(trained)
-    assert msgspec.json.decode(metrics_json(trained))["model"] == "lightgbm"
+    facts = gather(trained)
+    assert b"LightGBM" in report_html(facts)
+    assert msgspec.json.decode(metrics_json(facts))["model"] == "lightgbm"
     assert "µs for prediction with all features" in saving(trained)
 
 

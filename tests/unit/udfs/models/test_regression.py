@@ -31,6 +31,7 @@ from training.modeling.families import FAMILIES
 from training.modeling.family import FitRows, Fitting, ServedModel
 from training.modeling.logistic_model import LogisticModel, fit_with_signs
 from training.modeling.onnx_export import certify, edge_rows, export
+from training.reporting.facts import gather
 from training.reporting.report import metrics_json, report_html
 from training.reporting.serving_cost import saving
 from training.rollout.admission import check_bundle
@@ -196,8 +197,9 @@ def test_a_model_is_trained_certified_reported_explained_and_served(trained, exa
     assert added.shape == (500, len(columns) + 1)
     assert added.sum(axis=1) == pytest.approx(logit(scores.astype(np.float64)), abs=1e-4)
     assert bundle.manifest.metrics["test_roc_auc"] > 0.6
-    assert b"ogistic regression" in report_html(trained)
-    assert msgspec.json.decode(metrics_json(trained))["model"] == trained.evaluation.model
+    facts = gather(trained)
+    assert b"ogistic regression" in report_html(facts)
+    assert msgspec.json.decode(metrics_json(facts))["model"] == trained.evaluation.model
     assert ("trees" in summary(trained.manifest)) == (trained.evaluation.model == "blend")
     cost = saving(trained)
     assert cost is None or "µs for prediction with all features" in cost
