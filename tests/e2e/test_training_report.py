@@ -8,6 +8,7 @@ from tests.support.e2e.browser import chromium
 from tests.support.shop import shop_examples
 from training.bundles.trainer import train_model
 from training.reporting.report import REPORT_FILE, with_report
+from udfs.features.declaration_file import STANDARD
 
 pytestmark = pytest.mark.e2e
 
@@ -16,7 +17,8 @@ SCREENS = ((390, True), (390, False), (1366, False))  # and whether it is dark
 
 @pytest.fixture(scope="module")
 def browser(run_directory):
-    trained = with_report(train_model(shop_examples(), replace(QUICK, rounds=10, compare=("logistic",))))
+    settings = replace(QUICK, features=STANDARD.names[::5], rounds=10, compare=("logistic",))
+    trained = with_report(train_model(shop_examples(), settings))
     path = run_directory / REPORT_FILE
     path.write_bytes(trained.files[REPORT_FILE])
     with chromium() as browser:

@@ -1,4 +1,4 @@
-"""Evaluation of a fitted model on the holdout, compared with other model families and a rule.
+"""Evaluation of a fitted model on the holdout, compared with other model families, a rule and the champion.
 
 May import `training.modeling` and `training.data`.
 """

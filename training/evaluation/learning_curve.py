@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from training.evaluation.repeated import fold_figures, resampled_estimate
+from training.evaluation.repeated import clipped_to_shares, fold_figures, resampled_estimate
 from training.evaluation.rivals import fit_rival
 from training.modeling.family import FittedModel
 from training.modeling.metrics import METRICS, Estimate
@@ -116,7 +116,9 @@ def _estimates(
     rng = np.random.default_rng(seed)
     draws = np.array([fold_figures(parts, rng.poisson(1.0, users), _AUC)[:, :, 0] for _ in range(REPLICATES)])
     test_share = 1 / (folds - 1)  # users tested per user trained on
-    estimates = {name: resampled_estimate(values[:, at], draws[:, :, at], test_share) for at, name in enumerate(names)}
+    estimates = clipped_to_shares(
+        {name: resampled_estimate(values[:, at], draws[:, :, at], test_share) for at, name in enumerate(names)}
+    )
     if len(shares) < 2:
         return estimates, None
     more, fewer = names.index((chosen, shares[-1])), names.index((chosen, shares[-2]))

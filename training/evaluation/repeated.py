@@ -187,7 +187,10 @@ def _estimates(parts: Sequence[_Part], folds: int, seed: int) -> dict[tuple[str,
             for place, metric in enumerate(RANKING)
         }
 
-    found = {(name, None): _shares(estimates(values[:, place], draws[:, :, place])) for place, name in enumerate(names)}
+    found = {
+        (name, None): clipped_to_shares(estimates(values[:, place], draws[:, :, place]))
+        for place, name in enumerate(names)
+    }
     ours, our_draws = values[:, [0]], draws[:, :, [0]]
     gains, gain_draws = ours - values, our_draws - draws
     found |= {
@@ -198,7 +201,7 @@ def _estimates(parts: Sequence[_Part], folds: int, seed: int) -> dict[tuple[str,
     return found
 
 
-def _shares(estimates: dict[str, Estimate]) -> dict[str, Estimate]:
+def clipped_to_shares(estimates: Mapping[Any, Estimate]) -> dict[Any, Estimate]:
     """The estimates with intervals that end at 0 and 1, as AUC and average precision do."""
     return {
         name: Estimate(metric.value, *np.clip((metric.low, metric.high), 0.0, 1.0).tolist())

@@ -1,4 +1,4 @@
-"""Reporting of training results: report, recommendation, serving cost, run in MLflow.
+"""Reporting of training results: report, model card, recommendation, serving cost, run in MLflow.
 
 May import `training.experiments`, `training.bundles` and the layers below them.
 """

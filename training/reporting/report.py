@@ -15,7 +15,7 @@ from training.reporting import curves, plots
 from training.reporting.curves import Attributions, NoData
 from training.reporting.facts import AUC, NOTHING_KNOWN, Background, Facts, gather
 from training.reporting.model_card import CARD_FILE, model_card
-from training.reporting.recommendation_text import NAMES, diagnosis_text, reason_text, recommendation_text
+from training.reporting.recommendation_text import NAMES, diagnosis_text, recommendation_text
 from training.reporting.wording import MEANINGS, OUTCOMES, estimate_text, interval_text, number_text
 from udfs.measurement.drift import JUDGED_ROWS
 
@@ -89,7 +89,6 @@ def report_html(facts: Facts) -> bytes:
         repeated=facts.repeated,
         recommendation=facts.recommendation,
         recommendation_text=recommendation_text(facts.recommendation),
-        reasons=[reason_text(reason) for reason in facts.recommendation.reasons],
         judged_rows=JUDGED_ROWS,
         names=NAMES,
         meanings=MEANINGS,
