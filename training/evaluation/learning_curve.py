@@ -4,8 +4,9 @@ Several folds are held out in turn. Intervals are those of training/evaluation/r
 of training. The gain of the last doubling is paired by user.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -24,6 +25,8 @@ REPLICATES = 100
 #: The model that is drawn beside the one that was chosen, if the settings compare with it.
 SIMPLER = "logistic"
 _AUC = {"roc_auc": METRICS["roc_auc"]}
+#: Fits a model, given the share of the users, the number of the fold held out, the rows to fit and those of the fold.
+_FitModel = Callable[[float, int, np.ndarray, np.ndarray], FittedModel]
 
 
 @dataclass(frozen=True)
@@ -53,20 +56,10 @@ def measure_learning_curve(
     The features and parameters of the chosen model are those that all users chose. A share in which a fold has one
     class only has no point.
     """
-    data, chosen = fit.data, fit.selection.family
-    fitting = replace(fit.fitting, rounds=training.rounds)
+    data, chosen = fit.data, fit.selection.family.name
     numbers = np.unique(data.fold)
     place = np.random.default_rng(training.seed).random(int(data.user.max()) + 1)[data.user]
-
-    def fit_chosen(rows: np.ndarray, test_rows: np.ndarray) -> FittedModel:
-        return chosen.fit(data.fit_rows(rows), fitting, data.fit_rows(test_rows, balanced=False))
-
-    def fit_simpler(rows: np.ndarray, _test_rows: np.ndarray) -> FittedModel:
-        return fit_rival(SIMPLER, train_rows.rows(rows), features, training)
-
-    fitters = {chosen.name: (fit_chosen, data)}
-    if SIMPLER in training.compare and chosen.name != SIMPLER:
-        fitters[SIMPLER] = (fit_simpler, train_rows)
+    fitters = _fitters(fit, train_rows, features, training)
     held_out = [np.flatnonzero(data.fold == number) for number in numbers[:FOLDS]]
     subsets = {
         share: [np.flatnonzero((data.fold != number) & (place < share)) for number in numbers[:FOLDS]]
@@ -78,15 +71,13 @@ def measure_learning_curve(
     parts, seen = [], []
     for fold, test_rows in enumerate(held_out):
         scores, aucs = {}, {}
-        for name, (fit_model, own) in fitters.items():
-            tested = own.rows(test_rows)
-            for share in shares:
-                model = fit_model(subsets[share][fold], test_rows)
-                scores[name, share] = scored(tested, model.predict(tested.features))
-                aucs[name, share] = own.auc(subsets[share][fold], model)
+        for (name, (fit_model, own)), share in product(fitters.items(), shares):
+            model = fit_model(share, fold, subsets[share][fold], test_rows)
+            scores[name, share] = scored(own.rows(test_rows), model.predict(own.features[test_rows]))
+            aucs[name, share] = own.auc(subsets[share][fold], model)
         parts.append(scores)
         seen.append(aucs)
-    estimates, last_doubling = _estimates(parts, chosen.name, shares, len(numbers), training.seed)
+    estimates, last_doubling = _estimates(parts, chosen, shares, len(numbers), training.seed)
     points = {
         name: tuple(
             CurvePoint(
@@ -100,6 +91,27 @@ def measure_learning_curve(
         for name in fitters
     }
     return LearningCurve(len(held_out), points, last_doubling)
+
+
+def _fitters(
+    fit: Fit, train_rows: TrainingRows, features: Sequence[str], training: Training
+) -> dict[str, tuple[_FitModel, TrainingRows]]:
+    """By family: a function that fits its model, and the rows with the features that it takes."""
+    data, chosen = fit.data, fit.selection.family
+    fitting = replace(fit.fitting, rounds=training.rounds)
+
+    def fit_chosen(share: float, fold: int, rows: np.ndarray, test_rows: np.ndarray) -> FittedModel:
+        if share == 1 and fit.selection.unpruned is None:
+            return fit.selection.crossed.models[fold]  # the same rows, features and parameters
+        return chosen.fit(data.fit_rows(rows), fitting, data.fit_rows(test_rows, balanced=False))
+
+    def fit_simpler(_share: float, _fold: int, rows: np.ndarray, _test_rows: np.ndarray) -> FittedModel:
+        return fit_rival(SIMPLER, train_rows.rows(rows), features, training)
+
+    fitters = {chosen.name: (fit_chosen, data)}
+    if SIMPLER in training.compare and chosen.name != SIMPLER:
+        fitters[SIMPLER] = (fit_simpler, train_rows)
+    return fitters
 
 
 def _has_both(labels: np.ndarray) -> bool:

@@ -342,7 +342,8 @@ def test_the_learning_curve_has_intervals_and_the_line_of_the_regression(trained
         assert points[-1].seen > points[-1].held_out.value
     gain = curve.last_doubling
     half, whole = (point.held_out.value for point in curve.points["xgboost"][1:])
-    assert gain.low < gain.value == pytest.approx(whole - half) < gain.high
+    assert gain.value == pytest.approx(whole - half)
+    assert gain.low < gain.value < gain.high
 
 
 def test_a_figure_that_rounds_to_zero_has_no_minus(page):
