@@ -26,9 +26,9 @@ from training.evaluation.champion import compare_with_champion
 from training.modeling.settings import Training, TrainingError, for_logged, load_training
 from training.reporting.facts import Background
 from training.reporting.mlflow_tracking import TrackingError, check_tracking, is_tracked, track
-from training.reporting.recommendation import recommend
+from training.reporting.recommendation import read_recommendation
 from training.reporting.recommendation_text import recommendation_text
-from training.reporting.report import REPORT_FILE, with_report
+from training.reporting.report import METRICS_FILE, REPORT_FILE, with_report
 from training.reporting.serving_cost import saving
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
@@ -193,14 +193,16 @@ def _read_data(
     directories, counts = _prepare(options, training, declaration, log, label, directory)
     refuse_without_positives(options.clicks, label, counts)
     print(overview(counts))
-    problems = warnings(counts, options.clicks, options.profiles, options.feature_log)
-    for line in problems:
+    sources = options.clicks, options.profiles, options.feature_log
+    for line in warnings(counts, *sources):
         print(f"train: {line}", file=sys.stderr)
     described = overview(counts).splitlines()
     share = share_that_fits(counts.examples, counts.positives, training.negative_share, training.max_rows)
     if share < training.negative_share:
         described.append(f"more than {training.max_rows} events: training with {share:.1%} of the negatives")
         print(described[-1])
+    # A bundle goes to other machines, where the directories of this one say nothing.
+    problems = warnings(counts, *(path and Path(path.name) for path in sources))
     return _Data(load_examples(directories, share, training.seed), None, tuple(described), tuple(problems))
 
 
@@ -300,7 +302,7 @@ def command(**given: Any) -> int:
     print(summary(trained.manifest))
     if saved := saving(trained):
         print(saved)
-    print(recommendation_text(recommend(trained)))
+    print(recommendation_text(read_recommendation(options.out / METRICS_FILE)))
     print(f"wrote {options.out}; read {options.out / REPORT_FILE}")
     try:
         if is_tracked():

@@ -90,14 +90,15 @@ def gather(trained: TrainedModel, background: Background = NOTHING_KNOWN) -> Fac
     evaluation = trained.evaluation
     holdout, probability = evaluation.holdout, evaluation.probability
     unit, by_period = periods(holdout, probability)
+    champion = background.champion if isinstance(background.champion, ChampionComparison) else None
     return Facts(
         manifest=trained.manifest,
         evaluation=evaluation,
         unwatched=trained.unwatched,
         background=background,
-        recommendation=recommend(trained),
+        recommendation=recommend(trained, champion),
         diagnosis=diagnose(evaluation),
-        comparisons=tuple(_comparisons(evaluation, background.champion)),
+        comparisons=tuple(_comparisons(evaluation, champion)),
         segments=segments(holdout, probability),
         period_unit=unit,
         periods=by_period,
@@ -105,7 +106,7 @@ def gather(trained: TrainedModel, background: Background = NOTHING_KNOWN) -> Fac
     )
 
 
-def _comparisons(evaluation: Evaluation, champion: ChampionComparison | str | None) -> list[Comparison]:
+def _comparisons(evaluation: Evaluation, champion: ChampionComparison | None) -> list[Comparison]:
     """The AUC beside that of each baseline: on new users first, where it decides."""
     found = []
     repeated = evaluation.repeated
@@ -123,7 +124,7 @@ def _comparisons(evaluation: Evaluation, champion: ChampionComparison | str | No
     if rule := evaluation.rule:
         difference = rule.differences[AUC]
         found.append(Comparison("The rule", "holdout", ours, rule.metrics[AUC], difference, outcome_of(difference)))
-    if isinstance(champion, ChampionComparison):
+    if champion:
         difference = champion.differences[AUC]
         where = "holdout" if champion.fitted_rows else "holdout, after the champion's training"
         metrics = champion.model_metrics[AUC], champion.champion_metrics[AUC]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
-from scipy.special import expit, logit
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from scipy.special import expit
 
 from training.evaluation.learning_curve import LearningCurve
 from training.modeling.metrics import Estimate
@@ -18,7 +18,6 @@ from training.reporting.recommendation_text import NAMES
 from training.reporting.segments import Segment
 
 _LOW_TO_HIGH = LinearSegmentedColormap.from_list("low to high", ["#2f74c0", "#a05fb4", "#e0483e"])
-_TICKS = np.array([0.0001, 0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999])  # of a score
 _WIDE_RANGE = 100  # values above it are drawn on a logarithmic axis
 _LONG_NAME = 28
 
@@ -82,9 +81,8 @@ def draw_calibration(axes: Axes, rows: Sequence[dict]) -> None:
 def draw_scores(axes: Axes, found: Histogram) -> None:
     for name, shares, color in (("negative", found.negatives, GREY), ("positive", found.positives, ORANGE)):
         axes.stairs(shares, found.edges, fill=True, alpha=0.45, color=color, label=name)
-    ticks = [tick for tick in _TICKS if found.edges[0] <= logit(tick) <= found.edges[-1]]
-    axes.set_xticks(logit(ticks) if ticks else found.edges[[0, -1]])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{expit(place):.3g}"))
+    ticks = np.linspace(found.edges[0], found.edges[-1], 6)
+    axes.set_xticks(ticks, [f"{expit(tick):.2g}" for tick in ticks])
     axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
     axes.set(xlabel="Score (scale of the logit)", ylabel="Share of the class")
     axes.legend()

@@ -12,6 +12,7 @@ import msgspec
 
 from training.bundles.trainer import TrainedModel
 from training.data.summary import RELIABLE_USERS
+from training.evaluation.champion import ChampionComparison
 from training.evaluation.holdout import Evaluation
 from training.evaluation.rule_baseline import RuleBaseline
 from training.modeling.metrics import Estimate
@@ -110,6 +111,18 @@ class ComparedWithRule(_Reason, tag="compared_with_rule"):
     recall_difference: Interval
 
 
+class ComparedWithChampion(_Reason, tag="compared_with_champion"):
+    """The model that serves, on the same events; the difference is the AUC of the new model minus the champion's.
+
+    Where `fitted_rows` of the events favour the champion, a worse AUC is inconclusive.
+    """
+
+    outcome: ComparisonOutcome
+    version: str
+    auc_difference: Interval
+    fitted_rows: int = 0
+
+
 class RuleIsNoBaseline(_Reason, tag="rule_is_no_baseline"):
     """The rule acts on all holdout events or on none of them."""
 
@@ -146,6 +159,7 @@ Reason = (
     | ComparedWithModel
     | NotCompared
     | ComparedWithRule
+    | ComparedWithChampion
     | RuleIsNoBaseline
     | RuleIsChance
     | FewPositiveUsers
@@ -182,9 +196,9 @@ def read_recommendation(path: Path) -> Recommendation:
         ) from None
 
 
-def recommend(trained: TrainedModel) -> Recommendation:
+def recommend(trained: TrainedModel, champion: ChampionComparison | None = None) -> Recommendation:
     """Decide whether to ship a model, from its evaluation on the holdout and in repeated cross-validation."""
-    decision, decisive = _decide(trained)
+    decision, decisive = _decide(trained, champion)
     reasons = [*decisive, _holdout(trained.evaluation)]
     rule, few = trained.evaluation.rule, _few_positive_users(trained)
     if rule and not rule.chooses:
@@ -224,14 +238,14 @@ def _is_above_chance(evaluation: Evaluation) -> bool:
     return _auc(evaluation).low > 0.5
 
 
-def _decide(trained: TrainedModel) -> tuple[ShipDecision, tuple[Reason, ...]]:
+def _decide(trained: TrainedModel, champion: ChampionComparison | None) -> tuple[ShipDecision, tuple[Reason, ...]]:
     """The decision, with the reasons that led to it."""
     evaluation = trained.evaluation
     if alarms := find_alarms(evaluation):
         return ShipDecision.DO_NOT_SHIP, alarms
     if not _is_above_chance(evaluation):
         return ShipDecision.DO_NOT_SHIP, (ChanceLevel(Interval.of(_auc(evaluation))),)
-    comparisons = _comparisons(evaluation)
+    comparisons = (*_comparisons(evaluation), *([_compared_with_champion(champion)] if champion else []))
     for outcome, decision in (
         (ComparisonOutcome.WORSE, ShipDecision.DO_NOT_SHIP),
         (ComparisonOutcome.INCONCLUSIVE, ShipDecision.SHIP_IN_SHADOW),
@@ -289,6 +303,14 @@ def _compared_with_rule(rule: RuleBaseline) -> ComparedWithRule:
         rule_recall=_defined(rule.recall.value),
         recall_difference=Interval.of(difference),
     )
+
+
+def _compared_with_champion(champion: ChampionComparison) -> ComparedWithChampion:
+    difference = champion.differences["roc_auc"]
+    outcome = outcome_of(difference)
+    if champion.fitted_rows and outcome == ComparisonOutcome.WORSE:
+        outcome = ComparisonOutcome.INCONCLUSIVE
+    return ComparedWithChampion(outcome, champion.version, Interval.of(difference), champion.fitted_rows)
 
 
 def _holdout(evaluation: Evaluation) -> Holdout:

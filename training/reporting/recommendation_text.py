@@ -8,6 +8,7 @@ from training.reporting.recommendation import (
     Alarm,
     AlarmKind,
     ChanceLevel,
+    ComparedWithChampion,
     ComparedWithModel,
     ComparedWithRule,
     ComparisonOutcome,
@@ -113,6 +114,22 @@ def _compared_with_rule(reason: ComparedWithRule) -> str:
         f"recall is {_percent(reason.model_recall)} and the rule's {_percent(reason.rule_recall)} (difference in "
         f"percentage points {_range(_scaled(reason.recall_difference, 100), '+.1f')})."
     )
+
+
+_THAN_CHAMPION = {
+    ComparisonOutcome.WORSE: "The champion {version} is clearly better on the same events",
+    ComparisonOutcome.INCONCLUSIVE: "It is not clearly better than the champion {version} on the same events",
+    ComparisonOutcome.BETTER: "It is clearly better than the champion {version} on the same events",
+}
+
+
+@reason_text.register
+def _compared_with_champion(reason: ComparedWithChampion) -> str:
+    text = _THAN_CHAMPION[reason.outcome].format(version=reason.version)
+    text += f" (AUC difference {_range(reason.auc_difference, '+.3f')})."
+    if reason.fitted_rows:
+        text += f" {reason.fitted_rows} of them are from the time that the champion was trained on, which favours it."
+    return text
 
 
 @reason_text.register

@@ -214,9 +214,9 @@ class _Work:
         profiles = profiles if profiles.exists() else None
         directories, summary = prepare(clicks, directory, preparation, profiles)
         refuse_without_positives(clicks, recipe.label, summary)
-        problems = warnings(summary, clicks, profiles, None)
-        for line in (overview(summary), *problems):
+        for line in (overview(summary), *warnings(summary, clicks, profiles, None)):
             self._log(line)
+        problems = warnings(summary, Path(CLICKS), profiles and Path(PROFILES), None)
         prepared = _Prepared(
             [path.name for path in directories],
             summary.examples,

@@ -15,6 +15,8 @@ from msgspec.structs import replace
 
 from tests.support.bundles import make_bundle
 from tests.unit.training.data.test_preparation import archive
+from training.reporting.recommendation import read_recommendation
+from training.reporting.recommendation_text import recommendation_text
 from training.simulation.clickstream import Simulation, simulate
 from training.train import main, summary
 from udfs.measurement.labels import CONVERTED
@@ -74,14 +76,17 @@ def test_the_command_trains_on_files_and_tells_of_rejected_records(tmp_path, cap
     files = ["--clicks", str(clicks), "--profiles", str(profiles), "--out", str(tmp_path / "bundle")]
     assert main([*files, *QUICK, "--champion", str(champion)]) == 0
     output = capsys.readouterr()
-    problem = f"{clicks}: 1 clicks rejected by the same rules as in the job: 1 empty_field; for example: "
-    assert f"train: {problem}" in output.err
+    problem = f"{clicks.name}: 1 clicks rejected by the same rules as in the job: 1 empty_field; for example: "
+    assert f"train: {clicks.parent}/{problem}" in output.err
     assert "best possible" not in output.out
     page, card = ((tmp_path / "bundle" / name).read_text() for name in ("report.html", "model_card.md"))
     assert problem in page
     assert "1 clicks rejected by the same rules as in the job" in card
     told = json.loads((tmp_path / "bundle" / "metrics.json").read_text())
-    assert f"train: {told['data_warnings'][0]}" in output.err
+    assert len(told["data_warnings"]) == output.err.count("train: ")
+    assert str(tmp_path) not in page + card
+    assert recommendation_text(read_recommendation(tmp_path / "bundle" / "metrics.json")) in output.out
+    assert "the champion champion on the same events" in output.out
     assert told["champion"]["version"] == "champion"
     assert len(load_bundle(tmp_path / "bundle", 64).manifest.features) == 6  # the champion's are only compared with
 

@@ -20,6 +20,7 @@ from training.reporting.recommendation import (
     Alarm,
     AlarmKind,
     ChanceLevel,
+    ComparedWithChampion,
     ComparedWithModel,
     ComparedWithRule,
     ComparisonOutcome,
@@ -221,7 +222,7 @@ def test_every_decision_and_every_kind_of_reason_is_reached():
         trained(rule=rule(BETTER, acted_on=0.0)),
         trained(rule=rule(BETTER, auc=CHANCE_AUC)),
     ]
-    found = [recommend(model) for model in models]
+    found = [*map(recommend, models), recommend(trained(), champion(BETTER))]
     assert {one.decision for one in found} == set(ShipDecision)
     reasons = [reason for one in found for reason in one.reasons]
     assert {type(reason) for reason in reasons} == set(get_args(Reason))
@@ -409,6 +410,30 @@ def test_the_gain_of_the_last_doubling_has_its_interval():
     assert (
         "The last doubling of the training users changed the AUC on held-out users by +0.020, -0.010 to +0.050." in text
     )
+
+
+# The champion
+
+
+def champion(gain: Estimate, fitted_rows: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(version="v1", fitted_rows=fitted_rows, differences={"roc_auc": gain})
+
+
+@pytest.mark.parametrize(
+    ("compared", "decision", "text"),
+    [
+        (champion(BETTER), ShipDecision.SHIP, "It is clearly better than the champion v1 on the same events"),
+        (champion(OPEN), SHADOW, "It is not clearly better than the champion v1 on the same events (AUC difference"),
+        (champion(WORSE), ShipDecision.DO_NOT_SHIP, "The champion v1 is clearly better on the same events"),
+        (champion(WORSE, fitted_rows=7), SHADOW, "7 of them are from the time that the champion was trained on"),
+        (champion(UNDEFINED), SHADOW, "It is not clearly better than the champion v1"),
+    ],
+)
+def test_a_champion_that_is_clearly_better_stays(compared, decision, text):
+    found = recommend(trained(), compared)
+    assert found.decision == decision
+    assert isinstance(next(one for one in found.reasons if "champion" in reason_text(one)), ComparedWithChampion)
+    assert text in recommendation_text(found)
 
 
 # A rule that is no better than chance
