@@ -86,7 +86,6 @@ def test_the_command_trains_on_files_and_tells_of_rejected_records(tmp_path, cap
     assert len(told["data_warnings"]) == output.err.count("train: ")
     assert str(tmp_path) not in page + card
     assert recommendation_text(read_recommendation(tmp_path / "bundle" / "metrics.json")) in output.out
-    assert "the champion champion on the same events" in output.out
     assert told["champion"]["version"] == "champion"
     assert len(load_bundle(tmp_path / "bundle", 64).manifest.features) == 6  # the champion's are only compared with
 
