@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from msgspec.structs import replace
 
 from tests.conftest import QUICK
-from tests.support.shop import shop_examples
+from tests.support.shop import SOME, shop_examples
 from training.bundles.trainer import TrainedModel, train_model
 from training.bundles.writer import write_bundle
 from training.modeling.family import FitRows, Fitting
@@ -33,7 +33,7 @@ from udfs.models.bundle import LIGHTGBM_FILE, XGBOOST_FILE, Bundle, BundleError,
 from udfs.models.lightgbm_text import check_text, load_text
 
 NAMES = STANDARD.names[:3]
-SETTINGS = replace(QUICK, model="lightgbm", prune=True, compare=("logistic",))
+SETTINGS = replace(QUICK, model="lightgbm", features=SOME, prune=True, compare=("logistic",))
 TINY = np.float32(1e-35)
 
 

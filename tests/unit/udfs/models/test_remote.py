@@ -34,7 +34,7 @@ from udfs.rollout.registry import Registry
 from udfs.serving.bootstrap import follow, serving_bundle, serving_registry
 from udfs.serving.deployment import Options
 
-SERVER = Path(__file__).parents[3] / "support" / "oip_server.py"
+PROJECT = Path(__file__).parents[4]
 ROWS = np.random.default_rng(1).random((25, len(NAMES)), np.float32)
 ROWS[::4, 1] = np.nan
 PATIENT_MS = 20_000
@@ -45,7 +45,8 @@ class Server:
 
     def __init__(self, model: Path):
         self._process = subprocess.Popen(
-            [sys.executable, str(SERVER), str(model)],
+            [sys.executable, "-m", "tests.support.oip_server", str(model)],
+            cwd=PROJECT,
             stdout=subprocess.PIPE,
             text=True,
         )
