@@ -12,6 +12,7 @@ FEW = ("events_5m", "events_30m", "cart_adds_30m", "checkouts_30m", "value", "ev
 #: As many as it takes to leave out some.
 SOME = (*FEW, "cart_adds_24h", "events_24h", "lifetime_events", "session_duration_s", "since_cart_add_s", "local_hour")
 
+
 @cache
 def shop_clicks() -> Clickstream:
     return simulate(Simulation(users=700, seed=4))

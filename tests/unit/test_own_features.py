@@ -20,7 +20,7 @@ TUTORIAL = (PROJECT / "docs" / "own-features.md").read_text()
 REFERENCE = (PROJECT / "docs" / "features.md").read_text()
 FEATURES_FILE = PROJECT / "conf" / "features.yaml"
 #: What training does on top of conf/training.yaml, so that the test takes seconds.
-QUICK = {"model": "xgboost", "repeats": 0, "folds": 2, "rounds": 20, "compare": [], "threads": 1}
+QUICK = {"model": "xgboost", "repeats": 0, "folds": 2, "rounds": 5, "compare": [], "threads": 1}
 
 
 #: A block of code with its mark, and the file that a sentence before it says to write it to.

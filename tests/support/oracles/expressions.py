@@ -420,5 +420,6 @@ def _written(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else node.value
 
 
+@cache
 def _compared_with_now(condition: ast.expr) -> set[str]:
     return {node.attr for node in ast.walk(condition) if isinstance(node, ast.Attribute)}

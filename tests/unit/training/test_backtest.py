@@ -137,7 +137,15 @@ def test_a_training_sees_nothing_of_what_comes_after_it(stream, tmp_path):
         features=np.where(later[:, None], np.float32(7.0), examples.features),
     )
     training = Training(
-        features=examples.names[:6], rounds=3, folds=2, prune=False, calibrate=False, threads=1, compare=()
+        model="xgboost",
+        repeats=0,
+        features=examples.names[:6],
+        rounds=3,
+        folds=2,
+        prune=False,
+        calibrate=False,
+        threads=1,
+        compare=(),
     )
     trainings = []
     for name, given in (("as it was", examples), ("scrambled", scrambled)):

@@ -60,9 +60,10 @@ def test_a_training_is_a_run_with_its_settings_metrics_and_files(tmp_path, monke
 def test_a_server_that_does_not_answer_costs_the_run_and_not_the_bundle(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     quick = ["model=xgboost", "repeats=0", "rounds=5", "folds=2", "prune=false", "compare=[]", "threads=1"]
+    quick += ["features=[events_30m, cart_adds_30m, value, country]"]
     settings = [part for setting in quick for part in ("--set", setting)]
     bundle = tmp_path / "bundle"
-    assert main(["--simulate", "--users", "700", *settings, "--out", str(bundle)]) == 1
+    assert main(["--simulate", "--users", "400", *settings, "--out", str(bundle)]) == 1
     (told,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("train: "))
     assert told.startswith("train: MLflow: MlflowException: ")
     assert told.endswith(f"; the bundle {bundle} is complete")

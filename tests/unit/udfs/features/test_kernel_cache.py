@@ -50,6 +50,12 @@ def test_a_cache_that_can_not_be_made_is_not_used(tmp_path, monkeypatch):
     assert not kernel_cache.is_usable()
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    """A cache that these tests fill, each with other functions, as compiling all in each takes many seconds."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.parametrize(
     ("program", "function"),
     [
@@ -61,28 +67,30 @@ def test_a_cache_that_can_not_be_made_is_not_used(tmp_path, monkeypatch):
         ("import udfs.workers.score_writer", "_write"),
     ],
 )
-def test_compiled_code_is_kept_there_whichever_module_comes_first(tmp_path, program, function):
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
-    assert list((tmp_path / "purchase-intent").glob(f"*/*.{function}-*.nbi"))
+def test_compiled_code_is_kept_there_whichever_module_comes_first(cache, program, function):
+    subprocess.run([sys.executable, "-c", program], env=os.environ | {"XDG_CACHE_HOME": str(cache)}, check=True)
+    assert list((cache / "purchase-intent").glob(f"*/*.{function}-*.nbi"))
 
 
-def test_kernels_that_several_processes_have_compiled_do_not_take_each_others_functions(tmp_path):
+def test_kernels_that_several_processes_have_compiled_do_not_take_each_others_functions(cache):
     program = """
 import sys
 import msgspec, numpy as np
-from tests.unit.udfs.features.test_features import batch, event
+from udfs.contracts.profiles import PROFILE
 from udfs.features.computer import FeatureComputer
 from udfs.features.declaration_file import FeatureFile, declaration_of
 for value in sys.argv[1:]:
     entry = {"value": value, "unit": "x", "doc": "x"}
     declaration = declaration_of(msgspec.convert({"features": {"own": {"x": entry}}}, FeatureFile))
-    print(FeatureComputer(declaration=declaration).compute(**batch([event(0, scroll=7), event(1, scroll=9)]))[0, 0])
+    events = np.zeros(2, declaration.layout.dtype)
+    events["scroll"] = 7, 9
+    rows = (np.array([number]) for number in (0, 2, 2, 0))
+    print(FeatureComputer(declaration=declaration).compute(events, *rows, np.zeros(1, PROFILE))[0, 0])
 """
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
 
     def computed(*values: str) -> list[float]:
         command = [sys.executable, "-c", program, *values]
+        environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
         printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
         return [float(line) for line in printed.splitlines()]
 
