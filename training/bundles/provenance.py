@@ -2,6 +2,7 @@
 
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version as installed
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def git_commit() -> str | None:
     return process.stdout.strip() if process.returncode == 0 else None
 
 
+@cache
 def library_versions() -> dict[str, str]:
     """The versions of the libraries that a model's bytes depend on."""
     return {name: installed(name) for name in LIBRARIES}
