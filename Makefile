@@ -22,20 +22,23 @@ PIP_TOOLS := pip-tools==7.6.2
 SCHEMA_REGISTRY := io.apicurio:apicurio-registry-app:3.0.9:tar.gz:all
 FLINK_OPERATOR := org.apache.flink:flink-kubernetes-operator-api:1.10.0
 
-.PHONY: help demo test bench dashboard up down submit status venv wheel jars release validate lint train features reference doctor pins hashes clean
+.PHONY: help demo test test-unit bench dashboard up down submit status venv wheel jars release validate lint train features reference doctor pins hashes clean
 
 help: ## List the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(BUILT) ## Run the whole system on this machine and show the results; KEEP=1 leaves it running, DAY=1 plays a day
 	@$(PYTHON) -m tools.demo $(if $(filter-out 0 no false,$(DAY)),--day) $(if $(filter-out 0 no false,$(KEEP)),--keep)
 
-test: $(BUILT) $(REGISTRY) ## Run all tests: unit, Java, mini cluster, then broker and cluster
-	@$(PYTHON) -m pytest --numprocesses 2 tests/unit
+test: test-unit $(REGISTRY) ## Run all tests: unit, Java, mini cluster, then broker and cluster
 	@echo '==> Java operators with workers (about a minute; the first time Maven fetches the test harness)'
 	@mvn --batch-mode test > build/maven-test.log 2>&1 || { cat build/maven-test.log; exit 1; }
 	@grep -E '^.{0,20}Tests run' build/maven-test.log | tail -n 1
 	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=5 tests/e2e tests/flink
+
+test-unit: $(BUILT) ## Run the unit tests, in a process for each core
+	@# Each process begins with neighbouring tests, which share fixtures, and then takes over some of another's.
+	@$(PYTHON) -m pytest --numprocesses logical --dist worksteal tests/unit
 
 bench: $(BUILT) $(if $(if $(PART),$(findstring peers,$(PART)),all),$(PEERS)) ## Measure this machine, to build/bench.json: all parts, or PART=throughput,latency,peers
 	@$(PYTHON) -m tools.bench $(if $(PART),--part '$(PART)')
