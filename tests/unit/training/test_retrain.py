@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -25,7 +26,7 @@ from training.retraining.run_store import newest_run, read_runs, write_run
 from training.retraining.scheduler import Watch
 from training.retraining.settings import RETRAINING_FILE, GateSettings, RetrainingError, load_recipe, load_retraining
 from training.rollout import service as rollout_service
-from training.simulation.clickstream import Simulation, simulate
+from training.simulation.clickstream import Clickstream, Simulation, simulate
 from udfs.measurement.kpis import KPIS_FILE
 from udfs.measurement.labels import CONVERTED, LABELS_FILE, Label
 from udfs.models.bundle import load_bundle
@@ -47,13 +48,15 @@ threads: 1
 """
 
 
-STREAM = simulate(Simulation(users=500, hours=48, seed=6))
+@cache
+def two_days() -> Clickstream:
+    return simulate(Simulation(users=500, hours=48, seed=6))
 
 
 @pytest.fixture(scope="session")
 def clicks(tmp_path_factory) -> Path:
     """The archive of two days of a simulated shop."""
-    directory, stream = tmp_path_factory.mktemp("archive"), STREAM
+    directory, stream = tmp_path_factory.mktemp("archive"), two_days()
     archive(directory / "topic=clicks" / "day=2026-01-01" / "part-0", list(stream.clicks()), stream.arrival_ms, 1)
     return directory
 
@@ -165,10 +168,10 @@ def test_a_run_that_crashes_at_every_step_ends_in_shadow_and_repeats_no_step_tha
     assert manifest.training_window.end.timestamp() * 1000 > window.newest
     assert compared.manifest.training_window.end.timestamp() * 1000 + CONVERTED.horizon_ms < window.newest
     assert compared.model != load_bundle(bundle, 64).model
-    assert window.end == STREAM.arrival_ms.max()
+    assert window.end == two_days().arrival_ms.max()
     assert sorted(rows.time_ms.tolist()) == sorted(
         click["event_time"]
-        for click in STREAM.clicks()
+        for click in two_days().clicks()
         if window.newest <= click["event_time"] <= window.matured and click["event_name"] != "purchase"
     )
     assert not (shop.directory / "work" / record.run / "examples").exists()

@@ -1,5 +1,7 @@
 """Repeated cross-validation of the whole training: what it sees, and how wide its intervals are."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,12 +28,18 @@ def some_features(examples: Examples) -> Examples:
     return Examples(**{**vars(examples), "names": NAMES, "features": examples.features[:, columns]})
 
 
-EXAMPLES = some_features(simulated_examples(simulate(Simulation(users=600, seed=4))))
-ALL = np.arange(len(EXAMPLES))
 SETTINGS = replace(QUICK, features=NAMES, folds=3, repeats=2, rounds=5, compare=("logistic",))
 
 
-def measured(settings=SETTINGS, examples=EXAMPLES, train=ALL, test=ALL, families=None):
+@cache
+def shop() -> Examples:
+    return some_features(simulated_examples(simulate(Simulation(users=600, seed=4))))
+
+
+def measured(settings=SETTINGS, examples=None, train=None, test=None, families=None):
+    """The measurement, by default on all examples of the shop."""
+    examples = shop() if examples is None else examples
+    train, test = (np.arange(len(examples)) if rows is None else rows for rows in (train, test))
     return repeated_cross_validation(examples, train, test, settings, lambda line: None, families)
 
 
@@ -44,10 +52,12 @@ def test_a_training_that_is_the_regression_differs_from_it_in_nothing():
     assert [(one.repeat, one.fold, one.family) for one in found.outer] == [
         (repeat, fold, "logistic") for repeat in (1, 2) for fold in (1, 2, 3)
     ]
-    assert found.users == len(np.unique(EXAMPLES.user))
+    assert found.users == len(np.unique(shop().user))
 
 
-def test_nothing_is_chosen_or_fitted_on_the_users_that_judge_it(monkeypatch):
+@pytest.fixture(scope="module")
+def watched():
+    """The measurement, and the users that each choice was made on; those who judge it are asserted to be others."""
     seen = []
     select, fit = repeated.select, repeated.LabelledScores
 
@@ -59,16 +69,21 @@ def test_nothing_is_chosen_or_fitted_on_the_users_that_judge_it(monkeypatch):
         assert not seen[-1] & set(user.tolist())
         return fit(labels, scores, weight, user)
 
-    monkeypatch.setattr(repeated, "select", selecting)
-    monkeypatch.setattr(repeated, "LabelledScores", scoring)
-    found = measured()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repeated, "select", selecting)
+        patch.setattr(repeated, "LabelledScores", scoring)
+        return measured(), seen
+
+
+def test_nothing_is_chosen_or_fitted_on_the_users_that_judge_it(watched):
+    found, seen = watched
     assert len(seen) == len(found.outer) == 6
-    assert seen[0] | seen[1] == set(EXAMPLES.user.tolist())
+    assert seen[0] | seen[1] == set(shop().user.tolist())
     assert seen[0] != seen[3]  # another assignment
 
 
 def test_of_a_split_by_time_other_users_are_scored_after_it(monkeypatch):
-    train, test = split_by_time(EXAMPLES, 0.3, CONVERTED.horizon_ms)
+    train, test = split_by_time(shop(), 0.3, CONVERTED.horizon_ms)
     tested = []
     scores = repeated.LabelledScores
 
@@ -82,16 +97,16 @@ def test_of_a_split_by_time_other_users_are_scored_after_it(monkeypatch):
     assert sum(tested) == len(test)
 
 
-def test_equal_settings_give_equal_figures_and_the_cost_is_counted():
-    first, again = measured(), measured()
-    assert first == again
+def test_equal_settings_give_equal_figures_and_the_cost_is_counted(watched):
+    first, _ = watched
+    assert first == measured()
     assert first.cost.models == 2 * 3 * (INNER_FOLDS + 1 + 1)  # cross-validated, fitted, and the regression
 
 
 def test_too_few_users_are_no_data():
-    few = np.flatnonzero(EXAMPLES.user < 6)
+    few = np.flatnonzero(shop().user < 6)
     assert "too few" in measured(replace(SETTINGS, folds=5), train=few, test=few)
-    none = EXAMPLES.take(ALL)
+    none = shop().take(np.arange(len(shop())))
     none.labels[:] = False
     none.labels[:1] = True
     assert "both classes are needed" in measured(examples=none)
