@@ -510,7 +510,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict:
         content = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(_missing_file(path, seen)) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # a path may hold a null byte
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     except DuplicateKeyError as error:
         raise ConfigError(f"{path}: {error}") from None

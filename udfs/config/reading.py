@@ -16,8 +16,32 @@ class DuplicateKeyError(yaml.YAMLError):
     """A key that is given twice; the message names its line."""
 
 
+class UnreadableValueError(yaml.YAMLError):
+    """A value that is not what its form or tag says, such as a 30th of February; the message names its line."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice. YAML forbids it, but PyYAML takes the last value without a word."""
+    """Refuses a key that is given twice. YAML forbids it, but PyYAML takes the last value without a word.
+
+    Refuses values that PyYAML fails to read with errors of other kinds, and texts that can't be written in UTF-8.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=True)  # refuses what contains itself
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as problem:
+            kind, value = node.tag.rpartition(":")[2], one_line(node.value)[:60]
+            raise UnreadableValueError(
+                f"{_line(node)}: {value} is not a valid {kind} ({one_line(problem)}); quote it if it is a text"
+            ) from None
+
+    def compose_scalar_node(self, anchor: str | None) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        try:
+            node.value.encode()
+        except UnicodeEncodeError:
+            raise UnreadableValueError(f"{_line(node)}: {ascii(node.value)[:60]}: half of a surrogate pair") from None
+        return node
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         mapping = super().compose_mapping_node(anchor)
@@ -25,15 +49,21 @@ class _Loader(yaml.SafeLoader):
         for key, _ in mapping.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
-                    line = key.start_mark.line + 1
-                    raise DuplicateKeyError(f"line {line}: key {key.value} is given twice")
+                    raise DuplicateKeyError(f"{_line(key)}: key {key.value} is given twice")
                 seen.add((key.tag, key.value))
         return mapping
 
 
+def _line(node: yaml.Node) -> str:
+    return f"line {node.start_mark.line + 1}"
+
+
 def parse_yaml(text: str) -> Any:
     """The content of a YAML document. Raises yaml.YAMLError, for a key that is given twice DuplicateKeyError."""
-    return yaml.load(text, _Loader)
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
 
 
 def read_yaml(path: Path, error: type[ValueError]) -> Any:
@@ -45,9 +75,7 @@ def read_yaml(path: Path, error: type[ValueError]) -> Any:
         return parse_yaml(path.read_text(encoding="utf-8"))
     except DuplicateKeyError as problem:
         raise error(f"{path}: {problem}") from None
-    except RecursionError:
-        raise error(f"{path}: cannot be read: nested too deeply") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
+    except (OSError, ValueError, yaml.YAMLError) as problem:  # a path may hold a null byte
         raise error(f"{path}: cannot be read: {one_line(problem)}") from None
 
 

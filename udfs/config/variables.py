@@ -19,10 +19,10 @@ def is_written_secret(key: str, value: object) -> bool:
     return value is not None and is_secret(key) and not NAMED.search(str(value))
 
 
-def refuse_written_secrets(section: Mapping[str, Any] | None, name: str, origin: str, error: type[ValueError]) -> None:
-    """Raise `error`, naming file and key, if a secret is written out in a section of options."""
-    for key, value in (section or {}).items():
-        if is_written_secret(key, value):
+def refuse_written_secrets(section: object, name: str, origin: str, error: type[ValueError]) -> None:
+    """Raise `error`, naming file and key, if a secret is written out in what a file has as a section of options."""
+    for key, value in section.items() if isinstance(section, dict) else ():
+        if is_written_secret(str(key), value):
             raise error(f"{origin}: key {name}.{key}: a secret does not belong in a file; {SECRET_ADVICE}")
 
 

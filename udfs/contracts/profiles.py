@@ -35,6 +35,7 @@ PROFILE = np.dtype(
 )
 PROFILE_FORMAT = "<iHBBbB6x"
 NO_DAY = -(2**31)
+LONGEST_USER_ID = 128  # characters, as in clicks
 COUNTRY = "^[A-Za-z]{2}$"  # in Python also of a text that ends with a line break, so the length is checked as well
 
 _pack = struct.Struct(PROFILE_FORMAT).pack
@@ -50,7 +51,7 @@ class Profile(msgspec.Struct, gc=False):
 
     user_id: Annotated[
         str,
-        Meta(min_length=1, max_length=128, extra_json_schema={"pattern": r"\S"}, extra=Leeway.INTEGER.meta),
+        Meta(min_length=1, max_length=LONGEST_USER_ID, extra_json_schema={"pattern": r"\S"}, extra=Leeway.INTEGER.meta),
     ]
     country: (
         Annotated[str, Meta(pattern=COUNTRY, max_length=2, description="ISO 3166-1 alpha-2 or alpha-3 code")] | None
@@ -106,7 +107,7 @@ class ProfileDecoder:
         if not payload:
             if not key:
                 raise Reject(Reason.EMPTY_RECORD, "a deletion needs the user_id as the record's key")
-            return key.decode(), NO_PROFILE
+            return _deleted_user(key), NO_PROFILE
         if len(payload) > self._max_record_bytes:
             raise Reject(Reason.TOO_LARGE, f"{len(payload)} bytes: at most {self._max_record_bytes}")
         try:
@@ -118,6 +119,17 @@ class ProfileDecoder:
         if unread is not None:
             unread.update([*unreadable, *_unlisted(profile)])
         return profile.user_id, pack_profile(profile)
+
+
+def _deleted_user(key: bytes) -> str:
+    """The user whom the key of a deletion names, who is one that a record could have. Raises Reject."""
+    user_id = key.decode()
+    if len(user_id) > LONGEST_USER_ID:
+        limit = f"at most {LONGEST_USER_ID}, as in every user_id"
+        raise Reject(Reason.TOO_LONG, f"the key of a deletion has {len(user_id)} characters: {limit}")
+    if user_id.isspace():
+        raise Reject(Reason.EMPTY_FIELD, "the key of a deletion has only blanks, and is no user_id")
+    return user_id
 
 
 def _read_leniently(payload: bytes) -> tuple[Profile, list[str]]:

@@ -3,8 +3,10 @@
 import json
 import re
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 
 class Reason(StrEnum):
@@ -74,12 +76,16 @@ def unfit_row(row: bytes, reason: str) -> bytes:
     return msgspec.json.encode({"unfit_row": shown, "reason": reason})
 
 
+class _UnfitRow(msgspec.Struct):
+    reason: Annotated[str, Meta(pattern=r"\S")]
+
+
 def _reason_of_unfit_row(payload: bytes) -> str | None:
     if not payload.startswith(_UNFIT_ROW):
         return None
     try:
-        return msgspec.json.decode(payload)["reason"]
-    except (msgspec.DecodeError, KeyError, TypeError):
+        return msgspec.json.decode(payload, type=_UnfitRow).reason
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # what a producer can send as well
         return None
 
 

@@ -19,6 +19,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 from udfs.config.durations import duration_ms
+from udfs.config.text import one_line
 from udfs.features.columns import PROFILE_FIELDS, USER_FIELDS, Column
 
 #: A duration in an expression, such as 30m: Python has no such literal, so it is read as a string. Texts stay as they
@@ -420,7 +421,7 @@ def parse(text: str) -> ast.expr:
     try:
         tree = ast.parse(_DURATION.sub(_quoted, text.strip()), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        at = getattr(error, "text", None) and (error.text or "")[max((error.offset or 1) - 1, 0) :].strip()
+        at = getattr(error, "text", None) and one_line((error.text or "")[max((error.offset or 1) - 1, 0) :])
         raise ExpressionError(
             f"not an expression: {getattr(error, 'msg', error)}{f', at {at}' if at else ''}"
         ) from None

@@ -67,9 +67,9 @@ def avro_parser(schema: str, dependencies: Iterable[str] = ()) -> Parser:
         # Compiled code does not notice when it recurses too deeply, and ends the process.
         module = _read_py if _is_recursive(parsed, named, set(), set()) else fastavro
     except fastavro.schema.UnknownType as error:
-        raise SchemaError(f"the Avro schema names a type that it does not define: {one_line(error)}") from None
+        raise SchemaError(f"the Avro schema names a type that it does not define: {_shown(error)}") from None
     except Exception as error:  # of a schema of any shape
-        raise SchemaError(f"not an Avro schema: {type(error).__name__}: {one_line(error)}") from None
+        raise SchemaError(f"not an Avro schema: {type(error).__name__}: {_shown(error)}") from None
     read_value = module.schemaless_reader
 
     def parse(payload: bytes, start: int) -> dict[str, Any]:
@@ -89,6 +89,11 @@ def avro_parser(schema: str, dependencies: Iterable[str] = ()) -> Parser:
         return value
 
     return parse
+
+
+def _shown(error: Exception) -> str:
+    """An error's text, without the halves of surrogate pairs that JSON can hold."""
+    return one_line(error).encode(errors="backslashreplace").decode()
 
 
 def _prepared(schema: Any) -> Any:

@@ -161,7 +161,15 @@ def test_a_secret_in_a_file_is_refused_without_printing_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("a: [", "not YAML"), ("- a", "expected sections"), ("", "expected sections")]
+    ("content", "message"),
+    [
+        ("a: [", "not YAML"),
+        ("[" * 3_000, "not YAML: nested too deeply"),
+        ("- a", "expected sections"),
+        ("", "expected sections"),
+        ("kafka: 2", "key "),
+        ("kafka: {1: x, null: y}", "key "),
+    ],
 )
 def test_a_file_that_is_no_configuration_is_refused(tmp_path, content, message):
     path = tmp_path / "broken.yaml"

@@ -50,6 +50,37 @@ def test_no_other_tags_are_read():
         parse_yaml("!!python/object/apply:os.getcwd []")
 
 
+UNREADABLE = {
+    "a: 2024-02-30": "line 1: 2024-02-30 is not a valid timestamp",
+    "b: 1\na: " + "9" * 5_000: "line 2: 9+ is not a valid int",
+    "a: 0x_": "line 1: 0x_ is not a valid int",
+    "a: !!timestamp x": "line 1: x is not a valid timestamp",
+    "a: !!bool maybe": "line 1: maybe is not a valid bool",
+    'a: "\\ud800"': "line 1: '.*ud800': half of a surrogate pair",
+    '"\\ud800": 1': "line 1: '.*ud800': half of a surrogate pair",
+    "a: &a [*a]": "recursive",
+    "a: &a {b: *a}": "recursive",
+    "[" * 3_000: "nested too deeply",
+}
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_what_yaml_cannot_read_is_an_error_of_yaml(tmp_path, text):
+    with pytest.raises(yaml.YAMLError, match=UNREADABLE[text]):
+        parse_yaml(text)
+    path = tmp_path / "file.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: cannot be read: .*{UNREADABLE[text]}.*$"):
+        read_yaml(path, ValueError)
+    with pytest.raises(ValueError, match=f"^--set x: not a YAML value: .*{UNREADABLE[text]}.*$"):
+        parse_value(text, "--set x", ValueError)
+
+
+def test_a_path_that_no_file_can_have_is_named():
+    with pytest.raises(ValueError, match="^a\0b: cannot be read: embedded null byte$"):
+        read_yaml(Path("a\0b"), ValueError)
+
+
 def test_a_value_of_the_command_line_gives_no_key_twice_either():
     assert parse_value("{a: 1, b: 2}", "--set x", ValueError) == {"a": 1, "b": 2}
     with pytest.raises(ValueError, match="^--set x: line 1: key a is given twice$"):

@@ -149,6 +149,9 @@ BAD_RECORDS = {
         Reason.INVALID_UTF8,
         "at `$.items[0].item_id`",
     ),
+    "a false unfit row": (b'{"unfit_row":"","reason":" "}', Reason.MISSING_FIELD, "user_id"),
+    "an unfit row that is not UTF-8": (b'{"unfit_row":"\xff","reason":"r"}', Reason.UNFIT_ROW, "r"),
+    "an unfit row that is too deep": (b'{"unfit_row":' + b"[" * 20_000, Reason.TOO_DEEP, "nested too deeply"),
     "a row that a mapping refuses": (unfit_row(b"a,b", "user_id is missing"), Reason.UNFIT_ROW, "user_id is missing"),
     "a megabyte": (click(note="x" * 1_000_000), Reason.TOO_LARGE, "at most 65536"),
 }

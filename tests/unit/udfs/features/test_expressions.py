@@ -69,6 +69,7 @@ def message(text: str) -> str:
     ("text", "expected"),
     [
         ("1 +", "not an expression: invalid syntax, at 1 +"),
+        ("o\\\ni", "not an expression: invalid syntax, at o\\ i"),
         ("now.scroll; now.value", "not an expression: invalid syntax, at ; now.value"),
         ("count(over=1.5h)", "not an expression: invalid decimal literal, at 5h)"),
         ("now.scroll # percent", "not an expression: comments are not allowed"),

@@ -215,6 +215,7 @@ def test_types_that_are_used_twice_are_not_recursive():
         ('{"type": "record"}', "not an Avro schema"),
         (json.dumps(CART), "names a type that it does not define: shop.Item"),
         ("[" * 100_000, "not an Avro schema"),
+        ('"\\udc80"', r"names a type that it does not define: \\udc80$"),
     ],
 )
 def test_an_unusable_schema_is_refused(schema, message):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from udfs.mapping.columns import ABSENT, column_reader, column_steps
+from udfs.mapping.columns import ABSENT, column_reader, column_steps, structured
 
 GA4 = {
     "event_params": [
@@ -44,6 +44,11 @@ def test_a_path_leads_into_texts_that_hold_json():
     assert column_reader("context.page.url")(row) == "/a"
     assert column_reader("context.ids[1]")(row) == 2
     assert column_reader("broken.page")(row) is ABSENT
+
+
+def test_a_text_that_is_not_unicode_holds_no_json():
+    assert structured('{"a": "\udcff"}') == '{"a": "\udcff"}'
+    assert column_reader("a.b")({"a": '{"b": "\udcff"}'}) is ABSENT
 
 
 def test_a_column_of_exactly_that_name_comes_first():

@@ -253,6 +253,7 @@ def test_a_tombstone_deletes_the_profile_of_its_key(tombstone):
     (record,) = decode_profiles(raw_record("zoë".encode(), tombstone))
     assert record.key == "zoë".encode()
     assert row_of(record)[0]["profile"].tobytes() == NO_PROFILE
+    assert decode_profiles(raw_record("é".encode() * 128, tombstone))[0].key == "é".encode() * 128
 
 
 @pytest.mark.parametrize(
@@ -262,6 +263,9 @@ def test_a_tombstone_deletes_the_profile_of_its_key(tombstone):
         (b"", None, Reason.EMPTY_RECORD),
         (None, b"", Reason.EMPTY_RECORD),
         (b"\xff", None, Reason.INVALID_UTF8),
+        (b"x" * 129, None, Reason.TOO_LONG),
+        (b"x" * 70_000, b"", Reason.TOO_LONG),
+        (b" \t", None, Reason.EMPTY_FIELD),
         (b"ada", b"{", Reason.INVALID_JSON),
         (b"ada", profile(user_id=""), Reason.EMPTY_FIELD),
         (b"ada", profile(note="x" * 70_000), Reason.TOO_LARGE),
