@@ -1,5 +1,6 @@
 """The web application: read-only pages, served by this process alone, that execute nothing from event data."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -120,5 +121,5 @@ def _json(content: dict, status_code: int = 200) -> Response:
 
 def _place(text: str) -> tuple[int, int] | None:
     """A partition and an offset, written 3-1234."""
-    partition, _, offset = text.partition("-")
-    return (int(partition), int(offset)) if partition.isdecimal() and offset.isdecimal() else None
+    place = re.fullmatch(r"([0-9]{1,10})-([0-9]{1,19})", text)
+    return (int(place[1]), int(place[2])) if place else None

@@ -23,6 +23,10 @@ class RecordDecoder(Generic[Record]):
             try:
                 records.append(self._decode(value or b""))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                self.undecodable += 1
-                self.last_error = str(error)
+                self.reject(error)
         return records
+
+    def reject(self, error: Exception) -> None:
+        """Count a record that can't be used."""
+        self.undecodable += 1
+        self.last_error = str(error)

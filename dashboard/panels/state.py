@@ -1,7 +1,8 @@
 """The dashboard's state of the topics, in bounded memory; one thread adds to it, others read."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from dashboard.decoder import RecordDecoder
 from dashboard.panels.dead_letters import DeadLetters
@@ -73,7 +74,7 @@ class DashboardState:
                     self.flows[role].observe(now_ms, offsets)
 
     def take(self, role: str, now_ms: int, values: Sequence[bytes | None], times_ms: Sequence[int] = ()) -> list:
-        """Add records of a topic, with Kafka's timestamps; returns those that can be decoded."""
+        """Add records of a topic, with Kafka's timestamps; returns those that can be used."""
         with self.lock:
             records = self.decoders[role].decode(values)
             if role == "dead_letters":
@@ -92,6 +93,14 @@ class DashboardState:
                     "experiments": self.experiments.add,
                     "drift": self.drift.add,
                 }[role]
-                for record in records:
-                    single(record)
+                return [record for record in records if self._is_taken(role, single, record)]
             return records
+
+    def _is_taken(self, role: str, add: Callable[[Any], None], record: Any) -> bool:
+        """Add a record to a panel; whether it could be added."""
+        try:
+            add(record)
+        except OverflowError as error:  # a time of more than 64 bits, which no job writes
+            self.decoders[role].reject(error)
+            return False
+        return True

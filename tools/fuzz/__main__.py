@@ -24,12 +24,11 @@ from udfs.config.command_line import EXIT_FAILED, EXIT_USAGE, PATH, Command, run
 @click.option("--input", "path", type=PATH, help="Run only this input, and show what comes of it.")
 def command(name: str, inputs: int, seed: int, seconds: float, path: Path | None) -> int:
     """Call a target with mutated inputs, and keep those that break its contract."""
-    target = make_target(name)
     if path is not None:
-        outcome, crash = check(target, path.read_bytes())
+        outcome, crash = check(make_target(name), path.read_bytes())
         print(outcome if crash is None else crash.details)
         return 0 if crash is None else EXIT_FAILED
-    done, crashes = fuzz_in_child(name, target, inputs, seed, seconds, partial(print, flush=True))
+    done, crashes = fuzz_in_child(name, make_target, inputs, seed, seconds, partial(print, flush=True))
     print(f"{name}: {done:,} inputs, {crashes} crashes")
     return EXIT_FAILED if crashes else 0
 

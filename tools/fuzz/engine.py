@@ -95,11 +95,11 @@ def fuzz(
 
 
 def fuzz_in_child(
-    name: str, target: Target, inputs: int, seed: int, seconds: float, log: Callable[[str], None]
+    name: str, make: Callable[[str], Target], inputs: int, seed: int, seconds: float, log: Callable[[str], None]
 ) -> tuple[int, int]:
     """`fuzz` in a process of its own, which is started again if native code ends it; stores crashes.
 
-    Returns the numbers of inputs and of crashes.
+    The target is made there: threads of native code do not survive a fork. Returns the numbers of inputs and crashes.
     """
     recorder = mmap.mmap(-1, 2 * HUGE + _PASSED.size)
     done = crashes = 0
@@ -109,6 +109,7 @@ def fuzz_in_child(
         counts = context.SimpleQueue()
 
         def work(counts=counts, done=done) -> None:
+            target = make(name)
             limit_memory()
             findings = fuzz(target, inputs - done, seed + done, log, deadline - time.monotonic(), recorder)
             for crash in findings.crashes.values():

@@ -13,6 +13,7 @@ from training.modeling.families import FAMILIES
 from udfs.config.durations import Duration, duration_ms
 from udfs.config.overrides import parse_value, split_override
 from udfs.config.reading import read_yaml
+from udfs.config.text import one_line
 from udfs.features.declaration import Declaration
 from udfs.features.declaration_file import STANDARD, DeclarationError, FeatureFile, declaration_of, read_file, to_json
 from udfs.measurement.bots import Bots
@@ -109,7 +110,7 @@ def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
             (*training.features, *(name for name in training.monotone if name not in training.features))
         )
     except (msgspec.ValidationError, ValueError) as error:
-        raise TrainingError(f"{origin}: {error}") from None
+        raise TrainingError(f"{origin}: {one_line(error)}") from None
     for name in training.monotone:
         if name not in training.names:
             raise TrainingError(f"{origin}: key monotone: {name} is not among the features")

@@ -1,4 +1,4 @@
-"""Read YAML files that people write, and describe their errors."""
+"""Read YAML files that people write, and describe their errors and those of JSON."""
 
 import re
 from pathlib import Path
@@ -10,6 +10,8 @@ import yaml
 from udfs.config.text import one_line
 
 UNKNOWN_KEY, MISSING_KEY = "unknown key", "missing"
+#: What msgspec raises for bytes that are not the JSON that is expected.
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class DuplicateKeyError(yaml.YAMLError):
@@ -85,7 +87,7 @@ def key_and_rule(error: msgspec.ValidationError) -> tuple[str, str]:
     >>> key_and_rule(msgspec.ValidationError("Object missing required field `ttl` - at `$.state`"))
     ('state.ttl', 'missing')
     """
-    rule, _, path = str(error).partition(" - at `$")
+    rule, _, path = one_line(error).partition(" - at `$")
     key = path.strip("`.")
     named = re.fullmatch(r"Object (contains unknown|missing required) field `(.*)`", rule)
     if named is None:

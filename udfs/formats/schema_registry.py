@@ -13,6 +13,7 @@ import urllib3
 from msgspec import Meta
 
 from udfs.config.durations import Duration, duration_ms
+from udfs.config.reading import NOT_JSON
 from udfs.config.text import one_line
 from udfs.config.variables import NAMED, substitute
 
@@ -165,7 +166,7 @@ def _answer(url: str, response: urllib3.BaseHTTPResponse) -> Schema | None:
     if response.status == 200:
         try:
             return msgspec.json.decode(response.data, type=Schema)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NOT_JSON as error:
             raise RegistryError(
                 f"{url}: not an answer of a schema registry ({one_line(error)}): {_beginning(response.data)}; check "
                 "schema_registry.url"
@@ -186,7 +187,7 @@ class _Error(msgspec.Struct):
 def _error_code(body: bytes) -> int:
     try:
         return msgspec.json.decode(body, type=_Error).error_code
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return 0
 
 

@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from udfs.config.durations import Duration, duration_ms
 from udfs.config.reading import read_yaml
+from udfs.config.text import one_line
 from udfs.contracts.packed_events import EVENT, EVENT_KINDS, standard_kinds
 
 #: The file of labels, in the directory of the settings file.
@@ -123,7 +124,7 @@ def _checked(content: object, origin: str) -> Label:
     try:
         label = msgspec.convert(content, Label)
     except msgspec.ValidationError as error:
-        raise LabelError(f"{origin}: {error}") from None
+        raise LabelError(f"{origin}: {one_line(error)}") from None
     for kind in (*(label.events or ()), *(label.rows or ())):
         if kind not in EVENT_KINDS:
             raise LabelError(f"{origin}: {kind!r} is not an event; expected one of {', '.join(EVENT_KINDS)}")

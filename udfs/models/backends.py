@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 from scipy.special import expit
 
+from udfs.config.text import one_line
 from udfs.contracts.event_layout import EventLayout
 from udfs.features.computer import FeatureComputer
 from udfs.models import lightgbm_text, remote
@@ -56,8 +57,14 @@ def build_engine(bundle: Bundle, engine: EngineName, threads: int = 1) -> Predic
         return native
     if bundle.export is None or rows is None or bundle.certified_limit is None:
         raise BundleError(f"{bundle.manifest.version}: model.engine is onnx, the bundle has no certified {EXPORT_FILE}")
-    exported = OnnxScorer(bundle.export, threads).predict
-    check_scores(bundle, exported(rows.features), bundle.certified_limit, EXPORT_FILE)
+    try:
+        exported = OnnxScorer(bundle.export, threads).predict
+        scores = exported(rows.features)
+    except Exception as error:  # each of the runtime's errors has a class of its own
+        raise BundleError(
+            f"{bundle.manifest.version}: ONNX Runtime can't use {EXPORT_FILE}: {one_line(error)}"
+        ) from error
+    check_scores(bundle, scores, bundle.certified_limit, EXPORT_FILE)
     if engine == "onnx":
         return exported
     return faster_by_size(exported, native, measure_break_even(exported, native, rows.features))

@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from udfs.config.reading import NOT_JSON
+from udfs.config.text import one_line
 from udfs.models.regression import RegressionFile, checked
 
 
@@ -25,8 +27,8 @@ def decode_blend(content: bytes) -> BlendFile:
     """The blend of a file, its trees unread. Raises ValueError, one line with key and rule."""
     try:
         file = msgspec.json.decode(content, type=BlendFile)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValueError(str(error)) from None
+    except NOT_JSON as error:
+        raise ValueError(one_line(error)) from None
     checked(file.regression)
     return file
 

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from udfs.config.reading import NOT_JSON
 from udfs.config.text import one_line
 from udfs.contracts.event_layout import EventLayout
 from udfs.features import declaration_file
@@ -197,8 +198,8 @@ def read_manifest(read: Read, origin: str, trusted_keys: Sequence[PublicKey] = (
                 f"{path}: format is {bundle_format}, this code reads {FORMAT}: train again or use matching code"
             )
         return msgspec.json.decode(content, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path}: not a valid manifest: {error}") from error
+    except NOT_JSON as error:
+        raise BundleError(f"{path}: not a valid manifest: {one_line(error)}") from error
 
 
 def check_version(version: str) -> None:
@@ -333,8 +334,8 @@ def _read_warm_up(content: bytes, manifest: Manifest, origin: str) -> WarmUp:
     path = f"{origin}/{WARM_UP_FILE}"
     try:
         parsed = msgspec.json.decode(content, type=_WarmUpFile)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path}: not valid warm-up rows: {error}") from error
+    except NOT_JSON as error:
+        raise BundleError(f"{path}: not valid warm-up rows: {one_line(error)}") from error
     if parsed.features != manifest.features:
         raise BundleError(f"{path}: the features are not the manifest's, in its order")
     if not parsed.rows or len(parsed.rows) != len(parsed.scores):
@@ -382,10 +383,11 @@ def _check_xgboost(model: bytes, manifest: Manifest, path: str) -> None:
         raise BundleError(f"{path}: not an XGBoost model: it is empty")
     try:
         booster = load_booster(model)
-    except xgboost.core.XGBoostError as error:
+        names, count = booster.feature_names, booster.num_features()
+        objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
+    except (xgboost.core.XGBoostError, LookupError, TypeError, ValueError) as error:
         raise BundleError(f"{path}: not an XGBoost model: {_essence(error)}") from error
-    _check_names(booster.feature_names, booster.num_features(), manifest, path)
-    objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
+    _check_names(names, count, manifest, path)
     _check_objective(objective, OBJECTIVE, path)
 
 
@@ -423,8 +425,8 @@ def _check_blend(model: bytes, manifest: Manifest, path: str) -> None:
 def _check_endpoint(model: bytes, manifest: Manifest, path: str) -> None:
     try:
         msgspec.json.decode(model, type=remote.Endpoint)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path}: not a valid endpoint: {error}") from error
+    except NOT_JSON as error:
+        raise BundleError(f"{path}: not a valid endpoint: {one_line(error)}") from error
     if WARM_UP_FILE not in manifest.files:
         raise BundleError(f"{path}: a remote model needs {WARM_UP_FILE}: nothing else identifies the right model")
 
@@ -459,6 +461,6 @@ def load_booster(model: bytes) -> xgboost.Booster:
     return booster
 
 
-def _essence(error: xgboost.core.XGBoostError) -> str:
+def _essence(error: Exception) -> str:
     """The first line of XGBoost's message, without time and place in its source."""
     return re.sub(r"^\[[\d:]+\] \S+: ", "", str(error).strip().partition("\n")[0])

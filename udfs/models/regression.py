@@ -14,6 +14,9 @@ import numpy as np
 from msgspec import Meta
 from scipy.special import expit
 
+from udfs.config.reading import NOT_JSON
+from udfs.config.text import one_line
+
 Scale = Annotated[float, Meta(gt=0)]
 BLOCK_ROWS = 128  # the float64 temporaries of a block fit into a processor's cache: larger ones take twice as long
 
@@ -103,8 +106,8 @@ def decode_regression(content: bytes) -> RegressionFile:
     """The regression of a file. Raises ValueError, one line with key and rule."""
     try:
         return checked(msgspec.json.decode(content, type=RegressionFile))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValueError(str(error)) from None
+    except NOT_JSON as error:
+        raise ValueError(one_line(error)) from None
 
 
 def checked(file: RegressionFile) -> RegressionFile:

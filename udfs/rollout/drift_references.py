@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from udfs.config.reading import NOT_JSON
+from udfs.config.text import one_line
 from udfs.measurement.drift import REFERENCE_FILE, Reference
 from udfs.models.bundle import BundleError
 from udfs.models.signatures import PublicKey
@@ -18,8 +20,10 @@ def decode_reference(content: bytes, origin: str) -> Reference:
     """Decode a reference. Raises BundleError, naming the file, if it is invalid or written by an older release."""
     try:
         return msgspec.json.decode(content, type=Reference)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{origin}/{REFERENCE_FILE}: not a valid reference: {error}: train again") from error
+    except NOT_JSON as error:
+        raise BundleError(
+            f"{origin}/{REFERENCE_FILE}: not a valid reference: {one_line(error)}: train again"
+        ) from error
 
 
 class References:

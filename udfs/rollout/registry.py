@@ -16,6 +16,7 @@ import msgspec
 from fsspec.core import url_to_fs
 from msgspec import Meta
 
+from udfs.config.reading import NOT_JSON
 from udfs.config.text import one_line
 from udfs.features.declaration import Declaration
 from udfs.models.bundle import (
@@ -231,8 +232,8 @@ def decode_entry(content: bytes, number: int) -> Entry:
         if entry_format != ENTRY_FORMAT:
             raise RolloutError(f"format is {entry_format}, this code reads {ENTRY_FORMAT}")
         entry = msgspec.json.decode(content, type=Entry)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RolloutError(str(error)) from None
+    except NOT_JSON as error:
+        raise RolloutError(one_line(error)) from None
     if entry.number != number:
         raise RolloutError(f"number is {entry.number}, expected {number}")
     check_rollout(entry.rollout)
@@ -248,7 +249,7 @@ def unseal(sealed: bytes) -> bytes | None:
     """The content that was passed to `seal`, byte for byte; None if it is incomplete or changed."""
     try:
         parsed = msgspec.json.decode(sealed, type=_Sealed)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return None
     content = bytes(parsed.entry)
     return content if sha256(content).hexdigest() == parsed.sha256 else None

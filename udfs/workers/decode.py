@@ -14,7 +14,7 @@ from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW
 from udfs.mapping.topic import ClickTopic
 from udfs.metrics import LatencyMetric, RejectedMetric
 from udfs.workers.metrics import MetricGroup
-from udfs.workers.protocol import RECORD_HEADER, Rows, SharedMemory, frame_record
+from udfs.workers.protocol import RECORD_HEADER, ProtocolError, Rows, SharedMemory, frame_record
 from udfs.workers.server import Handler
 from udfs.workers.user_rows import UserRows
 
@@ -73,7 +73,7 @@ class ClickHandler(Handler):
 
     def process(self, rows: Rows) -> list[bytes]:
         started = time.perf_counter()
-        heads = rows.heads(RAW_RECORD)
+        heads = _heads(rows)
         payloads = _payloads(rows, heads)
         columns, places, user_ids = self._columns, [], []
         accept, pack, records, accepted_ms = self._accept, self._pack, [], []
@@ -136,7 +136,7 @@ class ProfileHandler(Handler):
         self._row = UserRows(self._layout.dtype).row
 
     def process(self, rows: Rows) -> list[bytes]:
-        heads = rows.heads(RAW_RECORD)
+        heads = _heads(rows)
         records = []
         for key, payload, partition, offset, time_ms in zip(
             _keys(rows, heads),
@@ -162,6 +162,17 @@ def dead_letter(topic: str, partition: int, offset: int, time_ms: int, reject: R
     letter = DeadLetter(topic, partition, offset, iso_time(time_ms), reject.reason.value, str(reject), original)
     value = to_json(letter)
     return frame_record(DEAD_LETTERS, value)
+
+
+def _heads(rows: Rows) -> np.ndarray:
+    """The heads of raw records, RAW_RECORD[n]. Raises ProtocolError for one of another length than its head says."""
+    heads = rows.heads(RAW_RECORD)
+    announced = RAW_RECORD.itemsize + sum(
+        np.maximum(heads[part], 0).astype(np.int64) for part in ("key_bytes", "value_bytes")
+    )
+    if (announced != rows.ends - rows.starts).any():
+        raise ProtocolError("a raw record is not as long as its head announces")
+    return heads
 
 
 def _keys(rows: Rows, heads: np.ndarray) -> list[bytes | None]:

@@ -39,6 +39,7 @@ class FollowLogins(Handler):
 
     def process(self, rows: Rows) -> list[bytes]:
         heads = rows.heads(self._rows.type)
+        rows.check_tails(self._rows.type.itemsize, heads["key_bytes"].astype(np.int64) + heads["user_bytes"])
         key_starts = (rows.ends - heads["key_bytes"]).tolist()
         user_starts = (key_starts - heads["user_bytes"].astype(np.int64)).tolist()
         users = [rows.content[start:end] for start, end in zip(user_starts, key_starts)]

@@ -86,6 +86,22 @@ class SharedMemory:
         """The bodies of all slots, as records one after the other. Raises ProtocolError for another size."""
         return self._slots("body", dtype, self.body_bytes, self._bodies)
 
+    def batch(self, count: int) -> "Rows":
+        """The rows in the memory. Raises ProtocolError if there can't be so many, or their ends are out of place."""
+        if not 0 < count <= len(self.row_ends):
+            raise ProtocolError(f"a batch has {count} rows, not 1 to {len(self.row_ends)}")
+        ends = self.row_ends[:count]
+        if not (ends[0] >= 0 and ends[-1] <= self.buffer_bytes and (ends[:-1] <= ends[1:]).all()):
+            raise ProtocolError(f"the ends of rows do not ascend from 0 to at most {self.buffer_bytes}")
+        return Rows(self.bytes[self.rows : self.rows + int(ends[-1])], ends, self.slots_of_rows(count))
+
+    def slots_of_rows(self, count: int) -> np.ndarray:
+        """The slots of the rows, int32[n]. Raises ProtocolError where there is none such: code would write into it."""
+        slots = self.row_slots[:count]
+        if self.slot_count and not ((slots >= 0) & (slots < self.slot_count)).all():
+            raise ProtocolError(f"a row has a slot that is not one of {self.slot_count}")
+        return slots
+
     def _slots(self, part: str, dtype: np.dtype, size: int, offset: int) -> np.ndarray:
         if size % dtype.itemsize:
             raise ProtocolError(f"the {part} of a slot has {size} bytes, not a multiple of {dtype.itemsize}")
@@ -107,6 +123,11 @@ class Rows:
         positions = self.starts[:, None] + np.arange(dtype.itemsize)
         return np.frombuffer(self.content, np.uint8)[positions].view(dtype)[:, 0]
 
+    def check_tails(self, head_bytes: int, tail_bytes: np.ndarray) -> None:
+        """Raise ProtocolError for a row that has no room for its tail, int64[n] bytes, behind its head."""
+        if not ((tail_bytes >= 0) & (tail_bytes <= self.ends - self.starts - head_bytes)).all():
+            raise ProtocolError("a row is shorter than its head announces")
+
 
 class Channel:
     """The socket on which both sides announce what is in the memory."""
@@ -122,10 +143,9 @@ class Channel:
         while (message := self._receive()) is not None:
             kind, number, payload = message
             if kind == Message.BATCH:
-                ends, start = self._memory.row_ends[:number], self._memory.rows
-                yield Rows(self._memory.bytes[start : start + int(ends[-1])], ends, self._memory.row_slots[:number])
+                yield self._memory.batch(number)
             elif kind == Message.ROW:
-                yield Rows(payload, np.array([len(payload)]), self._memory.row_slots[:1])
+                yield Rows(payload, np.array([len(payload)]), self._memory.slots_of_rows(1))
             else:
                 raise ProtocolError(f"message {kind} instead of a batch")
 
@@ -180,6 +200,8 @@ class Channel:
         if header is None:
             return None
         kind, self._sequence, number, length = _HEADER.unpack(header)
+        if length < 0:
+            raise ProtocolError(f"a message announces {length} bytes")
         payload = self._read(length) if length else b""
         return None if payload is None else (kind, number, payload)
 

@@ -61,6 +61,7 @@ class ScoreClicks(Handler):
         self._take_over()
         started = time.perf_counter()
         heads = rows.heads(self._row)
+        rows.check_tails(self._row.itemsize, heads["key_bytes"])
         features, is_scored = self._deployment.append(heads, rows.slots, self._users, self._duplicates_within_ms)
         self._duplicates.inc(int(np.count_nonzero(is_event(heads) & ~is_scored)))
         if not len(features):

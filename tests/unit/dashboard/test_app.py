@@ -141,6 +141,11 @@ def test_what_is_not_there_is_not_found(client):
     assert client.get("/user", params={"id": "x" * 129}).status_code == 400
 
 
+@pytest.mark.parametrize("event", ["9" * 5_000 + "-1", "1-" + "9" * 5_000, "-", "\u0663-1", "%00", "0x1-1"])
+def test_a_place_that_no_event_has_is_no_place(client, event):
+    assert client.get(f"/user?id=u1&event={event}").status_code == 200
+
+
 def test_a_second_lookup_is_asked_to_wait(client, users):
     users.busy = True
     assert client.get("/user?id=u1").status_code == 503

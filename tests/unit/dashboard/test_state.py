@@ -342,3 +342,12 @@ def test_what_can_not_be_decoded_is_counted_and_does_not_end_the_reading():
     state.take("kpis", NOW, [b"{", None, b'{"window": 7}', good])
     assert state.decoders["kpis"].undecodable == 3
     assert state.kpis.lines(5)[0]["value"] == [0.5]
+
+
+@pytest.mark.parametrize(("role", "field"), [("kpis", "window_start"), ("model_quality", "event_minute")])
+def test_a_time_beyond_64_bits_is_counted_as_unreadable(role, field):
+    state = DashboardState({name: name for name in SILENT_AFTER_MS}, 1_000)
+    records = [msgspec.json.encode(sample_fields(role) | {field: at}) for at in (NOW, 10**30)]
+    assert [getattr(record, field) for record in state.take(role, NOW, records)] == [NOW]
+    assert state.decoders[role].undecodable == 1
+    assert state.decoders[role].last_error

@@ -24,6 +24,11 @@ TARGETS = {
     "expressions": ("files", "expressions"),
     "rules": ("files", "rules"),
     "avro-schemas": ("files", "avro_schemas"),
+    "ledger": ("ledger", "ledger"),
+    "bundles": ("bundles", "bundles"),
+    "worker": ("worker", "protocol"),
+    "dashboard-requests": ("dashboard", "requests"),
+    "dashboard-records": ("dashboard", "records"),
 }
 
 

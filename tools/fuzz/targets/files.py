@@ -9,6 +9,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from jobs.common import settings as job_settings
 from tools.fuzz.engine import ContractError
@@ -38,27 +39,35 @@ def settings() -> Target:
     """The jobs' settings: a file over conf/base.yaml, which is parsed once."""
     base = (CONF / "base.yaml").read_text(encoding="utf-8")
     parsed = parse_yaml(base)
-    job_settings.parse_yaml = lambda text: deepcopy(parsed) if text == base else parse_yaml(text)
+    cached = patch.object(
+        job_settings, "parse_yaml", lambda text: deepcopy(parsed) if text == base else parse_yaml(text)
+    )
     written = (CONF / "local.yaml").read_text(encoding="utf-8")
     extends = f"extends: {CONF / 'base.yaml'}\nkafka: {{bootstrap.servers: 'localhost:9092'}}\n"
-    corpus = [extends + _flow(section, parsed[section]) for section in parsed if section != "kafka"]
+    extends += "archive: {dir: 's3://bucket/archive'}\n"
+    corpus = [extends + _flow(name, section) for name, section in parsed.items() if name not in ("kafka", "archive")]
     corpus += [
         extends + "clicks: {currency: EUR, exchange_rates: {USD: 0.9}}\n",
         extends + "experiments: {start: 2026-05-01T08:00:00Z, shares: {champion: 0.5, challenger: 0.5}}\n",
         extends + "delivery: {guarantee: exactly-once, transaction_timeout: 15 min}\n",
-        extends + "archive: {dir: 's3://bucket/archive'}\nmodel: {registry: /models, bundle: models/first}\n",
+        extends + "model: {registry: /models, bundle: models/first}\ndrift: {window: 0 s, unwatched: [a]}\n",
         written.replace("extends: base.yaml", f"extends: {CONF / 'base.yaml'}"),
     ]
 
     def load(path: Path) -> object:
-        loaded = job_settings.load_settings(path, (), {})
+        with cached:
+            loaded = job_settings.load_settings(path, (), {})
+        outcomes = []
         for further in (
             job_settings.archive_settings, job_settings.outcome_settings, job_settings.session_settings,
             job_settings.drift_settings, job_settings.experiment_settings, job_settings.click_topic,
             job_settings.shared_memory_bytes, job_settings.printable,
         ):  # fmt: skip
-            further(loaded)
-        return "whole"
+            try:
+                further(loaded)
+            except job_settings.ConfigError as error:
+                outcomes.append(str(error)[:20])
+        return outcomes
 
     return _file_target(corpus, load, job_settings.ConfigError)
 

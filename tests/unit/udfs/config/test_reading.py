@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
 from udfs.config.overrides import parse_value
-from udfs.config.reading import DuplicateKeyError, parse_yaml, read_yaml
+from udfs.config.reading import UNKNOWN_KEY, DuplicateKeyError, key_and_rule, parse_yaml, read_yaml
 
 CONF = Path(__file__).parents[4] / "conf"
 
@@ -74,6 +75,11 @@ def test_what_yaml_cannot_read_is_an_error_of_yaml(tmp_path, text):
         read_yaml(path, ValueError)
     with pytest.raises(ValueError, match=f"^--set x: not a YAML value: .*{UNREADABLE[text]}.*$"):
         parse_value(text, "--set x", ValueError)
+
+
+def test_a_rule_is_one_line_even_for_a_key_of_two():
+    error = msgspec.ValidationError("Object contains unknown field `a\nb` - at `$.state`")
+    assert key_and_rule(error) == ("state.a b", UNKNOWN_KEY)
 
 
 def test_a_path_that_no_file_can_have_is_named():

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import xgboost
 
+from tests.support.bundles import files_of, make_bundle
 from training.bundles.writer import describe_model, write_bundle
 from udfs.features.declaration_file import STANDARD
 from udfs.features.schema import schema_hash
 from udfs.measurement.labels import CONVERTED
-from udfs.models.backends import Scorer
-from udfs.models.bundle import XGBOOST_FILE, BundleError, TrainingWindow, load_bundle
+from udfs.models.backends import Scorer, build_engine
+from udfs.models.bundle import EXPORT_FILE, XGBOOST_FILE, BundleError, TrainingWindow, load_bundle
 
 NAMES = STANDARD.names[:3]
 WINDOW = TrainingWindow(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))
@@ -92,7 +93,7 @@ def test_a_missing_manifest_is_refused(bundle):
     assert refusal(bundle) == "bundle/manifest.json: cannot be read: No such file or directory"
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"{}"])
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"{}", b'{"a":' * 20_000])
 def test_a_manifest_that_is_none_is_refused(bundle, content):
     (bundle / "manifest.json").write_bytes(content)
     assert refusal(bundle).startswith("bundle/manifest.json: not a valid manifest: ")
@@ -157,7 +158,9 @@ def test_features_that_have_changed_their_meaning_are_refused(bundle):
     )
 
 
-@pytest.mark.parametrize("content", [b"", b"not a model", MODEL[:-100]])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a model", MODEL[:-100], MODEL.replace(NAMES[0].encode(), b"\xff" * len(NAMES[0]))]
+)
 def test_a_file_that_is_no_model_is_refused(bundle, content):
     replace_model(bundle, content)
     assert refusal(bundle).startswith("bundle/model.ubj: not an XGBoost model: ")
@@ -183,6 +186,13 @@ def test_a_model_that_gives_no_probability_is_refused(bundle, parameters):
     assert refusal(bundle) == (
         f"bundle/model.ubj: the model's objective is '{parameters['objective']}', expected 'binary:logistic'"
     )
+
+
+def test_an_export_that_onnx_runtime_cannot_use_is_refused(tmp_path):
+    export = files_of(1)[EXPORT_FILE][:-100]
+    bundle = load_bundle(make_bundle(tmp_path, "v1", changes={EXPORT_FILE: export}), 64)
+    with pytest.raises(BundleError, match="^v1: ONNX Runtime can't use model.onnx: .+$"):
+        build_engine(bundle, "onnx")
 
 
 def test_a_pickled_bundle_scores_alike(bundle):

@@ -17,8 +17,8 @@ from tests.support.ledger_writer import write_ten
 from training.rollout.ledger import LostRace, append, next_entry, upload_bundle
 from udfs.models.backends import Scorer
 from udfs.models.bundle import EXPORT_FILE, XGBOOST_FILE, BundleError, check_scores, directory_files, load_bundle
-from udfs.rollout.plan import Rollout
-from udfs.rollout.registry import Registry, RegistryError, seal, unseal
+from udfs.rollout.plan import Rollout, RolloutError
+from udfs.rollout.registry import Registry, RegistryError, decode_entry, seal, unseal
 
 _NAMES = count()
 
@@ -129,6 +129,14 @@ def test_a_changed_entry_is_not_whole(local, position):
     assert champion(Registry(str(local))) == (1, "v1")
 
 
+def test_an_entry_that_is_nested_too_deeply_is_not_whole_or_cannot_be_used(local):
+    nested = b'{"a":' * 20_000
+    entry_path(local, 3).write_bytes(nested)
+    assert champion(Registry(str(local))) == (2, "v2")
+    with pytest.raises(RolloutError, match="recursion"):
+        decode_entry(nested, 3)
+
+
 def rewrite(path: Path, **changes) -> None:
     """Another whole entry in its place."""
     path.write_bytes(seal(json.dumps(json.loads(unseal(path.read_bytes())) | changes).encode()))
@@ -139,6 +147,7 @@ def rewrite(path: Path, **changes) -> None:
     [
         ({"format": 2, "more": 1}, "format is 2, this code reads 1"),
         ({"more": 1}, "Object contains unknown field `more`"),
+        ({"two\nlines": 1}, "Object contains unknown field `two lines`"),
         ({"number": 9}, "number is 9, expected 2"),
         ({"rollout": {"salt": "s"}}, "missing required field `champion`"),
         ({"rollout": {"salt": "s", "champion": "v", "rule": {"all": ["nose"]}}}, "expected FEATURE OPERATOR VALUE"),

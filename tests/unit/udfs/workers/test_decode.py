@@ -22,6 +22,7 @@ from udfs.features.user_slots import EVENT_ROW, PROFILE_ROW, USER_ROW
 from udfs.mapping.topic import ClickTopic
 from udfs.workers.decode import DEAD_LETTERS, RAW_RECORD, ROWS, ClickHandler, ProfileHandler
 from udfs.workers.metrics import Metrics
+from udfs.workers.protocol import ProtocolError
 from udfs.workers.server import Handler
 
 
@@ -100,6 +101,13 @@ def test_a_raw_record_is_read_as_it_is_written():
     (head,) = np.frombuffer(raw[: RAW_RECORD.itemsize], RAW_RECORD).tolist()
     assert head == (-5, 2**40, 7, 3, -1)
     assert raw[RAW_RECORD.itemsize :] == b"key"
+
+
+@pytest.mark.parametrize("change", [lambda raw: raw[:-1], lambda raw: raw + b"x"], ids=["shorter", "longer"])
+@pytest.mark.parametrize("decode", [decode_clicks, decode_profiles])
+def test_a_raw_record_of_another_length_than_it_says_is_refused(decode, change):
+    with pytest.raises(ProtocolError, match="not as long as its head announces"):
+        decode(change(raw_record(b"k", click())))
 
 
 def test_an_accepted_click_is_a_row_of_its_user():

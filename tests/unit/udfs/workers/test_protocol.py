@@ -148,6 +148,43 @@ def test_another_batch_before_the_answer_is_read_is_refused():
             operator.receive()
 
 
+@pytest.mark.parametrize(
+    ("count", "ends", "slots", "message"),
+    [
+        (0, [3], [0], "a batch has 0 rows, not 1 to 16"),
+        (-1, [3], [0], "a batch has -1 rows"),
+        (17, [3], [0], "a batch has 17 rows"),
+        (1, [-1], [0], "the ends of rows do not ascend"),
+        (1, [4097], [0], "from 0 to at most 4096"),
+        (2, [3, 2], [0, 0], "the ends of rows do not ascend"),
+        (1, [3], [-1], "a row has a slot that is not one of 2"),
+        (2, [3, 3], [1, 2], "a row has a slot that is not one of 2"),
+    ],
+)
+def test_rows_that_are_not_in_the_memory_are_refused(tmp_path, count, ends, slots, message):
+    written = Memory(tmp_path / "memory", slot_count=2)
+    written.put_rows([b"row"], [0])
+    struct.pack_into(f"<{len(ends)}i", written.bytes, written.row_ends, *ends)
+    struct.pack_into(f"<{len(slots)}i", written.bytes, written.row_slots, *slots)
+    with pytest.raises(ProtocolError, match=message):
+        SharedMemory(tmp_path / "memory").batch(count)
+
+
+def test_a_message_of_less_than_no_bytes_is_refused():
+    with FakeOperator(Repeat()) as operator:
+        operator.send_bytes(struct.pack("<iiii", ROW, 0, 1, -5))
+        with pytest.raises(WorkerFailed, match="ProtocolError: a message announces -5 bytes"):
+            operator.receive()
+
+
+@pytest.mark.parametrize("tail", [-1, 3])
+def test_a_row_that_is_shorter_than_it_says_is_refused(tail):
+    rows = rows_of([b"heaadxx", b"heaad"])
+    rows.check_tails(5, np.array([2, 0]))
+    with pytest.raises(ProtocolError, match="shorter than its head announces"):
+        rows.check_tails(5, np.array([tail, 0]))
+
+
 CUT_SHORT = {
     "between messages": b"",
     "in a header": struct.pack("<ii", BATCH, 1),
