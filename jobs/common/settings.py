@@ -510,7 +510,7 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict:
         content = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(_missing_file(path, seen)) from None
-    except (OSError, ValueError) as error:  # a path may hold a null byte
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     except DuplicateKeyError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -521,6 +521,8 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict:
     base = content.pop("extends", None)
     if base is None:
         return content
+    if "\0" in str(base):
+        raise ConfigError(f"{path}: key extends: {base!r} is not a path")
     return _merge(_read_with_base(path.parent / str(base), (*seen, path.resolve())), content)
 
 

@@ -1,14 +1,18 @@
-"""Hostile records through a real broker: each is a dead letter with its bytes, and the job goes on."""
+"""Hostile records through a real broker: each is a dead letter with its bytes or a score, and the job goes on."""
 
 import json
 import time
 
 import pytest
 
-from tests.support.e2e.pipeline import original
+from tests.support.e2e.pipeline import Pipeline, original, positions
+from tools.fuzz.hostile_records import hostile_clicks
+from tools.stack import flink_client
 from udfs.contracts.rejects import Reason
 
 pytestmark = pytest.mark.e2e
+
+HOSTILE, SEED = 10_000, 20
 
 
 def click(**fields) -> bytes:
@@ -54,3 +58,31 @@ def test_each_hostile_record_is_a_dead_letter_and_the_clicks_around_it_are_score
         assert original(letter) == record.value
         assert letter["message"]
     assert [letter["reason"] for letter in letters if letter not in from_clicks] == ["invalid_json"]
+
+
+def test_ten_thousand_hostile_records_are_scores_or_dead_letters_and_restart_nothing(pipeline):
+    pipe = pipeline("decode.max_behind=30 d", "clicks.duplicates_within=0 s")  # so that each event has a score
+    pipe.start()
+    check_hostile_records(pipe, hostile_clicks(HOSTILE, SEED, time.time_ns() // 1_000_000))
+
+
+def check_hostile_records(pipe: Pipeline, records: list[bytes]) -> None:
+    """Send records to a running job that scores each event; check that none is lost and none restarts the job."""
+    before = len(pipe.read_records("clicks"))
+    done = len(pipe.read("scores")) + len(pipe.read("dead_letters"))
+    assert before == done
+    pipe.send("clicks", [(b"%d" % number, record, None) for number, record in enumerate(records)])
+    pipe.wait_until_consumed("clicks")
+
+    sent = {(record.partition, record.offset): record.value for record in pipe.read_records("clicks")}
+    scores, letters = pipe.read("scores"), pipe.read("dead_letters")
+    of_letters = {(letter["partition"], letter["offset"]): letter for letter in letters}
+    assert len(sent) == before + len(records) == len(scores) + len(letters)
+    assert sent.keys() == set(positions(scores)) | of_letters.keys()
+    for position, letter in of_letters.items():
+        assert original(letter) == sent[position]
+        assert letter["reason"] in set(Reason)
+        assert letter["message"].strip()
+    assert len({letter["reason"] for letter in letters}) >= 10
+    assert len(scores) > len(records) // 100
+    assert flink_client.failure(pipe.stack, pipe.job) == "no exception recorded"  # so there was no restart either

@@ -44,21 +44,22 @@ _RECORD = {
     "percent_scrolled": 90, "engagement_time_msec": 1200, "device_category": "mobile", "utc_offset_minutes": 60,
 }  # fmt: skip
 _REQUIRED = {"user_id": "ada", "event_name": "purchase", "event_time": NOW_MS}
+VALID_JSON = tuple(
+    json.dumps(record).encode()
+    for record in (
+        _RECORD,
+        _REQUIRED,
+        {name: str(value) for name, value in _RECORD.items() if name != "items"},
+        _REQUIRED | {"items": json.dumps(_RECORD["items"])},
+        _REQUIRED | {"items": {"price": "3", "quantity": "x"}, "event_time": float(NOW_MS)},
+        _REQUIRED | {"user_id": 42, "event_id": 7, "page_type": "HOME", "device_category": "Smart TV"},
+    )
+)
 JSON_CORPUS = (
-    *(
-        json.dumps(record).encode()
-        for record in (
-            _RECORD,
-            _REQUIRED,
-            {name: str(value) for name, value in _RECORD.items() if name != "items"},
-            _REQUIRED | {"items": json.dumps(_RECORD["items"])},
-            _REQUIRED | {"items": {"price": "3", "quantity": "x"}, "event_time": float(NOW_MS)},
-            _REQUIRED | {"user_id": 42, "event_id": 7, "page_type": "HOME", "device_category": "Smart TV"},
-            {"schema": {"type": "struct"}, "payload": _RECORD},
-            [_RECORD],
-            json.dumps(_RECORD),
-        )
-    ),
+    *VALID_JSON,
+    json.dumps({"schema": {"type": "struct"}, "payload": _RECORD}).encode(),
+    json.dumps([_RECORD]).encode(),
+    json.dumps(json.dumps(_RECORD)).encode(),
     unfit_row(b"ada;view_item;yesterday", "event_time (column time): 'yesterday' is not a time"),
     b"",
     b"\x00\x00\x00\x00\x07" + json.dumps(_REQUIRED).encode(),

@@ -168,6 +168,7 @@ def test_a_secret_in_a_file_is_refused_without_printing_it(tmp_path):
         ("- a", "expected sections"),
         ("", "expected sections"),
         ("kafka: 2", "key "),
+        ('extends: "\\0"', "key extends: .* is not a path"),
         ("kafka: {1: x, null: y}", "key "),
     ],
 )
