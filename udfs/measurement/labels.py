@@ -100,7 +100,7 @@ def find_label(text: str, path: Path) -> Label:
         return _checked({"events": [described[1]], "horizon": described[2]}, f"label {text!r}")
     entries = read_yaml(path, LabelError)
     if not isinstance(entries, dict) or text not in entries:
-        names = ", ".join(entries) if isinstance(entries, dict) else "no labels"
+        names = ", ".join(map(str, entries)) if isinstance(entries, dict) else "no labels"
         raise LabelError(f'label {text!r}: not in {path.name} ({names}), nor "EVENT within DURATION"')
     return _checked(entries[text], f"{path}: key {text}")
 

@@ -27,6 +27,7 @@ TARGETS = {
     "ledger": ("ledger", "ledger"),
     "bundles": ("bundles", "bundles"),
     "worker": ("worker", "protocol"),
+    "worker-scores": ("worker", "scores"),
     "dashboard-requests": ("dashboard", "requests"),
     "dashboard-records": ("dashboard", "records"),
 }

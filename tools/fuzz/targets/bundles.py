@@ -31,6 +31,7 @@ from udfs.models.bundle import (
     MANIFEST_FILE,
     WARM_UP_FILE,
     XGBOOST_FILE,
+    Bundle,
     BundleError,
     TrainingWindow,
     read_bundle,
@@ -63,6 +64,11 @@ def bundles() -> Target:
         return f"{kind} {name} serves"
 
     return Target(tuple(corpus), run, (BundleError,))
+
+
+def small_bundle(kind: str = "logistic") -> Bundle:
+    """An undamaged bundle of a kind of model."""
+    return read_bundle(_reading(_files(kind)), "bundle", None)
 
 
 def _reading(files: dict[str, bytes]) -> Callable[[str], bytes]:

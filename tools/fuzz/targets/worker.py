@@ -1,7 +1,8 @@
-"""The protocol between a worker and its operator: what the operator writes into the socket and the shared memory.
+"""The protocol between workers and their operators: what an operator writes into the socket and the shared memory.
 
-Contract: the worker answers each batch with as many records as it has rows, or ends with ProtocolError. The operator is
-our own Java, so an error may end the worker; but it must not wait for ever or go on with something else.
+Contract: the worker that decodes answers each batch with as many records as it has rows, the one that scores with as
+many scores as there are events, or they end with ProtocolError or, at an id that is not UTF-8, UnicodeDecodeError. The
+operator is our own Java, so an error may end the worker; but it must not wait for ever, or go on with something else.
 """
 
 import socket
@@ -10,15 +11,26 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from tools.fuzz.engine import ContractError
 from tools.fuzz.target import Target
+from tools.fuzz.targets.bundles import small_bundle
 from tools.fuzz.targets.clicks import JSON_CORPUS, NOW_MS
+from udfs.contracts.clicks import Click, pack_click
+from udfs.contracts.event_layout import STANDARD_LAYOUT
+from udfs.contracts.packed_events import EVENT
+from udfs.contracts.profiles import Profile, pack_profile
+from udfs.features.user_slots import EVENT_ROW, HISTORY_ROW, LOGIN_ROW, PROFILE_ROW, head_type, new_head, ring_bytes
 from udfs.mapping.topic import ClickTopic
+from udfs.serving.bootstrap import serving_bundle
+from udfs.serving.deployment import Options
 from udfs.workers.decode import RAW_RECORD, ClickHandler
 from udfs.workers.metrics import Metrics
-from udfs.workers.protocol import MAGIC, VERSION, Channel, Message, ProtocolError, SharedMemory
+from udfs.workers.protocol import MAGIC, RECORD_HEADER, VERSION, Channel, Message, ProtocolError, Rows, SharedMemory
+from udfs.workers.score import FEATURE_LOG, SCORES, ScoreClicks
+from udfs.workers.user_rows import UserRows
 
 _ROWS, _METRICS, _BUFFER_BYTES, _PAGE = 8, 200, 4096, 4096
 _TABLES = 2 * 4 * _ROWS  # bytes of the slots and the ends of the rows, with which an input begins
@@ -64,6 +76,75 @@ def protocol() -> Target:
         return f"answered {min(answered, 3)}"
 
     return Target(tuple(_corpus()), run, (ProtocolError,))
+
+
+def scores() -> Target:
+    """Rows for the score operator, each behind its slot (u1) and its length (u2)."""
+    history_length, slots_count = 64, 4
+    heads = np.frombuffer(bytearray(new_head() * slots_count), head_type(STANDARD_LAYOUT))
+    events = np.zeros(slots_count * ring_bytes(history_length) // EVENT.itemsize, EVENT)
+    serving = serving_bundle(small_bundle(), Options(engine="native"))
+    handler = ScoreClicks(serving, user_share=1.0, budget_ms=100, duplicates_within_ms=0)
+    handler.open(_Slots(heads, events), Metrics(np.zeros(_METRICS, np.int64)).group())
+    fresh = heads.tobytes()
+
+    def run(data: bytes) -> str:
+        rows, slots, rest = [], [], data
+        while len(rest) > 3 and len(rows) < _ROWS:
+            slot, size = struct.unpack_from("<BH", rest)
+            rows.append(rest[3 : 3 + size])
+            slots.append(slot % slots_count)
+            rest = rest[3 + size :]
+        if not rows:
+            return "no rows"
+        heads[:] = np.frombuffer(fresh, heads.dtype)
+        ends = np.cumsum([len(row) for row in rows])
+        answer = b"".join(handler.process(Rows(b"".join(rows), ends, np.array(slots, np.int32))))
+        outputs = _outputs(answer)
+        scored = sum(row[4] == EVENT_ROW for row in rows)
+        if outputs != [SCORES] * scored + [FEATURE_LOG] * scored:
+            raise ContractError(f"{scored} events have answers for the outputs {outputs}")
+        return f"scored {scored} of {len(rows)}"
+
+    return Target(tuple(_score_corpus()), run, (ProtocolError, UnicodeDecodeError))
+
+
+class _Slots:
+    """Stands in for the shared memory of a score operator."""
+
+    buffer_bytes = _BUFFER_BYTES
+
+    def __init__(self, heads: np.ndarray, events: np.ndarray):
+        self._heads, self._events = heads, events
+
+    def slot_heads(self, _type: np.dtype) -> np.ndarray:
+        return self._heads
+
+    def slot_bodies(self, _type: np.dtype) -> np.ndarray:
+        return self._events
+
+
+def _outputs(answer: bytes) -> list[int]:
+    """The outputs of the records of an answer, which must be JSON with the key behind."""
+    outputs, start = [], 0
+    while start < len(answer):
+        output, size, key_bytes = struct.unpack_from("<iii", answer, start)
+        value = answer[start + 12 : start + 8 + size - max(key_bytes, 0)]
+        msgspec.json.decode(value)
+        outputs.append(output)
+        start += 8 + size
+    return outputs
+
+
+def _score_corpus() -> list[bytes]:
+    rows_of = UserRows(EVENT)
+    event = pack_click(Click("ada", "purchase", NOW_MS, event_id="e", value=2.5))
+    profile = pack_profile(Profile("ada", country="DE")).ljust(EVENT.itemsize, b"\0")
+    login = struct.pack("<Qqq", 7, 3, NOW_MS).ljust(EVENT.itemsize, b"\0")
+    kinds = ((EVENT_ROW, event), (PROFILE_ROW, profile), (HISTORY_ROW, event), (LOGIN_ROW, login))
+    rows = [rows_of.row(kind, content, b"ada", 1, 7, NOW_MS)[RECORD_HEADER.size :] for kind, content in kinds]
+    framed = [struct.pack("<BH", 1, len(row)) + row for row in rows]
+    return [*framed, b"".join(framed), framed[0] * _ROWS, framed[3] + framed[2] + framed[0]]
 
 
 def _drain(operator: socket.socket) -> None:

@@ -84,6 +84,13 @@ def test_any_event_within_a_time_is_a_label():
     assert str(label) == "add_to_cart by the same user within 1 h after the event"
 
 
+def test_names_that_are_no_texts_are_listed_all_the_same(tmp_path):
+    path = tmp_path / "labels.yaml"
+    path.write_text("0: {events: [purchase]}\nnull: {}\n")
+    with pytest.raises(LabelError, match=r"not in labels.yaml \(0, None\)"):
+        find_label("bought", path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
