@@ -128,7 +128,8 @@ class Feed(threading.Thread):
         """Latencies in ms from the Kafka timestamps of the clicks, which are looked up, to the scores."""
         by_partition: dict[int, dict[int, int]] = defaultdict(dict)  # offsets, and when they were scored
         for score in scores:
-            by_partition[score.source_partition][score.source_offset] = score.scored_at
+            if abs(score.scored_at) < 1 << 63:  # no job writes another, of which there may be no float
+                by_partition[score.source_partition][score.source_offset] = score.scored_at
         starts, stops = {}, {}
         for number, offsets in by_partition.items():
             if number in ends:

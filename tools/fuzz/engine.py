@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from multiprocessing import get_context
@@ -184,7 +184,9 @@ def _observe(target: Target, data: bytes, findings: Findings, log: Callable[[str
     outcome, crash = check(target, data)
     if crash is not None and crash.cause not in findings.crashes:
         log(f"crash: {crash.cause}")
-        findings.crashes[crash.cause] = crash if crash.cause.startswith("Hang") else shrink(target, crash)
+        findings.crashes[crash.cause] = crash
+        with suppress(Hang):  # what is left out may make it slow
+            findings.crashes[crash.cause] = crash if crash.cause.startswith("Hang") else shrink(target, crash)
     return outcome
 
 
@@ -199,8 +201,7 @@ def _watchdog() -> Iterator[_Watch]:
     """Raise Hang in the main thread when an input takes longer than LONGEST_S."""
     watch = _Watch()
     if threading.current_thread() is not threading.main_thread():
-        with nullcontext(watch) as unwatched:
-            yield unwatched
+        yield watch
         return
 
     def look(*_: object) -> None:

@@ -68,6 +68,15 @@ def test_of_many_scores_a_few_are_read_and_their_clicks_tell_the_latency(feed, s
     assert state.flows["scores"].records == 5_000
 
 
+@pytest.mark.parametrize("field", ["scored_at", "source_offset", "source_partition", "event_time"])
+def test_a_number_that_no_job_writes_does_not_end_the_reading(feed, state, field):
+    reader = KeptTopics(clicks={0: clicks(0, 9)}, scores={0: []})
+    look(feed, reader)
+    reader.topics["scores"][0] += [*scores(0, 0, 3), record(0, 3, sample_fields("scores", **{field: 10**400}))]
+    look(feed, reader)
+    assert state.latencies.summary(time.time_ns() // 1_000_000)["sample"] >= 3
+
+
 def test_the_small_topics_are_read_whole_from_all_their_partitions(feed, state):
     reader = KeptTopics(kpis={0: kpis(0, 200), 1: kpis(1, 200)})
     look(feed, reader, 3)
