@@ -8,7 +8,9 @@ is accepted by them and means the same.
 import json
 import struct
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from io import BytesIO
+from typing import Any
 
 import fastavro
 import msgspec
@@ -28,8 +30,10 @@ from udfs.features.declaration_file import read_declaration
 from udfs.formats.protobuf import compile_protos
 from udfs.formats.record_format import RecordFormat, reader
 from udfs.formats.schema_registry import RegistryOptions, Schema, SchemaError
-from udfs.mapping.definition import load_mapping, mapping_of
+from udfs.mapping.columns import column_steps
+from udfs.mapping.definition import ClickMapping, in_order, load_mapping, mapping_of
 from udfs.mapping.topic import ClickTopic
+from udfs.mapping.values import EPOCH_UNITS
 from udfs.workers.decode import ANONYMOUS, DEAD_LETTERS, MAPPED_CLICKS, RAW_RECORD, ClickHandler
 from udfs.workers.metrics import Metrics
 from udfs.workers.protocol import Rows
@@ -131,7 +135,8 @@ PROTO = """
       map<string, sint64> counts = 6;
       google.protobuf.Struct context = 7;
       confluent.type.Decimal value = 8;
-      bytes page_location = 9;
+      string page_location = 9;
+      bytes signature = 14;
       optional float price = 10;
       repeated Click around = 11;
       oneof offset { int32 utc_offset_minutes = 12; string zone = 13; }
@@ -140,7 +145,8 @@ PROTO = """
 _PROTO_CLICK = {
     "user_id": "ada", "event_name": "view_item", "event_time": "2023-11-14T22:13:20Z", "event_id": "e", "price": 2.5,
     "items": [{"item_id": "a", "price": 1, "quantity": 2}], "counts": {"a": -3}, "context": {"a": [1, {"b": None}]},
-    "value": {"value": "A+g=", "precision": 6, "scale": 2}, "page_location": "aHR0cA==", "utc_offset_minutes": 60,
+    "value": {"value": "A+g=", "precision": 6, "scale": 2}, "page_location": "http://x", "signature": "aHR0cA==",
+    "utc_offset_minutes": 60,
     "around": [{"user_id": "bob"}],
 }  # fmt: skip
 
@@ -235,8 +241,8 @@ def mapped_clicks() -> Target:
     mappings = [load_mapping(path).by_pattern[0][1] for path in sorted((PROJECT / "conf" / "mappings").glob("*.yaml"))]
     mappings.append(mapping_of(_FULL_MAPPING, "full"))
     handles = [_handling(ClickTopic(mapping=mapping)) for mapping in mappings]
-    rows = [json.dumps(row).encode() for row in _FOREIGN_ROWS]
-    corpus = [bytes([number]) + row for number in range(len(handles)) for row in rows]
+    rows = [[_row_of(mapping), *_FOREIGN_ROWS] for mapping in mappings]
+    corpus = [bytes([number]) + json.dumps(row).encode() for number, fitting in enumerate(rows) for row in fitting]
 
     def run(data: bytes) -> str:
         return handles[data[0] % len(handles)](data[1:]) if data else "nothing"
@@ -271,25 +277,34 @@ _FOREIGN_ROWS = (
         "device": {"category": "mobile", "time_zone_offset_seconds": 3600}, "items": [{"item_id": "a", "price": 1.5}],
         "ecommerce": {"transaction_id": "t", "purchase_revenue": 3.5},
     },
-    {
-        "app_id": "shop", "collector_tstamp": "2023-11-14 22:13:20.000", "derived_tstamp": "2023-11-14T22:13:20Z",
-        "domain_userid": "u", "event_name": "page_view", "event": "page_view", "page_url": "http://x", "event_id": "e",
-        "unstruct_event": {"schema": "iglu:com.s/link_click/jsonschema/1-0-0", "data": {"schema": "x", "data": {}}},
-        "contexts": json.dumps([{"schema": "iglu:com.s/product/jsonschema/1-0-0", "data": {"id": "a", "price": 2}}]),
-    },
-    {
-        "anonymousId": "a", "userId": "u", "type": "track", "event": "Order Completed", "messageId": "m",
-        "timestamp": "2023-11-14T22:13:20.000Z", "properties": {"products": [{"product_id": "a", "price": "3"}],
-        "revenue": "9", "currency": "EUR", "url": "http://x"}, "context": {"page": {"url": "http://x"}},
-    },
-    {
-        "distinct_id": "u", "event": "$pageview", "timestamp": "2023-11-14T22:13:20+00:00", "uuid": "1",
-        "properties": {"$current_url": "http://x", "$device_type": "Mobile"}, "visitorid": 1, "itemid": 2,
-        "event_time": "2023-11-14 22:13:20 UTC", "event_type": "cart", "product_id": 3, "category_id": 4, "price": 5.1,
-        "user_id": 6, "user_session": "s", "category_code": "a.b", "brand": "c", "sessionId": 1, "ts": NOW_MS,
-        "aid": 1, "session": 2,
-    },
 )  # fmt: skip
+
+
+def _row_of(mapping: ClickMapping) -> dict:
+    """A row that the mapping makes a click of."""
+    moment = datetime.fromtimestamp(NOW_MS / 1000, UTC)
+    if per_ms := EPOCH_UNITS.get(mapping.time_format):
+        time = int(NOW_MS * per_ms)
+    else:
+        time = moment.isoformat() if mapping.time_format == "iso8601" else moment.strftime(mapping.time_format)
+    row: dict = {}
+    if mapping.time_of_day is not None:
+        time, _, time_of_day = time.partition(" ")
+        _put(row, column_steps(mapping.time_of_day), time_of_day)
+    names = mapping.values.get("event_name", {})
+    values = {**_RECORD, "event_time": time, "event_name": next(iter(names), "view_item"), "price": "5", "value": "7"}
+    values["items"] = [{name: 1 for columns in mapping.items.values() for name in in_order(columns)}]
+    for field, columns in mapping.columns.items():
+        _put(row, column_steps(in_order(columns)[0]), values[field])
+    return row
+
+
+def _put(row: dict, steps: list[str | int], value: Any) -> None:
+    """Set the value at a path, whose numbers lead through lists."""
+    *way, last = [step for step in steps if not isinstance(step, int)]
+    for step in way:
+        row = row.setdefault(step, {})
+    row[last] = value
 
 
 def _handling(topic: ClickTopic, follow_logins: bool = False) -> Callable[[bytes], str]:
@@ -393,7 +408,7 @@ def _protobuf_corpus(descriptors: bytes) -> list[bytes]:
     for file in FileDescriptorSet.FromString(descriptors).file:
         pool.AddSerializedFile(file.SerializeToString())
     kind = message_factory.GetMessageClass(pool.FindMessageTypeByName("Click"))
-    messages = [_PROTO_CLICK, {"user_id": "ada", "event_time": "2023-11-14T22:13:20Z"}]
+    messages = [_PROTO_CLICK, {"user_id": "ada", "event_name": "purchase", "event_time": "2023-11-14T22:13:20Z"}]
     deep = b""
     for _ in range(300):
         deep = b"\x5a" + _varint(len(deep)) + deep
