@@ -1,12 +1,15 @@
 """Running a target with mutated inputs; keeping those that break its contract."""
 
+import atexit
 import mmap
 import os
 import re
 import resource
 import shlex
+import shutil
 import signal
 import struct
+import tempfile
 import threading
 import time
 import traceback
@@ -104,11 +107,13 @@ def fuzz_in_child(
     recorder = mmap.mmap(-1, 2 * HUGE + _PASSED.size)
     done = crashes = 0
     deadline = time.monotonic() + seconds
-    context = get_context("fork")
+    context, directory = get_context("fork"), tempfile.mkdtemp(prefix="fuzz-")
+    atexit.register(shutil.rmtree, directory)
     while done < inputs and time.monotonic() < deadline:
         counts = context.SimpleQueue()
 
         def work(counts=counts, done=done) -> None:
+            tempfile.tempdir = directory  # a process that native code ends leaves its files behind
             target = make(name)
             limit_memory()
             findings = fuzz(target, inputs - done, seed + done, log, deadline - time.monotonic(), recorder)

@@ -1,6 +1,7 @@
 """Each fuzz target keeps its contract for its corpus and some mutations of it."""
 
 import json
+import tempfile
 
 import pytest
 
@@ -20,6 +21,13 @@ FEW = {
 }  # fmt: skip
 SECONDS = 1.0
 HOSTILE = 2_000
+
+
+@pytest.fixture(autouse=True)
+def _files_are_removed(monkeypatch):
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as directory:  # not under tmp_path: a socket's path is short
+        monkeypatch.setattr(tempfile, "tempdir", directory)
+        yield
 
 
 @pytest.mark.parametrize("name", TARGETS)
