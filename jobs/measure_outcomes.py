@@ -161,6 +161,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         settings = outcome_settings(load_settings(options.conf, options.overrides))
         label = find_label(settings.outcomes.label, options.conf.with_name(LABELS_FILE))
+        if label.session_gap is not None:
+            raise ConfigError(
+                f"key outcomes.label: {settings.outcomes.label} has a session_gap, and this job does not follow "
+                "sessions: choose a label without, such as `purchase within 30 min`"
+            )
         if label.horizon_ms + duration_ms(settings.event_time.lateness) > MAX_INTERVAL_MS:
             raise ConfigError(
                 f"key outcomes.label: the horizon of {label.horizon} and event_time.lateness "

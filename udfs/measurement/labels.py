@@ -33,6 +33,7 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """The definition of a positive event; conf/labels.yaml describes each key."""
 
     horizon: Duration
+    session_gap: Duration | None = None
     events: Kinds | None = None
     absent: bool = False
     engagement_s: Annotated[float, Meta(gt=0)] | None = None
@@ -46,11 +47,16 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     @property
     def _meaning(self) -> tuple:
         outcome = (frozenset(self.events or ()), self.absent, self.engagement_s, self.page_views)
-        return self.horizon_ms, outcome, frozenset(self.scored_events)
+        return self.horizon_ms, self.session_gap_ms, outcome, frozenset(self.scored_events)
 
     @property
     def horizon_ms(self) -> int:
         return duration_ms(self.horizon)
+
+    @property
+    def session_gap_ms(self) -> int | None:
+        """The longest pause within a session, if only what follows in the same session counts."""
+        return None if self.session_gap is None else duration_ms(self.session_gap)
 
     def amounts(self, records: np.ndarray) -> np.ndarray:
         """The amount that each of n events EVENT[n] adds to the outcome of earlier events, int64[n]."""
@@ -80,7 +86,8 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         else:
             outcome = f"{self.page_views} page views or more"
         scored = f"after {' or '.join(self.rows)}" if self.rows else "after the event"
-        return f"{outcome} by the same user within {self.horizon} {scored}"
+        session = f" in the same session (pauses of at most {self.session_gap})" if self.session_gap else ""
+        return f"{outcome} by the same user{session} within {self.horizon} {scored}"
 
 
 #: The wording of a label in bundles of format 1; the present wording is free to change.
@@ -133,10 +140,16 @@ def _checked(content: object, origin: str) -> Label:
         raise LabelError(
             f"{origin}: expected exactly one of events, engagement_s and page_views, got {outcomes or 'none'}"
         )
+    if label.session_gap is not None and label.session_gap_ms >= label.horizon_ms:
+        raise LabelError(
+            f"{origin}: session_gap: must be less than the horizon of {label.horizon} (got {label.session_gap}): no "
+            "pause within the horizon would be longer"
+        )
     if label.absent and label.events is None:
         raise LabelError(f"{origin}: absent: requires events, none of which may follow")
-    if label.horizon_ms == 0:
-        raise LabelError(f"{origin}: horizon: must be more than 0")
+    for name in ("horizon", "session_gap"):
+        if (length := getattr(label, name)) is not None and duration_ms(length) == 0:
+            raise LabelError(f"{origin}: {name}: must be more than 0")
     return label
 
 
@@ -150,7 +163,8 @@ def label_events(
     """
     time_ms, kind = records["time_ms"], standard_kinds(records)
     end_ms = time_ms.max(initial=0) if data_end_ms is None else data_end_ms
-    positive = label.is_positive(sum_after(user, time_ms, label.amounts(records), label.horizon_ms))
+    follows = sum_after(user, time_ms, label.amounts(records), label.horizon_ms, label.session_gap_ms)
+    positive = label.is_positive(follows)
     scored = np.isin(kind, _codes(label.scored_events))
     return positive, scored & (time_ms + label.horizon_ms <= end_ms)
 
@@ -164,8 +178,13 @@ def label_clicks(
     return label_events(label, user, records)
 
 
-def sum_after(user: np.ndarray, time_ms: np.ndarray, amount: np.ndarray, horizon_ms: int) -> np.ndarray:
-    """The sum of the same user's amounts in (time, time + horizon], int64[n], for n events in any order."""
+def sum_after(
+    user: np.ndarray, time_ms: np.ndarray, amount: np.ndarray, horizon_ms: int, session_gap_ms: int | None = None
+) -> np.ndarray:
+    """The sum of the same user's amounts in (time, time + horizon], int64[n], for n events in any order.
+
+    With `session_gap_ms`, only amounts before the user's first pause of more than that.
+    """
     order = np.lexsort((time_ms, user))
     sorted_user, sorted_time = user[order], time_ms[order]
     total = np.concatenate([[0], np.cumsum(amount[order], dtype=np.int64)])
@@ -175,6 +194,9 @@ def sum_after(user: np.ndarray, time_ms: np.ndarray, amount: np.ndarray, horizon
     start, end = first[group], np.append(first[1:], len(order))[group]
     after = _bisect_right(sorted_time, sorted_time, start, end)
     until = _bisect_right(sorted_time, sorted_time + horizon_ms, start, end)
+    if session_gap_ms is not None:
+        ends = np.append(np.flatnonzero(np.diff(sorted_time) > session_gap_ms) + 1, len(order))
+        until = np.minimum(until, ends[np.searchsorted(ends, np.arange(len(order)), side="right")])
     sums = np.empty(len(order), np.int64)
     sums[order] = total[until] - total[after]
     return sums

@@ -186,6 +186,25 @@ def test_data_that_no_model_can_be_trained_on_is_refused_in_one_line(tmp_path, c
     assert [path.name for path in tmp_path.iterdir()] == ["clicks.jsonl"]
 
 
+def test_a_purchase_in_this_session_is_a_label_for_rows_of_rees46(tmp_path):
+    # Users buy after two views of their first session, or after the one view of their second session.
+    minutes = [(0, 10, 20, 80, 200), (0, 10, 80, 90, 200)]
+    header = "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
+    names = {20: "purchase", 90: "purchase"}
+    rows = sorted(
+        f"2019-10-01 {at // 60:02}:{at % 60:02}:00 UTC,{names.get(at, 'view')},7,9,,,5,{user},x"
+        for user in range(120)
+        for at in minutes[user % 2]
+    )
+    path = tmp_path / "rees46.csv"
+    path.write_text("\n".join([header, *rows]))
+    files = ["--clicks", str(path), "--mapping", "conf/mappings/rees46.yaml", "--out", str(tmp_path / "bundle")]
+    assert main([*files, "--label", "bought_in_session", *QUICK, "--set", "model=logistic"]) == 0
+    manifest = load_bundle(tmp_path / "bundle", 64).manifest
+    assert manifest.label.session_gap == "30 min"
+    assert 1 / 3 <= manifest.metrics["test_positive_rate"] < 2 / 3  # without the gap, a third would not be negative
+
+
 def test_data_without_any_information_gives_a_model_that_is_not_to_be_shipped(tmp_path, capsys):
     path = write_lines(tmp_path / "clicks.jsonl", visits(60, buyers=30))
     useless = ["--set", "features=[country, value]"]

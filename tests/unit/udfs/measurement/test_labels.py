@@ -22,7 +22,7 @@ from udfs.measurement.labels import (
 VIEW, CART, PURCHASE, PAGE = (EVENT_KINDS.index(kind) for kind in ("view_item", "add_to_cart", "purchase", "page_view"))
 HORIZON_MS = CONVERTED.horizon_ms
 FILE = Path(__file__).parents[4] / "conf" / LABELS_FILE
-NAMES = ("converted", "abandoned", "engaged", "deep_visit")
+NAMES = ("converted", "abandoned", "engaged", "deep_visit")  # labels that bundles of format 1 may have
 
 
 def labels(*events: tuple[int, int, int], label: Label = CONVERTED) -> list[bool]:
@@ -56,6 +56,18 @@ def test_the_end_of_the_data_may_be_later_than_its_newest_event():
 def test_no_events_have_no_labels():
     positive, usable = label_clicks(CONVERTED, *np.empty((3, 0), np.int64))
     assert positive.shape == usable.shape == (0,)
+
+
+def test_a_purchase_counts_in_its_session_alone():
+    label = find_label("bought_in_session", FILE)
+    gap = label.session_gap_ms
+    assert labels((1, 0, VIEW), (1, gap, VIEW), (1, 2 * gap, PURCHASE), label=label) == [True, True, False]
+    assert labels((1, 0, VIEW), (1, gap + 1, VIEW), (1, 2 * gap, PURCHASE), label=label) == [False, True, False]
+    # Other users' events neither end a session nor continue it.
+    assert labels((1, 0, VIEW), (2, gap, VIEW), (1, gap + 1, PURCHASE), label=label)[0] is False
+    assert str(label) == (
+        "purchase by the same user in the same session (pauses of at most 30 min) within 2 h after the event"
+    )
 
 
 def test_abandoned_scores_cart_adds_only_and_is_positive_without_a_purchase():
@@ -94,7 +106,7 @@ def test_names_that_are_no_texts_are_listed_all_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("bought", "label 'bought': not in labels.yaml (converted, abandoned, engaged, deep_visit), nor"),
+        ("bought", "label 'bought': not in labels.yaml (converted, bought_in_session, abandoned, "),
         ("shopping within 1 h", "'shopping' is not an event"),
         ("purchase within 0 h", "horizon: must be more than 0"),
         ("purchase within 3 weeks", "label 'purchase within 3 weeks': Expected `str` matching regex"),
@@ -112,6 +124,8 @@ def test_a_label_that_cannot_be_used_is_refused(text, message):
         ("x: {horizon: 1 h}", "expected exactly one of events, engagement_s and page_views, got none"),
         ("x: {horizon: 1 h, page_views: 3, absent: true}", "absent: requires events"),
         ("x: {horizon: 1 h, page_view: 3}", "unknown field"),
+        ("x: {horizon: 1 h, page_views: 3, session_gap: 60 min}", "must be less than the horizon of 1 h .got 60 min"),
+        ("x: {horizon: 1 h, page_views: 3, session_gap: 0 s}", "session_gap: must be more than 0"),
         ("x: [", "cannot be read"),
     ],
 )
@@ -132,6 +146,7 @@ def test_labels_that_mean_the_same_are_the_same_however_they_are_written():
     "changes",
     [
         {"horizon": "31 min"},
+        {"session_gap": "10 min"},
         {"events": ("form_submit",)},
         {"absent": True},
         {"rows": ("add_to_cart",)},
@@ -162,11 +177,15 @@ def test_a_sentence_that_describes_no_label_is_refused(sentence):
 event = st.tuples(st.integers(0, 3), st.integers(0, 12), st.integers(0, 5))
 
 
-@given(st.lists(event, min_size=1, max_size=25), st.integers(1, 6))
-def test_sums_after_are_what_the_definition_says_in_any_order_of_events(triples, horizon_ms):
+@given(st.lists(event, min_size=1, max_size=25), st.integers(1, 6), st.none() | st.integers(1, 5))
+def test_sums_after_are_what_the_definition_says_in_any_order_of_events(triples, horizon_ms, session_gap_ms):
     user, time_ms, amount = np.array(triples, np.int64).T
-    expected = [
-        sum(much for other, when, much in triples if other == who and time < when <= time + horizon_ms)
-        for who, time, _ in triples
-    ]
-    assert sum_after(user, time_ms, amount, horizon_ms).tolist() == expected
+
+    def counts(who: int, time: int, other: int, when: int) -> bool:
+        between = sorted(at for one, at, _ in triples if one == who and time <= at <= when)
+        pauses = [later - earlier for earlier, later in zip(between, between[1:])]
+        in_session = session_gap_ms is None or max(pauses, default=0) <= session_gap_ms
+        return other == who and time < when <= time + horizon_ms and in_session
+
+    expected = [sum(much for *event, much in triples if counts(who, time, *event)) for who, time, _ in triples]
+    assert sum_after(user, time_ms, amount, horizon_ms, session_gap_ms).tolist() == expected
