@@ -12,7 +12,15 @@ import numpy as np
 
 from training.modeling.family import Fitting, ModelFamily
 from training.modeling.metrics import RANKING, Estimate, LabelledScores, difference, estimate
-from training.modeling.model_selection import Cost, CrossValidated, Log, TrainingRows, cross_validate, scored, search
+from training.modeling.model_selection import (
+    Cost,
+    CrossValidated,
+    Log,
+    TrainingRows,
+    cross_validate_all,
+    scored,
+    search,
+)
 
 #: The families that `model: auto` chooses among, the simplest first. All of them keep to `monotone`.
 CANDIDATES = ("logistic", "blend", "xgboost")
@@ -81,10 +89,13 @@ def choose(
     it has.
     """
     cost = Cost()
-    tuned = []
-    for family in families:
-        mine = {name: value for name, value in parameters.items() if name in family.defaults}
-        tuned.append(_tuned(family, data, fitting, mine, trials, cost, log))
+    tried = [_tried(family, data, fitting, parameters, trials, cost, log) for family in families]
+    together = [(family, each) for family, fittings in zip(families, tried) for each in fittings]
+    crosses = iter(cross_validate_all(together, data, cost=cost))
+    tuned = [
+        _best(family, data, fittings, [next(crosses) for _ in fittings], log)
+        for family, fittings in zip(families, tried)
+    ]
     measured = [scored(data, crossed.probability) for _, crossed, _ in tuned]
     place, behind = simplest_within_one_standard_error(measured)
     candidates = []
@@ -123,7 +134,7 @@ def _is_within(behind: Estimate) -> bool:
     return behind.value >= -behind.standard_error
 
 
-def _tuned(
+def _tried(
     family: ModelFamily,
     data: TrainingRows,
     fitting: Fitting,
@@ -131,27 +142,32 @@ def _tuned(
     trials: int,
     cost: Cost,
     log: Log,
-) -> tuple[Fitting, CrossValidated, tuple[TriedShare, ...]]:
-    """The family's fitting, searched if there are trials, with the `teacher_share` that ranks held-out users best."""
-    fitting = replace(fitting, parameters={**family.defaults, **parameters})
+) -> list[Fitting]:
+    """The family's fittings to choose from: searched if there are trials, otherwise with each `teacher_share`."""
+    given = {name: value for name, value in parameters.items() if name in family.defaults}
+    fitting = replace(fitting, parameters={**family.defaults, **given})
     if trials:
         log(f"searching parameters of {family.name}: {trials} trials of {len(np.unique(data.fold))} folds")
         best = search(family, data, fitting, trials, fitting.seed, log, cost)
-        fitting = replace(fitting, parameters={**best, **parameters})
-    is_free = TEACHER_SHARE in family.defaults and TEACHER_SHARE not in parameters and not trials
-    if not is_free:
-        crossed = cross_validate(family, data, fitting, cost=cost)
-        log(f"    {family.name}: AUC {_auc(data, crossed):.4f}")
-        return fitting, crossed, ()
-    tried = []
-    for share in TEACHER_SHARES:
-        tuned = replace(fitting, parameters={**fitting.parameters, TEACHER_SHARE: share})
-        crossed = cross_validate(family, data, tuned, cost=cost)
-        tried.append((_auc(data, crossed), tuned, crossed))
-        log(f"    {family.name}, teacher_share {share:g}: AUC {tried[-1][0]:.4f}")
-    _, tuned, crossed = max(tried, key=lambda entry: entry[0])
-    shares = tuple(TriedShare(share, auc) for share, (auc, _, _) in zip(TEACHER_SHARES, tried))
-    return tuned, crossed, shares
+        return [replace(fitting, parameters={**best, **given})]
+    if TEACHER_SHARE not in family.defaults or TEACHER_SHARE in given:
+        return [fitting]
+    return [replace(fitting, parameters={**fitting.parameters, TEACHER_SHARE: share}) for share in TEACHER_SHARES]
+
+
+def _best(
+    family: ModelFamily, data: TrainingRows, fittings: Sequence[Fitting], crosses: Sequence[CrossValidated], log: Log
+) -> tuple[Fitting, CrossValidated, tuple[TriedShare, ...]]:
+    """The fitting that ranks held-out users best; the `teacher_share` of each, if there are several."""
+    aucs = [_auc(data, crossed) for crossed in crosses]
+    best = int(np.argmax(aucs))
+    if len(fittings) == 1:
+        log(f"    {family.name}: AUC {aucs[0]:.4f}")
+        return fittings[0], crosses[0], ()
+    shares = tuple(TriedShare(fitting.parameters[TEACHER_SHARE], auc) for fitting, auc in zip(fittings, aucs))
+    for each in shares:
+        log(f"    {family.name}, teacher_share {each.teacher_share:g}: AUC {each.auc:.4f}")
+    return fittings[best], crosses[best], shares
 
 
 def _auc(data: TrainingRows, crossed: CrossValidated) -> float:

@@ -4,9 +4,9 @@
 models.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import numpy as np
 import optuna
@@ -18,13 +18,27 @@ from training.modeling.calibration import Calibration
 _OWN_PARAMETERS = ("min_child_share", "teacher_share")
 
 
-@dataclass(frozen=True)
+_Fitted = TypeVar("_Fitted")
+
+
+@dataclass(frozen=True, eq=False)
 class FitRows:
-    """n rows to fit: features float32[n, k] with NaN for missing, labels bool[n], weight float[n]."""
+    """n rows to fit: features float32[n, k] with NaN for missing, labels bool[n], weight float[n].
+
+    Families have parts in common: a blend's trees and regression are candidates themselves, and its regression may be
+    the teacher of the trees. `once` makes each part once for the same rows.
+    """
 
     features: np.ndarray
     labels: np.ndarray
     weight: np.ndarray
+    _made: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False)
+
+    def once(self, key: Hashable, make: Callable[[], _Fitted]) -> _Fitted:
+        """What `make` returned when it was first called for an equal key."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,12 @@ class Fitting:
     monotone: Sequence[int] = ()
     seed: int = 1
     threads: int = 2
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for equal arguments."""
+        parts = tuple(sorted(self.parameters.items())), tuple(self.names), tuple(self.monotone)
+        return (*parts, self.rounds, self.patience, self.seed, self.threads)
 
 
 class FittedModel(Protocol):

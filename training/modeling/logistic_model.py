@@ -65,6 +65,9 @@ class LogisticFamily:
         return {"C": trial.suggest_float("C", 1e-4, 1, log=True)}
 
     def fit(self, train: FitRows, fitting: Fitting, eval_rows: FitRows | None = None) -> LogisticModel:
+        return train.once((self.name, fitting.key), lambda: self._fit(train, fitting))
+
+    def _fit(self, train: FitRows, fitting: Fitting) -> LogisticModel:
         preparation = make_pipeline(
             FunctionTransformer(signed_log),
             SimpleImputer(strategy=_median, add_indicator=True, keep_empty_features=True),

@@ -107,22 +107,35 @@ def cross_validate(
 
     With `columns`, each fold's model has only these features; `cost` is added to.
     """
-    probability = np.empty(len(data.labels))
-    models, training_aucs = [], []
+    return cross_validate_all([(family, fitting)], data, columns, cost)[0]
+
+
+def cross_validate_all(
+    candidates: Sequence[tuple[ModelFamily, Fitting]],
+    data: TrainingRows,
+    columns: Sequence[Sequence[int]] | None = None,
+    cost: Cost | None = None,
+) -> list[CrossValidated]:
+    """`cross_validate` for each of the candidates, on the same rows: parts that they have in common are fitted once."""
+    probability = np.empty((len(candidates), len(data.labels)))
+    models: list[list[FittedModel]] = [[] for _ in candidates]
+    training_aucs: list[list[float]] = [[] for _ in candidates]
     for place, number in enumerate(np.unique(data.fold)):
-        mine, my_fitting = data, fitting
-        if columns is not None:
-            mine, my_fitting = data.columns(columns[place]), narrowed(fitting, columns[place])
-        held_out = np.flatnonzero(data.fold == number)
-        train_rows = np.flatnonzero(data.fold != number)
-        model = family.fit(mine.fit_rows(train_rows), my_fitting, mine.fit_rows(held_out, balanced=False))
-        if cost is not None:
-            cost.add(len(train_rows))
-        probability[held_out] = model.predict(mine.features[held_out])
-        training_aucs.append(mine.auc(train_rows, model))
-        models.append(model)
-    rounds = int(np.median([model.rounds for model in models]))
-    return CrossValidated(probability, rounds, models, float(np.mean(training_aucs)))
+        mine = data if columns is None else data.columns(columns[place])
+        held_out, train_rows = np.flatnonzero(data.fold == number), np.flatnonzero(data.fold != number)
+        train, eval_rows = mine.fit_rows(train_rows), mine.fit_rows(held_out, balanced=False)
+        for row, (family, fitting) in enumerate(candidates):
+            my_fitting = fitting if columns is None else narrowed(fitting, columns[place])
+            model = family.fit(train, my_fitting, eval_rows)
+            if cost is not None:
+                cost.add(len(train_rows))
+            probability[row, held_out] = model.predict(eval_rows.features)
+            training_aucs[row].append(mine.auc(train_rows, model))
+            models[row].append(model)
+    return [
+        CrossValidated(each, int(np.median([model.rounds for model in fitted])), fitted, float(np.mean(aucs)))
+        for each, fitted, aucs in zip(probability, models, training_aucs)
+    ]
 
 
 def narrowed(fitting: Fitting, columns: Sequence[int]) -> Fitting:

@@ -94,6 +94,9 @@ class XGBoostFamily:
         }
 
     def fit(self, train: FitRows, fitting: Fitting, eval_rows: FitRows | None = None) -> XGBoostModel:
+        return train.once((self.name, fitting.key, eval_rows), lambda: self._fit(train, fitting, eval_rows))
+
+    def _fit(self, train: FitRows, fitting: Fitting, eval_rows: FitRows | None) -> XGBoostModel:
         names, bins = list(fitting.names), int(fitting.parameters["max_bin"])
         common = {"feature_names": names, "missing": np.nan, "nthread": fitting.threads, "max_bin": bins}
         labels = distilled_labels(train, fitting)

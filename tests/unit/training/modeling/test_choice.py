@@ -1,5 +1,7 @@
 """The choice of family and teacher_share, and pruning: by cross-validation that no user judges twice."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -82,6 +84,21 @@ def test_the_teacher_share_is_the_one_that_ranks_best_unless_the_settings_name_o
     assert named.fitting.parameters["teacher_share"] == 0.9
     assert named.choice.chosen.teacher_shares == ()
     assert named.choice.cost.models == 3
+
+
+def test_candidates_are_fitted_together_as_each_would_be_alone(monkeypatch):
+    fitted = []
+    for name in ("logistic", "xgboost"):
+        kind = type(FAMILIES[name])
+        monkeypatch.setattr(
+            kind, "_fit", lambda self, *given, fit=kind._fit: fitted.append(self.name) or fit(self, *given)
+        )
+    data, fitting = noise_with(crossed), Fitting(SETTINGS.names, {}, 15, threads=1)
+    together = choose([FAMILIES[name] for name in CANDIDATES], data, fitting, {}, 0, print)
+    assert Counter(fitted) == {"logistic": 3, "xgboost": 3 * len(TEACHER_SHARES)}
+    for one in together.choice.candidates:
+        alone = choose([FAMILIES[one.family]], data, fitting, {}, 0, print).choice.chosen
+        assert (one.auc, one.teacher_shares) == (alone.auc, alone.teacher_shares)
 
 
 def test_each_family_takes_the_parameters_that_it_has():
