@@ -154,6 +154,14 @@ def since_promotion_click_s(case: Case) -> float:
     return _since(case, _of_kind(case.earlier, "select_promotion"))
 
 
+def since_item_seen_s(case: Case) -> float:
+    return NAN if case.scored.item is None else _since(case, _with_item(case))
+
+
+def since_category_seen_s(case: Case) -> float:
+    return NAN if case.scored.category is None else _since(case, _with_category(case))
+
+
 def events(window: list[Event]) -> float:
     return len(window)
 
@@ -320,6 +328,10 @@ def _with_item(case: Case) -> list[Event]:
     return [event for event in case.earlier if event.item == case.scored.item]
 
 
+def _with_category(case: Case) -> list[Event]:
+    return [event for event in case.earlier if event.category == case.scored.category]
+
+
 def item_seen_before(case: Case) -> float:
     return NAN if case.scored.item is None else len(_with_item(case))
 
@@ -335,7 +347,7 @@ def item_in_cart(case: Case) -> float:
 def category_seen_before(case: Case) -> float:
     if case.scored.category is None:
         return NAN
-    return len([event for event in case.earlier if event.category == case.scored.category])
+    return len(_with_category(case))
 
 
 def item_views_before(case: Case) -> float:
@@ -428,6 +440,8 @@ _CASE_FEATURES = (
     since_purchase_s,
     since_search_s,
     since_promotion_click_s,
+    since_item_seen_s,
+    since_category_seen_s,
     session_duration_s,
     session_events,
     session_page_views,

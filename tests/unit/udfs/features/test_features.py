@@ -149,7 +149,8 @@ def test_every_feature_has_an_oracle_and_every_oracle_a_feature():
 
 def test_models_that_were_trained_before_events_had_ids_are_still_read():
     known = "91358bc3bc7651078e4011ebda039d089d28ec0eaa30d6a841b7478785e34f4d"
-    assert schema_hash(STANDARD, STANDARD.names, 64) == known
+    added = ("since_item_seen_s", "since_category_seen_s")
+    assert schema_hash(STANDARD, [name for name in STANDARD.names if name not in added], 64) == known
 
 
 def test_feature_names_are_unique():
@@ -295,6 +296,15 @@ def test_late_events_of_the_same_time_keep_their_order_of_arrival():
 def test_the_first_event_of_a_user_has_nothing_before_it():
     for name in ("since_previous_event_s", "since_last_visit_s", "since_purchase_s", "session_mean_gap_s"):
         assert np.isnan(compute_one(name, event(0, "purchase")))
+
+
+def test_the_time_since_an_item_or_a_category_is_that_since_its_last_event():
+    seen = event(-50 * SECOND, item=7, category=3), event(-30 * SECOND, item=7, category=3), event(-9 * SECOND)
+    assert compute_one("since_item_seen_s", *seen, event(0, item=7, category=4)) == 30
+    assert compute_one("since_category_seen_s", *seen, event(0, item=8, category=3)) == 30
+    for name in ("since_item_seen_s", "since_category_seen_s"):
+        assert np.isnan(compute_one(name, *seen, event(0, item=8, category=4)))  # not seen before
+        assert np.isnan(compute_one(name, *seen, event(0)))  # nothing to be seen again
 
 
 def test_a_value_that_is_missing_adds_nothing():
