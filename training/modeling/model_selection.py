@@ -132,6 +132,7 @@ def cross_validate_all(
             probability[row, held_out] = model.predict(eval_rows.features)
             training_aucs[row].append(mine.auc(train_rows, model))
             models[row].append(model)
+        del train, eval_rows  # and what was made of them, before the rows of the next fold are copied
     return [
         CrossValidated(each, int(np.median([model.rounds for model in fitted])), fitted, float(np.mean(aucs)))
         for each, fitted, aucs in zip(probability, models, training_aucs)

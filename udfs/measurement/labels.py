@@ -29,7 +29,7 @@ class LabelError(ValueError):
     """A label that can't be used; the message is one line that names the label, the rule and the value."""
 
 
-class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The definition of a positive event; conf/labels.yaml describes each key."""
 
     horizon: Duration

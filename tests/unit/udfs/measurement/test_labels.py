@@ -157,6 +157,10 @@ def test_labels_that_differ_in_meaning_are_not_the_same(changes):
     assert not CONVERTED.is_same_as(msgspec.structs.replace(CONVERTED, **changes))
 
 
+def test_a_label_without_new_keys_is_written_as_earlier_releases_read_it():
+    assert msgspec.json.encode(CONVERTED) == b'{"horizon":"30 min","events":["purchase"]}'
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_sentence_of_an_old_bundle_is_the_label_that_it_described(name):
     sentences = {
