@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.stack.processes import Process, ProcessError, start
+from tools.stack.processes import HERE, Place, Process, ProcessError, start
 
 HEAP = "1g"
 #: Larger records than a production broker takes, so that the job's own limits are what rejects them. A dead letter of
@@ -18,7 +18,7 @@ SCRAM_LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule"
 
 
 def broker_properties(
-    port: int, controller_port: int, data: Path, partitions: int, sasl_port: int | None = None
+    port: int, controller_port: int, data: Path, partitions: int, sasl_port: int | None = None, host: str = HERE.host
 ) -> dict[str, object]:
     """server.properties of a single node that keeps every record, with minimal coordination.
 
@@ -31,7 +31,7 @@ def broker_properties(
             "sasl.enabled.mechanisms": "SCRAM-SHA-512",
             "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": f"{SCRAM_LOGIN} required;",
         }
-    addresses = ",".join(f"{protocol}://127.0.0.1:{number}" for protocol, number in listeners.items())
+    addresses = ",".join(f"{protocol}://{host}:{number}" for protocol, number in listeners.items())
     return sasl | {
         "process.roles": "broker,controller",
         "node.id": 1,
@@ -78,11 +78,13 @@ def format_storage(
         raise ProcessError(f"Kafka could not format {properties['log.dirs']}\n{formatted.stdout}{formatted.stderr}")
 
 
-def start_broker(jars: Path, properties_file: Path, log: Path, ports: Mapping[str, int]) -> Process:
+def start_broker(
+    jars: Path, properties_file: Path, log: Path, ports: Mapping[str, int], place: Place = HERE
+) -> Process:
     """Start the broker; it is ready a few seconds later."""
     logging = {"showDateTime": "true", "dateTimeFormat": "yyyy-MM-dd HH:mm:ss,SSS", "showThreadName": "false"}
     options = [f"-Dorg.slf4j.simpleLogger.{key}={value}" for key, value in logging.items()]
-    command = [*_kafka(jars), f"-Xmx{HEAP}", *options, "kafka.Kafka", str(properties_file)]
+    command = [*place.launcher, *_kafka(jars), f"-Xmx{HEAP}", *options, "kafka.Kafka", str(properties_file)]
     return start("broker", command, log, properties_file.parent, os.environ, ports)
 
 

@@ -5,12 +5,13 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 import yaml
 
 from tools.paths import PROJECT
-from tools.stack.processes import Process, ProcessError, start
+from tools.stack.processes import HERE, Place, Process, ProcessError, start
 
 JOB_MANAGER_MEMORY = "1024m"
 
@@ -63,7 +64,7 @@ def cluster_options(
     }
 
 
-def prepare_cluster(directory: Path, job_jars: Path, options: Mapping[str, object]) -> None:
+def prepare_cluster(directory: Path, job_jars: Sequence[Path], options: Mapping[str, object]) -> None:
     """Create conf/, lib/ and the working directories of a cluster under `directory`."""
     if " " in f"{directory}{flink_home()}":
         raise ProcessError(f"{directory}: Flink's start scripts fail on paths with spaces; use a directory without any")
@@ -75,7 +76,7 @@ def prepare_cluster(directory: Path, job_jars: Path, options: Mapping[str, objec
     (directory / "conf" / "config.yaml").write_text(yaml.safe_dump(dict(options), width=float("inf")))
     shutil.copy(LOGGING, directory / "conf")
     shutil.copy(home / "conf" / "log4j-cli.properties", directory / "conf")
-    jars = [*_jars(home / "lib"), *_jars(home / "opt", "flink-python-*.jar"), *_jars(job_jars)]
+    jars = [*_jars(home / "lib"), *_jars(home / "opt", "flink-python-*.jar"), *chain(*map(_jars, job_jars))]
     for jar in jars:
         (directory / "lib" / jar.name).symlink_to(jar)
 
@@ -109,16 +110,31 @@ def start_job_manager(directory: Path, ports: Mapping[str, int]) -> Process:
     return _start(directory, "jobmanager", "jobmanager.sh", ports, [f"web.log.path={log}"])
 
 
-def start_task_manager(directory: Path, name: str, ports: Mapping[str, int]) -> Process:
+def start_zookeeper(directory: Path, host: str, port: int) -> Process:
+    """Start the ZooKeeper of a prepared cluster, in which JobManagers find what one before them has left."""
+    data = directory / "zookeeper"
+    data.mkdir(exist_ok=True)
+    settings = {"dataDir": data, "clientPort": port, "clientPortAddress": host, "tickTime": 2000}
+    settings |= {"admin.enableServer": "false"}
+    (directory / "conf" / "zoo.cfg").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+    command = [str(flink_home() / "bin" / "zookeeper.sh"), "start-foreground", "1"]
+    log = directory / "log" / "zookeeper.log"
+    return start("zookeeper", command, log, directory, flink_environment(directory), {"zookeeper": port})
+
+
+def start_task_manager(directory: Path, name: str, ports: Mapping[str, int], place: Place = HERE) -> Process:
     """Start a TaskManager that the cluster shows as `name`; it serves its metrics at port `metrics`."""
     log = directory / "log" / f"{name}.log"
     return _start(
-        directory, name, "taskmanager.sh", ports, [f"taskmanager.resource-id={name}", f"taskmanager.log.path={log}"]
-    )
+        directory, name, "taskmanager.sh", ports, [f"taskmanager.resource-id={name}", f"taskmanager.log.path={log}"],
+        place,
+    )  # fmt: skip
 
 
-def _start(directory: Path, name: str, script: str, ports: Mapping[str, int], options: Sequence[str]) -> Process:
-    command = [str(flink_home() / "bin" / script), "start-foreground"]
+def _start(
+    directory: Path, name: str, script: str, ports: Mapping[str, int], options: Sequence[str], place: Place = HERE
+) -> Process:
+    command = [*place.launcher, str(flink_home() / "bin" / script), "start-foreground"]
     for option in [*options, f"metrics.reporter.prom.port={ports['metrics']}"]:
         command += ["-D", option]
     # Python workers import from where their TaskManager was started, which must not be the repository.

@@ -22,7 +22,7 @@ from tools.paths import JARS, PROJECT, STACK
 from tools.stack import broker as kafka_broker
 from tools.stack import cluster as flink_cluster
 from tools.stack.http_client import get_text, patch
-from tools.stack.processes import Process, is_running, kill, start, stop, wait_until
+from tools.stack.processes import HERE, Place, Process, is_running, kill, start, stop, wait_until
 
 READY_SECONDS = 180.0
 #: Below the range that Linux gives to outgoing connections: one of those could take the port of a broker that is down.
@@ -41,6 +41,10 @@ class LocalStack:
     (passwords by name) the broker also listens for SASL over TLS. Ports are picked when a service first starts: Kafka's
     9092 and Flink's 8081 where free and preferred, else any free one. They stay the same while the stack is up. Methods
     that start something return when it is ready, and raise ProcessError if it does not become ready.
+
+    Broker and TaskManagers may run at another place than this machine's own address, and find the JobManager at
+    `job_manager_at`. With `high_availability`, ZooKeeper keeps what a JobManager has to know, and another one can be
+    started when it has ended.
     """
 
     def __init__(
@@ -56,6 +60,10 @@ class LocalStack:
         broker_options: Mapping[str, object] | None = None,
         sasl_users: Mapping[str, str] | None = None,
         prefer_default_ports: bool = False,
+        broker_at: Place = HERE,
+        job_manager_at: str = HERE.host,
+        task_managers_at: Place = HERE,
+        high_availability: bool = False,
         log: Callable[[str], None] = print,
     ):
         self.directory = directory.resolve()
@@ -68,6 +76,8 @@ class LocalStack:
         self._broker_options = dict(broker_options or {})
         self._sasl_users = dict(sasl_users or {})
         self._prefer_default_ports = prefer_default_ports
+        self._broker_at, self._job_manager_at, self._task_managers_at = broker_at, job_manager_at, task_managers_at
+        self._high_availability = high_availability
         self._log = log
         self._record = self.directory / "stack.json"
         self.processes = _read_record(self._record)
@@ -107,14 +117,15 @@ class LocalStack:
         data, file = self.directory / "kafka", self.directory / "conf" / "server.properties"
         file.parent.mkdir(parents=True, exist_ok=True)
         properties = kafka_broker.broker_properties(
-            ports["kafka"], ports["controller"], data, self._partitions, ports.get("sasl")
+            ports["kafka"], ports["controller"], data, self._partitions, ports.get("sasl"), self._broker_at.host
         )
         if not any((JARS / "kafka").glob("*.jar")):
             raise StackError(f"{JARS / 'kafka'}: no Kafka JARs; run `make jars`")
         kafka_broker.format_storage(JARS / "kafka", properties | self._broker_options, file, self._sasl_users)
-        broker = kafka_broker.start_broker(JARS / "kafka", file, self.directory / "log" / "broker.log", ports)
+        log = self.directory / "log" / "broker.log"
+        broker = kafka_broker.start_broker(JARS / "kafka", file, log, ports, self._broker_at)
         self._remember(broker)
-        self._await("Kafka broker", broker, lambda: _accepts(ports["kafka"]))
+        self._await("Kafka broker", broker, lambda: _accepts(ports["kafka"], self._broker_at.host))
 
     def kill_broker(self) -> None:
         """End the broker as a crash would."""
@@ -126,13 +137,42 @@ class LocalStack:
         options = flink_cluster.cluster_options(
             self.directory, ports["rest"], ports["rpc"], self._slots, self._task_manager_memory
         )
-        flink_cluster.prepare_cluster(self.directory, self._job_jars, options | self._options)
-        job_manager = flink_cluster.start_job_manager(self.directory, ports)
-        self._remember(job_manager)
+        options |= {
+            "jobmanager.rpc.address": self._job_manager_at,
+            "jobmanager.bind-host": self._job_manager_at,
+            "taskmanager.host": self._task_managers_at.host,
+            "taskmanager.bind-host": self._task_managers_at.host,
+        }
+        jars, zookeeper = [self._job_jars], (self._job_manager_at, self._free_port())
+        if self._high_availability:
+            jars.append(JARS / "zookeeper")
+            options |= {
+                "high-availability.type": "zookeeper",
+                "high-availability.zookeeper.quorum": "{}:{}".format(*zookeeper),
+                "high-availability.storageDir": (self.directory / "high-availability").as_uri(),
+                "high-availability.jobmanager.port": ports["rpc"],
+                # For so long a JobManager that has ended is taken for the leader. Flink's minute is for large networks.
+                "high-availability.zookeeper.client.session-timeout": "10 s",
+            }
+        flink_cluster.prepare_cluster(self.directory, jars, options | self._options)
+        if self._high_availability:
+            started = flink_cluster.start_zookeeper(self.directory, *zookeeper)
+            self._remember(started)
+            self._await("ZooKeeper", started, lambda: _accepts(*reversed(zookeeper)))
+        self._launch_job_manager(ports)
         started = [self._launch_task_manager() for _ in range(self._task_managers)]
-        self._await("Flink JobManager", job_manager, lambda: self._registered() is not None)
+        self._await_job_manager()
         for task_manager in started:
             self._await_task_manager(task_manager)
+
+    def kill_job_manager(self) -> None:
+        """End the JobManager as a crash would."""
+        kill(self._get("jobmanager"))
+
+    def start_job_manager(self) -> None:
+        """Start another JobManager after kill_job_manager, at the same ports."""
+        self._launch_job_manager(self._get("jobmanager").ports)
+        self._await_job_manager()
 
     def start_task_manager(self) -> Process:
         """Start one more TaskManager, or a replacement of one that has ended."""
@@ -165,7 +205,7 @@ class LocalStack:
 
     @property
     def bootstrap_servers(self) -> str:
-        return f"127.0.0.1:{self._get('broker').ports['kafka']}"
+        return f"{self._broker_at.host}:{self._get('broker').ports['kafka']}"
 
     @property
     def sasl_servers(self) -> str:
@@ -194,10 +234,18 @@ class LocalStack:
         """Ask Flink to end a job, without a savepoint. Raises OSError."""
         patch(self._get("jobmanager").ports["rest"], f"/jobs/{job}?mode=cancel")
 
+    def _launch_job_manager(self, ports: Mapping[str, int]) -> None:
+        self._remember(flink_cluster.start_job_manager(self.directory, ports))
+
+    def _await_job_manager(self) -> None:
+        self._await("Flink JobManager", self._get("jobmanager"), lambda: self._registered() is not None)
+
     def _launch_task_manager(self) -> Process:
         number = 1 + sum(map(_is_task_manager, self.processes))
         ports = {"metrics": self._free_port()}
-        started = flink_cluster.start_task_manager(self.directory, f"taskmanager-{number}", ports)
+        started = flink_cluster.start_task_manager(
+            self.directory, f"taskmanager-{number}", ports, self._task_managers_at
+        )
         self._remember(started)
         return started
 
@@ -275,9 +323,9 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _accepts(port: int) -> bool:
+def _accepts(port: int, host: str = HERE.host) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        socket.create_connection((host, port), timeout=1).close()
     except OSError:
         return False
     return True

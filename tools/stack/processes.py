@@ -26,6 +26,17 @@ class ProcessError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where processes of the stack run: their address, and what their commands begin with, to run somewhere else."""
+
+    host: str = "127.0.0.1"
+    launcher: tuple[str, ...] = ()
+
+
+HERE = Place()
+
+
+@dataclass(frozen=True)
 class Process:
     """A started process. `created` is psutil's creation time in seconds, `marker` is its and its descendants' alone."""
 
