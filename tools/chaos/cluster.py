@@ -28,7 +28,7 @@ from training.data.sources import profile_records
 from training.rollout.commands import First
 from training.rollout.ledger import upload_bundle
 from training.rollout.service import RolloutService
-from udfs.models.bundle import load_bundle
+from udfs.models.bundle import directory_files
 from udfs.rollout.registry import Registry
 
 KAFKA, FLINK = "kafka", "flink"
@@ -121,9 +121,9 @@ def running(directory: Path, bundle: Path, seed: int, rate: float, network: Netw
         registry = Registry(str(directory / "registry"))
         overrides = _overrides(registry)
         settings = load_settings(CONF, [*overrides, f"kafka.bootstrap.servers={stack.bootstrap_servers}"])
-        loaded = load_bundle(bundle, settings.state.history_length)
-        upload_bundle(registry, bundle, loaded)
-        first = First(loaded.manifest.version)
+        upload_bundle(registry, directory_files(bundle))
+        (version,) = registry.versions()
+        first = First(version)
         RolloutService(registry).execute(first, by="chaos", why="the model of the whole run")
         create_topics(settings, PARTITIONS, 1)
         check(send_at_once(stack.bootstrap_servers, settings.topics.profiles, profile_records(stream.profiles)))
