@@ -31,7 +31,7 @@ def test_a_cluster_of_its_own_runs_the_job_as_kubernetes_would(release, stack, p
     directory = run_directory / "application"
     ports = {name: stack._free_port() for name in ("rest", "rpc", "metrics")}
     options = cluster_options(directory, ports["rest"], ports["rpc"], 1, "2g")
-    prepare_cluster(directory, release / "jars", options)
+    prepare_cluster(directory, [release / "jars"], options)
     job = next(yaml.safe_load_all(DEPLOYMENT.read_text()))["spec"]["job"]
     script = flink_home() / "bin" / "standalone-job.sh"
     command = [str(script), "start-foreground", "--job-classname", job["entryClass"]]

@@ -118,7 +118,7 @@ def test_arguments_that_make_no_run_are_refused(arguments, capsys):
 
 def test_a_wrong_clock_moves_the_time_of_events(monkeypatch):
     monkeypatch.setattr("tools.chaos.load.KafkaProducer", lambda **options: None)
-    stream = simulate(Simulation(users=5, hours=2))
+    stream = simulate(Simulation(users=30, hours=6))
     load = Load("nowhere", "clicks", stream, 100)
     first, later = load._clicks(), load._clicks()
     load.clock_off_ms = 60_000

@@ -132,7 +132,7 @@ def test_the_broker_and_the_cluster_serve_this_machine_only(tmp_path):
 def test_a_cluster_has_flink_with_python_and_the_jobs_jars_in_its_own_lib(tmp_path):
     (tmp_path / "jars").mkdir()
     (tmp_path / "jars" / "batch-operators.jar").touch()
-    prepare_cluster(tmp_path / "stack", tmp_path / "jars", {"rest.port": 1, "env.java.opts.all": "-Da " * 100})
+    prepare_cluster(tmp_path / "stack", [tmp_path / "jars"], {"rest.port": 1, "env.java.opts.all": "-Da " * 100})
     jars = {jar.name.rstrip("0123456789.-jar") for jar in (tmp_path / "stack" / "lib").iterdir()}
     assert {"flink-dist", "flink-python", "batch-operators"} <= jars
     written = (tmp_path / "stack" / "conf" / "config.yaml").read_text()
@@ -142,12 +142,12 @@ def test_a_cluster_has_flink_with_python_and_the_jobs_jars_in_its_own_lib(tmp_pa
 
 def test_a_cluster_without_the_jobs_jars_is_refused(tmp_path):
     with pytest.raises(ProcessError, match="nothing: no .*jar found; run `make jars`"):
-        prepare_cluster(tmp_path / "stack", tmp_path / "nothing", {})
+        prepare_cluster(tmp_path / "stack", [tmp_path / "nothing"], {})
 
 
 def test_a_directory_that_flinks_scripts_cannot_handle_is_refused(tmp_path):
     with pytest.raises(ProcessError, match="paths with spaces"):
-        prepare_cluster(tmp_path / "my stack", tmp_path, {})
+        prepare_cluster(tmp_path / "my stack", [tmp_path], {})
 
 
 def test_python_workers_do_not_import_from_where_the_caller_stands(tmp_path, monkeypatch):

@@ -682,5 +682,7 @@ def test_the_standard_features_have_attributes_and_codes():
 
 def test_declarations_without_the_population_have_the_hashes_that_models_have():
     """Literal values: a change would make the job refuse models that were trained before."""
-    assert schema_hash(STANDARD, STANDARD.names, 64).startswith("91358bc3bc765107")
+    later = "since_item_seen_s", "since_category_seen_s"
+    names = [name for name in STANDARD.names if name not in later]
+    assert schema_hash(STANDARD, names, 64).startswith("91358bc3bc765107")
     assert hash_of({"a": "mean(c)"}, ["a"], kinds={}, columns={"c": {"type": "number"}}).startswith("a21b8f8af79ae57e")
