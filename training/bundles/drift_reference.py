@@ -11,7 +11,17 @@ from scipy.sparse import csr_array
 from training.data.examples import Examples
 from training.modeling.onnx_export import LIMIT
 from udfs.features.declaration import Declaration
-from udfs.measurement.drift import BINS, MAX_BINS, MISSING, Bins, Chance, Distribution, Reference
+from udfs.measurement.drift import (
+    BINS,
+    MAX_BINS,
+    MISSING,
+    Bins,
+    Chance,
+    Contrast,
+    Distribution,
+    Reference,
+    Spread,
+)
 
 WARM_UP_ROWS = 64
 #: Lengths of windows for which chance is measured. Each is a multiple of the one before it.
@@ -66,6 +76,7 @@ class _Level:
 
     join: csr_array  # float64[clusters, clusters of the level before]
     slot: np.ndarray  # int64[clusters], from 0
+    rows: np.ndarray  # float64[slots], the weight of each slot
 
 
 class _Clusters:
@@ -77,13 +88,15 @@ class _Clusters:
         users = np.unique(sampling.user)[::every]
         self.rows = np.flatnonzero(np.isin(sampling.user, users))
         user, time_ms = np.searchsorted(users, sampling.user[self.rows]), sampling.time_ms[self.rows]
-        self.levels = []
+        self.levels, weight = [], self.weight[self.rows]
         for length_ms in LENGTHS_MS:
             slot = time_ms // length_ms
             first, slot = slot.min(), slot - slot.min()
             keys, cluster = np.unique(user * (slot.max() + 1) + slot, return_inverse=True)
             user, slot = np.divmod(keys, slot.max() + 1)
-            self.levels.append(_Level(_joining(cluster), slot))
+            join = _joining(cluster)
+            weight = join @ weight
+            self.levels.append(_Level(join, slot, np.bincount(slot, weight)))
             time_ms = (first + slot) * length_ms
         self.users = _joining(user)
 
@@ -104,15 +117,19 @@ def _distribution(
     cells = bins.cells(values)
     category = np.where(cells == MISSING, bins.bins, cells)
     totals = np.bincount(category, weight, minlength=bins.bins + 1)
-    chance, noise, noise_degrees = _chance(category, totals / totals.sum(), clusters)
+    shares = totals / totals.sum()
+    chance, noise, noise_degrees = _chance(category, shares, clusters)
     return Distribution(
         **asdict(bins),
         shares=(totals[:-1] / (totals[:-1].sum() or 1)).tolist(),
-        missing=float(totals[-1] / totals.sum()),
+        missing=float(shares[-1]),
         rows=round(weight.sum()),
         noise=noise,
         noise_degrees=noise_degrees,
         chance=chance,
+        contrasts=[
+            _contrast(weights[category], weights @ shares, clusters) for weights in bins.contrast_weights(shares)
+        ],
     )
 
 
@@ -120,14 +137,22 @@ def _number_bins(distinct: np.ndarray, shares: np.ndarray) -> Bins:
     """The bins of the distinct values float64[d] of a number, of which there is one or more, and their shares."""
     if len(distinct) == 1:
         return Bins(values=distinct.tolist())
-    return Bins(edges=_edges(distinct, shares).tolist(), low=float(distinct[0]), high=float(distinct[-1]))
+    edges = _edges(distinct, shares)
+    return Bins(
+        edges=edges.tolist(),
+        low=float(distinct[0]),
+        high=float(distinct[-1]),
+        means=_means(edges, distinct, shares),
+    )
 
 
 def _score_bins(distinct: np.ndarray, shares: np.ndarray) -> Bins:
     """The same for scores: the export, or another machine, may give them another last digit."""
     low, high = float(distinct[0]) - LIMIT, float(distinct[-1]) + LIMIT
-    edges = _edges(distinct, shares) if len(distinct) > 1 else np.array([low, high])
-    return Bins(edges=edges.tolist(), low=low, high=high)
+    if len(distinct) == 1:
+        return Bins(edges=[low, high], low=low, high=high)
+    edges = _edges(distinct, shares)
+    return Bins(edges=edges.tolist(), low=low, high=high, means=_means(edges, distinct, shares))
 
 
 def _code_bins(distinct: np.ndarray, shares: np.ndarray) -> Bins:
@@ -156,6 +181,12 @@ def _edges(distinct: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return (distinct[first - 1] + distinct[first]) / 2
 
 
+def _means(edges: np.ndarray, distinct: np.ndarray, shares: np.ndarray) -> list[float]:
+    """The mean of the values in each bin."""
+    place = np.searchsorted(edges, distinct, side="right")
+    return (np.bincount(place, shares * distinct) / np.bincount(place, shares)).tolist()
+
+
 def _chance(category: np.ndarray, shares: np.ndarray, clusters: _Clusters) -> tuple[list[Chance], float, float]:
     """What chance makes of samples of such events, by the window; the null expectation of these rows' index; and the
     degrees of freedom of what users tell of it.
@@ -176,7 +207,9 @@ def _chance(category: np.ndarray, shares: np.ndarray, clusters: _Clusters) -> tu
         is_shown = len(used) > 1 and clusters.users.shape[0] > 1
         effect, degrees = _design_effect(counts, surplus, shares) if is_shown else (usual, 1.0)
         distance = _distance(counts, shares)
-        rhythm, alone = _rhythm(counts, distance, level.slot, shares), float(distance.max()) ** 0.5
+        in_slots = (_joining(level.slot) @ counts).toarray()
+        together = (in_slots**2) @ (1 / shares) - level.rows**2
+        rhythm, alone = _rhythm(together, distance, level), float(distance.max()) ** 0.5
         measured.append(Chance(length_ms, effect, degrees, rhythm, alone, float(totals.max()), usual))
     counts = clusters.users @ counts
     noise = np.trace(_scatter(counts, shares) / shares) / weight.sum() / clusters.weight.sum()
@@ -212,17 +245,37 @@ def _scatter(counts: csr_array, shares: np.ndarray) -> np.ndarray:
     return (counts.T @ counts).toarray() - crossed - crossed.T + (totals**2).sum() * np.outer(shares, shares)
 
 
-def _rhythm(counts: csr_array, distance: np.ndarray, slot: np.ndarray, shares: np.ndarray) -> float:
+def _rhythm(together: np.ndarray, alone: np.ndarray, level: _Level) -> float:
     """The mean index of the slots of clusters, beyond what their clusters make of it by chance; by rows, at least 0.
 
-    `distance` float64[clusters] is the index of a slot with nothing but that cluster, times the square of its rows.
+    `together` float64[slots] is the index of each slot, and `alone` float64[clusters] that of a slot with nothing but
+    that cluster, both times the square of the rows.
     """
-    in_slots = (_joining(slot) @ counts).toarray()
-    rows = in_slots.sum(1)
-    together = (in_slots**2) @ (1 / shares) - rows**2
+    rows = level.rows
     # All slots together are the training data, from which they can't differ: less the fewer slots there are.
-    excess = together - np.bincount(slot, distance) * (1 - rows / rows.sum())
+    excess = together - np.bincount(level.slot, alone) * (1 - rows / rows.sum())
     return max(0.0, float((excess[rows > 0] / rows[rows > 0]).sum() / rows.sum()))
+
+
+def _contrast(of_row: np.ndarray, mean: float, clusters: _Clusters) -> Contrast:
+    """What chance makes of a contrast, given the weight of each row's category float64[n] in it, and their mean.
+
+    The index of the contrast is the square of the sum of the rows' deviations, over their variance and the square of
+    the number of rows.
+    """
+    deviation, weight = of_row - mean, clusters.weight
+    deviation = (deviation / np.sqrt(weight @ deviation**2 / weight.sum()))[clusters.rows]
+    weight = weight[clusters.rows]
+    sums, surplus = weight * deviation, (weight**2 - weight) @ deviation**2
+    spreads = []
+    for level in clusters.levels:
+        sums = level.join @ sums
+        effect = float((sums @ sums - surplus) / weight.sum())
+        rhythm = _rhythm(np.bincount(level.slot, sums) ** 2, sums**2, level)
+        spreads.append(Spread(max(1.0, effect), rhythm, float(np.abs(sums).max())))
+    of_users = (clusters.users @ sums) ** 2
+    noise = float(of_users.sum() / weight.sum() / clusters.weight.sum())
+    return Contrast(noise, _degrees_of(of_users) if of_users.any() else 1.0, spreads)
 
 
 def warm_up_rows(names: Sequence[str], features: np.ndarray, probability: np.ndarray, seed: int) -> bytes:

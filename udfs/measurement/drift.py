@@ -1,14 +1,17 @@
 """Drift of features and scores from training: the Population Stability Index, corrected for chance.
 
-The index of shares p now and q at training is the sum of (p - q) ln(p / q) over the bins (Siddiqi, Credit Risk
-Scorecards, 2006). Without drift it is about (1/n + 1/m) times a chi-square variable with one degree of freedom less
-than there are bins, for samples of n and m independent rows (Yurdakul and Naranjo, Statistical properties of the
-population stability index, Journal of Risk Model Validation 14, 2020): a small sample alone makes it large.
+Without drift the index of n rows now and m rows at training is about (1/n + 1/m) times a chi-square variable with one
+degree of freedom less than there are bins (Yurdakul and Naranjo, Statistical properties of the population stability
+index, Journal of Risk Model Validation 14, 2020): a small sample alone makes it large.
 
 Events are not independent: those of one user are alike, and a few users have many. So chance is measured at training,
 in the form of Rao and Scott (JASA 76, 1981; Annals of Statistics 12, 1984): `design_effect` says how much larger the
 index is by chance than with independent rows, `degrees_of_freedom` how it is distributed, by Satterthwaite's rule. Both
 grow with the window, which has more rows of each user. `rhythm` is what the hours of the day add to that.
+
+The index asks about all bins at once. A drift that shifts all values a little is told earlier by a contrast of the
+shares (Rao and Thomas, JASA 83, 1988): the mean of a number, whose bins have the means of training, and the share of
+missing values. A contrast has a single degree of freedom, and a design effect of its own.
 """
 
 from collections.abc import Collection
@@ -19,9 +22,16 @@ from typing import Annotated
 import msgspec
 import numpy as np
 from msgspec import Meta
-from scipy.special import betaincinv, chdtri
 
 from udfs.contracts.outputs import LEVELS, DriftWindow, FeatureDrift, Level, Unwatched
+from udfs.measurement.chance import (
+    contrast_index,
+    index_of_large,
+    index_quantile,
+    large_users,
+    smoothed,
+    stability_index,
+)
 
 REFERENCE_FILE = "reference.json"
 SCORE = "score"  # its name among the features
@@ -34,8 +44,8 @@ BELOW, ABOVE, NEW, MISSING = range(MAX_BINS, MAX_BINS + 4)
 CELLS = MAX_BINS + 4
 
 #: A number is far from the range of training if it is further away than this many times the width of the range. Even
-#: the busiest user is nearer; another unit is not.
-FAR = 10
+#: the busiest user is nearer; many values in another unit are not.
+FAR = 1
 
 #: The chance, by the approximation, that any feature of a window without drift is beyond what its level asks for.
 FALSE_ALARM = 1e-5
@@ -44,9 +54,10 @@ FALSE_ALARM = 1e-5
 #: on (Cochran, Biometrics 10, 1954, asks for one to five; empty bins are smoothed here).
 JUDGED_ROWS = 2 * BINS
 
-#: The chance that a window has a user as large as the largest of training, or a new value of a user of usual size.
-#: That it has several is as many times as improbable.
-LARGE_USER = 0.005
+#: The part of a feature's chance of a false alarm that its index has; contrasts and new values share the rest alike.
+#: (Bonferroni's inequality holds for unequal parts.) Few drifts are told by the index alone, and a small part of the
+#: chance makes its quantile little larger.
+INDEX_PART = 0.05
 
 #: The index of the most unusual hour of a rhythm, over the mean index of all: of a wave it is 2.
 RHYTHM_PEAK = 3
@@ -67,6 +78,22 @@ class Chance(msgspec.Struct, frozen=True, array_like=True):
     usual: Annotated[float, Meta(ge=1)]  # the rows of the user of a row, on average over rows
 
 
+class Spread(msgspec.Struct, frozen=True, array_like=True):
+    """What chance makes of a contrast in windows of one length: as of the index, in Chance."""
+
+    design_effect: Annotated[float, Meta(ge=1)]
+    rhythm: Annotated[float, Meta(ge=0)]
+    alone: Annotated[float, Meta(ge=0)]
+
+
+class Contrast(msgspec.Struct, frozen=True):
+    """What chance makes of a contrast: as of the index, in Distribution; `spreads` are for the lengths of `chance`."""
+
+    noise: Annotated[float, Meta(ge=0)]
+    noise_degrees: Annotated[float, Meta(ge=1)]
+    spreads: list[Spread]
+
+
 class Bins(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The bins of a feature or score.
 
@@ -79,6 +106,7 @@ class Bins(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     high: float | None = None
     values: list[float] | None = None
     rare: list[float] = []
+    means: list[float] = []  # of a number: the mean of the values of training in each bin
 
     @property
     def bins(self) -> int:
@@ -117,6 +145,21 @@ class Bins(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         bins[-1] += counts[ABOVE]
         return bins
 
+    def contrast_weights(self, shares: np.ndarray) -> np.ndarray:
+        """The weights of the contrasts, given the shares float[bins + 1] of the bins and of missing values at training.
+
+        Returns float64[contrasts, bins + 1]: one for missing values if some are, and one for the mean of a number.
+        Missing values do not change the mean, whatever their share.
+        """
+        weights = []
+        if 0 < shares[-1] < 1:
+            weights.append(np.append(np.zeros(self.bins), 1.0))
+        if self.means and np.count_nonzero(shares[:-1]) > 1:
+            means = np.array(self.means)
+            means = means / np.abs(means).max()  # squares of the largest and the smallest numbers are no float64
+            weights.append(np.append(means - means @ shares[:-1] / shares[:-1].sum(), 0.0))
+        return np.reshape(weights, (-1, self.bins + 1))
+
     @cached_property
     def _edges(self) -> np.ndarray:
         return np.array(self.edges)
@@ -139,6 +182,7 @@ class Distribution(Bins, frozen=True, kw_only=True, dict=True):
     noise: Annotated[float, Meta(ge=0)]  # the index that the reference's own rows make by chance
     noise_degrees: Annotated[float, Meta(ge=1)]  # of freedom, with which training measured how much users differ
     chance: Annotated[list[Chance], Meta(min_length=1)]  # from the shortest window to the longest
+    contrasts: list[Contrast] = []  # by weights; none in the references of earlier releases
 
     def __post_init__(self):
         if self.values is not None and not self.values:
@@ -148,19 +192,32 @@ class Distribution(Bins, frozen=True, kw_only=True, dict=True):
         lengths = [chance.length_ms for chance in self.chance]
         if lengths != sorted(set(lengths)):
             raise ValueError(f"expected chance of ever longer windows, got {lengths} ms")
+        if self.contrasts and len(self.contrasts) != len(self.weights):
+            raise ValueError(f"expected {len(self.weights)} contrasts, got {len(self.contrasts)}")
+        if any(len(contrast.spreads) != len(lengths) for contrast in self.contrasts):
+            raise ValueError(f"expected spreads of a contrast for each of {len(lengths)} lengths")
 
     def categories(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The categories that the index compares, as counts now and shares at training.
+        """The categories that are compared, as counts now and shares at training.
 
-        They are the bins, new values and missing ones.
+        They are the bins, missing values and new ones.
         """
-        shares = np.array(self.shares) * (1 - self.missing)
-        return np.append(self.in_bins(counts), counts[NEW:]), np.append(shares, [0.0, self.missing])
+        return np.append(self.in_bins(counts), counts[[MISSING, NEW]]), np.append(self._shares, 0.0)
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """The weights of the contrasts float64[contrasts, categories]; new values have none."""
+        return np.pad(self.contrast_weights(self._shares), ((0, 0), (0, 1)))
 
     def chance_in(self, length_ms: int) -> Chance:
         """What chance makes of windows of this length: that of the measured lengths beside it, interpolated."""
         lengths, *measured = self._measured
         return Chance(length_ms, *(float(np.interp(np.log(length_ms), np.log(lengths), part)) for part in measured))
+
+    def spread_in(self, contrast: Contrast, length_ms: int) -> Spread:
+        """What chance makes of one of the contrasts in windows of this length, interpolated likewise."""
+        measured = np.array([msgspec.structs.astuple(spread) for spread in contrast.spreads]).T
+        return Spread(*(float(np.interp(np.log(length_ms), np.log(self._measured[0]), part)) for part in measured))
 
     @property
     def independent_rows(self) -> float:
@@ -171,6 +228,11 @@ class Distribution(Bins, frozen=True, kw_only=True, dict=True):
     def is_judged(self) -> bool:
         """Whether training had enough independent rows to tell drift from chance."""
         return self.independent_rows >= JUDGED_ROWS
+
+    @cached_property
+    def _shares(self) -> np.ndarray:
+        """The shares at training, float64[bins + 1], of the bins and of missing values."""
+        return np.append(np.array(self.shares) * (1 - self.missing), self.missing)
 
     @cached_property
     def _measured(self) -> np.ndarray:
@@ -233,19 +295,10 @@ def count_cells(cells: np.ndarray) -> np.ndarray:
     return np.bincount(places.ravel(), minlength=width * CELLS).reshape(width, CELLS)
 
 
-def stability_index(p: np.ndarray, q: np.ndarray) -> float:
-    """The Population Stability Index of two distributions float[bins], which have no empty bins.
-
-    >>> round(stability_index(np.array([0.5, 0.5]), np.array([0.6, 0.4])), 5)
-    0.04055
-    """
-    return float(((p - q) * np.log(p / q)).sum())
-
-
 @dataclass(frozen=True)
 class FeatureComparison:
     """The index, its mean and upper quantile by chance, and the number of independent rows the sample is worth; and
-    whether a bin is empty that training had rows in, too many for chance; and whether there are too many far numbers.
+    whether a bin is empty that training had rows in, too many for chance.
     """
 
     index: float = 0.0
@@ -253,12 +306,12 @@ class FeatureComparison:
     quantile: float = 0.0
     independent_rows: float = 0.0
     is_gone: bool = False
-    far: float = 0.0  # the index of far numbers alone, over its quantile
+    beyond: float = 0.0  # the index of a contrast over its quantile, or new values over their most: the largest
 
     @property
     def excess(self) -> float:
         """What is above 1 is beyond chance."""
-        return max(self.index / self.quantile if self.quantile else 0.0, self.far)
+        return max(self.index / self.quantile if self.quantile else 0.0, self.beyond)
 
     @property
     def corrected(self) -> float:
@@ -276,69 +329,56 @@ class FeatureComparison:
 def compare(known: Distribution, counts: np.ndarray, length_ms: int, probability: float) -> FeatureComparison:
     """Compare counts int64[CELLS], not all 0, of a window of this length with training.
 
-    `probability` is that of exceeding the quantile. Each bin gets half an independent row on both sides, so that none
-    is empty; bins empty on both sides are left out.
+    `probability` is that of exceeding any of the quantiles. Each bin gets half an independent row on both sides, so
+    that none is empty; bins empty on both sides are left out.
     """
     now, then = known.categories(counts)
     used = (now > 0) | (then > 0)
-    now, then, rows = now[used], then[used], int(counts.sum())
+    rows, freedom = int(counts.sum()), np.count_nonzero(used) - 1
     chance = known.chance_in(length_ms)
     independent = rows / chance.design_effect
-    freedom = len(now) - 1
     if not freedom:
         return FeatureComparison(independent_rows=independent)
-    p, q = _smoothed(now / rows, independent), _smoothed(then, known.independent_rows)
+    of_others = (1 - INDEX_PART) * probability / (1 + len(known.contrasts))
+    # Rows of what training never saw, over those that new users of usual size bring by chance.
+    beyond = [now[then == 0].sum() / (large_users(of_others) * chance.usual)]
+    for contrast, weights in zip(known.contrasts, known.weights):
+        spread = known.spread_in(contrast, length_ms)
+        beyond.append(_beyond_of_contrast(known, contrast, spread, weights[used], now[used], then[used], of_others))
+    now, then = now[used], then[used]
+    p, q = smoothed(now / rows, independent), smoothed(then, known.independent_rows)
     noise = freedom / independent + known.noise
-    expected = noise + chance.rhythm
-    # Patnaik (Biometrika 36, 1949): a chi-square variable that is off centre is about one that is not, with the same
-    # mean and variance. Off centre by the rhythm: the hours differ in truth.
-    degrees = min(chance.degrees_of_freedom, freedom) * expected**2 / (noise**2 + 2 * noise * chance.rhythm)
-    of_many = expected * float(chdtri(degrees, probability)) / degrees
-    # The variance itself is measured on some users, of whom a few may be most of it: F instead of chi-square.
-    measured = expected * _f_quantile(degrees, known.noise_degrees, probability)
-    # These quantiles are those of shares of many users. A few large ones can do more, in the window and at training,
-    # among others as they are on average.
-    users = float(np.log(probability) / np.log(LARGE_USER))
+    users = large_users(INDEX_PART * probability)
     share = users * (chance.largest / rows + known.chance[-1].largest / known.rows)
-    large = _index_of_large(share, 1 / (1 + (chance.alone / chance.largest) ** 2))
+    large = index_of_large(share, 1 / (1 + (chance.alone / chance.largest) ** 2))
     if (then == 0).any():
-        large = max(large, _index_of_large(users * chance.usual / rows, float(q[then == 0].sum())))
-    # What is uncertain about the variance is what they do: no more than add to many others in the same direction.
-    quantile = max(min(measured, (of_many**0.5 + large**0.5) ** 2), (expected**0.5 + large**0.5) ** 2)
+        large = max(large, index_of_large(users * chance.usual / rows, float(q[then == 0].sum())))
+    degrees = min(chance.degrees_of_freedom, freedom)
+    quantile = index_quantile(noise, chance.rhythm, degrees, known.noise_degrees, large, INDEX_PART * probability)
     # Without a bin of share q the index is about q, as in the most unusual hour of a rhythm.
     gone = (now == 0) & (then * independent > -np.log(probability)) & (then > RHYTHM_PEAK * chance.rhythm)
-    far = _far(known, int(counts[NEW]) / rows, independent, probability)
-    return FeatureComparison(stability_index(p, q), expected, quantile, independent, bool(gone.any()), far)
+    return FeatureComparison(
+        stability_index(p, q), noise + chance.rhythm, quantile, independent, bool(gone.any()), float(max(beyond))
+    )
 
 
-def _far(known: Distribution, share: float, independent: float, probability: float) -> float:
-    """The index of far numbers and all others, over its quantile."""
-    if not share or known.low is None:
-        return 0.0
-    p, q = _smoothed(np.array([share, 1 - share]), independent), _smoothed(np.array([0.0, 1]), known.independent_rows)
-    return stability_index(p, q) * independent / float(chdtri(1, probability))
-
-
-def _index_of_large(share: float, at_training: float) -> float:
-    """The index when large users with a share of the rows all have one value, which had a given share at training."""
-    if share >= 1:
-        return np.inf
-    more = share * (1 - at_training)
-    return more * float(np.log((at_training + more) / (at_training * (1 - share))))
-
-
-def _f_quantile(degrees: float, of_variance: float, probability: float) -> float:
-    """What a variable with the F distribution exceeds with a probability, however small: `fdtri` takes its complement.
-
-    >>> round(_f_quantile(3, 20, 0.05), 3)
-    3.098
-    """
-    rest = float(betaincinv(of_variance / 2, degrees / 2, probability))
-    return of_variance * (1 - rest) / (degrees * rest) if rest else np.inf
-
-
-def _smoothed(shares: np.ndarray, independent_rows: float) -> np.ndarray:
-    return (shares * independent_rows + 0.5) / (independent_rows + len(shares) / 2)
+def _beyond_of_contrast(
+    known: Distribution,
+    contrast: Contrast,
+    spread: Spread,
+    weights: np.ndarray,
+    now: np.ndarray,
+    then: np.ndarray,
+    probability: float,
+) -> float:
+    """The index of a contrast over its quantile, for weights, counts and shares at training of the same categories."""
+    rows, at_training = int(now.sum()), contrast.spreads[-1]
+    independent = rows / spread.design_effect
+    p, q = smoothed(now / rows, independent), smoothed(then, known.rows / at_training.design_effect)
+    large = (large_users(probability) * (spread.alone / rows + at_training.alone / known.rows)) ** 2
+    noise = 1 / independent + contrast.noise
+    quantile = index_quantile(noise, spread.rhythm, 1.0, contrast.noise_degrees, large, probability)
+    return contrast_index(weights, p, q) / quantile
 
 
 def window_drift(

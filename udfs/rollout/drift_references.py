@@ -17,13 +17,24 @@ log = logging.getLogger(__name__)
 
 
 def decode_reference(content: bytes, origin: str) -> Reference:
-    """Decode a reference. Raises BundleError, naming the file, if it is invalid or written by an older release."""
+    """Decode a reference; what one of an earlier release does not watch is logged.
+
+    Raises BundleError, naming the file, if it is invalid or in another format.
+    """
     try:
-        return msgspec.json.decode(content, type=Reference)
+        reference = msgspec.json.decode(content, type=Reference)
     except NOT_JSON as error:
         raise BundleError(
             f"{origin}/{REFERENCE_FILE}: not a valid reference: {one_line(error)}: train again"
         ) from error
+    if any(known.edges and not known.means for known in reference.features.values()):
+        log.warning(
+            "%s/%s is of an earlier release: the means of numbers and the shares of missing values are not watched, "
+            "only the index is: train again",
+            origin,
+            REFERENCE_FILE,
+        )
+    return reference
 
 
 class References:

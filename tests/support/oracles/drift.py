@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import chi2, f, gamma
+from scipy.stats import f, gamma
 
 FALSE_ALARM = 1e-5
 
@@ -45,7 +45,7 @@ def feature_drift(name: str, values: pd.Series, known: dict, watched: list[str],
     else:
         edges = [-np.inf, *known["edges"], np.inf]
         unseen = [value for value in present if not known["low"] <= value <= known["high"]]
-        far = 10 * (known["high"] - known["low"])
+        far = known["high"] - known["low"]
         new = [value for value in unseen if not known["low"] - far <= value <= known["high"] + far]
         near = [value for value in present if value not in new]
         in_bins = [sum(low <= value < high for value in near) for low, high in zip(edges, edges[1:])]
@@ -57,35 +57,43 @@ def feature_drift(name: str, values: pd.Series, known: dict, watched: list[str],
     )
     size, of_reference = len(values) / effect, known["rows"] / known["chance"][-1][1]
     psi, level = 0.0, "stable"
-    pairs = [(count / len(values), share) for count, share in zip(now, then) if count or share]
+    kept = [number for number, (count, share) in enumerate(zip(now, then)) if count or share]
+    pairs = [(now[number] / len(values), then[number]) for number in kept]
     if len(pairs) > 1:
-        index, share_of_new = 0.0, 0.0
-        for p, q in pairs:
-            smooth_p = (p * size + 0.5) / (size + len(pairs) / 2)
-            smooth_q = (q * of_reference + 0.5) / (of_reference + len(pairs) / 2)
-            index += (smooth_p - smooth_q) * np.log(smooth_p / smooth_q)
-            share_of_new += smooth_q if q == 0 else 0
-        by_chance = (len(pairs) - 1) / size + known["noise"]
-        mean = by_chance + rhythm
+        smooth = [smoothed(p, q, len(pairs), size, of_reference) for p, q in pairs]
+        index = sum((p - q) * np.log(p / q) for p, q in smooth)
+        share_of_new = sum(smooth_q for (_, q), (_, smooth_q) in zip(pairs, smooth) if q == 0)
+        noise = (len(pairs) - 1) / size + known["noise"]
+        mean = noise + rhythm
         psi = max(0.0, index - mean)
-        # Noncentral: the mean and the variance of a scaled chi-square variable of `degrees` that is off centre.
-        variance = 2 * (by_chance**2 + 2 * by_chance * rhythm) / min(degrees, len(pairs) - 1)
-        probability = FALSE_ALARM / len(watched)
-        of_many = gamma.isf(probability, mean**2 / variance, scale=variance / mean)
-        measured = mean * f.isf(probability, 2 * mean**2 / variance, known["noise_degrees"])
-        users = np.log(probability) / np.log(0.005)
-        crowd = users * (largest / len(values) + known["chance"][-1][5] / known["rows"])
-        bin_of_crowd = largest**2 / (largest**2 + alone**2)
-        of_few = mixture_index(crowd, bin_of_crowd)
+        false_alarm = FALSE_ALARM / len(watched)
+        of_index, of_others = 0.05 * false_alarm, 0.95 * false_alarm / (1 + len(known["contrasts"]))
+        last = known["chance"][-1]
+        crowd = large_users(of_index) * (largest / len(values) + last[5] / known["rows"])
+        of_few = mixture_index(crowd, largest**2 / (largest**2 + alone**2))
         if share_of_new:
-            of_few = max(of_few, mixture_index(users * usual / len(values), share_of_new))
-        is_gone = any(p == 0 and np.exp(-q * size) < probability and q > 3 * rhythm for p, q in pairs)
-        far_index, most = 0.0, chi2.isf(probability, 1) / size
-        if new and not is_code:
-            p, q = (len(new) / len(values) * size + 0.5) / (size + 1), 0.5 / (of_reference + 1)
-            far_index = (p - q) * np.log(p / q) + (q - p) * np.log((1 - p) / (1 - q))
-        of_users = min(measured, (np.sqrt(of_many) + np.sqrt(of_few)) ** 2)
-        if index > max(of_users, (np.sqrt(mean) + np.sqrt(of_few)) ** 2) or far_index > most:
+            of_few = max(of_few, mixture_index(large_users(of_index) * usual / len(values), share_of_new))
+        freedom = min(degrees, len(pairs) - 1)
+        is_beyond = index > quantile(noise, rhythm, freedom, known["noise_degrees"], of_few, of_index)
+        is_beyond |= sum(now[n] for n in kept if not then[n]) > large_users(of_others) * usual
+        for contrast, weights in zip(known["contrasts"], contrasts_of(known), strict=True):
+            effect, rhythm_of, alone_of = (
+                np.interp(np.log(length_ms), lengths, [spread[part] for spread in contrast["spreads"]])
+                for part in range(3)
+            )
+            at_training = contrast["spreads"][-1]
+            rows = len(values) / effect, known["rows"] / at_training[0]
+            pq = [smoothed(p, q, len(pairs), *rows) for p, q in pairs]
+            means = [p if np.isclose(p, q, rtol=1e-7) else (p - q) / np.log(p / q) for p, q in pq]
+            weights = [weights[number] for number in kept]
+            center = np.average(weights, weights=means)
+            variance = sum(m * (w - center) ** 2 for m, w in zip(means, weights))
+            part = sum(w * (p - q) for w, (p, q) in zip(weights, pq)) ** 2 / variance
+            few = (large_users(of_others) * (alone_of / len(values) + at_training[2] / known["rows"])) ** 2
+            by_users = 1 / rows[0] + contrast["noise"]
+            is_beyond |= part > quantile(by_users, rhythm_of, 1, contrast["noise_degrees"], few, of_others)
+        is_gone = any(p == 0 and np.exp(-q * size) < false_alarm and q > 3 * rhythm for p, q in pairs)
+        if is_beyond:
             level = "alarm" if psi >= settings.alarm or is_gone else "watch" if psi >= settings.watch else "stable"
     reason = "window_rows" if size < 20 else None
     reason = "training_rows" if of_reference < 20 else reason
@@ -99,6 +107,38 @@ def feature_drift(name: str, values: pd.Series, known: dict, watched: list[str],
         "unseen": len(unseen) / len(values),
         "shares": [count / max(1, len(present)) for count in in_bins],
     }
+
+
+def smoothed(p: float, q: float, bins: int, size: float, of_reference: float) -> tuple[float, float]:
+    """Shares of a bin now and at training, with half a row more in each bin."""
+    return (p * size + 0.5) / (size + bins / 2), (q * of_reference + 0.5) / (of_reference + bins / 2)
+
+
+def large_users(probability: float) -> float:
+    return np.log(probability) / np.log(0.005)
+
+
+def quantile(
+    noise: float, rhythm: float, freedom: float, noise_degrees: float, of_few: float, probability: float
+) -> float:
+    """What an index may be by chance."""
+    mean = noise + rhythm
+    # Noncentral: the mean and the variance of a scaled chi-square variable that is off centre.
+    variance = 2 * (noise**2 + 2 * noise * rhythm) / freedom
+    of_many = gamma.isf(probability, mean**2 / variance, scale=variance / mean)
+    measured = mean * f.isf(probability, 2 * mean**2 / variance, noise_degrees)
+    return max(min(measured, (of_many**0.5 + of_few**0.5) ** 2), (mean**0.5 + of_few**0.5) ** 2)
+
+
+def contrasts_of(known: dict) -> list[list[float]]:
+    """The weights of the bins, missing values and new ones in each contrast."""
+    bins, found = len(known["shares"]), []
+    if 0 < known["missing"] < 1:
+        found.append([0] * bins + [1, 0])
+    if known["means"] and sum(share > 0 for share in known["shares"]) > 1:
+        mean = np.average(known["means"], weights=known["shares"])
+        found.append([one - mean for one in known["means"]] + [0, 0])
+    return found
 
 
 def mixture_index(crowd: float, share: float) -> float:

@@ -4,22 +4,26 @@ from functools import partial
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
+from tests.support.oracles.drift import feature_drift
 from tests.support.sample_records import sample
 from training.bundles.drift_reference import LENGTHS_MS, Sampling, reference_distributions
 from training.data.dataset import arrange, read_clicks, read_profiles
 from training.simulation.clickstream import Simulation, simulate
 from udfs.features.computer import FeatureComputer
 from udfs.features.declaration_file import STANDARD
+from udfs.measurement.chance import contrast_index, stability_index
 from udfs.measurement.drift import (
     ABOVE,
     BELOW,
     CELLS,
+    INDEX_PART,
     MAX_BINS,
     MISSING,
     NEW,
@@ -30,7 +34,6 @@ from udfs.measurement.drift import (
     Thresholds,
     compare,
     count_cells,
-    stability_index,
     window_drift,
 )
 
@@ -91,6 +94,26 @@ def test_the_index_is_the_sum_of_both_relative_entropies(data):
     assert stability_index(p, q) == pytest.approx(entropy(p, q) + entropy(q, p), abs=1e-12)
 
 
+@examples(max_examples=50)
+@given(st.data())
+def test_a_contrast_explains_a_part_of_the_index_and_the_best_one_all_of_it(data):
+    p = data.draw(distributions)
+    rest = st.lists(st.floats(0.01, 1.0), min_size=len(p), max_size=len(p))
+    q, weights = np.array(data.draw(rest)), np.array(data.draw(rest))
+    q /= q.sum()
+    index = stability_index(p, q)
+    if np.ptp(weights) > 1e-3:
+        assert 0 <= contrast_index(weights, p, q) <= index + 1e-12
+        assert contrast_index(1e3 - 7 * weights, p, q) == pytest.approx(contrast_index(weights, p, q), abs=1e-9)
+    if np.ptp(np.log(p / q)) > 1e-3:
+        assert contrast_index(np.log(p / q), p, q) == pytest.approx(index, abs=1e-12)
+
+
+def test_the_contrast_of_two_bins_is_their_index():
+    p, q = np.array([0.2, 0.8]), np.array([0.7, 0.3])
+    assert contrast_index(np.array([0.0, 1.0]), p, q) == pytest.approx(stability_index(p, q))
+
+
 def test_of_many_rows_the_index_is_the_textbook_s():
     known = distribution([0.25, 0.25, 0.5])
     counts = np.zeros(CELLS, np.int64)
@@ -110,15 +133,16 @@ def test_missing_values_and_unknown_codes_are_bins_of_their_own():
 
 def test_values_far_from_the_range_of_training_are_new():
     known = distribution([0.5, 0.5], edges=[10.0])
-    drift = told(known, [1.0] * 100 + [20.0] * 80 + [1_101.0] * 20)
+    drift = told(known, [1.0] * 100 + [20.0] * 80 + [201.0] * 20)
     assert (drift.level, drift.unseen, drift.shares) == ("alarm", 0.1, [0.5, 0.4])
 
 
 def test_a_few_far_values_are_beyond_what_any_large_user_does():
     known = distribution([0.5, 0.5], edges=[10.0], rows=50_000, chance=[chance(alone=600.0, largest=300.0, usual=50.0)])
     prices = [1.0, 20.0] * 450
-    assert told(known, prices + [1_100.0] * 100).level == "stable"
-    assert told(known, prices + [1_101.0] * 100).level == "alarm"
+    assert told(known, prices + [200.0] * 150).level == "stable"
+    assert told(known, prices + [201.0] * 150).level == "alarm"
+    assert told(known, prices + [201.0] * 100).level == "stable"  # as two users of usual size
 
 
 def test_a_measured_value_beyond_all_of_training_is_in_the_last_bin_and_told_as_unseen():
@@ -126,16 +150,16 @@ def test_a_measured_value_beyond_all_of_training_is_in_the_last_bin_and_told_as_
     assert (drift.unseen, drift.missing, drift.shares, drift.level) == (0.25, 0.0, [0.5, 0.5], "stable")
 
 
-@given(st.lists(numbers, min_size=1, max_size=50))
+@given(st.lists(numbers | st.floats(-20, 25, width=32), min_size=1, max_size=50))
 def test_every_value_is_in_one_cell_and_the_counts_add_up(values):
     known = distribution([0.2, 0.3, 0.5], edges=[0.0, 5.0], low=-3.0, high=9.0)
     counts = counts_of(known, values)
     assert counts.sum() == len(values)
     assert counts[MISSING] == sum(value != value for value in values)
-    assert counts[BELOW] == sum(-123 <= value < -3 for value in values)
-    assert counts[ABOVE] == sum(9 < value <= 129 for value in values)
-    assert counts[NEW] == sum(value < -123 or value > 129 for value in values)
-    assert known.in_bins(counts)[0] == sum(-123 <= value < 0 for value in values)
+    assert counts[BELOW] == sum(-15 <= value < -3 for value in values)
+    assert counts[ABOVE] == sum(9 < value <= 21 for value in values)
+    assert counts[NEW] == sum(value < -15 or value > 21 for value in values)
+    assert known.in_bins(counts)[0] == sum(-15 <= value < 0 for value in values)
 
 
 @examples(max_examples=30)
@@ -288,7 +312,7 @@ def test_with_independent_rows_the_correction_is_right_on_average_and_alarms_are
     for drawn in rng.multinomial(size, known.shares, 4_000):
         counts = np.zeros(CELLS, np.int64)
         counts[:10] = drawn
-        found.append(compare(known, counts, WINDOW_MS, probability))
+        found.append(compare(known, counts, WINDOW_MS, probability / INDEX_PART))
     assert np.mean([one.index - one.expected for one in found]) == pytest.approx(0, abs=0.03 * 9 / size)
     beyond = np.mean([one.index > one.quantile for one in found])
     assert beyond == pytest.approx(probability, abs=3 * np.sqrt(probability / 4_000))
@@ -312,6 +336,91 @@ def test_of_users_of_very_unequal_size_chance_is_exceeded_about_as_often_as_prom
         found.append(compared(known, drifted, probability).level(THRESHOLDS) == "alarm")
     assert 0.2 * probability < np.mean(beyond) < 2.5 * probability
     assert np.mean(found) > 0.9
+
+
+def test_the_mean_and_the_missing_values_tell_a_drift_that_the_index_does_not():
+    rng = np.random.default_rng(4)
+    value, gone = rng.normal(size=50_000), rng.random(50_000)
+    known = reference_of("value", np.where(gone < 0.3, np.nan, value))
+    for now in (np.where(gone < 0.3, np.nan, value + 0.14), np.where(gone < 0.37, np.nan, value)):
+        found = compared(known, now[:2_000], 1e-5)
+        assert found.index < found.quantile
+        assert found.excess > 1
+
+
+def test_chance_alone_exceeds_a_quantile_of_any_contrast_no_more_often_than_promised():
+    rng = np.random.default_rng(9)
+    probability, beyond = 0.05, []
+    for _ in range(8):
+        known = reference_of("value", *habitual_values(rng, 500))
+        assert len(known.contrasts) == 2
+        beyond += [compared(known, habitual_values(rng, 200)[0], probability).excess > 1 for _ in range(40)]
+    assert 0.1 * probability < np.mean(beyond) < 1.5 * probability
+
+
+def habitual_values(rng: np.random.Generator, users: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values and users of the rows of users of unequal size, each with a mean and a share of missing values."""
+    user = np.repeat(np.arange(users), rng.geometric(0.1, users))
+    mean, share = rng.lognormal(size=users), rng.beta(1, 3, users)
+    values = mean[user] * rng.lognormal(0, 0.3, len(user))
+    return np.where(rng.random(len(user)) < share[user], np.nan, values), user
+
+
+def test_records_are_those_of_a_slow_computation():
+    rng = np.random.default_rng(10)
+    seen = set()
+    for name, user, size in (("value", 500, 900), ("value", 500, 9_000), ("page_type", 300, 1_000)):
+        values, users = habitual_values(rng, user)
+        known = reference_of(name, np.round(values) if name == "page_type" else values, users)
+        for now in (values, values * 1.4, values * 3, np.where(rng.random(len(values)) < 0.3, np.nan, values)):
+            now = np.resize(now, size).astype(np.float32)
+            now[: size // 20] *= rng.choice([1, 1_000])
+            wanted = feature_drift(
+                "value", pd.Series(now), msgspec.to_builtins(known), ["value", "score"], THRESHOLDS, HOUR_MS
+            )
+            found = msgspec.to_builtins(told(known, now, HOUR_MS))
+            assert found == {
+                key: one if isinstance(one, str | None) else pytest.approx(one) for key, one in wanted.items()
+            }
+            seen.add((found["level"], found["psi"] > 0.1))
+    assert {("stable", False), ("stable", True), ("alarm", True)} <= seen
+
+
+def test_a_contrast_s_chance_is_what_users_make_of_it():
+    rng = np.random.default_rng(5)
+    users, rows, hours = 3_000, 4, 24
+    user = np.repeat(np.arange(users), rows)
+    hour = np.repeat(rng.integers(0, hours, users), rows)
+    mean = rng.normal(size=users)[user] + 0.5 * np.sin(hour * 2 * np.pi / hours)
+    value = np.where(rng.random(users * rows) < 0.25, np.nan, mean)
+    known = reference_of("value", value, user, time_ms=hour * HOUR_MS)
+    missing, of_mean = known.contrasts
+    for contrast, effect in ((missing, 1.0), (of_mean, 1 + (rows - 1) * 0.75)):
+        spread = known.spread_in(contrast, HOUR_MS)
+        assert spread.design_effect == pytest.approx(effect, rel=0.05)
+        assert contrast.noise == pytest.approx(effect / len(user), rel=0.05)
+    # Of the variance of the means, what the hours make of it: by the logarithm of the shares it would be about as much.
+    assert known.spread_in(of_mean, HOUR_MS).rhythm == pytest.approx(0.125 / 1.125 * 0.75, rel=0.25)
+    assert known.spread_in(missing, HOUR_MS).rhythm == pytest.approx(0, abs=1e-3)
+
+
+def test_a_reference_without_contrasts_is_told_by_its_index_alone():
+    rng = np.random.default_rng(6)
+    known = reference_of("value", rng.normal(size=20_000))
+    older = msgspec.structs.replace(known, contrasts=[], means=[])
+    now = rng.normal(0.22, 1, 2_000)
+    assert compared(known, now).excess > 1
+    assert 0 < compared(older, now).excess < compared(known, now).excess
+    assert told(older, now + 3).level == "alarm"
+
+
+def test_contrasts_that_do_not_fit_the_bins_are_refused():
+    known = reference_of("value", np.arange(100))
+    with pytest.raises(ValueError, match="expected 1 contrasts, got 2"):
+        msgspec.structs.replace(known, contrasts=known.contrasts * 2)
+    short = msgspec.structs.replace(known.contrasts[0], spreads=known.contrasts[0].spreads[:1])
+    with pytest.raises(ValueError, match="expected spreads of a contrast for each of 5 lengths"):
+        msgspec.structs.replace(known, contrasts=[short])
 
 
 def test_the_design_effect_is_that_of_users_whose_rows_are_all_alike():

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from tests.support.bundles import files_of, make_bundle
-from tests.unit.udfs.measurement.test_drift import distribution
+from tests.unit.udfs.measurement.test_drift import distribution, reference_of
 from training.bundles.signing import write_new_key
 from training.rollout.ledger import upload_bundle
 from udfs.measurement.drift import REFERENCE_FILE, Reference
@@ -69,6 +69,14 @@ def test_a_reference_of_an_earlier_release_is_refused_and_says_what_to_do():
     message = r"v1/reference.json: not a valid reference: .*missing required field `chance`.*: train again"
     with pytest.raises(BundleError, match=message):
         decode_reference(json.dumps(plain | {"score": plain["score"] | {"design_effect": 11.0}}).encode(), "v1")
+
+
+def test_what_a_reference_without_means_does_not_watch_is_logged(caplog):
+    decode_reference(msgspec.json.encode(REFERENCE), "v1")
+    assert "v1/reference.json is of an earlier release: the means of numbers" in caplog.text
+    caplog.clear()
+    decode_reference(msgspec.json.encode(Reference({"a": reference_of("value", range(100))}, REFERENCE.score)), "v2")
+    assert not caplog.text
 
 
 def test_a_bundle_without_a_reference_is_refused_by_name(registry, tmp_path):
