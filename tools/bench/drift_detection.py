@@ -26,7 +26,15 @@ from training.data.dataset import arrange, read_clicks, read_profiles
 from training.simulation.clickstream import Simulation, simulate
 from udfs.features.computer import FeatureComputer
 from udfs.features.declaration_file import STANDARD
-from udfs.measurement.drift import FALSE_ALARM, JUDGED_ROWS, Reference, Thresholds, compare, count_cells
+from udfs.measurement.drift import (
+    FALSE_ALARM,
+    JUDGED_ROWS,
+    Distribution,
+    Reference,
+    Thresholds,
+    compare,
+    count_cells,
+)
 
 PEER = PROJECT / "tools" / "bench" / "drift_peer.py"
 HOUR_MS = 3_600_000
@@ -34,6 +42,7 @@ OPENING_HOURS = 168  # until then histories grow
 FALSE_ALARMS = 0.05  # of the unchanged windows, for each detector
 EVERY = 3  # of the hours are judged with drift
 OURS = "this project"
+LEAST_DIGITS, MOST_DIGITS = 1.0, 20.0  # of the probabilities of our drift
 
 UNWATCHED = load_settings(PROJECT / "conf" / "base.yaml").drift.unwatched
 NAMES = tuple(name for name in STANDARD.names if name not in UNWATCHED)
@@ -193,8 +202,7 @@ def windows_of(known: Rows, judged: Rows, rng: np.random.Generator) -> list[Wind
 
 
 def our_drift(reference: Rows, windows: Sequence[Window]) -> pd.DataFrame:
-    """By how much each window and feature exceeds chance, at the false alarms of the comparison: our index over its
-    quantile."""
+    """How improbable each window and feature is by chance."""
     sampling = Sampling(reference.user, reference.time_ms, np.ones(len(reference.user)))
     score = np.zeros(len(reference.user), np.float32)
     content = reference_distributions(STANDARD, NAMES, reference.features, sampling, score, sampling)
@@ -204,11 +212,31 @@ def our_drift(reference: Rows, windows: Sequence[Window]) -> pd.DataFrame:
     for number, window in enumerate(windows):
         cells = [of_feature.cells(values) for of_feature, values in zip(known.values(), window.features.T)]
         for (name, of_feature), counts in zip(known.items(), count_cells(np.stack(cells, 1))):
-            compared = compare(of_feature, counts, HOUR_MS, FALSE_ALARMS / len(NAMES))
-            is_judged = compared.independent_rows >= JUDGED_ROWS
-            as_set = compare(of_feature, counts, HOUR_MS, FALSE_ALARM / len(NAMES)).level(thresholds)
-            drift.append((number, name, compared.excess if is_judged else 0.0, is_judged and as_set != "stable"))
+            as_set = compare(of_feature, counts, HOUR_MS, FALSE_ALARM / len(NAMES))
+            is_judged = as_set.independent_rows >= JUDGED_ROWS
+            value = surprise(of_feature, counts) if is_judged else 0.0
+            drift.append((number, name, value, is_judged and as_set.level(thresholds) != "stable"))
     return pd.DataFrame(drift, columns=["window", "feature", "value", "is_alarm"])
+
+
+def surprise(known: Distribution, counts: np.ndarray) -> float:
+    """The decimal digits of the smallest probability at which counts of an hour are beyond chance: 3 for 1 in 1,000.
+
+    It is 0 for less than LEAST_DIGITS, and what exceeds MOST_DIGITS is the excess at that probability.
+    """
+
+    def excess(digits: float) -> float:
+        return compare(known, counts, HOUR_MS, 10**-digits).excess
+
+    if excess(LEAST_DIGITS) <= 1:
+        return 0.0
+    if (beyond := excess(MOST_DIGITS)) > 1:
+        return MOST_DIGITS + beyond - 1
+    low, high = LEAST_DIGITS, MOST_DIGITS
+    while high - low > 0.01:
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) > 1 else (low, middle)
+    return low
 
 
 def peer_drift(library: str, python: Path, reference: Rows, windows: Sequence[Window]) -> tuple[str, pd.DataFrame]:
