@@ -86,12 +86,17 @@ class Spread(msgspec.Struct, frozen=True, array_like=True):
     alone: Annotated[float, Meta(ge=0)]
 
 
-class Contrast(msgspec.Struct, frozen=True):
+class Contrast(msgspec.Struct, frozen=True, dict=True):
     """What chance makes of a contrast: as of the index, in Distribution; `spreads` are for the lengths of `chance`."""
 
     noise: Annotated[float, Meta(ge=0)]
     noise_degrees: Annotated[float, Meta(ge=1)]
     spreads: list[Spread]
+
+    @cached_property
+    def measured(self) -> np.ndarray:
+        """The parts of the spreads, float64[3, spreads]."""
+        return np.array([msgspec.structs.astuple(spread) for spread in self.spreads]).T
 
 
 class Bins(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -216,8 +221,8 @@ class Distribution(Bins, frozen=True, kw_only=True, dict=True):
 
     def spread_in(self, contrast: Contrast, length_ms: int) -> Spread:
         """What chance makes of one of the contrasts in windows of this length, interpolated likewise."""
-        measured = np.array([msgspec.structs.astuple(spread) for spread in contrast.spreads]).T
-        return Spread(*(float(np.interp(np.log(length_ms), np.log(self._measured[0]), part)) for part in measured))
+        lengths = np.log(self._measured[0])
+        return Spread(*(float(np.interp(np.log(length_ms), lengths, part)) for part in contrast.measured))
 
     @property
     def independent_rows(self) -> float:

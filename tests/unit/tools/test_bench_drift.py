@@ -7,11 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.unit.udfs.measurement.test_drift import reference_of
 from tools.bench import drift_detection
 from tools.bench.drift_detection import (
     COLUMNS,
     HOUR_MS,
     KINDS,
+    LEAST_DIGITS,
+    MOST_DIGITS,
     NAMES,
     OURS,
     ComparisonError,
@@ -22,10 +25,12 @@ from tools.bench.drift_detection import (
     our_drift,
     peer_drift,
     standardized,
+    surprise,
     table,
     windows_of,
 )
 from udfs.features.declaration_file import STANDARD
+from udfs.measurement.drift import compare, count_cells
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +82,21 @@ def test_values_are_standardized_by_the_known_windows_and_a_value_that_is_missin
 
 
 def test_our_detector_finds_large_drifts_and_no_others(shop):
-    windows = windows_of(shop, shop, np.random.default_rng(3))
+    hour = shop.hours()[0]
+    windows = windows_of(hour, hour, np.random.default_rng(3))
     drift = our_drift(shop, windows)
     assert default_alarms(drift, windows) == 0.0
     rates = detection_rates(drift.groupby("window")["value"].max().to_numpy(), windows)
     assert [rates["new_category", 0.2], rates["missing", 0.4], rates["unit_change", 0.5]] == [1.0, 1.0, 1.0]
+
+
+def test_what_is_more_improbable_surprises_more():
+    known, values = reference_of("value", np.arange(10_000)), np.arange(0, 10_000, 50)
+    counts = [count_cells(known.cells(np.float32(low + values))[:, None])[0] for low in (0, 1_000, 1_500, 50_000)]
+    digits = [surprise(known, of_window) for of_window in counts]
+    assert digits[0] == 0.0 < LEAST_DIGITS < digits[1] < digits[2] < MOST_DIGITS < digits[3]
+    assert compare(known, counts[1], HOUR_MS, 10 ** -(digits[1] + 0.02)).excess < 1
+    assert compare(known, counts[1], HOUR_MS, 10 ** -digits[1]).excess > 1
 
 
 def test_the_table_has_a_row_for_each_kind_and_says_what_is_not_installed():
