@@ -10,8 +10,9 @@ index is by chance than with independent rows, `degrees_of_freedom` how it is di
 grow with the window, which has more rows of each user. `rhythm` is what the hours of the day add to that.
 
 The index asks about all bins at once. A drift that shifts all values a little is told earlier by a contrast of the
-shares (Rao and Thomas, JASA 83, 1988): the mean of a number, whose bins have the means of training, and the share of
-missing values. A contrast has a single degree of freedom, and a design effect of its own.
+shares, a component of the index (as of chi-square: Lancaster, Biometrika 36, 1949): the mean of a number, whose bins
+have the means of training, and the share of missing values. A contrast has a single degree of freedom, and a design
+effect of its own.
 """
 
 from collections.abc import Collection
