@@ -354,15 +354,17 @@ def compare(known: Distribution, counts: np.ndarray, length_ms: int, probability
     now, then = now[used], then[used]
     p, q = smoothed(now / rows, independent), smoothed(then, known.independent_rows)
     noise = freedom / independent + known.noise
-    users = large_users(INDEX_PART * probability)
+    # Without a bin of share q the index is about q, as in the most unusual hour of a rhythm.
+    gone = (now == 0) & (then * independent > -np.log(probability)) & (then > RHYTHM_PEAK * chance.rhythm)
+    # That a bin is gone is improbable enough: the index confirms it.
+    of_index = probability if gone.any() else INDEX_PART * probability
+    users = large_users(of_index)
     share = users * (chance.largest / rows + known.chance[-1].largest / known.rows)
     large = index_of_large(share, 1 / (1 + (chance.alone / chance.largest) ** 2))
     if (then == 0).any():
         large = max(large, index_of_large(users * chance.usual / rows, float(q[then == 0].sum())))
     degrees = min(chance.degrees_of_freedom, freedom)
-    quantile = index_quantile(noise, chance.rhythm, degrees, known.noise_degrees, large, INDEX_PART * probability)
-    # Without a bin of share q the index is about q, as in the most unusual hour of a rhythm.
-    gone = (now == 0) & (then * independent > -np.log(probability)) & (then > RHYTHM_PEAK * chance.rhythm)
+    quantile = index_quantile(noise, chance.rhythm, degrees, known.noise_degrees, large, of_index)
     return FeatureComparison(
         stability_index(p, q), noise + chance.rhythm, quantile, independent, bool(gone.any()), float(max(beyond))
     )

@@ -67,7 +67,8 @@ def feature_drift(name: str, values: pd.Series, known: dict, watched: list[str],
         mean = noise + rhythm
         psi = max(0.0, index - mean)
         false_alarm = FALSE_ALARM / len(watched)
-        of_index, of_others = 0.05 * false_alarm, 0.95 * false_alarm / (1 + len(known["contrasts"]))
+        is_gone = any(p == 0 and np.exp(-q * size) < false_alarm and q > 3 * rhythm for p, q in pairs)
+        of_index, of_others = (1 if is_gone else 0.05) * false_alarm, 0.95 * false_alarm / (1 + len(known["contrasts"]))
         last = known["chance"][-1]
         crowd = large_users(of_index) * (largest / len(values) + last[5] / known["rows"])
         of_few = mixture_index(crowd, largest**2 / (largest**2 + alone**2))
@@ -92,7 +93,6 @@ def feature_drift(name: str, values: pd.Series, known: dict, watched: list[str],
             few = (large_users(of_others) * (alone_of / len(values) + at_training[2] / known["rows"])) ** 2
             by_users = 1 / rows[0] + contrast["noise"]
             is_beyond |= part > quantile(by_users, rhythm_of, 1, contrast["noise_degrees"], few, of_others)
-        is_gone = any(p == 0 and np.exp(-q * size) < false_alarm and q > 3 * rhythm for p, q in pairs)
         if is_beyond:
             level = "alarm" if psi >= settings.alarm or is_gone else "watch" if psi >= settings.watch else "stable"
     reason = "window_rows" if size < 20 else None
