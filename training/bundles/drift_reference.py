@@ -212,7 +212,8 @@ def _chance(category: np.ndarray, shares: np.ndarray, clusters: _Clusters) -> tu
         rhythm, alone = _rhythm(together, distance, level), float(distance.max()) ** 0.5
         measured.append(Chance(length_ms, effect, degrees, rhythm, alone, float(totals.max()), usual))
     counts = clusters.users @ counts
-    noise = np.trace(_scatter(counts, shares) / shares) / weight.sum() / clusters.weight.sum()
+    # A category that all rows have leaves a rounding error, which may be below 0.
+    noise = max(0.0, np.trace(_scatter(counts, shares) / shares) / weight.sum() / clusters.weight.sum())
     distance = _distance(counts, shares)
     return measured, float(noise), _degrees_of(distance if distance.any() else counts.sum(1) ** 2)
 
