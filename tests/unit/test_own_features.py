@@ -82,7 +82,7 @@ def test_the_commands_of_the_tutorial_train_a_model_with_the_features(workshop):
 def test_the_job_of_the_tutorial_accepts_the_model(workshop, monkeypatch):
     monkeypatch.chdir(workshop)
     serving = find_serving(load_settings(Path("conf", "quiz.yaml")))
-    assert [len(bundle.manifest.features) for bundle in serving.bundles.values()] == [105]
+    assert [len(bundle.manifest.features) for bundle in serving.bundles.values()] == [107]
 
 
 def test_a_job_that_does_not_know_the_event_refuses_the_model(workshop, monkeypatch):
