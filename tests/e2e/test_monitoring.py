@@ -82,6 +82,7 @@ def test_prometheus_finds_what_rules_and_dashboard_read(pipeline, flowing, prome
     (tmp_path / "rollout.yaml").write_text(ROLLOUT)
     assert main(["stage", str(bundle_directory), "--registry", registry]) == 0
     assert main(["apply", str(tmp_path / "rollout.yaml"), "--why", "first", "--registry", registry]) == 0
+    (tmp_path / "features.yaml").write_text("extends: population\n")
     # Some clicks are broken and all scores take too long, so that rates and shares have something to show.
     # Drift has no level before a window is over: there are old clicks, whose window later ones end at once.
     pipe = pipeline(
@@ -92,6 +93,8 @@ def test_prometheus_finds_what_rules_and_dashboard_read(pipeline, flowing, prome
         "drift.window=1 min",
         "drift.slide=1 min",
         "event_time.idle=2 s",
+        f"clicks.declaration={tmp_path / 'features.yaml'}",
+        f"population.dir={tmp_path / 'population'}",
     )
     pipe.start()
     pipe.start_other("jobs.measure_sessions")
