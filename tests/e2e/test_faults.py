@@ -16,7 +16,7 @@ from tools.stack.local_stack import LocalStack
 pytestmark = pytest.mark.e2e
 
 RATE, USERS = 300, [f"u{number}" for number in range(300)]
-BROKER_DOWN_SECONDS = 20
+BROKER_DOWN_SECONDS = 10
 
 
 def test_the_scores_are_complete_whichever_part_dies(pipeline, stack, flowing):
@@ -38,9 +38,9 @@ def test_the_scores_are_complete_whichever_part_dies(pipeline, stack, flowing):
         kill(workers_of(stack, "pyflink"))  # of the archive
         wait_for_more_scores(pipes)
 
-    kill_in_the_middle_of_a_batch(workers_of(stack, "udfs.workers", "score"))
-    wait_for_more_scores(pipes)
-    kill_in_the_middle_of_a_batch(workers_of(stack, "udfs.workers", "decode clicks"))
+    # Some that score and some that decode: `make chaos` kills either alone.
+    score, decode = (workers_of(stack, "udfs.workers", name) for name in ("score", "decode clicks"))
+    kill_in_the_middle_of_a_batch([*score[: len(score) // 2], *decode[len(decode) // 2 :]])
     wait_for_more_scores(pipes)
     killed = workers_of(stack, "udfs.workers")
     kill(killed)  # at 300 clicks/s most probably between two batches, and between a batch and its checkpoint
