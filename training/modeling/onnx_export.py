@@ -50,7 +50,7 @@ def export(model_file: str, model: bytes, features: int) -> bytes:
     elif model_file == LIGHTGBM_FILE:
         converted = _converted_lightgbm(model, features)
     else:
-        converted = _converted_xgboost(load_booster(model), features)
+        converted = _graph_of_xgboost(load_booster(model), features)
     converted.graph.name = "purchase_intent"  # by default a random one: equal models are to be equal bytes
     return converted.SerializeToString()
 
@@ -102,6 +102,17 @@ def _converted_lightgbm(model: bytes, features: int) -> onnx.ModelProto:
 def _converted_xgboost(booster: xgboost.Booster, features: int) -> onnx.ModelProto:
     booster.feature_names = None  # the converter wants its own: f0, f1, ...
     return convert_xgboost(booster, initial_types=_inputs(features), target_opset=OPSET)
+
+
+def _graph_of_xgboost(booster: xgboost.Booster, features: int) -> onnx.ModelProto:
+    converted = _converted_xgboost(booster, features)
+    attributes = {each.name: helper.get_attribute_value(each) for each in converted.graph.node[0].attribute}
+    if any(attributes.get("class_weights", ())):
+        return converted
+    # Trees that have learnt nothing: the converter takes a single leaf for a regressor, whose output is no probability,
+    # and ONNX Runtime's classifier gives a wrong score for leaves of 0 alone.
+    graph = _Graph(features)
+    return graph.scoring(graph.trees_sum(booster, 1.0, 0.0))
 
 
 def _inputs(features: int) -> list[tuple[str, FloatTensorType]]:
@@ -159,14 +170,14 @@ class _Graph:
     def trees_sum(self, booster: xgboost.Booster, weight: float, constant: float) -> str:
         """The logit of trees times `weight`, plus a constant, float32[n, 1].
 
-        The trees are those of the converted classifier, without its last step.
+        The trees are those of the converted model, without its last step.
         """
         base = json.loads(booster.save_config())["learner"]["learner_model_param"]["base_score"]
-        classifier = _converted_xgboost(booster, self._features).graph.node[0]
+        converted = _converted_xgboost(booster, self._features).graph.node[0]
         attributes = {
             attribute.name.replace("class_", "target_"): helper.get_attribute_value(attribute)
-            for attribute in classifier.attribute
-            if attribute.name.startswith(("nodes_", "class_"))
+            for attribute in converted.attribute
+            if attribute.name.startswith(("nodes_", "class_", "target_"))
         }
         attributes["target_weights"] = [weight * value for value in attributes["target_weights"]]
         base_values = [weight * float(logit(float(base.strip("[]")))) + constant]
