@@ -1,10 +1,8 @@
 """Processes die and come back while clicks flow: the job recovers by itself, and the scores are complete."""
 
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from tests.support.e2e.pipeline import Pipeline, positions
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
+from tools.stack.supervision import supervised
 
 pytestmark = pytest.mark.e2e
 
@@ -31,7 +30,9 @@ def test_the_scores_are_complete_whichever_part_dies(pipeline, stack, flowing):
     clicks = {guarantee: flowing(pipe, RATE, USERS) for guarantee, pipe in pipes.items()}
     wait_for_more_scores(pipes)
 
-    with supervised(stack):
+    # A TaskManager may also end with the archive's Python workers: when one dies in the middle of a batch, Flink fails
+    # to close the broken Arrow stream (ArrowSerializer.close), which it takes for a fatal error.
+    with supervised(stack, task_managers=1):
         stack.kill_task_manager(stack.task_managers()[0])
         wait_for_more_scores(pipes)
 
@@ -65,29 +66,6 @@ def test_the_scores_are_complete_whichever_part_dies(pipeline, stack, flowing):
             assert set(scored.values()) == {1}
             pipe.wait_until_archived("clicks")
             assert Counter(record[:2] for record in pipe.archived("clicks")) == Counter(accepted)
-
-
-@contextmanager
-def supervised(stack: LocalStack) -> Iterator[None]:
-    """What Kubernetes or YARN does: a TaskManager that has ended is replaced.
-
-    One may end with the archive's Python workers: when one dies in the middle of a batch, Flink fails to close the
-    broken Arrow stream (ArrowSerializer.close), which it takes for a fatal error.
-    """
-    enough = threading.Event()
-
-    def replace() -> None:
-        while not enough.wait(1):
-            if not stack.task_managers():
-                stack.start_task_manager()
-
-    supervisor = threading.Thread(target=replace)
-    supervisor.start()
-    try:
-        yield
-    finally:
-        enough.set()
-        supervisor.join()
 
 
 def wait_for_more_scores(pipes: dict[str, Pipeline]) -> None:

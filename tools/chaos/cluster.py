@@ -1,10 +1,6 @@
-"""What faults happen to: a highly available cluster, a broker, three jobs, and the load.
-
-What a platform does is done here by a thread: a TaskManager or a JobManager that has ended is replaced.
-"""
+"""What faults happen to: a highly available cluster, a broker, three jobs, and the load."""
 
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,7 +19,7 @@ from tools.demo.steps import check
 from tools.paths import CONF
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
-from tools.stack.processes import ProcessError, is_running
+from tools.stack.supervision import supervised
 from training.data.sources import profile_records
 from training.rollout.commands import First
 from training.rollout.ledger import upload_bundle
@@ -130,7 +126,7 @@ def running(directory: Path, bundle: Path, seed: int, rate: float, network: Netw
         load = Load(stack.bootstrap_servers, settings.topics.clicks, stream, rate)
         answers = Answers(stack.bootstrap_servers, settings.topics.scores, settings.topics.dead_letters)
         chaos = Chaos(stack, network, directory, settings, overrides, registry, load, answers, job="")
-        with _supervised(stack):
+        with supervised(stack, TASK_MANAGERS):
             chaos.submit()
             for module in MEASURING:
                 chaos.others.append(flink_client.submit(stack, CONF, overrides, module=module))
@@ -170,25 +166,3 @@ def _checkpoint_disk(directory: Path, mounts: bool) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(checkpoints)], check=True)
-
-
-@contextmanager
-def _supervised(stack: LocalStack) -> Iterator[None]:
-    """Replace what has ended, as Kubernetes or YARN would."""
-    enough = threading.Event()
-
-    def supervise() -> None:
-        while not enough.wait(0.5):
-            with suppress(ProcessError):  # it ended again while it started, and is started again
-                if not is_running(stack.processes["jobmanager"]):
-                    stack.start_job_manager()
-                if len(stack.task_managers()) < TASK_MANAGERS:
-                    stack.start_task_manager()
-
-    supervisor = threading.Thread(target=supervise, name="supervisor", daemon=True)
-    supervisor.start()
-    try:
-        yield
-    finally:
-        enough.set()
-        supervisor.join()

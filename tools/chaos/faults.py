@@ -22,6 +22,7 @@ from udfs.rollout.registry import entry_file
 
 DAY_MS = 86_400_000
 LATE_MS = 600_000  # within event_time.lateness
+LET_GO_SECONDS = 2.0  # in which each reader of a hanging entry has noticed that it is empty
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def slow_registry(chaos: Chaos, seconds: float, rng: random.Random) -> None:
 
     releasing = threading.Thread(target=let_go)
     releasing.start()
-    time.sleep(2)
+    time.sleep(LET_GO_SECONDS)
     enough.set()
     releasing.join()
     file.with_suffix(".hung").unlink()
