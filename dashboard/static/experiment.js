@@ -7,10 +7,11 @@ const looks = new Chart("looks", { format: (value) => signed(value), axis: (valu
 const kpis = find("kpi");
 let data = null;
 let chosen = null; // the title of an experiment
+let chosenKpi = null; // until somebody chooses one, the first with looks to draw
 let shownChoice = "";
 
 poll("experiment", 5, (answer) => { data = answer; show(); });
-kpis.addEventListener("change", show);
+kpis.addEventListener("change", () => { chosenKpi = kpis.value; show(); });
 
 function show() {
   const experiments = data.experiments;
@@ -22,8 +23,8 @@ function show() {
   heading.className = `decision ${experiment.verdict}`;
   say(find("lead"), lead(experiment));
   showEffects(experiment);
-  options(kpis, experiment.kpis.map(({ kpi }) => [kpi, kpiName(kpi)]));
-  const shown = experiment.kpis.find(({ kpi }) => kpi === kpis.value) ?? experiment.kpis[0];
+  const shown = experiment.kpis.find(({ kpi }) => kpi === chosenKpi) ?? experiment.kpis.find(({ looks }) => looks.times.length > 1) ?? experiment.kpis[0];
+  options(kpis, experiment.kpis.map(({ kpi }) => [kpi, kpiName(kpi)]), shown.kpi);
   const { times, difference, low, high } = shown.looks;
   looks.update([{ label: kpiName(shown.kpi), times, values: difference, low, high, look: look(0) }]);
   showChoice(experiments);
@@ -109,10 +110,11 @@ function showChoice(experiments) {
   [...all.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus({ preventScroll: true });
 }
 
-/** Sets the options of a select, keeping the selected one. */
-function options(select, entries) {
-  if (JSON.stringify(entries) === select.dataset.entries) return;
-  const selected = select.value;
-  select.dataset.entries = JSON.stringify(entries);
-  select.replaceChildren(...entries.map(([value, text]) => el("option", { value, selected: value === selected }, text)));
+/** Sets the options of a select, and the selected one. */
+function options(select, entries, selected) {
+  if (JSON.stringify(entries) !== select.dataset.entries) {
+    select.dataset.entries = JSON.stringify(entries);
+    select.replaceChildren(...entries.map(([value, text]) => el("option", { value }, text)));
+  }
+  select.value = selected;
 }

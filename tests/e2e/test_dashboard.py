@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
 
 from jobs.common.settings import load_settings
 from jobs.common.topics import create_topics
@@ -129,6 +130,39 @@ def test_the_experiments_page_begins_with_the_decision(browser, url):
     first = "return document.querySelector('main h1').textContent"
     assert browser.run(first).startswith("Keep running: conversion rate improved,")
     browser.wait(lambda: browser.run("return document.querySelectorAll('#effects tbody tr').length") == 9, "9 KPIs")
+
+
+#: The first answer is of a moment at which only KPIs without a relative interval had been read.
+FIRST_WITHOUT_LOOKS = """
+const real = window.fetch;
+let first = true;
+window.fetch = async (...given) => {
+  const response = await real(...given);
+  if (!first) return response;
+  first = false;
+  const data = await response.json();
+  for (const one of data.experiments) one.kpis = one.kpis.filter(({ looks }) => !looks.times.length);
+  return new Response(JSON.stringify(data));
+};
+"""
+
+
+def test_an_experiments_chart_begins_with_a_kpi_that_can_be_drawn_and_keeps_the_one_that_is_chosen(browser, url):
+    added = browser.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": FIRST_WITHOUT_LOOKS})
+    browser.driver.get(f"{url}/experiment")
+    browser.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+    browser.wait(
+        lambda: "No evaluation with a relative interval yet" in browser.text("#looks"), "a KPI without a chart"
+    )
+    only = browser.run("return document.querySelector('#kpi').value")
+    browser.wait(lambda: browser.run("return !!document.querySelector('#looks canvas')"), "a chart")
+    assert browser.run("return document.querySelector('#kpi').value") != only
+    Select(browser.driver.find_element("id", "kpi")).select_by_value(only)
+    drawn = "return document.querySelector('#looks canvas') !== null"
+    browser.wait(lambda: not browser.run(drawn), "the chosen KPI")
+    clock = browser.text("#clock")
+    browser.wait(lambda: browser.text("#clock") != clock, "the next answer")
+    assert browser.run("return document.querySelector('#kpi').value") == only
 
 
 def test_an_alarm_of_drift_shows_and_names_what_moved(browser, url, shop):
