@@ -88,6 +88,7 @@ class SourceSettings(Section):
     group_id: Annotated[str, Meta(min_length=1)]
     start: Literal["committed", "earliest", "latest"]
     bounded: bool
+    discovery: Duration
 
 
 class ClickSettings(Section):

@@ -78,6 +78,7 @@ def consumer_properties(settings: Settings) -> dict[str, object]:
         "group.id": settings.source.group_id,
         "auto.offset.reset": "earliest",  # a group without offsets starts here instead of failing
         "isolation.level": "read_committed",  # records of an aborted transaction come again
+        "partition.discovery.interval.ms": duration_ms(settings.source.discovery),  # the connector's
         **_client_properties(settings),
     }
 
@@ -102,6 +103,8 @@ def kafka_source(settings: Settings, topic: str) -> dict[str, object]:
         "connector": "kafka",
         "topic": topic,
         "scan.startup.mode": start[settings.source.start],
+        # The connector overwrites the property of the same meaning with this.
+        "scan.topic-partition-discovery.interval": f"{duration_ms(settings.source.discovery)} ms",
         **_as_options(consumer_properties(settings)),
     }
     if settings.source.bounded:

@@ -14,7 +14,7 @@ from jobs.common.settings import (
     printable,
     shared_memory_bytes,
 )
-from jobs.common.tables import kafka_source
+from jobs.common.tables import consumer_properties, kafka_source
 from training.modeling.settings import load_training
 from udfs.config.durations import duration_ms
 from udfs.contracts.packed_events import EVENT
@@ -364,6 +364,12 @@ def test_a_secret_may_be_a_variable_of_the_clusters_environment(monkeypatch):
     monkeypatch.setenv("PW", "s3cret")
     assert client_options(settings.kafka)["sasl_plain_password"] == "s3cret"
     assert "s3cret" not in str(options)
+
+
+def test_sources_of_both_kinds_look_for_new_partitions():
+    settings = load("source.discovery=90 s")
+    assert consumer_properties(settings)["partition.discovery.interval.ms"] == 90_000
+    assert kafka_source(settings, "clicks")["scan.topic-partition-discovery.interval"] == "90000 ms"
 
 
 def test_a_login_module_of_the_connector_is_left_as_it_is():
