@@ -62,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
                 default=4,
                 help="default partitions per topic (default: 4)",
             )
+            command.add_argument("--brokers", type=int, default=1, help="number of Kafka brokers (default: 1)")
     parsed = vars(parser.parse_args(arguments))
     run = {"up": _up, "down": _down, "status": _status}[parsed.pop("command")]
     try:

@@ -1,4 +1,4 @@
-"""A Kafka broker and a Flink cluster on this machine: for development, the demo, the benchmark and the tests.
+"""Kafka and a Flink cluster on this machine: for development, the demo, the benchmark and the tests.
 
     with LocalStack(directory) as stack:
         subprocess.run([stack.flink, "run", ...], env=stack.environment)
@@ -23,6 +23,8 @@ from tools.stack import broker as kafka_broker
 from tools.stack import cluster as flink_cluster
 from tools.stack.http_client import get_text, patch
 from tools.stack.processes import HERE, Place, Process, is_running, kill, start, stop, wait_until
+from udfs.kafka.connection import open_admin
+from udfs.kafka.errors import KafkaClientError
 
 READY_SECONDS = 180.0
 #: Below the range that Linux gives to outgoing connections: one of those could take the port of a broker that is down.
@@ -42,7 +44,8 @@ class LocalStack:
     9092 and Flink's 8081 where free and preferred, else any free one. They stay the same while the stack is up. Methods
     that start something return when it is ready, and raise ProcessError if it does not become ready.
 
-    Broker and TaskManagers may run at another place than this machine's own address, and find the JobManager at
+    With several `brokers`, each partition has a replica at each of them, and all but one of these must be in sync.
+    Brokers and TaskManagers may run at another place than this machine's own address, and find the JobManager at
     `job_manager_at`. With `high_availability`, ZooKeeper keeps what a JobManager has to know, and another one can be
     started when it has ended.
     """
@@ -55,6 +58,7 @@ class LocalStack:
         slots: int = 2,
         task_manager_memory: str = "3456m",
         partitions: int = 4,
+        brokers: int = 1,
         job_jars: Path = JARS / "job",
         options: Mapping[str, object] | None = None,
         broker_options: Mapping[str, object] | None = None,
@@ -71,6 +75,7 @@ class LocalStack:
         self._slots = slots
         self._task_manager_memory = task_manager_memory
         self._partitions = partitions
+        self._broker_names = ["broker", *(f"broker-{number}" for number in range(2, brokers + 1))]
         self._job_jars = job_jars
         self._options = dict(options or {})
         self._broker_options = dict(broker_options or {})
@@ -78,6 +83,7 @@ class LocalStack:
         self._prefer_default_ports = prefer_default_ports
         self._broker_at, self._job_manager_at, self._task_managers_at = broker_at, job_manager_at, task_managers_at
         self._high_availability = high_availability
+        self._given: set[int] = set()  # ports, some of which nobody listens at yet
         self._log = log
         self._record = self.directory / "stack.json"
         self.processes = _read_record(self._record)
@@ -97,7 +103,7 @@ class LocalStack:
             )
         self._forget(*self.processes)
         try:
-            self.start_broker()
+            self.start_brokers()
             self.start_cluster()
         except BaseException:
             self.stop()
@@ -108,28 +114,34 @@ class LocalStack:
         stop(self.processes.values())
         self._forget(*self.processes)
 
-    def start_broker(self) -> None:
-        """Start the broker; after kill_broker, on the same port and data."""
-        before = self.processes.get("broker")
-        if before and is_running(before):
-            raise StackError(f"{self.directory}: the broker is already running (pid {before.pid})")
-        ports = before.ports if before else self._broker_ports()
-        data, file = self.directory / "kafka", self.directory / "conf" / "server.properties"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        properties = kafka_broker.broker_properties(
-            ports["kafka"], ports["controller"], data, self._partitions, ports.get("sasl"), self._broker_at.host
-        )
-        if not any((JARS / "kafka").glob("*.jar")):
-            raise StackError(f"{JARS / 'kafka'}: no Kafka JARs; run `make jars`")
-        kafka_broker.format_storage(JARS / "kafka", properties | self._broker_options, file, self._sasl_users)
-        log = self.directory / "log" / "broker.log"
-        broker = kafka_broker.start_broker(JARS / "kafka", file, log, ports, self._broker_at)
-        self._remember(broker)
-        self._await("Kafka broker", broker, lambda: _accepts(ports["kafka"], self._broker_at.host))
+    def start_brokers(self) -> None:
+        """Start all brokers. Several of them form a cluster, which is there when all have joined it."""
+        ports = {name: self._broker_ports() for name in self._broker_names}
+        cluster_id = kafka_broker.new_cluster_id()
+        started = [self._launch_broker(name, ports, cluster_id) for name in self._broker_names]
+        for broker in started:
+            self._await_broker(broker)
+        if len(started) > 1:
+            self._await("Kafka cluster", started[0], lambda: self._joined_brokers() == len(started))
 
-    def kill_broker(self) -> None:
-        """End the broker as a crash would."""
-        kill(self._get("broker"))
+    def start_broker(self, name: str = "broker") -> None:
+        """Start a broker: the only one for the first time, or one after kill_broker, on the same port and data."""
+        before = self.processes.get(name)
+        if before is None:
+            self.start_brokers()
+            return
+        if is_running(before):
+            raise StackError(f"{self.directory}: the {name} is already running (pid {before.pid})")
+        ports = {each: self._get(each).ports for each in self._broker_names}
+        self._await_broker(self._launch_broker(name, ports, kafka_broker.new_cluster_id()))
+
+    def kill_broker(self, name: str = "broker") -> None:
+        """End a broker as a crash would."""
+        kill(self._get(name))
+
+    def brokers(self) -> list[str]:
+        """The names of the brokers that run."""
+        return [name for name in self._broker_names if name in self.processes and is_running(self.processes[name])]
 
     def start_cluster(self) -> None:
         """Start the JobManager and the TaskManagers."""
@@ -205,7 +217,7 @@ class LocalStack:
 
     @property
     def bootstrap_servers(self) -> str:
-        return f"{self._broker_at.host}:{self._get('broker').ports['kafka']}"
+        return ",".join(f"{self._broker_at.host}:{self._get(name).ports['kafka']}" for name in self._broker_names)
 
     @property
     def sasl_servers(self) -> str:
@@ -264,6 +276,39 @@ class LocalStack:
         wait_until(ready, process, READY_SECONDS)
         self._log(f"    {what} ready after {monotonic() - began:.1f} s (pid {process.pid})")
 
+    def _launch_broker(self, name: str, ports: Mapping[str, Mapping[str, int]], cluster_id: str) -> Process:
+        """Start a broker, given the ports of all; the cluster's id matters when it starts for the first time."""
+        if not any((JARS / "kafka").glob("*.jar")):
+            raise StackError(f"{JARS / 'kafka'}: no Kafka JARs; run `make jars`")
+        own, suffix = ports[name], name.removeprefix("broker")
+        file = self.directory / "conf" / f"server{suffix}.properties"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        properties = kafka_broker.broker_properties(
+            own["kafka"],
+            [ports[each]["controller"] for each in self._broker_names],
+            self.directory / f"kafka{suffix}",
+            self._partitions,
+            own.get("sasl"),
+            self._broker_at.host,
+            node=1 + self._broker_names.index(name),
+        )
+        kafka_broker.format_storage(
+            JARS / "kafka", properties | self._broker_options, file, cluster_id, self._sasl_users
+        )
+        log = self.directory / "log" / f"{name}.log"
+        self._remember(kafka_broker.start_broker(JARS / "kafka", name, file, log, own, self._broker_at))
+        return self.processes[name]
+
+    def _await_broker(self, broker: Process) -> None:
+        self._await(f"Kafka {broker.name}", broker, lambda: _accepts(broker.ports["kafka"], self._broker_at.host))
+
+    def _joined_brokers(self) -> int:
+        try:
+            with open_admin({"bootstrap.servers": self.bootstrap_servers}, "cluster") as admin:
+                return len(admin.describe_cluster()["brokers"])
+        except KafkaClientError:  # not yet
+            return 0
+
     def _broker_ports(self) -> dict[str, int]:
         ports = {"kafka": self._free_port(9092), "controller": self._free_port()}
         return ports | ({"sasl": self._free_port()} if self._sasl_users else {})
@@ -272,7 +317,9 @@ class LocalStack:
         candidates = random.sample(PORTS, len(PORTS))
         if preferred is not None and self._prefer_default_ports:
             candidates.insert(0, preferred)
-        return next(filter(_is_free, candidates))
+        port = next(port for port in candidates if port not in self._given and _is_free(port))
+        self._given.add(port)
+        return port
 
     def _get(self, name: str) -> Process:
         if name not in self.processes:

@@ -15,7 +15,7 @@ import yaml
 from tools.paths import PROJECT
 from tools.stack import __main__ as command
 from tools.stack import broker, local_stack
-from tools.stack.broker import broker_properties, format_storage, java
+from tools.stack.broker import broker_properties, format_storage, java, new_cluster_id
 from tools.stack.cluster import cluster_options, flink_environment, prepare_cluster
 from tools.stack.local_stack import LocalStack, StackError
 from tools.stack.processes import Process, ProcessError, is_running, kill, start, stop, wait_until
@@ -123,10 +123,24 @@ def test_a_process_that_is_not_ready_in_time_is_reported(launch):
 
 
 def test_the_broker_and_the_cluster_serve_this_machine_only(tmp_path):
-    properties = broker_properties(9092, 9093, tmp_path, partitions=3)
+    properties = broker_properties(9092, [9093], tmp_path, partitions=3)
     assert properties["listeners"] == "PLAINTEXT://127.0.0.1:9092,CONTROLLER://127.0.0.1:9093"
     options = cluster_options(tmp_path, 8081, 6123, 2, "3g")
     assert {options[key] for key in options if key.endswith(("host", "address"))} == {"127.0.0.1"}
+
+
+def test_one_of_several_brokers_may_be_lost_and_what_is_written_is_at_two(tmp_path):
+    one = broker_properties(9092, [9093], tmp_path, 4)
+    three = [broker_properties(9092 + node, [1, 2, 3], tmp_path, 4, node=node) for node in (1, 2, 3)]
+    assert {properties["node.id"] for properties in three} == {1, 2, 3}
+    for properties in three:
+        assert properties["controller.quorum.voters"] == "1@127.0.0.1:1,2@127.0.0.1:2,3@127.0.0.1:3"
+        assert f"CONTROLLER://127.0.0.1:{properties['node.id']}" in properties["listeners"]
+        for key, number in properties.items():
+            if key.endswith("replication.factor"):
+                assert (number, one[key]) == (3, 1)
+            if key.endswith(("min.isr", "min.insync.replicas")):
+                assert (number, one[key]) == (2, 1)
 
 
 def test_a_cluster_has_flink_with_python_and_the_jobs_jars_in_its_own_lib(tmp_path):
@@ -176,6 +190,7 @@ def test_a_default_port_that_is_taken_is_passed_over(tmp_path):
         port = taken.getsockname()[1]
         assert stack._free_port(port) != port
     assert stack._free_port(port) == port
+    assert stack._free_port(port) != port  # given away
 
 
 def test_a_stack_without_its_jars_says_how_to_get_them_and_leaves_nothing(tmp_path, monkeypatch):
@@ -244,5 +259,5 @@ def test_a_cluster_id_that_begins_with_a_hyphen_is_not_taken_for_an_option(tmp_p
 
     monkeypatch.setattr(broker.uuid, "uuid4", lambda: uuid.UUID(bytes=b"\xfb" * 16))
     monkeypatch.setattr(broker.subprocess, "run", run)
-    format_storage(tmp_path, {"log.dirs": tmp_path / "data"}, tmp_path / "server.properties")
+    format_storage(tmp_path, {"log.dirs": tmp_path / "data"}, tmp_path / "server.properties", new_cluster_id())
     assert any(word.startswith("--cluster-id=-") for word in commands[0])
