@@ -43,8 +43,8 @@ test-unit: $(BUILT) ## Run the unit tests, in a process for each core
 bench: $(BUILT) $(if $(if $(PART),$(findstring peers,$(PART)),all),$(PEERS)) ## Measure this machine, to build/bench.json: all parts, or PART=throughput,latency,peers
 	@$(PYTHON) -m tools.bench $(if $(PART),--part '$(PART)')
 
-chaos: $(BUILT) ## Cause faults on a real broker and cluster under load, and check every record: FAULTS=100 SEED=7 KINDS=
-	@$(PYTHON) -m tools.chaos --faults $(or $(FAULTS),100) --seed $(or $(SEED),7) $(if $(KINDS),--kinds $(KINDS))
+chaos: $(BUILT) ## Cause faults on a real broker and cluster under load, and check every record: FAULTS=100 SEED=7 KINDS= BROKERS=3
+	@$(PYTHON) -m tools.chaos --faults $(or $(FAULTS),100) --seed $(or $(SEED),7) $(if $(KINDS),--kinds $(KINDS)) $(if $(BROKERS),--brokers $(BROKERS))
 
 fuzz: $(VENV) ## Call a reader with mutated inputs: TARGET=clicks INPUTS=100000 SEED=1; crashes go to build/fuzz/crashes
 	@: $(if $(TARGET),,$(error make fuzz: TARGET is missing; give one of tools/fuzz/targets, for example TARGET=clicks))

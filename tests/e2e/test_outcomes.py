@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.e2e.pipeline import CONF, Pipeline
 from tests.support.oracles.experiment import expected_records, newest_records
-from tools.chaos.sessions import expected_sessions
 from tools.stack.flink_client import wait_for
+from tools.trials.sessions import expected_sessions
 from training.data.dataset import read_clicks
 from training.data.sources import Record, click_records
 from training.experiments.comparison import compare

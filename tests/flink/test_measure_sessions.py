@@ -14,7 +14,7 @@ from jobs.common.tables import KAFKA_METADATA, columns, create_table
 from jobs.measure_sessions import kafka_tables, measure_sessions, score_columns
 from tests.flink.conftest import environment, files, json_line, read_json_lines, settings_of
 from tests.support.repeats import with_repeats
-from tools.chaos.sessions import GAP_MS, expected_sessions
+from tools.trials.sessions import GAP_MS, expected_sessions
 from training.simulation.clickstream import Simulation, simulate
 from udfs.contracts.outputs import KpiValue, Session
 from udfs.measurement.kpis import load_kpis, values

@@ -16,26 +16,32 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
-from kafka.consumer.fetcher import ConsumerRecord
 
 from jobs.ops.replay.producer import send_at_once
 from tools.chaos import network
-from tools.chaos.answers import committed_consumer
 from tools.chaos.cluster import FLINK, KAFKA, Chaos, running
-from tools.chaos.faults import KINDS
+from tools.chaos.faults import DRAWN, KINDS
 from tools.chaos.load import simulated
 from tools.chaos.report import Leg, Result, markdown
-from tools.chaos.schedule import Fault, draw
-from tools.chaos.verdict import Clicks, differences, newest_profiles, outcomes_before, sessions_before
+from tools.chaos.schedule import Fault, draw, with_losses
 from tools.console import console, note, step
 from tools.demo.steps import check, train
 from tools.paths import CONF, PROJECT
 from tools.stack import flink_client
 from tools.stack.processes import ProcessError
+from tools.trials.topics import read_all, wait_until_consumed
+from tools.trials.verdict import (
+    Clicks,
+    differences,
+    in_order_of_arrival,
+    newest_profiles,
+    outcomes_before,
+    sessions_before,
+)
 from training.data.sources import click_records
 from training.modeling.settings import Training
 from training.simulation.clickstream import Clickstream, Simulation, simulate
@@ -46,10 +52,9 @@ OUT = PROJECT / "build" / "chaos"
 RATE, LEG = 100, 25
 DRAIN_SECONDS = 240
 TRAINING = Training(model="xgboost", folds=2, repeats=0, rounds=60, prune=False, compare=())
-QUIET_POLLS = 4
 HOUR_MS = 3_600_000
 #: Users whose clicks come last: so many that each partition has one.
-CLOCKS = [f"clock {number}" for number in range(20)]
+CLOCKS = [f"clock {number}" for number in range(60)]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,20 +63,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=7, help="of the faults and of the clicks (default: 7)")
     parser.add_argument("--leg", type=int, default=LEG, help=f"faults between two checks (default: {LEG})")
     parser.add_argument("--rate", type=float, default=RATE, help=f"clicks per second (default: {RATE})")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=None, help="kinds of faults (default: all)")
+    parser.add_argument("--kinds", nargs="+", choices=DRAWN, default=DRAWN, help="kinds of faults (default: all)")
+    parser.add_argument(
+        "--brokers", type=int, default=1, help="number of brokers; of several, each leg loses one (default: 1)"
+    )
     options = parser.parse_args(arguments)
-    for name in ("faults", "leg"):
+    for name in ("faults", "leg", "brokers"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1 (got {getattr(options, name)})")
-    possible = [kind for kind in options.kinds or KINDS if network.is_possible() or not KINDS[kind].needs_root]
-    left_out = [kind for kind in options.kinds or KINDS if kind not in possible]
+    if options.brokers == 2:
+        parser.error("--brokers must be 1 or at least 3 (got 2): of two, neither may be lost")
+    possible = [kind for kind in options.kinds if network.is_possible() or not KINDS[kind].needs_root]
+    left_out = [kind for kind in options.kinds if kind not in possible]
     if not possible:
         parser.error(f"{', '.join(left_out)}: these need root on Linux")
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # to end what has been started, then too
     faults = draw(options.seed, options.faults, possible)
+    legs = [faults[first : first + options.leg] for first in range(0, len(faults), options.leg)]
     out = OUT / f"{options.seed}-{options.faults}"
+    if options.brokers > 1:
+        legs = with_losses(options.seed, legs)
+        out = out.with_name(f"{out.name}-{options.brokers}-brokers")
     try:
-        return _run(out, faults, options.leg, options.seed, options.rate, left_out)
+        return _run(out, legs, options.seed, options.rate, options.brokers, left_out)
     except (ProcessError, flink_client.JobError, RuntimeError) as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 1
@@ -80,8 +94,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _run(out: Path, faults: Sequence[Fault], size: int, seed: int, rate: float, left_out: Sequence[str]) -> int:
+def _run(
+    out: Path, schedule: Sequence[Sequence[Fault]], seed: int, rate: float, brokers: int, left_out: Sequence[str]
+) -> int:
     out.mkdir(parents=True, exist_ok=True)
+    faults = list(chain.from_iterable(schedule))
     step(f"{len(faults)} faults of seed {seed}")
     for fault in faults:
         note(f"{fault.number:4} {fault.kind:24} after {fault.after_s:.1f} s, for {fault.seconds:.1f} s")
@@ -92,13 +109,14 @@ def _run(out: Path, faults: Sequence[Fault], size: int, seed: int, rate: float, 
         step("Training the model that serves")
         train(simulate(Simulation(1_000, 12, seed=5)), TRAINING, "chaos", bundle.parent)
     legs = []
-    for first in range(0, len(faults), size):
-        file = out / f"leg-{first + 1:04d}-of-{size}.json"
+    for planned in schedule:
+        first = planned[0].number
+        file = out / f"leg-{first:04d}-of-{len(schedule[0])}.json"
         if file.exists():
             legs.append(msgspec.json.decode(file.read_bytes(), type=Leg))
-            note(f"faults {first + 1} to {first + len(legs[-1].results)} are done, in {file.relative_to(PROJECT)}")
+            note(f"faults {first} to {planned[-1].number} are done, in {file.relative_to(PROJECT)}")
             continue
-        leg = _leg(faults[first : first + size], bundle, seed + first, rate)
+        leg = _leg(planned, bundle, seed + first - 1, rate, brokers)
         file.write_bytes(msgspec.json.format(msgspec.json.encode(leg)) + b"\n")
         legs.append(leg)
         report = markdown(seed, len(faults), legs, left_out)
@@ -110,7 +128,7 @@ def _run(out: Path, faults: Sequence[Fault], size: int, seed: int, rate: float, 
     return int(any(leg.problems for leg in legs))
 
 
-def _leg(faults: Sequence[Fault], bundle: Path, seed: int, rate: float) -> Leg:
+def _leg(faults: Sequence[Fault], bundle: Path, seed: int, rate: float, brokers: int) -> Leg:
     """Cause faults on a cluster of their own, and check what it wrote. The directory is kept if anything is wrong."""
     step(f"Starting ZooKeeper, Kafka, Flink and three jobs for faults {faults[0].number} to {faults[-1].number}")
     directory = Path(tempfile.mkdtemp(prefix="leg-", dir=OUT))
@@ -118,8 +136,11 @@ def _leg(faults: Sequence[Fault], bundle: Path, seed: int, rate: float) -> Leg:
     try:
         if cables is not None:
             cables.create()
-        with running(directory, bundle, seed, rate, cables) as chaos:
-            flink_client.wait_for(lambda: _is_consumed(chaos, chaos.settings.topics.profiles), 60, "the profiles")
+        with running(directory, bundle, seed, rate, brokers, cables) as chaos:
+            settings = chaos.settings
+            wait_until_consumed(
+                chaos.stack.bootstrap_servers, settings.topics.profiles, settings.source.group_id, DRAIN_SECONDS
+            )
             chaos.load.start()
             chaos.wait_until_recovered()
             results = [_cause(chaos, fault) for fault in faults]
@@ -167,16 +188,19 @@ def _check(chaos: Chaos, results: list[Result], bundle_directory: Path, seed: in
     topics, servers, answers = chaos.settings.topics, chaos.stack.bootstrap_servers, chaos.answers
     stream = simulated(seed)
     over_ms = _send_later_clicks(chaos, stream)
-    records = _read(servers, topics.clicks, lambda count: True)
+    records = read_all(servers, topics.clicks, DRAIN_SECONDS)
     bundle = load_bundle(bundle_directory, chaos.settings.state.history_length)
+    records = in_order_of_arrival(records, chaos.additions)
     clicks = Clicks(records, newest_profiles(stream), chaos.settings, bundle)
     scores = clicks.scores()
     _await(lambda: len(answers.scores) >= len(scores))
     _await(lambda: len(answers.dead_letters) >= len(clicks.dead_letters))
     label = find_label(chaos.settings.outcomes.label, CONF.with_name(LABELS_FILE))
     labels, sessions = clicks.labels(label, over_ms), clicks.sessions(over_ms)
-    found_outcomes = outcomes_before(over_ms, _read(servers, topics.outcomes, lambda count: count >= len(labels)))
-    found_sessions = sessions_before(over_ms, _read(servers, topics.sessions, lambda count: count >= len(sessions)))
+    outcomes = read_all(servers, topics.outcomes, DRAIN_SECONDS, lambda count: count >= len(labels))
+    found_outcomes = outcomes_before(over_ms, outcomes)
+    ended = read_all(servers, topics.sessions, DRAIN_SECONDS, lambda count: count >= len(sessions))
+    found_sessions = sessions_before(over_ms, ended)
     problems = [
         *differences("scores", scores, answers.scores),
         *differences("dead letters", clicks.dead_letters, answers.dead_letters),
@@ -208,37 +232,6 @@ def _send_later_clicks(chaos: Chaos, stream: Clickstream) -> int:
     ]
     check(send_at_once(chaos.stack.bootstrap_servers, chaos.settings.topics.clicks, click_records(later)))
     return over_ms
-
-
-def _is_consumed(chaos: Chaos, topic: str) -> bool:
-    """Whether a checkpoint says that the score job has read all of a topic."""
-    consumer = KafkaConsumer(
-        bootstrap_servers=chaos.stack.bootstrap_servers,
-        group_id=chaos.settings.source.group_id,
-        enable_auto_commit=False,
-    )
-    try:
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
-        ends = consumer.end_offsets(partitions)
-        return all((consumer.committed(partition) or 0) >= ends[partition] for partition in partitions)
-    finally:
-        consumer.close()
-
-
-def _read(servers: str, topic: str, is_enough: Callable[[int], bool]) -> list[ConsumerRecord]:
-    """All committed records of a topic by partition and offset, once there are enough and no more have come a while."""
-    consumer = committed_consumer(servers, [topic])
-    records, quiet, deadline = [], 0, time.monotonic() + DRAIN_SECONDS
-    try:
-        while quiet < QUIET_POLLS or not is_enough(len(records)):
-            if time.monotonic() > deadline:
-                break  # what is missing is reported
-            polled = [record for some in consumer.poll(timeout_ms=500).values() for record in some]
-            quiet = 0 if polled else quiet + 1
-            records += polled
-    finally:
-        consumer.close()
-    return sorted(records, key=lambda record: (record.partition, record.offset))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What faults happen to: a highly available cluster, a broker, three jobs, and the load."""
+"""What faults happen to: a highly available cluster, one broker or several, three jobs, and the load."""
 
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +12,6 @@ import psutil
 from jobs.common.settings import Settings, load_settings
 from jobs.common.topics import create_topics
 from jobs.ops.replay.producer import send_at_once
-from tools.chaos.answers import Answers, committed_consumer
 from tools.chaos.load import DAYS, Load, simulated
 from tools.chaos.network import Network
 from tools.demo.steps import check
@@ -20,6 +19,8 @@ from tools.paths import CONF
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
 from tools.stack.supervision import supervised
+from tools.trials.answers import Answers
+from tools.trials.topics import end_offsets
 from training.data.sources import profile_records
 from training.rollout.commands import First
 from training.rollout.ledger import upload_bundle
@@ -50,6 +51,7 @@ class Chaos:
     job: str
     parallelism: int = 2
     others: list[str] = field(default_factory=list)
+    additions: list[dict[int, int]] = field(default_factory=list)  # of partitions: the ends of the topic just before
 
     def submit(self, savepoint: Path | None = None) -> None:
         overrides = [*self.overrides, f"job.parallelism={self.parallelism}"]
@@ -74,7 +76,7 @@ class Chaos:
     def wait_until_recovered(self) -> float:
         """Wait until clicks that are sent from now on are answered, in each partition; returns the seconds."""
         began = monotonic()
-        ends = self._ends()
+        ends = end_offsets(self.stack.bootstrap_servers, self.settings.topics.clicks)
         newest = self.answers.newest
         flink_client.wait_for(
             lambda: all(newest.get(partition, -1) >= end for partition, end in ends.items()),
@@ -83,17 +85,11 @@ class Chaos:
         )
         return monotonic() - began
 
-    def _ends(self) -> dict[int, int]:
-        """The offset of the next click of each partition."""
-        consumer = committed_consumer(self.stack.bootstrap_servers, [self.settings.topics.clicks])
-        try:
-            return {partition.partition: end for partition, end in consumer.end_offsets(consumer.assignment()).items()}
-        finally:
-            consumer.close()
-
 
 @contextmanager
-def running(directory: Path, bundle: Path, seed: int, rate: float, network: Network | None) -> Iterator[Chaos]:
+def running(
+    directory: Path, bundle: Path, seed: int, rate: float, brokers: int, network: Network | None
+) -> Iterator[Chaos]:
     """Start all of it in a directory, and end it."""
     places = {}
     if network is not None:
@@ -107,6 +103,7 @@ def running(directory: Path, bundle: Path, seed: int, rate: float, network: Netw
         task_managers=TASK_MANAGERS,
         slots=SLOTS,
         partitions=PARTITIONS,
+        brokers=brokers,
         high_availability=True,
         options={"env.java.opts.taskmanager": "-XX:TieredStopAtLevel=1"},
         log=lambda line: None,
@@ -121,7 +118,7 @@ def running(directory: Path, bundle: Path, seed: int, rate: float, network: Netw
         (version,) = registry.versions()
         first = First(version)
         RolloutService(registry).execute(first, by="chaos", why="the model of the whole run")
-        create_topics(settings, PARTITIONS, 1)
+        create_topics(settings, PARTITIONS, replication=brokers)
         check(send_at_once(stack.bootstrap_servers, settings.topics.profiles, profile_records(stream.profiles)))
         load = Load(stack.bootstrap_servers, settings.topics.clicks, stream, rate)
         answers = Answers(stack.bootstrap_servers, settings.topics.scores, settings.topics.dead_letters)
@@ -145,6 +142,7 @@ def _overrides(registry: Registry) -> list[str]:
         "model.engine=native",  # the same digits whatever the size of a batch
         "delivery.guarantee=exactly-once",
         "checkpoints.interval=2 s",
+        "source.discovery=2 s",
         f"decode.max_behind={DAYS + 5} d",  # event times are those of the simulated days
         "event_time.lateness=15 min",  # clocks that are off move the watermark
         "flink.restart-strategy.exponential-delay.max-backoff=3 s",

@@ -14,13 +14,16 @@ from pathlib import Path
 
 import psutil
 
-from tools.chaos.cluster import FLINK, KAFKA, Chaos
+from tools.chaos.cluster import FLINK, KAFKA, RECOVERY_SECONDS, Chaos
 from tools.stack import flink_client
+from tools.trials.topics import end_offsets, wait_until_consumed
 from training.rollout.ledger import append, next_entry
+from udfs.kafka.connection import open_admin
 from udfs.rollout.plan import Rollout
 from udfs.rollout.registry import entry_file
 
 DAY_MS = 86_400_000
+ADDED_PARTITIONS = 2
 LATE_MS = 600_000  # within event_time.lateness
 LET_GO_SECONDS = 2.0  # in which each reader of a hanging entry has noticed that it is empty
 
@@ -32,6 +35,7 @@ class Kind:
     cause: Callable[[Chaos, float, random.Random], None]
     seconds: tuple[float, float] = (0.0, 0.0)
     needs_root: bool = False
+    ends_leg: bool = False  # it is not undone until all is checked
 
 
 def kill_task_manager(chaos: Chaos, seconds: float, rng: random.Random) -> None:
@@ -64,13 +68,31 @@ def stop_workers(name: str) -> Callable[[Chaos, float, random.Random], None]:
 
 
 def kill_broker(chaos: Chaos, seconds: float, rng: random.Random) -> None:
-    chaos.stack.kill_broker()
+    name = rng.choice(chaos.stack.brokers())
+    chaos.stack.kill_broker(name)
     time.sleep(seconds)
-    chaos.stack.start_broker()
+    chaos.stack.start_broker(name)
+
+
+def lose_broker(chaos: Chaos, seconds: float, rng: random.Random) -> None:
+    """One of several, which does not come back."""
+    chaos.stack.kill_broker(rng.choice(chaos.stack.brokers()))
+    time.sleep(seconds)
+
+
+def add_partitions(chaos: Chaos, seconds: float, rng: random.Random) -> None:
+    """To the clicks, as docs/operations.md says: only when all earlier ones are scored does a user move."""
+    topic, servers = chaos.settings.topics.clicks, chaos.stack.bootstrap_servers
+    with chaos.load.paused():
+        wait_until_consumed(servers, topic, chaos.settings.source.group_id, RECOVERY_SECONDS)
+        ends = end_offsets(servers, topic)
+        chaos.additions.append(ends)
+        with open_admin(chaos.settings.kafka, f"topic {topic}") as admin:
+            admin.create_partitions({topic: len(ends) + ADDED_PARTITIONS})
 
 
 def stop_broker(chaos: Chaos, seconds: float, rng: random.Random) -> None:
-    broker = [psutil.Process(chaos.stack.processes["broker"].pid)]
+    broker = [psutil.Process(chaos.stack.processes[rng.choice(chaos.stack.brokers())].pid)]
     _signal(broker, signal.SIGSTOP)
     try:
         time.sleep(seconds)
@@ -178,7 +200,12 @@ KINDS = {
     "registry-damaged": Kind(damage_registry, (3, 10)),
     "registry-slow": Kind(slow_registry, (3, 10)),
     "savepoint-and-rescale": Kind(rescale),
+    "partitions-added": Kind(add_partitions),
+    "broker-lost": Kind(lose_broker, (20, 30), ends_leg=True),
 }
+#: The kinds that a run draws. With several brokers, each leg also ends with the loss of one.
+DRAWN = [name for name, kind in KINDS.items() if not kind.ends_leg]
+BROKER_LOST = "broker-lost"
 
 
 def _some(workers: list[psutil.Process], rng: random.Random) -> list[psutil.Process]:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,42 +33,71 @@ class Load(threading.Thread):
 
     def __init__(self, bootstrap_servers: str, topic: str, stream: Clickstream, rate: float):
         super().__init__(name="load", daemon=True)
-        self._producer = KafkaProducer(
-            bootstrap_servers=bootstrap_servers,
+        self._servers, self._topic, self._stream, self._rate = bootstrap_servers, topic, stream, rate
+        self._enough, self._pausing, self._idle, self._resumed = (threading.Event() for _ in range(4))
+        self.clock_off_ms = 0
+        self.problem: str | None = None
+
+    def run(self) -> None:
+        records = self._records()
+        try:
+            while self._send_some(records):
+                self._idle.set()
+                self._resumed.wait()
+                self._idle.clear()
+        except Exception as error:  # the thread's: the run has to end, and say why
+            self.problem = f"the load ended: {error!r}"
+        finally:
+            self._idle.set()
+
+    def stop(self) -> None:
+        """Raises RuntimeError if not all clicks were sent."""
+        self._enough.set()
+        self.join()
+        if self.problem:
+            raise RuntimeError(self.problem)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is sent meanwhile, and what was sent before is in the topic. Later clicks know its new partitions."""
+        self._resumed.clear()
+        self._pausing.set()
+        self._idle.wait()
+        try:
+            yield
+        finally:
+            self._pausing.clear()
+            self._resumed.set()
+
+    def _send_some(self, records: Iterator[Record]) -> bool:
+        """Send records until a pause or the end; returns whether it is a pause."""
+        producer = KafkaProducer(
+            bootstrap_servers=self._servers,
             max_request_size=4_000_000,
             delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
             reconnect_backoff_max_ms=1_000,
             enable_idempotence=True,
             **FOR_LATENCY,
         )
-        self._topic, self._stream, self._rate = topic, stream, rate
-        self._enough = threading.Event()
-        self.clock_off_ms = 0
-        self.problem: str | None = None
-
-    def run(self) -> None:
         try:
-            sent = send(self._producer, self._topic, at_rate(self._records(), self._rate), record_timestamps=False)
-            if sent.failures:
-                self.problem = f"{sent.failed} clicks could not be sent: {dict(sent.failures)}"
-            elif not self._enough.is_set():
-                self.problem = "the simulated days are over before the faults are"
-        except Exception as error:  # the thread's: the run has to end, and say why
-            self.problem = f"the load ended: {error!r}"
+            sent = send(producer, self._topic, at_rate(self._some(records), self._rate), record_timestamps=False)
+        finally:
+            producer.close()
+        if sent.failures:
+            self.problem = f"{sent.failed} clicks could not be sent: {dict(sent.failures)}"
+        elif not self._enough.is_set() and not self._pausing.is_set():
+            self.problem = "the simulated days are over before the faults are"
+        return self._pausing.is_set() and not self.problem
 
-    def stop(self) -> None:
-        """Raises RuntimeError if not all clicks were sent."""
-        self._enough.set()
-        self.join()
-        self._producer.close()
-        if self.problem:
-            raise RuntimeError(self.problem)
+    def _some(self, records: Iterator[Record]) -> Iterator[Record]:
+        for record in records:
+            yield record
+            if self._enough.is_set() or self._pausing.is_set():
+                return
 
     def _records(self) -> Iterator[Record]:
         key = b""
         for value, reason in with_broken(self._clicks(), BROKEN_SHARE, self._stream.seed):
-            if self._enough.is_set():
-                return
             if reason is None:
                 key = msgspec.json.decode(value)["user_id"].encode()
             elif reason is Reason.TIME_IN_FUTURE:  # ahead of its record, and not only of the simulated day

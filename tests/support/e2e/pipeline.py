@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 
 from jobs.common.settings import Settings
 from jobs.ops.replay.producer import FOR_THROUGHPUT, send
 from tests.support.contracts import WRITTEN, broken
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
+from tools.trials.topics import committed_consumer, wait_until_consumed
 from training.data.archive import find_parts, read_part
 from training.data.sources import Record
 
@@ -99,19 +100,7 @@ class Pipeline:
 
     def _wait_until_consumed(self, role: str, group_id: str) -> None:
         topic = getattr(self.settings.topics, role)
-        with_group = KafkaConsumer(
-            bootstrap_servers=self.stack.bootstrap_servers, group_id=group_id, enable_auto_commit=False
-        )
-        try:
-            partitions = [TopicPartition(topic, number) for number in with_group.partitions_for_topic(topic)]
-            ends = with_group.end_offsets(partitions)
-            flink_client.wait_for(
-                lambda: all((with_group.committed(partition) or 0) >= ends[partition] for partition in partitions),
-                READ_SECONDS,
-                f"topic {topic} to be consumed",
-            )
-        finally:
-            with_group.close()
+        wait_until_consumed(self.stack.bootstrap_servers, topic, group_id, READ_SECONDS)
 
     def close(self) -> None:
         """Cancel the jobs, and stop reading."""
@@ -140,16 +129,8 @@ class TopicReader:
 
     def __init__(self, bootstrap_servers: str, topic: str):
         self._topic = topic
-        self._consumer = KafkaConsumer(
-            bootstrap_servers=bootstrap_servers,
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            max_partition_fetch_bytes=8_000_000,
-            reconnect_backoff_max_ms=1_000,  # it grows while a test keeps the broker down, to 30 s by default
-        )
-        self._partitions = [TopicPartition(topic, number) for number in self._consumer.partitions_for_topic(topic)]
-        self._consumer.assign(self._partitions)
-        self._consumer.seek_to_beginning(*self._partitions)
+        self._consumer = committed_consumer(bootstrap_servers, [topic])
+        self._partitions = list(self._consumer.assignment())
         self.records = []
 
     def read(self, at_least: int) -> list:

@@ -1,11 +1,11 @@
 """The job's answers as a consumer with read_committed sees them: the scores and dead letters of clicks so far."""
 
 import threading
-from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from kafka import KafkaConsumer, TopicPartition
+
+from tools.trials.topics import committed_consumer
 
 #: Partition and offset of a click.
 Position = tuple[int, int]
@@ -26,20 +26,16 @@ class _DeadLetter(msgspec.Struct):
 _decode_score, _decode_letter = msgspec.json.Decoder(_Score).decode, msgspec.json.Decoder(_DeadLetter).decode
 
 
-def committed_consumer(bootstrap_servers: str, topics: Sequence[str]) -> KafkaConsumer:
-    """A consumer of all of these topics, from their beginning, which survives a broker that is away."""
-    consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap_servers,
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        max_partition_fetch_bytes=8_000_000,
-        reconnect_backoff_max_ms=1_000,
-        metrics_enabled=False,
-    )
-    partitions = [TopicPartition(topic, number) for topic in topics for number in consumer.partitions_for_topic(topic)]
-    consumer.assign(partitions)
-    consumer.seek_to_beginning(*partitions)
-    return consumer
+def score_in(record: bytes) -> tuple[Position, float]:
+    """The click that a record of scores is of, and its score as the model gives it."""
+    score = _decode_score(record)
+    return (score.source_partition, score.source_offset), float(np.float32(score.score))
+
+
+def rejection_in(record: bytes) -> tuple[Position, str]:
+    """The click that a dead letter is of, and the reason."""
+    letter = _decode_letter(record)
+    return (letter.partition, letter.offset), letter.reason
 
 
 class Answers(threading.Thread):
@@ -58,14 +54,10 @@ class Answers(threading.Thread):
         while not self._enough.is_set():
             for partition, records in self._consumer.poll(timeout_ms=200).items():
                 for record in records:
-                    if partition.topic == self._scores:
-                        score = _decode_score(record.value)
-                        position = score.source_partition, score.source_offset
-                        self.scores.append((position, float(np.float32(score.score))))
-                    else:
-                        letter = _decode_letter(record.value)
-                        position = letter.partition, letter.offset
-                        self.dead_letters.append((position, letter.reason))
+                    is_score = partition.topic == self._scores
+                    answer = score_in(record.value) if is_score else rejection_in(record.value)
+                    (self.scores if is_score else self.dead_letters).append(answer)
+                    position = answer[0]
                     self.newest[position[0]] = max(self.newest.get(position[0], -1), position[1])
 
     def stop(self) -> None:

@@ -10,8 +10,8 @@ import pandas as pd
 from kafka.consumer.fetcher import ConsumerRecord
 
 from jobs.common.settings import Settings, click_topic
-from tools.chaos.answers import Position
-from tools.chaos.sessions import expected_sessions
+from tools.trials.answers import Position
+from tools.trials.sessions import expected_sessions
 from training.data.dataset import arrange, read_clicks, read_profiles
 from training.simulation.clickstream import Clickstream
 from udfs.config.durations import duration_ms
@@ -82,6 +82,22 @@ class Clicks:
 
 
 _SESSION_FIELDS = ("user_id", "event_name", "event_time", "page_location", "value", "device_category")
+
+
+def in_order_of_arrival(
+    records: Sequence[ConsumerRecord], additions: Sequence[Mapping[int, int]]
+) -> list[ConsumerRecord]:
+    """Records in the order in which they count, of a topic to which partitions were added.
+
+    Each addition is known by the offsets at the end of all partitions just before it, when all records up to there had
+    been scored. A user's later records may be in another partition.
+    """
+
+    def key(record: ConsumerRecord) -> tuple[int, int, int]:
+        passed = sum(record.offset >= ends.get(record.partition, 0) for ends in additions)
+        return passed, record.partition, record.offset
+
+    return sorted(records, key=key)
 
 
 def newest_profiles(stream: Clickstream) -> list[bytes]:

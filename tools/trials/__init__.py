@@ -1,0 +1,1 @@
+"""What trials by fire share: reading topics as a consumer does, and the comparison with an offline run."""
