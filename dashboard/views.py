@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from dashboard.panels.backlog import SECONDS as BACKLOG_SECONDS
+from dashboard.panels.backlog import Backlog, find_backlog
 from dashboard.panels.models import ModelPanel
 from dashboard.panels.scores import PERCENTILES
 from dashboard.panels.state import DashboardState
@@ -56,6 +58,7 @@ class Views:
                 "broker_lost": state.broker_lost_ms,
                 "broker_error": state.broker_error,
                 "topics": [self._topic(role, now_ms) for role in TOPICS_OF[name]],
+                "backlog": self._backlog(now_ms) if name == "live" else None,
             }
 
     def feature(self, version: str, name: str) -> dict | None:
@@ -75,6 +78,15 @@ class Views:
             "bins": reference and self.models.bins(version, name),
             "missing": reference and reference.missing,
         }
+
+    def _backlog(self, now_ms: int) -> Backlog | None:
+        state = self.state
+        clicks, scores, dead_letters = (
+            state.flows[role].rate(BACKLOG_SECONDS) for role in ("clicks", "scores", "dead_letters")
+        )
+        answers = None if scores is None else scores + (dead_letters or 0.0)
+        latency = state.latencies.summary(now_ms)
+        return find_backlog(clicks, answers, latency and latency["p50"], state.latencies.budget_ms)
 
     def _topic(self, role: str, now_ms: int) -> dict:
         flow = self.state.flows[role]

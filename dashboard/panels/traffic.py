@@ -51,12 +51,12 @@ class TopicFlow:
         """Record the Kafka timestamp of the newest record, for one that arrived before the first observation."""
         self.newest_ms = max(self.newest_ms or 0, time_ms)
 
-    def rate(self) -> float | None:
+    def rate(self, seconds: int = RATE_SECONDS) -> float | None:
         """Records per second, over the last seconds; None before there are two observations."""
         if len(self.by_second) < 2:
             return None
         now_ms = self._observed_ms
-        starts, counts = self.by_second.read(now_ms - now_ms % 1_000 - RATE_SECONDS * 1_000)
+        starts, counts = self.by_second.read(now_ms - now_ms % 1_000 - seconds * 1_000)
         whole = starts < now_ms - now_ms % 1_000  # the current second is not over
         return float(counts[whole, 0].mean()) if whole.any() else None
 

@@ -1,6 +1,6 @@
 // Polls a page's data, and shows notices about stale or missing data.
 
-import { el, find, moment, say, timeZone } from "./dom.js";
+import { el, find, milliseconds, moment, rate, say, timeZone } from "./dom.js";
 
 const started = Date.now();
 
@@ -45,6 +45,7 @@ export function showStatus(status) {
       `The data below is from that time. ${status.broker_error}`]);
   } else {
     for (const topic of status.topics) notices.push(...topicNotices(topic));
+    if (status.backlog) notices.push(backlogNotice(status.backlog));
   }
   showNotices(notices);
   showClock(`Updated ${moment(status.now)} ${timeZone(status.now)}`, status.broker === "answers");
@@ -65,6 +66,18 @@ function topicNotices(topic) {
     notices.push(["wait", `${topic.unreadable} records of topic ${topic.topic} could not be decoded; latest error: ${topic.last_error}`]);
   }
   return notices;
+}
+
+function backlogNotice({ trend, clicks_rate: clicks, answers_rate: answers, waiting_ms: waiting }) {
+  // Rounded, so that the notice changes, and is read out, only now and then.
+  const wait = `A click waits about ${milliseconds(Number(waiting.toPrecision(1)))} for its score.`;
+  const rates = `${rate(Number(clicks.toPrecision(2)))} arrive per second, ${rate(Number(answers.toPrecision(2)))} are answered.`;
+  if (trend === "grows") {
+    return ["bad", `The job is slower than the clicks arrive: ${rates} ${wait} No click is lost while the topic's retention ` +
+      "keeps them. Raise job.parallelism or reduce the traffic: docs/runbook.md, ConsumerLag."];
+  }
+  if (trend === "shrinks") return ["wait", `The job is catching up: ${rates} ${wait}`];
+  return ["bad", `The job answers as many clicks as arrive, but with a backlog: ${rates} ${wait} See docs/runbook.md, ConsumerLag.`];
 }
 
 let shown = "";

@@ -110,6 +110,21 @@ def test_the_live_page_names_the_experiment_that_was_evaluated_last(client, stat
     assert client.get("/data/live").json()["experiment"]["names"] == ["challenger v3", "champion v1"]
 
 
+@pytest.mark.parametrize(
+    ("scored", "latency_ms", "trend"),
+    [(30, 5_000, "grows"), (100, 5_000, "holds"), (200, 5_000, "shrinks"), (30, 500, None)],
+)
+def test_the_live_page_tells_a_backlog_and_whether_it_grows(client, state, scored, latency_ms, trend):
+    now = app_module.now_ms()
+    for second in range(61):
+        at = now - (60 - second) * 1_000
+        state.observe(at, {"clicks": {0: second * 100}, "scores": {0: second * scored}, "dead_letters": {0: 0}})
+    state.latencies.add(now, [latency_ms] * 20)
+    backlog = client.get("/data/live").json()["status"]["backlog"]
+    assert (backlog and backlog["trend"]) == trend
+    assert client.get("/data/kpis").json()["status"]["backlog"] is None
+
+
 def test_scripts_never_set_html():
     """What comes from events gets onto pages as text: the element's constructor in dom.js knows nothing else."""
     for script in (DRAWN_BY_US / "static").glob("*.js"):
