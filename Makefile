@@ -22,7 +22,7 @@ PIP_TOOLS := pip-tools==7.6.2
 SCHEMA_REGISTRY := io.apicurio:apicurio-registry-app:3.0.9:tar.gz:all
 FLINK_OPERATOR := org.apache.flink:flink-kubernetes-operator-api:1.10.0
 
-.PHONY: help demo test test-unit bench chaos fuzz dashboard up down submit status venv wheel jars release validate lint train features reference doctor pins hashes clean
+.PHONY: help demo test test-unit bench chaos overload soak fuzz dashboard up down submit status venv wheel jars release validate lint train features reference doctor pins hashes clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,6 +45,9 @@ bench: $(BUILT) $(if $(if $(PART),$(findstring peers,$(PART)),all),$(PEERS)) ## 
 
 chaos: $(BUILT) ## Cause faults on a real broker and cluster under load, and check every record: FAULTS=100 SEED=7 KINDS= BROKERS=3
 	@$(PYTHON) -m tools.chaos --faults $(or $(FAULTS),100) --seed $(or $(SEED),7) $(if $(KINDS),--kinds $(KINDS)) $(if $(BROKERS),--brokers $(BROKERS))
+
+overload: $(BUILT) ## Send the job 3 times the clicks that it can score, and see how it gets over that: MINUTES=5 HOT=0.2
+	@$(PYTHON) -m tools.overload $(if $(MINUTES),--minutes $(MINUTES)) $(if $(HOT),--hot $(HOT))
 
 fuzz: $(VENV) ## Call a reader with mutated inputs: TARGET=clicks INPUTS=100000 SEED=1; crashes go to build/fuzz/crashes
 	@: $(if $(TARGET),,$(error make fuzz: TARGET is missing; give one of tools/fuzz/targets, for example TARGET=clicks))

@@ -4,9 +4,10 @@ import multiprocessing
 import threading
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import cycle, islice
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -153,13 +154,15 @@ def _send_steadily(bootstrap_servers: str, topic: str, rate: int, seconds: int) 
     """Send clicks stamped with the time at which they are sent; returns their number."""
     producer = KafkaProducer(bootstrap_servers=bootstrap_servers, **FOR_LATENCY)
     clicks = list(islice(simulate(Simulation(USERS, HOURS)).clicks(), min(rate * seconds, MAX_CLICKS)))
-
-    def stamped() -> Iterator[Record]:
-        for number, click in enumerate(at_rate(islice(cycle(clicks), rate * seconds), rate)):
-            click["event_time"] = time.time_ns() // 1_000_000
-            click["event_id"] = f"e{number}"  # a click that is sent again would not be scored
-            yield click["user_id"].encode(), msgspec.json.encode(click), None
-
-    sent = send(producer, topic, stamped())
+    sent = send(producer, topic, stamped(at_rate(islice(cycle(clicks), rate * seconds), rate)))
     producer.close()
     return sent.delivered
+
+
+def stamped(clicks: Iterable[dict[str, Any]]) -> Iterator[Record]:
+    """The records of clicks, changed in place, whose event time is the time at which they are taken."""
+    run = int(time.time())
+    for number, click in enumerate(clicks):
+        click["event_time"] = time.time_ns() // 1_000_000
+        click["event_id"] = f"{run}-{number}"  # a click that is sent again would not be scored
+        yield click["user_id"].encode(), msgspec.json.encode(click), None

@@ -55,6 +55,9 @@ class Clicks:
         self._computer = FeatureComputer(bundle.manifest.features, settings.state.history_length)
         self._predict = Scorer(bundle).predict
 
+    def __len__(self) -> int:
+        return len(self._positions)
+
     @property
     def scored(self) -> list[Position]:
         """The positions of the clicks that have a score, in the order of the rows."""

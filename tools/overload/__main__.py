@@ -1,0 +1,190 @@
+"""Send a job three times as many clicks as it can score, and see how it gets over that.
+
+    make overload MINUTES=5 HOT=0.2       # or: python -m tools.overload --minutes 5 --hot 0.2
+
+First a backlog shows the capacity. Then clicks come at a tenth of it, for MINUTES at three times as much, and at a
+tenth again until the lag has drained and a minute longer. Afterwards all records are compared with an offline run. The
+report is build/overload/report.md. The exit code is 1 if a record is wrong or the lag did not drain.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from jobs.common.settings import Settings
+from tools.bench.context import CONF, BenchContext, bench_context, fresh_run
+from tools.bench.latency import Receiver
+from tools.bench.rates import BenchError, rate_between, records_in
+from tools.console import console, note, step
+from tools.overload.figures import Plan, Sample, drained, find_figures
+from tools.overload.report import markdown, write_plots
+from tools.paths import PROJECT
+from tools.stack import flink_client
+from tools.stack.http_client import get_text
+from tools.stack.local_stack import LocalStack, StackError
+from tools.stack.metrics import job_metric
+from tools.stack.processes import ProcessError
+from tools.trials.answers import rejection_in, score_in
+from tools.trials.sampling import Sampler, readings
+from tools.trials.steady_load import Phase, SteadyLoad
+from tools.trials.topics import read_all
+from tools.trials.verdict import Clicks, differences
+from udfs.config.durations import duration_ms
+from udfs.kafka.errors import KafkaClientError
+from udfs.models.bundle import load_bundle
+
+OUT = PROJECT / "build" / "overload"
+#: One click per batch makes the job so slow that one process can send three times as much.
+BATCH_ROWS = 1
+PARALLELISM = 2
+BACKLOG, COUNTED_FROM = 150_000, 75_000  # half of it warms up
+NORMAL = 0.1  # of the capacity
+BEFORE_SECONDS, AFTER_SECONDS = 30, 60
+SAMPLE_SECONDS = 3.0
+READ_SECONDS = 1_200
+FAILURES = (BenchError, StackError, ProcessError, KafkaClientError, flink_client.JobError, RuntimeError, OSError)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="tools.overload", description="Send a job more clicks than it can score.")
+    parser.add_argument("--minutes", type=float, default=5, help="how long the overload lasts (default: 5)")
+    parser.add_argument("--times", type=float, default=3, help="overload as a multiple of the capacity (default: 3)")
+    parser.add_argument("--hot", type=float, default=0, help="share of its clicks that are one user's (default: 0)")
+    parser.add_argument(
+        "--rows", type=int, default=BATCH_ROWS, help=f"workers.batch_rows of the job (default: {BATCH_ROWS})"
+    )
+    options = parser.parse_args(arguments)
+    if not options.minutes > 0:
+        parser.error(f"--minutes must be above 0 (got {options.minutes})")
+    if not options.times > 1:
+        parser.error(f"--times must be above 1, or it is no overload (got {options.times})")
+    if not 0 <= options.hot < 1:
+        parser.error(f"--hot must be at least 0 and below 1 (got {options.hot})")
+    try:
+        with bench_context("overload-") as context:
+            return _run(context, options.minutes * 60, options.times, options.hot, options.rows)
+    except FAILURES as error:
+        print(f"overload: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(context: BenchContext, seconds: float, times: float, hot: float, rows: int) -> int:
+    bundle = context.model.bundle
+    stack = context.cluster()
+    overrides = [
+        *fresh_run("overload"),
+        "model.engine=native",  # the same digits whatever the size of a batch
+        f"workers.batch_rows={rows}",
+        f"job.parallelism={PARALLELISM}",
+    ]
+    settings = context.create_topics(overrides)
+    stack.start_dashboard(CONF, [*context.common, *overrides])
+    receiver = Receiver(stack.bootstrap_servers, settings.topics.scores)
+    receiver.start()
+    try:
+        with context.running(overrides) as job:
+            capacity = _capacity(stack, job, settings)
+            plan = Plan(capacity, NORMAL * capacity, BEFORE_SECONDS, times * capacity, seconds, hot)
+            samples = _overload(stack, settings, plan)
+    finally:
+        receiver.stop()
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "samples.json").write_bytes(msgspec.json.encode({"plan": plan, "samples": samples}))
+    context.stop_cluster()  # the offline run can use its cores
+    records, problems = _problems(stack, settings, bundle)
+    if drained(samples, plan) is None:
+        problems.append(f"the lag has not drained: {samples[-1].lag:,} clicks at the end")
+    sent_ms, received_ms = np.array(receiver.times).reshape(-1, 2).T
+    budget_ms = duration_ms(settings.execution.latency_budget)
+    report = markdown(plan, find_figures(samples, plan, sent_ms, received_ms, budget_ms), problems, records)
+    (OUT / "report.md").write_text(report)
+    write_plots(OUT, samples, plan, sent_ms, received_ms)
+    console.print(report)
+    note(f"wrote {(OUT / 'report.md').relative_to(PROJECT)}")
+    return int(bool(problems))
+
+
+def _capacity(stack: LocalStack, job: str, settings: Settings) -> float:
+    """Clicks per second at which the job drains a backlog."""
+    step(f"Capacity: {BACKLOG:,} clicks at once")
+    backlog = SteadyLoad(stack.bootstrap_servers, settings.topics.clicks, [Phase(BACKLOG, 1)])
+    backlog.start()
+    backlog.finish(READ_SECONDS)
+    capacity = rate_between(lambda: job_metric(stack, job, "scored"), COUNTED_FROM, int(0.95 * BACKLOG), note)
+    note(f"{capacity:,.0f} clicks per second")
+    with ExitStack() as consumers:
+        lag = _lag(stack, settings, consumers)
+        flink_client.wait_for(lambda: lag() == 0, READ_SECONDS, "the backlog to drain")
+    return capacity
+
+
+def _lag(stack: LocalStack, settings: Settings, consumers: ExitStack) -> Callable[[], int]:
+    clicks, answers = _counts(stack, settings, consumers)
+    return lambda: clicks() - answers()
+
+
+def _counts(stack: LocalStack, settings: Settings, consumers: ExitStack) -> tuple[Callable[[], int], Callable[[], int]]:
+    """Functions that count the clicks sent, and the answers to them."""
+    clicks, scores, dead_letters = (
+        consumers.enter_context(records_in(stack.bootstrap_servers, topic))
+        for topic in (settings.topics.clicks, settings.topics.scores, settings.topics.dead_letters)
+    )
+    return clicks, lambda: scores() + dead_letters()
+
+
+def _overload(stack: LocalStack, settings: Settings, plan: Plan) -> list[Sample]:
+    step(f"{plan.overload:,.0f} clicks per second for {plan.overload_s / 60:g} min, then {plan.normal:,.0f}")
+    samples: list[Sample] = []
+    phases = [Phase(plan.normal, plan.before_s), Phase(plan.overload, plan.overload_s, plan.hot), Phase(plan.normal)]
+    with ExitStack() as consumers:
+        clicks, answers = _counts(stack, settings, consumers)
+
+        def sample() -> None:
+            rss = {name: reading.rss for name, reading in readings(stack).items()}
+            page = msgspec.json.decode(get_text(stack.processes["dashboard"].ports["page"], "/data/live"))
+            answered = answers()  # first, or the lag might be negative
+            samples.append(Sample(time.time(), clicks(), answered, rss, page["status"]["backlog"]))
+
+        sample()
+        load = SteadyLoad(stack.bootstrap_servers, settings.topics.clicks, phases)
+        load.start()
+        sampler = Sampler(SAMPLE_SECONDS, sample)
+        sampler.start()
+        excess = (plan.overload / plan.capacity - 1) * plan.overload_s
+        patience = plan.before_s + 3 * (plan.overload_s + excess) + 120
+        try:
+            flink_client.wait_for(lambda: drained(list(samples), plan) is not None, patience, "the lag to drain", 1.0)
+            note(f"the lag has drained; {AFTER_SECONDS} s longer")
+            time.sleep(AFTER_SECONDS)
+        except flink_client.JobError as error:
+            note(str(error))  # the report says it too
+        finally:
+            sampler.stop()
+            load.stop()
+        flink_client.wait_for(lambda: clicks() == answers(), READ_SECONDS, "the last scores")
+    return samples
+
+
+def _problems(stack: LocalStack, settings: Settings, bundle: Path) -> tuple[int, list[str]]:
+    """The number of clicks, and what is wrong with the answers to them."""
+    step("Checking every record")
+    topics, servers = settings.topics, stack.bootstrap_servers
+    clicks = Clicks(
+        read_all(servers, topics.clicks, READ_SECONDS), [], settings, load_bundle(bundle, settings.state.history_length)
+    )
+    scores = [score_in(record.value) for record in read_all(servers, topics.scores, READ_SECONDS)]
+    dead_letters = [rejection_in(record.value) for record in read_all(servers, topics.dead_letters, READ_SECONDS)]
+    return len(clicks), [
+        *differences("scores", clicks.scores(), scores),
+        *differences("dead letters", clicks.dead_letters, dead_letters),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

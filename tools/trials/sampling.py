@@ -1,0 +1,75 @@
+"""Memory, threads and file handles of the processes of a stack, by sampling /proc."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import msgspec
+import psutil
+
+from tools.stack.local_stack import LocalStack
+from tools.stack.processes import is_running
+
+WORKER = "udfs.workers"
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """What a process uses at a moment."""
+
+    rss: int  # bytes
+    threads: int
+    handles: int
+
+
+def readings(stack: LocalStack) -> dict[str, Reading]:
+    """What each process of the stack uses now, and each Python worker, by a name that a restart does not change."""
+    found = {}
+    for name, process in stack.processes.items():
+        if is_running(process):
+            for label, running in _with_workers(name, psutil.Process(process.pid)):
+                with suppress(psutil.NoSuchProcess), running.oneshot():  # it has just ended
+                    found[label] = Reading(running.memory_info().rss, running.num_threads(), running.num_fds())
+    return found
+
+
+def worker_label(command: list[str]) -> str | None:
+    """The name of a Python worker, from its command line; None for another process.
+
+    >>> worker_label(["python", "-m", "udfs.workers", "/dev/shm/intent-1", "score (1/2)"])
+    'worker: score (1/2)'
+    """
+    return f"worker: {command[-1]}" if WORKER in command else None
+
+
+def _with_workers(name: str, process: psutil.Process) -> Iterator[tuple[str, psutil.Process]]:
+    # A script of Flink starts Java in its own place; below it are the workers, and helpers of theirs.
+    yield name, process
+    with suppress(psutil.NoSuchProcess):
+        for child in process.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                label = worker_label(child.cmdline())
+                if label:
+                    yield label, child
+
+
+class Sampler(threading.Thread):
+    """Calls a function every so many seconds, until `stop`. What it raises ends the thread, and `stop` raises it."""
+
+    def __init__(self, seconds: float, sample: Callable[[], None]):
+        super().__init__(name="sampler", daemon=True)
+        self._seconds, self._sample = seconds, sample
+        self._enough = threading.Event()
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            while not self._enough.wait(self._seconds):
+                self._sample()
+        except Exception as error:
+            self._error = error
+
+    def stop(self) -> None:
+        self._enough.set()
+        self.join()
+        if self._error is not None:
+            raise self._error
