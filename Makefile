@@ -49,6 +49,9 @@ chaos: $(BUILT) ## Cause faults on a real broker and cluster under load, and che
 overload: $(BUILT) ## Send the job 3 times the clicks that it can score, and see how it gets over that: MINUTES=5 HOT=0.2
 	@$(PYTHON) -m tools.overload $(if $(MINUTES),--minutes $(MINUTES)) $(if $(HOT),--hot $(HOT))
 
+soak: $(BUILT) ## Run the job for hours at half of its capacity, and report what grows: HOURS=2 RATE=2000
+	@$(PYTHON) -m tools.soak $(if $(HOURS),--hours $(HOURS)) $(if $(RATE),--rate $(RATE))
+
 fuzz: $(VENV) ## Call a reader with mutated inputs: TARGET=clicks INPUTS=100000 SEED=1; crashes go to build/fuzz/crashes
 	@: $(if $(TARGET),,$(error make fuzz: TARGET is missing; give one of tools/fuzz/targets, for example TARGET=clicks))
 	@$(PYTHON) -m tools.fuzz --target '$(TARGET)' $(if $(INPUTS),--inputs '$(INPUTS)') $(if $(SEED),--seed '$(SEED)')

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,9 +62,10 @@ class BenchModel:
 class BenchContext:
     """The resources that parts share, each made on first use."""
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, broker_options: Mapping[str, object] | None = None):
         """`directory` is for all files: models, topics, checkpoints, logs."""
         self.directory = directory
+        self._broker_options = broker_options
         self.keep = False  # the directory, when all is done
         self._broker_started = False
 
@@ -98,7 +99,12 @@ class BenchContext:
         """The broker; `cluster` starts Flink beside it."""
         step("Starting a Kafka broker")
         stack = LocalStack(
-            self.directory / "stack", task_managers=1, slots=SLOTS, task_manager_memory=TASK_MANAGER_MEMORY, log=note
+            self.directory / "stack",
+            task_managers=1,
+            slots=SLOTS,
+            task_manager_memory=TASK_MANAGER_MEMORY,
+            broker_options=self._broker_options,
+            log=note,
         )
         self._broker_started = True
         stack.start_broker()
@@ -165,9 +171,9 @@ class BenchContext:
 
 
 @contextmanager
-def bench_context(prefix: str) -> Iterator[BenchContext]:
+def bench_context(prefix: str, broker_options: Mapping[str, object] | None = None) -> Iterator[BenchContext]:
     """A context in a directory of its own under build/, which stays there when something has failed."""
-    context = BenchContext(Path(tempfile.mkdtemp(prefix=prefix, dir=PROJECT / "build")))
+    context = BenchContext(Path(tempfile.mkdtemp(prefix=prefix, dir=PROJECT / "build")), broker_options)
     try:
         yield context
     except BaseException:

@@ -52,7 +52,7 @@ def swap_figures(directory: Path, examples: Examples, rows: int) -> dict[str, fl
     score = batch_scorer(examples, rows)
     try:
         before = _batch_times(lambda: score(poller.current), SECONDS_BEFORE)
-        _enter_other(registry)
+        enter_other(registry)
         entered = time.perf_counter()
         during = []
         while poller.number == serving.number:
@@ -87,7 +87,7 @@ def job_swap_figures(stack: LocalStack, job: str, directory: Path) -> dict[str, 
     started = _batches(stack, job)
     time.sleep(JOB_SECONDS)
     before = _batches(stack, job)
-    old, new = _enter_other(registry)
+    old, new = enter_other(registry)
     flink_client.wait_for(
         lambda: job_metric(stack, job, "model", version=new) and not job_metric(stack, job, "model", version=old),
         JOB_TIMEOUT_S,
@@ -112,7 +112,7 @@ def _between(first: dict[str, int], last: dict[str, int]) -> dict[str, int]:
     return {name: last[name] - first[name] for name in last}
 
 
-def _enter_other(registry: Registry) -> tuple[str, str]:
+def enter_other(registry: Registry) -> tuple[str, str]:
     """Serve the other model; returns the versions of the previous and of the new one."""
     old = registry.rollout()[1].champion
     new = next(version for version in registry.versions() if version != old)

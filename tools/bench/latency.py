@@ -111,6 +111,7 @@ class Receiver(threading.Thread):
     def __init__(self, bootstrap_servers: str, topic: str):
         super().__init__(daemon=True)
         self.times = array("d")  # of each score, when its click was sent and when it was received, in ms
+        self._times_lock = threading.Lock()
         self._stopping = threading.Event()
         self._consumer = KafkaConsumer(
             bootstrap_servers=bootstrap_servers,
@@ -134,9 +135,16 @@ class Receiver(threading.Thread):
         while not self._stopping.is_set():
             batches = self._consumer.poll(timeout_ms=100)
             now_ms = time.time() * 1000
-            for records in batches.values():
-                for record in records:
-                    self.times.extend((read(record.value).event_time, now_ms))
+            with self._times_lock:
+                for records in batches.values():
+                    for record in records:
+                        self.times.extend((read(record.value).event_time, now_ms))
+
+    def take(self) -> array:
+        """The times since the last call, which are forgotten."""
+        with self._times_lock:
+            taken, self.times = self.times, array("d")
+        return taken
 
     def stop(self) -> None:
         self._stopping.set()

@@ -10,8 +10,6 @@ report is build/overload/report.md. The exit code is 1 if a record is wrong or t
 import argparse
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -20,7 +18,7 @@ import numpy as np
 from jobs.common.settings import Settings
 from tools.bench.context import CONF, BenchContext, bench_context, fresh_run
 from tools.bench.latency import Receiver
-from tools.bench.rates import BenchError, rate_between, records_in
+from tools.bench.rates import BenchError
 from tools.console import console, note, step
 from tools.overload.figures import Plan, Sample, drained, find_figures
 from tools.overload.report import markdown, write_plots
@@ -28,9 +26,9 @@ from tools.paths import PROJECT
 from tools.stack import flink_client
 from tools.stack.http_client import get_text
 from tools.stack.local_stack import LocalStack, StackError
-from tools.stack.metrics import job_metric
 from tools.stack.processes import ProcessError
 from tools.trials.answers import rejection_in, score_in
+from tools.trials.capacity import BATCH_ROWS, PATIENCE_SECONDS, counted, measured_capacity
 from tools.trials.sampling import Sampler, readings
 from tools.trials.steady_load import Phase, SteadyLoad
 from tools.trials.topics import read_all
@@ -40,14 +38,10 @@ from udfs.kafka.errors import KafkaClientError
 from udfs.models.bundle import load_bundle
 
 OUT = PROJECT / "build" / "overload"
-#: One click per batch makes the job so slow that one process can send three times as much.
-BATCH_ROWS = 1
 PARALLELISM = 2
-BACKLOG, COUNTED_FROM = 150_000, 75_000  # half of it warms up
 NORMAL = 0.1  # of the capacity
 BEFORE_SECONDS, AFTER_SECONDS = 30, 60
 SAMPLE_SECONDS = 3.0
-READ_SECONDS = 1_200
 FAILURES = (BenchError, StackError, ProcessError, KafkaClientError, flink_client.JobError, RuntimeError, OSError)
 
 
@@ -89,7 +83,7 @@ def _run(context: BenchContext, seconds: float, times: float, hot: float, rows: 
     receiver.start()
     try:
         with context.running(overrides) as job:
-            capacity = _capacity(stack, job, settings)
+            capacity = measured_capacity(stack, job, settings)
             plan = Plan(capacity, NORMAL * capacity, BEFORE_SECONDS, times * capacity, seconds, hot)
             samples = _overload(stack, settings, plan)
     finally:
@@ -110,40 +104,11 @@ def _run(context: BenchContext, seconds: float, times: float, hot: float, rows: 
     return int(bool(problems))
 
 
-def _capacity(stack: LocalStack, job: str, settings: Settings) -> float:
-    """Clicks per second at which the job drains a backlog."""
-    step(f"Capacity: {BACKLOG:,} clicks at once")
-    backlog = SteadyLoad(stack.bootstrap_servers, settings.topics.clicks, [Phase(BACKLOG, 1)])
-    backlog.start()
-    backlog.finish(READ_SECONDS)
-    capacity = rate_between(lambda: job_metric(stack, job, "scored"), COUNTED_FROM, int(0.95 * BACKLOG), note)
-    note(f"{capacity:,.0f} clicks per second")
-    with ExitStack() as consumers:
-        lag = _lag(stack, settings, consumers)
-        flink_client.wait_for(lambda: lag() == 0, READ_SECONDS, "the backlog to drain")
-    return capacity
-
-
-def _lag(stack: LocalStack, settings: Settings, consumers: ExitStack) -> Callable[[], int]:
-    clicks, answers = _counts(stack, settings, consumers)
-    return lambda: clicks() - answers()
-
-
-def _counts(stack: LocalStack, settings: Settings, consumers: ExitStack) -> tuple[Callable[[], int], Callable[[], int]]:
-    """Functions that count the clicks sent, and the answers to them."""
-    clicks, scores, dead_letters = (
-        consumers.enter_context(records_in(stack.bootstrap_servers, topic))
-        for topic in (settings.topics.clicks, settings.topics.scores, settings.topics.dead_letters)
-    )
-    return clicks, lambda: scores() + dead_letters()
-
-
 def _overload(stack: LocalStack, settings: Settings, plan: Plan) -> list[Sample]:
     step(f"{plan.overload:,.0f} clicks per second for {plan.overload_s / 60:g} min, then {plan.normal:,.0f}")
     samples: list[Sample] = []
     phases = [Phase(plan.normal, plan.before_s), Phase(plan.overload, plan.overload_s, plan.hot), Phase(plan.normal)]
-    with ExitStack() as consumers:
-        clicks, answers = _counts(stack, settings, consumers)
+    with counted(stack, settings) as (clicks, answers):
 
         def sample() -> None:
             rss = {name: reading.rss for name, reading in readings(stack).items()}
@@ -167,7 +132,7 @@ def _overload(stack: LocalStack, settings: Settings, plan: Plan) -> list[Sample]
         finally:
             sampler.stop()
             load.stop()
-        flink_client.wait_for(lambda: clicks() == answers(), READ_SECONDS, "the last scores")
+        flink_client.wait_for(lambda: clicks() == answers(), PATIENCE_SECONDS, "the last scores")
     return samples
 
 
@@ -176,10 +141,13 @@ def _problems(stack: LocalStack, settings: Settings, bundle: Path) -> tuple[int,
     step("Checking every record")
     topics, servers = settings.topics, stack.bootstrap_servers
     clicks = Clicks(
-        read_all(servers, topics.clicks, READ_SECONDS), [], settings, load_bundle(bundle, settings.state.history_length)
+        read_all(servers, topics.clicks, PATIENCE_SECONDS),
+        [],
+        settings,
+        load_bundle(bundle, settings.state.history_length),
     )
-    scores = [score_in(record.value) for record in read_all(servers, topics.scores, READ_SECONDS)]
-    dead_letters = [rejection_in(record.value) for record in read_all(servers, topics.dead_letters, READ_SECONDS)]
+    scores = [score_in(record.value) for record in read_all(servers, topics.scores, PATIENCE_SECONDS)]
+    dead_letters = [rejection_in(record.value) for record in read_all(servers, topics.dead_letters, PATIENCE_SECONDS)]
     return len(clicks), [
         *differences("scores", clicks.scores(), scores),
         *differences("dead letters", clicks.dead_letters, dead_letters),
