@@ -89,6 +89,7 @@ def add_partitions(chaos: Chaos, seconds: float, rng: random.Random) -> None:
         chaos.additions.append(ends)
         with open_admin(chaos.settings.kafka, f"topic {topic}") as admin:
             admin.create_partitions({topic: len(ends) + ADDED_PARTITIONS})
+        flink_client.wait_for(lambda: len(end_offsets(servers, topic)) > len(ends), 60, "the new partitions")
 
 
 def stop_broker(chaos: Chaos, seconds: float, rng: random.Random) -> None:

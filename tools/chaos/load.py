@@ -47,11 +47,8 @@ class Load(threading.Thread):
             while self._send_some(records):
                 self._idle.set()
                 self._resumed.wait()
-                self._idle.clear()
         except Exception as error:  # the thread's: the run has to end, and say why
             self.problem = f"the load ended: {error!r}"
-        finally:
-            self._idle.set()
 
     def stop(self) -> None:
         """Raises RuntimeError if not all clicks were sent."""
@@ -64,8 +61,10 @@ class Load(threading.Thread):
     def paused(self) -> Iterator[None]:
         """Nothing is sent meanwhile, and what was sent before is in the topic. Later clicks know its new partitions."""
         self._resumed.clear()
+        self._idle.clear()
         self._pausing.set()
-        self._idle.wait()
+        while not self._idle.wait(0.1) and self.is_alive():
+            pass
         try:
             yield
         finally:

@@ -20,7 +20,7 @@ from tools.bench.context import CONF, BenchContext, bench_context, fresh_run
 from tools.bench.latency import Receiver
 from tools.bench.rates import BenchError
 from tools.console import console, note, step
-from tools.overload.figures import Plan, Sample, drained, find_figures
+from tools.overload.figures import NO_ANSWER, Plan, Sample, drained, find_figures
 from tools.overload.report import markdown, write_plots
 from tools.paths import PROJECT
 from tools.stack import flink_client
@@ -112,9 +112,8 @@ def _overload(stack: LocalStack, settings: Settings, plan: Plan) -> list[Sample]
 
         def sample() -> None:
             rss = {name: reading.rss for name, reading in readings(stack).items()}
-            page = msgspec.json.decode(get_text(stack.processes["dashboard"].ports["page"], "/data/live"))
             answered = answers()  # first, or the lag might be negative
-            samples.append(Sample(time.time(), clicks(), answered, rss, page["status"]["backlog"]))
+            samples.append(Sample(time.time(), clicks(), answered, rss, _backlog(stack)))
 
         sample()
         load = SteadyLoad(stack.bootstrap_servers, settings.topics.clicks, phases)
@@ -134,6 +133,15 @@ def _overload(stack: LocalStack, settings: Settings, plan: Plan) -> list[Sample]
             load.stop()
         flink_client.wait_for(lambda: clicks() == answers(), PATIENCE_SECONDS, "the last scores")
     return samples
+
+
+def _backlog(stack: LocalStack) -> dict | None:
+    """What the dashboard says of a backlog; None if it sees none."""
+    try:
+        page = get_text(stack.processes["dashboard"].ports["page"], "/data/live")
+    except OSError:
+        return {"trend": NO_ANSWER}
+    return msgspec.json.decode(page)["status"]["backlog"]
 
 
 def _problems(stack: LocalStack, settings: Settings, bundle: Path) -> tuple[int, list[str]]:

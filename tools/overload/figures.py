@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 
 WINDOW_S = 5.0
+NO_ANSWER = "no answer"  # of the dashboard
 
 
 class Sample(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.overload.figures import Figures, Plan, Sample, drained, overload_span, p99_by_window
+from tools.overload.figures import NO_ANSWER, Figures, Plan, Sample, drained, overload_span, p99_by_window
 from tools.trials.plots import write_lines
 
 MIB = 1 << 20
@@ -13,6 +13,7 @@ TRENDS = {
     "grows": "the job is slower than the clicks arrive",
     "holds": "as many clicks are answered as arrive, with a backlog",
     "shrinks": "the job is catching up",
+    NO_ANSWER: "(no answer)",
 }
 
 

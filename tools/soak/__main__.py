@@ -12,7 +12,7 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,14 +105,23 @@ def _run(context: BenchContext, options: argparse.Namespace) -> int:
         else:
             rate, of_capacity = options.rate, ""
         done = {"clicks per second": f"{rate:,.0f}{of_capacity}"}
-        done |= _soak(context, settings, job, rate, options, out / "rows.jsonl")
-    return max(_report(out, done, options.block_minutes / 60), int("without an answer" in done))
+        try:
+            _soak(context, settings, job, rate, options, out / "rows.jsonl", done)
+        finally:
+            written = _report(out, done, options.block_minutes / 60)
+    return max(written, int("without an answer" in done))
 
 
 def _soak(
-    context: BenchContext, settings: Settings, job: str, rate: float, options: argparse.Namespace, file: Path
-) -> dict[str, str]:
-    """Run the load, and record; returns what there is to say of it, also when it is interrupted."""
+    context: BenchContext,
+    settings: Settings,
+    job: str,
+    rate: float,
+    options: argparse.Namespace,
+    file: Path,
+    done: dict[str, str],
+) -> None:
+    """Run the load until the end or an interrupt, record rows, and add to `done` what there is to say of it."""
     stack, registry = context.stack, Registry(str(context.registry))
     step(f"{rate:,.0f} clicks per second for {options.hours:g} hours")
     receiver = Receiver(stack.bootstrap_servers, settings.topics.scores)
@@ -133,9 +142,8 @@ def _soak(
         swaps = _Regularly(options.swap_minutes * 60, lambda: enter_other(registry))
         submissions = _Regularly(options.submission_minutes * 60, lambda: _submit_and_cancel(stack, settings, context))
         ends = time.monotonic() + options.hours * 3600
-        done: dict[str, str] = {}
         try:
-            while time.monotonic() < ends:
+            while time.monotonic() < ends and sampler.is_alive():
                 swaps.call_if_due()
                 submissions.call_if_due()
                 time.sleep(1)
@@ -150,7 +158,6 @@ def _soak(
         done |= {"clicks sent": f"{sent:,}", "hot swaps": str(swaps.calls), "submissions": str(submissions.calls)}
         if clicks() != answers():
             done["without an answer"] = f"{clicks() - answers():,} clicks"
-    return done
 
 
 class _Regularly:
@@ -186,7 +193,7 @@ def _checkpoint(stack: LocalStack, job: str) -> Checkpoint | None:
     return Checkpoint(newest["state_size"], newest["checkpointed_size"], newest["end_to_end_duration"])
 
 
-def _report(directory: Path, done: dict[str, str], block_hours: float) -> int:
+def _report(directory: Path, done: Mapping[str, str], block_hours: float) -> int:
     """Write the report of the rows in a directory."""
     file = directory / "rows.jsonl"
     lines = file.read_bytes().splitlines() if file.exists() else []

@@ -26,7 +26,7 @@ def readings(stack: LocalStack) -> dict[str, Reading]:
     found = {}
     for name, process in stack.processes.items():
         if is_running(process):
-            for label, running in _with_workers(name, psutil.Process(process.pid)):
+            for label, running in _with_workers(name, process.pid):
                 with suppress(psutil.NoSuchProcess), running.oneshot():  # it has just ended
                     found[label] = Reading(running.memory_info().rss, running.num_threads(), running.num_fds())
     return found
@@ -41,10 +41,11 @@ def worker_label(command: list[str]) -> str | None:
     return f"worker: {command[-1]}" if WORKER in command else None
 
 
-def _with_workers(name: str, process: psutil.Process) -> Iterator[tuple[str, psutil.Process]]:
+def _with_workers(name: str, pid: int) -> Iterator[tuple[str, psutil.Process]]:
     # A script of Flink starts Java in its own place; below it are the workers, and helpers of theirs.
-    yield name, process
     with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        yield name, process
         for child in process.children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 label = worker_label(child.cmdline())

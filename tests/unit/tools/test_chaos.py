@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.ops.replay.producer import Sent
 from tools.chaos.__main__ import main
 from tools.chaos.faults import DRAWN, KINDS
 from tools.chaos.load import Load
@@ -64,6 +65,38 @@ def test_arguments_that_make_no_run_are_refused(arguments, capsys):
         main(arguments)
     problem = capsys.readouterr().err
     assert "must be " in problem or "none-of-these" in arguments
+
+
+class Topic:
+    """Stands in for a producer: what has been sent."""
+
+    def __init__(self, **options):
+        pass
+
+    def close(self):
+        pass
+
+
+def test_a_paused_load_sends_nothing_and_then_goes_on_where_it_was(monkeypatch):
+    stream = simulate(Simulation(users=30, hours=6))
+    sent: list[bytes] = []
+
+    def send(producer, topic, records, record_timestamps):
+        sent.extend(value for _, value, _ in records)
+        return Sent()
+
+    monkeypatch.setattr("tools.chaos.load.KafkaProducer", Topic)
+    monkeypatch.setattr("tools.chaos.load.send", send)
+    load = Load("nowhere", "clicks", stream, 100_000)
+    load.start()
+    for _ in range(3):
+        with load.paused():
+            so_far = list(sent)
+        assert sent[: len(so_far)] == so_far
+    load.join()
+    with pytest.raises(RuntimeError, match="the simulated days are over"):
+        load.stop()
+    assert sent == [value for _, value, _ in Load("nowhere", "clicks", stream, 1)._records()]
 
 
 def test_a_wrong_clock_moves_the_time_of_events():
