@@ -1,16 +1,23 @@
 """What tests of all kinds share: a directory for this run, and a small real model."""
 
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tools.paths import JARS
+from tools.stack.cluster import flink_home
 from training.bundles.trainer import train_model
 from training.bundles.writer import write_bundle
 from training.modeling.settings import Training
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
+
+# JVMs of tests live for seconds or minutes: the optimising compiler would take cores from them and be done too late.
+os.environ["JDK_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 # How fast this machine is just now is no property of the code.
 settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -35,6 +42,19 @@ def run_directory() -> Path:
     """A fresh directory under build/, so that runs at the same time don't meet."""
     BUILD.mkdir(exist_ok=True)
     return Path(tempfile.mkdtemp(prefix="test-", dir=BUILD))
+
+
+@pytest.fixture(scope="session")
+def flink_libraries(run_directory) -> Iterator[Path]:
+    """Flink's JARs and the job's, which PyFlink gives to the JVM of this process."""
+    directory = run_directory / "flink-lib"
+    directory.mkdir()
+    for jar in (*(flink_home() / "lib").glob("*.jar"), *(JARS / "job").glob("*.jar")):
+        (directory / jar.name).symlink_to(jar)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLINK_HOME", str(flink_home()))  # without it, PyFlink overwrites the other one
+        patch.setenv("FLINK_LIB_DIR", str(directory))
+        yield directory
 
 
 @pytest.fixture(scope="session")

@@ -35,14 +35,11 @@ class SlotKind:
 class Streams:
     """A streaming environment, and methods that add sources, operators and sinks to it."""
 
-    def __init__(self, options: Mapping[str, str], workers: WorkerSettings, jars: Sequence[str] = ()):
-        """Take the URLs of the project's JARs as `jars`, where they are not in the cluster's lib/."""
+    def __init__(self, options: Mapping[str, str], workers: WorkerSettings):
         configuration = Configuration()
         for key, value in options.items():
             configuration.set_string(key, value)
         self.environment = StreamExecutionEnvironment.get_execution_environment(configuration)
-        if jars:
-            self.environment.add_jars(*jars)
         self._workers = workers
         self._jvm = get_gateway().jvm
         self._environment = self.environment._j_stream_execution_environment

@@ -44,15 +44,11 @@ def release(run_directory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack(run_directory, release):
+def stack(run_directory, release, flink_libraries):
     """One TaskManager with four slots; the JARs of the release are in its lib/."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(JOB_PASSWORD_VARIABLE, JOB_PASSWORD)
-        # Jobs run for seconds: the optimising compiler would take cores from them and be done too late.
-        options = {"env.java.opts.taskmanager": "-XX:TieredStopAtLevel=1"}
-        with LocalStack(
-            run_directory / "stack", task_managers=1, slots=4, job_jars=release / "jars", options=options
-        ) as stack:
+        with LocalStack(run_directory / "stack", task_managers=1, slots=4, job_jars=release / "jars") as stack:
             yield stack
 
 

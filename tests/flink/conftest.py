@@ -8,18 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pyflink.table import TableEnvironment
 
 from jobs.common.serving import find_serving
 from jobs.common.settings import load_settings
 from jobs.common.streams import Streams
-from jobs.common.submission import flink_options, table_environment
+from jobs.common.submission import flink_options
 from jobs.score_clicks import kafka_streams, score_clicks
 from tools.paths import CONF
 from udfs.workers.decode import RAW_RECORD
 
 PROJECT = Path(__file__).parents[2]
-JARS = PROJECT / "build" / "jars" / "job"
 #: A failure ends the job, and with it the test; the shipped settings would try again and again.
 ONE_TRY = ("job.parallelism=1", "feature_log.user_share=1.0", "flink.restart-strategy.type=none")
 
@@ -28,15 +26,8 @@ def settings_of(bundle_directory: Path, *overrides: str):
     return load_settings(CONF, [f"model.bundle={bundle_directory}", *overrides], {})
 
 
-def environment(settings) -> TableEnvironment:
-    tables = table_environment(settings)
-    for jar in sorted(JARS.glob("*.jar")):
-        tables.execute_sql(f"ADD JAR '{jar.as_uri()}'")
-    return tables
-
-
 @pytest.fixture(scope="package", autouse=True)
-def workers_of_their_own():
+def workers_of_their_own(flink_libraries):
     """Python workers as processes, as on a cluster.
 
     By default a mini cluster runs them inside the process of the client, here of the tests, and changes its environment
@@ -48,17 +39,13 @@ def workers_of_their_own():
         yield
 
 
-def streams_of(settings) -> Streams:
-    return Streams(flink_options(settings), settings.workers, [jar.as_uri() for jar in sorted(JARS.glob("*.jar"))])
-
-
 @pytest.fixture
 def explain(bundle_directory) -> Callable[..., list[dict]]:
     """The nodes of the job's plan as it runs on Kafka."""
 
     def explained(*overrides: str) -> list[dict]:
         settings = settings_of(bundle_directory, *overrides)
-        streams = streams_of(settings)
+        streams = Streams(flink_options(settings), settings.workers)
         written = score_clicks(streams, *kafka_streams(streams, settings), settings, find_serving(settings))
         for role, stream in written.items():
             streams.write_to_kafka(stream, role, {"bootstrap.servers": "localhost:1"}, None)
@@ -73,7 +60,7 @@ def run_job(bundle_directory) -> Callable[..., dict[str, list[dict]]]:
 
     def run(clicks: list, profiles: list = (), overrides: tuple[str, ...] = ()) -> dict[str, list[dict]]:
         settings = settings_of(bundle_directory, *ONE_TRY, *overrides)
-        streams = streams_of(settings)
+        streams = Streams(flink_options(settings), settings.workers)
         sources = [
             streams.collection([raw_record(offset, *record) for offset, record in enumerate(records)])
             for records in (clicks, profiles)

@@ -11,9 +11,10 @@ import pytest
 
 from jobs.common.event_time import click_tables
 from jobs.common.settings import outcome_settings
+from jobs.common.submission import table_environment
 from jobs.common.tables import KAFKA_METADATA, columns, create_table
 from jobs.measure_outcomes import kafka_tables, measure_outcomes, score_columns
-from tests.flink.conftest import environment, files, json_line, read_json_lines, settings_of
+from tests.flink.conftest import files, json_line, read_json_lines, settings_of
 from tests.support.repeats import with_repeats
 from training.data.dataset import read_clicks
 from training.simulation.clickstream import Simulation, simulate
@@ -35,7 +36,7 @@ def measure(bundle_directory, tmp_path):
 
     def run(clicks: list[dict], scores: list[dict], label, *overrides: str) -> dict[str, list[dict]]:
         settings = outcome_settings(settings_of(bundle_directory, *ONE_TRY, "decode.max_behind=36500 d", *overrides))
-        tables = environment(settings)
+        tables = table_environment(settings)
         sources = {
             "due_scores": (score_columns(settings, label), [json.dumps(score) + "\n" for score in scores]),
         }
@@ -192,7 +193,7 @@ def test_each_click_is_read_once(bundle_directory):
     overrides = ("clicks.mapping=conf/mappings/segment.yaml", "clicks.follow_logins=true")
     settings = outcome_settings(settings_of(bundle_directory, *overrides))
     label = find_label("converted", LABELS)
-    tables = environment(settings)
+    tables = table_environment(settings)
     for statement in kafka_tables(settings, label):
         tables.execute_sql(statement)
     plan = measure_outcomes(tables, settings, label).explain().rpartition("== Optimized Execution Plan ==")[2]

@@ -10,9 +10,10 @@ import pytest
 
 from jobs.common.event_time import click_tables
 from jobs.common.settings import session_settings
+from jobs.common.submission import table_environment
 from jobs.common.tables import KAFKA_METADATA, columns, create_table
 from jobs.measure_sessions import kafka_tables, measure_sessions, score_columns
-from tests.flink.conftest import environment, files, json_line, read_json_lines, settings_of
+from tests.flink.conftest import files, json_line, read_json_lines, settings_of
 from tests.support.repeats import with_repeats
 from tools.trials.sessions import GAP_MS, expected_sessions
 from training.simulation.clickstream import Simulation, simulate
@@ -33,7 +34,7 @@ def measure(bundle_directory, tmp_path):
     def run(clicks: list[dict], scores: list[dict], *overrides: str) -> dict[str, list[dict]]:
         one_try = ("sessions.parallelism=1", "flink.restart-strategy.type=none", "decode.max_behind=36500 d")
         settings = session_settings(settings_of(bundle_directory, *one_try, *overrides))
-        tables = environment(settings)
+        tables = table_environment(settings)
         lines = {
             "clicks": [json_line(number, None, json.dumps(click).encode(), NOW) for number, click in enumerate(clicks)],
             "timed_scores": [json.dumps(score) + "\n" for score in scores],
@@ -201,7 +202,7 @@ def test_mapped_clicks_count_once_and_find_their_scores(measure):
 
 def test_each_click_is_read_once(bundle_directory):
     settings = session_settings(settings_of(bundle_directory, "clicks.mapping=conf/mappings/segment.yaml"))
-    tables = environment(settings)
+    tables = table_environment(settings)
     for statement in kafka_tables(settings):
         tables.execute_sql(statement)
     plan = measure_sessions(tables, settings, KPIS).explain().rpartition("== Optimized Execution Plan ==")[2]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from jobs.common.settings import click_topic, population_settings
+from jobs.common.submission import table_environment
 from jobs.common.tables import KAFKA_METADATA, create_table
 from jobs.publish_population import PUBLISHED_COLUMNS, click_columns, publish_population
-from tests.flink.conftest import environment, files, json_line, settings_of
+from tests.flink.conftest import files, json_line, settings_of
 from training.simulation.clickstream import Simulation, simulate
 from udfs.contracts.clicks import DecodedClicks
 from udfs.mapping.topic import ClickTopic
@@ -76,7 +77,7 @@ def test_the_tables_are_those_of_a_batch_computation(bundle_directory, tmp_path)
     lines = [json_line(number, None, payload, time_ms) for number, (payload, time_ms) in enumerate(clicks)]
     (tmp_path / "clicks").write_text("".join(lines))
 
-    tables = environment(settings)
+    tables = table_environment(settings)
     columns = click_columns(settings, dict.fromkeys(KAFKA_METADATA, ""))
     tables.execute_sql(create_table("arriving_clicks", columns, files(tmp_path / "clicks")))
     tables.execute_sql(create_table("published", PUBLISHED_COLUMNS, {"connector": "blackhole"}))

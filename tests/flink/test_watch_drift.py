@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from jobs.common.settings import drift_settings
+from jobs.common.submission import table_environment
 from jobs.common.tables import create_table
 from jobs.watch_drift import DRIFT_COLUMNS, find_references, outcome_columns, vector_columns, watch_drift
-from tests.flink.conftest import environment, files, read_json_lines, settings_of
+from tests.flink.conftest import files, read_json_lines, settings_of
 from tests.support.logged_vectors import feature_log, logged_vectors, outcomes
 from tests.support.oracles.drift import assert_same_windows, expected_windows
 from training.simulation.clickstream import Simulation
@@ -26,7 +27,7 @@ def watch(bundle_directory, tmp_path):
 
     def run(vectors: list[dict], results: list[dict], *overrides: str) -> tuple:
         settings = drift_settings(settings_of(bundle_directory, *ONE_TRY, *overrides))
-        tables = environment(settings)
+        tables = table_environment(settings)
         sources = {
             "timed_vectors": (vector_columns(settings), vectors),
             "timed_outcomes": (outcome_columns(settings), results),

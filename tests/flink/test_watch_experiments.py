@@ -16,7 +16,7 @@ from jobs.common.settings import experiment_settings
 from jobs.common.submission import stream_table_environment
 from jobs.common.tables import columns, create_table
 from jobs.watch_experiments import ARRIVING_SESSIONS, find_source, watch_experiments
-from tests.flink.conftest import JARS, files, read_json_lines, settings_of
+from tests.flink.conftest import files, read_json_lines, settings_of
 from tests.support.ledgers import entries_of, rollout_of, write_ledger
 from tests.support.oracles.experiment import expected_records, newest_records
 from training.experiments.comparison import compare
@@ -52,8 +52,6 @@ def make_job(bundle_directory, tmp_path):
         one_try = ("flink.restart-strategy.type=none", "experiments.interval=1 s", "checkpoints.interval=500 ms")
         settings = experiment_settings(settings_of(bundle_directory, *one_try, *overrides))
         tables = stream_table_environment(settings)
-        for jar in sorted(JARS.glob("*.jar")):
-            tables.execute_sql(f"ADD JAR '{jar.as_uri()}'")
         arriving, written = tmp_path / "sessions", tmp_path / "experiments"
         arriving.mkdir()
         for number in range(2):

@@ -13,6 +13,7 @@ from kafka import KafkaProducer, TopicPartition
 from jobs.common.settings import Settings
 from jobs.ops.replay.producer import FOR_THROUGHPUT, send
 from tests.support.contracts import WRITTEN, broken
+from tests.support.e2e.submission import submit
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
 from tools.trials.topics import committed_consumer, wait_until_consumed
@@ -35,14 +36,14 @@ class Pipeline:
     other_jobs: list[str] = field(default_factory=list)
     _readers: dict[str, "TopicReader"] = field(default_factory=dict)
 
-    def start(self, *overrides: str, savepoint: Path | None = None, wheel: Path | None = None) -> None:
+    def start(self, *overrides: str, savepoint: Path | None = None) -> None:
         """Submit the job, and wait until it runs."""
-        self.job = flink_client.submit(self.stack, CONF, [*self.overrides, *overrides], savepoint, wheel)
+        self.job = submit(self.stack, CONF, [*self.overrides, *overrides], savepoint)
         flink_client.wait_until_running(self.stack, self.job)
 
     def start_other(self, module: str) -> None:
         """Submit another job over this one's topics, and wait until it runs."""
-        self.other_jobs.append(flink_client.submit(self.stack, CONF, self.overrides, module=module))
+        self.other_jobs.append(submit(self.stack, CONF, self.overrides, module=module))
         flink_client.wait_until_running(self.stack, self.other_jobs[-1])
 
     def archive_of(self, role: str) -> Path:

@@ -1,0 +1,55 @@
+"""Jobs that the test's own process submits: `flink run` takes a JVM and a Python process each time."""
+
+import io
+import re
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
+from pathlib import Path
+
+import yaml
+from pyflink.common import Configuration
+from pyflink.java_gateway import get_gateway
+
+from tools.stack import flink_client
+from tools.stack.local_stack import LocalStack
+
+
+def submit(
+    stack: LocalStack,
+    conf: Path,
+    overrides: Sequence[str],
+    savepoint: Path | None = None,
+    module: str = "jobs.score_clicks",
+) -> str:
+    """Do what `flink_client.submit` does with `flink run`. Raises JobError with what the job printed."""
+    options = yaml.safe_load((stack.directory / "conf" / "config.yaml").read_text()) | {
+        "execution.target": "remote",
+        "execution.attached": False,
+        "python.files": flink_client.newest_wheel(),
+    }
+    if savepoint is not None:
+        options["execution.state-recovery.path"] = savepoint.as_uri()
+    configuration = Configuration()
+    for key, value in options.items():
+        configuration.set_string(key, str(value).lower() if isinstance(value, bool) else str(value))
+    arguments = ["--conf", str(conf), "--set", f"kafka.bootstrap.servers={stack.bootstrap_servers}"]
+    arguments += [word for override in overrides for word in ("--set", override)]
+    java = get_gateway().jvm
+    flink = java.org.apache.flink
+    contexts = flink.client.program.StreamContextEnvironment
+    class_loader = java.Thread.currentThread().getContextClassLoader()
+    executors = flink.core.execution.DefaultExecutorServiceLoader()
+    contexts.setAsContext(executors, configuration._j_configuration, class_loader, False, True)
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed):
+            import_module(module).main(arguments)
+    except SystemExit as end:
+        raise flink_client.JobError(f"{module}: {printed.getvalue()}{end.code}") from None
+    finally:
+        contexts.unsetAsContext()
+    match = re.search(r"job ([0-9a-f]{32})", printed.getvalue())
+    if match is None:
+        raise flink_client.JobError(f"{module} submitted nothing: {printed.getvalue()}")
+    return match[1]
