@@ -61,6 +61,7 @@ def pipeline(stack, bundle_directory, run_directory, request):
         name = f"{request.node.name.replace('[', '-').strip(']')}-{len(made)}"[:80]
         common = [
             f"job.name={name}",
+            "job.parallelism=1",  # each task has Python workers, which take seconds to start
             f"source.group_id={name}",
             f"model.bundle={bundle_directory}",
             f"archive.name={name}-archive",

@@ -62,7 +62,7 @@ def test_the_state_of_idle_users_is_gone_after_its_time_to_live(pipeline, stack)
     newest = logged_features(pipe, 20_001, STANDARD.names)[-1]
     assert (newest["lifetime_events"], newest["history_events"]) == (1, 1)
 
-    # Each event sweeps some expired users out of its task's memory; fifty users keep both tasks at it.
+    # Each event sweeps some expired users out of its task's memory.
     pipe.send("clicks", [click(f"busy{number % 50}") for number in range(5_000)])
     # What stays: the busy users' histories (100 kB) and what a job without any state checkpoints (60 kB).
     wait_for(lambda: checkpointed_bytes(stack, pipe) < full / 5, 60, "the state to be swept out")
