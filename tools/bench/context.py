@@ -2,12 +2,13 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,10 +63,10 @@ class BenchModel:
 class BenchContext:
     """The resources that parts share, each made on first use."""
 
-    def __init__(self, directory: Path, broker_options: Mapping[str, object] | None = None):
-        """`directory` is for all files: models, topics, checkpoints, logs."""
+    def __init__(self, directory: Path, **stack_options: Any):
+        """`directory` is for all files: models, topics, checkpoints, logs; `stack_options` are LocalStack's."""
         self.directory = directory
-        self._broker_options = broker_options
+        self._stack_options = stack_options
         self.keep = False  # the directory, when all is done
         self._broker_started = False
 
@@ -103,8 +104,8 @@ class BenchContext:
             task_managers=1,
             slots=SLOTS,
             task_manager_memory=TASK_MANAGER_MEMORY,
-            broker_options=self._broker_options,
             log=note,
+            **self._stack_options,
         )
         self._broker_started = True
         stack.start_broker()
@@ -171,9 +172,9 @@ class BenchContext:
 
 
 @contextmanager
-def bench_context(prefix: str, broker_options: Mapping[str, object] | None = None) -> Iterator[BenchContext]:
+def bench_context(prefix: str, **stack_options: Any) -> Iterator[BenchContext]:
     """A context in a directory of its own under build/, which stays there when something has failed."""
-    context = BenchContext(Path(tempfile.mkdtemp(prefix=prefix, dir=PROJECT / "build")), broker_options)
+    context = BenchContext(Path(tempfile.mkdtemp(prefix=prefix, dir=PROJECT / "build")), **stack_options)
     try:
         yield context
     except BaseException:

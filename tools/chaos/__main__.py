@@ -23,8 +23,8 @@ import msgspec
 
 from jobs.ops.replay.producer import send_at_once
 from tools.chaos import network
-from tools.chaos.cluster import FLINK, KAFKA, Chaos, running
-from tools.chaos.faults import DAY_MS, DRAWN, KINDS
+from tools.chaos.cluster import FLINK, KAFKA, LATENESS_HOURS, Chaos, running
+from tools.chaos.faults import DRAWN, KINDS
 from tools.chaos.load import simulated
 from tools.chaos.report import Leg, Result, markdown
 from tools.chaos.schedule import Fault, draw, with_losses
@@ -52,6 +52,7 @@ OUT = PROJECT / "build" / "chaos"
 RATE, LEG = 100, 25
 DRAIN_SECONDS = 240
 TRAINING = Training(model="xgboost", folds=2, repeats=0, rounds=60, prune=False, compare=())
+HOUR_MS = 3_600_000
 #: Users whose clicks come last: so many that each partition has one.
 CLOCKS = [f"clock {number}" for number in range(60)]
 
@@ -226,7 +227,7 @@ def _send_later_clicks(chaos: Chaos, stream: Clickstream) -> int:
     over_ms = int(stream.events["time_ms"].max()) + 1
     later = [
         {"user_id": user, "event_name": "purchase", "event_time": time_ms}
-        for time_ms in (over_ms + DAY_MS, over_ms + 2 * DAY_MS)
+        for time_ms in (over_ms + (LATENESS_HOURS + hours) * HOUR_MS for hours in (1, 2))
         for user in CLOCKS
     ]
     check(send_at_once(chaos.stack.bootstrap_servers, chaos.settings.topics.clicks, click_records(later)))

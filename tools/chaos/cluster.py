@@ -12,7 +12,7 @@ import psutil
 from jobs.common.settings import Settings, load_settings
 from jobs.common.topics import create_topics
 from jobs.ops.replay.producer import send_at_once
-from tools.chaos.load import DAYS, DAYS_AFTER, Load, simulated
+from tools.chaos.load import DAYS, Load, simulated
 from tools.chaos.network import Network
 from tools.demo.steps import check
 from tools.paths import CONF
@@ -34,6 +34,10 @@ MEASURING = ("jobs.measure_outcomes", "jobs.measure_sessions")
 #: The checkpoints have a file system of their own, where root may mount one, so that it can be full.
 CHECKPOINT_MEGABYTES = 512
 RECOVERY_SECONDS = 240
+DISCOVERY_SECONDS = 2
+#: The simulated days pass in minutes: while a fault holds up one partition for a second, the others are a quarter of an
+#: hour ahead. What is later than this is dropped by the jobs in event time.
+LATENESS_HOURS = 24
 
 
 @dataclass
@@ -142,11 +146,9 @@ def _overrides(registry: Registry) -> list[str]:
         "model.engine=native",  # the same digits whatever the size of a batch
         "delivery.guarantee=exactly-once",
         "checkpoints.interval=2 s",
-        "source.discovery=2 s",
-        f"decode.max_behind={DAYS + DAYS_AFTER + 3} d",  # event times are those of the simulated days
-        # Simulated time runs hundreds of times faster than the clock, and tasks of a job that has been down catch up at
-        # different speeds: scores may be out of order by as much simulated time as the job was down.
-        "event_time.lateness=12 h",
+        f"source.discovery={DISCOVERY_SECONDS} s",
+        f"decode.max_behind={DAYS + 5} d",  # event times are those of the simulated days
+        f"event_time.lateness={LATENESS_HOURS} h",
         "flink.restart-strategy.exponential-delay.max-backoff=3 s",
         "flink.execution.checkpointing.tolerable-failed-checkpoints=1000",  # a full disk is no reason to restart
     ]

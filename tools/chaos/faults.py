@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from tools.chaos.cluster import FLINK, KAFKA, RECOVERY_SECONDS, Chaos
+from tools.chaos.cluster import DISCOVERY_SECONDS, FLINK, KAFKA, RECOVERY_SECONDS, Chaos
 from tools.stack import flink_client
 from tools.trials.topics import end_offsets, wait_until_consumed
 from training.rollout.ledger import append, next_entry
@@ -90,6 +90,7 @@ def add_partitions(chaos: Chaos, seconds: float, rng: random.Random) -> None:
         with open_admin(chaos.settings.kafka, f"topic {topic}") as admin:
             admin.create_partitions({topic: len(ends) + ADDED_PARTITIONS})
         flink_client.wait_for(lambda: len(end_offsets(servers, topic)) > len(ends), 60, "the new partitions")
+        time.sleep(2 * DISCOVERY_SECONDS)  # or the watermark would pass what comes there first
 
 
 def stop_broker(chaos: Chaos, seconds: float, rng: random.Random) -> None:

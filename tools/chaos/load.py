@@ -17,17 +17,14 @@ from udfs.config.durations import now_ms
 from udfs.contracts.rejects import Reason
 
 DAYS, USERS = 10, 400
-#: Behind the last click there are days left for clicks that close all sessions, and are not ahead of their records.
-DAYS_AFTER = 2
 BROKEN_SHARE = 0.01
 #: A broker may be away for longer than a producer waits by default; no click is to be lost on the way to the topic.
 DELIVERY_TIMEOUT_MS = 600_000
 
 
 def simulated(seed: int) -> Clickstream:
-    """Days of a shop that are over, so that no event is ahead of its record."""
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    end = today - timedelta(days=DAYS_AFTER)
+    """Days of a shop that end so early that no event is ahead of its record, nor those that are sent a day later."""
+    end = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
     return simulate(Simulation(USERS, 24 * DAYS, seed, end - timedelta(days=DAYS), late_share=0.02))
 
 

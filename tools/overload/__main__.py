@@ -28,7 +28,7 @@ from tools.stack.http_client import get_text
 from tools.stack.local_stack import LocalStack, StackError
 from tools.stack.processes import ProcessError
 from tools.trials.answers import rejection_in, score_in
-from tools.trials.capacity import BATCH_ROWS, PATIENCE_SECONDS, counted, measured_capacity
+from tools.trials.capacity import BATCH_ROWS, PATIENCE_SECONDS, counted, measured_capacity, one_core
 from tools.trials.sampling import Sampler, readings
 from tools.trials.steady_load import Phase, SteadyLoad
 from tools.trials.topics import read_all
@@ -40,6 +40,7 @@ from udfs.models.bundle import load_bundle
 OUT = PROJECT / "build" / "overload"
 PARALLELISM = 2
 NORMAL = 0.1  # of the capacity
+LEAST_SENT = 0.9  # of what was planned
 BEFORE_SECONDS, AFTER_SECONDS = 30, 60
 SAMPLE_SECONDS = 3.0
 FAILURES = (BenchError, StackError, ProcessError, KafkaClientError, flink_client.JobError, RuntimeError, OSError)
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not 0 <= options.hot < 1:
         parser.error(f"--hot must be at least 0 and below 1 (got {options.hot})")
     try:
-        with bench_context("overload-") as context:
+        with bench_context("overload-", task_managers_at=one_core()) as context:
             return _run(context, options.minutes * 60, options.times, options.hot, options.rows)
     except FAILURES as error:
         print(f"overload: {error}", file=sys.stderr)
@@ -96,7 +97,10 @@ def _run(context: BenchContext, seconds: float, times: float, hot: float, rows: 
         problems.append(f"the lag has not drained: {samples[-1].lag:,} clicks at the end")
     sent_ms, received_ms = np.array(receiver.times).reshape(-1, 2).T
     budget_ms = duration_ms(settings.execution.latency_budget)
-    report = markdown(plan, find_figures(samples, plan, sent_ms, received_ms, budget_ms), problems, records)
+    figures = find_figures(samples, plan, sent_ms, received_ms, budget_ms)
+    if figures.sent_rate < LEAST_SENT * plan.overload:
+        problems.append(f"only {figures.sent_rate:,.0f} of {plan.overload:,.0f} clicks per second could be sent")
+    report = markdown(plan, figures, problems, records)
     (OUT / "report.md").write_text(report)
     write_plots(OUT, samples, plan, sent_ms, received_ms)
     console.print(report)

@@ -95,7 +95,8 @@ def find_figures(
     empty = drained(samples, plan)
     first, last = samples[began], samples[ended]
     seconds = max(last.at_s - first.at_s, 1e-9)
-    ends_s, p99 = p99_by_window(received_ms - sent_ms, received_ms / 1000)
+    during = received_ms >= samples[0].at_s * 1000  # not while the capacity was measured
+    ends_s, p99 = p99_by_window((received_ms - sent_ms)[during], received_ms[during] / 1000)
     before = p99[ends_s <= first.at_s]
     drain_s = drain_rate = recovered_s = p99_after = None
     if empty is not None:

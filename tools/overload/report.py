@@ -20,7 +20,7 @@ TRENDS = {
 def markdown(plan: Plan, figures: Figures, problems: Sequence[str], records: int) -> str:
     hot = f", {plan.hot:.0%} of them of one user" if plan.hot else ""
     lines = [
-        f"# {plan.overload / plan.capacity:.1f} times the capacity for {plan.overload_s / 60:g} minutes",
+        f"# {figures.sent_rate / plan.capacity:.1f} times the capacity for {plan.overload_s / 60:g} minutes",
         "",
         f"The capacity is {plan.capacity:,.0f} clicks per second. The normal rate, before and after the overload, is "
         f"{plan.normal:,.0f}. During the overload {figures.sent_rate:,.0f} per second came{hot}.",

@@ -32,7 +32,7 @@ from tools.soak.series import Checkpoint, Row, binned
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack, StackError
 from tools.stack.processes import ProcessError
-from tools.trials.capacity import BATCH_ROWS, PATIENCE_SECONDS, counted, measured_capacity
+from tools.trials.capacity import BATCH_ROWS, PATIENCE_SECONDS, counted, measured_capacity, one_core
 from tools.trials.sampling import Sampler, readings
 from tools.trials.steady_load import Phase, SteadyLoad
 from udfs.kafka.errors import KafkaClientError
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _report(options.report, {}, options.block_minutes / 60)
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     try:
-        with bench_context("soak-", RETENTION) as context:
+        with bench_context("soak-", broker_options=RETENTION, task_managers_at=one_core()) as context:
             return _run(context, options)
     except FAILURES as error:
         print(f"soak: {error}", file=sys.stderr)
