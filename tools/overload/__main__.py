@@ -2,9 +2,10 @@
 
     make overload MINUTES=5 HOT=0.2       # or: python -m tools.overload --minutes 5 --hot 0.2
 
-First a backlog shows the capacity. Then clicks come at a tenth of it, for MINUTES at three times as much, and at a
-tenth again until the lag has drained and a minute longer. Afterwards all records are compared with an offline run. The
-report is build/overload/report.md. The exit code is 1 if a record is wrong or the lag did not drain.
+The job has one core, and one click per batch. First a backlog shows the capacity. Then clicks come at a tenth of it,
+for MINUTES at three times as much, and at a tenth again until the lag has drained and a minute longer. Afterwards all
+records are compared with an offline run. The report is build/overload/report.md. The exit code is 1 if a record is
+wrong, the lag did not drain, or so many clicks could not be sent.
 """
 
 import argparse

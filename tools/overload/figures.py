@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from tools.bench.rates import BenchError
+
 WINDOW_S = 5.0
 NO_ANSWER = "no answer"  # of the dashboard
 
@@ -87,11 +89,11 @@ def find_figures(
 ) -> Figures:
     """The figures of a run; `sent_ms` and `received_ms` are of each score, float64[n].
 
-    Raises ValueError when the overload has not ended.
+    Raises BenchError when the overload has not ended.
     """
     began, ended = overload_span(samples, plan)
     if ended is None:
-        raise ValueError("the samples end before the overload does")
+        raise BenchError("not all clicks of the overload were sent in time: the samples end before")
     empty = drained(samples, plan)
     first, last = samples[began], samples[ended]
     seconds = max(last.at_s - first.at_s, 1e-9)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from training.reporting.figures import svg
+from training.reporting.figures import GREY, svg
 
-WIDTH, HEIGHT = 7.0, 2.6
+WIDTH, HEIGHT, LEFT = 8.0, 3.0, 0.85
+COLOURS = 3  # of figures.svg, before they repeat
+DASHES = ("-", "--", ":", "-.")
 
 
 def write_lines(
@@ -17,17 +19,17 @@ def write_lines(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     spans: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
-    """Write a plot of lines, each with its minutes and values, and with spans of minutes in grey."""
+    """Write a plot of lines, each with its minutes and values, and with spans in grey, the first one darkest."""
 
     def draw(axes: Axes) -> None:
-        for name, (start, end) in (spans or {}).items():
-            axes.axvspan(start, end, color="#8a8a8a", alpha=0.2, lw=0, label=name)
-        for name, (minutes, values) in lines.items():
-            axes.plot(minutes, values, lw=1, label=name)
+        for number, (name, (start, end)) in enumerate((spans or {}).items()):
+            axes.axvspan(start, end, color=GREY, alpha=0.3 / (1 + number), lw=0, label=name)
+        for number, (name, (minutes, values)) in enumerate(lines.items()):
+            axes.plot(minutes, values, DASHES[number // COLOURS % len(DASHES)], lw=1, label=name)
         axes.set_xlabel("minutes")
         axes.set_ylabel(unit)
         axes.set_ylim(bottom=0)
         if len(lines) + len(spans or {}) > 1:
             axes.legend(fontsize=7, ncols=2)
 
-    file.write_text(svg(draw, title, WIDTH, HEIGHT))
+    file.write_text(svg(draw, title, WIDTH, HEIGHT, LEFT))
