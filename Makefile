@@ -4,6 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+# Where this is set, as in many containers, each process compiles all modules and tests again.
+export PYTHONDONTWRITEBYTECODE :=
 
 PYTHON := .venv/bin/python
 SOURCES := $(shell find dashboard intent jobs training udfs -name '*.py') $(wildcard dashboard/static/* dashboard/templates/*)
