@@ -1,40 +1,67 @@
-"""A server of the Open Inference Protocol v2 for tests: `python -m tests.support.oip_server MODEL.ubj` prints its port.
+"""A server of the Open Inference Protocol v2 for tests, in threads of this process.
 
 It misbehaves by the model's name: `slow` takes a second, `busy` answers 503 every other time, `wrong` gives other
 scores, `json` answers without binary tensors, `page` with HTML, `nan` with no numbers.
 """
 
 import json
-import sys
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socket import SHUT_RDWR, socket
+from threading import Thread
 
 import numpy as np
 
-from udfs.models.lean_xgboost import xgboost  # starts in a fifth of the time
+from udfs.models.lean_xgboost import xgboost
 
 LENGTH = "Inference-Header-Content-Length"
-booster = xgboost.Booster(model_file=sys.argv[1])
-booster.set_param({"nthread": 1})
-seen = {"requests": 0, "rows": []}
 
 
-class Handler(BaseHTTPRequestHandler):
+class OipServer(ThreadingHTTPServer):
+    """Serves a model, under any name, from its file; `seen` has the number of requests and the rows of each."""
+
+    daemon_threads = True
+
+    def __init__(self, model: Path):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.booster = xgboost.Booster(model_file=model)
+        self.booster.set_param({"nthread": 1})
+        self.seen = {"requests": 0, "rows": []}
+        self._connections: list[socket] = []
+        Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return self.server_address[1]
+
+    def process_request(self, request: socket, client_address) -> None:
+        self._connections.append(request)
+        super().process_request(request, client_address)
+
+    def stop(self) -> None:
+        """End it as the end of a process does: open connections break."""
+        self.shutdown()
+        self.server_close()
+        for connection in self._connections:
+            with suppress(OSError):  # it is closed
+                connection.shutdown(SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self._answer(200, json.dumps(seen).encode())
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         header = json.loads(body[: int(self.headers[LENGTH])])
         name = self.path.split("/")[3]
         rows = np.frombuffer(body[int(self.headers[LENGTH]) :], "<f4").reshape(header["inputs"][0]["shape"])
-        seen["requests"] += 1
-        seen["rows"].append(len(rows))
+        self.server.seen["requests"] += 1
+        self.server.seen["rows"].append(len(rows))
         if name == "slow":
             time.sleep(1)
-        if name == "busy" and seen["requests"] % 2:
+        if name == "busy" and self.server.seen["requests"] % 2:
             self._answer(503, b"busy")
         elif name == "page":
             self._answer(200, b"<html>login</html>")
@@ -44,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
             self._score(name, rows, header["outputs"][0]["name"])
 
     def _score(self, name: str, rows: np.ndarray, output_name: str) -> None:
-        scores = booster.inplace_predict(rows, missing=np.nan)
+        scores = self.server.booster.inplace_predict(rows, missing=np.nan)
         scores = {"wrong": scores / 2, "nan": scores * np.nan}.get(name, scores)
         output = {"name": output_name, "shape": [len(rows), 2], "datatype": "FP32"}
         table = np.stack([1 - scores, scores], 1).astype("<f4")
@@ -65,8 +92,3 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
-
-
-server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-print(server.server_address[1], flush=True)
-server.serve_forever()

@@ -1,9 +1,7 @@
-"""Models behind the Open Inference Protocol, asked in a real process; and what stands in for them when they fail."""
+"""Models behind the Open Inference Protocol, asked over HTTP; and what stands in for them when they fail."""
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.support.bundles import NAMES, files_of, make_bundle
-from tools.stack.http_client import get_text
+from tests.support.oip_server import OipServer
 from training import promote, remote_bundle
 from udfs.contracts.packed_events import EVENT
 from udfs.models.backends import Scorer
@@ -34,52 +32,31 @@ from udfs.rollout.registry import Registry
 from udfs.serving.bootstrap import follow, serving_bundle, serving_registry
 from udfs.serving.deployment import Options
 
-PROJECT = Path(__file__).parents[4]
 ROWS = np.random.default_rng(1).random((25, len(NAMES)), np.float32)
 ROWS[::4, 1] = np.nan
 PATIENT_MS = 20_000
 
 
-class Server:
-    """The server's process."""
-
-    def __init__(self, model: Path):
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.oip_server", str(model)],
-            cwd=PROJECT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.port = int(self._process.stdout.readline())
-
-    def endpoint(self, model: str = "m", **fields) -> Endpoint:
-        fields = {"column": 1, "timeout_ms": PATIENT_MS} | fields
-        return Endpoint(url=f"http://127.0.0.1:{self.port}", model=model, **fields)
-
-    def seen(self) -> dict:
-        return json.loads(get_text(self.port, "/"))
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
+def endpoint_of(server: OipServer, model: str = "m", **fields) -> Endpoint:
+    fields = {"column": 1, "timeout_ms": PATIENT_MS} | fields
+    return Endpoint(url=f"http://127.0.0.1:{server.port}", model=model, **fields)
 
 
-def running_server(directory: Path) -> Iterator[Server]:
+def running_server(directory: Path) -> Iterator[OipServer]:
     (directory / "model.ubj").write_bytes(files_of(1)[XGBOOST_FILE])
-    running = Server(directory / "model.ubj")
+    running = OipServer(directory / "model.ubj")
     yield running
     running.stop()
 
 
 @pytest.fixture
-def server(tmp_path) -> Iterator[Server]:
+def server(tmp_path) -> Iterator[OipServer]:
     """A server of one test, which may count its requests and stop it."""
     yield from running_server(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def shared_server(tmp_path_factory) -> Iterator[Server]:
+def shared_server(tmp_path_factory) -> Iterator[OipServer]:
     yield from running_server(tmp_path_factory.mktemp("server"))
 
 
@@ -97,18 +74,18 @@ def local(tmp_path) -> Path:
 @pytest.mark.parametrize("model", ["m", "json"])
 def test_a_remote_model_gives_the_scores_that_it_gives_here(shared_server, local, model):
     expected = Scorer(load_bundle(local, 64)).predict(ROWS)
-    found = RemoteScorer(shared_server.endpoint(model)).predict(ROWS)
+    found = RemoteScorer(endpoint_of(shared_server, model)).predict(ROWS)
     assert found.tobytes() == expected.tobytes()
 
 
 def test_no_request_has_more_rows_than_the_endpoint_wants(server):
-    RemoteScorer(server.endpoint(max_batch=10)).predict(ROWS)
-    assert server.seen()["rows"] == [10, 10, 5]
+    RemoteScorer(endpoint_of(server, max_batch=10)).predict(ROWS)
+    assert server.seen["rows"] == [10, 10, 5]
 
 
 def test_a_busy_server_is_asked_again(server):
-    assert len(RemoteScorer(server.endpoint("busy")).predict(ROWS)) == len(ROWS)
-    assert server.seen()["requests"] == 2
+    assert len(RemoteScorer(endpoint_of(server, "busy")).predict(ROWS)) == len(ROWS)
+    assert server.seen["requests"] == 2
 
 
 @pytest.mark.parametrize(
@@ -128,7 +105,7 @@ def test_a_busy_server_is_asked_again(server):
     ],
 )
 def test_an_answer_that_cannot_be_used_is_an_error_that_names_the_endpoint(shared_server, model, fields, message):
-    endpoint = shared_server.endpoint(model, **fields)
+    endpoint = endpoint_of(shared_server, model, **fields)
     with pytest.raises(RemoteError) as caught:
         RemoteScorer(endpoint).predict(ROWS)
     assert str(caught.value).startswith(f"{endpoint.address}: ")
@@ -166,7 +143,7 @@ def test_an_answer_of_another_form_is_no_answer_of_the_protocol(answer):
         decode_answer(Endpoint(url="http://h", model="m"), answer, None, 1)
 
 
-def remote(server: Server, local: Path, directory: Path, model: str = "m") -> int:
+def remote(server: OipServer, local: Path, directory: Path, model: str = "m") -> int:
     arguments = ["--url", f"http://127.0.0.1:{server.port}", "--model", model, "--column", "1", "--version", "remote"]
     return remote_bundle.main(
         [*arguments, "--timeout-ms", str(PATIENT_MS), "--features-of", str(local), "--out", str(directory)]
