@@ -2,12 +2,14 @@
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
 
 from tests.support.own_features import declared, own_bundle
+from training.data.examples import Examples
 from training.evaluation.champion import unseen_rows
 from training.retraining.gates import FittedRowsError, compare_models
 from training.simulation.clickstream import Simulation, simulate
@@ -44,8 +46,17 @@ def test_a_champion_is_compared_on_what_its_own_features_are(tmp_path):
     assert together.champion.value != together.candidate.value
 
 
-ROWS = simulated_examples(simulate(Simulation(users=300, seed=1)))
-FIRST_MS, LAST_MS = int(ROWS.time_ms.min()), int(ROWS.time_ms.max())
+@cache
+def shop_rows() -> Examples:
+    return simulated_examples(simulate(Simulation(users=300, seed=1)))
+
+
+def first_ms() -> int:
+    return int(shop_rows().time_ms.min())
+
+
+def last_ms() -> int:
+    return int(shop_rows().time_ms.max())
 
 
 def champion(end_ms: int) -> SimpleNamespace:
@@ -55,31 +66,31 @@ def champion(end_ms: int) -> SimpleNamespace:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6])
 def test_rows_that_the_champion_was_fitted_to_do_not_compare_it(share):
-    end_ms = FIRST_MS + round(share * (LAST_MS - FIRST_MS))
-    unseen, champions = unseen_rows(ROWS, champion(end_ms), 2)
-    rows = ROWS.take(unseen)
+    end_ms = first_ms() + round(share * (last_ms() - first_ms()))
+    unseen, champions = unseen_rows(shop_rows(), champion(end_ms), 2)
+    rows = shop_rows().take(unseen)
     assert champions == 0
     assert rows.time_ms.min() > end_ms + CONVERTED.horizon_ms
-    assert len(rows) == (ROWS.time_ms > end_ms + CONVERTED.horizon_ms).sum()
+    assert len(rows) == (shop_rows().time_ms > end_ms + CONVERTED.horizon_ms).sum()
 
 
 def test_a_champion_of_an_older_time_is_compared_on_all_rows():
-    rows, champions = unseen_rows(ROWS, champion(FIRST_MS - CONVERTED.horizon_ms - 1), 2)
-    assert (len(rows), champions) == (len(ROWS), 0)
+    rows, champions = unseen_rows(shop_rows(), champion(first_ms() - CONVERTED.horizon_ms - 1), 2)
+    assert (len(rows), champions) == (len(shop_rows()), 0)
 
 
 def test_where_too_few_rows_are_left_the_champion_has_the_advantage_and_the_gates_say_so(tmp_path):
-    end_ms = LAST_MS - 60_000
-    rows, champions = unseen_rows(ROWS, champion(end_ms), 2)
-    assert len(rows) == len(ROWS)
-    assert champions == (ROWS.time_ms <= end_ms).sum() > 0
+    end_ms = last_ms() - 60_000
+    rows, champions = unseen_rows(shop_rows(), champion(end_ms), 2)
+    assert len(rows) == len(shop_rows())
+    assert champions == (shop_rows().time_ms <= end_ms).sum() > 0
     declaration = declared(tmp_path, CHAMPIONS)
     bundle = load_bundle(own_bundle(tmp_path, "v1", declaration, ("events", "carts")), 64)
     mine = simulated_examples(simulate(Simulation(users=300, seed=1)), declaration=declaration)
     told = str(compare_models(mine, bundle, ending(bundle, end_ms), positive_users=2))
     assert f"; {champions} of them are from the time that the champion was trained on, which favours it" in told
     assert "favours" not in str(compare_models(mine, bundle, bundle))
-    few = compare_models(mine, bundle, ending(bundle, FIRST_MS + (LAST_MS - FIRST_MS) // 2))
+    few = compare_models(mine, bundle, ending(bundle, first_ms() + (last_ms() - first_ms()) // 2))
     assert few.rows < len(mine)
     assert few.champions == 0
 
@@ -93,4 +104,4 @@ def ending(bundle: Bundle, end_ms: int) -> Bundle:
 def test_a_candidate_that_was_fitted_to_the_rows_is_not_compared_on_them(tmp_path):
     bundle = load_bundle(own_bundle(tmp_path, "v1", declared(tmp_path, CHAMPIONS), ("events", "carts")), 64)
     with pytest.raises(FittedRowsError, match="compare the model from before the refit"):
-        compare_models(ROWS, ending(bundle, LAST_MS), bundle)
+        compare_models(shop_rows(), ending(bundle, last_ms()), bundle)

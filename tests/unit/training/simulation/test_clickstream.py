@@ -2,6 +2,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from training.simulation.behaviour import (
     draw_pauses,
     state_after,
 )
-from training.simulation.clickstream import Simulation, best_auc, simulate
+from training.simulation.clickstream import Clickstream, Simulation, best_auc, simulate
 from training.simulation.malformed import BREAK, with_broken
 from training.simulation.propensity import purchase_propensity
 from training.simulation.traffic import SLOTS
@@ -43,6 +44,11 @@ OF_CLICKS = set(Reason) - {
 SMALL = Simulation(users=200, seed=3)
 
 
+@cache
+def small() -> Clickstream:
+    return simulate(SMALL)
+
+
 @pytest.fixture(scope="module")
 def stream():
     return simulate(Simulation(users=4_000, seed=5))
@@ -59,14 +65,14 @@ def eligible_labels(stream) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_equal_configurations_give_equal_streams():
-    first, second = simulate(SMALL), simulate(SMALL)
+    first, second = small(), simulate(SMALL)
     assert list(first.clicks()) == list(second.clicks())
     assert first.profiles == second.profiles
     assert np.array_equal(first.propensity, second.propensity)
 
 
 def test_another_seed_gives_another_stream():
-    assert list(simulate(SMALL).clicks()) != list(simulate(replace(SMALL, seed=4)).clicks())
+    assert list(small().clicks()) != list(simulate(replace(SMALL, seed=4)).clicks())
 
 
 def test_every_click_keeps_the_contract():
@@ -90,7 +96,7 @@ def test_every_kind_of_event_of_the_shop_occurs(stream):
 
 
 def test_clicks_carry_what_their_kind_of_event_has():
-    by_name = {click["event_name"]: click for click in simulate(SMALL).clicks()}
+    by_name = {click["event_name"]: click for click in small().clicks()}
     assert by_name["view_item"].keys() >= {"item_id", "item_category", "price", "page_location", "page_type"}
     assert by_name["add_to_cart"]["quantity"] >= 1
     assert by_name["purchase"]["value"] > 0
@@ -209,7 +215,7 @@ def test_bots_are_fast_and_even_and_never_buy():
 
 
 def test_late_events_arrive_after_newer_ones_and_are_the_same_events():
-    on_time, late = simulate(SMALL), simulate(replace(SMALL, late_share=0.3))
+    on_time, late = small(), simulate(replace(SMALL, late_share=0.3))
     assert (np.diff(late.arrival_ms) >= 0).all()
     assert (late.arrival_ms >= late.events["time_ms"]).all()
     assert (np.diff(on_time.events["time_ms"]) >= 0).all()
@@ -248,12 +254,12 @@ def test_there_is_a_broken_record_for_every_reason():
 
 @pytest.mark.parametrize("reason", BREAK)
 def test_a_broken_record_is_rejected_for_its_reason(reason):
-    click = next(simulate(SMALL).clicks())
+    click = next(small().clicks())
     assert ClickDecoder().decode([BREAK[reason](click)], [click["event_time"]]).reasons == [reason.value]
 
 
 def test_broken_records_come_in_their_share_beside_all_good_clicks():
-    clicks = list(simulate(SMALL).clicks())
+    clicks = list(small().clicks())
     mixed = list(with_broken(clicks, share=0.2))
     assert [json.loads(payload) for payload, reason in mixed if reason is None] == clicks
     reasons = [reason for _, reason in mixed if reason is not None]
