@@ -2,12 +2,62 @@
 
 With two, OpenMP's and BLAS' threads of each worker wait for each other actively. That took more than half of the time
 of all tests.
+
+Fixtures leave out what commands repeat in most tests and a few tests are about: the trial of a bundle in a process of
+its own, the sync of files, the parsing of the same settings, plots.
 """
 
+import gc
 import os
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
 
+import pytest
 from threadpoolctl import threadpool_limits
+
+from training.rollout import admission
+from udfs.config import reading
+from udfs.models.bundle import read_bundle
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # of libraries that are loaded later, and of processes that tests start
 threadpool_limits(1)  # of libraries that are loaded
+
+
+def pytest_collection() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From now on, the garbage collector skips the modules and tests: their objects are many, and stay."""
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shortcuts() -> Iterator[None]:
+    """Files need not reach the disk, and a text of YAML is parsed once."""
+    parsed = lru_cache(reading.parse_yaml)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        patch.setattr(reading, "parse_yaml", lambda text: deepcopy(parsed(text)))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def trial_here(monkeypatch) -> None:
+    """Check bundles in this process. tests/unit/training/rollout/test_trial.py is about trials in others."""
+
+    def try_bundle(files, origin, history_length, _, check) -> None:
+        check(read_bundle(files.__getitem__, origin, history_length))
+
+    monkeypatch.setattr(admission, "try_bundle", try_bundle)
+
+
+@pytest.fixture
+def without_plots(monkeypatch) -> None:
+    """Pages have empty plots: to draw them takes longer than most tests."""
+    empty = "<svg></svg>"
+    monkeypatch.setattr("training.reporting.plots.svg", lambda draw, title, **sizes: empty)
+    monkeypatch.setattr("training.inspection.page._plot", lambda draw, found: empty)

@@ -174,6 +174,7 @@ def test_files_that_no_pattern_matches_are_named(capsys, tmp_path, monkeypatch):
     assert "1 file matches no pattern of the mapping; left out: README.txt" in text
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_names_of_files_that_are_not_utf_8_are_shown(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     (tmp_path / "data").mkdir()
@@ -206,6 +207,7 @@ def test_data_that_cannot_be_read_ends_with_2_and_one_line(capsys, tmp_path, mon
     assert text.count("\n") == 1
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_events_and_orders_that_repeat_an_id_are_counted(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     rows = [click(f"u{number}", minute=number, event_id=f"e{number}") for number in range(60)]
@@ -229,6 +231,7 @@ def test_events_and_orders_that_repeat_an_id_are_counted(capsys, tmp_path, monke
     assert "does not identify events" not in text
 
 
+@pytest.mark.usefixtures("without_plots")
 @pytest.mark.parametrize(("clashes", "is_problem"), [(4, False), (5, True), (50, True)])
 def test_an_event_id_that_other_events_have_too_is_a_problem(capsys, tmp_path, monkeypatch, clashes, is_problem):
     monkeypatch.chdir(ROOT)
@@ -342,6 +345,7 @@ ORDERS_CLASH = "transaction_id does not identify orders: "
 ORDERS_SPLIT = "the value of orders is incomplete: "
 
 
+@pytest.mark.usefixtures("without_plots")
 @pytest.mark.parametrize(
     ("again", "problem"),
     [
@@ -408,6 +412,7 @@ def test_that_following_logins_would_change_nothing_is_a_fact(capsys, tmp_path, 
     assert f"logins        {fact}" in text if fact else "  logins  " not in text
 
 
+@pytest.mark.usefixtures("without_plots")
 @pytest.mark.parametrize(("users", "is_problem"), [(20, False), (21, True)])
 def test_an_anonymous_id_of_many_users_is_a_problem(capsys, tmp_path, monkeypatch, users, is_problem):
     monkeypatch.chdir(ROOT)

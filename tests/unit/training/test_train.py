@@ -22,6 +22,8 @@ from training.train import main, summary
 from udfs.measurement.labels import CONVERTED
 from udfs.models.bundle import load_bundle
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 FEATURES = "features=[events_30m,cart_adds_30m,value,event_kind,session_events,country]"
 SETTINGS = ("model=xgboost", "repeats=0", "rounds=5", "folds=2", "prune=false", "compare=[]", "threads=1", FEATURES)
 QUICK = [part for setting in SETTINGS for part in ("--set", setting)]

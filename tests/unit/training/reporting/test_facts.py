@@ -65,6 +65,7 @@ def test_report_and_metrics_have_the_champion_side_by_side(reported, compared):
     assert told["differences"]["roc_auc"]["value"] == compared.differences["roc_auc"].value
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_a_champion_that_does_not_answer_is_no_data(trained):
     page = with_report(trained, Background(champion="the champion does not answer: no route")).files[REPORT_FILE]
     assert b"<strong>Champion.</strong> No data: the champion does not answer: no route." in page
@@ -90,6 +91,7 @@ def test_text_of_the_data_can_change_neither_page_nor_card(reported):
     assert b"clicks.csv: a *gap* &lt;b&gt;" in reported.files[REPORT_FILE]
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_where_nobody_looked_for_problems_neither_says_that_there_are_none(trained):
     facts = gather(trained)
     assert "no data on problems" in model_card(facts).decode()

@@ -13,6 +13,11 @@ from udfs.models.bundle import EXPORT_FILE, BundleError, directory_files
 STRICT = Admission(time="1 s", memory_mib=256)
 
 
+@pytest.fixture(autouse=True)
+def trial_here() -> None:
+    """Not in this module: trials are in processes."""
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, bytes]:
     return directory_files(make_bundle(tmp_path_factory.mktemp("bundles"), "v1"))
