@@ -20,6 +20,9 @@ REGISTRY := build/schema-registry/complete
 PREREQUISITES := build/prerequisites
 BUILT := $(VENV) $(WHEEL) $(JARS)
 
+# Each process begins with neighbouring tests, which share fixtures, and then takes over some of another's.
+UNIT_TESTS := $(PYTHON) -m pytest --numprocesses logical --dist worksteal tests/unit
+
 PIP_TOOLS := pip-tools==7.6.2
 SCHEMA_REGISTRY := io.apicurio:apicurio-registry-app:3.0.9:tar.gz:all
 FLINK_OPERATOR := org.apache.flink:flink-kubernetes-operator-api:1.10.0
@@ -32,15 +35,15 @@ help: ## List the targets
 demo: $(BUILT) ## Run the whole system on this machine and show the results; KEEP=1 leaves it running, DAY=1 plays a day
 	@$(PYTHON) -m tools.demo $(if $(filter-out 0 no false,$(DAY)),--day) $(if $(filter-out 0 no false,$(KEEP)),--keep)
 
-test: test-unit $(REGISTRY) ## Run all tests: unit, Java, mini cluster, then broker and cluster
+test: $(BUILT) $(REGISTRY) ## Run all tests: unit with the slow ones, Java, mini cluster, then broker and cluster
+	@$(UNIT_TESTS)
 	@echo '==> Java operators with workers (about a minute; the first time Maven fetches the test harness)'
 	@mvn --batch-mode test > build/maven-test.log 2>&1 || { cat build/maven-test.log; exit 1; }
 	@grep -E '^.{0,20}Tests run' build/maven-test.log | tail -n 1
 	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=5 tests/e2e tests/flink
 
-test-unit: $(BUILT) ## Run the unit tests, in a process for each core
-	@# Each process begins with neighbouring tests, which share fixtures, and then takes over some of another's.
-	@$(PYTHON) -m pytest --numprocesses logical --dist worksteal tests/unit
+test-unit: $(BUILT) ## Run the unit tests without the slow ones, in a process for each core
+	@$(UNIT_TESTS) -m 'not slow'
 
 bench: $(BUILT) $(if $(if $(PART),$(findstring peers,$(PART)),all),$(PEERS)) ## Measure this machine, to build/bench.json: all parts, or PART=throughput,latency,peers
 	@$(PYTHON) -m tools.bench $(if $(PART),--part '$(PART)')

@@ -17,6 +17,8 @@ from tools.stack.flink_client import newest_wheel
 from training.promote import main as promote
 from udfs.contracts.outputs import Session
 
+pytestmark = pytest.mark.slow  # each test starts Python with all libraries
+
 #: Modules that only have to print their help here: they need a broker or serve until they are stopped.
 WITH_HELP = (
     "dashboard",

@@ -122,6 +122,7 @@ def test_promtool_accepts_rules_and_configuration(promtool):
     promtool("check", "config", str(PROMETHEUS))
 
 
+@pytest.mark.slow
 def test_each_alert_fires_when_it_should_and_none_does_while_all_is_well(promtool, tmp_path):
     tests = [scenario("all is well", {}, set())]
     none_scored = {SCORED: "0+6000x10 60000x50", DUPLICATES: "0+1000x10 10000x50"}

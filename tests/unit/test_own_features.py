@@ -73,18 +73,21 @@ def workshop(tmp_path_factory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_tutorial_train_a_model_with_the_features(workshop):
     bundle = load_bundle(workshop / "models" / "quiz", 64)
     assert {"quizzes_24h", "since_quiz_s"} < set(bundle.manifest.features)
     assert len(bundle.manifest.features) == len(STANDARD.names) + 2
 
 
+@pytest.mark.slow
 def test_the_job_of_the_tutorial_accepts_the_model(workshop, monkeypatch):
     monkeypatch.chdir(workshop)
     serving = find_serving(load_settings(Path("conf", "quiz.yaml")))
     assert [len(bundle.manifest.features) for bundle in serving.bundles.values()] == [107]
 
 
+@pytest.mark.slow
 def test_a_job_that_does_not_know_the_event_refuses_the_model(workshop, monkeypatch):
     monkeypatch.chdir(workshop)
     with pytest.raises(BundleError, match=r"quiz_completed.*clicks\.declaration"):

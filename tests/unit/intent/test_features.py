@@ -131,6 +131,7 @@ def test_what_cannot_be_listed_or_measured_is_refused_in_a_line(features, argume
     assert said.startswith(error)
 
 
+@pytest.mark.slow
 def test_the_commands_start_without_numba():
     program = (
         "import sys, intent.features.__main__ as command, intent.features.cost, intent.features.lookup;"

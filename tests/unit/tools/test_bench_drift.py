@@ -81,6 +81,7 @@ def test_values_are_standardized_by_the_known_windows_and_a_value_that_is_missin
     assert default_alarms(drift, windows) == 0.5
 
 
+@pytest.mark.slow
 def test_our_detector_finds_large_drifts_and_no_others(shop):
     hour = shop.hours()[0]
     windows = windows_of(hour, hour, np.random.default_rng(3))

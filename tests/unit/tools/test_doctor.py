@@ -105,6 +105,7 @@ def test_a_finding_says_what_to_do_only_when_something_is_missing():
     assert str(doctor.Finding("Maven", "none", "apt-get install maven")).endswith("none -> apt-get install maven")
 
 
+@pytest.mark.slow
 def test_the_doctor_needs_nothing_but_the_standard_library():
     bare = [sys.executable, "-S", "-m", "tools.doctor", "--prerequisites"]
     done = subprocess.run(bare, cwd=doctor.PROJECT, capture_output=True, text=True, check=False)

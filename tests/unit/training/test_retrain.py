@@ -32,6 +32,8 @@ from udfs.measurement.labels import CONVERTED, LABELS_FILE, Label
 from udfs.models.bundle import load_bundle
 from udfs.rollout.registry import Registry
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 CONF = Path(__file__).parents[3] / "conf"
 OTHER_LABEL = Label(events=("begin_checkout",), horizon="1 h")
 HOUR_MS = 3_600_000
@@ -132,6 +134,7 @@ class Calls:
         return counted
 
 
+@pytest.mark.slow
 def test_a_run_that_crashes_at_every_step_ends_in_shadow_and_repeats_no_step_that_had_finished(
     shop, monkeypatch, capsys
 ):
@@ -221,6 +224,7 @@ def test_the_alarms_of_the_training_fail_the_candidate(shop, trained, capsys):
     )
 
 
+@pytest.mark.slow
 def test_a_bundle_that_an_earlier_version_left_is_trained_again(shop, monkeypatch, capsys):
     calls = Calls(monkeypatch, train_model="never", compare_models="before")
     with pytest.raises(Crash):

@@ -71,17 +71,20 @@ def with_features(examples: Examples, features: np.ndarray) -> Examples:
     return Examples(**{**vars(examples), "features": features})
 
 
+@pytest.mark.slow
 def test_the_model_ranks_unseen_users_well_but_not_better_than_is_possible(trained):
     metrics = trained.manifest.metrics
     assert 0.75 < metrics["test_roc_auc"] < metrics["best_possible_test_auc"] + 0.02
     assert metrics["test_roc_auc_low"] < metrics["test_roc_auc"] < metrics["test_roc_auc_high"]
 
 
+@pytest.mark.slow
 def test_scores_are_probabilities_on_average(trained):
     found = trained.evaluation.metrics
     assert found["mean_probability"].value == pytest.approx(found["positive_rate"].value, rel=0.4)
 
 
+@pytest.mark.slow
 def test_equal_settings_and_data_give_equal_files_whatever_the_threads_of_the_machine(examples, of_few):
     with threadpool_limits(1):
         again = train_model(examples, replace(OF_FEW, compare=("logistic",)), version="v1")
@@ -89,10 +92,12 @@ def test_equal_settings_and_data_give_equal_files_whatever_the_threads_of_the_ma
     assert metrics_json(gather(again)) == metrics_json(gather(of_few))
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_model(examples, of_few):
     assert train_model(examples, replace(OF_FEW, seed=OF_FEW.seed + 1)).model != of_few.model
 
 
+@pytest.mark.slow
 def test_the_served_model_is_fitted_to_all_users_and_its_metrics_are_from_before(examples, of_few):
     trained, kept = of_few, train_model(examples, replace(OF_FEW, refit="training"), version="v1")
     assert kept.measured is None
@@ -107,6 +112,7 @@ def test_the_served_model_is_fitted_to_all_users_and_its_metrics_are_from_before
     assert "then fitted to all" not in report_html(gather(kept)).decode()
 
 
+@pytest.mark.slow
 def test_reference_and_warm_up_rows_of_a_refitted_model_are_its_own(examples, trained):
     bundle = Bundle(trained.manifest, trained.model)
     warm_up = msgspec.json.decode(trained.files[WARM_UP_FILE])
@@ -117,6 +123,7 @@ def test_reference_and_warm_up_rows_of_a_refitted_model_are_its_own(examples, tr
     assert reference.score.rows == trained.manifest.rows["holdout"]
 
 
+@pytest.mark.slow
 def test_of_a_split_by_time_all_events_are_refitted(examples):
     last = int(np.quantile(examples.time_ms, 0.7))
     found = train_model(examples, OF_FEW, holdout_from_ms=last)
@@ -125,6 +132,7 @@ def test_of_a_split_by_time_all_events_are_refitted(examples):
     assert found.manifest.rows["refit"] > found.manifest.rows["training"] + found.manifest.rows["holdout"]
 
 
+@pytest.mark.slow
 def test_the_whole_training_is_measured_on_new_users_and_reported(examples):
     settings = replace(QUICK, model="auto", repeats=1, folds=2, rounds=5, compare=("logistic",), features=NAMES)
     found = train_model(examples, settings)
@@ -141,12 +149,14 @@ def test_the_whole_training_is_measured_on_new_users_and_reported(examples):
     assert [one["family"] for one in told["choice"]["candidates"] if one["chosen"]] == [found.evaluation.model]
 
 
+@pytest.mark.slow
 def test_what_is_not_measured_is_no_data(trained, page, told):
     assert "No data: `repeats` is 0." in page
     assert "repeated_roc_auc" not in trained.manifest.metrics
     assert told["repeated"] is None
 
 
+@pytest.mark.slow
 def test_pruning_leaves_out_features_and_hardly_loses(examples):
     pruned = train_model(examples, replace(QUICK, features=SOME, prune=True))
     assert len(pruned.manifest.features) < len(SOME)
@@ -157,10 +167,12 @@ def test_pruning_leaves_out_features_and_hardly_loses(examples):
     assert min(float(kept[0]), float(unpruned[0])) > 0
 
 
+@pytest.mark.slow
 def test_a_model_of_all_features_has_no_saving_to_tell(trained):
     assert saving(trained) is None
 
 
+@pytest.mark.slow
 def test_a_monotone_feature_never_lowers_the_score(examples):
     settings = replace(OF_FEW, monotone={"cart_adds_30m": "up"})
     model = train_model(examples, settings)
@@ -202,6 +214,7 @@ def test_the_more_it_is_distilled_the_nearer_the_model_comes_to_logistic_regress
     assert apart[0] > apart[1] > apart[2]
 
 
+@pytest.mark.slow
 def test_the_search_stays_within_its_bounds_and_is_reported(examples):
     lines = []
     found = train_model(examples, replace(OF_FEW, trials=2, rounds=5), log=lines.append)
@@ -218,18 +231,21 @@ def test_every_user_is_on_one_side_of_each_split(examples):
     assert len(per_user) == len({user for user, _ in per_user})
 
 
+@pytest.mark.slow
 def test_no_training_label_reaches_into_a_holdout_by_time(examples):
     rows, holdout = split_by_time(examples, 0.2, CONVERTED.horizon_ms)
     assert examples.time_ms[rows].max() + CONVERTED.horizon_ms < examples.time_ms[holdout].min()
     assert train_model(examples, replace(OF_FEW, holdout="time")).manifest.metrics["test_roc_auc"] > 0.7
 
 
+@pytest.mark.slow
 def test_examples_without_positives_are_an_error(examples):
     none = Examples(**{**vars(examples), "labels": np.zeros(len(examples), bool)})
     with pytest.raises(SplitError, match="has 0 positive labels among .* both classes are needed"):
         train_model(none, QUICK)
 
 
+@pytest.mark.slow
 def test_a_fold_with_one_class_is_an_error(examples):
     few = examples.user < 6
     labels = examples.labels[few] & (examples.user[few] == 0)
@@ -239,6 +255,7 @@ def test_a_fold_with_one_class_is_an_error(examples):
         train_model(some, QUICK)
 
 
+@pytest.mark.slow
 def test_features_without_information_are_named_and_do_no_harm(examples):
     features = examples.features.copy()
     useless = STANDARD.find(FEW[:2])
@@ -247,6 +264,7 @@ def test_features_without_information_are_named_and_do_no_harm(examples):
     assert set(FEW[:2]) <= set(found.evaluation.unused)
 
 
+@pytest.mark.slow
 def test_what_drift_monitoring_cannot_watch_is_told_in_a_line_and_named_in_the_report(examples, trained, page, told):
     lines = []
     buyers = np.isin(examples.user, np.unique(examples.user[examples.labels])[:12])
@@ -265,6 +283,7 @@ def test_what_drift_monitoring_cannot_watch_is_told_in_a_line_and_named_in_the_r
     assert "drift monitoring" not in page
 
 
+@pytest.mark.slow
 def test_a_feature_that_knows_the_label_raises_an_alarm(examples, trained):
     features = examples.features.copy()
     features[:, STANDARD.find(FEW[:1])[0]] = examples.labels
@@ -278,6 +297,7 @@ def test_a_feature_that_knows_the_label_raises_an_alarm(examples, trained):
     assert not find_alarms(trained.evaluation)
 
 
+@pytest.mark.slow
 def test_the_export_scores_what_the_job_scores_and_its_certificate_says_so(trained, examples):
     scorer, runtime = Scorer(Bundle(trained.manifest, trained.model)), OnnxScorer(trained.files[EXPORT_FILE])
     largest = np.abs(scorer.predict(examples.features) - runtime.predict(examples.features)).max()
@@ -285,6 +305,7 @@ def test_the_export_scores_what_the_job_scores_and_its_certificate_says_so(train
     assert trained.manifest.export["largest_difference"] <= trained.manifest.export["limit"]
 
 
+@pytest.mark.slow
 def test_an_export_of_another_model_is_refused(trained, examples):
     other = files_of(1, STANDARD.names)
     mine = Scorer(Bundle(trained.manifest, trained.model))
@@ -304,6 +325,7 @@ def test_a_calibration_folded_into_the_model_is_the_calibration(examples, kind):
     assert added == pytest.approx(logit(folded.predict(rows)), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_report_stands_alone_and_opens_with_the_recommendation(trained, page):
     found = recommend(trained)
     assert recommendation_text(found) in page.replace("&#39;", "'")
@@ -316,12 +338,14 @@ def test_the_report_stands_alone_and_opens_with_the_recommendation(trained, page
     assert "clicks.csv: 3 &lt;duplicate&gt; records" in page
 
 
+@pytest.mark.slow
 def test_every_link_of_the_report_leads_somewhere_and_no_id_is_given_twice(page):
     ids = re.findall(r'<(?!path|clipPath)[a-zA-Z0-9]+ [^>]*?\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids)) > 10
     assert set(re.findall(r'href="#([a-z-]+)"', page)) <= set(ids)
 
 
+@pytest.mark.slow
 def test_the_report_draws_every_plot(page):
     drawn = re.findall(r'aria-label="([^"]+)"', page)
     for title in ("ROC curve", "Precision and recall", "Gain", "Lift", "Calibration", "Scores by outcome",
@@ -332,6 +356,7 @@ def test_the_report_draws_every_plot(page):
     assert len(page) < 600_000
 
 
+@pytest.mark.slow
 def test_the_learning_curve_has_intervals_and_the_line_of_the_regression(trained):
     curve = trained.evaluation.learning_curve
     assert list(curve.points) == ["xgboost", "logistic"]
@@ -346,10 +371,12 @@ def test_the_learning_curve_has_intervals_and_the_line_of_the_regression(trained
     assert gain.low < gain.value < gain.high
 
 
+@pytest.mark.slow
 def test_a_figure_that_rounds_to_zero_has_no_minus(page):
     assert not re.search(r">[−-]0\.?0*[ <%]", page)
 
 
+@pytest.mark.slow
 def test_metrics_have_the_recommendation_as_data_and_as_text(trained, facts, tmp_path):
     path = tmp_path / "metrics.json"
     path.write_bytes(metrics_json(facts))

@@ -102,6 +102,7 @@ def logging_bundle(recomputed, tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 def test_logged_vectors_give_the_examples_that_recomputing_gives(tmp_path, clicks, recomputed, logged):
     hidden = tmp_path / "log" / ".part-9.inprogress"
     hidden.parent.mkdir()
@@ -196,6 +197,7 @@ def test_clicks_without_offsets_cannot_be_met_with_a_log(tmp_path, logged):
         examples_of_log(tmp_path, tmp_path / "clicks.jsonl", logged)
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_what_a_bundle_logged(tmp_path, clicks, logged, logging_bundle, capsys):
     manifest = load_bundle(logging_bundle, None).manifest
     hashes = [manifest.feature_schema_hash] * (len(logged) - 1)

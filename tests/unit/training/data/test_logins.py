@@ -80,7 +80,10 @@ def positions(clicks: list[dict], partitions: int) -> list[tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize(("seed", "partitions", "workers"), [(0, 1, 1), (1, 1, 1), (2, 3, 2)])
+@pytest.mark.parametrize(
+    ("seed", "partitions", "workers"),
+    [(0, 1, 1), (1, 1, 1), pytest.param(2, 3, 2, marks=pytest.mark.slow)],
+)
 def test_features_and_labels_are_those_of_the_job(tmp_path, seed, partitions, workers):
     clicks = journeys(np.random.default_rng(seed), 150)
     arrival_ms = arrivals(clicks) + np.arange(len(clicks))  # so that no two in different partitions are the same

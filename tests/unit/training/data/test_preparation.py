@@ -59,6 +59,7 @@ def by_time(examples):
     return examples.features[order], examples.labels[order]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_archive_in_any_order_gives_the_examples_that_memory_gives(tmp_path, stream, workers):
     archive(tmp_path / "clicks" / "day=2026-01-05" / "part-0.parquet", list(stream.clicks()), stream.arrival_ms)

@@ -182,6 +182,7 @@ def test_simulated_clicks_and_profiles_keep_the_contracts():
     assert [user.encode() for user in ProfileDecoder().decode(keys, values).user_ids] == list(keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mapping", "rows"),
     [

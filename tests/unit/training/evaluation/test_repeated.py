@@ -43,6 +43,7 @@ def measured(settings=SETTINGS, examples=None, train=None, test=None, families=N
     return repeated_cross_validation(examples, train, test, settings, lambda line: None, families)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_the_regression_differs_from_it_in_nothing():
     found = measured(families=[FAMILIES["logistic"]])
     for gain in found.differences["logistic"].values():
@@ -75,6 +76,7 @@ def watched():
         return measured(), seen
 
 
+@pytest.mark.slow
 def test_nothing_is_chosen_or_fitted_on_the_users_that_judge_it(watched):
     found, seen = watched
     assert len(seen) == len(found.outer) == 6
@@ -82,6 +84,7 @@ def test_nothing_is_chosen_or_fitted_on_the_users_that_judge_it(watched):
     assert seen[0] != seen[3]  # another assignment
 
 
+@pytest.mark.slow
 def test_of_a_split_by_time_other_users_are_scored_after_it(monkeypatch):
     train, test = split_by_time(shop(), 0.3, CONVERTED.horizon_ms)
     tested = []
@@ -97,6 +100,7 @@ def test_of_a_split_by_time_other_users_are_scored_after_it(monkeypatch):
     assert sum(tested) == len(test)
 
 
+@pytest.mark.slow
 def test_equal_settings_give_equal_figures_and_the_cost_is_counted(watched):
     first, _ = watched
     assert first == measured()

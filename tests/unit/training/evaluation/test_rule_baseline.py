@@ -27,6 +27,8 @@ from training.simulation.examples import simulated_examples
 from udfs.features.declaration_file import STANDARD
 from udfs.rollout.rules import Rule
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 CONF = Path(__file__).parents[4] / "conf"
 RULE = Rule(any=("cart_adds_30m >= 1", Rule(all=("device == mobile", "checkouts_30m >= 1"))))
 
@@ -47,6 +49,7 @@ def compared_roughly(*rows):
 row = st.tuples(st.booleans(), st.booleans(), st.floats(0, 1), st.integers(1, 3))
 
 
+@pytest.mark.slow
 @given(st.lists(row, min_size=2, max_size=30).filter(lambda rows: any(row[0] for row in rows)))
 def test_the_rules_figures_are_those_of_scikit_learn(rows):
     labels, acts, scores, weight = zip(*rows)
@@ -59,6 +62,7 @@ def test_the_rules_figures_are_those_of_scikit_learn(rows):
         assert np.isnan(found.precision.value)
 
 
+@pytest.mark.slow
 @given(st.permutations(range(20)), st.lists(st.booleans(), min_size=20, max_size=20), st.integers(1, 19))
 def test_the_model_acts_on_its_highest_scores_as_often_as_the_rule_acts(order, labels, acted_on):
     labels = np.array(labels)

@@ -1,13 +1,14 @@
 """Plans by recorded sessions, and the shipped steps: a harmless challenger passes them in a shop of 100,000 users."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from training.experiments.planning import kpi_data, step_lines
+from training.experiments.planning import KpiData, kpi_data, step_lines
 from udfs.measurement.cell_sums import CellSums, Columns
 from udfs.measurement.effects import Ratio, measure_effect
 from udfs.measurement.experiment import guardrail_state
@@ -35,40 +36,47 @@ def shop_sessions(users: int, seed: int = 1) -> pd.DataFrame:
     return pd.DataFrame(nothing | counts | {"user_id": user, "started_at": 0, "ended_at": 1_000}, index=range(count))
 
 
-SESSIONS = shop_sessions(200_000)
-DATA = kpi_data(SESSIONS, KPIS)
+@cache
+def shop() -> pd.DataFrame:
+    return shop_sessions(200_000)
+
+
+@cache
+def data() -> dict[str, KpiData]:
+    return kpi_data(shop(), KPIS)
 
 
 def test_a_kpi_of_recorded_sessions_is_that_of_an_obvious_computation():
-    by_user = SESSIONS.assign(bought=SESSIONS["purchases"] > 0, one=1).groupby("user_id")[["bought", "one"]].sum()
+    by_user = shop().assign(bought=shop()["purchases"] > 0, one=1).groupby("user_id")[["bought", "one"]].sum()
     rate = by_user["bought"].sum() / by_user["one"].sum()
     linear = by_user["bought"] - rate * by_user["one"]
     variance = linear.var() / by_user["one"].mean() ** 2
-    assert DATA["conversion_rate"].value == pytest.approx(rate)
-    assert DATA["conversion_rate"].relative_variance == pytest.approx(variance / rate**2)
+    assert data()["conversion_rate"].value == pytest.approx(rate)
+    assert data()["conversion_rate"].relative_variance == pytest.approx(variance / rate**2)
 
 
 def test_a_kpi_without_data_says_which_of_its_terms_is_0():
-    assert DATA["click_through_rate"].no_data == (
+    assert data()["click_through_rate"].no_data == (
         "no data: the denominator `view_promotions` is 0 in every session, of one arm or both"
     )
-    assert DATA["add_to_cart_rate"].no_data == "no data: the numerator `add_to_carts > 0` is 0 in every session"
+    assert data()["add_to_cart_rate"].no_data == "no data: the numerator `add_to_carts > 0` is 0 in every session"
 
 
 def user_rows(terms: tuple[Term, ...]) -> np.ndarray:
     """The rows of the shop's users, float64[n, width]."""
     columns = Columns(len(terms))
-    sessions = SESSIONS.groupby("user_id").size().to_numpy(float)
-    amounts = pd.DataFrame({number: term_values(term, SESSIONS) for number, term in enumerate(terms)})
-    now = amounts.groupby(SESSIONS["user_id"]).sum().to_numpy()
+    sessions = shop().groupby("user_id").size().to_numpy(float)
+    amounts = pd.DataFrame({number: term_values(term, shop()) for number, term in enumerate(terms)})
+    now = amounts.groupby(shop()["user_id"]).sum().to_numpy()
     zeros = np.zeros_like(sessions)
     return np.column_stack([zeros + 1, zeros, sessions, zeros, now, np.zeros((len(now), columns.terms))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [step for step in SHIPPED.steps if step.guardrails], ids=lambda step: f"{step.share}")
 def test_a_harmless_challenger_passes_a_shipped_step(step):
     rng = np.random.default_rng(4)
-    caps = caps_of(KPIS, SESSIONS)
+    caps = caps_of(KPIS, shop())
     kpis = {name: KPIS[name] for name in step.guardrails}
     terms = terms_of(kpis, {name: cap for name, cap in caps.items() if name in kpis})
     columns, rows = Columns(len(terms)), user_rows(terms)
@@ -91,8 +99,8 @@ def test_the_lines_of_a_plan_name_what_each_guardrail_takes_or_lacks():
     guardrails = {"conversion_rate": 0.1, "bounce_rate": 0, "click_through_rate": 0.1, "mine": 0.1}
     steps = (Step(share=0.5, guardrails=guardrails), Step(share=0.95, guardrails={"conversion_rate": 0.1}))
     rollout = Rollout(salt="any", champion="any", control=Control(share=0.05, at_most=0.05), steps=steps)
-    lines = list(step_lines(rollout, KPIS, DATA, users_per_day=1_000, power=0.8))
-    users = users_for_guardrail(0.1, DATA["conversion_rate"].relative_variance, 0.5 / 0.95, 0.8)
+    lines = list(step_lines(rollout, KPIS, data(), users_per_day=1_000, power=0.8))
+    users = users_for_guardrail(0.1, data()["conversion_rate"].relative_variance, 0.5 / 0.95, 0.8)
     assert lines[0] == (
         f"step at 50%, conversion_rate at most 10% worse: {users:,} users of both arms, {users / 950:.1f} days"
     )
@@ -110,7 +118,7 @@ def test_the_documented_numbers_of_users_are_those_of_such_a_shop():
     for step in SHIPPED.steps:
         for name, margin in step.guardrails.items():
             users = users_for_guardrail(
-                margin, DATA[name].relative_variance, step.share / compared, 0.8, KPIS[name].direction
+                margin, data()[name].relative_variance, step.share / compared, 0.8, KPIS[name].direction
             )
             found = re.search(rf"\| {100 * step.share:g}% \| `{name}` \| {100 * margin:g}% \| ([\d,]+) \|", page)
             assert found, (step.share, name)

@@ -104,6 +104,7 @@ def test_an_effect_on_all_devices_alike_does_not_differ_though_some_buy_more():
     assert max(differences) > 3 * min(differences)
 
 
+@pytest.mark.slow
 def test_without_an_effect_there_are_few_false_alarms_in_many_segments():
     rng = np.random.default_rng(3)
     rates = dict.fromkeys("abcdef", 0.4)

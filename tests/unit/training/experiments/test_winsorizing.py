@@ -47,6 +47,7 @@ def revenue(sessions: pd.DataFrame, kpis=REVENUE) -> Report:
     return compare(sessions, kpis, EXPERIMENT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ["champion", "challenger"])
 def test_heavy_tails_and_one_huge_order_raise_no_more_false_alarms_than_promised(arm):
     rng = np.random.default_rng(1)
@@ -63,6 +64,7 @@ def test_heavy_tails_and_one_huge_order_raise_no_more_false_alarms_than_promised
     assert ordinary / runs <= ALPHA + 3 * np.sqrt(ALPHA * (1 - ALPHA) / runs)  # the variance is right, too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ["champion", "challenger"])
 def test_one_huge_order_does_not_hide_that_conversion_won(arm):
     rng = np.random.default_rng(2)

@@ -505,11 +505,13 @@ VALUES = st.recursive(
 ROWS = st.lists(st.dictionaries(NAMES | st.text(max_size=6), VALUES, max_size=6), max_size=6)
 
 
+@pytest.mark.slow
 @given(ROWS, st.text(max_size=10))
 def test_any_rows_give_a_mapping_that_is_accepted_or_lacks_required_fields(rows: list[dict], stem: str):
     check(propose(rows, stem))
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_so_do_rows_with_the_same_columns(data):
     kinds = data.draw(st.dictionaries(NAMES, st.sampled_from([SCALARS, VALUES]), min_size=3, max_size=8))

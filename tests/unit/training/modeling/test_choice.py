@@ -62,6 +62,7 @@ def test_trees_are_chosen_only_where_they_find_more_than_the_regression(signal, 
     assert any(line.startswith(f"chose {family}, the simplest within one standard error") for line in lines)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=4), st.integers(0, 5))
 def test_the_simplest_of_equals_is_chosen_and_never_one_clearly_behind(qualities, seed):
     rng = np.random.default_rng(seed)
@@ -86,6 +87,7 @@ def test_the_teacher_share_is_the_one_that_ranks_best_unless_the_settings_name_o
     assert named.choice.cost.models == 3
 
 
+@pytest.mark.slow
 def test_candidates_are_fitted_together_as_each_would_be_alone(monkeypatch):
     fitted = []
     for name in ("logistic", "xgboost"):

@@ -15,6 +15,8 @@ from training.reporting.mlflow_tracking import TrackingError, check_tracking, is
 from training.train import main
 from udfs.models.bundle import load_bundle
 
+pytestmark = pytest.mark.slow  # MLflow takes seconds to start, and makes a database
+
 
 @pytest.fixture
 def plain_environment(monkeypatch, tmp_path):

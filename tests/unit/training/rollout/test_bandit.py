@@ -176,6 +176,7 @@ def served(
 FLAT = {"v1": 0.1, "v2": 0.1, "v3": 0.1}
 
 
+@pytest.mark.slow
 def test_the_better_arm_gets_the_users_and_a_sale_does_not_matter():
     entries = ledger((0.05, 0.05), (0.3, 0.05), (0.3, 0.3))
     found = bandit.look(entries, served(entries, FLAT | {"v3": 0.13}, season=(2.5, 1.0, 1.0)), KPIS)

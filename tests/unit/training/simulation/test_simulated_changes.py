@@ -55,12 +55,14 @@ def stability_index(before: np.ndarray, after: np.ndarray) -> float:
     return float(((new - old) * np.log(new / old)).sum())
 
 
+@pytest.mark.slow
 def test_equal_changes_give_equal_streams():
     once, again = (simulate(replace(CHANGED, users=500)) for _ in range(2))
     assert list(again.clicks()) == list(once.clicks())
     assert np.array_equal(again.propensity, once.propensity)
 
 
+@pytest.mark.slow
 def test_until_something_changes_the_stream_is_the_one_without_changes():
     few = replace(USUAL, users=500)
     usual = list(simulate(few).clicks())
@@ -93,6 +95,7 @@ def test_after_the_shift_the_propensity_of_usual_behaviour_is_not_calibrated(str
     assert np.abs(calibration_errors(stream, usual, behaves(stream, Behaviour.SHIFTED))).max() > 4
 
 
+@pytest.mark.slow
 def test_features_move_at_the_shift_and_what_a_score_is_worth_too(stream):
     examples = simulated_examples(stream)
     shifted = stream.events["behaviour"][examples.offset] & Behaviour.SHIFTED > 0

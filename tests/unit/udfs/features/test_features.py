@@ -420,6 +420,7 @@ def test_the_schema_hash_changes_with_the_meaning_of_a_feature_only():
     assert schema_hash(other, ["scroll"], 64) == schema_hash(STANDARD, ["scroll"], 64)
 
 
+@pytest.mark.slow
 def test_a_command_that_computes_no_features_starts_without_loading_numba():
     commands = "training.promote, training.remote_bundle, jobs.ops.doctor.__main__"
     subprocess.run([sys.executable, "-c", f"import sys, {commands}; sys.exit('numba' in sys.modules)"], check=True)

@@ -11,6 +11,8 @@ import pytest
 from udfs.features import kernel_cache
 
 SOURCES = Path(kernel_cache.__file__).parents[1]
+#: What is compiled here only has to be found again, and may be slow.
+UNOPTIMISED = {"NUMBA_OPT": "0"}
 
 
 @pytest.fixture
@@ -56,6 +58,7 @@ def cache(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "function"),
     [
@@ -68,10 +71,13 @@ def cache(tmp_path_factory) -> Path:
     ],
 )
 def test_compiled_code_is_kept_there_whichever_module_comes_first(cache, program, function):
-    subprocess.run([sys.executable, "-c", program], env=os.environ | {"XDG_CACHE_HOME": str(cache)}, check=True)
+    subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | UNOPTIMISED | {"XDG_CACHE_HOME": str(cache)}, check=True
+    )
     assert list((cache / "purchase-intent").glob(f"*/*.{function}-*.nbi"))
 
 
+@pytest.mark.slow
 def test_kernels_that_several_processes_have_compiled_do_not_take_each_others_functions(cache):
     program = """
 import sys
@@ -90,7 +96,7 @@ for value in sys.argv[1:]:
 
     def computed(*values: str) -> list[float]:
         command = [sys.executable, "-c", program, *values]
-        environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+        environment = os.environ | UNOPTIMISED | {"XDG_CACHE_HOME": str(cache)}
         printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
         return [float(line) for line in printed.splitlines()]
 
@@ -99,6 +105,7 @@ for value in sys.argv[1:]:
     assert computed(one, other) == [9, 1]
 
 
+@pytest.mark.slow
 def test_the_sources_are_found_in_a_wheel(tmp_path):
     with ZipFile(tmp_path / "udfs.whl", "w") as wheel:
         for path in SOURCES.rglob("*.*"):

@@ -150,7 +150,7 @@ def check(content: dict[str, Any], random: Random, layout: EventLayout | None = 
                 assert alone.tobytes() == row[position].tobytes(), f"{feature.text} is {alone!r} alone"
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, PARTS))])
 def test_features_of_a_random_file_have_the_bits_of_the_oracle(part):
     for seed in range(part, FILES, PARTS):
         random = Random(seed)

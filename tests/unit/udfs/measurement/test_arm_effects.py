@@ -64,6 +64,7 @@ def errors(runs: list[History], effects: tuple[float, ...]) -> np.ndarray:
     )
 
 
+@pytest.mark.slow
 def test_the_covariance_is_that_of_the_errors_also_of_arms_with_a_common_champion_and_of_users_who_return():
     effects = (0.0, -0.1, 0.0, 0.3)
     first = (0.1, 0.3, 0.3, 0.3)  # a small champion: its noise is in every effect

@@ -66,6 +66,7 @@ def one_by_one(design: Experiment, sessions: pd.DataFrame) -> CellSums:
     return sums
 
 
+@pytest.mark.slow
 @given(designs(), sessions())
 def test_a_job_and_a_report_have_the_same_sums(design, sessions):
     wanted = one_by_one(design, sessions)

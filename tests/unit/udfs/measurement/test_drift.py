@@ -527,6 +527,7 @@ def drift_of(reference: Reference, length_ms: int, cells: np.ndarray, thresholds
     return window_drift((0, length_ms), "v1", reference, count_cells(cells), (0, 0), thresholds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("length_ms", "windows"), [(WINDOW_MS, 144), (HOUR_MS, 24), (24 * HOUR_MS, 1)])
 def test_an_unchanged_shop_raises_no_alarm_however_long_the_window(reference, others, length_ms, windows):
     cells = reference.cells(others.features, others.score)

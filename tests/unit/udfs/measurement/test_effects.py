@@ -170,6 +170,7 @@ def test_all_intervals_of_an_experiment_have_the_true_effect_at_once(sizes, chan
     assert not is_more(missed_last, runs, ALPHA)
 
 
+@pytest.mark.slow
 def test_an_interval_that_takes_the_baseline_for_known_misses_more():
     rng = np.random.default_rng(8)
     runs, change, known, fair = 120, 2.0, 0, 0
@@ -183,6 +184,7 @@ def test_an_interval_that_takes_the_baseline_for_known_misses_more():
     assert not is_more(fair, runs, ALPHA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", SIZES)
 def test_of_one_look_the_interval_would_be_as_wide_as_the_textbook_s(sizes):
     rng = np.random.default_rng(sizes)
@@ -194,6 +196,7 @@ def test_of_one_look_the_interval_would_be_as_wide_as_the_textbook_s(sizes):
     assert binomtest(misses, runs, ALPHA).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_looking_always_keeps_the_promised_rate_of_false_alarms_and_a_fixed_interval_does_not():
     rng = np.random.default_rng(1)
     runs, alarms, naive = 100, 0, 0
@@ -290,6 +293,7 @@ def sale_weeks(rng, fresh: int = 1_000, returning: int = 1_000) -> tuple[CellSum
     return sums, merged
 
 
+@pytest.mark.slow
 def test_a_ramp_into_a_sale_week_is_no_effect():
     rng = np.random.default_rng(9)
     runs = 500
@@ -317,6 +321,7 @@ def test_a_stretch_without_one_of_the_arms_counts_for_nothing():
 # History
 
 
+@pytest.mark.slow
 def test_history_narrows_intervals_without_bias():
     rng = np.random.default_rng(3)
     runs, plain, adjusted = 250, [], []
@@ -359,6 +364,7 @@ def measured_with_scores(*arms: np.ndarray, columns: Columns = WITH_SCORES) -> E
     return measure_effect(sums, columns, RATIO)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(1_500, 1_500), (300, 3_000)])
 def test_scores_from_before_narrow_intervals_without_bias(sizes):
     rng = np.random.default_rng(4)
@@ -419,6 +425,7 @@ def test_history_that_explains_everything_is_left_out():
     assert plain.variance > 0
 
 
+@pytest.mark.slow
 def test_many_covariates_without_meaning_raise_no_more_false_alarms():
     rng = np.random.default_rng(7)
     columns, runs = Columns(20), 300

@@ -68,6 +68,7 @@ def test_what_the_log_does_not_tell_is_refused_with_the_reason(change, message):
         policy_value(change(draw(1)), {"v1": 0.5, "v2": 0.5})
 
 
+@pytest.mark.slow
 def test_under_the_log_of_a_bandit_estimates_are_unbiased_and_their_intervals_hold():
     """The shares follow the results, users return, and the season doubles the rates: so the truth is of all days."""
     season = (1.0, 2.0, 1.0, 1.0)

@@ -42,6 +42,7 @@ def relative_variance(rate: float) -> float:
     return (1 - rate) / rate / 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("effect", "share"), [(0.3, 0.5), (0.4, 0.2), (-0.3, 0.5)])
 def test_a_planned_effect_is_significant_by_the_rule_of_the_report_as_often_as_promised(effect, share):
     rng = np.random.default_rng(1)

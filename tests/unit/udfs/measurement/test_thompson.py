@@ -48,6 +48,7 @@ def test_equal_input_gives_equal_shares():
     assert first.tolist() == second.tolist()
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(-0.5, 0.5), min_size=1, max_size=5),
     st.floats(0.001, 1),
@@ -66,6 +67,7 @@ def test_the_floor_is_never_violated_and_an_excluded_arm_has_no_more(relative, e
     assert all(split[arm] == pytest.approx(floor) for arm in excluded)
 
 
+@pytest.mark.slow
 def test_an_arm_is_the_best_as_often_as_its_probability_says():
     rng = np.random.default_rng(5)
     said, was = [], []

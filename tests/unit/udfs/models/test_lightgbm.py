@@ -89,6 +89,7 @@ def test_a_rounded_threshold_parts_all_float32_values_as_it_did(threshold, value
             assert goes_left(one, threshold) == goes_left(one, float(rounded)) == bool(one <= rounded)
 
 
+@pytest.mark.slow
 @given(
     arrays.arrays(np.float32, (20, 3), elements=st.one_of(st.just(np.nan), st.floats(-4, 4, width=32))),
     st.integers(0, 2**32 - 1),
@@ -118,6 +119,7 @@ def test_the_certificate_refuses_an_export_of_thresholds_as_they_were_trained():
         certify(trained.predict, export(LIGHTGBM_FILE, trained.content(), 3), hard_rows().features, trained.splits())
 
 
+@pytest.mark.slow
 def test_a_lightgbm_model_is_trained_certified_reported_and_served(trained, examples, tmp_path):
     write_bundle(tmp_path / "bundle", trained.manifest, trained.files)
     bundle = load_bundle(tmp_path / "bundle", 64)
@@ -137,10 +139,12 @@ def test_a_lightgbm_model_is_trained_certified_reported_and_served(trained, exam
     assert "µs for prediction with all features" in saving(trained)
 
 
+@pytest.mark.slow
 def test_equal_settings_and_data_give_equal_lightgbm_files(examples, trained):
     assert train_model(examples, SETTINGS, version="v1").files == trained.files
 
 
+@pytest.mark.slow
 def test_a_monotone_feature_never_lowers_the_score_of_lightgbm(examples):
     names = ("cart_adds_30m", "session_duration_s", "since_cart_add_s", "value")
     settings = replace(QUICK, model="lightgbm", features=names, monotone={"cart_adds_30m": "up"})
@@ -244,6 +248,7 @@ def test_a_model_without_a_split_is_served(tmp_path):
     assert Scorer(bundle).predict(np.zeros((2, 3), np.float32)) == pytest.approx([0.1, 0.1])
 
 
+@pytest.mark.slow
 def test_messages_name_the_file_of_the_model(trained):
     bundle = Bundle(trained.manifest, trained.model, warm_up=WarmUp(np.zeros((1, 1), np.float32), np.zeros(1)))
     with pytest.raises(BundleError, match=r"v1: model.txt scores row 0 of warm_up.json"):

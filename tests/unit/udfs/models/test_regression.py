@@ -183,6 +183,7 @@ def test_a_score_depends_on_its_row_alone(kind):
     assert predict(np.asfortranarray(rows)).tobytes() == scores
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_certified_reported_explained_and_served(trained, examples, tmp_path):
     write_bundle(tmp_path / "bundle", trained.manifest, trained.files)
     bundle = load_bundle(tmp_path / "bundle", 64)
@@ -226,6 +227,7 @@ for directory in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_a_worker_needs_no_scikit_learn(tmp_path):
     for kind in KINDS:
         (tmp_path / kind).mkdir()

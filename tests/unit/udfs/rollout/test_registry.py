@@ -208,7 +208,7 @@ def test_of_two_writers_one_gets_a_clear_error(uri):
     assert champion(registry) == (1, "v1")
 
 
-@pytest.mark.parametrize("pool", ["threads", "processes"])
+@pytest.mark.parametrize("pool", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
 def test_writers_at_once_lose_no_change_and_never_share_a_number(tmp_path, pool):
     uri = str(tmp_path / "registry")
     jobs = [(uri, f"writer-{number}") for number in range(3)]
