@@ -43,7 +43,7 @@ test: $(BUILT) $(REGISTRY) ## Run all tests: unit with the slow ones, Java, mini
 	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=5 tests/e2e tests/flink
 
 test-unit: $(BUILT) ## Run the unit tests without the slow ones, in a process for each core
-	@$(UNIT_TESTS) -m 'not slow'
+	@$(UNIT_TESTS) -m 'not slow' --hypothesis-profile quick
 
 bench: $(BUILT) $(if $(if $(PART),$(findstring peers,$(PART)),all),$(PEERS)) ## Measure this machine, to build/bench.json: all parts, or PART=throughput,latency,peers
 	@$(PYTHON) -m tools.bench $(if $(PART),--part '$(PART)')

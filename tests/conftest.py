@@ -21,6 +21,7 @@ os.environ["JDK_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 # How fast this machine is just now is no property of the code.
 settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("any-speed"), max_examples=25)  # for make test-unit
 settings.load_profile("any-speed")
 
 #: One kind of model, without the choices that cost most of the time of a training.
