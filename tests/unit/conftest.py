@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import lru_cache
+from typing import Any
 
 import pytest
 from threadpoolctl import threadpool_limits
@@ -38,10 +39,18 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def shortcuts() -> Iterator[None]:
     """Files need not reach the disk, and a text of YAML is parsed once."""
-    parsed = lru_cache(reading.parse_yaml)
+    parse = reading.parse_yaml
+    parsed = lru_cache(parse)
+
+    def copy_of_parsed(text: str) -> Any:
+        try:
+            return deepcopy(parsed(text))
+        except RecursionError:  # copies need a deeper stack than the parser
+            return parse(text)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
-        patch.setattr(reading, "parse_yaml", lambda text: deepcopy(parsed(text)))
+        patch.setattr(reading, "parse_yaml", copy_of_parsed)
         yield
 
 
