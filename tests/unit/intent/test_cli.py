@@ -185,6 +185,7 @@ def test_every_command_of_the_packages_is_a_subcommand():
     assert commands == {module for module, _ in SUBCOMMANDS.values()}
 
 
+@pytest.mark.slow
 def test_the_wheel_has_the_entry_point(tmp_path):
     build = [sys.executable, "setup.py", "--quiet", "build", "--build-base", str(tmp_path)]
     subprocess.run(

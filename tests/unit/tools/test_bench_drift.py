@@ -109,6 +109,7 @@ def test_the_table_has_a_row_for_each_kind_and_says_what_is_not_installed():
     assert len(lines) == 2 + len(KINDS) + 1
 
 
+@pytest.mark.slow
 def test_a_library_that_is_not_in_the_environment_is_told_by_name(shop):
     windows = [Window("known", shop.features)]
     with pytest.raises(ComparisonError, match="evidently: ModuleNotFoundError: No module named 'evidently"):

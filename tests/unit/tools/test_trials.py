@@ -1,4 +1,5 @@
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka.consumer.fetcher import ConsumerRecord
@@ -36,6 +37,7 @@ def record(offset: int, **click) -> ConsumerRecord:
     return ConsumerRecord(**{name: fields.get(name) for name in ConsumerRecord._fields})
 
 
+@pytest.mark.slow
 def test_an_offline_run_says_what_each_click_should_give(tmp_path):
     records = [
         record(4, event_id="a"),

@@ -125,6 +125,7 @@ def test_the_figures_are_those_of_a_loop_whatever_comes_after_the_end(shop, stre
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["backtest.html", "backtest.json"]
 
 
+@pytest.mark.slow
 def test_a_training_sees_nothing_of_what_comes_after_it(stream, tmp_path):
     """Features and labels of all later events are scrambled: the first training stays the same, the second does not."""
     examples = simulated_examples(stream)

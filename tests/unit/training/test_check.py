@@ -290,6 +290,7 @@ def left_out_by_hand(rows: list[dict]) -> list[dict]:
     return left_out
 
 
+@pytest.mark.slow
 @given(EVENTS, st.integers(1, 40), st.randoms())
 def test_the_label_leaves_out_what_the_job_leaves_out(tmp_path_factory, events, minutes, random):
     rows = [
@@ -327,6 +328,7 @@ def test_events_of_an_archive_are_in_the_order_of_their_arrival(tmp_path):
     assert inspect(lines(tmp_path.parent / "c.jsonl", clicks)).repeats.left_out_events == 1
 
 
+@pytest.mark.slow
 @given(EVENTS)
 def test_repeats_are_those_of_a_count_by_hand(tmp_path_factory, events):
     rows = [

@@ -145,6 +145,7 @@ TEXTS = st.text(max_size=20) | st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(TEXTS, st.sampled_from(["purchase", "search"])), st.lists(TEXTS), TEXTS, TEXTS)
 def test_any_proposal_is_yaml_of_the_same_mapping(names: dict, missing: list, column: str, value: str):
     mapping = {

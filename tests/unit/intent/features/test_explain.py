@@ -111,6 +111,7 @@ def test_an_archive_gives_the_vectors_of_training(tmp_path, explained):
     assert_as_in_training(clicks, 3, load_examples(directories), explained, *where, *ANY_DELAY)
 
 
+@pytest.mark.slow
 def test_an_archive_gives_what_training_sees_of_other_users_if_the_tables_are_known(tmp_path, explained):
     clicks = journeys(np.random.default_rng(3), 120)
     for one in clicks:

@@ -203,6 +203,7 @@ def test_distilled_labels_mix_the_labels_with_the_predictions_of_logistic_regres
     assert (distilled_labels(rows, none) == rows.labels).all()
 
 
+@pytest.mark.slow
 def test_the_more_it_is_distilled_the_nearer_the_model_comes_to_logistic_regression(examples):
     rows, _ = distillation(examples, 0.0)
     teacher = FAMILIES["logistic"].fit(rows, Fitting(FEW, FAMILIES["logistic"].defaults))

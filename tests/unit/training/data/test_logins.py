@@ -113,6 +113,7 @@ def test_a_visitor_and_the_user_who_logs_in_are_on_one_side_of_a_split(tmp_path)
     assert len(set(by_id.values())) < len(by_id)
 
 
+@pytest.mark.slow
 def test_records_that_were_read_twice_count_once(tmp_path):
     clicks = journeys(np.random.default_rng(6), 100)
     arrival_ms = arrivals(clicks)

@@ -110,6 +110,7 @@ def test_the_rule_is_measured_though_the_model_has_none_of_its_features():
     assert told["metrics"]["roc_auc"]["low"] < told["metrics"]["roc_auc"]["value"]
 
 
+@pytest.mark.slow
 def test_without_a_rule_the_report_tells_of_none():
     trained = train_model(shop_examples(), replace(QUICK, features=("value", "session_duration_s"), rounds=5))
     facts = gather(trained)

@@ -186,6 +186,7 @@ def with_orders(rng, users: int, challenger: float) -> pd.DataFrame:
     return sessions
 
 
+@pytest.mark.slow
 def test_a_huge_order_hides_a_win_only_without_a_cap_and_is_no_alarm():
     capped = {"revenue_per_session": replace(KPIS["revenue_per_session"], winsorize=0.99)}
     rng = np.random.default_rng(10)

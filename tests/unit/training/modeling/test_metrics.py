@@ -25,6 +25,7 @@ SCORED = LabelledScores(LABELS, PROBABILITY, WEIGHT, USER)
 row = st.tuples(st.booleans(), st.sampled_from([0.1, 0.2, 0.5, 0.9]), st.integers(1, 3))
 
 
+@pytest.mark.slow
 @given(st.lists(row, min_size=2, max_size=30).filter(lambda rows: len({label for label, _, _ in rows}) == 2))
 def test_figures_equal_those_of_scikit_learn_with_ties_and_weights(rows):
     labels, probability, weight = (np.array(column) for column in zip(*rows))

@@ -55,6 +55,7 @@ def test_the_champion_is_measured_on_the_same_rows(trained, compared):
     assert set(compared.differences) == set(compared.model_metrics) == set(compared.champion_metrics)
 
 
+@pytest.mark.slow
 def test_report_and_metrics_have_the_champion_side_by_side(reported, compared):
     page = reported.files[REPORT_FILE].decode()
     assert "Side by side with the champion" in page

@@ -28,6 +28,7 @@ features:
 CANDIDATES = CHAMPIONS.replace("1 / count(over=30m)", "1 - 1 / count(over=30m)") + "kinds: {quiz_completed: 100}"
 
 
+@pytest.mark.slow
 def test_a_champion_is_compared_on_what_its_own_features_are(tmp_path):
     declarations = {"champion": declared(tmp_path, CHAMPIONS), "candidate": declared(tmp_path, CANDIDATES)}
     bundles = {

@@ -68,6 +68,7 @@ def test_of_many_threads_that_begin_at_once_one_gets_it(registry, left):
         assert sum(pool.map(begin, range(8))) == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_ended_without_letting_go_is_no_obstacle(tmp_path):
     code = (
         "import os, sys; from training.retraining.lock import locked; from udfs.rollout.registry import Registry\n"

@@ -33,6 +33,7 @@ CHANGES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(CHANGES)
 def test_the_command_of_a_change_makes_this_change(change):
     executed = []

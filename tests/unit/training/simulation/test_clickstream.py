@@ -161,6 +161,7 @@ def test_a_propensity_half_as_large_again_would_not_be_calibrated(stream):
     assert np.abs(calibration_errors(stream, stream.propensity * 1.5)).max() > 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("context", "cart", "intent", "behaviour"),
     [

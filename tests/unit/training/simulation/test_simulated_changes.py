@@ -70,6 +70,7 @@ def test_until_something_changes_the_stream_is_the_one_without_changes():
     assert usual == list(simulate(replace(few, lift_at=few.hours, lift_end=1.0)).clicks())
 
 
+@pytest.mark.slow
 def test_what_begins_after_the_shift_is_shifted_and_a_visit_never_changes(stream):
     order = np.lexsort((stream.events["time_ms"], stream.events["user"]))
     events, is_bot = stream.events[order], bots(stream)[order]
