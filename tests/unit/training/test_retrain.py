@@ -200,6 +200,7 @@ def trained(shop, monkeypatch, tmp_path) -> Path:
     return bundle
 
 
+@pytest.mark.slow
 def test_a_candidate_that_fails_a_gate_is_not_entered_and_the_record_says_which(shop, trained, capsys):
     shop.set("gates.positive_users=100000")
     assert shop.run() == 3
@@ -237,6 +238,7 @@ def test_a_bundle_that_an_earlier_version_left_is_trained_again(shop, monkeypatc
     assert b"recommendation" in metrics.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_refitted_is_compared_itself(shop, monkeypatch):
     settings = shop.directory / "training.yaml"
     settings.write_text(settings.read_text() + "refit: training\n")

@@ -70,6 +70,7 @@ def test_the_command_trains_on_a_simulated_shop_and_writes_a_bundle(tmp_path, ca
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["bundle"]
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_files_and_tells_of_rejected_records(tmp_path, capsys):
     stream = simulate(Simulation(users=300, seed=4))
     clicks = write_lines(tmp_path / "clicks.jsonl", [*stream.clicks(), {"user_id": ""}])
@@ -125,6 +126,7 @@ def refusal(capsys, *arguments) -> str:
     return f"{message}\n"
 
 
+@pytest.mark.slow
 def test_the_command_refuses_an_empty_file_and_leaves_nothing(tmp_path, capsys):
     empty = write_lines(tmp_path / "empty.jsonl", [])
     message = refusal(capsys, "--clicks", empty, "--out", tmp_path / "bundle")
@@ -232,6 +234,7 @@ def test_duplicates_and_clocks_that_are_off_are_told_in_a_line_each(tmp_path, ca
     assert told.count("\n") == 4
 
 
+@pytest.mark.slow
 def test_users_who_look_like_bots_are_left_out_and_told_unless_the_settings_keep_them(tmp_path, capsys):
     crawled = [click(99, 0) | {"event_time": START_MS + at} for at in range(0, 15_000, 100)]
     path = write_lines(tmp_path / "clicks.jsonl", visits(60, buyers=30) + crawled)
@@ -271,6 +274,7 @@ def parquet(path: Path, clicks: list[dict], broken: bool = False) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "processes"), [(parquet, 1), (archive_file, 2)], ids=["plain", "archive"])
 def test_a_parquet_file_that_breaks_off_is_refused_by_name(tmp_path, capsys, make, processes):
     path = make(tmp_path / "clicks.parquet", visits(20, buyers=5), broken=True)

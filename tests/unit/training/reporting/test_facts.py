@@ -73,6 +73,7 @@ def test_a_champion_that_does_not_answer_is_no_data(trained):
     assert b"Side by side" not in page
 
 
+@pytest.mark.slow
 def test_the_card_states_the_facts_of_the_report(trained, reported):
     card, page = reported.files[CARD_FILE].decode(), reported.files[REPORT_FILE].decode()
     for heading in ("Intended use", "Model", "Data", "Metrics", "Limits", "Features"):
