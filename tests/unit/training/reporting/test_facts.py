@@ -47,6 +47,7 @@ def reported(trained, compared):
     return with_report(trained, Background(("a | shop",), ("clicks.csv: a *gap* <b>",), compared))
 
 
+@pytest.mark.slow
 def test_the_champion_is_measured_on_the_same_rows(trained, compared):
     assert (compared.version, compared.rows, compared.fitted_rows) == ("v1", len(trained.evaluation.holdout), 0)
     assert compared.model_metrics["roc_auc"] == trained.evaluation.metrics["roc_auc"]
@@ -66,6 +67,7 @@ def test_report_and_metrics_have_the_champion_side_by_side(reported, compared):
     assert told["differences"]["roc_auc"]["value"] == compared.differences["roc_auc"].value
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_plots")
 def test_a_champion_that_does_not_answer_is_no_data(trained):
     page = with_report(trained, Background(champion="the champion does not answer: no route")).files[REPORT_FILE]
@@ -87,12 +89,14 @@ def test_the_card_states_the_facts_of_the_report(trained, reported):
     assert card.count("\n\n\n") == 0
 
 
+@pytest.mark.slow
 def test_text_of_the_data_can_change_neither_page_nor_card(reported):
     assert "- Data: clicks.csv: a \\*gap\\* \\<b\\>" in reported.files[CARD_FILE].decode()
     assert "a \\| shop" in reported.files[CARD_FILE].decode()
     assert b"clicks.csv: a *gap* &lt;b&gt;" in reported.files[REPORT_FILE]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_plots")
 def test_where_nobody_looked_for_problems_neither_says_that_there_are_none(trained):
     facts = gather(trained)
@@ -100,6 +104,7 @@ def test_where_nobody_looked_for_problems_neither_says_that_there_are_none(train
     assert "no data on problems" not in model_card(gather(trained, Background(warnings=()))).decode()
 
 
+@pytest.mark.slow
 def test_a_bundle_is_accepted_with_the_card_and_without_it(trained, reported, tmp_path):
     write_bundle(tmp_path / "with", reported.manifest, reported.files)
     assert load_bundle(tmp_path / "with", 64).manifest.files.keys() >= {CARD_FILE, REPORT_FILE}
@@ -107,6 +112,7 @@ def test_a_bundle_is_accepted_with_the_card_and_without_it(trained, reported, tm
     assert CARD_FILE not in load_bundle(tmp_path / "without", 64).manifest.files
 
 
+@pytest.mark.slow
 def test_mistakes_have_times_items_and_the_place_of_the_event(trained):
     holdout = trained.evaluation.holdout
     for mistake in gather(trained).mistakes:

@@ -200,6 +200,7 @@ def test_features_of_any_file_have_the_bits_of_the_oracle(content, random):
     check(content, random)
 
 
+@pytest.mark.slow
 def test_features_with_more_totals_than_bits_have_the_bits_of_the_oracle():
     random = Random(1)
     content = random_file(random, 120)

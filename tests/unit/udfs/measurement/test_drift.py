@@ -188,6 +188,7 @@ def test_the_values_of_training_are_no_drift_from_it(data):
     assert (drift.level, drift.psi, drift.unseen) == ("stable", 0.0, 0.0)
 
 
+@pytest.mark.slow
 @examples(max_examples=30)
 @given(st.permutations(range(10)), st.integers(0, 2**32 - 1))
 def test_what_number_a_code_has_does_not_change_the_index(order, seed):
@@ -325,6 +326,7 @@ def unequal_users(rng: np.random.Generator, users: int) -> tuple[np.ndarray, np.
     return np.where(rng.random(len(user)) < 0.3, habit[user], rng.integers(0, 5, len(user))), user
 
 
+@pytest.mark.slow
 def test_of_users_of_very_unequal_size_chance_is_exceeded_about_as_often_as_promised():
     rng = np.random.default_rng(8)
     probability, beyond, found = 0.01, [], []
@@ -536,6 +538,7 @@ def test_an_unchanged_shop_raises_no_alarm_however_long_the_window(reference, ot
     assert [drift.moved for drift in drifts if drift.level != "stable"] == []
 
 
+@pytest.mark.slow
 def test_in_an_unchanged_shop_chance_is_exceeded_no_more_often_than_promised(reference, others, monkeypatch):
     monkeypatch.setattr("udfs.measurement.drift.FALSE_ALARM", 0.2)
     at_all = Thresholds(1e-9, 1e-9, CLOCKS)
@@ -545,6 +548,7 @@ def test_in_an_unchanged_shop_chance_is_exceeded_no_more_often_than_promised(ref
     assert np.mean(beyond) < 0.3
 
 
+@pytest.mark.slow
 def test_without_the_correction_a_quiet_night_would_be_an_alarm(reference, others):
     quiet = min(others.windows(WINDOW_MS), key=len)
     counts = count_cells(reference.cells(others.features[quiet], others.score[quiet]))
@@ -556,6 +560,7 @@ def test_without_the_correction_a_quiet_night_would_be_an_alarm(reference, other
     assert max(indices) > THRESHOLDS.alarm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change", "hours"),
     [
@@ -583,6 +588,7 @@ PAGES = STANDARD.vocabulary("page_type")
 PAID, SHOWN = [PAGES["cart"], PAGES["checkout"]], PAGES["product"]
 
 
+@pytest.mark.slow
 def test_an_unwatched_feature_has_its_index_and_no_level(reference, others):
     column = STANDARD.names.index("lifetime_events")
     shifted = others.features.copy()
