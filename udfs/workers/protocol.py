@@ -31,6 +31,8 @@ class Message(IntEnum):
 
 
 _HEADER = struct.Struct("<iiii")  # type, sequence, number, bytes of the payload
+#: What is allocated at once for a payload: memory goes to bytes that come, not to those that a message announces.
+_RECEIVED_AT_ONCE = 1 << 20
 #: Of a record in the memory: the output that it is for (0 is the main one), and how many bytes follow.
 RECORD_HEADER = struct.Struct("<ii")
 
@@ -207,8 +209,14 @@ class Channel:
 
     def _read(self, size: int) -> bytes | None:
         """Read `size` bytes; None if the operator has closed the socket."""
-        content = self._socket.recv(size, socket.MSG_WAITALL)
-        return content if len(content) == size else None
+        parts = []
+        while size:
+            part = self._socket.recv(min(size, _RECEIVED_AT_ONCE), socket.MSG_WAITALL)
+            if not part:
+                return None
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
 
     def _send(self, kind: Message, number: int, payload: bytes = b"") -> None:
         self._socket.sendall(_HEADER.pack(kind, self._sequence, number, len(payload)) + payload)

@@ -3,10 +3,13 @@
 import os
 import pickle
 import signal
+import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +36,7 @@ from tests.support.fake_operator import (
     rows_of,
     start_worker,
 )
-from udfs.workers.protocol import MAGIC, RECORD_HEADER, VERSION, ProtocolError, Rows, SharedMemory
+from udfs.workers.protocol import MAGIC, RECORD_HEADER, VERSION, Channel, ProtocolError, Rows, SharedMemory
 
 PART_SIZE = 300  # not a page: answers must not spill over
 
@@ -175,6 +178,20 @@ def test_a_message_of_less_than_no_bytes_is_refused():
         operator.send_bytes(struct.pack("<iiii", ROW, 0, 1, -5))
         with pytest.raises(WorkerFailed, match="ProtocolError: a message announces -5 bytes"):
             operator.receive()
+
+
+def test_a_message_takes_no_memory_for_bytes_that_it_only_announces():
+    with tempfile.TemporaryDirectory(prefix="intent-") as directory, socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{directory}/bell")
+        server.listen()
+        channel = Channel(Path(directory) / "bell", memory=None)
+        operator, _ = server.accept()
+        with operator:
+            operator.sendall(struct.pack("<iiii", ROW, 1, 1, 2**31 - 1) + b"x" * 99)
+        tracemalloc.start()
+        assert not list(channel.batches())
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("tail", [-1, 3])
