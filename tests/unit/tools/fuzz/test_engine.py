@@ -58,8 +58,9 @@ def test_a_refusal_of_several_lines_or_of_half_a_character_is_a_crash():
     assert check(Target((), refuse, (Refusal,)), b"one line") == ("Refusal: one line", None)
 
 
-def test_an_input_that_takes_too_long_is_a_crash(monkeypatch):
-    monkeypatch.setattr(engine, "LONGEST_S", 0.0)
+@pytest.mark.parametrize("bound", ["LONGEST_S", "LONGEST_WAIT_S"])
+def test_an_input_that_takes_too_long_is_a_crash(monkeypatch, bound):
+    monkeypatch.setattr(engine, bound, 0.0)
 
     def wait(_data: bytes) -> str:
         while True:
