@@ -26,7 +26,7 @@ from udfs.features.columns import PROFILE_FIELDS, USER_FIELDS, Column
 #: are, and a comment would swallow what follows on the next line.
 _DURATION = re.compile(r"""(?P<text>"[^"]*"|'[^']*')|(?P<comment>\#)|(?<![\w.])\d+(?:ms|s|m|min|h|d)(?!\w)""")
 _LONGEST_MS = 100 * 365 * 86_400_000
-_MOST_NESTED = 100
+_LONGEST, _MOST_NESTED = 10_000, 100
 
 _OPERATORS = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
@@ -418,6 +418,10 @@ def duration_of(text: str) -> int:
 
 def parse(text: str) -> ast.expr:
     """Python's tree of an expression, durations as strings. Raises ExpressionError."""
+    if len(text) > _LONGEST:
+        raise ExpressionError(
+            f"an expression has at most {_LONGEST:,} characters (got {len(text):,}): make several features of it"
+        )
     try:
         tree = ast.parse(_DURATION.sub(_quoted, text.strip()), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -79,6 +79,7 @@ def message(text: str) -> str:
         ("1e400", "1e309: a number must be finite"),
         ("9" * 400, "a number must be finite: there is one of more than 308 digits"),
         ("count(value > " + "9" * 400 + ")", "a number must be finite: there is one of more than 308 digits"),
+        ("1 " * 5_001, "an expression has at most 10,000 characters (got 10,002): make several features of it"),
         ("-" * 101 + "1", "nested more than 100 deep: make several features of it"),
         (
             "value / 2",
