@@ -10,8 +10,9 @@ from training.modeling.calibration import EPSILON, Calibration
 from training.modeling.distillation import distilled_labels
 from training.modeling.family import FitRows, Fitting, information, library_parameters, split_values
 from udfs.models.attributions import xgboost_contributions
-from udfs.models.bundle import OBJECTIVE, XGBOOST_FILE
+from udfs.models.bundle import XGBOOST_FILE
 from udfs.models.lean_xgboost import xgboost
+from udfs.models.xgboost_ubjson import OBJECTIVE
 
 
 class XGBoostModel:

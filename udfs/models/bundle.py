@@ -5,7 +5,6 @@ workers, where a `Scorer` uses it.
 """
 
 import errno
-import json
 import re
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -29,7 +28,7 @@ from udfs.features.expressions import ExpressionError, Function
 from udfs.features.own_functions import load_function
 from udfs.features.schema import schema_hash
 from udfs.measurement.labels import Label, LabelError, label_of_sentence
-from udfs.models import blend, lightgbm_text, regression, remote
+from udfs.models import blend, lightgbm_text, regression, remote, xgboost_ubjson
 from udfs.models.lean_xgboost import xgboost
 from udfs.models.signatures import SIGNATURE_FILE, PublicKey, SignatureError, check_signature
 
@@ -46,7 +45,6 @@ MODEL_FILES = (XGBOOST_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, BLEND_FILE, ENDPOINT_
 EXPORT_FILE = "model.onnx"
 WARM_UP_FILE = "warm_up.json"
 FEATURES_FILE = "features.json"  # the declaration of the features; without it, they are the standard ones
-OBJECTIVE = "binary:logistic"  # a score is a probability
 VERSION_PATTERN = "^[A-Za-z0-9._-]{1,64}$"
 
 #: The largest file of a bundle, in bytes. A model of 1,000 deep trees has some 10 MiB.
@@ -379,16 +377,15 @@ def _check_features(manifest: Manifest, features: Declaration, path: str, histor
 
 
 def _check_xgboost(model: bytes, manifest: Manifest, path: str) -> None:
-    if not model:  # XGBoost would end the process
-        raise BundleError(f"{path}: not an XGBoost model: it is empty")
     try:
-        booster = load_booster(model)
-        names, count = booster.feature_names, booster.num_features()
-        objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
-    except (xgboost.core.XGBoostError, LookupError, TypeError, ValueError) as error:
-        raise BundleError(f"{path}: not an XGBoost model: {_essence(error)}") from error
-    _check_names(names, count, manifest, path)
-    _check_objective(objective, OBJECTIVE, path)
+        names, count = xgboost_ubjson.check_model(model)
+    except ValueError as error:
+        raise BundleError(f"{path}: not an XGBoost model that can serve: {error}") from error
+    _check_names(names or None, count, manifest, path)
+    try:
+        load_booster(model)
+    except xgboost.core.XGBoostError as error:
+        raise BundleError(f"{path}: XGBoost can't load it: {_essence(error)}") from error
 
 
 def _check_lightgbm(model: bytes, manifest: Manifest, path: str) -> None:
@@ -397,7 +394,8 @@ def _check_lightgbm(model: bytes, manifest: Manifest, path: str) -> None:
     except ValueError as error:
         raise BundleError(f"{path}: not a LightGBM model: {error}") from error
     _check_names(names, len(names), manifest, path)
-    _check_objective(objective, lightgbm_text.OBJECTIVE, path)
+    if objective != lightgbm_text.OBJECTIVE:
+        raise BundleError(f"{path}: the model's objective is {objective!r}, expected {lightgbm_text.OBJECTIVE!r}")
     try:
         lightgbm_text.load_text(model)
     except Exception as error:  # its own class can't be named without importing it
@@ -447,11 +445,6 @@ def _check_names(names: Sequence[str] | None, count: int, manifest: Manifest, pa
         pairs = zip(names, manifest.features)
         column, (name, listed) = next(entry for entry in enumerate(pairs) if entry[1][0] != entry[1][1])
         raise BundleError(f"{path}: feature {column} of the model is {name!r}, the manifest has {listed!r} there")
-
-
-def _check_objective(objective: str, expected: str, path: str) -> None:
-    if objective != expected:
-        raise BundleError(f"{path}: the model's objective is {objective!r}, expected {expected!r}")
 
 
 def load_booster(model: bytes) -> xgboost.Booster:

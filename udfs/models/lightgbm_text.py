@@ -9,6 +9,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
+from udfs.models.xgboost_ubjson import DEEPEST_TREE
+
 if TYPE_CHECKING:
     import lightgbm
 
@@ -105,6 +107,13 @@ def _check_tree(tree: Mapping[str, str], features: int) -> None:
         0 <= child <= node for node, pair in enumerate(children) for child in pair
     ):
         raise ValueError("left_child and right_child do not form a tree")
+    levels = [1] * nodes
+    for node, pair in enumerate(children):
+        for child in pair:
+            if child >= 0:
+                levels[child] = levels[node] + 1
+    if max(levels, default=0) > DEEPEST_TREE:
+        raise ValueError(f"more than {DEEPEST_TREE:,} levels deep")
 
 
 def _fields(block: str, title: str, keys: Collection[str]) -> dict[str, str]:

@@ -26,6 +26,7 @@ TARGETS = {
     "avro-schemas": ("files", "avro_schemas"),
     "ledger": ("ledger", "ledger"),
     "bundles": ("bundles", "bundles"),
+    "trees": ("bundles", "trees"),
     "worker": ("worker", "protocol"),
     "worker-scores": ("worker", "scores"),
     "dashboard-requests": ("dashboard", "requests"),

@@ -163,7 +163,7 @@ def test_features_that_have_changed_their_meaning_are_refused(bundle):
 )
 def test_a_file_that_is_no_model_is_refused(bundle, content):
     replace_model(bundle, content)
-    assert refusal(bundle).startswith("bundle/model.ubj: not an XGBoost model: ")
+    assert refusal(bundle).startswith("bundle/model.ubj: not an XGBoost model that can serve: ")
 
 
 def test_a_model_of_another_number_of_features_is_refused(bundle):
@@ -184,7 +184,8 @@ def test_a_model_with_its_features_in_another_order_is_refused(bundle):
 def test_a_model_that_gives_no_probability_is_refused(bundle, parameters):
     replace_model(bundle, train(**parameters))
     assert refusal(bundle) == (
-        f"bundle/model.ubj: the model's objective is '{parameters['objective']}', expected 'binary:logistic'"
+        "bundle/model.ubj: not an XGBoost model that can serve: "
+        f"objective.name must be 'binary:logistic' (got '{parameters['objective']}')"
     )
 
 

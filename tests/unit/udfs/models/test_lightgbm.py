@@ -31,6 +31,7 @@ from udfs.measurement.labels import CONVERTED
 from udfs.models.backends import OnnxScorer, Scorer, build_engine
 from udfs.models.bundle import LIGHTGBM_FILE, XGBOOST_FILE, Bundle, BundleError, WarmUp, check_scores, load_bundle
 from udfs.models.lightgbm_text import check_text, load_text
+from udfs.models.xgboost_ubjson import DEEPEST_TREE
 
 NAMES = STANDARD.names[:3]
 SETTINGS = replace(QUICK, model="lightgbm", features=SOME, prune=True, compare=("logistic",))
@@ -208,6 +209,27 @@ def swapped(text: bytes, old: str, new: str) -> bytes:
 )
 def test_a_file_that_is_no_lightgbm_model_is_refused_and_ends_nothing(tmp_path, model, message):
     assert refusal(tmp_path, {LIGHTGBM_FILE: model}).startswith(f"model.txt: not a LightGBM model: {message}")
+
+
+def chain(levels: int) -> bytes:
+    """A model of one tree, whose right children have all the splits."""
+    columns = dict.fromkeys(("split_gain", "threshold", "internal_value", "internal_weight", "internal_count"), "1")
+    nodes = {key: " ".join([value] * levels) for key, value in columns.items()}
+    nodes |= {"split_feature": " ".join(["0"] * levels), "decision_type": " ".join(["2"] * levels)}
+    nodes["left_child"] = " ".join(str(-1 - node) for node in range(levels))
+    nodes["right_child"] = " ".join(str(node) for node in [*range(1, levels), -1 - levels])
+    leaves = {key: " ".join(["1"] * (levels + 1)) for key in ("leaf_value", "leaf_weight", "leaf_count")}
+    fields = {"num_leaves": levels + 1, "num_cat": 0, **nodes, **leaves, "is_linear": 0, "shrinkage": 1}
+    tree = "Tree=0\n" + "".join(f"{key}={value}\n" for key, value in fields.items()) + "\n\n"
+    head = MODEL.decode().partition("tree_sizes=")[0]
+    return f"{head}tree_sizes={len(tree)}\n\n{tree}end of trees\n".encode()
+
+
+def test_a_tree_that_is_too_deep_to_explain_is_refused():
+    check_text(chain(DEEPEST_TREE))
+    assert load_text(chain(DEEPEST_TREE)).predict(np.ones((1, 3)), pred_contrib=True).shape == (1, 4)
+    with pytest.raises(ValueError, match=r"^tree 0: more than 1,000 levels deep$"):
+        check_text(chain(DEEPEST_TREE + 1))
 
 
 @given(st.data())
