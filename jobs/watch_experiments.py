@@ -31,6 +31,7 @@ from udfs.contracts.outputs import ExperimentResult, Session
 from udfs.flink.experiments import CHANGE_TYPE, RESULT_TYPE, UserCells, Verdicts
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.reading import read_topic
+from udfs.measurement.cell_changes import STATE_FORMAT
 from udfs.measurement.design import Experiment, ExperimentArm, Stretch
 from udfs.measurement.kpis import (
     KPIS_FILE,
@@ -97,13 +98,14 @@ def _sql_amount(term: Term) -> str:
 def _state_version(settings: Settings, terms: Sequence[Term]) -> str:
     """Equal for jobs that can go on with each other's state.
 
-    The state of one job means nothing to another with other terms, or with a start of its own. Flink refuses such a
-    savepoint, as it has the state of an operator that is not in the job. The values of caps may change.
+    The state of one job means nothing to another with other terms, with a start of its own, or of a release with
+    another format. Flink refuses such a savepoint, as it has the state of an operator that is not in the job. The
+    values of caps may change.
     """
     experiment = settings.experiments
     meaning = [(term.text, term.cap is None) for term in terms], experiment.treatment, experiment.baseline
     fixed = None if experiment.start is None else moment_ms(experiment.start)
-    return f"{crc32(repr((meaning, fixed)).encode()):08x}"
+    return f"{crc32(repr((STATE_FORMAT, meaning, fixed)).encode()):08x}"
 
 
 def find_source(settings: Settings) -> Callable[[], ExperimentSource]:

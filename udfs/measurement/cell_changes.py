@@ -21,6 +21,9 @@ from udfs.measurement.design import Experiment, Period, PeriodSums, cells_of_use
 Cells = dict[int, np.ndarray]
 Periods = dict[Period, PeriodSums]
 
+#: Of what a job keeps of users and of experiments. Raise it with every change: the job then refuses older savepoints.
+STATE_FORMAT = 1
+
 _FLOATS = np.dtype("<f8")
 _PERIODS = msgspec.msgpack.Decoder(list[tuple[int, str | None, str | None, int, int, bytes]])
 _CHANGE = msgspec.msgpack.Decoder(tuple[dict[int, bytes], dict[int, bytes]])
@@ -92,7 +95,7 @@ def apply_change(sums: CellSums, before: Mapping[int, np.ndarray], after: Mappin
 
 
 def encode_periods(periods: Periods) -> bytes:
-    """A user's periods as MessagePack, the state of a job: a change of this format makes its savepoints unusable."""
+    """A user's periods as MessagePack, the state of a job, of STATE_FORMAT."""
     return msgspec.msgpack.encode(
         [(*period, sums.first_ms, sums.sessions, _to_bytes(sums.terms)) for period, sums in periods.items()]
     )

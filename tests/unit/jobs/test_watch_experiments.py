@@ -102,6 +102,13 @@ def test_another_cap_goes_on_with_the_state_and_other_terms_or_another_start_do_
         assert not set(other) & set(uids)
 
 
+def test_the_state_of_a_release_with_another_format_belongs_to_no_operator_of_the_job(monkeypatch):
+    _, uids = built({})
+    assert built({})[1] == uids
+    monkeypatch.setattr(job, "STATE_FORMAT", job.STATE_FORMAT + 1)
+    assert not set(built({})[1]) & set(uids)
+
+
 def test_caps_are_those_of_people_outside_the_treatment_arm(monkeypatch):
     monkeypatch.setattr(job, "READ_AT_ONCE", 7)
     people = [{"revenue": float(number), "arm": "champion" if number % 2 else None} for number in range(201)]

@@ -19,6 +19,7 @@ from training.experiments.comparison import arm_sides, cell_sums, compare, stret
 from udfs.contracts.outputs import ExperimentResult
 from udfs.flink.experiments import CHANGE_TYPE, RESULT_TYPE, UserCells, Verdicts
 from udfs.measurement.cell_changes import (
+    STATE_FORMAT,
     CountedSession,
     KnownExperiments,
     apply_change,
@@ -29,7 +30,7 @@ from udfs.measurement.cell_changes import (
     encode_periods,
 )
 from udfs.measurement.cell_sums import CellSums, Columns
-from udfs.measurement.design import Experiment, ExperimentArm, Stretch
+from udfs.measurement.design import Experiment, ExperimentArm, Period, PeriodSums, Stretch
 from udfs.measurement.kpis import COUNTED, Kpi, load_kpis, term_values, terms_of
 from udfs.rollout.experiments import experiments
 from udfs.rollout.known_experiments import FixedExperiment, LedgerExperiments
@@ -340,3 +341,15 @@ def test_the_state_of_a_user_is_small():
     for number in range(40):
         count_session(periods, known_at(), counted(row | {"started_at": 2 * DAY_MS + number}), COLUMNS)
     assert len(encode_periods(periods)) < 100
+
+
+def test_the_state_has_the_format_of_its_number():
+    """If this fails, savepoints of earlier releases can't be read: raise STATE_FORMAT, and write the new bytes here."""
+    periods = {Period(5, "champion", None): PeriodSums(7, 2, np.array([1.0, 2.5]))}
+    assert STATE_FORMAT == 1
+    assert encode_periods(periods).hex() == "919605a86368616d70696f6ec00702c410000000000000f03f0000000000000440"
+    sums = CellSums(COLUMNS.width)
+    sums.add({0: np.ones(COLUMNS.width)})
+    assert {pair: (type(sum_), sum_.dtype, sum_.shape) for pair, sum_ in sums.products.items()} == {
+        (0, 0): (np.ndarray, np.float64, (COLUMNS.width, COLUMNS.width))
+    }
