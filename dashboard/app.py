@@ -87,7 +87,7 @@ def make_app(views: Views, users: Users, hosts: Sequence[str]) -> Starlette:
         distributions = views.feature(request.query_params.get("version", ""), request.query_params.get("name", ""))
         return _json(distributions or {"error": "no drift window has this feature"}, 200 if distributions else 404)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", page("live")),
             *(Route(f"/{name}", page(name)) for name in PAGES if name not in ("live", "user")),
@@ -96,8 +96,10 @@ def make_app(views: Views, users: Users, hosts: Sequence[str]) -> Starlette:
             Route("/data/{name}", data),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)), Middleware(_Headers)],
+        middleware=[Middleware(_Headers), Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))],
     )
+    app.router.redirect_slashes = False  # it fails at a query that is not UTF-8
+    return app
 
 
 class _Headers:
