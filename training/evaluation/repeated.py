@@ -25,9 +25,9 @@ from scipy import stats
 from training.data.examples import Examples
 from training.data.split import SplitError, user_folds
 from training.evaluation.rivals import fit_rival
-from training.modeling.family import ModelFamily
+from training.modeling.family import Cost, ModelFamily
 from training.modeling.metrics import INTERVAL, RANKING, REPLICATES, Estimate, LabelledScores, Measure
-from training.modeling.model_selection import Cost, TrainingRows
+from training.modeling.model_selection import TrainingRows
 from training.modeling.pipeline import Selection, select
 from training.modeling.settings import Training
 
@@ -145,10 +145,8 @@ def _outer_fold(
     if inner.folds_with_one_class():
         raise SplitError(f"an inner fold of {folds} has one class only: use more users, or fewer folds")
     selection = select(inner, examples.names, training, _silent, families, INNER_IMPORTANCE_ROWS)
-    cost.models += selection.cost.models
-    cost.rows += selection.cost.rows
-    model = selection.family.fit(whole.columns(selection.columns).fit_rows(), selection.fitting)
-    cost.add(len(train_rows))
+    cost.add(selection.cost)
+    model = selection.family.fit(whole.columns(selection.columns).fit_rows(cost=cost), selection.fitting)
     features = examples.features[test_rows]
     predicted = {PROCEDURE: model.predict(np.ascontiguousarray(features[:, selection.columns]))}
     for name in training.compare:

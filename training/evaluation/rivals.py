@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from training.modeling.families import FAMILIES
-from training.modeling.family import FittedModel, Fitting
-from training.modeling.model_selection import Cost, TrainingRows, cross_validate
+from training.modeling.family import Cost, FittedModel, Fitting
+from training.modeling.model_selection import TrainingRows, cross_validate
 from training.modeling.settings import Training
 
 
@@ -25,9 +25,7 @@ def fit_rival(
     fitting = Fitting(
         features, family.defaults, training.rounds, training.patience, seed=training.seed, threads=training.threads
     )
-    cost = Cost() if cost is None else cost
     if family.boosts:
         rounds = cross_validate(family, rows if folded is None else folded, fitting, cost=cost).rounds
         fitting = replace(fitting, rounds=rounds)
-    cost.add(len(rows.labels))
-    return family.fit(rows.fit_rows(), fitting)
+    return family.fit(rows.fit_rows(cost=cost), fitting)

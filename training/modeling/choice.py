@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from training.modeling.family import Fitting, ModelFamily
+from training.modeling.family import Cost, Fitting, ModelFamily
 from training.modeling.metrics import RANKING, Estimate, LabelledScores, difference, estimate
 from training.modeling.model_selection import (
-    Cost,
     CrossValidated,
     Log,
     TrainingRows,

@@ -23,7 +23,7 @@ def distilled_labels(train: FitRows, fitting: Fitting) -> np.ndarray:
     subset = train
     if len(train.labels) > TEACHER_ROWS:
         rows = np.random.default_rng(fitting.seed).choice(len(train.labels), TEACHER_ROWS, replace=False)
-        subset = FitRows(train.features[rows], train.labels[rows], train.weight[rows])
+        subset = FitRows(train.features[rows], train.labels[rows], train.weight[rows], train.cost)
     if subset.labels.all() or not subset.labels.any():
         return train.labels
     family = LogisticFamily()

@@ -21,17 +21,33 @@ _OWN_PARAMETERS = ("min_child_share", "teacher_share")
 _Fitted = TypeVar("_Fitted")
 
 
+@dataclass
+class Cost:
+    """What a step of the training cost: trees and regressions fitted, and the rows that each was fitted to, added up.
+
+    A blend is two models, and trees with a teacher take a regression too. What models have in common counts once.
+    """
+
+    models: int = 0
+    rows: int = 0
+
+    def add(self, other: "Cost") -> None:
+        self.models += other.models
+        self.rows += other.rows
+
+
 @dataclass(frozen=True, eq=False)
 class FitRows:
     """n rows to fit: features float32[n, k] with NaN for missing, labels bool[n], weight float[n].
 
     Families have parts in common: a blend's trees and regression are candidates themselves, and its regression may be
-    the teacher of the trees. `once` makes each part once for the same rows.
+    the teacher of the trees. `once` and `fitted_once` make each part once for the same rows. Models add to `cost`.
     """
 
     features: np.ndarray
     labels: np.ndarray
     weight: np.ndarray
+    cost: Cost = field(default_factory=Cost)
     _made: dict[Hashable, object] = field(default_factory=dict, init=False, repr=False)
 
     def once(self, key: Hashable, make: Callable[[], _Fitted]) -> _Fitted:
@@ -39,6 +55,15 @@ class FitRows:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+    def fitted_once(self, key: Hashable, fit: Callable[[], _Fitted]) -> _Fitted:
+        """As `once`, for a model that is fitted to the rows."""
+
+        def counted() -> _Fitted:
+            self.cost.add(Cost(1, len(self.labels)))
+            return fit()
+
+        return self.once(key, counted)
 
 
 @dataclass(frozen=True)

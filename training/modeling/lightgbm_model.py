@@ -76,6 +76,9 @@ class LightGBMFamily:
         }
 
     def fit(self, train: FitRows, fitting: Fitting, eval_rows: FitRows | None = None) -> LightGBMModel:
+        return train.fitted_once((self.name, fitting.key, eval_rows), lambda: self._fit(train, fitting, eval_rows))
+
+    def _fit(self, train: FitRows, fitting: Fitting, eval_rows: FitRows | None) -> LightGBMModel:
         parameters = {
             **library_parameters(fitting.parameters),
             "min_sum_hessian_in_leaf": fitting.parameters["min_child_share"] * information(train),

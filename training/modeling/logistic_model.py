@@ -65,7 +65,7 @@ class LogisticFamily:
         return {"C": trial.suggest_float("C", 1e-4, 1, log=True)}
 
     def fit(self, train: FitRows, fitting: Fitting, eval_rows: FitRows | None = None) -> LogisticModel:
-        return train.once((self.name, fitting.key), lambda: self._fit(train, fitting))
+        return train.fitted_once((self.name, fitting.key), lambda: self._fit(train, fitting))
 
     def _fit(self, train: FitRows, fitting: Fitting) -> LogisticModel:
         preparation = make_pipeline(

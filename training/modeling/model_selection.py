@@ -8,7 +8,7 @@ import optuna
 
 from training.data.examples import Examples
 from training.modeling.calibration import Calibration, fit_calibration
-from training.modeling.family import FitRows, FittedModel, Fitting, ModelFamily
+from training.modeling.family import Cost, FitRows, FittedModel, Fitting, ModelFamily
 from training.modeling.metrics import METRICS, Estimate, LabelledScores, difference
 
 PRUNED_SIZES = (64, 32, 16, 8)
@@ -16,18 +16,6 @@ SEARCH_ROWS = 200_000
 IMPORTANCE_ROWS = 50_000
 
 Log = Callable[[str], None]
-
-
-@dataclass
-class Cost:
-    """What a step of the selection cost: models fitted, and the rows that they were fitted to, added up."""
-
-    models: int = 0
-    rows: int = 0
-
-    def add(self, rows: int) -> None:
-        self.models += 1
-        self.rows += rows
 
 
 @dataclass(frozen=True)
@@ -76,12 +64,14 @@ class TrainingRows:
         positives, rows = np.bincount(self.fold, self.labels), np.bincount(self.fold)
         return [number for number in np.unique(self.fold).tolist() if positives[number] in (0, rows[number])]
 
-    def fit_rows(self, rows: np.ndarray | slice = slice(None), balanced: bool = True) -> FitRows:
-        """Rows to fit, by default with weights that balance active and inactive users."""
+    def fit_rows(
+        self, rows: np.ndarray | slice = slice(None), balanced: bool = True, cost: Cost | None = None
+    ) -> FitRows:
+        """Rows to fit, by default with weights that balance active and inactive users; fits add to `cost`."""
         weight = self.weight[rows]
         if balanced:
             weight = weight * balanced_weight(self.user[rows], weight, self.balance)
-        return FitRows(self.features[rows], self.labels[rows], weight)
+        return FitRows(self.features[rows], self.labels[rows], weight, Cost() if cost is None else cost)
 
     def auc(self, rows: np.ndarray, model: FittedModel) -> float:
         """The model's AUC on some of the rows."""
@@ -123,12 +113,10 @@ def cross_validate_all(
     for place, number in enumerate(np.unique(data.fold)):
         mine = data if columns is None else data.columns(columns[place])
         held_out, train_rows = np.flatnonzero(data.fold == number), np.flatnonzero(data.fold != number)
-        train, eval_rows = mine.fit_rows(train_rows), mine.fit_rows(held_out, balanced=False)
+        train, eval_rows = mine.fit_rows(train_rows, cost=cost), mine.fit_rows(held_out, balanced=False)
         for row, (family, fitting) in enumerate(candidates):
             my_fitting = fitting if columns is None else narrowed(fitting, columns[place])
             model = family.fit(train, my_fitting, eval_rows)
-            if cost is not None:
-                cost.add(len(train_rows))
             probability[row, held_out] = model.predict(eval_rows.features)
             training_aucs[row].append(mine.auc(train_rows, model))
             models[row].append(model)
@@ -224,9 +212,7 @@ def importance_without_fold(
     train_rows, rows = np.flatnonzero(others & is_fitted), np.flatnonzero(others & ~is_fitted)
     if data.labels[train_rows].all() or not data.labels[train_rows].any():
         return np.zeros(data.features.shape[1])
-    model = family.fit(data.fit_rows(train_rows), fitting)
-    if cost is not None:
-        cost.add(len(train_rows))
+    model = family.fit(data.fit_rows(train_rows, cost=cost), fitting)
     return _lost_without(data, rows, model, rng, limit)
 
 

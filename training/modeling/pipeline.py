@@ -8,11 +8,10 @@ import numpy as np
 from training.modeling.calibration import Calibration
 from training.modeling.choice import CANDIDATES, CHOICE_ROWS, Choice, Chosen, choose
 from training.modeling.families import FAMILIES
-from training.modeling.family import Fitting, ModelFamily, ServedModel
+from training.modeling.family import Cost, Fitting, ModelFamily, ServedModel
 from training.modeling.metrics import Estimate
 from training.modeling.model_selection import (
     IMPORTANCE_ROWS,
-    Cost,
     CrossValidated,
     Pruning,
     TrainingRows,

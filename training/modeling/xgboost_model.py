@@ -95,7 +95,7 @@ class XGBoostFamily:
         }
 
     def fit(self, train: FitRows, fitting: Fitting, eval_rows: FitRows | None = None) -> XGBoostModel:
-        return train.once((self.name, fitting.key, eval_rows), lambda: self._fit(train, fitting, eval_rows))
+        return train.fitted_once((self.name, fitting.key, eval_rows), lambda: self._fit(train, fitting, eval_rows))
 
     def _fit(self, train: FitRows, fitting: Fitting, eval_rows: FitRows | None) -> XGBoostModel:
         bins = int(fitting.parameters["max_bin"])

@@ -84,7 +84,7 @@ def test_the_teacher_share_is_the_one_that_ranks_best_unless_the_settings_name_o
     named = choose([FAMILIES["xgboost"]], data, fitting, {"teacher_share": 0.9}, 0, print)
     assert named.fitting.parameters["teacher_share"] == 0.9
     assert named.choice.chosen.teacher_shares == ()
-    assert named.choice.cost.models == 3
+    assert named.choice.cost.models == 3 + 3  # trees and their teachers
 
 
 @pytest.mark.slow
@@ -98,6 +98,7 @@ def test_candidates_are_fitted_together_as_each_would_be_alone(monkeypatch):
     data, fitting = noise_with(crossed), Fitting(SETTINGS.names, {}, 15, threads=1)
     together = choose([FAMILIES[name] for name in CANDIDATES], data, fitting, {}, 0, print)
     assert Counter(fitted) == {"logistic": 3, "xgboost": 3 * len(TEACHER_SHARES)}
+    assert together.choice.cost.models == len(fitted)
     for one in together.choice.candidates:
         alone = choose([FAMILIES[one.family]], data, fitting, {}, 0, print).choice.chosen
         assert (one.auc, one.teacher_shares) == (alone.auc, alone.teacher_shares)
