@@ -168,11 +168,13 @@ _SEARCH = ACTION_CODES["search"]
 def _page_location(context: int, action: int, item: int, category: int) -> str:
     if action == _SEARCH:
         return f"/search?q=c{category}"
+    if action in _ACTION_PAGES:
+        return _ACTION_PAGES[action]
     if item >= 0:
         return f"/p/i{item}"
     if category >= 0:
         return f"/c/c{category}"
-    return _ACTION_PAGES.get(action, _CONTEXT_PAGES[context])
+    return _CONTEXT_PAGES[context]
 
 
 def simulate(config: Simulation) -> Clickstream:

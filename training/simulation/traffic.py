@@ -7,6 +7,7 @@ import numpy as np
 from training.simulation.behaviour import (
     ACTION_CODES,
     BUY,
+    CART_LIMIT,
     INTENT_ADDED,
     INTENT_KEPT,
     LEAVE,
@@ -58,8 +59,8 @@ _SHOPPER = np.dtype(
         ("category", "<i4"),
         ("items", "<i4", (3,)),  # viewed last, newest first
         ("price", "<f8"),  # of the newest
-        ("cart_item", "<i4"),  # added last
-        ("cart_price", "<f8"),
+        ("cart_items", "<i4", (CART_LIMIT,)),  # added last, newest first; `cart` of them are in the cart
+        ("cart_prices", "<f8", (CART_LIMIT,)),
         ("cart_value", "<f8"),
     ]
 )
@@ -83,7 +84,8 @@ _ADD, _REMOVE, _WISH = _codes("add_to_cart", "remove_from_cart", "add_to_wishlis
 _SCROLL, _READ, _ENGAGE = _codes("scroll", "read_to_end", "engage")
 _LANDING_CODES = _codes(*_LANDINGS)
 _VIEWS = [_VIEW, _OFFER, _RETURN]
-_ABOUT_AN_ITEM = [*_VIEWS, _ADD, _REMOVE, _WISH]
+_FROM_THE_CART = [_REMOVE, BUY]
+_ABOUT_AN_ITEM = [*_VIEWS, _ADD, _WISH, *_FROM_THE_CART]
 _ABOUT_A_CATEGORY = _codes("list_category", "search", "take_promotion")
 _ABOUT_THE_CART = _codes("begin_checkout", "buy")
 _PROMOTIONS = _codes(*_HERO_SHARE)
@@ -190,6 +192,10 @@ def _act(
     quantity = np.select([actions == _ADD, actions == _REMOVE], [1 + (rng.random(n) < 0.15), 1], 0)
     value = np.where(np.isin(actions, _ABOUT_THE_CART), state["cart_value"], 0.0)
     _browse(state, actions, prices, rng)
+    # What is removed from the cart, or bought: what was added last. A click has one item.
+    from_cart = np.isin(actions, _FROM_THE_CART)
+    item = np.where(from_cart, state["cart_items"][:, 0], state["items"][:, 0])
+    price = np.where(from_cart, state["cart_prices"][:, 0], state["price"])
     _fill_cart(state, actions, quantity)
     slots = _slots(state["context"], actions, users, state["time_ms"])
     after = state_after(state["context"], state["cart"], state["intent"], state["behaviour"], actions)
@@ -197,8 +203,6 @@ def _act(
     shoppers[users] = state
 
     steps = np.empty(n, STEP)
-    removes = actions == _REMOVE
-    item = np.where(removes, state["cart_item"], state["items"][:, 0])
     is_about_item, is_about_category = np.isin(actions, _ABOUT_AN_ITEM), np.isin(actions, _ABOUT_A_CATEGORY)
     steps["user"], steps["action"], steps["quantity"], steps["value"] = users, actions, quantity, value
     steps["slot"] = slots
@@ -208,7 +212,7 @@ def _act(
     steps["category"] = np.select(
         [is_about_item, is_about_category], [item // ITEMS_PER_CATEGORY, state["category"]], -1
     )
-    steps["price"] = np.where(removes, state["cart_price"], state["price"])
+    steps["price"] = price
     steps["scroll"] = np.select([actions == _SCROLL, actions == _READ], [rng.integers(1, 4, n) * 20, 90], 0)
     steps["engagement_ms"] = np.where(actions == _ENGAGE, pauses_ms, 0)
     return steps
@@ -230,14 +234,17 @@ def _browse(state: np.ndarray, actions: np.ndarray, prices: np.ndarray, rng: np.
 
 
 def _fill_cart(state: np.ndarray, actions: np.ndarray, quantity: np.ndarray) -> None:
-    """Update the cart's value; removing an item removes its average share. To be called before `cart` changes."""
-    adds = actions == _ADD
-    state["cart_item"] = np.where(adds, state["items"][:, 0], state["cart_item"])
-    state["cart_price"] = np.where(adds, state["price"], state["cart_price"])
+    """Update the cart's items and its value; removing one removes the average share. Call it before `cart` changes."""
+    adds, removes = actions == _ADD, actions == _REMOVE
+    for name, added in (("cart_items", state["items"][:, 0]), ("cart_prices", state["price"])):
+        in_cart = state[name]
+        in_cart[adds, 1:] = in_cart[adds, :-1]
+        in_cart[adds, 0] = added[adds]
+        in_cart[removes, :-1] = in_cart[removes, 1:]
     worth = state["cart_value"]
     remaining = worth * (1 - 1 / np.maximum(state["cart"], 1))
     state["cart_value"] = np.select(
-        [adds, actions == _REMOVE, actions == BUY], [worth + state["price"] * quantity, remaining, 0.0], worth
+        [adds, removes, actions == BUY], [worth + state["price"] * quantity, remaining, 0.0], worth
     )
 
 

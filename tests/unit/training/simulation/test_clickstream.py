@@ -1,5 +1,5 @@
 import json
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -12,6 +12,7 @@ from tests.support.calibration import calibration_errors
 from training.simulate import main
 from training.simulation.behaviour import (
     BUY,
+    CART_LIMIT,
     LEAVE,
     Behaviour,
     ShoppingContext,
@@ -99,10 +100,30 @@ def test_clicks_carry_what_their_kind_of_event_has():
     by_name = {click["event_name"]: click for click in small().clicks()}
     assert by_name["view_item"].keys() >= {"item_id", "item_category", "price", "page_location", "page_type"}
     assert by_name["add_to_cart"]["quantity"] >= 1
+    assert by_name["purchase"].keys() >= {"item_id", "item_category", "price"}
+    assert by_name["purchase"]["page_location"] == "/checkout/done"
     assert by_name["purchase"]["value"] > 0
     assert by_name["purchase"]["page_type"] == "confirmation"
     assert by_name["scroll"]["percent_scrolled"] > 0
     assert by_name["user_engagement"]["engagement_time_msec"] > 0
+
+
+def test_users_buy_and_remove_what_they_have_in_the_cart(stream):
+    in_cart = defaultdict(lambda: deque(maxlen=CART_LIMIT))
+    bought = 0
+    # In the order of the users' actions, in which they may not arrive.
+    for click in sorted(stream.clicks(), key=lambda click: click["event_time"]):
+        cart, name = in_cart[click["user_id"]], click["event_name"]
+        of_click = tuple(click.get(field) for field in ("item_id", "item_category", "price"))
+        if name == "add_to_cart":
+            cart.append(of_click)
+        elif name == "remove_from_cart":
+            assert of_click == cart.pop()
+        elif name == "purchase":
+            assert of_click == cart[-1]
+            cart.clear()
+            bought += 1
+    assert bought > 20
 
 
 def test_promotions_and_nothing_else_stand_in_a_slot_of_the_page_that_they_are_on(stream):
