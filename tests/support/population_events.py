@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from udfs.contracts.event_layout import EventLayout, PopulationColumn, Publication
 from udfs.contracts.packed_events import EVENT_KINDS
-from udfs.population.tables import MOST_PER_USER, fold_of
+from udfs.population.tables import DRAWN_BY, MOST_PER_USER, fold_of
 
 MINUTE = 60_000
 PUBLICATION = Publication(every_ms=10 * MINUTE, delay_ms=2 * MINUTE, half_life_ms=300 * MINUTE)
@@ -17,6 +17,7 @@ LAYOUT = EventLayout(
         PopulationColumn("events", "category"),
         PopulationColumn("all_events"),
         PopulationColumn("all_purchases", None, "purchase"),
+        PopulationColumn("view_rate", "category", "view_item", rate=True),
     ),
     publication=PUBLICATION,
 )
@@ -73,6 +74,20 @@ def expected(done: list[Did], layout: EventLayout = LAYOUT) -> np.ndarray:
         length / MINUTE
         for length in (layout.publication.every_ms, layout.publication.delay_ms, layout.publication.half_life_ms)
     )
+
+    def others(one: Did, table: float, by: str | None, kind: str | None) -> float:
+        """The events of others before a table, each with its decay."""
+        counted: dict[tuple, int] = {}
+        for other in done:
+            fits = by is None or other.category == one.category
+            fits &= kind in (None, other.kind)
+            if fits and other.minute < table and fold_of(other.user) != fold_of(one.user):
+                key = other.user, other.minute // every
+                counted[key] = min(counted.get(key, 0) + 1, MOST_PER_USER)
+        return sum(
+            times * 0.5 ** ((table - (interval + 1) * every) / half_life) for (_, interval), times in counted.items()
+        )
+
     values = np.full((len(done), len(layout.population_columns)), np.nan)
     for row, one in enumerate(done):
         table = (one.minute - delay) // every * every
@@ -81,15 +96,10 @@ def expected(done: list[Did], layout: EventLayout = LAYOUT) -> np.ndarray:
         for place, column in enumerate(layout.population_columns):
             if column.by == "category" and not one.category:
                 continue
-            counted: dict[tuple, int] = {}
-            for other in done:
-                fits = column.by is None or other.category == one.category
-                fits &= column.kind in (None, other.kind)
-                if fits and other.minute < table and fold_of(other.user) != fold_of(one.user):
-                    key = other.user, other.minute // every
-                    counted[key] = min(counted.get(key, 0) + 1, MOST_PER_USER)
-            values[row, place] = sum(
-                times * 0.5 ** ((table - (interval + 1) * every) / half_life)
-                for (_, interval), times in counted.items()
-            )
+            values[row, place] = others(one, table, column.by, column.kind)
+            if column.rate:
+                everything = others(one, table, None, None)
+                share = others(one, table, None, column.kind) / everything if everything else np.nan
+                of_key = others(one, table, column.by, None)
+                values[row, place] = (values[row, place] + DRAWN_BY * share) / (of_key + DRAWN_BY)
     return values

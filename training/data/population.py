@@ -17,6 +17,7 @@ from training.data.partitioning import coded, gather, unpack
 from training.data.summary import UNKNOWN_MS
 from udfs.contracts.event_layout import EventLayout
 from udfs.population.tables import (
+    EVERYONE,
     Counted,
     Counts,
     Table,
@@ -135,8 +136,11 @@ def _counts(added: np.ndarray, layout: EventLayout) -> dict[Counted, Counts]:
 
 def _answer(asked: np.ndarray, layout: EventLayout, table: Table | None) -> None:
     """Store what events see in a table."""
-    for number, column in enumerate(layout.population_columns):
-        asked[f"value_{number}"] = values_of(asked[f"key_{number}"], asked["fold"], column, table)
+    columns = layout.population_columns
+    keys = {None: np.full(len(asked), EVERYONE)}
+    keys |= {column.by: asked[f"key_{number}"] for number, column in enumerate(columns)}
+    for number, values in enumerate(values_of(keys.__getitem__, asked["fold"], columns, table)):
+        asked[f"value_{number}"] = values
 
 
 def _filled(records: np.ndarray, asked: np.ndarray, layout: EventLayout) -> np.ndarray:

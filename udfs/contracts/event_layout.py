@@ -73,12 +73,14 @@ class PopulationColumn:
     """A column of events that holds what other users did: how many events there were before, as a published table says.
 
     `by` is the column of events whose value they share with this event, such as category; None: all events. `kind` is
-    the kind of the events that count; None: any. udfs/population fills it; until then, it is missing (NaN).
+    the kind of the events that count; None: any. A `rate` is their share of the events with that value, drawn towards
+    the share of all. udfs/population fills it; until then, it is missing (NaN).
     """
 
     name: str
     by: str | None = None
     kind: str | None = None
+    rate: bool = False
 
     type = "population"
     format = "f"

@@ -63,6 +63,7 @@ def own_column(own: OwnColumn | PopulationColumn) -> Column:
     """A shop's own column, as expressions know it."""
     if isinstance(own, PopulationColumn):
         what = f"{own.kind or 'all'} events of other users" + (f" with this {own.by}" if own.by else "")
+        what += ", as a share of all with it" if own.rate else ""
         return Column(own.name, "number", f"event.{own.stored_name}", what, missing="nan", is_integer=False)
     names = (UNKNOWN, *own.names) if own.type == "category" else ()
     return Column(

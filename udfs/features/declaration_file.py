@@ -92,6 +92,7 @@ class ColumnEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = ()
     by: Annotated[str, Meta(description="of the population: the column whose value the events share")] | None = None
     kind: Annotated[str, Meta(description="of the population: the kind of the events that count")] | None = None
+    rate: Annotated[bool, Meta(description="of the population: the share of that kind, instead of the number")] = False
 
 
 class PopulationEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -297,8 +298,8 @@ def _own_columns(entries: Mapping[str, ColumnEntry]) -> tuple[OwnColumn | Popula
             raise DeclarationError(f"key columns: {name} is a standard column; choose another name")
         is_category, is_number = entry.type == "category", entry.type == "number"
         is_population = entry.type == "population"
-        for key in ("field",) if is_population else ("by", "kind"):
-            if getattr(entry, key) is not None:
+        for key in ("field",) if is_population else ("by", "kind", "rate"):
+            if getattr(entry, key) not in (None, False):
                 raise DeclarationError(f"key columns.{name}.{key}: {entry.type} takes no {key}; leave it out")
         if is_category != bool(entry.names):
             needs = (
@@ -316,7 +317,9 @@ def _own_columns(entries: Mapping[str, ColumnEntry]) -> tuple[OwnColumn | Popula
             if not is_number and getattr(entry, key) is not None:
                 raise DeclarationError(f"key columns.{name}.{key}: only a number has it; leave it out")
         if is_population:
-            columns.append(PopulationColumn(name, entry.by, entry.kind))
+            if entry.rate and None in (entry.by, entry.kind):
+                raise DeclarationError(f"key columns.{name}.rate: a rate needs by and kind: give both, or leave it out")
+            columns.append(PopulationColumn(name, entry.by, entry.kind, entry.rate))
             continue
         size = (entry.bytes or 4) if is_number else 1 if is_category else 4
         columns.append(OwnColumn(name, entry.type, entry.field or name, size, entry.scale or 1, entry.names))
@@ -357,7 +360,8 @@ def _check_columns(layout: EventLayout) -> None:
 def _entry(column: OwnColumn | PopulationColumn) -> dict[str, Any]:
     """A column as `ColumnEntry` reads it."""
     if isinstance(column, PopulationColumn):
-        return {"type": "population", "by": column.by, "kind": column.kind}
+        entry = {"type": "population", "by": column.by, "kind": column.kind}
+        return entry | ({"rate": True} if column.rate else {})
     entry = {"type": column.type, "field": column.field, "names": column.names}
     return entry | ({"bytes": column.bytes, "scale": column.scale} if column.type == "number" else {})
 

@@ -9,7 +9,7 @@ import numpy as np
 from udfs.contracts.event_layout import EventLayout
 from udfs.contracts.outputs import iso_time
 from udfs.population.store import PopulationError, TableStore, check_table
-from udfs.population.tables import Table, advanced, boundary_before, fill
+from udfs.population.tables import Table, advanced, boundary_before, fill, needed_by
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class StoredTables:
     def _fill(self, records: np.ndarray, folds: np.ndarray, table: Table | None) -> None:
         fill(records, folds, self._layout, table)
         for column in self._layout.population_columns:
-            if table is not None and (column.by, column.kind) not in table.counts:
+            if table is not None and not table.counts.keys() >= set(needed_by(column)):
                 records[column.stored_name] = column.missing
 
     def _table(self, boundaries: np.ndarray, wanted_ms: int) -> Table | None:

@@ -8,8 +8,9 @@ events are ever among them, whatever the table knows: the leave-one-fold-out rul
 Events are counted by the time of their arrival, Kafka's timestamp. A count decays by half in each half-life.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import NamedTuple
 from zlib import crc32
 
@@ -26,6 +27,9 @@ MOST_PER_USER = 50
 
 #: The most keys that a table holds of a column; beyond them, the rarest are left out.
 MOST_KEYS = 200_000
+
+#: A rate is drawn towards that of all events as if by so many more events.
+DRAWN_BY = 30
 
 #: A decayed count below it is left out.
 LEAST_COUNT = 0.01
@@ -71,7 +75,15 @@ class Table:
 
 def counted_by(layout: EventLayout) -> list[Counted]:
     """What tables have to count for the columns of a layout."""
-    return list(dict.fromkeys(Counted(column.by, column.kind) for column in layout.population_columns))
+    return list(dict.fromkeys(what for column in layout.population_columns for what in needed_by(column)))
+
+
+def needed_by(column: PopulationColumn) -> list[Counted]:
+    """What tables have to count for a column."""
+    events = Counted(column.by, column.kind)
+    if not column.rate:
+        return [events]
+    return [events, Counted(column.by, None), Counted(None, column.kind), Counted(None, None)]
 
 
 def fold_of(user_id: str) -> int:
@@ -148,15 +160,39 @@ def fill(records: np.ndarray, folds: np.ndarray, layout: EventLayout, table: Tab
     A value is missing without a table, and where the event has no key. Of a key that the table does not know, there
     were no events.
     """
-    for column in layout.population_columns:
-        records[column.stored_name] = values_of(keys_of(records, column.by), folds, column, table)
+    columns = layout.population_columns
+    for column, values in zip(columns, values_of(partial(keys_of, records), folds, columns, table)):
+        records[column.stored_name] = values
 
 
-def values_of(keys: np.ndarray, folds: np.ndarray, column: PopulationColumn, table: Table | None) -> np.ndarray:
-    """What `fill` stores in a column of n events with keys uint32[n] of users' folds int64[n]: float32[n]."""
+def values_of(
+    keys_by: Callable[[str | None], np.ndarray],
+    folds: np.ndarray,
+    columns: Sequence[PopulationColumn],
+    table: Table | None,
+) -> list[np.ndarray]:
+    """What `fill` stores in columns of n events of users' folds int64[n]: float32[n] each.
+
+    `keys_by` gives what the events are counted by, uint32[n].
+    """
+    others = cache(lambda what: _others(keys_by(what.by), folds, what, table))
+    return [_value(column, others) for column in columns]
+
+
+def _value(column: PopulationColumn, others: Callable[[Counted], np.ndarray]) -> np.ndarray:
+    events, *rest = map(others, needed_by(column))
+    if not column.rate:
+        return events
+    of_value, all_of_kind, all_events = rest
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (events + DRAWN_BY * (all_of_kind / all_events)) / (of_value + DRAWN_BY)
+
+
+def _others(keys: np.ndarray, folds: np.ndarray, what: Counted, table: Table | None) -> np.ndarray:
+    """What users of other folds did with the keys, float32[n]."""
     if table is None:
         return np.full(len(keys), np.nan, np.float32)
-    found = table.counts.get(Counted(column.by, column.kind), NO_COUNTS)
+    found = table.counts.get(what, NO_COUNTS)
     values = np.zeros(len(keys), np.float32)
     if len(found.keys):
         place = np.minimum(np.searchsorted(found.keys, keys), len(found.keys) - 1)

@@ -128,7 +128,9 @@ def test_a_file_can_extend_those_of_the_population(load):
     declaration = load(
         "extends: population\n"
         "kinds: {rented: 200}\n"
-        "columns: {plan: {type: category, names: [pro]}, rents: {type: population, by: plan, kind: rented}}\n"
+        "columns: {plan: {type: category, names: [pro]},\n"
+        "  rents: {type: population, by: plan, kind: rented},\n"
+        "  r: {type: population, by: plan, kind: rented, rate: true}}\n"
         "population: {every: 15m, delay: 6m, half_life: 7d}\n"
         "features: {g: {rents: {value: now.rents / now.all_events, unit: ratio, doc: d}}}\n"
     )
@@ -136,7 +138,11 @@ def test_a_file_can_extend_those_of_the_population(load):
     assert population().names[: len(STANDARD.names)] == STANDARD.names
     columns = population().layout.own_columns
     assert declaration.layout.own_columns[: len(columns)] == columns
-    assert declaration.layout.population_columns == (*columns, PopulationColumn("rents", "plan", "rented"))
+    assert declaration.layout.population_columns == (
+        *columns,
+        PopulationColumn("rents", "plan", "rented"),
+        PopulationColumn("r", "plan", "rented", rate=True),
+    )
     assert declaration.layout.publication == Publication(15 * MINUTE, 6 * MINUTE, 7 * 24 * HOUR)
     assert from_json(to_json(declaration), "f.json").layout == declaration.layout
     assert load("extends: population").layout.publication == population().layout.publication
@@ -292,6 +298,11 @@ def column(**entry: Any) -> dict[str, Any]:
         (
             {"columns": {f"c{number}": {"type": "number"} for number in range(9)}},
             "key columns: they take 36 bytes of each event, at most 32: leave one out, or give a number fewer bytes",
+        ),
+        (column(type="number", rate=True), "key columns.c.rate: number takes no rate; leave it out"),
+        (
+            column(type="population", kind="purchase", rate=True),
+            "key columns.c.rate: a rate needs by and kind: give both, or leave it out",
         ),
         (column(type="population", field="x"), "key columns.c.field: population takes no field; leave it out"),
         (column(type="population", names=["x"]), "key columns.c.names: population takes no names"),

@@ -97,8 +97,16 @@ def test_without_a_table_values_are_missing_and_of_an_unknown_key_nothing_is_kno
     asked = [Did("bob", 30, category, "scroll") for category in (1, 2, 0)]
     assert np.isnan(filled(asked, None)).all()
     np.testing.assert_array_equal(
-        filled(asked, step(None, EVERY, done)), [[1, 1, 1, 0], [0, 0, 1, 0], [np.nan, np.nan, 1, 0]]
+        filled(asked, step(None, EVERY, done)), [[1, 1, 1, 0, 1], [0, 0, 1, 0, 1], [np.nan, np.nan, 1, 0, np.nan]]
     )
+
+
+def test_a_rate_is_drawn_towards_that_of_all_events():
+    """Of 30 views among 60 events, all 30 of one category are views: (30 + 30 * 0.5) / (30 + 30)."""
+    done = [Did("ada", 1, 1, "view_item")] * 30 + [Did("cleo", 1, 2, "scroll")] * 30
+    asked = [Did("bob", 30, category, "scroll") for category in (1, 2, 3)]
+    assert filled(asked, step(None, EVERY, done))[:, -1].tolist() == [0.75, 0.25, 0.5]
+    assert np.isnan(filled(asked, step(None, EVERY, [Did("bob", 1, 1, "scroll")]))[:, -1]).all()  # of nobody else
 
 
 def test_boundaries_include_their_ends():

@@ -26,7 +26,7 @@ BOUNDARY = NOW // EVERY * EVERY
 ANY_TIME = ClickLimits(max_behind_ms=10**13, max_ahead_ms=10**13)
 TOPIC = ClickTopic(ANY_TIME, layout=LAYOUT)
 ROW = user_row_type(LAYOUT.dtype)
-MISSING = [None] * 4
+MISSING = [None] * 5
 
 
 def publish_at(uri, boundary_ms: int, *payloads: bytes) -> None:
@@ -64,9 +64,10 @@ def tables(tmp_path):
 def test_each_record_sees_the_table_of_its_arrival(tables):
     before, after = BOUNDARY + DELAY - 1, BOUNDARY + DELAY
     records = Decoding(handler(tables))(*(raw_record(None, shoes(), time_ms) for time_ms in (before, after, before)))
-    assert columns_of(records[0]) == columns_of(records[2]) == [2, 1, 2, 1]
+    assert columns_of(records[0]) == columns_of(records[2]) == [2, 1, 2, 1, 0.5]
     decayed = 0.5 ** (EVERY / LAYOUT.publication.half_life_ms)
-    assert columns_of(records[1]) == pytest.approx([2 * decayed, decayed, 1 + 2 * decayed, 1 + decayed])
+    rate = (decayed + 30 * (1 + decayed) / (1 + 2 * decayed)) / (2 * decayed + 30)
+    assert columns_of(records[1]) == pytest.approx([2 * decayed, decayed, 1 + 2 * decayed, 1 + decayed, rate])
 
 
 def test_what_is_published_later_changes_nothing_for_records_that_come_again(tables):
@@ -94,7 +95,7 @@ def test_the_columns_are_those_that_training_makes_of_recorded_clicks(tmp_path):
 
 def test_a_users_own_events_are_never_among_them(tables):
     (record,) = Decoding(handler(tables))(raw_record(None, shoes("bob"), BOUNDARY + DELAY))
-    assert columns_of(record) == [0, 0, 0, 0]
+    assert columns_of(record) == [0, 0, 0, 0, None]
 
 
 def test_without_a_table_the_columns_are_missing(tmp_path):
@@ -119,7 +120,7 @@ def test_all_else_is_as_without_these_columns(tables):
     for with_values, without in zip(filled, plain):
         assert with_values.key == without.key
         if with_values.output != DEAD_LETTERS:
-            assert None not in columns_of(with_values)[2:]
+            assert None not in columns_of(with_values)[2:4]
             assert columns_of(without) == MISSING
             rows = [np.frombuffer(record.content[: ROW.itemsize], ROW).copy() for record in (with_values, without)]
             for column in LAYOUT.population_columns:
@@ -130,7 +131,7 @@ def test_all_else_is_as_without_these_columns(tables):
 
 def test_a_click_without_a_category_has_no_value_by_category(tables):
     (record,) = Decoding(handler(tables))(raw_record(None, click(user_id="ada"), BOUNDARY + DELAY - 1))
-    assert columns_of(record) == [None, None, 2, 1]
+    assert columns_of(record) == [None, None, 2, 1, None]
 
 
 def test_a_worker_shows_how_old_the_newest_table_is_and_what_it_refuses(tables):
@@ -143,4 +144,4 @@ def test_a_worker_shows_how_old_the_newest_table_is_and_what_it_refuses(tables):
 def test_a_real_worker_reads_the_tables(tables):
     with FakeOperator(handler(tables)) as operator:
         (record,) = operator.call([raw_record(None, shoes(), BOUNDARY + DELAY - 1)])
-    assert columns_of(record) == [2, 1, 2, 1]
+    assert columns_of(record) == [2, 1, 2, 1, 0.5]
