@@ -88,7 +88,8 @@ def random_file(random: Random, features: int, depth: int = 3, with_own: bool = 
         if 1 < windows <= left and random.random() < 0.3:
             name, value, count = f"f{left}_{{window}}", writer.value(depth - 1, over=["{window}"]), windows
         else:
-            name, value, count = f"f{left}", writer.value(depth), 1
+            value = f"event({random.randint(0, 9)})" if random.random() < 0.05 else writer.value(depth)
+            name, count = f"f{left}", 1
         entry = {"value": writer.spaced(value), "unit": "u", "doc": "d"}
         groups.setdefault(random.choice("abc"), {})[name] = entry
         left -= count

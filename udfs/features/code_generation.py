@@ -19,6 +19,7 @@ from udfs.features.expressions import (
     Any,
     Compared,
     Condition,
+    EventCode,
     Function,
     IsIn,
     Not,
@@ -104,6 +105,7 @@ class _Generator:
         self._tiles = [_of_tiles(tiles, layout) for tiles in layout.tiles]
         self._tables: dict[str, dict[tuple, int]] = {"counts": {}, "sums": {}, "times": {}}
         self._sets = 0
+        self._globals: list[str] = []
         self._lookups: dict[frozenset[int], str] = {}
         self._code_tables: dict[frozenset[int], str] = {}
         self._has: dict[Column, str] = {}  # whether the scored event carries a column
@@ -121,6 +123,7 @@ class _Generator:
             *dict.fromkeys(cell.block for cell in self._cells.values() if cell.update),
             *self._functions,
             *over_tiles,
+            *([EventCode] if any(isinstance(value, EventCode) for value in values) else []),  # all are kept, or none
         ]
         self._bits = {block: 1 << min(number, _LAST_BIT) for number, block in enumerate(blocks, 1)}
         self._gaps = sorted({part.over.ms for part in found if part.over.name in ("session", "earlier_sessions")})
@@ -130,7 +133,7 @@ class _Generator:
         table_rows = {name: len(rows) for name, rows in self._tables.items()}
         body = self._body()
         tiles = self._add_to_tiles()  # may add to the lookups
-        globals_ = [
+        globals_ = self._globals + [
             f"{name} = {_table(lambda code, codes=codes: code in codes)}" for codes, name in self._lookups.items()
         ]
         globals_ += [
@@ -155,6 +158,8 @@ class _Generator:
 
     def _needs(self, value: Value) -> int:
         needs = PASS | self._bits[value] if isinstance(value, Function) else 0
+        if isinstance(value, EventCode):
+            needs = PASS | self._bits[EventCode]
         for part in aggregates(value):
             if _is_of_tiles(part):
                 needs |= self._bits[part]
@@ -163,13 +168,15 @@ class _Generator:
         return needs
 
     def _body(self) -> list[str]:
-        simple, at_span, at_end = [], {}, []
+        simple, at_span, at_end, codes = [], {}, [], []
         remembered: dict[Aggregate, str] = {}
         for position, value in enumerate(self._values):
             spans = {_end_of(part) for part in aggregates(value) if not _is_of_tiles(part)}
             if isinstance(value, Function):
                 call = f"function_{self._functions.index(value)}(records, order[:size], {_OF_USER})"
                 at_end += [f"if needs & {self._bits[value]}:", f"    row[{position}] = finite(float({call}))"]
+            elif isinstance(value, EventCode):
+                codes.append((position, value.back))
             elif not spans:
                 store = self._store(position, value, {})
                 of_tiles = self._needs(value)
@@ -181,6 +188,14 @@ class _Generator:
                     if part.over.name in _LEFT_ON_THE_WAY and part not in remembered:
                         remembered[part] = f"s{len(remembered)}"
                 at_end.append(self._store(position, value, remembered))
+        if codes:
+            places, backs = zip(*codes)
+            self._globals = [f"CODE_PLACES = np.array({list(places)})", f"CODE_BACKS = np.array({list(backs)})"]
+            at_end += [
+                f"if needs & {self._bits[EventCode]}:",
+                f"    for number in range({len(codes)}):",
+                "        row[CODE_PLACES[number]] = event_code(records, order, size, CODE_BACKS[number])",
+            ]
         for part, name in remembered.items():
             at_span.setdefault(part.over, []).insert(0, f"{name} = {self._result(part)}")
         loop = self._loop(at_span)

@@ -21,6 +21,7 @@ from typing import Literal
 from udfs.config.durations import duration_ms
 from udfs.config.text import one_line
 from udfs.features.columns import PROFILE_FIELDS, USER_FIELDS, Column
+from udfs.features.event_codes import MOST_EVENTS
 
 #: A duration in an expression, such as 30m: Python has no such literal, so it is read as a string. Texts stay as they
 #: are, and a comment would swallow what follows on the next line.
@@ -152,6 +153,13 @@ class Aggregate:
 
 
 @dataclass(frozen=True)
+class EventCode:
+    """The code of the event `back` events before the scored one; udfs/features/event_codes.py has what it says."""
+
+    back: int
+
+
+@dataclass(frozen=True)
 class Function:
     """A function of the user's own, by module and name; `sha256` is that of its module's source."""
 
@@ -159,7 +167,7 @@ class Function:
     sha256: str
 
 
-Value = Number | Now | User | Profile | Operation | Aggregate | Function
+Value = Number | Now | User | Profile | Operation | Aggregate | EventCode | Function
 
 #: What an aggregate takes: whether a column, and of which types.
 _NUMBER, _NUMBER_OR_CATEGORY = ("number",), ("number", "category")
@@ -179,6 +187,7 @@ AGGREGATES: dict[str, tuple[str, ...]] = {
 }
 _SPANS = ("session", "history", "before", "earlier_sessions")
 _FUNCTIONS = ("least", "greatest")
+EVENT_CODE = "event"
 
 
 @dataclass(frozen=True)
@@ -191,7 +200,11 @@ class Reader:
 
     def read(self, text: str) -> Value:
         """The tree of an expression. Raises ExpressionError."""
-        return self._value(parse(text))
+        tree = parse(text)
+        # A code is no number to compute with, so `event` is an expression of its own.
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id == EVENT_CODE:
+            return _event_code(tree)
+        return self._value(tree)
 
     def _value(self, node: ast.expr) -> Value:
         match node:
@@ -252,6 +265,8 @@ class Reader:
             if node.keywords or len(node.args) < 2:
                 raise _error(node, f"{name} takes two or more numbers")
             return Operation(name, tuple(self._value(argument) for argument in node.args))
+        if name == EVENT_CODE:
+            raise _error(node, "the code of an event is an expression of its own, not part of another one")
         if name not in AGGREGATES:
             raise _error(node, f"unknown function {name}{_meant(name, (*AGGREGATES, *_FUNCTIONS))}")
         arguments = list(node.args)
@@ -409,6 +424,15 @@ class Reader:
 
 
 _A_TYPE = {"identifier": "an identifier", "category": "a category", "number": "a number"}
+
+
+def _event_code(node: ast.Call) -> EventCode:
+    match node:
+        case ast.Call(args=[ast.Constant(value=int(back))], keywords=[]) if (
+            0 <= back < MOST_EVENTS and back is not True
+        ):
+            return EventCode(int(back))
+    raise _error(node, f"{EVENT_CODE} takes how many events before the scored one it is, from 0 to {MOST_EVENTS - 1}")
 
 
 def duration_of(text: str) -> int:

@@ -26,6 +26,7 @@ SOURCES = (
     "contracts/packed_events.py",
     "contracts/profiles.py",
     "features/entry_points.py",
+    "features/event_codes.py",
     "features/kernel.py",
     "features/row_functions.py",
     "features/slot_functions.py",

@@ -3,11 +3,15 @@
 import numpy as np
 from numba import njit
 
-from udfs.contracts.packed_events import NO_ID
+from udfs.contracts.packed_events import EVENT_KINDS, NO_ID, PAGE_TYPES
+from udfs.features.event_codes import FIELDS
 
 NEVER = np.iinfo(np.int64).min
 FOREVER = np.iinfo(np.int64).max
 LARGEST = float(np.finfo(np.float32).max)
+KINDS, PAGES, GAPS, AGES = len(EVENT_KINDS), len(PAGE_TYPES), FIELDS["gap"], FIELDS["age"]
+VALUES = FIELDS["value"]
+LARGEST_VALUE = 2.0**VALUES
 ZERO = np.int64(0)  # a literal 0 is a type of its own to numba, which would then compile what it goes to twice
 
 # IEEE semantics for a division by zero, and no branch that raises; a float sum is never reordered (no fastmath).
@@ -75,6 +79,42 @@ def seconds_since(time, now):
 def since_previous(records, order, size, now):
     """Seconds since the event before the scored one."""
     return (now - records[order[size - 2]].time_ms) / 1000.0 if size > 1 else np.nan
+
+
+@compiled
+def binary_digits(number, most):
+    """How many binary digits a whole number has, 0 for 0 and below; at most `most`."""
+    digits = ZERO
+    while number > 0 and digits < most:
+        number >>= 1
+        digits += 1
+    return digits
+
+
+@compiled
+def same_id(mine, scored):
+    """0 where one of two identifiers is missing, 1 where they differ, 2 where they are equal."""
+    return ZERO if mine == NO_ID or scored == NO_ID else ZERO + 2 if mine == scored else ZERO + 1
+
+
+@compiled
+def event_code(records, order, size, back):
+    """The code (event_codes.py) of the event `back` events before the scored one; NaN where there is none."""
+    place = size - 1 - back
+    if place < 0:
+        return np.nan
+    event, scored = records[order[place]], records[order[size - 1]]
+    gap = ZERO
+    if place > 0:
+        gap = 1 + binary_digits((event.time_ms - records[order[place - 1]].time_ms) // 1000, GAPS - 2)
+    value = ZERO
+    if not np.isnan(event.value):
+        value = 1 + binary_digits(np.int64(min(max(event.value, 0.0), LARGEST_VALUE)), VALUES - 2)
+    code = known_code(event.kind, KINDS) * PAGES + known_code(event.page_type, PAGES)
+    code = code * GAPS + gap
+    code = code * AGES + binary_digits((scored.time_ms - event.time_ms) // 1000, AGES - 1)
+    code = (code * 3 + same_id(event.item, scored.item)) * 3 + same_id(event.category, scored.category)
+    return float(code * VALUES + value)
 
 
 @compiled

@@ -191,6 +191,11 @@ def is_inexact(text: str) -> bool:
     return re.search(r"\b(trend|decay)\b", text) is not None
 
 
+def _digits(number: int, most: int) -> int:
+    """How many binary digits a number has, at most `most`."""
+    return min(len(f"{number:b}"), most) if number > 0 else 0
+
+
 def _stored(number: float | None) -> np.float32:
     return np.float32(math.nan if number is Missing else min(max(number, -LARGEST), LARGEST))
 
@@ -217,6 +222,8 @@ class _Evaluation:
                 return self._of_user(name)
             case ast.Attribute(value=ast.Name(id="profile"), attr=name):
                 return self._of_profile(name)
+            case ast.Call(func=ast.Name(id="event"), args=[ast.Constant(value=back)]):
+                return self._event_code(back)
             case ast.Call(func=ast.Name(id="least")):
                 return self._operate(min, node.args)
             case ast.Call(func=ast.Name(id="greatest")):
@@ -272,6 +279,31 @@ class _Evaluation:
             return Missing
         names = {"age_band": AGE_BANDS, "membership_tier": MEMBERSHIP_TIERS}.get(name)
         return 0.0 if names is not None and number >= len(names) else float(number)
+
+    def _event_code(self, back: int) -> float | None:
+        """The code of an event, as docs/features.md describes it."""
+        events = self.case.history
+        if back >= len(events):
+            return Missing
+        event, before = events[-1 - back], events[-2 - back] if back + 1 < len(events) else None
+        gap = 0 if before is None else 1 + _digits((event["time_ms"] - before["time_ms"]) // 1000, 22)
+        value = 0 if event["value"] is Missing else 1 + _digits(int(max(event["value"], 0)), 14)
+        numbers = [
+            (20, event["kind"] if event["kind"] < len(EVENT_KINDS) else 0),
+            (10, event["page_type"] if event["page_type"] < len(PAGE_TYPES) else 0),
+            (24, gap),
+            (24, _digits((self.case.now - event["time_ms"]) // 1000, 23)),
+            *((3, self._same(event[column], self.case.scored[column])) for column in ("item", "category")),
+            (16, value),
+        ]
+        code = 0
+        for size, number in numbers:
+            assert number < size
+            code = code * size + number
+        return float(code)
+
+    def _same(self, one: int | None, other: int | None) -> int:
+        return 0 if Missing in (one, other) else 2 if one == other else 1
 
     def _aggregate(self, node: ast.Call) -> float | None:
         arguments = list(node.args)

@@ -18,6 +18,7 @@ from udfs.features.expressions import (
     All,
     Any,
     Compared,
+    EventCode,
     ExpressionError,
     IsIn,
     Not,
@@ -173,6 +174,10 @@ def message(text: str) -> str:
             "count(device in [mobile, fax])",
             "fax: device has no fax; expected one of unknown, desktop, mobile, tablet, smart tv",
         ),
+        ("event()", "event(): event takes how many events before the scored one it is, from 0 to 255"),
+        ("event(256)", "event(256): event takes how many events before the scored one it is, from 0 to 255"),
+        ("event(True)", "event(True): event takes how many events before the scored one it is, from 0 to 255"),
+        ("1 + event(1)", "event(1): the code of an event is an expression of its own, not part of another one"),
     ],
 )
 def test_what_breaks_a_rule_is_refused_with_the_part_the_rule_and_a_remedy(text, expected):
@@ -223,6 +228,8 @@ HISTORY, BEFORE = Span("history"), Span("before")
                 ),
             ),
         ),
+        ("event(0)", EventCode(0)),
+        (" event( 255 ) ", EventCode(255)),
     ],
 )
 def test_an_expression_is_read_as_a_tree(text, expected):
