@@ -4,6 +4,7 @@ import math
 
 from udfs.contracts.profiles import country_of
 from udfs.features.declaration import Declaration
+from udfs.features.event_codes import code_text
 
 _PLURAL = {"events", "items", "categories", "pages", "days"}
 
@@ -20,6 +21,8 @@ def value_text(declaration: Declaration, name: str, value: float) -> str:
     feature, codes = declaration[name], declaration.vocabulary(name)
     if feature.is_country:
         return country_of(int(value))
+    if feature.is_event_code:
+        return code_text(int(value))
     if codes is not None:
         return next((word for word, code in codes.items() if code == value), f"{value:g}")
     unit = feature.unit

@@ -5,18 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from udfs.models.blend import decode_blend, weighted_mean
-from udfs.models.bundle import BLEND_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, Bundle, load_booster
+from udfs.models.bundle import BLEND_FILE, GRU_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, Bundle, load_booster
 from udfs.models.lightgbm_text import load_text
 from udfs.models.regression import coefficient_shares, decode_regression, shares_of
 
 
 def importance_shares(bundle: Bundle) -> dict[str, float] | None:
-    """The share of each feature in a model; None for a remote model, which is not here.
+    """The share of each feature in a model; None for a remote model, which is not here, and for a GRU.
 
     In trees, it is the share in the gain of all splits; in a regression, the share in the absolute coefficients of the
     standardised features. A blend has the mean of both, with the weights of its logits.
     """
-    if bundle.manifest.is_remote:
+    if bundle.manifest.is_remote or bundle.model_file == GRU_FILE:
         return None
     return dict(zip(bundle.manifest.features, _shares(bundle.model_file, bundle.model, bundle.manifest.features)))
 

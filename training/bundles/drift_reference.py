@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from training.data.examples import Examples
 from training.modeling.onnx_export import LIMIT
 from udfs.features.declaration import Declaration
+from udfs.features.event_codes import CODES, CODES_OF_KIND
 from udfs.measurement.drift import (
     BINS,
     MAX_BINS,
@@ -62,7 +63,7 @@ def reference_distributions(
     """
     clusters = _Clusters(of_features)
     distributions = {
-        name: _distribution(features[:, column], clusters, _code_bins if declaration.is_code(name) else _number_bins)
+        name: _distribution(features[:, column], clusters, _bins_for(declaration, name))
         for column, name in enumerate(names)
     }
     # The export, or another machine, may give a score another last digit.
@@ -131,6 +132,19 @@ def _distribution(
             _contrast(weights[category], weights @ shares, clusters) for weights in bins.contrast_weights(shares)
         ],
     )
+
+
+def _bins_for(declaration: Declaration, name: str) -> Callable[[np.ndarray, np.ndarray], Bins]:
+    if declaration[name].is_event_code:
+        return _event_bins
+    return _code_bins if declaration.is_code(name) else _number_bins
+
+
+def _event_bins(distinct: np.ndarray, shares: np.ndarray) -> Bins:
+    """The same for codes of events: a bin for each kind of event, whose codes are a range."""
+    kinds = distinct // CODES_OF_KIND
+    edges = kinds[1:][np.diff(kinds) > 0] * CODES_OF_KIND - 0.5
+    return Bins(edges=edges.tolist(), low=0.0, high=CODES - 1.0, means=_means(edges, distinct, shares))
 
 
 def _number_bins(distinct: np.ndarray, shares: np.ndarray) -> Bins:

@@ -1,6 +1,7 @@
 """Export to ONNX, with a certificate that ONNX Runtime gives the same scores as the model's own library."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,9 +13,11 @@ from onnxmltools import convert_lightgbm, convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 from scipy.special import logit
 
+from udfs.features.event_codes import CODES, FIELDS
 from udfs.models.backends import OnnxScorer
 from udfs.models.blend import decode_blend
-from udfs.models.bundle import BLEND_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, load_booster
+from udfs.models.bundle import BLEND_FILE, GRU_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, load_booster
+from udfs.models.gru import OFFSETS, GruFile, decode_gru
 from udfs.models.lean_xgboost import xgboost
 from udfs.models.regression import Regression, decode_regression
 
@@ -25,6 +28,8 @@ OPSET = 15
 ML_OPSET = 1  # of the trees
 IR_VERSION = 8  # the one of OPSET
 _EDGE_ROWS = 2_000
+_JOINED_FIELDS = ((0, 1), (2, 3), (4, 5, 6))  # of an event code
+_KEEP_STATE = 100.0  # sigmoid(100 + what other inputs add) is 1 in float32
 
 
 class ExportError(ValueError):
@@ -47,6 +52,9 @@ def export(model_file: str, model: bytes, features: int) -> bytes:
         converted = _graph_of_regression(Regression(decode_regression(model)))
     elif model_file == BLEND_FILE:
         converted = _graph_of_blend(model, features)
+    elif model_file == GRU_FILE:
+        graph = _Graph(features)
+        converted = graph.scoring(graph.gru_logit(decode_gru(model).file))
     elif model_file == LIGHTGBM_FILE:
         converted = _converted_lightgbm(model, features)
     else:
@@ -133,6 +141,24 @@ def _graph_of_blend(model: bytes, features: int) -> onnx.ModelProto:
     return graph.scoring(graph.add("Add", total, trees))
 
 
+def _joined_embeddings(file: GruFile) -> tuple[np.ndarray, list[int], list[int], list[int]]:
+    """Embeddings of several fields of an event code at once, float32[rows, width]: a look-up takes most of the time.
+
+    The digit (code // stride) % size of such fields has its embedding in the table's row offset + digit.
+    """
+    sizes = list(FIELDS.values())
+    parts = np.split(file.weights("embedding").astype(np.float64), OFFSETS[1:])
+    tables, joined = [], [math.prod(sizes[field] for field in fields) for fields in _JOINED_FIELDS]
+    for fields in _JOINED_FIELDS:
+        table = np.zeros((1, file.width))
+        for field in fields:
+            table = (table[:, None] + parts[field]).reshape(-1, file.width)
+        tables.append(table)
+    strides = [math.prod(joined[place + 1 :]) for place in range(len(joined))]
+    offsets = np.cumsum([0, *joined])[:-1].tolist()
+    return np.concatenate(tables), joined, strides, offsets
+
+
 class _Graph:
     """An ONNX graph in the making, with as few nodes as possible: each takes as long as some trees do for a row.
 
@@ -183,6 +209,37 @@ class _Graph:
         base_values = [weight * float(logit(float(base.strip("[]")))) + constant]
         attributes |= {"n_targets": 1, "post_transform": "NONE", "base_values": base_values}
         return self.add("TreeEnsembleRegressor", "features", domain="ai.onnx.ml", **attributes)
+
+    def gru_logit(self, file: GruFile) -> str:
+        """A GRU's logit, float32[n, 1], of the features, which are event codes.
+
+        A missing event is an input of its own. With its weight, z is 1 in float32: the state stays as it is.
+        """
+        table, sizes, strides, offsets = _joined_embeddings(file)
+        missing = self.add("IsNaN", "features")
+        known = self.add("Where", missing, self.constant(0, np.float32), "features")
+        known = self.add("Clip", known, self.constant(0, np.float32), self.constant(CODES - 1, np.float32))
+        last = self.constant([2], np.int64)
+        codes = self.add("Unsqueeze", self.add("Cast", known, to=TensorProto.INT64), last)
+        quotients = self.add("Div", codes, self.constant(strides, np.int64))
+        places = self.add(
+            "Add", self.add("Mod", quotients, self.constant(sizes, np.int64)), self.constant(offsets, np.int64)
+        )
+        embedded = self.add("Gather", self.constant(table, np.float32), places)
+        events = self.add("ReduceSum", embedded, last, keepdims=0)
+        marks = self.add("Unsqueeze", self.add("Cast", missing, to=TensorProto.FLOAT), last)
+        inputs = self.add("Transpose", self.add("Concat", events, marks, axis=2), perm=[1, 0, 2])
+        of_mark = np.repeat([_KEEP_STATE, 0, 0], file.hidden)
+        weights = np.column_stack([file.weights("input_weights"), of_mark])
+        biases = np.concatenate([file.weights("input_bias"), file.weights("recurrent_bias")])
+        tensors = (weights, file.weights("recurrent_weights"), biases)
+        constants = [self.constant(tensor[None], np.float32) for tensor in tensors]
+        self._nodes.append(
+            helper.make_node("GRU", [inputs, *constants], ["", "state"], hidden_size=file.hidden, linear_before_reset=1)
+        )
+        state = self.add("Squeeze", "state", self.constant([0], np.int64))
+        output = self.constant(file.weights("output_weights")[:, None], np.float32)
+        return self.add("Gemm", state, output, self.constant([file.output_bias], np.float32))
 
     def scoring(self, logits: str) -> onnx.ModelProto:
         """The model that returns the outputs of a converted classifier, given its logits float32[n, 1]."""

@@ -8,6 +8,7 @@ from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
 from udfs.features.columns import PROFILE_NAMES, Column
 from udfs.features.expressions import (
     Aggregate,
+    EventCode,
     Now,
     Number,
     Operation,
@@ -34,6 +35,10 @@ class Feature:
     def is_attribute(self) -> bool:
         """Whether it says what the user or the device is, and not what the user does."""
         return _is_attribute(self.value)
+
+    @property
+    def is_event_code(self) -> bool:
+        return isinstance(self.value, EventCode)
 
     @property
     def is_country(self) -> bool:
@@ -90,6 +95,23 @@ class Declaration:
 
     def __reduce__(self):  # without what is cached
         return Declaration, (self.features, self.layout, self.session_gap_ms)
+
+
+def with_event_codes(declaration: Declaration, events: int) -> Declaration:
+    """The declaration with features that are the codes of a user's last events, the oldest first, unless it has them.
+
+    Raises ValueError where a feature of the declaration has the name of another one.
+    """
+    added = []
+    for back in reversed(range(events)):
+        name = f"event_code_{back}"
+        of_it = "the scored event" if back == 0 else f"the event {back} before the scored one"
+        feature = Feature(name, "event_codes", "code", f"code of {of_it}", f"event({back})", EventCode(back))
+        if name not in declaration:
+            added.append(feature)
+        elif declaration[name].value != feature.value:
+            raise ValueError(f"feature {name} must be {feature.text}, as sequence models have it: rename yours")
+    return Declaration((*declaration.features, *added), declaration.layout, declaration.session_gap_ms)
 
 
 def merged(first: Declaration, others: Sequence[Declaration]) -> tuple[Declaration, list[dict[str, str]]]:

@@ -1,4 +1,6 @@
-"""Contributions of features to a score: Shapley values of trees and of a regression, on the logit of the probability.
+"""Contributions of features to a score, on the logit of the probability.
+
+Those of trees and of a regression are Shapley values. Those of a GRU are what each event changed when it was read.
 
 Lundberg and others, From local explanations to global understanding with explainable AI for trees, 2020.
 """
@@ -9,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from udfs.models.blend import decode_blend, weighted_mean
-from udfs.models.bundle import BLEND_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, Bundle, load_booster
+from udfs.models.bundle import BLEND_FILE, GRU_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, Bundle, load_booster
+from udfs.models.gru import decode_gru
 from udfs.models.lean_xgboost import xgboost
 from udfs.models.lightgbm_text import load_text
 from udfs.models.regression import Regression, decode_regression
@@ -39,6 +42,8 @@ def contributions_of(bundle: Bundle) -> Contributions | None:
         return lambda features: lightgbm_contributions(text, features, 1)
     if bundle.model_file == LOGISTIC_FILE:
         return Regression(decode_regression(bundle.model)).contributions
+    if bundle.model_file == GRU_FILE:
+        return decode_gru(bundle.model).contributions
     if bundle.model_file == BLEND_FILE:
         return _blend_contributions(bundle.model)
     return _trees_contributions(bundle.model)

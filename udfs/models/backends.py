@@ -1,8 +1,8 @@
 """Inference engines: a model's own library, ONNX Runtime, or whichever is faster for the size of a batch.
 
-The own library of a logistic regression is NumPy; a blend uses XGBoost and NumPy. A call of XGBoost or LightGBM costs
-more than one of ONNX Runtime and a row may cost less, depending on model and machine: so the break-even is measured
-when the model is warmed up.
+The own library of a logistic regression and of a GRU is NumPy; a blend uses XGBoost and NumPy. A call of XGBoost or
+LightGBM costs more than one of ONNX Runtime and a row may cost less, depending on model and machine: so the break-even
+is measured when the model is warmed up.
 """
 
 import time
@@ -25,6 +25,7 @@ from udfs.models.bundle import (
     BLEND_FILE,
     ENDPOINT_FILE,
     EXPORT_FILE,
+    GRU_FILE,
     LIGHTGBM_FILE,
     LOGISTIC_FILE,
     Bundle,
@@ -32,6 +33,7 @@ from udfs.models.bundle import (
     check_scores,
     load_booster,
 )
+from udfs.models.gru import decode_gru
 from udfs.models.regression import Regression, decode_regression
 
 EngineName = Literal["auto", "native", "onnx"]
@@ -65,7 +67,7 @@ def build_engine(bundle: Bundle, engine: EngineName, threads: int = 1) -> Predic
             f"{bundle.manifest.version}: ONNX Runtime can't use {EXPORT_FILE}: {one_line(error)}"
         ) from error
     check_scores(bundle, scores, bundle.certified_limit, EXPORT_FILE)
-    if engine == "onnx":
+    if engine == "onnx" or bundle.model_file == GRU_FILE:  # NumPy is slower for batches of any size
         return exported
     return faster_by_size(exported, native, measure_break_even(exported, native, rows.features))
 
@@ -103,6 +105,9 @@ def native_predict(model_file: str, model: bytes, threads: int = 1) -> Callable[
         return lambda matrix: regression.predict(matrix).astype(np.float32)
     if model_file == BLEND_FILE:
         return _blend_predict(model, threads)
+    if model_file == GRU_FILE:
+        gru = decode_gru(model)
+        return lambda matrix: gru.predict(matrix).astype(np.float32)
     if model_file == ENDPOINT_FILE:
         return remote.RemoteScorer(msgspec.json.decode(model, type=remote.Endpoint)).predict
     booster = load_booster(model)

@@ -24,11 +24,11 @@ from udfs.contracts.event_layout import EventLayout
 from udfs.features import declaration_file
 from udfs.features.declaration import Declaration
 from udfs.features.declaration_file import STANDARD, DeclarationError
-from udfs.features.expressions import ExpressionError, Function
+from udfs.features.expressions import EventCode, ExpressionError, Function
 from udfs.features.own_functions import load_function
 from udfs.features.schema import schema_hash
 from udfs.measurement.labels import Label, LabelError, label_of_sentence
-from udfs.models import blend, lightgbm_text, regression, remote, xgboost_ubjson
+from udfs.models import blend, gru, lightgbm_text, regression, remote, xgboost_ubjson
 from udfs.models.lean_xgboost import xgboost
 from udfs.models.signatures import SIGNATURE_FILE, PublicKey, SignatureError, check_signature
 
@@ -39,9 +39,10 @@ XGBOOST_FILE = "model.ubj"  # of XGBoost, in UBJSON
 LIGHTGBM_FILE = "model.txt"
 LOGISTIC_FILE = "logistic.json"  # of a logistic regression, see udfs/models/regression.py
 BLEND_FILE = "blend.json"  # of XGBoost and a logistic regression, see udfs/models/blend.py
+GRU_FILE = "gru.json"  # of a sequence model, see udfs/models/gru.py
 ENDPOINT_FILE = "endpoint.json"  # of a model that another process serves
 #: The files that can hold a bundle's model; each bundle has exactly one of them.
-MODEL_FILES = (XGBOOST_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, BLEND_FILE, ENDPOINT_FILE)
+MODEL_FILES = (XGBOOST_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, BLEND_FILE, GRU_FILE, ENDPOINT_FILE)
 EXPORT_FILE = "model.onnx"
 WARM_UP_FILE = "warm_up.json"
 FEATURES_FILE = "features.json"  # the declaration of the features; without it, they are the standard ones
@@ -175,6 +176,8 @@ def read_bundle(read: Read, origin: str, history_length: int | None, trusted_key
     features = read_features(read, origin, manifest)
     _check_features(manifest, features, f"{origin}/{MANIFEST_FILE}", history_length or manifest.history_length)
     _CHECKS[model_file](files[model_file], manifest, f"{origin}/{model_file}")
+    if model_file == GRU_FILE:
+        _check_event_codes(features, manifest, f"{origin}/{MANIFEST_FILE}")
     warm_up = _read_warm_up(files[WARM_UP_FILE], manifest, origin) if WARM_UP_FILE in files else None
     return Bundle(manifest, files[model_file], features, files.get(EXPORT_FILE), warm_up)
 
@@ -420,6 +423,24 @@ def _check_blend(model: bytes, manifest: Manifest, path: str) -> None:
     _check_xgboost(parts.trees, manifest, f"{path}: key trees")
 
 
+def _check_gru(model: bytes, manifest: Manifest, path: str) -> None:
+    try:
+        events = gru.decode_gru(model).file.events
+    except ValueError as error:
+        raise BundleError(f"{path}: not a GRU: {error}") from None
+    _check_names(None, events, manifest, path)
+
+
+def _check_event_codes(features: Declaration, manifest: Manifest, path: str) -> None:
+    """Raises BundleError unless the features are the codes of a user's last events, the oldest first."""
+    for back, name in zip(reversed(range(len(manifest.features))), manifest.features):
+        if features[name].value != EventCode(back):
+            raise BundleError(
+                f"{path}: feature {name} is {features[name].text}, expected event({back}): a GRU reads the codes of a "
+                "user's last events, the oldest first"
+            )
+
+
 def _check_endpoint(model: bytes, manifest: Manifest, path: str) -> None:
     try:
         msgspec.json.decode(model, type=remote.Endpoint)
@@ -434,6 +455,7 @@ _CHECKS = {
     LIGHTGBM_FILE: _check_lightgbm,
     LOGISTIC_FILE: _check_logistic,
     BLEND_FILE: _check_blend,
+    GRU_FILE: _check_gru,
     ENDPOINT_FILE: _check_endpoint,
 }
 
