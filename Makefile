@@ -16,6 +16,7 @@ WHEEL := dist/complete
 JARS := build/jars/complete
 VALIDATORS := build/validators/complete
 PEERS := build/peers/complete
+SEQUENCE := build/sequence/complete
 REGISTRY := build/schema-registry/complete
 PREREQUISITES := build/prerequisites
 BUILT := $(VENV) $(WHEEL) $(JARS)
@@ -27,7 +28,7 @@ PIP_TOOLS := pip-tools==7.6.2
 SCHEMA_REGISTRY := io.apicurio:apicurio-registry-app:3.0.9:tar.gz:all
 FLINK_OPERATOR := org.apache.flink:flink-kubernetes-operator-api:1.10.0
 
-.PHONY: help demo test test-unit bench chaos overload soak fuzz dashboard up down submit status venv wheel jars release validate lint train features reference doctor pins hashes clean
+.PHONY: help demo test test-unit test-sequence bench chaos overload soak fuzz dashboard up down submit status venv wheel jars release validate lint train features reference doctor pins hashes clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -44,6 +45,9 @@ test: $(BUILT) $(REGISTRY) ## Run all tests: unit with the slow ones, Java, mini
 
 test-unit: $(BUILT) ## Run the unit tests without the slow ones, in a process for each core
 	@$(UNIT_TESTS) -m 'not slow' --hypothesis-profile quick
+
+test-sequence: $(SEQUENCE) ## Run the tests that need PyTorch, which trains sequence models, in an environment of their own
+	@build/sequence/bin/python -m pytest --numprocesses 0 tests/sequence
 
 bench: $(BUILT) $(if $(if $(PART),$(findstring peers,$(PART)),all),$(PEERS)) ## Measure this machine, to build/bench.json: all parts, or PART=throughput,latency,peers
 	@$(PYTHON) -m tools.bench $(if $(PART),--part '$(PART)')
@@ -186,6 +190,16 @@ $(PEERS): setup.py requirements.txt | $(WHEEL)
 	@# Versions are those of requirements.txt, except pydantic: Quix Streams does not accept the one that MLflow needs.
 	@grep -oE '^[[:alnum:]][^ ]*==[^ ]+' requirements.txt | grep -v '^pydantic' > $(@D)/constraints.txt
 	@$(@D)/bin/pip install --quiet --constraint $(@D)/constraints.txt "$$(echo dist/*.whl)[peers]"
+	@$(@D)/bin/pip uninstall --quiet --yes purchase-intent
+	@$(@D)/bin/pip check > /dev/null || { $(@D)/bin/pip check; exit 1; }
+	@touch $@
+
+$(SEQUENCE): setup.py requirements.txt | $(WHEEL)
+	@echo '==> Installing PyTorch into build/sequence, over the packages of .venv (some minutes, several GB)'
+	@rm -rf $(@D) && python3.11 -m venv $(@D)
+	@echo '$(CURDIR)/.venv/lib/python3.11/site-packages' > $(@D)/lib/python3.11/site-packages/venv.pth
+	@grep -oE '^[[:alnum:]][^ ]*==[^ ]+' requirements.txt > $(@D)/constraints.txt
+	@$(@D)/bin/pip install --quiet --constraint $(@D)/constraints.txt "$$(echo dist/*.whl)[sequence]"
 	@$(@D)/bin/pip uninstall --quiet --yes purchase-intent
 	@$(@D)/bin/pip check > /dev/null || { $(@D)/bin/pip check; exit 1; }
 	@touch $@

@@ -12,6 +12,8 @@ BUILD = Path("build/wheel")
 BUILD.mkdir(parents=True, exist_ok=True)
 
 TRACKING = ["mlflow-skinny>=3,<4"]
+#: PyTorch, which trains sequence models. Serving them needs nothing of it.
+SEQUENCE = ["torch>=2.4,<3"]
 #: What `make bench PART=peers` measures beside the job, in an environment of its own.
 PEERS = ["bytewax[kafka]>=0.21,<0.22", "quixstreams>=3.20,<4"]
 
@@ -71,6 +73,7 @@ setup(
     extras_require={
         "tracking": TRACKING,
         "peers": PEERS,
+        "sequence": SEQUENCE,
         "dev": [
             *TRACKING,
             "build",

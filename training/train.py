@@ -29,7 +29,7 @@ from training.reporting.mlflow_tracking import TrackingError, check_tracking, is
 from training.reporting.recommendation import read_recommendation
 from training.reporting.recommendation_text import recommendation_text
 from training.reporting.report import METRICS_FILE, REPORT_FILE, with_report
-from training.reporting.serving_cost import saving
+from training.reporting.serving_cost import costs, saving
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
 from udfs.config.command_line import (
@@ -45,7 +45,7 @@ from udfs.config.command_line import (
 from udfs.features.declaration import Declaration, merged
 from udfs.mapping.definition import load_mapping
 from udfs.measurement.labels import CONVERTED, LABELS_FILE, Label, find_label
-from udfs.models.bundle import Bundle, Manifest, check_version, load_bundle
+from udfs.models.bundle import GRU_FILE, Bundle, Manifest, check_version, load_bundle
 
 DEFAULT_CONF = Path("conf", "training.yaml")
 SIMULATION = Simulation()
@@ -99,11 +99,12 @@ def _train(options: Options) -> tuple[TrainedModel, Training]:
 def summary(manifest: Manifest) -> str:
     """The results of a training, in a few lines."""
     metrics = manifest.metrics
-    best, trees = metrics.get("best_possible_test_auc"), metrics["rounds"]
+    best, rounds = metrics.get("best_possible_test_auc"), metrics["rounds"]
+    unit = "rounds" if GRU_FILE in manifest.files else "trees"
     is_rough = metrics["test_positive_users"] < RELIABLE_USERS
     return "\n".join(
         [
-            f"model {manifest.version}: {f'{trees:.0f} trees, ' if trees else ''}{len(manifest.features)} features",
+            f"model {manifest.version}: {f'{rounds:.0f} {unit}, ' if rounds else ''}{len(manifest.features)} features",
             f"test AUC {metrics['test_roc_auc']:.4f} ({metrics['test_roc_auc_low']:.4f} to "
             f"{metrics['test_roc_auc_high']:.4f})" + (f", best possible {best:.4f}" if best is not None else ""),
             *_on_new_users(metrics),
@@ -300,8 +301,9 @@ def command(**given: Any) -> int:
     options = Options(**given)
     trained, training = _train(options)
     print(summary(trained.manifest))
-    if saved := saving(trained):
-        print(saved)
+    for line in (saving(trained), costs(trained)):
+        if line:
+            print(line)
     print(recommendation_text(read_recommendation(options.out / METRICS_FILE)))
     print(f"wrote {options.out}; read {options.out / REPORT_FILE}")
     try:

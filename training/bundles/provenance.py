@@ -31,6 +31,6 @@ def git_commit() -> str | None:
 
 
 @cache
-def library_versions() -> dict[str, str]:
-    """The versions of the libraries that a model's bytes depend on."""
-    return {name: installed(name) for name in LIBRARIES}
+def library_versions(*more: str) -> dict[str, str]:
+    """The versions of the libraries that a model's bytes depend on; some kinds of models depend on `more`."""
+    return {name: installed(name) for name in (*LIBRARIES, *more)}

@@ -22,7 +22,7 @@ from training.modeling.settings import Training
 from udfs.features.declaration_file import to_json
 from udfs.measurement.drift import JUDGED_ROWS, REFERENCE_FILE, Reference
 from udfs.measurement.labels import CONVERTED, Label
-from udfs.models.bundle import EXPORT_FILE, FEATURES_FILE, WARM_UP_FILE, Manifest, find_model_file
+from udfs.models.bundle import EXPORT_FILE, FEATURES_FILE, GRU_FILE, WARM_UP_FILE, Manifest, find_model_file
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class TrainedModel:
     #: The model that the evaluation is of, if it is another one: it was not fitted to the holdout.
     measured: "TrainedModel | None" = field(default=None, repr=False)
     unpruned: ServedModel | None = field(default=None, repr=False)  # with all features, of one fold
+    #: Of each family that was chosen among, the model of one fold.
+    tried: Mapping[str, ServedModel] = field(default_factory=dict, repr=False)
 
     @property
     def model(self) -> bytes:
@@ -141,11 +143,12 @@ def _train(
         version,
         rows=evaluation.rows | ({"refit": len(fitted)} if is_refit else {}),
         seed=training.seed,
-        libraries=library_versions(),
+        libraries=library_versions(*(["torch"] if model.file == GRU_FILE else [])),
         git_commit=git_commit(),
         export={name: float(value) for name, value in asdict(certificate).items()},
     )
-    return TrainedModel(manifest, files, evaluation, tuple(unwatched), measured, fit.selection.unpruned)
+    selection = fit.selection
+    return TrainedModel(manifest, files, evaluation, tuple(unwatched), measured, selection.unpruned, selection.tried)
 
 
 def _unwatched_line(names: Sequence[str]) -> str:

@@ -81,7 +81,7 @@ def evaluate(
     selection = fit.selection
     probability = fit.model.predict(matrix)
     measured = scored(holdout, probability)
-    importance = sorted(zip(training.names, selection.importance.tolist()), key=lambda entry: -entry[1])
+    importance = sorted(zip(selection.names, selection.importance.tolist()), key=lambda entry: -entry[1])
     rivals = {
         name: scored(holdout, fit_rival(name, train_rows, holdout.names, training).predict(holdout.features))
         for name in training.compare

@@ -60,6 +60,7 @@ class BlendFamily:
 
     name = "blend"
     boosts = True
+    reads_events = False
     defaults: Mapping[str, float] = {**XGBoostFamily.defaults, **LogisticFamily.defaults, "trees_weight": 0.5}
 
     def suggest(self, trial: optuna.Trial) -> dict[str, float]:

@@ -10,19 +10,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from training.modeling.family import Cost, Fitting, ModelFamily
+from training.modeling.family import Cost, FittedModel, Fitting, ModelFamily
 from training.modeling.metrics import RANKING, Estimate, LabelledScores, difference, estimate
 from training.modeling.model_selection import (
     CrossValidated,
     Log,
     TrainingRows,
     cross_validate_all,
+    narrowed,
     scored,
     search,
+    typical_model,
 )
 
 #: The families that `model: auto` chooses among, the simplest first. All of them keep to `monotone`.
 CANDIDATES = ("logistic", "blend", "xgboost")
+#: The family that it chooses among as well with `sequence: true`, the least simple.
+SEQUENCE = "gru"
 #: The shares of the teacher that are tried where the settings name none.
 TEACHER_SHARES = (0.0, 0.3, 0.6, 0.9)
 TEACHER_SHARE = "teacher_share"
@@ -66,12 +70,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The family chosen, its arguments, and its cross-validation on the rows of the choice."""
+    """The family chosen, its columns and arguments, and its cross-validation on the rows of the choice."""
 
     family: ModelFamily
+    columns: list[int]
     fitting: Fitting
     crossed: CrossValidated
     choice: Choice
+    tried: dict[str, FittedModel]  # of each family, one fold's model
 
 
 def choose(
@@ -81,19 +87,31 @@ def choose(
     parameters: Mapping[str, float],
     trials: int,
     log: Log,
+    columns: Sequence[Sequence[int]] | None = None,
 ) -> Chosen:
     """Cross-validate the families, the simplest first, and choose by the rule of one standard error.
 
     `fitting` has the arguments other than parameters. `parameters` are set by the user: each family takes those that
-    it has.
+    it has. `columns` has those of each family, by default all; families with the same ones are fitted together.
     """
     cost = Cost()
-    tried = [_tried(family, data, fitting, parameters, trials, cost, log) for family in families]
-    together = [(family, each) for family, fittings in zip(families, tried) for each in fittings]
-    crosses = iter(cross_validate_all(together, data, cost=cost))
+    every = list(range(data.features.shape[1]))
+    columns = [every if columns is None else list(mine) for mine in columns or families]
+    tried: list[list[Fitting]] = [[] for _ in families]
+    crosses_of: list[list[CrossValidated]] = [[] for _ in families]
+    for group in dict.fromkeys(map(tuple, columns)):
+        places = [place for place, mine in enumerate(columns) if tuple(mine) == group]
+        own_data, own_fitting = (
+            (data, fitting) if list(group) == every else (data.columns(group), narrowed(fitting, group))
+        )
+        for place in places:
+            tried[place] = _tried(families[place], own_data, own_fitting, parameters, trials, cost, log)
+        together = [(families[place], each) for place in places for each in tried[place]]
+        crosses = iter(cross_validate_all(together, own_data, cost=cost))
+        for place in places:
+            crosses_of[place] = [next(crosses) for _ in tried[place]]
     tuned = [
-        _best(family, data, fittings, [next(crosses) for _ in fittings], log)
-        for family, fittings in zip(families, tried)
+        _best(family, data, fittings, crosses, log) for family, fittings, crosses in zip(families, tried, crosses_of)
     ]
     measured = [scored(data, crossed.probability) for _, crossed, _ in tuned]
     place, behind = simplest_within_one_standard_error(measured)
@@ -113,7 +131,9 @@ def choose(
             )
         )
     fitted, crossed, _ = tuned[place]
-    return Chosen(families[place], fitted, crossed, Choice(tuple(candidates), len(data.labels), cost))
+    choice = Choice(tuple(candidates), len(data.labels), cost)
+    models = {family.name: typical_model(crossed) for family, (_, crossed, _) in zip(families, tuned)}
+    return Chosen(families[place], columns[place], fitted, crossed, choice, models)
 
 
 def simplest_within_one_standard_error(measured: Sequence[LabelledScores]) -> tuple[int, list[Estimate]]:

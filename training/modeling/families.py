@@ -2,10 +2,11 @@
 
 from training.modeling.blend_model import BlendFamily
 from training.modeling.family import ModelFamily
+from training.modeling.gru_model import GruFamily
 from training.modeling.lightgbm_model import LightGBMFamily
 from training.modeling.logistic_model import LogisticFamily
 from training.modeling.xgboost_model import XGBoostFamily
 
 FAMILIES: dict[str, ModelFamily] = {
-    family.name: family for family in (XGBoostFamily(), LightGBMFamily(), LogisticFamily(), BlendFamily())
+    family.name: family for family in (XGBoostFamily(), LightGBMFamily(), LogisticFamily(), BlendFamily(), GruFamily())
 }  # fmt: skip

@@ -13,6 +13,7 @@ import optuna
 import pandas as pd
 
 from training.modeling.calibration import Calibration
+from udfs.features.declaration import Declaration
 
 #: Parameters of this project, which the libraries do not know.
 _OWN_PARAMETERS = ("min_child_share", "teacher_share")
@@ -118,6 +119,7 @@ class ModelFamily(Protocol):
 
     name: str
     boosts: bool  # fits in rounds, whose number early stopping chooses
+    reads_events: bool  # whether its features are the codes of events; if not, it takes all others
     defaults: Mapping[str, float]
 
     def suggest(self, trial: optuna.Trial) -> dict[str, float]:
@@ -125,6 +127,15 @@ class ModelFamily(Protocol):
 
     def fit(self, train: FitRows, fitting: Fitting, eval_rows: FitRows | None = None) -> FittedModel:
         """Fit a model; with `eval_rows`, stop early by the loss on them."""
+
+
+def columns_for(family: ModelFamily, names: Sequence[str], declaration: Declaration) -> list[int]:
+    """The columns of named features that a family takes: codes of events, or all others."""
+    return [
+        column
+        for column, name in enumerate(names)
+        if (name in declaration and declaration[name].is_event_code) == family.reads_events
+    ]
 
 
 def information(train: FitRows) -> float:

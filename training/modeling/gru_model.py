@@ -77,5 +77,8 @@ class GruFamily:
     def fit(self, train: FitRows, fitting: Fitting, eval_rows: FitRows | None = None) -> GruModel:
         from training.modeling.gru_fitting import fit_gru  # loading PyTorch takes seconds, and it is an extra
 
-        parts, rounds = fit_gru(train, fitting, eval_rows)
-        return GruModel(parts, tuple(fitting.names), rounds)
+        def fit() -> GruModel:
+            parts, rounds = fit_gru(train, fitting, eval_rows)
+            return GruModel(parts, tuple(fitting.names), rounds)
+
+        return train.fitted_once((self.name, fitting.key, eval_rows), fit)

@@ -56,6 +56,7 @@ class LightGBMFamily:
 
     name = "lightgbm"
     boosts = True
+    reads_events = False
     defaults = {
         "num_leaves": 8,
         "learning_rate": 0.05,

@@ -59,6 +59,7 @@ class LogisticFamily:
 
     name = "logistic"
     boosts = False
+    reads_events = False
     defaults = {"C": 0.01}
 
     def suggest(self, trial: optuna.Trial) -> dict[str, float]:

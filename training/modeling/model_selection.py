@@ -28,6 +28,11 @@ class CrossValidated:
     training_auc: float  # the mean on the rows that the models were fitted to
 
 
+def typical_model(crossed: CrossValidated) -> FittedModel:
+    """The model of one fold, with the median of the rounds."""
+    return sorted(crossed.models, key=lambda model: model.rounds)[len(crossed.models) // 2]
+
+
 @dataclass(frozen=True)
 class TrainingRows:
     """The rows to train with, in a few arrays: features float32[n, k] and the fold of each row, int64[n]."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from training.modeling.calibration import Calibration
-from training.modeling.choice import CANDIDATES, CHOICE_ROWS, Choice, Chosen, choose
+from training.modeling.choice import CANDIDATES, CHOICE_ROWS, SEQUENCE, Choice, Chosen, choose
 from training.modeling.families import FAMILIES
-from training.modeling.family import Cost, Fitting, ModelFamily, ServedModel
+from training.modeling.family import Cost, FittedModel, Fitting, ModelFamily, ServedModel, columns_for
 from training.modeling.metrics import Estimate
 from training.modeling.model_selection import (
     IMPORTANCE_ROWS,
@@ -20,8 +20,12 @@ from training.modeling.model_selection import (
     permutation_importance,
     prune,
     scored,
+    typical_model,
 )
-from training.modeling.settings import AUTO, Training
+from training.modeling.settings import AUTO, Training, TrainingError
+
+#: Rows of a fold that the importance of events is measured on: a sequence model takes much longer than trees.
+EVENT_IMPORTANCE_ROWS = 500
 
 Log = Callable[[str], None]
 
@@ -36,10 +40,12 @@ class Selection:
     data: TrainingRows  # of these columns
     crossed: CrossValidated
     choice: Choice
-    importance: np.ndarray  # float64[k], of the features before pruning
+    names: list[str]  # of the features before pruning
+    importance: np.ndarray  # float64[k], likewise
     pruning: list[Pruning]
     unpruned: ServedModel | None  # a fold's model of all features, where some were pruned
     cost: Cost
+    tried: dict[str, FittedModel]  # of each family that was chosen among, one fold's model
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ class Fit:
 
 def candidates(training: Training) -> list[ModelFamily]:
     """The families to choose from, the simplest first: one, unless the settings leave the choice open."""
-    return [FAMILIES[name] for name in (CANDIDATES if training.model == AUTO else [training.model])]
+    names = (*CANDIDATES, *([SEQUENCE] if training.sequence else [])) if training.model == AUTO else [training.model]
+    return [FAMILIES[name] for name in names]
 
 
 def select_and_fit(train_rows: TrainingRows, names: Sequence[str], training: Training, log: Log) -> Fit:
@@ -86,8 +93,9 @@ def select_and_fit(train_rows: TrainingRows, names: Sequence[str], training: Tra
     calibration, gain = Calibration(), None
     if training.calibrate:
         calibration, gain = choose_calibration(selection.data, selection.crossed, training.seed)
-    trees = f"{selection.fitting.rounds} trees of " if selection.family.boosts else ""
-    log(f"fitting {selection.family.name}: {trees}{len(selection.columns)} features")
+    unit = "rounds over" if selection.family.reads_events else "trees of"
+    rounds = f"{selection.fitting.rounds} {unit} " if selection.family.boosts else ""
+    log(f"fitting {selection.family.name}: {rounds}{len(selection.columns)} features")
     model = selection.family.fit(selection.data.fit_rows(), selection.fitting).calibrated(calibration)
     return Fit(model, selection, calibration, gain)
 
@@ -119,26 +127,39 @@ def select(
     kinds = ", ".join(family.name for family in families)
     log(f"cross-validating {kinds}: {len(columns)} features, {len(np.unique(data.fold))} folds")
     some = data.some_users(CHOICE_ROWS, training.seed)
-    chosen = choose(families, some, fitting, training.parameters, training.trials, log)
+    taken = [columns_for(family, training.names, training.declared) for family in families]
+    for family, mine in zip(families, taken):
+        if not mine:
+            raise TrainingError(f"key features: they have none that {family.name} takes")
+    chosen = choose(families, some, fitting, training.parameters, training.trials, log, taken)
     fitting, crossed, cost = chosen.fitting, chosen.crossed, replace(chosen.choice.cost)
     _log_choice(chosen, log)
-    if some is not data:
+    is_whole = some is data
+    if len(chosen.columns) < len(columns):
+        columns, data = [columns[column] for column in chosen.columns], data.columns(chosen.columns)
+    names = list(fitting.names)
+    if chosen.family.reads_events:
+        importance_rows = min(importance_rows, EVENT_IMPORTANCE_ROWS)
+    if not is_whole:
         log(f"cross-validating {chosen.family.name} on all rows")
         crossed = cross_validate(chosen.family, data, fitting, cost=cost)
     importance = permutation_importance(data, crossed, training.seed, importance_rows)
     tried: list[Pruning] = []
     unpruned = None
-    if training.prune:
+    if training.prune and not chosen.family.reads_events:  # a sequence without some of its events is another one
         log("pruning features")
         whole = crossed
         kept, fitting, crossed, tried = prune(
             chosen.family, data, fitting, whole, importance, log, cost, importance_rows
         )
         if len(kept) < len(columns):
-            unpruned = sorted(whole.models, key=lambda model: model.rounds)[len(whole.models) // 2]
+            unpruned = typical_model(whole)
         columns, data = [columns[column] for column in kept], data.columns(kept)
     fitting = replace(fitting, rounds=crossed.rounds)
-    return Selection(chosen.family, columns, fitting, data, crossed, chosen.choice, importance, tried, unpruned, cost)
+    return Selection(
+        chosen.family, columns, fitting, data, crossed, chosen.choice, names, importance, tried, unpruned, cost,
+        chosen.tried,
+    )  # fmt: skip
 
 
 def _log_choice(chosen: Chosen, log: Log) -> None:

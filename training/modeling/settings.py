@@ -10,11 +10,12 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from training.modeling.families import FAMILIES
+from training.modeling.gru_model import INSTALL, GruFamily, is_torch_installed
 from udfs.config.durations import Duration, duration_ms
 from udfs.config.overrides import parse_value, split_override
 from udfs.config.reading import read_yaml
 from udfs.config.text import one_line
-from udfs.features.declaration import Declaration
+from udfs.features.declaration import Declaration, with_event_codes
 from udfs.features.declaration_file import STANDARD, DeclarationError, FeatureFile, declaration_of, read_file, to_json
 from udfs.measurement.bots import Bots
 from udfs.rollout.plan import RolloutError, load_rule
@@ -24,13 +25,24 @@ Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
 
 AUTO = "auto"
+#: The most events that a sequence model reads: its cost grows with them.
+MOST_EVENTS_READ = 64
 #: Families that can serve, and the choice among some of them (training/modeling/choice.py).
-Model = Literal["auto", "xgboost", "lightgbm", "logistic", "blend"]
+Model = Literal["auto", "xgboost", "lightgbm", "logistic", "blend", "gru"]
 
-#: Parameters of regressions and blends: name, rule, and the rule in words. Libraries check those of trees.
+
+def _is_size(value: float) -> bool:
+    return value in range(1, 257)
+
+
+#: Parameters of regressions, blends and GRUs: name, rule, and the rule in words. Libraries check those of trees.
 _BOUNDS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("C", lambda value: 0 < value < float("inf"), "above 0"),
     ("trees_weight", lambda value: 0 <= value <= 1, "from 0 to 1"),
+    ("width", _is_size, "a whole number from 1 to 256"),
+    ("hidden", _is_size, "a whole number from 1 to 256"),
+    ("learning_rate", lambda value: 0 < value < float("inf"), "above 0"),
+    ("dropout", lambda value: 0 <= value < 1, "from 0 to below 1"),
 )
 
 
@@ -42,7 +54,8 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """The settings, described in conf/training.yaml. Equal settings and data give equal models."""
 
     model: Model = "auto"
-    compare: tuple[Literal["logistic", "lightgbm", "xgboost", "blend"], ...] = ("logistic",)
+    sequence: bool = False
+    compare: tuple[Literal["logistic", "lightgbm", "xgboost", "blend", "gru"], ...] = ("logistic",)
     declaration: FeatureFile | None = None
     features: tuple[str, ...] = ()
     history_length: Positive = 64
@@ -76,12 +89,27 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     @cached_property
     def declared(self) -> Declaration:
-        """The declaration of the features."""
-        return STANDARD if self.declaration is None else declaration_of(self.declaration)
+        """The declaration of the features, with those of a sequence model if there is to be one."""
+        declared = STANDARD if self.declaration is None else declaration_of(self.declaration)
+        return with_event_codes(declared, self.events_read) if self.has_sequence_model else declared
+
+    @property
+    def has_sequence_model(self) -> bool:
+        """Whether a sequence model is trained, to serve or to compare with."""
+        return self.sequence or GruFamily.name in (self.model, *self.compare)
+
+    @property
+    def events_read(self) -> int:
+        """How many events of a user a sequence model reads."""
+        return min(self.history_length, MOST_EVENTS_READ)
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.features or self.declared.names
+        """The features that models may have; the codes of events are those of sequence models alone."""
+        if not self.features:
+            return self.declared.names
+        codes = [feature.name for feature in self.declared.features if feature.is_event_code]
+        return (*self.features, *(name for name in codes if name not in self.features))
 
 
 def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
@@ -114,6 +142,13 @@ def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
     for name in training.monotone:
         if name not in training.names:
             raise TrainingError(f"{origin}: key monotone: {name} is not among the features")
+    if training.has_sequence_model and not is_torch_installed():
+        raise TrainingError(f"{origin}: a sequence model (gru) needs PyTorch: {INSTALL}")
+    if training.sequence and training.model != AUTO:
+        raise TrainingError(
+            f"{origin}: key sequence: it adds a candidate to model: auto (got {training.model}): set model to auto "
+            "or gru, or list gru under compare"
+        )
     families = FAMILIES.values() if training.model == AUTO else [FAMILIES[training.model]]
     known = dict.fromkeys(name for family in families for name in family.defaults)
     if unknown := set(training.parameters) - set(known):

@@ -71,6 +71,7 @@ class XGBoostFamily:
 
     name = "xgboost"
     boosts = True
+    reads_events = False
     defaults = {
         "max_depth": 3,
         "learning_rate": 0.05,

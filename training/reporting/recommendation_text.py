@@ -31,6 +31,7 @@ NAMES = {
     "logistic": "logistic regression",
     "lightgbm": "LightGBM",
     "blend": "the blend of XGBoost and logistic regression",
+    "gru": "a sequence model (GRU)",
 }
 
 

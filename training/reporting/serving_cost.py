@@ -1,4 +1,5 @@
-"""The serving cost per event with and without pruning: a model with fewer features can need more trees.
+"""The serving cost per event with and without pruning, as a model with fewer features can need more trees; and with a
+sequence model beside the others.
 
 The cost is measured on this machine at this moment, so it is printed and not written to any file.
 """
@@ -10,11 +11,13 @@ import numpy as np
 
 from training.bundles.trainer import TrainedModel
 from training.data.examples import Examples
+from training.modeling.family import ServedModel
+from training.modeling.onnx_export import export
 from udfs.contracts.profiles import NO_PROFILE, PROFILE
 from udfs.features.computer import FeatureComputer
 from udfs.features.declaration_file import from_json
-from udfs.models.backends import native_predict
-from udfs.models.bundle import FEATURES_FILE, find_model_file
+from udfs.models.backends import OnnxScorer, Predict, native_predict
+from udfs.models.bundle import FEATURES_FILE, GRU_FILE, find_model_file
 
 BATCH_ROWS, BATCHES = 500, 40
 
@@ -43,6 +46,32 @@ def saving(trained: TrainedModel) -> str | None:
         for (kind, names, rounds, _), (features, prediction) in zip(models, _costs_us(servers, len(holdout)))
     ]
     return f"cost per event: {', '.join(costs)}; measured in batches of {BATCH_ROWS} on one thread of this machine"
+
+
+def costs(trained: TrainedModel) -> str | None:
+    """The cost per event of each family that was chosen among, in one line; None unless one is a sequence model.
+
+    Trees and regressions have all features here, and a sequence model is the export that serves.
+    """
+    if all(model.file != GRU_FILE for model in trained.tried.values()):
+        return None
+    manifest, holdout = trained.manifest, trained.evaluation.holdout
+    declaration = from_json(trained.files[FEATURES_FILE], FEATURES_FILE)
+    servers = [
+        _server(FeatureComputer(model.names, manifest.history_length, declaration), _served_predict(model), holdout)
+        for model in trained.tried.values()
+    ]
+    measured = [
+        f"{features:.1f} µs for features and {prediction:.1f} µs for prediction with {family}"
+        for family, (features, prediction) in zip(trained.tried, _costs_us(servers, len(holdout)))
+    ]
+    return f"cost per event: {', '.join(measured)}; measured in batches of {BATCH_ROWS} on one thread of this machine"
+
+
+def _served_predict(model: ServedModel) -> Predict:
+    if model.file == GRU_FILE:
+        return OnnxScorer(export(model.file, model.content(), len(model.names))).predict
+    return native_predict(model.file, model.content())
 
 
 def _server(

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from training.evaluation.rivals import fit_rival
 from training.modeling import model_selection, pipeline
 from training.modeling.choice import CANDIDATES, TEACHER_SHARES, choose, simplest_within_one_standard_error
 from training.modeling.families import FAMILIES
 from training.modeling.family import Fitting
+from training.modeling.logistic_model import LogisticFamily
 from training.modeling.metrics import LabelledScores
 from training.modeling.model_selection import (
     CrossValidated,
@@ -21,7 +23,7 @@ from training.modeling.model_selection import (
     prune,
 )
 from training.modeling.pipeline import candidates, select
-from training.modeling.settings import Training
+from training.modeling.settings import Training, TrainingError
 
 SETTINGS = Training(model="auto", rounds=15, folds=3, prune=False, threads=1, features=("spent_30m", "value"))
 BOTH = [FAMILIES["logistic"], FAMILIES["xgboost"]]
@@ -113,6 +115,48 @@ def test_each_family_takes_the_parameters_that_it_has():
 def test_auto_has_several_candidates_and_another_model_is_the_only_one():
     assert tuple(family.name for family in candidates(SETTINGS)) == CANDIDATES
     assert [family.name for family in candidates(replace(SETTINGS, model="lightgbm"))] == ["lightgbm"]
+
+
+class OfCodes(LogisticFamily):
+    """What stands for a sequence model where there is no PyTorch."""
+
+    name = "gru"
+    reads_events = True
+
+
+@pytest.mark.parametrize(("informative", "family"), [(0, "logistic"), (3, "gru")])
+def test_a_sequence_model_is_chosen_among_the_others_and_has_the_codes_of_events_alone(informative, family):
+    settings = replace(SETTINGS, sequence=True, history_length=3, compare=())
+    codes = ("event_code_2", "event_code_1", "event_code_0")
+    assert settings.names == ("spent_30m", "value", *codes)
+    assert [one.name for one in candidates(settings)] == [*CANDIDATES, "gru"]
+    data = noise_with(lambda values: 1.5 * values[:, informative], features=5)
+    selection = select(data, settings.names, settings, print, [FAMILIES["logistic"], OfCodes()])
+    assert selection.family.name == family
+    expected = {"logistic": ("spent_30m", "value"), "gru": codes}
+    assert {name: model.names for name, model in selection.tried.items()} == expected
+    assert tuple(selection.names) == tuple(selection.fitting.names) == expected[family]
+    assert selection.columns == [settings.names.index(name) for name in expected[family]]
+    assert len(selection.importance) == selection.data.features.shape[1] == len(selection.columns)
+    assert [one.family for one in selection.choice.candidates] == ["logistic", "gru"]
+
+
+def test_a_sequence_model_is_compared_with_by_its_own_features(monkeypatch):
+    settings = replace(SETTINGS, sequence=True, history_length=3)
+    data = noise_with(linear, features=5)
+    monkeypatch.setitem(FAMILIES, "gru", OfCodes())
+    for name, columns in (("logistic", slice(0, 2)), ("gru", slice(2, 5))):
+        rival = fit_rival(name, data, settings.names, settings)
+        other = np.full_like(data.features, 7)
+        other[:, columns] = data.features[:, columns]
+        assert np.array_equal(rival.predict(other), rival.predict(data.features))
+        assert rival.rounds == 0
+
+
+def test_features_that_are_all_codes_of_events_leave_nothing_to_the_others():
+    settings = replace(SETTINGS, sequence=True, history_length=3, features=("event_code_0",))
+    with pytest.raises(TrainingError, match="key features: they have none that logistic takes"):
+        select(noise_with(linear, features=3), settings.names, settings, print, [FAMILIES["logistic"], OfCodes()])
 
 
 def test_of_large_data_the_choice_is_made_on_whole_users(monkeypatch):
