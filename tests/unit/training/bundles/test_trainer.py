@@ -398,12 +398,28 @@ def test_metrics_have_the_recommendation_as_data_and_as_text(trained, facts, tmp
         ("model=xgboost compare=[xgboost]", "key compare: xgboost is the model itself: name other kinds"),
         ("repeats=21", "Expected `int` <= 20 - at `$.repeats`"),
         ("refit=holdout", "Invalid enum value 'holdout' - at `$.refit`"),
+        ("model=xgboost compare=[gru]", "settings: a sequence model (gru) needs PyTorch: pip install '"),
+        ("sequence=true", "settings: a sequence model (gru) needs PyTorch: pip install 'purchase-intent[sequence]'"),
     ],
 )
-def test_a_setting_that_breaks_a_rule_is_refused_by_name(override, message):
+def test_a_setting_that_breaks_a_rule_is_refused_by_name(override, message, monkeypatch):
+    monkeypatch.setattr("training.modeling.settings.is_torch_installed", lambda: False)
     with pytest.raises(TrainingError) as error:
         load_training(None, override.split(" ", 1) if "compare" in override else [override])
     assert message in str(error.value)
+
+
+def test_with_pytorch_a_sequence_model_adds_the_codes_of_events(monkeypatch):
+    monkeypatch.setattr("training.modeling.settings.is_torch_installed", lambda: True)
+    with pytest.raises(TrainingError, match="key sequence: it adds a candidate to model: auto \\(got xgboost\\)"):
+        load_training(None, ["model=xgboost", "sequence=true"])
+    with pytest.raises(
+        TrainingError, match="key parameters: hidden must be a whole number from 1 to 256 \\(got 2.5\\)"
+    ):
+        load_training(None, ["model=gru", "parameters={hidden: 2.5}"])
+    names = load_training(None, ["model=gru", "history_length=100"]).names
+    assert names[: len(STANDARD.names)] == STANDARD.names
+    assert names[len(STANDARD.names) :] == tuple(f"event_code_{back}" for back in reversed(range(64)))
 
 
 @pytest.mark.parametrize(
