@@ -240,7 +240,8 @@ def cost(declaration: Path | None, bundle: Path | None, events: int) -> None:
         costs = measure(declared, declared.names, sets, report, events, history_length)
     _print(cost_text(declared, costs, history_length, shares))
     if loaded is not None and shares is None:
-        print("The model is remote: the importance of its features is not known here.")
+        kind = "is remote" if loaded.manifest.is_remote else "reads a sequence of events"
+        print(f"The model {kind}: the importance of its features is not known here.")
 
 
 @command.command("explain", at_most_one=("declaration", "bundle"))

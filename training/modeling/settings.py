@@ -198,6 +198,12 @@ def for_logged(training: Training, declaration: Declaration, names: Sequence[str
                 f"key rule: feature {name} is not among the {len(names)} that were logged: --set rule=null goes without"
             )
     file = msgspec.json.decode(to_json(declaration), type=FeatureFile)
-    return replace(
+    limited = replace(
         training, declaration=file, features=training.features or tuple(names), history_length=history_length
     )
+    if lacking := [name for name in limited.names if name not in names]:
+        raise TrainingError(
+            f"feature {lacking[0]}, which a sequence model needs, is not among the {len(names)} that were logged: "
+            "train it on --clicks alone"
+        )
+    return limited

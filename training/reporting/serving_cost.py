@@ -16,7 +16,7 @@ from training.modeling.onnx_export import export
 from udfs.contracts.profiles import NO_PROFILE, PROFILE
 from udfs.features.computer import FeatureComputer
 from udfs.features.declaration_file import from_json
-from udfs.models.backends import OnnxScorer, Predict, native_predict
+from udfs.models.backends import OnnxScorer, Predict, in_blocks, native_predict
 from udfs.models.bundle import FEATURES_FILE, GRU_FILE, find_model_file
 
 BATCH_ROWS, BATCHES = 500, 40
@@ -70,7 +70,7 @@ def costs(trained: TrainedModel) -> str | None:
 
 def _served_predict(model: ServedModel) -> Predict:
     if model.file == GRU_FILE:
-        return OnnxScorer(export(model.file, model.content(), len(model.names))).predict
+        return in_blocks(OnnxScorer(export(model.file, model.content(), len(model.names))).predict)
     return native_predict(model.file, model.content())
 
 

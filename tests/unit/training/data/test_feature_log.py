@@ -231,3 +231,5 @@ def test_a_feature_that_was_not_logged_cannot_be_trained_on():
     with pytest.raises(TrainingError, match="feature searches_24h is not among the 4 that were logged"):
         for_logged(replace(QUICK, features=("value", "searches_24h")), STANDARD, NAMES, 64)
     assert for_logged(QUICK, STANDARD, NAMES, 32).names == NAMES
+    with pytest.raises(TrainingError, match=r"feature event_code_1, which a sequence model needs, is not among the "):
+        for_logged(replace(QUICK, model="auto", sequence=True), STANDARD, NAMES, 2)

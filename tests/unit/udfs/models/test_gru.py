@@ -35,9 +35,10 @@ from udfs.features.event_codes import CODES, CODES_OF_KIND, FIELDS, code_text, f
 from udfs.features.user_slots import EVENT_ROW, USER_ROW, UserSlots
 from udfs.measurement.drift import NEW, Reference
 from udfs.models.attributions import contributions_of
-from udfs.models.backends import OnnxScorer, Scorer, build_engine
+from udfs.models.backends import BLOCK_ROWS, OnnxScorer, Scorer, build_engine
 from udfs.models.bundle import EXPORT_FILE, FEATURES_FILE, GRU_FILE, BundleError, load_bundle
-from udfs.models.gru import BLOCK_ROWS, OFFSETS, Gru, GruFile
+from udfs.models.gru import BLOCK_ROWS as NUMPY_ROWS
+from udfs.models.gru import OFFSETS, Gru, GruFile
 from udfs.rollout.plan import Challenger, Rollout
 from udfs.serving.deployment import Deployment, Options, load_model
 
@@ -98,7 +99,7 @@ def test_the_export_the_file_and_the_contributions_agree(seed, events, width, hi
 
 
 def test_a_row_has_the_same_score_alone_and_in_a_batch():
-    rows = random_codes(BLOCK_ROWS + 20)
+    rows = random_codes(NUMPY_ROWS + 20)
     for predict in (model().predict, OnnxScorer(export(GRU_FILE, model().content(), EVENTS)).predict):
         alone = np.concatenate([predict(rows[row : row + 1]) for row in range(len(rows))])
         assert np.abs(alone - predict(rows)).max() < 1e-6
@@ -175,9 +176,13 @@ def test_an_export_for_other_events_does_not_serve(tmp_path):
 
 def test_the_engine_auto_is_the_export(tmp_path):
     loaded = load_bundle(write_gru_bundle(tmp_path, "v1"), 64)
-    rows = random_codes(3)
-    assert np.array_equal(build_engine(loaded, "auto")(rows), OnnxScorer(loaded.export).predict(rows))
-    assert np.array_equal(build_engine(loaded, "native")(rows), Scorer(loaded).predict(rows))
+    for number in (0, 3, 2 * BLOCK_ROWS, 2 * BLOCK_ROWS + 1):
+        rows = random_codes(number)
+        for engine in ("auto", "onnx"):
+            scores = build_engine(loaded, engine)(rows)
+            assert scores.dtype == np.float32
+            assert np.abs(scores - OnnxScorer(loaded.export).predict(rows)).max(initial=0) < 1e-6
+        assert np.array_equal(build_engine(loaded, "native")(rows), Scorer(loaded).predict(rows))
 
 
 def histories(users: int, seed: int = 3) -> list[np.ndarray]:
