@@ -79,6 +79,7 @@ def click(user_id: str, time_ms: int, name: str = "page_view") -> dict:
     return {"user_id": user_id, "event_name": name, "event_time": time_ms}
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_a_loop_whatever_comes_after_the_end(shop, stream, tmp_path, capsys):
     """The clicks after --to are replaced by a purchase of everybody, which no figure may see."""
     threshold = 0.3

@@ -82,7 +82,7 @@ def positions(clicks: list[dict], partitions: int) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize(
     ("seed", "partitions", "workers"),
-    [(0, 1, 1), (1, 1, 1), pytest.param(2, 3, 2, marks=pytest.mark.slow)],
+    [(0, 1, 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1, 1, 1), (2, 3, 2)])],
 )
 def test_features_and_labels_are_those_of_the_job(tmp_path, seed, partitions, workers):
     clicks = journeys(np.random.default_rng(seed), 150)

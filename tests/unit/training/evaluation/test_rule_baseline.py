@@ -94,6 +94,7 @@ def test_a_rule_is_told_in_a_line():
     assert describe_rule(RULE) == "cart_adds_30m >= 1 or (device == mobile and checkouts_30m >= 1)"
 
 
+@pytest.mark.slow
 def test_the_rule_is_measured_though_the_model_has_none_of_its_features():
     settings = replace(QUICK, features=("value", "session_duration_s"), rounds=5, rule=RULE)
     trained = train_model(shop_examples(), settings)

@@ -46,6 +46,7 @@ def data() -> dict[str, KpiData]:
     return kpi_data(shop(), KPIS)
 
 
+@pytest.mark.slow
 def test_a_kpi_of_recorded_sessions_is_that_of_an_obvious_computation():
     by_user = shop().assign(bought=shop()["purchases"] > 0, one=1).groupby("user_id")[["bought", "one"]].sum()
     rate = by_user["bought"].sum() / by_user["one"].sum()
