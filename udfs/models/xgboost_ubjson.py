@@ -107,7 +107,9 @@ def _trees(booster: Mapping) -> list:
     model = _fields(model, "gradient_booster.model", kinds)
     cats, parameters, trees = model["cats"], model["gbtree_model_param"], model["trees"]
     kinds = {"enc": list, "feature_segments": np.ndarray, "sorted_idx": np.ndarray}
-    _require("cats", not any(len(part) for part in _fields(cats, "cats", kinds).values()), "empty", cats)
+    columns = [_fields(cats, "cats", kinds)[key] for key in ("feature_segments", "sorted_idx")]
+    are_empty = all(column.dtype == _COLUMNS["categories"] and not len(column) for column in columns)
+    _require("cats", are_empty and not cats["enc"], "empty", cats)
     _fields(parameters, "gbtree_model_param", {"num_parallel_tree": str, "num_trees": str})
     count, parallel = parameters["num_trees"], parameters["num_parallel_tree"]
     _require("num_trees", count == str(len(trees)), f"the number of trees, {len(trees)}", count)

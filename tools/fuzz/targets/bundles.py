@@ -67,7 +67,7 @@ def bundles() -> Target:
 
 
 def trees() -> Target:
-    """A model of XGBoost. Few of its bytes are in a bundle's way: this target is faster than `bundles`."""
+    """A model of XGBoost without the rest of its bundle, so that many inputs take little time."""
     matrix = _matrix()
     data = xgboost.DMatrix(matrix, matrix[:, 0] > 0.5)
     corpus = [_files("xgboost")[XGBOOST_FILE]]

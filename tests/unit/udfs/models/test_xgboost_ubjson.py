@@ -98,6 +98,20 @@ def test_names_and_types_are_optional():
     assert check_model(bytes(booster.save_raw("ubj"))) == ((), 3)
 
 
+def reversed_keys(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: reversed_keys(value[key]) for key in reversed(value)}
+    return [*map(reversed_keys, value)] if isinstance(value, list) else value
+
+
+def test_keys_may_come_in_any_order():
+    content = encode(reversed_keys(decode(trained())))
+    assert check_model(content) == (tuple(NAMES), 3)
+    assert (
+        load_booster(content).inplace_predict(ROWS).tobytes() == load_booster(trained()).inplace_predict(ROWS).tobytes()
+    )
+
+
 def test_the_file_is_read_to_its_last_byte():
     assert encode(decode(trained())) == trained()
 
@@ -162,6 +176,7 @@ def column(key: str, node: int, value: float) -> tuple:
         ((*MODEL, "iteration_indptr", 2, 9), "iteration_indptr must be the first tree of each round (got [0, 1, 9, 3,"),
         ((*MODEL, "tree_info", 2, 1), "tree_info must be a 0 for each tree (got [0, 0, 1, 0])"),
         ((*MODEL, "cats", "sorted_idx", np.zeros(1, ">i4")), "cats must be empty (got {"),
+        ((*MODEL, "cats", "sorted_idx", np.zeros(0, ">f4")), "cats must be empty (got {"),
         ((*MODEL, "trees", 1, 7), "tree 1: expected the keys base_weights, categories, "),
         ((*TREE, "parents", None), "tree 1: expected the keys base_weights, "),
         ((*TREE, "parents", [1, 2]), "tree 1: parents must be an array with a number for each node (got 0)"),
