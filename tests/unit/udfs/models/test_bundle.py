@@ -111,7 +111,7 @@ def test_a_manifest_that_is_none_is_refused(bundle, content):
         ({"features": [NAMES[0], NAMES[0]]}, f"feature '{NAMES[0]}' is listed twice; list it once"),
         (
             {"files": {}},
-            "files must list one of model.ubj, model.txt, logistic.json, blend.json, endpoint.json, got []",
+            "files must list one of model.ubj, model.txt, logistic.json, blend.json, gru.json, endpoint.json, got []",
         ),
         ({"files": {"../model.ubj": "0" * 64}}, "files must be plain names in the bundle, got '../model.ubj'"),
     ],
