@@ -104,7 +104,7 @@ def _run(context: BenchContext, seconds: float, times: float, hot: float, rows: 
     report = markdown(plan, figures, problems, records)
     (OUT / "report.md").write_text(report)
     write_plots(OUT, samples, plan, sent_ms, received_ms)
-    console.print(report)
+    console.print(report, markup=False)
     note(f"wrote {(OUT / 'report.md').relative_to(PROJECT)}")
     return int(bool(problems))
 

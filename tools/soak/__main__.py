@@ -204,7 +204,7 @@ def _report(directory: Path, done: Mapping[str, str], block_hours: float) -> int
     report = markdown(rows, done, block_hours, warm_up_hours=block_hours)
     (directory / "report.md").write_text(report)
     write_plots(directory, rows)
-    console.print(report)
+    console.print(report, markup=False)
     note(f"wrote {directory / 'report.md'}")
     return 0
 
