@@ -41,6 +41,11 @@ MERGED = 3  # the one that is of two files
 KEPT = 9  # events of a user there
 
 
+def first_quick(quick: int, count: int) -> list:
+    """The numbers below `count`, of which those from `quick` on are parameters of slow tests."""
+    return [*range(quick), *(pytest.param(number, marks=pytest.mark.slow) for number in range(quick, count))]
+
+
 class PlainKernel:
     """Generated code, run by Python instead of numba."""
 
@@ -150,7 +155,7 @@ def check(content: dict[str, Any], random: Random, layout: EventLayout | None = 
                 assert alone.tobytes() == row[position].tobytes(), f"{feature.text} is {alone!r} alone"
 
 
-@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, PARTS))])
+@pytest.mark.parametrize("part", first_quick(1, PARTS))
 def test_features_of_a_random_file_have_the_bits_of_the_oracle(part):
     for seed in range(part, FILES, PARTS):
         random = Random(seed)
@@ -187,7 +192,7 @@ def test_a_number_that_is_none_has_the_bits_of_a_missing_one():
     check(content, Random(1))
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", first_quick(10, 40))
 def test_features_of_events_in_a_wider_layout_have_the_bits_of_the_oracle(seed):
     random = Random(seed)
     content = random_file(random, 8)
