@@ -108,12 +108,13 @@ def check_python(version: str | None) -> Finding:
 
 def check_java(command: str, answer: str | None, package: str) -> Finding:
     """Check the output of `java -version` or `javac -version`: `openjdk version "17.0.15"`, `javac 17.0.15`."""
-    match = re.search(r"(\d+)[\d._]*", answer or "")
+    # Above it, java may say that it has picked up options.
+    match = re.search(r'(?:^javac |^\w+ version ")((\d+)[\d._]*)', answer or "", re.MULTILINE)
     if match is None:
         return Finding(f"{command} {JAVA_VERSION}+", "none that runs", f"apt-get install {package}, or set JAVA_HOME")
-    if int(match[1]) < JAVA_VERSION:
-        return Finding(f"{command} {JAVA_VERSION}+", match[0], f"apt-get install {package}, and point JAVA_HOME to it")
-    return Finding(f"{command} {JAVA_VERSION}+", match[0])
+    if int(match[2]) < JAVA_VERSION:
+        return Finding(f"{command} {JAVA_VERSION}+", match[1], f"apt-get install {package}, and point JAVA_HOME to it")
+    return Finding(f"{command} {JAVA_VERSION}+", match[1])
 
 
 def check_maven(answer: str | None) -> Finding:

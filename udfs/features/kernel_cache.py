@@ -48,6 +48,7 @@ class KernelCacheLocator:
     def __init__(self, function):
         self._line = function.__code__.co_firstlineno
         self._code_hash = function.__globals__.get("CODE_HASH", "")  # of code that was generated, see kernel.py
+        self._py_file = function.__code__.co_filename  # numba names it when it warns of what it can't keep
 
     @classmethod
     def from_function(cls, function, _source_path: str) -> Self:

@@ -15,7 +15,11 @@ FREEZE = "numpy==2.1.3\nPyYAML==6.0.3\n"
 
 @pytest.mark.parametrize(
     "answer",
-    ['openjdk version "17.0.15" 2025-04-15\nOpenJDK Runtime', 'openjdk version "21" 2023-09-19', "javac 17.0.15"],
+    [
+        'openjdk version "17.0.15" 2025-04-15\nOpenJDK Runtime',
+        'NOTE: Picked up JDK_JAVA_OPTIONS: -Xmx9g\nopenjdk version "21" 2023-09-19',
+        "javac 17.0.15",
+    ],
 )
 def test_a_jdk_of_17_or_later_is_fine(answer):
     assert not doctor.check_java("java", answer, "package").remedy

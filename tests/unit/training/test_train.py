@@ -44,12 +44,13 @@ def test_the_summary_has_the_figures_of_new_users_where_they_were_measured():
     intervals |= {"repeated_roc_auc_minus_logistic_low": -0.01, "repeated_roc_auc_minus_logistic_high": 0.02}
     test = {"rounds": 9, "test_events": 100, "test_positive_rate": 0.1, "test_positive_users": 60, "test_roc_auc": 0.7}
     test |= {"test_roc_auc_low": 0.6, "test_roc_auc_high": 0.8}
-    told = summary(SimpleNamespace(metrics=test | figures | intervals, version="v1", features=["value"]))
+    trees = {"version": "v1", "features": ["value"], "files": {"model.ubj": ""}}
+    told = summary(SimpleNamespace(metrics=test | figures | intervals, **trees))
     assert (
         "AUC on new users 0.7000 (0.6000 to 0.8000); minus that of logistic +0.0100 (-0.0100 to +0.0200)"
         in told.splitlines()
     )
-    assert "new users" not in summary(SimpleNamespace(metrics=test, version="v1", features=["value"]))
+    assert "new users" not in summary(SimpleNamespace(metrics=test, **trees))
 
 
 def write_lines(path: Path, records) -> Path:

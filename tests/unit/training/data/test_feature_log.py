@@ -36,7 +36,7 @@ def preparation(log: FeatureLog | None = None) -> Preparation:
 
 @pytest.fixture(scope="module")
 def clicks(tmp_path_factory):
-    stream = simulate(Simulation(users=300, hours=12, seed=8, late_share=0.1))
+    stream = simulate(Simulation(users=700, hours=12, seed=8, late_share=0.1))
     path = tmp_path_factory.mktemp("clicks") / "part-0"
     archive(path, list(stream.clicks()), stream.arrival_ms)
     return path

@@ -11,8 +11,6 @@ import pytest
 from udfs.features import kernel_cache
 
 SOURCES = Path(kernel_cache.__file__).parents[1]
-#: What is compiled here only has to be found again, and may be slow.
-UNOPTIMISED = {"NUMBA_OPT": "0"}
 
 
 @pytest.fixture
@@ -71,9 +69,7 @@ def cache(tmp_path_factory) -> Path:
     ],
 )
 def test_compiled_code_is_kept_there_whichever_module_comes_first(cache, program, function):
-    subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | UNOPTIMISED | {"XDG_CACHE_HOME": str(cache)}, check=True
-    )
+    subprocess.run([sys.executable, "-c", program], env=os.environ | {"XDG_CACHE_HOME": str(cache)}, check=True)
     assert list((cache / "purchase-intent").glob(f"*/*.{function}-*.nbi"))
 
 
@@ -96,7 +92,7 @@ for value in sys.argv[1:]:
 
     def computed(*values: str) -> list[float]:
         command = [sys.executable, "-c", program, *values]
-        environment = os.environ | UNOPTIMISED | {"XDG_CACHE_HOME": str(cache)}
+        environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
         printed = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
         return [float(line) for line in printed.splitlines()]
 

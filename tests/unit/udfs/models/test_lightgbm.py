@@ -258,8 +258,8 @@ def test_a_lightgbm_model_of_other_features_or_of_no_probability_is_refused(tmp_
 def test_a_bundle_has_one_model(tmp_path):
     message = refusal(tmp_path, {LIGHTGBM_FILE: MODEL, XGBOOST_FILE: b"x"})
     assert message == (
-        "manifest.json: files must list one of model.ubj, model.txt, logistic.json, blend.json, endpoint.json, "
-        "got ['model.txt', 'model.ubj']"
+        "manifest.json: files must list one of model.ubj, model.txt, logistic.json, blend.json, gru.json, "
+        "endpoint.json, got ['model.txt', 'model.ubj']"
     )
 
 
