@@ -44,12 +44,14 @@ class Network:
             _ip("link", "set", cable, "up")
 
     def remove(self) -> None:
-        existing = _ip("netns", "list")
+        namespaces, links = _ip("netns", "list"), _ip("-brief", "link", "show")
+        # Cables too: a namespace lives on, and keeps its end, while the kernel has a connection of a killed process.
+        for link in (*map(self._cable, self._names), self._bridge):
+            if link in links:
+                _ip("link", "delete", link)
         for name in self._names:
-            if self._namespace(name) in existing:
-                _ip("netns", "delete", self._namespace(name))  # and with it its end of the cable
-        if self._bridge in _ip("-brief", "link", "show"):
-            _ip("link", "delete", self._bridge)
+            if self._namespace(name) in namespaces:
+                _ip("netns", "delete", self._namespace(name))
 
     def place(self, name: str) -> Place:
         host = f"{self._subnet}.{2 + self._names.index(name)}"
