@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     left_out = [kind for kind in options.kinds if kind not in possible]
     if not possible:
         parser.error(f"{', '.join(left_out)}: these need root on Linux")
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # to end what has been started, then too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to end what has been started, then too
     faults = draw(options.seed, options.faults, possible)
     legs = [faults[first : first + options.leg] for first in range(0, len(faults), options.leg)]
     out = OUT / f"{options.seed}-{options.faults}"

@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"--{name.replace('_', '-')} must be above 0 (got {value})")
     if options.report is not None:
         return _report(options.report, {}, options.block_minutes / 60)
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with bench_context("soak-", broker_options=RETENTION, task_managers_at=one_core()) as context:
             return _run(context, options)
