@@ -15,17 +15,12 @@ from kafka.errors import KafkaError
 from rich.table import Table
 
 from tools.bench import dashboard, inference, latency, preparation, scale, sql_jobs, throughput
-from tools.bench.context import BenchContext, bench_context
+from tools.bench.context import FAILURES, BenchContext, bench_context
 from tools.bench.peers import comparison
-from tools.bench.rates import BenchError
 from tools.bench.report import Measured, Report, ReportError, commit_of, now, read_report, write_report
 from tools.console import console, note, step
 from tools.paths import PROJECT
-from tools.stack import flink_client
-from tools.stack.local_stack import StackError
-from tools.stack.processes import ProcessError
 from training.data.rows import SourceError
-from udfs.kafka.errors import KafkaClientError
 
 REPORT = PROJECT / "build" / "bench.json"
 
@@ -41,16 +36,6 @@ PARTS: dict[str, ModuleType] = {
     "peers": comparison,
     "scale": scale,
 }
-FAILURES = (
-    BenchError,
-    StackError,
-    ProcessError,
-    KafkaClientError,
-    SourceError,
-    KafkaError,
-    flink_client.JobError,
-    OSError,
-)
 
 
 def parts_of(text: str) -> list[str]:
@@ -106,7 +91,7 @@ def measured(name: str, context: BenchContext, report: Report, file: Path) -> bo
     started = time.monotonic()
     try:
         figures = PARTS[name].measure(context)
-    except FAILURES as error:
+    except (*FAILURES, SourceError, KafkaError) as error:
         print(f"bench: {name}: {error}", file=sys.stderr)
         return False
     report[name] = Measured(date=now(), commit=commit_of(PROJECT), cores=os.cpu_count(), figures=figures)

@@ -16,12 +16,12 @@ from jobs.common.settings import Settings, TopicNames, load_settings
 from jobs.common.topics import create_topics
 from jobs.ops.replay.producer import send_at_once
 from tools.bench.hot_swap import two_models
-from tools.bench.rates import report_every
+from tools.bench.rates import BenchError, report_every
 from tools.console import note, step
 from tools.paths import CONF, PROJECT
 from tools.stack import flink_client
-from tools.stack.local_stack import LocalStack
-from tools.stack.processes import stop
+from tools.stack.local_stack import LocalStack, StackError
+from tools.stack.processes import ProcessError, stop
 from training.bundles.trainer import train_model
 from training.bundles.writer import write_bundle
 from training.data.examples import Examples
@@ -29,6 +29,7 @@ from training.data.sources import Record, click_records
 from training.modeling.settings import Training
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
+from udfs.kafka.errors import KafkaClientError
 
 EVENTS = 1_000_000
 USERS, HOURS = 20_000, 48
@@ -48,6 +49,8 @@ ALL_TREES = Training(
 )
 CLUSTER_PROCESSES = ("jobmanager", "taskmanager")
 ENDED = ("FINISHED", "CANCELED", "FAILED")
+#: What a run in a context may raise, and a command reports in a line.
+FAILURES = (BenchError, StackError, ProcessError, KafkaClientError, flink_client.JobError, OSError)
 
 
 @dataclass(frozen=True)

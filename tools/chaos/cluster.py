@@ -20,6 +20,7 @@ from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
 from tools.stack.supervision import supervised
 from tools.trials.answers import Answers
+from tools.trials.sampling import python_workers
 from tools.trials.topics import end_offsets
 from training.data.sources import profile_records
 from training.rollout.commands import First
@@ -70,11 +71,8 @@ class Chaos:
         found = []
         for task_manager in self.stack.task_managers():
             with suppress(psutil.NoSuchProcess):
-                for child in psutil.Process(task_manager.pid).children(recursive=True):
-                    with suppress(psutil.NoSuchProcess):
-                        line = child.cmdline()
-                        if "udfs.workers" in line and name in " ".join(line):
-                            found.append(child)
+                workers = python_workers(psutil.Process(task_manager.pid))
+                found += [worker for label, worker in workers if name in label]
         return found
 
     def wait_until_recovered(self) -> float:

@@ -186,6 +186,7 @@ def rescale(chaos: Chaos, seconds: float, rng: random.Random) -> None:
     chaos.submit(savepoint)
 
 
+BROKER_LOST = "broker-lost"
 KINDS = {
     "task-manager-killed": Kind(kill_task_manager),
     "job-manager-killed": Kind(kill_job_manager),
@@ -203,11 +204,10 @@ KINDS = {
     "registry-slow": Kind(slow_registry, (3, 10)),
     "savepoint-and-rescale": Kind(rescale),
     "partitions-added": Kind(add_partitions),
-    "broker-lost": Kind(lose_broker, (20, 30), ends_leg=True),
+    BROKER_LOST: Kind(lose_broker, (20, 30), ends_leg=True),
 }
 #: The kinds that a run draws. With several brokers, each leg also ends with the loss of one.
 DRAWN = [name for name, kind in KINDS.items() if not kind.ends_leg]
-BROKER_LOST = "broker-lost"
 
 
 def _some(workers: list[psutil.Process], rng: random.Random) -> list[psutil.Process]:

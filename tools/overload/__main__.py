@@ -17,17 +17,15 @@ import msgspec
 import numpy as np
 
 from jobs.common.settings import Settings
-from tools.bench.context import CONF, BenchContext, bench_context, fresh_run
+from tools.bench.context import CONF, FAILURES, BenchContext, bench_context, fresh_run
 from tools.bench.latency import Receiver
-from tools.bench.rates import BenchError
 from tools.console import console, note, step
 from tools.overload.figures import NO_ANSWER, Plan, Sample, drained, find_figures
 from tools.overload.report import markdown, write_plots
 from tools.paths import PROJECT
 from tools.stack import flink_client
 from tools.stack.http_client import get_text
-from tools.stack.local_stack import LocalStack, StackError
-from tools.stack.processes import ProcessError
+from tools.stack.local_stack import LocalStack
 from tools.trials.answers import rejection_in, score_in
 from tools.trials.capacity import BATCH_ROWS, PATIENCE_SECONDS, counted, measured_capacity, one_core
 from tools.trials.sampling import Sampler, readings
@@ -35,7 +33,6 @@ from tools.trials.steady_load import Phase, SteadyLoad
 from tools.trials.topics import read_all
 from tools.trials.verdict import Clicks, differences
 from udfs.config.durations import duration_ms
-from udfs.kafka.errors import KafkaClientError
 from udfs.models.bundle import load_bundle
 
 OUT = PROJECT / "build" / "overload"
@@ -44,7 +41,6 @@ NORMAL = 0.1  # of the capacity
 LEAST_SENT = 0.9  # of what was planned
 BEFORE_SECONDS, AFTER_SECONDS = 30, 60
 SAMPLE_SECONDS = 3.0
-FAILURES = (BenchError, StackError, ProcessError, KafkaClientError, flink_client.JobError, RuntimeError, OSError)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with bench_context("overload-", task_managers_at=one_core()) as context:
             return _run(context, options.minutes * 60, options.times, options.hot, options.rows)
-    except FAILURES as error:
+    except (*FAILURES, RuntimeError) as error:
         print(f"overload: {error}", file=sys.stderr)
         return 1
 

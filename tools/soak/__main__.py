@@ -21,21 +21,18 @@ import msgspec
 import numpy as np
 
 from jobs.common.settings import Settings
-from tools.bench.context import BenchContext, bench_context, fresh_run
+from tools.bench.context import FAILURES, BenchContext, bench_context, fresh_run
 from tools.bench.hot_swap import enter_other
 from tools.bench.latency import Receiver
-from tools.bench.rates import BenchError
 from tools.console import console, note, step
 from tools.paths import CONF, PROJECT
 from tools.soak.report import markdown, write_plots
 from tools.soak.series import Checkpoint, Row, binned
 from tools.stack import flink_client
-from tools.stack.local_stack import LocalStack, StackError
-from tools.stack.processes import ProcessError
+from tools.stack.local_stack import LocalStack
 from tools.trials.capacity import BATCH_ROWS, PATIENCE_SECONDS, counted, measured_capacity, one_core
 from tools.trials.sampling import Sampler, readings
 from tools.trials.steady_load import Phase, SteadyLoad
-from udfs.kafka.errors import KafkaClientError
 from udfs.rollout.registry import Registry
 
 OUT = PROJECT / "build" / "soak"
@@ -47,7 +44,6 @@ OTHER_JOB = "jobs.measure_sessions"
 OTHER_JOB_SECONDS = 30
 #: The broker drops what is older, so that its files do not grow with the hours.
 RETENTION = {"log.retention.bytes": 64 << 20, "log.segment.bytes": 16 << 20, "log.retention.check.interval.ms": 60_000}
-FAILURES = (BenchError, StackError, ProcessError, KafkaClientError, flink_client.JobError, RuntimeError, OSError)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with bench_context("soak-", broker_options=RETENTION, task_managers_at=one_core()) as context:
             return _run(context, options)
-    except FAILURES as error:
+    except (*FAILURES, RuntimeError) as error:
         print(f"soak: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -35,11 +35,14 @@ def submit(
     command = ["run", "--detached"]
     if savepoint is not None:
         command += ["--fromSavepoint", str(savepoint)]
-    command += ["-pym", module, "-pyfs", str(wheel or newest_wheel()), "--conf", str(conf)]
-    command += ["--set", f"kafka.bootstrap.servers={stack.bootstrap_servers}"]
-    for override in overrides:
-        command += ["--set", override]
+    command += ["-pym", module, "-pyfs", str(wheel or newest_wheel()), *job_arguments(stack, conf, overrides)]
     return _flink(stack, command, r"JobID ([0-9a-f]{32})")[1]
+
+
+def job_arguments(stack: LocalStack, conf: Path, overrides: Sequence[str]) -> list[str]:
+    """The command line of a job on the stack."""
+    settings = [f"kafka.bootstrap.servers={stack.bootstrap_servers}", *overrides]
+    return ["--conf", str(conf), *(word for setting in settings for word in ("--set", setting))]
 
 
 def wait_until_running(stack: LocalStack, job: str, timeout_seconds: float = 120) -> None:

@@ -41,16 +41,20 @@ def worker_label(command: list[str]) -> str | None:
     return f"worker: {command[-1]}" if WORKER in command else None
 
 
-def _with_workers(name: str, pid: int) -> Iterator[tuple[str, psutil.Process]]:
+def python_workers(process: psutil.Process) -> Iterator[tuple[str, psutil.Process]]:
+    """The Python workers of a TaskManager, with their names."""
     # A script of Flink starts Java in its own place; below it are the workers, and helpers of theirs.
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if label := worker_label(child.cmdline()):
+                yield label, child
+
+
+def _with_workers(name: str, pid: int) -> Iterator[tuple[str, psutil.Process]]:
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         yield name, process
-        for child in process.children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                label = worker_label(child.cmdline())
-                if label:
-                    yield label, child
+        yield from python_workers(process)
 
 
 class Sampler(threading.Thread):

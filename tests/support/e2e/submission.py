@@ -33,8 +33,6 @@ def submit(
     configuration = Configuration()
     for key, value in options.items():
         configuration.set_string(key, str(value).lower() if isinstance(value, bool) else str(value))
-    arguments = ["--conf", str(conf), "--set", f"kafka.bootstrap.servers={stack.bootstrap_servers}"]
-    arguments += [word for override in overrides for word in ("--set", override)]
     java = get_gateway().jvm
     flink = java.org.apache.flink
     contexts = flink.client.program.StreamContextEnvironment
@@ -44,7 +42,7 @@ def submit(
     printed = io.StringIO()
     try:
         with redirect_stdout(printed), redirect_stderr(printed):
-            import_module(module).main(arguments)
+            import_module(module).main(flink_client.job_arguments(stack, conf, overrides))
     except SystemExit as end:
         raise flink_client.JobError(f"{module}: {printed.getvalue()}{end.code}") from None
     finally:
