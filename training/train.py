@@ -19,7 +19,7 @@ from training.bundles.writer import refuse_existing, write_bundle
 from training.data.downsampling import share_that_fits
 from training.data.examples import Examples, load_examples
 from training.data.feature_log import FeatureLog
-from training.data.preparation import Preparation, prepare, refuse_without_positives
+from training.data.preparation import prepare, refuse_without_positives
 from training.data.progress_bar import progress_bar
 from training.data.summary import RELIABLE_USERS, Summary, overview, warnings
 from training.evaluation.champion import compare_with_champion
@@ -216,14 +216,9 @@ def _prepare(
     directory: Path,
 ) -> tuple[list[Path], Summary]:
     mappings = load_mapping(options.mapping) if options.mapping else None
-    preparation = Preparation(
+    preparation = training.preparation(
         label,
         declaration,
-        history_length=training.history_length,
-        duplicates_within_ms=training.duplicates_within_ms,
-        follow_logins=training.follow_logins,
-        bots=training.bots,
-        workers=training.threads,
         log=log,
     )
     with progress_bar() as progress:

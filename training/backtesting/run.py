@@ -13,7 +13,7 @@ from training.backtesting.replay import DecisionPolicy, Replayed, ReplayWindow, 
 from training.backtesting.report import Backtest, time_text
 from training.backtesting.schedule import ScheduledTraining, retrained
 from training.data.archive import Arrived, find_parts, newest_arrival_ms
-from training.data.preparation import Preparation, Progress, prepare
+from training.data.preparation import Progress, prepare
 from training.data.summary import Summary, warnings
 from udfs.config.durations import duration_ms
 from udfs.features.declaration import Declaration
@@ -72,15 +72,10 @@ def _prepare(options: Options, plan: Plan, directory: Path, step: Progress) -> t
     rows_from_ms, features = options.from_ms, _needed(plan)
     if options.retrain is not None:  # training rows come from before
         rows_from_ms, features = 0, tuple(dict.fromkeys((*plan.training.names, *features)))
-    preparation = Preparation(
+    preparation = plan.training.preparation(
         plan.label,
         plan.declaration,
-        features,
-        history_length=plan.training.history_length,
-        duplicates_within_ms=plan.training.duplicates_within_ms,
-        follow_logins=plan.training.follow_logins,
-        bots=plan.training.bots,
-        workers=plan.training.threads,
+        features=features,
         arrived=arrived,
         rows_from_ms=rows_from_ms,
         keep_immature=True,

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
+from training.data.preparation import Preparation
 from training.modeling.families import FAMILIES
 from training.modeling.gru_model import INSTALL, GruFamily, is_torch_installed
 from udfs.config.durations import Duration, duration_ms
@@ -18,6 +19,7 @@ from udfs.config.text import one_line
 from udfs.features.declaration import Declaration, with_event_codes
 from udfs.features.declaration_file import STANDARD, DeclarationError, FeatureFile, declaration_of, read_file, to_json
 from udfs.measurement.bots import Bots
+from udfs.measurement.labels import Label
 from udfs.rollout.plan import RolloutError, load_rule
 from udfs.rollout.rules import Rule, rule_features
 
@@ -86,6 +88,19 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     @property
     def duplicates_within_ms(self) -> int:
         return duration_ms(self.duplicates_within)
+
+    def preparation(self, label: Label, declaration: Declaration, **more: Any) -> Preparation:
+        """How clicks are prepared for a training; `more` are other arguments of Preparation."""
+        return Preparation(
+            label,
+            declaration,
+            history_length=self.history_length,
+            duplicates_within_ms=self.duplicates_within_ms,
+            follow_logins=self.follow_logins,
+            bots=self.bots,
+            workers=self.threads,
+            **more,
+        )
 
     @cached_property
     def declared(self) -> Declaration:

@@ -19,7 +19,7 @@ from training.bundles.writer import write_bundle
 from training.data.archive import Arrived, newest_arrival_ms
 from training.data.downsampling import share_that_fits
 from training.data.examples import Examples, load_examples
-from training.data.preparation import Preparation, prepare, refuse_without_positives
+from training.data.preparation import prepare, refuse_without_positives
 from training.data.split import split_at
 from training.data.summary import overview, warnings
 from training.evaluation.champion import compare_with_champion
@@ -200,14 +200,9 @@ class _Work:
         declared = recipe.training.declared
         if lacking := declared.layout.without(champion.declaration.layout):
             raise RetrainingError(f"key declaration: the champion needs {lacking[0]}: keep it in the declaration")
-        preparation = Preparation(
+        preparation = recipe.training.preparation(
             recipe.label,
             merged(declared, [champion.declaration])[0],
-            history_length=recipe.training.history_length,
-            duplicates_within_ms=recipe.training.duplicates_within_ms,
-            follow_logins=recipe.training.follow_logins,
-            bots=recipe.training.bots,
-            workers=recipe.training.threads,
             arrived=Arrived(window.context, window.end),
             rows_from_ms=window.start,
         )
