@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -301,7 +302,22 @@ def test_shadows_say_what_they_would_have_scored(bundles, scoring):
         assert shadow.items() <= one.items()
 
 
-def test_a_batch_whose_shadows_come_late_has_its_scores_without_theirs(bundles, scoring):
+@pytest.fixture
+def v2_is_late(monkeypatch) -> Iterator[None]:
+    """The model v2 has no scores before the end of the test."""
+    predict, over = Deployment._predict, Event()
+
+    def predict_late(deployment: Deployment, version: str, features: np.ndarray) -> np.ndarray:
+        if version == "v2":
+            over.wait()
+        return predict(deployment, version, features)
+
+    monkeypatch.setattr(Deployment, "_predict", predict_late)
+    yield
+    over.set()
+
+
+def test_a_batch_whose_shadows_come_late_has_its_scores_without_theirs(bundles, scoring, v2_is_late):
     hasty = Options(engine="native", shadow_budget_s=0)
     score = scoring(serving_of(bundles, add_shadow(first("v1"), "v2"), hasty))
     missed_before = score.metrics.get("gauge\tshadow_batches_missed", 0)
