@@ -70,7 +70,8 @@ class UserCells(KeyedProcessFunction):
 class Verdicts(KeyedProcessFunction):
     """Emits the verdict on an experiment at the end of each interval in which it changed: rows of RESULT_TYPE.
 
-    Its input is rows of CHANGE_TYPE. `caps` limit the numerators of KPIs, as in `judge`.
+    Its input is rows of CHANGE_TYPE. `caps` limit the numerators of KPIs, as in `judge`. If the job restarts in such an
+    interval, the verdict may wait for the next change.
     """
 
     def __init__(
@@ -88,20 +89,26 @@ class Verdicts(KeyedProcessFunction):
 
     def open(self, runtime_context: RuntimeContext) -> None:
         self._source = self._make_source()
-        # Whether a timer is set, and the sums: objects, which Flink's worker keeps as they are until a bundle ends.
+        # Whether a verdict is due, and the sums: objects, which Flink's worker keeps as they are until a bundle ends.
         self._state = runtime_context.get_state(ValueStateDescriptor("sums", Types.PICKLED_BYTE_ARRAY()))
+        # A checkpoint that ends a bundle has the bundle's state, but not always its timers: Flink 2.2 registers those
+        # after the bundle, from the task's mailbox. So a timer counts only if this worker has set it itself.
+        self._timed: set[str] = set()
 
     def process_element(self, value: Row, ctx: KeyedProcessFunction.Context) -> None:
-        is_timed, sums = self._sums()
-        if not is_timed:
+        if ctx.get_current_key() not in self._timed:
             self._set_timer(ctx)
+        _, sums = self._sums()
         apply_change(sums, *decode_change(value[1]))
         self._state.update((True, sums.products))
 
     def on_timer(self, timestamp: int, ctx: KeyedProcessFunction.OnTimerContext) -> Iterator[Row]:
         key = ctx.get_current_key()
+        self._timed.discard(key)
+        is_due, sums = self._sums()
+        if not is_due:  # another timer, from before a restart, was first
+            return
         experiment = self._source.refresh().find(key)
-        _, sums = self._sums()
         last_cell = max((cell for _, cell in sums.products), default=0)
         if experiment is None or last_cell >= 2 * len(experiment.stretches):
             log.warning("%s: no verdict, as the ledger that can be read is older than its sessions", key)
@@ -113,10 +120,11 @@ class Verdicts(KeyedProcessFunction):
 
     def _set_timer(self, ctx: KeyedProcessFunction.Context) -> None:
         """Set a timer for the end of the current interval."""
+        self._timed.add(ctx.get_current_key())
         now_ms = ctx.timer_service().current_processing_time()
         ctx.timer_service().register_processing_time_timer((now_ms // self._interval_ms + 1) * self._interval_ms)
 
     def _sums(self) -> tuple[bool, CellSums]:
         sums = CellSums(self._width)
-        is_timed, sums.products = self._state.value() or (False, {})
-        return is_timed, sums
+        is_due, sums.products = self._state.value() or (False, {})
+        return is_due, sums

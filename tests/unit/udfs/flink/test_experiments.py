@@ -291,6 +291,22 @@ def test_a_restart_from_a_checkpoint_loses_nothing(ledger):
     assert Job(ledger(), before=job).wait() == []
 
 
+@pytest.mark.parametrize("are_kept", [True, False], ids=["with its timers", "without"])
+def test_a_verdict_is_told_once_after_a_restart_whether_or_not_the_checkpoint_has_the_timers(ledger, are_kept):
+    rows = simulated()
+    job = Job(ledger())
+    job.send(rows[:700])
+    if not are_kept:  # as when a checkpoint ends the bundle: see Verdicts
+        job.verdicts.timers.clear()
+    job = Job(ledger(), before=job)
+    job.send(rows[700:])
+    records = job.wait(10 * INTERVAL_MS)
+    assert newest_records(records) == expected_records(
+        *(compare(frame(rows), KPIS, one) for one in known_at().experiments)
+    )
+    assert len(records) == 3 * len(KPIS)
+
+
 def test_experiments_that_begin_while_the_job_runs_are_judged(ledger):
     rows = simulated()
     new_ms = ROLLOUTS[3][0]
