@@ -186,6 +186,8 @@ def places_of_a_secret(secret: str, stack: LocalStack, broker: LocalStack, job: 
             yield f"process {process.info['cmdline']}"
     for directory in (stack.directory, broker.directory):
         for file in directory.rglob("*"):
+            if file.is_symlink() or file.suffix in (".index", ".timeindex"):  # JARs, and what has only numbers
+                continue
             with suppress(FileNotFoundError):  # of a checkpoint that the next one has replaced
                 if file.is_file() and secret.encode() in file.read_bytes():
                     yield str(file)

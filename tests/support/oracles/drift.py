@@ -36,19 +36,19 @@ def expected_windows(
 
 
 def feature_drift(name: str, values: pd.Series, known: dict, watched: list[str], settings, length_ms: int) -> dict:
-    present = [float(value) for value in values if not np.isnan(value)]
+    present = values.dropna().to_numpy(np.float64)
     is_code = known["values"] is not None
     if is_code:
         bins = [[value] for value in known["values"]] + ([known["rare"]] if known["rare"] else [])
-        unseen = new = [value for value in present if not any(value in codes for codes in bins)]
-        in_bins = [sum(value in codes for value in present) for codes in bins]
+        unseen = new = present[~np.isin(present, [value for codes in bins for value in codes])]
+        in_bins = [np.count_nonzero(np.isin(present, codes)) for codes in bins]
     else:
         edges = [-np.inf, *known["edges"], np.inf]
-        unseen = [value for value in present if not known["low"] <= value <= known["high"]]
-        far = known["high"] - known["low"]
-        new = [value for value in unseen if not known["low"] - far <= value <= known["high"] + far]
-        near = [value for value in present if value not in new]
-        in_bins = [sum(low <= value < high for value in near) for low, high in zip(edges, edges[1:])]
+        low, high = known["low"], known["high"]
+        unseen = present[(present < low) | (present > high)]
+        is_new = (present < low - (high - low)) | (present > high + (high - low))
+        new, near = present[is_new], present[~is_new]
+        in_bins = [np.count_nonzero((start <= near) & (near < end)) for start, end in zip(edges, edges[1:])]
     now = [*in_bins, len(values) - len(present), len(new)]
     then = [*(share * (1 - known["missing"]) for share in known["shares"]), known["missing"], 0.0]
     lengths = np.log([chance[0] for chance in known["chance"]])
