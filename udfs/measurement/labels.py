@@ -42,12 +42,13 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     def is_same_as(self, other: "Label") -> bool:
         """Whether both select the same rows and the same positives, however the two are written."""
-        return self._meaning == other._meaning
+        return self.meaning == other.meaning
 
     @property
-    def _meaning(self) -> tuple:
-        outcome = (frozenset(self.events or ()), self.absent, self.engagement_s, self.page_views)
-        return self.horizon_ms, self.session_gap_ms, outcome, frozenset(self.scored_events)
+    def meaning(self) -> tuple:
+        """What `is_same_as` compares, written alike by all processes."""
+        outcome = (sorted(set(self.events or ())), self.absent, self.engagement_s, self.page_views)
+        return self.horizon_ms, self.session_gap_ms, outcome, sorted(set(self.scored_events))
 
     @property
     def horizon_ms(self) -> int:
