@@ -15,6 +15,7 @@ from pyflink.table import StatementSet, TableEnvironment
 
 from jobs.common.event_time import MAX_INTERVAL_MS, click_tables, counted_once, interval
 from jobs.common.settings import ConfigError, Settings, click_topic, load_settings, outcome_settings
+from jobs.common.statements import build_job
 from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
 from jobs.common.topics import check_topics
@@ -120,13 +121,11 @@ def measure_outcomes(tables: TableEnvironment, settings: Settings, label: Label)
     )
     # An event that is sent again counts once, and so does an order.
     counted = counted_once("counted_amounts", _COLUMNS, "sent_amounts", "repeat_key", within_ms)
-    for view in (SENT_AMOUNTS, counted, LOGINS_AMOUNTS if clicks.follow_logins else USERS_AMOUNTS, matured):
-        tables.execute_sql(view)
+    views = (SENT_AMOUNTS, counted, LOGINS_AMOUNTS if clicks.follow_logins else USERS_AMOUNTS, matured)
     measures = ", ".join(f"q.{name}" for name in MEASURES)
-    statements = tables.create_statement_set()
-    statements.add_insert_sql(OUTCOMES.format(horizon_ms=label.horizon_ms))
-    statements.add_insert_sql(MODEL_QUALITY.format(horizon_ms=label.horizon_ms, measures=measures))
-    return statements
+    outcomes = OUTCOMES.format(horizon_ms=label.horizon_ms)
+    quality = MODEL_QUALITY.format(horizon_ms=label.horizon_ms, measures=measures)
+    return build_job(tables, views, (outcomes, quality), label.meaning)
 
 
 def score_columns(settings: Settings, label: Label) -> str:

@@ -16,6 +16,7 @@ from pyflink.table import StatementSet, TableEnvironment
 
 from jobs.common.event_time import click_tables, counted_once, interval, timed_columns
 from jobs.common.settings import ConfigError, Settings, click_topic, load_settings, session_settings
+from jobs.common.statements import build_job
 from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import columns, create_table, kafka_sink, kafka_source, keyed_sink
 from jobs.common.topics import check_topics
@@ -129,8 +130,6 @@ def measure_sessions(tables: TableEnvironment, settings: Settings, kpis: dict[st
     # An event that is sent again counts once. Purchases are few: the key of each is kept for state.ttl, since an order
     # may be reported again days later. Sessions and windows keep those of all other events until they close.
     actions = counted_once("actions", _COLUMNS, "sent_actions", "purchase_key", within_ms)
-    for view in (SENT_ACTIONS, actions, sessions, judged, PLACED_PROMOTIONS):
-        tables.execute_sql(view)
     sums = ", ".join(
         f"ROW('{name}', {sql_sum(kpi.numerator)}, {sql_sum(kpi.denominator)})" for name, kpi in kpis.items()
     )
@@ -148,10 +147,8 @@ def measure_sessions(tables: TableEnvironment, settings: Settings, kpis: dict[st
     ]
     # Both sinks share what a view computes: each click is read once, and each session is kept once.
     tables.get_config().set("table.optimizer.reuse-optimize-block-with-digest-enabled", "true")
-    statements = tables.create_statement_set()
-    statements.add_insert_sql(SESSIONS)
-    statements.add_insert_sql(KPIS.format(sums=" UNION ALL ".join(rows)))
-    return statements
+    views = (SENT_ACTIONS, actions, sessions, judged, PLACED_PROMOTIONS)
+    return build_job(tables, views, (SESSIONS, KPIS.format(sums=" UNION ALL ".join(rows))))
 
 
 def how_many(condition: str, within_ms: int) -> str:

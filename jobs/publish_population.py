@@ -16,6 +16,7 @@ from pyflink.table import StatementSet, TableEnvironment
 
 from jobs.common.event_time import MAX_INTERVAL_MS, interval
 from jobs.common.settings import ConfigError, Settings, click_topic, load_settings, population_settings
+from jobs.common.statements import build_job
 from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import KAFKA_METADATA, create_table, kafka_source
 from jobs.common.topics import check_topics
@@ -26,7 +27,7 @@ from udfs.kafka.errors import KafkaClientError
 from udfs.mapping.topic import ClickTopic
 from udfs.population.publishing import last_published
 from udfs.population.store import PopulationError, TableStore
-from udfs.population.tables import MOST_PER_USER
+from udfs.population.tables import MOST_PER_USER, counted_by
 
 ARRIVING_CLICKS = """
     payload BYTES,
@@ -86,12 +87,12 @@ def publish_population(tables: TableEnvironment, settings: Settings, topic: Clic
     for name, function in functions.items():
         tables.create_temporary_system_function(name, function.as_udf())
     every = interval(topic.layout.publication.every_ms)
-    tables.execute_sql(ENTRIES.format(entries=", ".join(f"e.{name}" for name in entry_names(topic))))
-    tables.execute_sql(BY_USER.format(every=every, most=MOST_PER_USER))
-    tables.execute_sql(BY_ENTRY.format(every=every))
-    statements = tables.create_statement_set()
-    statements.add_insert_sql(PUBLISHED.format(every=every))
-    return statements
+    views = (
+        ENTRIES.format(entries=", ".join(f"e.{name}" for name in entry_names(topic))),
+        BY_USER.format(every=every, most=MOST_PER_USER),
+        BY_ENTRY.format(every=every),
+    )
+    return build_job(tables, views, (PUBLISHED.format(every=every),), counted_by(topic.layout))
 
 
 def click_columns(settings: Settings, metadata: Mapping[str, str] = KAFKA_METADATA) -> str:

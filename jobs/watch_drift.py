@@ -17,6 +17,7 @@ from pyflink.table import StatementSet, TableEnvironment
 
 from jobs.common.event_time import interval, timed_columns
 from jobs.common.settings import COUNTED_MS, ConfigError, Settings, drift_settings, load_settings
+from jobs.common.statements import build_job
 from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import create_table, kafka_sink, kafka_source
 from jobs.common.topics import check_topics
@@ -83,12 +84,9 @@ def watch_drift(tables: TableEnvironment, settings: Settings, references: Callab
     }
     for name, function in functions.items():
         tables.create_temporary_system_function(name, function.as_udf())
-    tables.execute_sql(OBSERVED)
-    tables.execute_sql(COUNTED.format(counted=interval(COUNTED_MS)))
+    counted = COUNTED.format(counted=interval(COUNTED_MS))
     window, slide = (interval(duration_ms(length)) for length in (drift.window, drift.slide))
-    statements = tables.create_statement_set()
-    statements.add_insert_sql(DRIFT.format(window=window, slide=slide))
-    return statements
+    return build_job(tables, (OBSERVED, counted), (DRIFT.format(window=window, slide=slide),))
 
 
 def vector_columns(settings: Settings) -> str:

@@ -1,5 +1,6 @@
 """Submission of a job: its command line, its settings as Flink's options, its environment."""
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,15 +8,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from pyflink.common import Configuration
+from pyflink.common import Configuration, JobClient
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import EnvironmentSettings, ExplainDetail, StatementSet, StreamTableEnvironment, TableEnvironment
+from pyflink.util.exceptions import TableException
 
 from jobs.common.settings import Option, Settings
 from udfs.config.command_line import Command, conf_option, run, set_option
 from udfs.config.durations import duration_ms
 
 Environment = TypeVar("Environment", bound=TableEnvironment)
+
+#: What Flink says of a savepoint with the state of an operator that is not in the job.
+_FOREIGN_STATE = re.compile(r"checkpoint/savepoint (\S+)\. Cannot map checkpoint/savepoint state for operator")
 
 
 @dataclass(frozen=True)
@@ -127,5 +132,21 @@ def submit(
     if explain:
         print(job.explain(ExplainDetail.JSON_EXECUTION_PLAN))
         return
-    submitted = job.execute()
-    print(f"submitted {settings.job.name}: {what}, job {submitted.get_job_client().get_job_id()}")
+    submitted = execute(job, settings.job.name)
+    print(f"submitted {settings.job.name}: {what}, job {submitted.get_job_id()}")
+
+
+def execute(job: StatementSet, name: str) -> JobClient:
+    """Start a job. Exits with what to do if Flink refuses the savepoint or checkpoint that it is to start from."""
+    try:
+        return job.execute().get_job_client()
+    except TableException as error:
+        refused = _FOREIGN_STATE.search(str(error))
+        if refused is None:
+            raise
+        sys.exit(
+            f"{name}: {refused[1]}: can't start from this state: it is of a job with other formulas, other operators "
+            "or of another release, and would mean something else in this job. To go on from it, undo the change. To "
+            "begin without it, leave out --fromSavepoint: docs/operations.md (Changed formulas) says what that loses "
+            "and how to stop the old job first"
+        )

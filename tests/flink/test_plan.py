@@ -29,6 +29,10 @@ def test_one_worker_decodes_the_profiles_and_one_a_task_everything_else(explain)
     assert set(parallelism.values()) == {1, 4}
 
 
+def test_every_operator_has_an_id_by_which_a_savepoint_knows_it(explain):
+    explain("flink.pipeline.auto-generate-uids=false", "clicks.follow_logins=true", "feature_log.user_share=0.1")
+
+
 def test_the_feature_log_is_written_only_where_it_is_wanted(explain):
     assert "write feature_log" not in names_of(explain())
     assert "write feature_log" in names_of(explain("feature_log.user_share=0.1"))

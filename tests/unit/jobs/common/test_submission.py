@@ -1,11 +1,13 @@
-"""The command line of jobs, and settings as Flink's options: of the score job, and of the jobs in SQL."""
+"""The command line of jobs, settings as Flink's options, of the score job and of the jobs in SQL, and failures."""
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+from pyflink.util.exceptions import TableException
 
 from jobs.common.settings import archive_settings, load_settings
-from jobs.common.submission import JobOptions, flink_options, parse_arguments, sql_options
+from jobs.common.submission import JobOptions, execute, flink_options, parse_arguments, sql_options
 
 CONF = Path(__file__).parents[4] / "conf" / "local.yaml"
 
@@ -55,3 +57,10 @@ def test_a_job_that_is_not_to_be_submitted_exits(arguments, code, capsys):
     assert ended.value.code == code
     printed = capsys.readouterr()
     assert printed.out.startswith("Usage: python -m jobs.a_job") if code == 0 else printed.err.startswith("a_job: ")
+
+
+def test_a_failure_that_is_not_of_a_savepoint_is_left_as_it_is():
+    job = MagicMock()
+    job.execute.side_effect = TableException("Failed to execute sql: no slots")
+    with pytest.raises(TableException, match="no slots"):
+        execute(job, "a_job")
