@@ -187,11 +187,12 @@ def _check_depth(columns: Mapping[str, np.ndarray], start: np.ndarray, roots: np
     level = roots
     for _ in range(DEEPEST_TREE + 1):
         level = level[columns["left_children"][level] != _NO_NODE]
+        if not len(level):
+            return
         children = [start[level] + columns[key][level] for key in ("left_children", "right_children")]
         level = np.concatenate(children)
-    if len(level):
-        tree = int(np.searchsorted(roots, level[0], "right")) - 1
-        raise ValueError(f"tree {tree}: more than {DEEPEST_TREE:,} levels deep")
+    tree = int(np.searchsorted(roots, level[0], "right")) - 1
+    raise ValueError(f"tree {tree}: more than {DEEPEST_TREE:,} levels deep")
 
 
 def _fields(value: object, place: str, kinds: Mapping[str, type]) -> Mapping:
