@@ -28,6 +28,8 @@ BLOCK_ROWS = 256  # the temporaries of a block fit into a processor's cache
 #: Where the embeddings of each field begin in the table of all.
 OFFSETS = np.cumsum([0, *FIELDS.values()])[:-1]
 EMBEDDINGS = sum(FIELDS.values())
+#: The largest weight by magnitude, far above those of a fitted model. No score of any row overflows with such weights.
+LARGEST_WEIGHT = 1e9
 
 Size = Annotated[int, Meta(ge=1, le=256)]
 
@@ -49,7 +51,10 @@ class GruFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output_bias: float
 
     def weights(self, name: str) -> np.ndarray:
-        """The weights of a key in their shape, float32. Raises ValueError, one line, for another number of bytes."""
+        """The weights of a key in their shape, float32.
+
+        Raises ValueError, one line, for another number of bytes and for weights that are too large or NaN.
+        """
         shape = {
             "embedding": (EMBEDDINGS, self.width),
             "input_weights": (3 * self.hidden, self.width),
@@ -62,8 +67,11 @@ class GruFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if len(content) != expected:
             raise ValueError(f"key {name} has {len(content)} bytes, expected {expected} for float32{list(shape)}")
         values = np.frombuffer(content, "<f4").reshape(shape)
-        if not np.isfinite(values).all():
-            raise ValueError(f"key {name} has weights that are not finite")
+        largest = float(np.abs(values).max())  # NaN counts as the largest
+        if not largest <= LARGEST_WEIGHT:
+            raise ValueError(
+                f"key {name} has a weight of magnitude {largest:.3g}, at most {LARGEST_WEIGHT:.0e} can serve"
+            )
         return values
 
 
@@ -79,8 +87,7 @@ class Gru:
         self.file = file
         names = ("embedding", "input_weights", "input_bias", "recurrent_weights", "recurrent_bias", "output_weights")
         embedding, weights, bias, self._recurrent, self._recurrent_bias, self._output = map(file.weights, names)
-        with np.errstate(over="ignore", invalid="ignore"):
-            self._inputs = embedding @ weights.T  # what each value of a field adds to Wx
+        self._inputs = embedding @ weights.T  # what each value of a field adds to Wx
         self._bias = bias
 
     def predict(self, codes: np.ndarray) -> np.ndarray:
@@ -109,16 +116,15 @@ class Gru:
         whole = np.clip(np.where(present, codes, 0), 0, CODES - 1).astype(np.int64)
         logits = np.full((self.file.events + 1, len(codes)), self.file.output_bias)
         state = np.zeros((len(codes), hidden), np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):  # of a damaged file, whose scores its warm-up rows refuse
-            for number in range(self.file.events):
-                has_event = present[:, number]
-                if has_event.any():
-                    inputs = self._inputs[fields_of(whole[:, number]) + OFFSETS].sum(1) + self._bias
-                    gates = state @ self._recurrent.T + self._recurrent_bias
-                    z, r = np.split(expit(inputs[:, : 2 * hidden] + gates[:, : 2 * hidden]), 2, axis=1)
-                    n = np.tanh(inputs[:, 2 * hidden :] + r * gates[:, 2 * hidden :])
-                    state = np.where(has_event[:, None], (1 - z) * n + z * state, state)
-                logits[number + 1] += state.astype(np.float64) @ self._output
+        for number in range(self.file.events):
+            has_event = present[:, number]
+            if has_event.any():
+                inputs = self._inputs[fields_of(whole[:, number]) + OFFSETS].sum(1) + self._bias
+                gates = state @ self._recurrent.T + self._recurrent_bias
+                z, r = np.split(expit(inputs[:, : 2 * hidden] + gates[:, : 2 * hidden]), 2, axis=1)
+                n = np.tanh(inputs[:, 2 * hidden :] + r * gates[:, 2 * hidden :])
+                state = np.where(has_event[:, None], (1 - z) * n + z * state, state)
+            logits[number + 1] += state.astype(np.float64) @ self._output
         return logits
 
 

@@ -18,6 +18,7 @@ from udfs.config.reading import NOT_JSON
 from udfs.config.text import one_line
 
 Scale = Annotated[float, Meta(gt=0)]
+LARGEST_LOG = float(np.log1p(np.float64(np.finfo(np.float32).max)))  # of a feature
 BLOCK_ROWS = 128  # the float64 temporaries of a block fit into a processor's cache: larger ones take twice as long
 
 
@@ -60,19 +61,22 @@ class Regression:
     """
 
     def __init__(self, file: RegressionFile):
-        """Raises ValueError, one line, if a feature's weights are too large for a float64."""
+        """Raises ValueError, one line, if weights are so large that a row's logit may not be finite."""
         terms = file.features
         median, mean, scale, coefficient = np.array([[t.median, t.mean, t.scale, t.coefficient] for t in terms]).T
         marks = [term.missing or Indicator(0.0, 1.0, 0.0) for term in terms]
         mark_mean, mark_scale, mark_coefficient = np.array([[m.mean, m.scale, m.coefficient] for m in marks]).T
+        self.base = file.intercept
         with np.errstate(over="ignore", invalid="ignore"):
             self.slope = coefficient / scale
             self.present = -self.slope * mean - mark_coefficient / mark_scale * mark_mean
             self.missing = self.slope * (median - mean) + mark_coefficient / mark_scale * (1 - mark_mean)
-        self.base = file.intercept
-        finite = np.isfinite(self.slope) & np.isfinite(self.present) & np.isfinite(self.missing)
-        if not finite.all():
-            raise ValueError(f"the weights of feature {terms[int(finite.argmin())].name} are not finite")
+            of_value = LARGEST_LOG * np.abs(self.slope) + np.abs(self.present)
+            largest = np.maximum(of_value, np.abs(self.missing))  # that a feature adds, by magnitude
+            is_finite = np.isfinite(largest.sum() + abs(self.base))
+        if not is_finite:
+            name = terms[int(largest.argmax())].name
+            raise ValueError(f"the weights of feature {name} are too large: a logit would not be finite")
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Probabilities float64[n] of rows float32[n, k], NaN for missing."""

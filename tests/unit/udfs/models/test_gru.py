@@ -38,7 +38,7 @@ from udfs.models.attributions import contributions_of
 from udfs.models.backends import BLOCK_ROWS, OnnxScorer, Scorer, build_engine
 from udfs.models.bundle import EXPORT_FILE, FEATURES_FILE, GRU_FILE, BundleError, load_bundle
 from udfs.models.gru import BLOCK_ROWS as NUMPY_ROWS
-from udfs.models.gru import OFFSETS, Gru, GruFile
+from udfs.models.gru import LARGEST_WEIGHT, OFFSETS, Gru, GruFile
 from udfs.rollout.plan import Challenger, Rollout
 from udfs.serving.deployment import Deployment, Options, load_model
 
@@ -106,6 +106,20 @@ def test_a_row_has_the_same_score_alone_and_in_a_batch():
         assert len(predict(rows[:0])) == 0
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_the_largest_weights_give_each_row_a_probability(seed):
+    file = random_gru(seed)
+    largest = {
+        name: (np.sign(file.weights(name)) * np.float32(LARGEST_WEIGHT)).tobytes()
+        for name, value in msgspec.structs.asdict(file).items()
+        if isinstance(value, bytes)
+    }
+    gru = Gru(msgspec.structs.replace(file, output_bias=-1e308, **largest))
+    with np.errstate(over="raise", invalid="raise"):
+        scores = gru.predict(random_codes(20, seed=seed))
+    assert ((scores >= 0) & (scores <= 1)).all()
+
+
 def test_events_that_are_missing_change_nothing():
     rows = random_codes(40)
     padded = np.concatenate([np.full((40, 3), np.nan, np.float32), rows], axis=1)
@@ -145,7 +159,11 @@ def bundle(directory: Path, **files: bytes):
         (changed(random_gru(), hidden=6), "key input_weights has 180 bytes, expected 216 for float32[18, 3]"),
         (
             changed(random_gru(), output_weights=b"\0\0\xc0\x7f" * 5),
-            "key output_weights has weights that are not finite",
+            "key output_weights has a weight of magnitude nan, at most 1e+09 can serve",
+        ),
+        (
+            changed(random_gru(), recurrent_bias=np.full(15, -2e38, "<f4").tobytes()),
+            "key recurrent_bias has a weight of magnitude 2e+38, at most 1e+09 can serve",
         ),
         (changed(random_gru(), fields=FIELDS | {"kind": 18}), "key fields: it reads event codes of {'kind': 18, "),
     ],

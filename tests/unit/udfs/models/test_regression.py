@@ -313,7 +313,14 @@ TERM = ("features", 0)
         (changed(model_of("logistic"), "intercept", value=None), "Expected `float`, got `null` - at `$.intercept`"),
         (changed(model_of("logistic"), "features", value=[]), "Expected `array` of length >= 1 - at `$.features`"),
         (changed(model_of("logistic"), *TERM, "scale", value=0), "Expected `float` > 0.0 - at `$.features[0].scale`"),
-        (changed(model_of("logistic"), *TERM, "scale", value=1e-320), f"the weights of feature {NAMES[0]} are not fin"),
+        (
+            changed(model_of("logistic"), *TERM, "scale", value=1e-320),
+            f"the weights of feature {NAMES[0]} are too larg",
+        ),
+        (
+            changed(model_of("logistic"), *TERM, "coefficient", value=1e308),
+            f"the weights of feature {NAMES[0]} are too l",
+        ),
         (changed(model_of("logistic"), *TERM, "bias", value=0), "Object contains unknown field `bias`"),
     ],
 )
@@ -337,7 +344,7 @@ def test_a_file_that_is_no_regression_is_refused(tmp_path, content, message):
         ),
         (
             changed(model_of("blend"), "regression", *TERM, "scale", value=1e-320),
-            NO_BLEND + f"the weights of feature {NAMES[0]} are not finite",
+            NO_BLEND + f"the weights of feature {NAMES[0]} are too large: a logit would not be finite",
         ),
         (
             changed(model_of("blend"), "regression", *TERM, "name", value="nose"),
