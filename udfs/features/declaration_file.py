@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from udfs.config.reading import key_and_rule, parse_yaml, read_yaml
+from udfs.config.reading import NOT_JSON, key_and_rule, parse_yaml, read_yaml
 from udfs.config.text import one_line
 from udfs.contracts.clicks import Click
 from udfs.contracts.event_layout import (
@@ -162,14 +162,14 @@ def to_json(declaration: Declaration) -> bytes:
 def from_json(content: bytes, origin: str) -> Declaration:
     """The declaration that `to_json` wrote. Raises DeclarationError."""
     try:
-        parsed = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DeclarationError(f"{origin}: not JSON: {error}") from None
+        parsed = msgspec.json.decode(content)  # json.loads takes half a surrogate pair, which no message can show
+    except NOT_JSON as error:
+        raise DeclarationError(f"{origin}: not JSON: {one_line(error)}") from None
     file, declaration = _checked(parsed, origin, with_functions=False)
     for group, entries in file.features.items():
         for name, entry in entries.items():
             if entry.python is not None and entry.sha256 is None:
-                raise DeclarationError(f"{origin}: key features.{group}.{name}.sha256: missing")
+                raise DeclarationError(one_line(f"{origin}: key features.{group}.{name}.sha256: missing"))
     return declaration
 
 

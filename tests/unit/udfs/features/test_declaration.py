@@ -378,9 +378,19 @@ def test_a_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(b"{", "not JSON: "), (b"\xff", "not JSON: "), (b"", "not JSON: "), (b"1" * 5_000, "not JSON: ")],
+    [
+        (b"{", "not JSON: "),
+        (b"\xff", "not JSON: "),
+        (b"", "not JSON: "),
+        (b"1" * 5_000, "not JSON: "),
+        (rb'{"features": {"\ud800": 1}}', "not JSON: .*surrogate pair"),
+        (
+            rb'{"features": {"a\nb": {"own": {"python": "math.sin", "unit": "u", "doc": "d"}}}}',
+            r"key features\.a b\.own\.sha256: missing$",
+        ),
+    ],
 )
-def test_what_is_not_json_is_refused_with_its_origin(content, expected):
+def test_json_that_no_bundle_has_is_refused_with_its_origin_in_one_line(content, expected):
     with pytest.raises(DeclarationError, match=f"^bundle: {expected}"):
         from_json(content, "bundle")
 
