@@ -8,8 +8,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-#: A number and a unit, as Flink writes them.
-Duration = Annotated[str, Meta(pattern=r"^\d+ ?(ms|s|min|h|d)$", title="duration")]
+from udfs.config.text import END
+
+#: A number and a unit, as Flink writes them. Ten digits of any unit are milliseconds that an int64 holds.
+Duration = Annotated[str, Meta(pattern=rf"^\d{{1,10}} ?(ms|s|min|h|d){END}", title="duration")]
 
 #: ISO 8601 with a time zone, or milliseconds since 1970.
 Moment = Annotated[datetime, Meta(tz=True, title="time with a zone")] | Annotated[int, Meta(ge=0, title="ms")]

@@ -133,6 +133,12 @@ def _checked(content: object, origin: str) -> Label:
         label = msgspec.convert(content, Label)
     except msgspec.ValidationError as error:
         raise LabelError(f"{origin}: {one_line(error)}") from None
+    check_label(label, origin)
+    return label
+
+
+def check_label(label: Label, origin: str) -> None:
+    """Raises LabelError for a label whose keys do not define an outcome; the message begins with `origin`."""
     for kind in (*(label.events or ()), *(label.rows or ())):
         if kind not in EVENT_KINDS:
             raise LabelError(f"{origin}: {kind!r} is not an event; expected one of {', '.join(EVENT_KINDS)}")
@@ -151,7 +157,6 @@ def _checked(content: object, origin: str) -> Label:
     for name in ("horizon", "session_gap"):
         if (length := getattr(label, name)) is not None and duration_ms(length) == 0:
             raise LabelError(f"{origin}: {name}: must be more than 0")
-    return label
 
 
 def label_events(

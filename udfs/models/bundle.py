@@ -19,7 +19,7 @@ import numpy as np
 from msgspec import Meta
 
 from udfs.config.reading import NOT_JSON
-from udfs.config.text import one_line
+from udfs.config.text import END, one_line
 from udfs.contracts.event_layout import EventLayout
 from udfs.features import declaration_file
 from udfs.features.declaration import Declaration
@@ -27,7 +27,7 @@ from udfs.features.declaration_file import STANDARD, DeclarationError
 from udfs.features.expressions import EventCode, ExpressionError, Function
 from udfs.features.own_functions import load_function
 from udfs.features.schema import schema_hash
-from udfs.measurement.labels import Label, LabelError, label_of_sentence
+from udfs.measurement.labels import Label, LabelError, check_label, label_of_sentence
 from udfs.models import blend, gru, lightgbm_text, regression, remote, xgboost_ubjson
 from udfs.models.lean_xgboost import xgboost
 from udfs.models.signatures import SIGNATURE_FILE, PublicKey, SignatureError, check_signature
@@ -46,7 +46,7 @@ MODEL_FILES = (XGBOOST_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, BLEND_FILE, GRU_FILE,
 EXPORT_FILE = "model.onnx"
 WARM_UP_FILE = "warm_up.json"
 FEATURES_FILE = "features.json"  # the declaration of the features; without it, they are the standard ones
-VERSION_PATTERN = "^[A-Za-z0-9._-]{1,64}$"
+VERSION_PATTERN = "^[A-Za-z0-9._-]{1,64}" + END
 
 #: The largest file of a bundle, in bytes. A model of 1,000 deep trees has some 10 MiB.
 LARGEST_FILE = 1 << 30
@@ -58,7 +58,7 @@ Read = Callable[[str], bytes]
 OWN_TOLERANCE = 1e-6
 
 Time = Annotated[datetime, Meta(tz=True)]
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}" + END)]
 
 
 class TrainingWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -198,9 +198,13 @@ def read_manifest(read: Read, origin: str, trusted_keys: Sequence[PublicKey] = (
             raise BundleError(
                 f"{path}: format is {bundle_format}, this code reads {FORMAT}: train again or use matching code"
             )
-        return msgspec.json.decode(content, type=Manifest)
+        manifest = msgspec.json.decode(content, type=Manifest)
+        check_label(manifest.label, "key label")
+        return manifest
     except NOT_JSON as error:
         raise BundleError(f"{path}: not a valid manifest: {one_line(error)}") from error
+    except LabelError as error:
+        raise BundleError(f"{path}: {error}") from None
 
 
 def check_version(version: str) -> None:
@@ -311,7 +315,7 @@ def _check_signature(manifest: bytes, read: Read, origin: str, trusted_keys: Seq
 
 
 def _read_file(read: Read, origin: str, name: str, digest: str) -> bytes:
-    if Path(name).name != name:
+    if Path(name).name != name or not name.isprintable():
         raise BundleError(f"{origin}/{MANIFEST_FILE}: files must be plain names in the bundle, got {name!r}")
     content = _read(read, origin, name)
     actual = sha256(content).hexdigest()

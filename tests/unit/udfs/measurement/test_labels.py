@@ -110,6 +110,7 @@ def test_names_that_are_no_texts_are_listed_all_the_same(tmp_path):
         ("shopping within 1 h", "'shopping' is not an event"),
         ("purchase within 0 h", "horizon: must be more than 0"),
         ("purchase within 3 weeks", "label 'purchase within 3 weeks': Expected `str` matching regex"),
+        (f"purchase within {'9' * 5_000} d", "Expected `str` matching regex"),
     ],
 )
 def test_a_label_that_cannot_be_used_is_refused(text, message):
@@ -127,6 +128,8 @@ def test_a_label_that_cannot_be_used_is_refused(text, message):
         ("x: {horizon: 1 h, page_views: 3, session_gap: 60 min}", "must be less than the horizon of 1 h .got 60 min"),
         ("x: {horizon: 1 h, page_views: 3, session_gap: 0 s}", "session_gap: must be more than 0"),
         ("x: [", "cannot be read"),
+        ('x: {horizon: "1 h\\n", page_views: 3}', "Expected `str` matching regex .* - at `.[.]horizon`"),
+        ("x: {horizon: 10000000000 d, page_views: 3}", "Expected `str` matching regex .* - at `.[.]horizon`"),
     ],
 )
 def test_an_entry_that_breaks_a_rule_is_refused_by_name(tmp_path, content, message):

@@ -114,6 +114,20 @@ def test_a_manifest_that_is_none_is_refused(bundle, content):
             "files must list one of model.ubj, model.txt, logistic.json, blend.json, gru.json, endpoint.json, got []",
         ),
         ({"files": {"../model.ubj": "0" * 64}}, "files must be plain names in the bundle, got '../model.ubj'"),
+        ({"files": {"model\0": "0" * 64}}, r"files must be plain names in the bundle, got 'model\x00'"),
+        ({"files": {"model\n.ubj": "0" * 64}}, r"files must be plain names in the bundle, got 'model\n.ubj'"),
+        (
+            {"version": "v1\n"},
+            r"not a valid manifest: Expected `str` matching regex '^[A-Za-z0-9._-]{1,64}$(?!\\n)' - at `$.version`",
+        ),
+        (
+            {"files": {"model.ubj": "0" * 64 + "\n"}},
+            r"not a valid manifest: Expected `str` matching regex '^[0-9a-f]{64}$(?!\\n)' - at `$.files[...]`",
+        ),
+        (
+            {"label": {"horizon": "30 min"}},
+            "key label: expected exactly one of events, engagement_s and page_views, got none",
+        ),
     ],
 )
 def test_a_manifest_that_breaks_a_rule_is_refused_by_rule_and_value(bundle, changes, message):
