@@ -5,6 +5,7 @@ tensor data extension, because JSON has no NaN, which a missing feature is.
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import msgspec
 import numpy as np
 import urllib3
 from msgspec import Meta
+
+from udfs.config.text import END
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 #: The tolerance of a remote model's scores of its warm-up rows: it may run on another library and processor.
@@ -27,19 +30,19 @@ _FIRST_PAUSE_S = 0.005
 _RETRIED = {429, 502, 503, 504}
 _DTYPES = {"FP32": "<f4", "FP64": "<f8"}
 
-Text = Annotated[str, Meta(min_length=1)]
+Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+" + END)]
 
 
 class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Address and protocol options of a remote model; a secret is only named, as an environment variable."""
 
-    url: Annotated[str, Meta(pattern="^https?://[^/]+")]
+    url: Annotated[str, Meta(pattern=r"^https?://[^/\s]+(/\S*)?" + END)]
     model: Text
-    model_version: str | None = None
+    model_version: Text | None = None
     input: Text = "features"
     output: Text = "probabilities"
     column: Annotated[int, Meta(ge=0)] | None = None  # of a 2-D output, the one with the label's probability
-    timeout_ms: Annotated[int, Meta(ge=1)] = 100  # for a batch, retries included
+    timeout_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 100  # for a batch, retries included
     max_batch: Annotated[int, Meta(ge=1)] = 1_000  # rows in a request
     token_env: str | None = None  # the variable with a bearer token
 
@@ -147,30 +150,33 @@ def encode_request(endpoint: Endpoint, rows: np.ndarray) -> tuple[bytes, bytes]:
 
 def decode_answer(endpoint: Endpoint, body: bytes, header_length: str | None, rows: int) -> np.ndarray:
     """The scores float32[rows] of an answer, binary or JSON. Raises ValueError naming rule and value."""
-    split = len(body) if header_length is None else int(header_length)
     try:
+        split = len(body) if header_length is None else int(header_length)
         outputs = json.loads(body[:split])["outputs"]
-        output = next(entry for entry in outputs if entry["name"] == endpoint.output)
-        values = _values(outputs, output, body[split:])
-        shape = [int(length) for length in output["shape"]]
-    except StopIteration:
-        names = ", ".join(entry["name"] for entry in outputs)
-        raise ValueError(f"no output is named {endpoint.output}, there are {names}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not an answer of the protocol ({error}): {_beginning(body)}") from None
+        output = next((entry for entry in outputs if entry["name"] == endpoint.output), None)
+        if output is not None:
+            values, shape = _values(outputs, output, body[split:]), [int(length) for length in output["shape"]]
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"not an answer of the protocol ({_shown(error)}): {_beginning(body)}") from None
+    if output is None:
+        names = ", ".join(str(entry["name"]) for entry in outputs)
+        raise ValueError(f"no output is named {endpoint.output}, there are {_shown(names)}")
     if len(shape) == 2 and shape[1] > 1 and endpoint.column is None:
         raise ValueError(
             f"output {endpoint.output} has shape {shape}: set `column` in endpoint.json to the one with the score"
         )
-    if shape[:1] != [rows] or len(shape) > 2 or values.size != np.prod(shape, dtype=int):
-        raise ValueError(f"output {endpoint.output} has shape {shape} and {values.size} values for {rows} rows")
+    if shape[:1] != [rows] or len(shape) > 2 or values.size != math.prod(shape):
+        shown = _shown(shape)
+        raise ValueError(f"output {endpoint.output} has shape {shown} and {values.size} values for {rows} rows")
     table = values.reshape(rows, -1)
     column = endpoint.column or 0
     if column >= table.shape[1]:
         raise ValueError(f"output {endpoint.output} has {table.shape[1]} columns: column is {column}")
-    scores = table[:, column].astype(np.float32)
-    if not ((scores >= 0) & (scores <= 1)).all():
-        raise ValueError(f"output {endpoint.output} has values outside [0, 1], such as {scores[~(scores <= 1)][:1]}")
+    with np.errstate(over="ignore"):
+        scores = table[:, column].astype(np.float32)
+    is_probability = (scores >= 0) & (scores <= 1)  # NaN is none
+    if not is_probability.all():
+        raise ValueError(f"output {endpoint.output} has values outside [0, 1], such as {scores[~is_probability][:1]}")
     return scores
 
 
@@ -184,6 +190,10 @@ def _values(outputs: list[dict[str, Any]], output: dict[str, Any], tensors: byte
     number = outputs.index(output)
     start = sum(sizes[:number])
     return np.frombuffer(tensors[start : start + sizes[number]], _DTYPES[output["datatype"]])
+
+
+def _shown(problem: object) -> str:
+    return _beginning(str(problem).encode(errors="replace"))
 
 
 def _beginning(body: bytes) -> str:

@@ -136,11 +136,34 @@ def test_what_is_encoded_is_decoded(rows):
         b'{"outputs": [1]}',
         b'{"outputs": [{"name": "probabilities"}]}',
         b'{"outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [1], "parameters": null}]}',
+        b'{"outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [1e999], "data": [1]}]}',
+        b'{"outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [1], "data": [1%s]}]}' % (b"0" * 400),
+        rb'{"outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [1], "data": ["\ud800\n"]}]}',
+        b"[" * 100_000,
     ],
 )
 def test_an_answer_of_another_form_is_no_answer_of_the_protocol(answer):
-    with pytest.raises(ValueError, match=r"^not an answer of the protocol"):
+    with pytest.raises(ValueError, match=r"^not an answer of the protocol") as caught:
         decode_answer(Endpoint(url="http://h", model="m"), answer, None, 1)
+    assert "\n" not in str(caught.value).encode().decode()
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ({"name": 5}, "no output is named probabilities, there are 5"),
+        ({"name": "two\nlines"}, "no output is named probabilities, there are two lines"),
+        ({"shape": [1, 10**30]}, "output probabilities has shape [1, 1" + "0" * 30 + "] and 1 values for 1 rows"),
+        ({"data": [-1]}, "output probabilities has values outside [0, 1], such as [-1.]"),
+        ({"data": [1e300]}, "output probabilities has values outside [0, 1], such as [inf]"),
+    ],
+)
+def test_an_answer_without_a_probability_for_each_row_is_refused_by_rule_and_value(output, message):
+    answer = {"name": "probabilities", "datatype": "FP64", "shape": [1], "data": [0.5]} | output
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        decode_answer(
+            Endpoint(url="http://h", model="m", column=0), json.dumps({"outputs": [answer]}).encode(), None, 1
+        )
 
 
 def remote(server: OipServer, local: Path, directory: Path, model: str = "m") -> int:
