@@ -1,22 +1,20 @@
-"""GRUs with random weights, as they are where PyTorch has fitted them, and bundles of them."""
+"""Bundles of GRUs with random weights."""
 
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from tests.support.bundles import manifest_of
+from tools.fuzz.small_gru import EVENTS, random_codes, random_gru
 from training.bundles.drift_reference import warm_up_rows
 from training.bundles.writer import write_bundle
 from training.modeling.gru_model import GruModel
 from training.modeling.onnx_export import export
 from udfs.features.declaration import with_event_codes
 from udfs.features.declaration_file import read_declaration, to_json
-from udfs.features.event_codes import CODES, FIELDS
 from udfs.models.bundle import EXPORT_FILE, FEATURES_FILE, GRU_FILE, WARM_UP_FILE
-from udfs.models.gru import EMBEDDINGS, GruFile
+from udfs.models.gru import GruFile
 
-EVENTS = 4
 _ENTRY = {"unit": "events", "doc": "d"}
 #: A declaration that compiles in a moment: two features, and the codes of the last events.
 FEW = with_event_codes(
@@ -26,36 +24,6 @@ FEW = with_event_codes(
     EVENTS,
 )
 CODE_NAMES = FEW.names[-EVENTS:]
-
-
-def random_gru(seed: int = 1, events: int = EVENTS, width: int = 3, hidden: int = 5) -> GruFile:
-    rng = np.random.default_rng(seed)
-
-    def weights(*shape: int) -> bytes:
-        return rng.normal(0, 0.6, shape).astype("<f4").tobytes()
-
-    return GruFile(
-        format=1,
-        fields=dict(FIELDS),
-        events=events,
-        width=width,
-        hidden=hidden,
-        embedding=weights(EMBEDDINGS, width),
-        input_weights=weights(3 * hidden, width),
-        input_bias=weights(3 * hidden),
-        recurrent_weights=weights(3 * hidden, hidden),
-        recurrent_bias=weights(3 * hidden),
-        output_weights=weights(hidden),
-        output_bias=-1.5,
-    )
-
-
-def random_codes(rows: int, events: int = EVENTS, seed: int = 1) -> np.ndarray:
-    """Rows of event codes float32[rows, events] of users with any number of events."""
-    rng = np.random.default_rng(seed)
-    codes = rng.integers(0, CODES, (rows, events)).astype(np.float32)
-    codes[np.arange(events) < rng.integers(0, events, rows)[:, None]] = np.nan
-    return codes
 
 
 def gru_files(file: GruFile, names: tuple[str, ...] = CODE_NAMES) -> dict[str, bytes]:

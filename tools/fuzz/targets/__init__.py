@@ -27,6 +27,8 @@ TARGETS = {
     "ledger": ("ledger", "ledger"),
     "bundles": ("bundles", "bundles"),
     "trees": ("bundles", "trees"),
+    "grus": ("bundles", "grus"),
+    "remote-answers": ("remote", "answers"),
     "worker": ("worker", "protocol"),
     "worker-scores": ("worker", "scores"),
     "dashboard-requests": ("dashboard", "requests"),

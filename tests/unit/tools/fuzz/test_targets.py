@@ -16,8 +16,8 @@ from udfs.workers.decode import DEAD_LETTERS, ROWS, ClickHandler
 
 #: Inputs of the targets that take milliseconds for one.
 FEW = {
-    "settings": 40, "training": 40, "retraining": 10, "mappings": 20, "declarations": 20, "bundles": 30, "rollouts": 30,
-    "kpis": 30, "labels": 30, "dashboard-records": 100, "dashboard-requests": 100,
+    "settings": 40, "training": 40, "retraining": 10, "mappings": 20, "declarations": 20, "bundles": 150,
+    "rollouts": 30, "kpis": 30, "labels": 30, "dashboard-records": 100, "dashboard-requests": 100,
 }  # fmt: skip
 SECONDS = 1.0
 HOSTILE = 2_000
