@@ -200,7 +200,7 @@ def _observe(target: Target, data: bytes, findings: Findings, log: Callable[[str
 class _Watch:
     """When the current input began (time.monotonic), None between inputs.
 
-    Of a long one, also the process's time when it was first looked at: asking for it takes as long as a short input.
+    Of a long one, also the process's time when it was first looked at: on a busy machine, asking takes milliseconds.
     """
 
     began: float | None = None

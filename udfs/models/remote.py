@@ -44,7 +44,7 @@ class Endpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     column: Annotated[int, Meta(ge=0)] | None = None  # of a 2-D output, the one with the label's probability
     timeout_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 100  # for a batch, retries included
     max_batch: Annotated[int, Meta(ge=1)] = 1_000  # rows in a request
-    token_env: str | None = None  # the variable with a bearer token
+    token_env: Text | None = None  # the variable with a bearer token
 
     @property
     def address(self) -> str:
