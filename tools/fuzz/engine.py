@@ -30,6 +30,7 @@ LONGEST_S = 10.0  # of processor time: an input that takes longer hangs
 LONGEST_WAIT_S = 100.0  # the same of the clock, which also stands for other processes
 MOST_BYTES = 2 << 30  # of memory beside what the target had at its start
 KEPT_INPUTS, KEPT_BYTES = 5_000, 20_000  # of the inputs with new outcomes that join the corpus
+LOOK_S = 1.0  # between looks at how long the current input has taken
 REPORT_S = 10.0
 SHRINK_RUNS = 400
 
@@ -226,7 +227,7 @@ def _watchdog() -> Iterator[_Watch]:
             raise Hang(f"{computed:.0f} s of processor time within {waited:.0f} s")
 
     before = signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, 1, 1)
+    signal.setitimer(signal.ITIMER_REAL, LOOK_S, LOOK_S)
     try:
         yield watch
     finally:

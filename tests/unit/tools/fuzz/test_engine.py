@@ -61,6 +61,7 @@ def test_a_refusal_of_several_lines_or_of_half_a_character_is_a_crash():
 @pytest.mark.parametrize("bound", ["LONGEST_S", "LONGEST_WAIT_S"])
 def test_an_input_that_takes_too_long_is_a_crash(monkeypatch, bound):
     monkeypatch.setattr(engine, bound, 0.0)
+    monkeypatch.setattr(engine, "LOOK_S", 0.01)
 
     def wait(_data: bytes) -> str:
         while True:
