@@ -6,10 +6,11 @@ import re
 from urllib.parse import quote, urlencode
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dashboard.app import HEADERS, PAGES
+from tests.support.examples import examples
 from tools.fuzz.targets.dashboard import MARKUP, ask, filled_app
 
 HTML, JSON, TEXT = "text/html; charset=utf-8", "application/json", "text/plain; charset=utf-8"
@@ -65,7 +66,7 @@ def loop():
         yield runner
 
 
-@settings(max_examples=60)
+@examples(60)
 @example("GET", "/kpis/", "\x80", [], "localhost")
 @given(methods, paths, queries, headers, st.sampled_from(["localhost"] * 9 + ["evil.example", "", MARKUP]))
 def test_any_request_gets_what_its_route_says(app, loop, method, path, query, sent, host):

@@ -6,9 +6,10 @@ from itertools import islice
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tools.bench.scale import CLICK_GAP_MS, FIRST_CLICKS, SESSION_CLICKS, SESSION_GAP_MS, busy_clicks, session_templates
 from training.data.dataset import ANY_TIME
 from training.data.sources import click_records
@@ -44,7 +45,7 @@ def busy_at(users: list[bytes]) -> np.ndarray:
     return change.cumsum()[:-1]
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.integers(2, 30), st.integers(0, 100))
 def test_a_tenth_of_the_users_is_busy_at_a_time(busy, seed):
     users = 10 * busy

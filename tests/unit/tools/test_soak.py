@@ -3,9 +3,10 @@
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tools.soak.__main__ import main
 from tools.soak.report import markdown, slopes_of, write_plots
 from tools.soak.series import Checkpoint, Row, binned, p99_by_block, percentile
@@ -29,7 +30,7 @@ def test_noise_that_remembers_is_flat_as_often_as_the_interval_says():
     assert verdicts.count("flat") / 200 > 0.9
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(st.floats(-500, 500).filter(lambda per_hour: abs(per_hour) > 5), st.integers(0, 99))
 def test_a_slope_well_above_the_noise_is_found(per_hour, seed):
     rng, hours = np.random.default_rng(seed), np.arange(480) / 240

@@ -3,9 +3,10 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from training.data.arrival_order import arrivals
 from training.data.examples import Examples
 from training.data.preparation import EVENT_ROWS, UPDATE_ROWS, Preparation, build_bucket
@@ -75,7 +76,7 @@ event_lists = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(event_lists, st.randoms(use_true_random=False))
 def test_the_rows_of_a_file_in_any_order_give_the_same_examples(events, random):
     events = list({event[:2]: event for event in events}.values())  # events of one time are below
@@ -84,7 +85,7 @@ def test_the_rows_of_a_file_in_any_order_give_the_same_examples(events, random):
     assert examples_of(table(events), PROFILES) == examples_of(table(ordered), PROFILES)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(event_lists)
 def test_newest_first_trains_as_ordered_does_though_times_are_equal(events):
     ordered = sorted(events, key=lambda event: event[1])

@@ -4,9 +4,10 @@ from collections import Counter, defaultdict
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from training.data.dataset import (
     NO_UPDATES,
     ProfileUpdates,
@@ -89,7 +90,7 @@ def streamed_features(computer, clicks: list[dict], profiles: list[dict]) -> np.
     return np.concatenate(rows)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(clicks, min_size=1, max_size=20),
     st.lists(profiles, max_size=6, unique_by=lambda update: (update["user_id"], update["updated_at"])),
@@ -98,7 +99,7 @@ def test_features_are_bit_for_bit_those_of_a_stream(computer, clicks, profiles):
     assert features(computer, clicks, profiles).tobytes() == streamed_features(computer, clicks, profiles).tobytes()
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(clicks, min_size=1, max_size=12),
     st.lists(clicks, max_size=12),

@@ -1,9 +1,10 @@
 """Stretches of time without data."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.unit.training.data.test_arrival_order import DAY, MINUTE, QUICK, START, VIEW, table, updates
 from training.data.gaps import DAY_MS, HOUR_MS, Gap, add_hours, find_gaps, hours_of, reaches_into_gap
 from training.data.preparation import build_bucket
@@ -40,7 +41,7 @@ def test_data_of_one_event_or_of_none_has_no_gap():
     assert find_gaps({}) == find_gaps(hours_of(np.array([START]))) == []
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(st.lists(st.integers(0, 10 * HOUR_MS), max_size=8), max_size=5))
 def test_hours_of_parts_add_up_to_those_of_the_whole(parts):
     hours = {}

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.population_events import LAYOUT, MINUTE, Did, arrivals_of, events, expected, records_of
 from tests.unit.training.data.test_preparation import archive, by_time
 from training.data.examples import Examples, load_examples
@@ -30,13 +31,13 @@ def filled(done: list[Did]) -> np.ndarray:
     return np.stack([records[name] for name in ALL], 1)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(events)
 def test_recorded_events_see_what_others_had_done_before(done):
     np.testing.assert_allclose(filled(done), expected(done), rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(events, st.data())
 def test_neither_own_events_nor_those_since_the_table_change_what_an_event_sees(done, data):
     """Whatever the user does at any time, and whatever anybody does in the hour of the event or later."""

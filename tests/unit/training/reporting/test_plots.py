@@ -4,9 +4,10 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from training.modeling.metrics import LabelledScores, calibration_table, gain_table, threshold_table
 from training.reporting import curves, plots
 from training.reporting.curves import NoData
@@ -53,7 +54,7 @@ def test_equal_scores_have_a_diagonal_one_threshold_and_no_histogram():
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1), st.integers(1, 3)), min_size=1, max_size=40))
-@settings(max_examples=30)
+@examples(30)
 def test_whatever_the_rows_every_threshold_acts_on_some_and_every_plot_is_drawn_or_explained(rows):
     labels, probability, weight = (np.array(column) for column in zip(*rows))
     found = LabelledScores(labels, probability, weight.astype(float), np.arange(len(rows)))
@@ -129,7 +130,7 @@ def test_a_figure_is_the_same_each_time_and_fits_light_and_dark():
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=60))
-@settings(max_examples=30)
+@examples(30)
 def test_points_of_a_swarm_stay_in_their_row_and_no_two_of_a_bin_hide_each_other(values):
     heights = plots.spread(np.array(values))
     assert np.abs(heights).max() <= 0.41

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.random_declarations import feature_files
 from udfs.contracts.event_layout import TILE_BYTES, PopulationColumn, Publication
 from udfs.contracts.packed_events import DEVICES, EVENT_KINDS
@@ -466,7 +467,7 @@ def test_any_expression_is_read_or_refused(text):
     only_ever_refused(one(value=text))
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(feature_files)
 def test_a_random_file_declares_the_same_in_yaml_and_in_json(content):
     from_yaml = from_json(json.dumps(yaml.safe_load(yaml.safe_dump(content, sort_keys=False))).encode(), "f.yaml")

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.oracles.features import ORACLE, read_case
 from udfs.contracts.packed_events import EVENT, EVENT_KINDS, PAGE_TYPES, read_histories
 from udfs.contracts.profiles import NO_DAY, NO_PROFILE, PROFILE
@@ -173,7 +174,7 @@ def test_every_feature_takes_more_than_one_value():
     assert [name for name, column in zip(STANDARD.names, matrix.T) if len(np.unique(column)) < 2] == []
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(arguments=batches(), history_length=st.integers(1, 30))
 def test_the_kernel_gives_the_bits_of_the_oracle(arguments, history_length):
     matrix = FeatureComputer(history_length=history_length).compute(**arguments)
@@ -197,7 +198,7 @@ def test_a_feature_computed_alone_has_the_bits_it_has_among_all(name):
 
 
 @given(names=st.lists(st.sampled_from(STANDARD.names), unique=True))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_any_selection_in_any_order_has_the_bits_of_the_full_matrix(names):
     arguments = random_batch(rows=50, history_length=64, seed=4)
     columns = [STANDARD.names.index(name) for name in names]
@@ -206,7 +207,7 @@ def test_any_selection_in_any_order_has_the_bits_of_the_full_matrix(names):
 
 
 @given(cuts=st.lists(st.integers(0, 120), max_size=5))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_a_batch_cut_anywhere_gives_the_same_bits(cuts):
     arguments = random_batch(rows=120, history_length=64, seed=6)
     computer = FeatureComputer()

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
+from tests.support.examples import examples
 from tests.support.oracles.expressions import Case, Shop, bounds, evaluate, is_inexact
 from tests.support.random_declarations import (
     MINUTE,
@@ -32,7 +33,7 @@ from udfs.features.declaration import Declaration, merged
 from udfs.features.declaration_file import from_json
 from udfs.features.user_slots import EVENT_ROW, UserSlots, user_row_type
 
-FILES, PARTS = 1_000, 10
+FILES, PARTS = 1_000, 40
 USERS, MOST_EVENTS = 6, 12
 ULPS = 2  # that a trend or a decay may be off
 
@@ -200,7 +201,7 @@ def test_features_of_events_in_a_wider_layout_have_the_bits_of_the_oracle(seed):
 
 
 @given(content=feature_files, random=randoms)
-@settings(max_examples=30)
+@examples(30)
 def test_features_of_any_file_have_the_bits_of_the_oracle(content, random):
     check(content, random)
 

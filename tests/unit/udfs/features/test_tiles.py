@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from udfs.contracts.event_layout import Tiles
@@ -86,7 +86,6 @@ steps = st.one_of(st.integers(-2 * DAY, 3 * DAY), st.sampled_from([0, 1, HOUR, 2
 rows = st.tuples(steps, st.sampled_from(["purchase", "view_item"]), st.sampled_from([math.nan, 0.0, 0.1, 5.0, 1e6]))
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(rows, min_size=1, max_size=40))
 def test_tiles_give_what_a_slow_computation_gives_in_training_and_in_the_job(given_rows):
     at, placed = 30 * DAY, []

@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.fake_flink import KeyedRun
 from tests.support.ledgers import entries_of, rollout_of, write_ledger
 from tests.support.oracles.experiment import expected_records, newest_records
@@ -128,14 +129,14 @@ def test_the_terms_are_in_the_order_in_which_sessions_have_them():
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(session_fields, min_size=1, max_size=15))
 def test_sums_are_those_of_all_sessions_at_once_whatever_the_order_of_arrival(rows):
     assert_as_at_once(replayed([(row, known_at()) for row in rows]), rows)
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.tuples(session_fields, st.integers(0, 6)), min_size=1, max_size=15))
 def test_a_ledger_may_grow_meanwhile_as_long_as_sessions_arrive_after_the_rollout_of_their_time(rows):
     """A session is sent half an hour after it began, or later; the ledger is read more often."""

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
-from hypothesis import settings as examples
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
+from tests.support.examples import examples
 from tests.support.oracles.drift import feature_drift
 from tests.support.sample_records import sample
 from training.bundles.drift_reference import LENGTHS_MS, Sampling, reference_distributions
@@ -94,7 +94,7 @@ def test_the_index_is_the_sum_of_both_relative_entropies(data):
     assert stability_index(p, q) == pytest.approx(entropy(p, q) + entropy(q, p), abs=1e-12)
 
 
-@examples(max_examples=50)
+@examples(50)
 @given(st.data())
 def test_a_contrast_explains_a_part_of_the_index_and_the_best_one_all_of_it(data):
     p = data.draw(distributions)
@@ -162,7 +162,7 @@ def test_every_value_is_in_one_cell_and_the_counts_add_up(values):
     assert known.in_bins(counts)[0] == sum(-15 <= value < 0 for value in values)
 
 
-@examples(max_examples=30)
+@examples(30)
 @given(
     st.sampled_from(("value", "page_type", "country")),
     st.lists(st.one_of(st.sampled_from([0.0, 1.0, 2.0]), numbers), min_size=1, max_size=200),
@@ -178,7 +178,7 @@ def test_the_bins_of_any_values_are_few_and_hold_them_all(name, values, others):
     assert counts_of(known, values + others).sum() == len(values) + len(others)
 
 
-@examples(max_examples=30)
+@examples(30)
 @given(st.data())
 def test_the_values_of_training_are_no_drift_from_it(data):
     name = data.draw(st.sampled_from(("value", "page_type", "profile_known")))
@@ -189,7 +189,7 @@ def test_the_values_of_training_are_no_drift_from_it(data):
 
 
 @pytest.mark.slow
-@examples(max_examples=30)
+@examples(30)
 @given(st.permutations(range(10)), st.integers(0, 2**32 - 1))
 def test_what_number_a_code_has_does_not_change_the_index(order, seed):
     rng = np.random.default_rng(seed)

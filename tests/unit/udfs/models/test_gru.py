@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.bundles import files_of, manifest_of
+from tests.support.examples import examples
 from tests.support.gru import (
     CODE_NAMES,
     EVENTS,
@@ -88,7 +89,7 @@ def test_the_scores_are_those_of_the_equations():
     assert Gru(random_gru()).logit(rows) == pytest.approx(expected, abs=1e-5)
 
 
-@settings(max_examples=20)  # each makes a session of ONNX Runtime
+@examples(20)  # each makes a session of ONNX Runtime
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
 def test_the_export_the_file_and_the_contributions_agree(seed, events, width, hidden):
     model = GruModel(random_gru(seed, events, width, hidden), tuple(map(str, range(events))), 1)

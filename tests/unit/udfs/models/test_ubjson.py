@@ -2,9 +2,10 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.ubjson import encode
 from udfs.models import ubjson
 from udfs.models.ubjson import decode
@@ -22,13 +23,13 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(values)
 def test_a_value_comes_back_as_it_was_written(value):
     assert encode(decode(encode(value))) == encode(value)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(values, st.integers(0, 200))
 def test_what_is_cut_off_is_refused(value, length):
     content = encode(value)

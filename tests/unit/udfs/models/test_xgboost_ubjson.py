@@ -5,9 +5,10 @@ from functools import cache
 import numpy as np
 import pytest
 import xgboost
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.ubjson import encode
 from udfs.models.attributions import xgboost_contributions
 from udfs.models.bundle import load_booster
@@ -214,7 +215,7 @@ def test_a_tree_that_is_too_deep_to_explain_is_refused():
 hostile = st.integers(-3, 9) | st.sampled_from([2**31 - 1, -(2**31), np.nan, np.inf, 1e38, 0.5]) | st.integers(0, 2**31)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.integers(0, 3), st.sampled_from(NODE_COLUMNS), st.integers(0, 6), hostile)
 def test_a_model_with_one_other_value_is_refused_or_scores(tree, key, node, value):
     file = decode(trained())
@@ -233,7 +234,7 @@ def test_a_model_with_one_other_value_is_refused_or_scores(tree, key, node, valu
     assert xgboost_contributions(booster, ROWS[:3]).shape == (3, 4)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.data())
 def test_a_model_with_other_bytes_is_refused_or_scores(data):
     content = bytearray(trained())

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
+from tests.support.examples import examples
 from tests.support.population_events import LAYOUT, MINUTE, PUBLICATION, Did, arrivals_of, events, expected, records_of
 from tests.support.published import publish_entries
 from udfs.contracts.event_layout import PopulationColumn
@@ -19,7 +20,7 @@ DAY = 86_400_000
 HOURS = 10 * MINUTE, 20 * MINUTE, 30 * MINUTE, 40 * MINUTE
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(done=events)
 def test_events_see_in_published_tables_what_counting_one_by_one_gives(tmp_path_factory, done):
     uri = str(tmp_path_factory.mktemp("population"))

@@ -4,9 +4,10 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.population_events import LAYOUT, MINUTE, PUBLICATION, Did, arrivals_of, events, expected, records_of
 from udfs.contracts.event_layout import EventLayout, OwnColumn, PopulationColumn
 from udfs.contracts.packed_events import DEVICES, EVENT, PAGE_TYPES
@@ -54,7 +55,7 @@ def filled(done: list[Did], table: Table | None) -> np.ndarray:
     return np.stack([records[column.stored_name] for column in LAYOUT.population_columns], 1)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(events)
 @example([Did("ada", 1, 1, "view_item")] * (MOST_PER_USER + 3) + [Did("bob", 50, 1, "scroll")])
 @example(
@@ -71,7 +72,7 @@ def test_events_see_what_others_did_before_the_newest_table(done):
         np.testing.assert_allclose(filled(done, table)[rows], values[rows], **CLOSE)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(events, st.sets(st.integers(1, 13)))
 def test_a_table_is_the_same_in_one_step_or_in_many(done, stops):
     steps, last = None, 14 * EVERY
@@ -82,7 +83,7 @@ def test_a_table_is_the_same_in_one_step_or_in_many(done, stops):
     np.testing.assert_allclose(filled(done, steps), filled(done, whole), **CLOSE)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(events, st.sampled_from(["ada", "bob"]), st.integers(0, 5))
 def test_what_a_user_does_changes_no_value_of_the_user(done, user, more):
     others = [one for one in done if one.user != user]

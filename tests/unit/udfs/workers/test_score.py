@@ -13,12 +13,13 @@ from threading import Event
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.support.bundles import files_of, make_bundle
 from tests.support.contracts import broken
+from tests.support.examples import examples
 from tests.support.fake_operator import FakeOperator, Memory, Record, read_records, rows_of
 from tests.unit.udfs.serving.test_deployment import OPTIONS, deployment, enter
 from training.rollout.transitions import add_shadow, first
@@ -194,7 +195,7 @@ any_rows = st.one_of(
 )
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(batches=st.lists(st.lists(any_rows, min_size=1, max_size=9), max_size=6))
 def test_scores_are_those_of_the_deployment_on_the_whole_histories(bundles, mixed, batches, tmp_path_factory):
     score, whole = Scoring(tmp_path_factory.mktemp("scoring"), serving_of(bundles, MIXED)), Whole()
