@@ -25,6 +25,13 @@ METRICS_FILE = "metrics.json"
 STRONGEST = 10  # features in the plots of contributions
 IMPORTANT = 15  # features in the plot of importance
 
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=select_autoescape(),
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
 
 def metrics_json(facts: Facts) -> bytes:
     """The report for programs. `read_recommendation` reads the recommendation back."""
@@ -75,14 +82,8 @@ def metrics_json(facts: Facts) -> bytes:
 def report_html(facts: Facts) -> bytes:
     """The report as a self-contained page."""
     evaluation = facts.evaluation
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=select_autoescape(),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     explored = curves.explored_thresholds(scored(evaluation.holdout, evaluation.probability))
-    page = environment.get_template(TEMPLATE).render(
+    page = _TEMPLATES.get_template(TEMPLATE).render(
         facts=facts,
         manifest=facts.manifest,
         evaluation=evaluation,
