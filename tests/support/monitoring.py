@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -21,6 +22,7 @@ def recorded() -> set[str]:
     return {rule["record"] for rule in all_rules() if "record" in rule}
 
 
+@cache
 def all_rules() -> list[dict]:
     return [rule for file in RULES for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
 

@@ -25,7 +25,7 @@ def test_each_engine_and_batch_size_has_a_figure_and_so_have_shadows(tmp_path):
 
 def test_a_swap_is_measured_until_the_other_model_serves_and_can_be_measured_again(tmp_path, monkeypatch):
     for name in ("POLL_SECONDS", "SECONDS_BEFORE", "SECONDS_AFTER"):
-        monkeypatch.setattr(hot_swap, name, 0.1)
+        monkeypatch.setattr(hot_swap, name, 0.02)
     examples = simulated_examples(simulate(Simulation(50, 6)))
     registry = two_models(make_bundle(tmp_path, "v1"), tmp_path / "registry")
     for _ in range(2):

@@ -146,7 +146,7 @@ def test_users_who_look_like_bots_are_named_with_the_limits_that_they_reach(caps
     assert "look like bots" not in checked(capsys, lines(tmp_path / "people.jsonl", rows[:98]))[1]
 
 
-@pytest.mark.parametrize("rows", [[], ["broken"], [click()], [click(), click()]])
+@pytest.mark.parametrize("rows", [[], ["broken"], [click()], pytest.param([click(), click()], marks=pytest.mark.slow)])
 def test_data_too_poor_for_anything_still_has_its_page(capsys, tmp_path, monkeypatch, rows):
     monkeypatch.chdir(ROOT)
     code, text = checked(capsys, lines(tmp_path / "c.jsonl", rows), "--html", tmp_path / "page.html")

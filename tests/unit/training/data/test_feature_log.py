@@ -31,12 +31,12 @@ LIMITS = ClickLimits(max_behind_ms=10**13)
 
 
 def preparation(log: FeatureLog | None = None) -> Preparation:
-    return Preparation(CONVERTED, features=NAMES, workers=1, bucket_events=2_000, limits=LIMITS, log=log)
+    return Preparation(CONVERTED, features=NAMES, workers=1, bucket_events=600, limits=LIMITS, log=log)
 
 
 @pytest.fixture(scope="module")
 def clicks(tmp_path_factory):
-    stream = simulate(Simulation(users=700, hours=12, seed=8, late_share=0.1))
+    stream = simulate(Simulation(users=200, hours=12, seed=8, late_share=0.1))
     path = tmp_path_factory.mktemp("clicks") / "part-0"
     archive(path, list(stream.clicks()), stream.arrival_ms)
     return path
@@ -80,7 +80,7 @@ def examples_of_log(tmp_path, clicks, *tables: pa.Table, workers: int = 1):
     for number, table in enumerate(tables):
         file = tmp_path / "log" / f"day=2026-01-0{number + 5}" / f"part-{number}"
         file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, file, row_group_size=300)
+        pq.write_table(table, file, row_group_size=100)
     log = FeatureLog(tmp_path / "log", HASH, NAMES)
     directories, summary = prepare(clicks, tmp_path / "out", dataclasses.replace(preparation(log), workers=workers))
     return load_examples(directories), summary
@@ -107,7 +107,7 @@ def test_logged_vectors_give_the_examples_that_recomputing_gives(tmp_path, click
     hidden = tmp_path / "log" / ".part-9.inprogress"
     hidden.parent.mkdir()
     hidden.write_bytes(b"not yet written")
-    tables = logged.slice(0, 700), logged.slice(700), logged.slice(0, 0)
+    tables = logged.slice(0, 200), logged.slice(200), logged.slice(0, 0)
     found, summary = examples_of_log(tmp_path, clicks, *tables, workers=2)
     assert keyed(found) == keyed(recomputed.take(recomputed.user % 2 == 0))
     assert found.names == NAMES

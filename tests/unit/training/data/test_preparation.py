@@ -38,7 +38,9 @@ def archive(path, clicks: list[dict], arrival_ms, partitions: int = 3) -> None:
     """Clicks as the job's archive has them, a partition after the other."""
     payloads = [json.dumps(click).encode() for click in clicks]
     partition = np.array([sum(click["user_id"].encode()) % partitions for click in clicks])
-    offset = np.array([int((partition[:row] == partition[row]).sum()) for row in range(len(clicks))])
+    offset = np.empty(len(clicks), np.int64)
+    for number in range(partitions):
+        offset[partition == number] = np.arange((partition == number).sum())
     order = np.argsort(partition, kind="stable")
     times = [datetime.fromtimestamp(int(arrival_ms[row]) / 1000, UTC) for row in order]
     table = pa.table(

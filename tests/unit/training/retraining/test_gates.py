@@ -12,7 +12,7 @@ from tests.support.own_features import declared, own_bundle
 from training.data.examples import Examples
 from training.evaluation.champion import unseen_rows
 from training.retraining.gates import FittedRowsError, compare_models
-from training.simulation.clickstream import Simulation, simulate
+from training.simulation.clickstream import Clickstream, Simulation, simulate
 from training.simulation.examples import simulated_examples
 from udfs.features.declaration import merged
 from udfs.measurement.labels import CONVERTED
@@ -28,6 +28,11 @@ features:
 CANDIDATES = CHAMPIONS.replace("1 / count(over=30m)", "1 - 1 / count(over=30m)") + "kinds: {quiz_completed: 100}"
 
 
+@cache
+def shop() -> Clickstream:
+    return simulate(Simulation(users=300, seed=1))
+
+
 @pytest.mark.slow
 def test_a_champion_is_compared_on_what_its_own_features_are(tmp_path):
     declarations = {"champion": declared(tmp_path, CHAMPIONS), "candidate": declared(tmp_path, CANDIDATES)}
@@ -35,11 +40,10 @@ def test_a_champion_is_compared_on_what_its_own_features_are(tmp_path):
         version: load_bundle(own_bundle(tmp_path, version, declaration, ("events", "carts")), 64)
         for version, declaration in declarations.items()
     }
-    stream = simulate(Simulation(users=300, seed=1))
     both = merged(declarations["candidate"], [declarations["champion"]])[0]
-    together = compare_models(simulated_examples(stream, declaration=both), bundles["candidate"], bundles["champion"])
+    together = compare_models(simulated_examples(shop(), declaration=both), bundles["candidate"], bundles["champion"])
     alone = {
-        version: compare_models(simulated_examples(stream, declaration=declarations[version]), bundle, bundle).candidate
+        version: compare_models(simulated_examples(shop(), declaration=declarations[version]), bundle, bundle).candidate
         for version, bundle in bundles.items()
     }
     assert together.champion == alone["champion"]
@@ -49,7 +53,7 @@ def test_a_champion_is_compared_on_what_its_own_features_are(tmp_path):
 
 @cache
 def shop_rows() -> Examples:
-    return simulated_examples(simulate(Simulation(users=300, seed=1)))
+    return simulated_examples(shop())
 
 
 def first_ms() -> int:
@@ -87,7 +91,7 @@ def test_where_too_few_rows_are_left_the_champion_has_the_advantage_and_the_gate
     assert champions == (shop_rows().time_ms <= end_ms).sum() > 0
     declaration = declared(tmp_path, CHAMPIONS)
     bundle = load_bundle(own_bundle(tmp_path, "v1", declaration, ("events", "carts")), 64)
-    mine = simulated_examples(simulate(Simulation(users=300, seed=1)), declaration=declaration)
+    mine = simulated_examples(shop(), declaration=declaration)
     told = str(compare_models(mine, bundle, ending(bundle, end_ms), positive_users=2))
     assert f"; {champions} of them are from the time that the champion was trained on, which favours it" in told
     assert "favours" not in str(compare_models(mine, bundle, bundle))

@@ -135,7 +135,7 @@ def test_lifted_users_click_promotions_and_buy_more_often_and_only_from_then_on(
 @pytest.mark.parametrize("salt", [None, "v2"])
 def test_lifted_users_are_those_of_an_arm_of_a_rollout(stream, salt):
     if salt is not None:
-        stream = simulate(replace(CHANGED, lift_challenger_salt=salt))
+        stream = simulate(replace(CHANGED, users=1_000, lift_challenger_salt=salt))
     challenger = Challenger(version="v2", share=LIFT_END - LIFT_START, at_most=0.5, start=LIFT_START)
     control = Control(share=0, at_most=LIFT_START)
     rollout = Rollout(salt=SALT, champion="v1", challenger_salt=salt, control=control, challengers=(challenger,))

@@ -156,7 +156,7 @@ SIZES = [(1_000, 19_000), (1_000, 1_000), (300, 300)]
 
 
 @pytest.mark.parametrize("change", [-0.3, 0.0, 0.3, 2.0])
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("sizes", [pytest.param(SIZES[0], marks=pytest.mark.slow), *SIZES[1:]])
 def test_all_intervals_of_an_experiment_have_the_true_effect_at_once(sizes, change):
     rng = np.random.default_rng([*sizes, round(10 * change) + 10])
     runs, missed, missed_last = 25, 0, 0

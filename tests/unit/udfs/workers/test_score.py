@@ -477,6 +477,7 @@ def test_a_new_user_goes_on_with_the_arm_of_the_anonymous_one(bundles, scoring):
 # In a process
 
 
+@pytest.mark.slow
 def test_a_worker_keeps_histories_in_the_memory_and_scores_from_it(bundles):
     serving, whole = deployment({"v1": bundles["v1"]}, first("v1")), Whole()
     rows = [event_row("ada", number * 1_000) for number in range(100)]
