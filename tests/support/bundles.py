@@ -11,14 +11,14 @@ from training.bundles.drift_reference import warm_up_rows
 from training.bundles.writer import describe_model, write_bundle
 from training.modeling.families import FAMILIES
 from training.modeling.family import FitRows, Fitting
-from training.modeling.onnx_export import LIMIT, export
+from training.modeling.onnx_export import export
 from udfs.features.declaration_file import STANDARD
 from udfs.measurement.labels import CONVERTED
-from udfs.models.bundle import EXPORT_FILE, WARM_UP_FILE, XGBOOST_FILE, Manifest, TrainingWindow
+from udfs.models.bundle import EXPORT_FILE, EXPORT_LIMIT, WARM_UP_FILE, XGBOOST_FILE, Manifest, TrainingWindow
 
 NAMES = STANDARD.names[:3]
 WINDOW = TrainingWindow(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC))
-CERTIFICATE = {"rows": 200.0, "edge_rows": 2000.0, "largest_difference": 1e-7, "limit": LIMIT}
+CERTIFICATE = {"rows": 200.0, "edge_rows": 2000.0, "largest_difference": 1e-7, "limit": EXPORT_LIMIT}
 
 
 @cache

@@ -9,7 +9,6 @@ from msgspec.structs import asdict
 from scipy.sparse import csr_array
 
 from training.data.examples import Examples
-from training.modeling.onnx_export import LIMIT
 from udfs.features.declaration import Declaration
 from udfs.features.event_codes import CODES, CODES_OF_KIND
 from udfs.measurement.drift import (
@@ -23,6 +22,7 @@ from udfs.measurement.drift import (
     Reference,
     Spread,
 )
+from udfs.models.bundle import EXPORT_LIMIT
 
 WARM_UP_ROWS = 64
 #: Lengths of windows for which chance is measured. Each is a multiple of the one before it.
@@ -162,7 +162,7 @@ def _number_bins(distinct: np.ndarray, shares: np.ndarray) -> Bins:
 
 def _score_bins(distinct: np.ndarray, shares: np.ndarray) -> Bins:
     """The same for scores: the export, or another machine, may give them another last digit."""
-    low, high = float(distinct[0]) - LIMIT, float(distinct[-1]) + LIMIT
+    low, high = float(distinct[0]) - EXPORT_LIMIT, float(distinct[-1]) + EXPORT_LIMIT
     if len(distinct) == 1:
         return Bins(edges=[low, high], low=low, high=high)
     edges = _edges(distinct, shares)

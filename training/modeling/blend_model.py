@@ -6,10 +6,10 @@ additive. A mean of logits stays a sum of what the features add, so it is explai
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import optuna
 from scipy.special import expit
 
 from training.modeling.calibration import Calibration
@@ -18,6 +18,9 @@ from training.modeling.logistic_model import LogisticFamily, LogisticModel
 from training.modeling.xgboost_model import XGBoostFamily, XGBoostModel
 from udfs.models.blend import BlendFile, weighted_mean
 from udfs.models.bundle import BLEND_FILE
+
+if TYPE_CHECKING:
+    import optuna
 
 
 class BlendModel:
@@ -63,7 +66,7 @@ class BlendFamily:
     reads_events = False
     defaults: Mapping[str, float] = {**XGBoostFamily.defaults, **LogisticFamily.defaults, "trees_weight": 0.5}
 
-    def suggest(self, trial: optuna.Trial) -> dict[str, float]:
+    def suggest(self, trial: "optuna.Trial") -> dict[str, float]:
         return {
             **XGBoostFamily().suggest(trial),
             **LogisticFamily().suggest(trial),

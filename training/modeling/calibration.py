@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit, logit
-from sklearn.linear_model import LogisticRegression
 
 EPSILON = 1e-7
 
@@ -22,6 +21,8 @@ class Calibration:
 
 def fit_calibration(probability: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> Calibration:
     """Fit the calibration with the least log loss on held-out probabilities; never one that reverses their order."""
+    from sklearn.linear_model import LogisticRegression
+
     position = logit(np.clip(probability, EPSILON, 1 - EPSILON)).reshape(-1, 1)
     fitted = LogisticRegression(C=np.inf).fit(position, labels, sample_weight=weight)
     slope, shift = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])

@@ -1,4 +1,8 @@
-"""Registry of the model families. A bundle can contain any of them, and any can be compared with."""
+"""Registry of the model families. A bundle can contain any of them, and any can be compared with.
+
+Settings are checked by it, also those of commands that fit nothing. So scikit-learn, LightGBM and Optuna, which take a
+second to load, are imported where they are used.
+"""
 
 from training.modeling.blend_model import BlendFamily
 from training.modeling.family import ModelFamily

@@ -6,14 +6,16 @@ models.
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
-import optuna
 import pandas as pd
 
 from training.modeling.calibration import Calibration
 from udfs.features.declaration import Declaration
+
+if TYPE_CHECKING:
+    import optuna
 
 #: Parameters of this project, which the libraries do not know.
 _OWN_PARAMETERS = ("min_child_share", "teacher_share")
@@ -122,7 +124,7 @@ class ModelFamily(Protocol):
     reads_events: bool  # whether its features are the codes of events; if not, it takes all others
     defaults: Mapping[str, float]
 
-    def suggest(self, trial: optuna.Trial) -> dict[str, float]:
+    def suggest(self, trial: "optuna.Trial") -> dict[str, float]:
         """Suggest parameters for a trial, within the bounds of the search."""
 
     def fit(self, train: FitRows, fitting: Fitting, eval_rows: FitRows | None = None) -> FittedModel:

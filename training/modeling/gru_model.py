@@ -4,15 +4,18 @@ PyTorch trains it and is needed for nothing else: training/modeling/gru_fitting.
 """
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import optuna
 
 from training.modeling.calibration import Calibration
 from training.modeling.family import FitRows, Fitting
 from udfs.models.bundle import GRU_FILE
 from udfs.models.gru import Gru, GruFile
+
+if TYPE_CHECKING:
+    import optuna
 
 #: What installs PyTorch.
 INSTALL = "pip install 'purchase-intent[sequence]'"
@@ -66,7 +69,7 @@ class GruFamily:
     reads_events = True
     defaults = {"width": 16, "hidden": 24, "learning_rate": 0.003, "dropout": 0.2}
 
-    def suggest(self, trial: optuna.Trial) -> dict[str, float]:
+    def suggest(self, trial: "optuna.Trial") -> dict[str, float]:
         return {
             "width": trial.suggest_int("width", 8, 32, step=8),
             "hidden": trial.suggest_int("hidden", 8, 48, step=8),

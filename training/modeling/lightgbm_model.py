@@ -1,15 +1,18 @@
 """LightGBM with float32 thresholds, so that its export can be exact."""
 
 import re
+from typing import TYPE_CHECKING
 
-import lightgbm
 import numpy as np
-import optuna
 
 from training.modeling.calibration import Calibration
 from training.modeling.family import FitRows, Fitting, information, library_parameters, split_values
 from udfs.models.attributions import lightgbm_contributions
 from udfs.models.bundle import LIGHTGBM_FILE
+
+if TYPE_CHECKING:
+    import lightgbm
+    import optuna
 
 _ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold
 
@@ -17,7 +20,7 @@ _ZERO = np.float32(1e-35)  # LightGBM's kZeroThreshold
 class LightGBMModel:
     file = LIGHTGBM_FILE
 
-    def __init__(self, booster: lightgbm.Booster, threads: int):
+    def __init__(self, booster: "lightgbm.Booster", threads: int):
         self.booster = booster
         self.rounds = booster.num_trees()
         self.names = tuple(booster.feature_name())
@@ -36,6 +39,8 @@ class LightGBMModel:
         """
         if calibration == Calibration():
             return self
+        import lightgbm
+
         booster = lightgbm.Booster(model_str=self.booster.model_to_string())
         for number, tree in enumerate(booster.dump_model()["tree_info"]):
             for leaf in range(tree["num_leaves"]):
@@ -66,7 +71,7 @@ class LightGBMFamily:
         "lambda_l2": 20.0,
     }
 
-    def suggest(self, trial: optuna.Trial) -> dict[str, float]:
+    def suggest(self, trial: "optuna.Trial") -> dict[str, float]:
         return {
             "num_leaves": trial.suggest_int("num_leaves", 4, 64, log=True),
             "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.15, log=True),
@@ -80,6 +85,8 @@ class LightGBMFamily:
         return train.fitted_once((self.name, fitting.key, eval_rows), lambda: self._fit(train, fitting, eval_rows))
 
     def _fit(self, train: FitRows, fitting: Fitting, eval_rows: FitRows | None) -> LightGBMModel:
+        import lightgbm
+
         parameters = {
             **library_parameters(fitting.parameters),
             "min_sum_hessian_in_leaf": fitting.parameters["min_child_share"] * information(train),
@@ -123,11 +130,13 @@ def float32_threshold(threshold: float) -> np.float32:
         return np.nextafter(nearest, np.float32(-np.inf))
 
 
-def exact_in_float32(booster: lightgbm.Booster) -> lightgbm.Booster:
+def exact_in_float32(booster: "lightgbm.Booster") -> "lightgbm.Booster":
     """The booster up to its best iteration, with float32 thresholds and the same predictions for float32 rows.
 
     LightGBM's own thresholds are float64; an export has the nearest float32, which may be above or below.
     """
+
+    import lightgbm
 
     def rounded(match: re.Match) -> str:
         return "threshold=" + " ".join(repr(float(float32_threshold(float(value)))) for value in match[1].split())

@@ -1,19 +1,19 @@
 """Logistic regression: a model to serve, the baseline of the others, and the teacher in distillation."""
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import numpy as np
-import optuna
-from scipy.optimize import minimize
 from scipy.special import expit
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from training.modeling.calibration import Calibration
 from training.modeling.family import FitRows, Fitting
 from udfs.models.bundle import LOGISTIC_FILE
 from udfs.models.regression import Indicator, Regression, RegressionFile, Term, calibrated
+
+if TYPE_CHECKING:
+    import optuna
+    from sklearn.pipeline import Pipeline
 
 MAX_ITERATIONS = 500
 
@@ -62,13 +62,18 @@ class LogisticFamily:
     reads_events = False
     defaults = {"C": 0.01}
 
-    def suggest(self, trial: optuna.Trial) -> dict[str, float]:
+    def suggest(self, trial: "optuna.Trial") -> dict[str, float]:
         return {"C": trial.suggest_float("C", 1e-4, 1, log=True)}
 
     def fit(self, train: FitRows, fitting: Fitting, eval_rows: FitRows | None = None) -> LogisticModel:
         return train.fitted_once((self.name, fitting.key), lambda: self._fit(train, fitting))
 
     def _fit(self, train: FitRows, fitting: Fitting) -> LogisticModel:
+        from sklearn.impute import SimpleImputer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
         preparation = make_pipeline(
             FunctionTransformer(signed_log),
             SimpleImputer(strategy=_median, add_indicator=True, keep_empty_features=True),
@@ -107,6 +112,8 @@ def fit_with_signs(
     |coefficients|^2 / 2 + C sum of w log(1 + exp(-y logit)), with y = -1 or 1. It is convex, and so are the bounds:
     L-BFGS-B finds the minimum.
     """
+    from scipy.optimize import minimize
+
     total = inverse_penalty * weight.sum()  # divides the loss, so that the tolerance suits any number of rows
 
     def loss(point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -125,7 +132,7 @@ def fit_with_signs(
     return found[:-1], float(found[-1])
 
 
-def _parts(names: list[str], preparation: Pipeline, coefficients: np.ndarray, intercept: float) -> RegressionFile:
+def _parts(names: list[str], preparation: "Pipeline", coefficients: np.ndarray, intercept: float) -> RegressionFile:
     """What a bundle's file has of a fitted regression. The columns are the features, then some of their indicators."""
     _, imputer, scaler = (step for _, step in preparation.steps)
     columns = [

@@ -16,14 +16,11 @@ from scipy.special import logit
 from udfs.features.event_codes import CODES, FIELDS
 from udfs.models.backends import OnnxScorer
 from udfs.models.blend import decode_blend
-from udfs.models.bundle import BLEND_FILE, GRU_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, load_booster
+from udfs.models.bundle import BLEND_FILE, EXPORT_LIMIT, GRU_FILE, LIGHTGBM_FILE, LOGISTIC_FILE, load_booster
 from udfs.models.gru import OFFSETS, GruFile, decode_gru
 from udfs.models.lean_xgboost import xgboost
 from udfs.models.regression import Regression, decode_regression
 
-#: The largest difference of a probability that an export may show. float32 has a relative precision of 6e-8; the two
-#: libraries add up hundreds of leaves in different orders.
-LIMIT = 1e-5
 OPSET = 15
 ML_OPSET = 1  # of the trees
 IR_VERSION = 8  # the one of OPSET
@@ -64,7 +61,12 @@ def export(model_file: str, model: bytes, features: int) -> bytes:
 
 
 def certify(
-    predict, exported: bytes, holdout: np.ndarray, thresholds: Sequence[np.ndarray], limit: float = LIMIT, seed: int = 1
+    predict,
+    exported: bytes,
+    holdout: np.ndarray,
+    thresholds: Sequence[np.ndarray],
+    limit: float = EXPORT_LIMIT,
+    seed: int = 1,
 ) -> Certificate:
     """Compare an export with the model on the holdout float32[n, k] and on edge rows.
 

@@ -1,9 +1,9 @@
 """XGBoost, fitted to distilled labels."""
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
-import optuna
 from scipy.special import expit, logit
 
 from training.modeling.calibration import EPSILON, Calibration
@@ -13,6 +13,9 @@ from udfs.models.attributions import xgboost_contributions
 from udfs.models.bundle import XGBOOST_FILE
 from udfs.models.lean_xgboost import xgboost
 from udfs.models.xgboost_ubjson import OBJECTIVE
+
+if TYPE_CHECKING:
+    import optuna
 
 
 class XGBoostModel:
@@ -83,7 +86,7 @@ class XGBoostFamily:
         "teacher_share": 0.6,
     }
 
-    def suggest(self, trial: optuna.Trial) -> dict[str, float]:
+    def suggest(self, trial: "optuna.Trial") -> dict[str, float]:
         return {
             "max_depth": trial.suggest_int("max_depth", 2, 6),
             "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.15, log=True),

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from training.modeling.onnx_export import LIMIT
 from training.rollout.admission_settings import DEFAULTS, Admission
 from training.rollout.trial import try_bundle
 from udfs.config.text import one_line
 from udfs.models.backends import OnnxScorer, Scorer
 from udfs.models.bundle import (
     EXPORT_FILE,
+    EXPORT_LIMIT,
     WARM_UP_FILE,
     Bundle,
     BundleError,
@@ -46,10 +46,10 @@ def check_bundle(bundle: Bundle) -> None:
     if not certificate.get("rows") or not {"limit", "largest_difference"} <= certificate.keys():
         raise BundleError(f"{version}: {EXPORT_FILE} has no certificate: train again")
     difference, limit = certificate["largest_difference"], certificate["limit"]
-    if not difference <= limit <= LIMIT:
+    if not difference <= limit <= EXPORT_LIMIT:
         raise BundleError(
             f"{version}: {EXPORT_FILE} is certified with difference {difference:.2e} and limit {limit:.2e}: the "
-            f"difference must be within the limit, and the limit must be at most {LIMIT:.0e}"
+            f"difference must be within the limit, and the limit must be at most {EXPORT_LIMIT:.0e}"
         )
     if bundle.warm_up is None:
         raise BundleError(f"{version}: {WARM_UP_FILE} is missing")

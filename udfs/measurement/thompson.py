@@ -9,7 +9,6 @@ from collections.abc import Collection
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import qmc
 
 from udfs.measurement.arm_effects import ArmEffects
 
@@ -66,6 +65,8 @@ def shares(probability: np.ndarray, floor: float) -> np.ndarray:
 @lru_cache(maxsize=16)
 def _normal_points(dimensions: int) -> np.ndarray:
     """Quasi-random points of the standard normal distribution, float64[draws, dimensions], always the same ones."""
+    from scipy.stats import qmc  # which takes long, and commands that change no shares need nothing of it
+
     points = qmc.MultivariateNormalQMC(np.zeros(dimensions), seed=0).random(2**_DRAWS_LOG2)
     points.setflags(write=False)
     return points

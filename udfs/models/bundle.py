@@ -57,6 +57,10 @@ Read = Callable[[str], bytes]
 #: The tolerance of a model's own scores of its warm-up rows: equal but for the last digit of another machine's `exp`.
 OWN_TOLERANCE = 1e-6
 
+#: The largest difference of a probability that an export may show. float32 has a relative precision of 6e-8; the two
+#: libraries add up hundreds of leaves in different orders.
+EXPORT_LIMIT = 1e-5
+
 Time = Annotated[datetime, Meta(tz=True)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}" + END)]
 

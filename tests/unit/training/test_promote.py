@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -585,3 +587,10 @@ def test_a_command_that_lacks_something_is_refused(shop, capsys, arguments, mess
     assert error.startswith(f"promote {arguments[0]}: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_command_starts_without_the_libraries_that_train():
+    program = "import sys, training.promote; print({'lightgbm', 'onnx', 'optuna', 'sklearn'} & set(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "set()\n"

@@ -23,7 +23,7 @@ from training.bundles.writer import describe_model
 from training.modeling.families import FAMILIES
 from training.modeling.family import FitRows, Fitting, ServedModel
 from training.modeling.gru_model import GruModel
-from training.modeling.onnx_export import LIMIT, export
+from training.modeling.onnx_export import export
 from udfs.features.declaration import Declaration, with_event_codes
 from udfs.features.declaration_file import STANDARD, to_json
 from udfs.measurement.labels import CONVERTED
@@ -32,6 +32,7 @@ from udfs.models.backends import build_engine
 from udfs.models.bundle import (
     ENDPOINT_FILE,
     EXPORT_FILE,
+    EXPORT_LIMIT,
     FEATURES_FILE,
     MANIFEST_FILE,
     WARM_UP_FILE,
@@ -185,7 +186,7 @@ def _remote() -> dict[str, bytes]:
 def _manifest(files: dict[str, bytes], names: tuple[str, ...]) -> bytes:
     day = datetime(2026, 1, 1, tzinfo=UTC)
     window, metrics = TrainingWindow(day, day), {"test_roc_auc": 0.8}
-    manifest = describe_model(files, names, 64, CONVERTED, window, metrics, "v1", export={"limit": LIMIT})
+    manifest = describe_model(files, names, 64, CONVERTED, window, metrics, "v1", export={"limit": EXPORT_LIMIT})
     return msgspec.json.encode(msgspec.structs.replace(manifest, created_at=day))  # the same for the same seed
 
 
