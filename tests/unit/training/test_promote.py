@@ -1,6 +1,8 @@
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -21,6 +23,14 @@ class Shop:
 
     def __init__(self, directory: Path, capsys):
         self.directory, self.registry, self._capsys = directory, directory / "registry", capsys
+
+    def begin_once(self, template: Path, begin: Callable[["Shop"], None]) -> "Shop":
+        """Begin by copying a template, in which a shop has begun: the first test makes it."""
+        if not template.exists():
+            template.mkdir()
+            begin(Shop(template, self._capsys))
+        shutil.copytree(template, self.directory, dirs_exist_ok=True)
+        return self
 
     def run(self, *command: str, registry: str | None = None) -> tuple[int, str, str]:
         arguments = [*command, "--registry", registry or str(self.registry)]
@@ -66,14 +76,21 @@ class Shop:
         return {part.version: part.share for part in self.rollout.challengers}
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("shop") / "template"
+
+
 @pytest.fixture
-def shop(tmp_path, capsys) -> Shop:
+def shop(tmp_path, capsys, template) -> Shop:
     """Two staged models, of which the first one is the champion."""
-    shop = Shop(tmp_path, capsys)
+    return Shop(tmp_path, capsys).begin_once(template, two_models)
+
+
+def two_models(shop: Shop) -> None:
     shop.stage("v1")
     shop.stage("v2")
     shop.do("start", "v1", "--champion")
-    return shop
 
 
 # From the first model to the next champion

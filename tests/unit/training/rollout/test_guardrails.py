@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from tests.support.bundles import make_bundle
 from tests.support.sample_records import sample
-from tests.unit.training.test_promote import Shop
+from tests.unit.training.test_promote import Shop, two_models
 from training.experiments.comparison import Report
 from training.modeling.metrics import Estimate
 from training.retraining.auto_ramp import consider
@@ -266,16 +266,21 @@ def write_sessions(directory, records: list[dict]) -> str:
     return str(path)
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("shop") / "template"
+
+
 @pytest.fixture
-def shop(tmp_path, capsys) -> Shop:
+def shop(tmp_path, capsys, template) -> Shop:
     """A champion, v1, and a challenger, v2, at a step with a guardrail."""
-    shop = Shop(tmp_path, capsys)
-    shop.stage("v1")
-    shop.stage("v2")
-    shop.do("start", "v1", "--champion")
+    return Shop(tmp_path, capsys).begin_once(template, guarded_step)
+
+
+def guarded_step(shop: Shop) -> None:
+    two_models(shop)
     shop.apply(steps=[{"share": step.share, "guardrails": step.guardrails} for step in GUARDED])
     shop.do("start", "v2", "--at-most", "0.5")
-    return shop
 
 
 def test_sessions_from_before_the_step_do_not_count(shop):
