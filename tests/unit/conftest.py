@@ -33,7 +33,7 @@ def pytest_collection() -> None:
 def pytest_collection_finish() -> None:
     """From now on, the garbage collector skips the modules and tests: their objects are many, and stay.
 
-    Then few are left, a quarter of which are soon new. So it would often look at all of them.
+    It looks at all others whenever a quarter more have come: as few are left, that would be often.
     """
     gc.freeze()
     gc.set_threshold(50_000)
