@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from threadpoolctl import threadpool_limits
 
+from jobs.common import settings
 from training.rollout import admission
 from udfs.config import reading
 from udfs.models.bundle import read_bundle
@@ -54,7 +55,8 @@ def shortcuts() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
-        patch.setattr(reading, "parse_yaml", copy_of_parsed)
+        for module in (reading, settings):  # the second one parses conf/base.yaml
+            patch.setattr(module, "parse_yaml", copy_of_parsed)
         yield
 
 
