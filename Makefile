@@ -28,7 +28,7 @@ PIP_TOOLS := pip-tools==7.6.2
 SCHEMA_REGISTRY := io.apicurio:apicurio-registry-app:3.0.9:tar.gz:all
 FLINK_OPERATOR := org.apache.flink:flink-kubernetes-operator-api:1.10.0
 
-.PHONY: help demo test test-unit test-sequence bench chaos overload soak fuzz dashboard up down submit status venv wheel jars release validate lint train features reference doctor pins hashes clean
+.PHONY: help demo test cluster-tests unit-tests java-tests test-unit test-sequence bench chaos overload soak fuzz dashboard up down submit status venv wheel jars release validate lint train features reference doctor pins hashes clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -36,12 +36,21 @@ help: ## List the targets
 demo: $(BUILT) ## Run the whole system on this machine and show the results; KEEP=1 leaves it running, DAY=1 plays a day
 	@$(PYTHON) -m tools.demo $(if $(filter-out 0 no false,$(DAY)),--day) $(if $(filter-out 0 no false,$(KEEP)),--keep)
 
-test: $(BUILT) $(REGISTRY) ## Run all tests: unit with the slow ones, Java, mini cluster, then broker and cluster
-	@$(UNIT_TESTS)
-	@echo '==> Java operators with workers (about a minute; the first time Maven fetches the test harness)'
-	@mvn --batch-mode test > build/maven-test.log 2>&1 || { cat build/maven-test.log; exit 1; }
-	@grep -E '^.{0,20}Tests run' build/maven-test.log | tail -n 1
+test: $(BUILT) $(REGISTRY) ## Run all tests: with a broker and a cluster, on a mini cluster, and beside them unit and Java
+	@$(MAKE) --jobs 3 cluster-tests unit-tests java-tests
+
+cluster-tests: $(BUILT) $(REGISTRY)
+	@echo '==> Tests on clusters; beside them, at a lower priority, unit tests and those of the Java operators'
 	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=5 tests/e2e tests/flink
+
+# Tests on clusters mostly wait. These use the cores meanwhile.
+unit-tests: $(BUILT)
+	@nice $(UNIT_TESTS) > build/unit-tests.log 2>&1 || { cat build/unit-tests.log; exit 1; }
+	@printf '\n==> Unit tests: %s\n' "$$(tail -n 1 build/unit-tests.log | tr -d =)"
+
+java-tests:
+	@nice mvn --batch-mode test > build/maven-test.log 2>&1 || { cat build/maven-test.log; exit 1; }
+	@printf '\n==> Java operators: %s\n' "$$(grep -E '^.{0,20}Tests run' build/maven-test.log | tail -n 1)"
 
 test-unit: $(BUILT) ## Run the unit tests without the slow ones, in a process for each core
 	@$(UNIT_TESTS) -m 'not slow' --hypothesis-profile quick
