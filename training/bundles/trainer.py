@@ -92,7 +92,7 @@ def _train(
     holdout = examples.take(holdout_rows)
     matrix = np.ascontiguousarray(holdout.features[:, fit.columns])
     best_possible = None if propensity is None else scored(holdout, propensity[holdout_rows]).roc_auc_of_all()
-    evaluation = evaluate(fit, train_rows, holdout, matrix, training, label, best_possible, repeated)
+    evaluation = evaluate(fit, train_rows, holdout, matrix, training, label, best_possible, repeated, log)
     if evaluation.unused:
         log(f"features with one value or none in this data: {len(evaluation.unused)}, named in the report")
     metrics = manifest_metrics(evaluation, _positive_users(examples, holdout_rows))

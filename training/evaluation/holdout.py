@@ -21,7 +21,7 @@ from training.modeling.metrics import (
     gain_table,
     threshold_table,
 )
-from training.modeling.model_selection import Pruning, TrainingRows, scored
+from training.modeling.model_selection import Log, Pruning, TrainingRows, scored
 from training.modeling.pipeline import Fit
 from training.modeling.settings import Training
 from udfs.measurement.labels import Label
@@ -72,11 +72,12 @@ def evaluate(
     label: Label,
     best_possible_auc: float | None,
     repeated: Repeated | str,
+    log: Log,
 ) -> Evaluation:
     """Measure the model and those to compare it with on the holdout.
 
     `matrix` float32[rows, k] has the holdout's values of the model's k features. `repeated` is the repeated estimate of
-    the whole training.
+    the whole training. `log` is called with lines of progress.
     """
     selection = fit.selection
     probability = fit.model.predict(matrix)
@@ -110,7 +111,7 @@ def evaluate(
         importance=importance,
         single_auc=_auc_of_feature(holdout, importance[0][0]),
         pruning=selection.pruning,
-        learning_curve=measure_learning_curve(fit, train_rows, holdout.names, training),
+        learning_curve=measure_learning_curve(fit, train_rows, holdout.names, training, log),
         parameters=dict(fit.fitting.parameters),
         rounds=fit.model.rounds,
         unused=_unused(train_rows.features, holdout.names),

@@ -14,7 +14,7 @@ from training.evaluation.repeated import clipped_to_shares, fold_figures, resamp
 from training.evaluation.rivals import fit_rival
 from training.modeling.family import FittedModel
 from training.modeling.metrics import METRICS, Estimate
-from training.modeling.model_selection import TrainingRows, scored
+from training.modeling.model_selection import Log, TrainingRows, scored
 from training.modeling.pipeline import Fit
 from training.modeling.settings import Training
 
@@ -49,7 +49,7 @@ class LearningCurve:
 
 
 def measure_learning_curve(
-    fit: Fit, train_rows: TrainingRows, features: Sequence[str], training: Training
+    fit: Fit, train_rows: TrainingRows, features: Sequence[str], training: Training, log: Log
 ) -> LearningCurve:
     """Fit the chosen family, and the simpler one with all `features`, to growing shares of the training users.
 
@@ -70,6 +70,7 @@ def measure_learning_curve(
         return LearningCurve(len(held_out), dict.fromkeys(fitters, ()), None)
     parts, seen = [], []
     for fold, test_rows in enumerate(held_out):
+        log(f"    learning curve: fold {fold + 1} of {len(held_out)}")
         scores, aucs = {}, {}
         for (name, (fit_model, own)), share in product(fitters.items(), shares):
             model = fit_model(share, fold, subsets[share][fold], test_rows)
