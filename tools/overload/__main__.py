@@ -41,6 +41,7 @@ NORMAL = 0.1  # of the capacity
 LEAST_SENT = 0.9  # of what was planned
 BEFORE_SECONDS, AFTER_SECONDS = 30, 60
 SAMPLE_SECONDS = 3.0
+SAMPLES_PER_LINE = 10  # of progress
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -114,7 +115,10 @@ def _overload(stack: LocalStack, settings: Settings, plan: Plan) -> list[Sample]
         def sample() -> None:
             rss = {name: reading.rss for name, reading in readings(stack).items()}
             answered = answers()  # first, or the lag might be negative
-            samples.append(Sample(time.time(), clicks(), answered, rss, _backlog(stack)))
+            now = Sample(time.time(), clicks(), answered, rss, _backlog(stack))
+            if len(samples) % SAMPLES_PER_LINE == 0:
+                note(f"{now.clicks:,} clicks sent, of which {now.lag:,} wait")
+            samples.append(now)
 
         sample()
         load = SteadyLoad(stack.bootstrap_servers, settings.topics.clicks, phases)
