@@ -1,6 +1,6 @@
 """Training of a model on examples, and its evaluation on a holdout that no earlier step has seen."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import msgspec
@@ -15,7 +15,7 @@ from training.data.split import checked, split_at, split_by_time, split_by_user,
 from training.evaluation.holdout import Evaluation, evaluate, manifest_metrics
 from training.evaluation.repeated import Repeated, repeated_cross_validation
 from training.modeling.family import ServedModel
-from training.modeling.model_selection import TrainingRows, scored
+from training.modeling.model_selection import Log, TrainingRows, scored
 from training.modeling.onnx_export import certify, export
 from training.modeling.pipeline import Fit, select_and_fit
 from training.modeling.settings import Training
@@ -54,7 +54,7 @@ def train_model(
     label: Label = CONVERTED,
     propensity: np.ndarray | None = None,
     version: str | None = None,
-    log: Callable[[str], None] = lambda line: None,
+    log: Log = lambda line: None,
     holdout_from_ms: int | None = None,
 ) -> TrainedModel:
     """Train on some of the examples, whose features include those of the settings, and evaluate on the holdout.
@@ -75,7 +75,7 @@ def _train(
     label: Label,
     propensity: np.ndarray | None,
     version: str | None,
-    log: Callable[[str], None],
+    log: Log,
     holdout_from_ms: int | None,
 ) -> TrainedModel:
     rows, holdout_rows = _split(examples, training, label, log, holdout_from_ms)
@@ -178,7 +178,7 @@ def _measured(
 
 
 def _measure_repeatedly(
-    examples: Examples, train_pool: np.ndarray, test_pool: np.ndarray, training: Training, log: Callable[[str], None]
+    examples: Examples, train_pool: np.ndarray, test_pool: np.ndarray, training: Training, log: Log
 ) -> Repeated | str:
     """The repeated estimate of the whole training, on new users, or why there is none."""
     if not training.repeats:
@@ -193,7 +193,7 @@ def _measure_repeatedly(
 
 
 def _split(
-    examples: Examples, training: Training, label: Label, log: Callable[[str], None], holdout_from_ms: int | None
+    examples: Examples, training: Training, label: Label, log: Log, holdout_from_ms: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows to train with and the rows of the holdout."""
     if holdout_from_ms is not None:

@@ -14,7 +14,7 @@ The interval of a figure accounts for two sources of variance, and is the wider 
   tested users alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from training.data.split import SplitError, user_folds
 from training.evaluation.rivals import fit_rival
 from training.modeling.family import Cost, ModelFamily
 from training.modeling.metrics import INTERVAL, RANKING, REPLICATES, Estimate, LabelledScores, Measure
-from training.modeling.model_selection import TrainingRows
+from training.modeling.model_selection import Log, TrainingRows
 from training.modeling.pipeline import Selection, select
 from training.modeling.settings import Training
 
@@ -40,7 +40,6 @@ INNER_IMPORTANCE_ROWS = 10_000
 #: The name of the model that the procedure made, beside those of the families to compare with.
 PROCEDURE = "procedure"
 
-Log = Callable[[str], None]
 _Part = dict[str, LabelledScores]  # of one outer fold, by model
 
 

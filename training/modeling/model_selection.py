@@ -15,7 +15,7 @@ PRUNED_SIZES = (64, 32, 16, 8)
 SEARCH_ROWS = 200_000
 IMPORTANCE_ROWS = 50_000
 
-Log = Callable[[str], None]
+Log = Callable[[str], None]  # takes lines of progress
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The fitting pipeline: the steps of training/modeling/model_selection.py in order, from training rows to a model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from training.modeling.metrics import Estimate
 from training.modeling.model_selection import (
     IMPORTANCE_ROWS,
     CrossValidated,
+    Log,
     Pruning,
     TrainingRows,
     choose_calibration,
@@ -26,8 +27,6 @@ from training.modeling.settings import AUTO, Training, TrainingError
 
 #: Rows of a fold that the importance of events is measured on: a sequence model takes much longer than trees.
 EVENT_IMPORTANCE_ROWS = 500
-
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
