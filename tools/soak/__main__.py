@@ -9,6 +9,7 @@ then; `--report build/soak/TIME` writes it again. The exit code is 1 if not each
 """
 
 import argparse
+import itertools
 import signal
 import sys
 import time
@@ -27,7 +28,7 @@ from tools.bench.latency import Receiver
 from tools.console import console, note, step
 from tools.paths import CONF, PROJECT
 from tools.soak.report import markdown, write_plots
-from tools.soak.series import Checkpoint, Row, binned
+from tools.soak.series import Checkpoint, Row, binned, percentile
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
 from tools.trials.capacity import BATCH_ROWS, PATIENCE_SECONDS, counted, measured_capacity, one_core
@@ -39,6 +40,7 @@ OUT = PROJECT / "build" / "soak"
 PARALLELISM = 2
 SHARE = 0.5  # of the capacity
 SAMPLE_SECONDS = 15.0
+SAMPLES_PER_LINE = 8  # of progress
 SWAP_MINUTES, SUBMISSION_MINUTES, BLOCK_MINUTES = 10.0, 30.0, 15.0
 OTHER_JOB = "jobs.measure_sessions"
 OTHER_JOB_SECONDS = 30
@@ -122,6 +124,7 @@ def _soak(
     step(f"{rate:,.0f} clicks per second for {options.hours:g} hours")
     receiver = Receiver(stack.bootstrap_servers, settings.topics.scores)
     load = SteadyLoad(stack.bootstrap_servers, settings.topics.clicks, [Phase(rate)])
+    began, samples = time.time(), itertools.count(1)
     with counted(stack, settings) as (clicks, answers), file.open("ab", buffering=0) as rows:
 
         def sample() -> None:
@@ -130,6 +133,11 @@ def _soak(
             lag = clicks() - answered
             row = Row(time.time(), readings(stack), _checkpoint(stack, job), lag, binned(received_ms - sent_ms))
             rows.write(msgspec.json.encode(row) + b"\n")
+            if next(samples) % SAMPLES_PER_LINE == 0:
+                note(
+                    f"{(row.at_s - began) / 60:,.0f} of {options.hours * 60:,.0f} min: {answered:,} clicks answered, "
+                    f"{lag:,} wait; p99 {percentile([row.latencies], 0.99):,.0f} ms"
+                )
 
         sampler = Sampler(SAMPLE_SECONDS, sample)
         receiver.start()
