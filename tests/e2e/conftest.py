@@ -17,8 +17,11 @@ from tools.stack.local_stack import LocalStack
 #: In the environment of the cluster, and only there: what a job may name as ${env:...}.
 JOB_PASSWORD_VARIABLE, JOB_PASSWORD = "E2E_JOB_PASSWORD", "correct-horse-7391"
 
-#: The files that take minutes. They start first, or a worker would be at one of them when the others have nothing left.
+FLINK = "tests/flink/"
+
+#: What takes minutes. It starts first, or a worker would be at one of it when the others have nothing left.
 LONGEST = (
+    FLINK,
     "test_faults.py",
     "test_state.py",
     "test_drill.py",
@@ -30,8 +33,24 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    items.sort(
+        key=lambda item: next((place for place, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST))
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With --dist loadfile, all tests that need a JVM inside their process share one.
+
+    Such a JVM takes half a minute of CPU until it has loaded Flink's planner and compiled what it runs.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return FLINK if nodeid.startswith(FLINK) else super()._split_scope(nodeid)
+
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
