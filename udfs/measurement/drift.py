@@ -65,33 +65,38 @@ RHYTHM_PEAK = 3
 
 
 Share = Annotated[float, Meta(ge=0, le=1)]
+#: No shop comes near it, and the squares of much larger numbers would be no numbers.
+LARGEST = 10**15
+FromZero = Annotated[float, Meta(ge=0, le=LARGEST)]
+FromOne = Annotated[float, Meta(ge=1, le=LARGEST)]
+Count = Annotated[int, Meta(ge=1, le=LARGEST)]
 
 
 class Chance(msgspec.Struct, frozen=True, array_like=True):
     """What chance makes of a feature in windows of one length."""
 
-    length_ms: Annotated[int, Meta(gt=0)]
-    design_effect: Annotated[float, Meta(ge=1)]
-    degrees_of_freedom: Annotated[float, Meta(ge=1)]
-    rhythm: Annotated[float, Meta(ge=0)]  # the mean index of such windows at training, had they infinitely many users
-    alone: Annotated[float, Meta(ge=0)]  # among very many rows n, a single user made an index of (alone / n)^2
-    largest: Annotated[float, Meta(gt=0)]  # the most rows of a user
-    usual: Annotated[float, Meta(ge=1)]  # the rows of the user of a row, on average over rows
+    length_ms: Count
+    design_effect: FromOne
+    degrees_of_freedom: FromOne
+    rhythm: FromZero  # the mean index of such windows at training, had they infinitely many users
+    alone: FromZero  # among very many rows n, a single user made an index of (alone / n)^2
+    largest: FromOne  # the most rows of a user
+    usual: FromOne  # the rows of the user of a row, on average over rows
 
 
 class Spread(msgspec.Struct, frozen=True, array_like=True):
     """What chance makes of a contrast in windows of one length: as of the index, in Chance."""
 
-    design_effect: Annotated[float, Meta(ge=1)]
-    rhythm: Annotated[float, Meta(ge=0)]
-    alone: Annotated[float, Meta(ge=0)]
+    design_effect: FromOne
+    rhythm: FromZero
+    alone: FromZero
 
 
 class Contrast(msgspec.Struct, frozen=True, dict=True):
     """What chance makes of a contrast: as of the index, in Distribution; `spreads` are for the lengths of `chance`."""
 
-    noise: Annotated[float, Meta(ge=0)]
-    noise_degrees: Annotated[float, Meta(ge=1)]
+    noise: FromZero
+    noise_degrees: FromOne
     spreads: list[Spread]
 
     @cached_property
@@ -184,17 +189,21 @@ class Distribution(Bins, frozen=True, kw_only=True, dict=True):
 
     shares: Annotated[list[Share], Meta(min_length=1, max_length=MAX_BINS)]  # of the known values, in each bin
     missing: Share
-    rows: Annotated[int, Meta(ge=1)]  # events, of which each row of training stands for one or more
-    noise: Annotated[float, Meta(ge=0)]  # the index that the reference's own rows make by chance
-    noise_degrees: Annotated[float, Meta(ge=1)]  # of freedom, with which training measured how much users differ
+    rows: Count  # events, of which each row of training stands for one or more
+    noise: FromZero  # the index that the reference's own rows make by chance
+    noise_degrees: FromOne  # of freedom, with which training measured how much users differ
     chance: Annotated[list[Chance], Meta(min_length=1)]  # from the shortest window to the longest
     contrasts: list[Contrast] = []  # by weights; none in the references of earlier releases
 
     def __post_init__(self):
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"expected both of low and high or neither, got {self.low} and {self.high}")
         if self.values is not None and not self.values:
             raise ValueError("expected a value or more, got none")
         if len(self.shares) != self.bins:
             raise ValueError(f"expected a share for each of {self.bins} bins, got {len(self.shares)}")
+        if self.means and (len(self.means) != self.bins or not (np.diff(self.means) > 0).all()):
+            raise ValueError(f"expected ever larger means of {self.bins} bins, got {self.means}")
         lengths = [chance.length_ms for chance in self.chance]
         if lengths != sorted(set(lengths)):
             raise ValueError(f"expected chance of ever longer windows, got {lengths} ms")

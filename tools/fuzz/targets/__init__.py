@@ -28,6 +28,7 @@ TARGETS = {
     "bundles": ("bundles", "bundles"),
     "trees": ("bundles", "trees"),
     "grus": ("bundles", "grus"),
+    "references": ("references", "references"),
     "remote-answers": ("remote", "answers"),
     "worker": ("worker", "protocol"),
     "worker-scores": ("worker", "scores"),

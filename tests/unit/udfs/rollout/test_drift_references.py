@@ -104,6 +104,11 @@ def test_without_a_registry_only_the_bundle_s_version_is_known():
             "expected chance of ever longer windows, got .2, 1. ms",
         ),
         ({"rows": 0}, "rows"),
+        ({"low": 0.0, "high": None}, "expected both of low and high or neither, got 0.0 and None"),
+        ({"means": [1.0]}, "expected ever larger means of 2 bins, got .1.0."),
+        ({"means": [2.0, 1.0]}, "expected ever larger means of 2 bins, got .2.0, 1.0."),
+        ({"noise": 1e300}, "Expected `float` <= 1.*noise"),
+        ({"chance": [[2**64, 1, 1, 0, 0, 1, 1]]}, "Expected `int` <= 1.*chance"),
     ],
 )
 def test_a_reference_that_can_not_be_used_is_refused_and_says_why(change, message):
