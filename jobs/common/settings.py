@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from udfs.config.durations import Duration, Moment, duration_ms
 from udfs.config.overrides import parse_value, split_override
 from udfs.config.reading import DuplicateKeyError, in_words, parse_yaml
-from udfs.config.text import one_line
+from udfs.config.text import END, one_line
 from udfs.config.variables import expand_variables, is_secret, refuse_written_secrets
 from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.currencies import Currencies, CurrencyCode, Rate
@@ -22,6 +22,7 @@ from udfs.contracts.event_layout import EventLayout
 from udfs.features.declaration import Declaration
 from udfs.features.declaration_file import STANDARD, DeclarationError, load_declaration
 from udfs.features.user_slots import head_type, ring_bytes
+from udfs.kafka.topic_name import TopicName
 from udfs.mapping.definition import MappingError, load_mapping
 from udfs.mapping.topic import ClickTopic
 from udfs.measurement.bots import Bots
@@ -49,8 +50,7 @@ LARGEST_MEMORY_BYTES = (1 << 31) - 1  # of a worker: what Java maps at once
 ComparedArm = Literal["champion", "challenger", "control"]
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-JobName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,100}$", title="name")]
-TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$", title="name of a topic")]
+JobName = Annotated[str, Meta(pattern="^[A-Za-z0-9._-]{1,100}" + END, title="name")]
 Option = str | int | float | bool
 
 

@@ -17,6 +17,7 @@ from udfs.config.durations import Duration, duration_ms
 from udfs.config.overrides import parse_value, split_override
 from udfs.config.reading import in_words, read_yaml
 from udfs.config.variables import expand_variables, refuse_written_secrets
+from udfs.kafka.topic_name import TopicName
 from udfs.measurement.kpis import KPIS_FILE, Kpi, load_kpis
 from udfs.measurement.labels import LABELS_FILE, Label, find_label
 from udfs.models.signatures import SignatureError, key_id, public_key_of
@@ -25,7 +26,6 @@ RETRAINING_FILE = Path("conf", "retraining.yaml")
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-TopicName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 Text = Annotated[str, Meta(min_length=1)]
 
 

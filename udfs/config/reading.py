@@ -104,6 +104,8 @@ def in_words(error: msgspec.ValidationError) -> str:
         return f"key {place}: each name in it must be a text: quote numbers, yes and no"
     if "regex" in rule and "ms|s|min" in rule:
         rule = "expected a number and a unit (ms, s, min, h or d), such as 10 s"
+    if name := re.search(r"regex '\^\[A-Za-z0-9\._-\]\{1,(\d+)\}", rule):
+        rule = f"expected 1 to {name[1]} of the characters A-Z, a-z, 0-9, '.', '_' and '-'"
     if "regex '^MCowBQYDK2VwAyEA" in rule:
         rule = "expected a public key of Ed25519 in Base64, as `intent sign key` prints it"
     return f"key {key}: {rule}" if key else rule

@@ -59,6 +59,7 @@ from udfs.contracts.clicks import ClickLimits
 from udfs.kafka.connection import kafka_failures, open_producer
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import LOCAL_SERVERS
+from udfs.kafka.topic_name import TOPIC_PATTERN
 from udfs.mapping.definition import MappingError, load_mapping
 
 REASONS_SHOWN = 5
@@ -289,7 +290,7 @@ def _count(text: str) -> int:
 
 
 def _topic(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", text):
+    if not re.fullmatch(TOPIC_PATTERN, text):
         raise ValueError(f"expected 1 to 249 of the characters A-Z, a-z, 0-9, '.', '_' and '-', got {text!r}")
     return text
 

@@ -1,0 +1,11 @@
+"""What Kafka accepts as the name of a topic."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from udfs.config.text import END
+
+TOPIC_PATTERN = "^[A-Za-z0-9._-]{1,249}" + END
+
+TopicName = Annotated[str, Meta(pattern=TOPIC_PATTERN, title="name of a topic")]
