@@ -49,6 +49,9 @@ class LabelledScores:
         self.users, self.user = np.unique(user[order], return_inverse=True)
         # Ties are one step of the curve: equal scores have no order.
         self._steps = np.append(np.flatnonzero(np.diff(self.probability)), len(order) - 1)
+        self._positives, self._negatives = np.flatnonzero(self.labels), np.flatnonzero(~self.labels)
+        self._hits = np.searchsorted(self._positives, self._steps, side="right")
+        self._misses = self._steps + 1 - self._hits
         clipped = np.clip(self.probability, _TINY, 1 - _TINY)
         self._log_losses = -np.where(self.labels, np.log(clipped), np.log1p(-clipped))
         self._squares = (self.probability - self.labels) ** 2
@@ -100,8 +103,8 @@ class LabelledScores:
 
     def curve(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The weight of positives and of negatives at or above each distinct score, highest first."""
-        hits = np.cumsum(np.where(self.labels, weight, 0.0))[self._steps]
-        misses = np.cumsum(np.where(self.labels, 0.0, weight))[self._steps]
+        hits = np.append(0, np.cumsum(weight[self._positives]))[self._hits]
+        misses = np.append(0, np.cumsum(weight[self._negatives]))[self._misses]
         return hits, misses
 
     @property
