@@ -20,7 +20,7 @@ from training.data.downsampling import share_that_fits
 from training.data.examples import Examples, load_examples
 from training.data.feature_log import FeatureLog
 from training.data.preparation import prepare, refuse_without_positives
-from training.data.progress_bar import progress_bar
+from training.data.progress_bar import elapsed_time, progress_bar
 from training.data.summary import RELIABLE_USERS, Summary, overview, warnings
 from training.evaluation.champion import compare_with_champion
 from training.modeling.settings import Training, TrainingError, for_logged, load_training
@@ -84,12 +84,13 @@ def _train(options: Options) -> tuple[TrainedModel, Training]:
     workspace = Path(mkdtemp(prefix="training-", dir=_existing_parent(options.out)))
     try:
         data = _read_data(options, training, log, label, champion, workspace / "examples")
-        trained = train_model(data.examples, training, label, data.propensity, options.version, print)
-        evaluation = trained.evaluation
-        compared = champion and compare_with_champion(
-            evaluation.holdout, evaluation.probability, training.declared, champion, RELIABLE_USERS
-        )
-        trained = with_report(trained, Background(data.described, data.warnings, compared))
+        with elapsed_time("training"):
+            trained = train_model(data.examples, training, label, data.propensity, options.version, print)
+            evaluation = trained.evaluation
+            compared = champion and compare_with_champion(
+                evaluation.holdout, evaluation.probability, training.declared, champion, RELIABLE_USERS
+            )
+            trained = with_report(trained, Background(data.described, data.warnings, compared))
         write_bundle(options.out, trained.manifest, trained.files)
     finally:
         shutil.rmtree(workspace)
@@ -185,8 +186,9 @@ def _read_data(
     """Make examples with the features of the settings, and those of the champion if there is one."""
     declaration = training.declared if champion is None else merged(training.declared, [champion.declaration])[0]
     if options.simulate:
-        stream = simulate(Simulation(options.users, options.hours, options.data_seed))
-        examples = simulated_examples(stream, label, training.history_length, declaration)
+        with elapsed_time("simulating"):
+            stream = simulate(Simulation(options.users, options.hours, options.data_seed))
+            examples = simulated_examples(stream, label, training.history_length, declaration)
         line = f"{len(stream)} clicks of {options.users} users"
         print(line)
         propensity = stream.propensity[examples.offset] if label.is_same_as(CONVERTED) else None
