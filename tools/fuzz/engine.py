@@ -1,6 +1,7 @@
 """Running a target with mutated inputs; keeping those that break its contract."""
 
 import atexit
+import logging
 import mmap
 import os
 import re
@@ -116,6 +117,7 @@ def fuzz_in_child(
         counts = context.SimpleQueue()
 
         def work(counts=counts, done=done) -> None:
+            logging.disable(logging.WARNING)  # what readers refuse, some log
             tempfile.tempdir = directory  # a process that native code ends leaves its files behind
             target = make(name)
             limit_memory()

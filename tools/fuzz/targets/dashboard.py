@@ -6,7 +6,6 @@ as markup. No record stops the reading, and the pages and their data can be made
 
 import asyncio
 import json
-import logging
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -167,7 +166,6 @@ def _views(state: DashboardState) -> Views:
 
 
 def _app(state: DashboardState) -> ASGIApp:
-    logging.getLogger("dashboard").setLevel(logging.ERROR)
     return make_app(_views(state), _Echo(), ("localhost",))
 
 

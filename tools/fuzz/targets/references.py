@@ -3,8 +3,6 @@
 Contract: a reference is refused with BundleError, or windows of any rows have a record of their drift.
 """
 
-import logging
-
 import msgspec
 import numpy as np
 
@@ -14,7 +12,7 @@ from udfs.contracts.outputs import DriftWindow
 from udfs.features.declaration_file import STANDARD
 from udfs.measurement.drift import Thresholds, count_cells, window_drift
 from udfs.models.bundle import BundleError
-from udfs.rollout.drift_references import decode_reference, log
+from udfs.rollout.drift_references import decode_reference
 
 _HOUR_MS = 3_600_000
 #: The lengths of windows in ms, and their rows.
@@ -24,7 +22,6 @@ _THRESHOLDS = Thresholds(watch=0.1, alarm=0.25)
 
 def references() -> Target:
     """References of a number, of a code, of a number that is often missing, and of features that are constant."""
-    log.setLevel(logging.ERROR)  # it warns of references of earlier releases, into which some inputs turn
     codes = [name for name in STANDARD.names if STANDARD.is_code(name)]
     numbers = [name for name in STANDARD.names if not STANDARD.is_code(name)]
     names = (numbers[0], codes[0], numbers[1], numbers[2], numbers[3])
