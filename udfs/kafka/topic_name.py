@@ -6,6 +6,4 @@ from msgspec import Meta
 
 from udfs.config.text import END
 
-TOPIC_PATTERN = "^[A-Za-z0-9._-]{1,249}" + END
-
-TopicName = Annotated[str, Meta(pattern=TOPIC_PATTERN, title="name of a topic")]
+TopicName = Annotated[str, Meta(pattern="^[A-Za-z0-9._-]{1,249}" + END, title="name of a topic")]

@@ -10,7 +10,6 @@ From a program: send(producer, topic, at_rate(records, 500)), with records from 
 """
 
 import os
-import re
 import signal
 import sys
 import threading
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
+import msgspec
 import numpy as np
 from kafka import KafkaProducer
 from rich.console import Console
@@ -55,11 +55,12 @@ from udfs.config.command_line import (
     run,
 )
 from udfs.config.durations import now_ms
+from udfs.config.reading import in_words
 from udfs.contracts.clicks import ClickLimits
 from udfs.kafka.connection import kafka_failures, open_producer
 from udfs.kafka.errors import KafkaClientError
 from udfs.kafka.properties import LOCAL_SERVERS
-from udfs.kafka.topic_name import TOPIC_PATTERN
+from udfs.kafka.topic_name import TopicName
 from udfs.mapping.definition import MappingError, load_mapping
 
 REASONS_SHOWN = 5
@@ -290,9 +291,10 @@ def _count(text: str) -> int:
 
 
 def _topic(text: str) -> str:
-    if not re.fullmatch(TOPIC_PATTERN, text):
-        raise ValueError(f"expected 1 to 249 of the characters A-Z, a-z, 0-9, '.', '_' and '-', got {text!r}")
-    return text
+    try:
+        return msgspec.convert(text, TopicName)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{in_words(error)}, got {text!r}") from None
 
 
 @contextmanager
