@@ -32,7 +32,7 @@ from tools.soak.series import Checkpoint, Row, binned, percentile
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
 from tools.trials.capacity import BATCH_ROWS, PATIENCE_SECONDS, counted, measured_capacity, one_core
-from tools.trials.sampling import Sampler, readings
+from tools.trials.sampling import Sampler, jvm_readings, readings
 from tools.trials.steady_load import Phase, SteadyLoad
 from udfs.rollout.registry import Registry
 
@@ -131,7 +131,8 @@ def _soak(
             sent_ms, received_ms = np.array(receiver.take()).reshape(-1, 2).T
             answered = answers()  # first, or the lag might be negative
             lag = clicks() - answered
-            row = Row(time.time(), readings(stack), _checkpoint(stack, job), lag, binned(received_ms - sent_ms))
+            latencies = binned(received_ms - sent_ms)
+            row = Row(time.time(), readings(stack), _checkpoint(stack, job), lag, latencies, jvm_readings(stack))
             rows.write(msgspec.json.encode(row) + b"\n")
             if next(samples) % SAMPLES_PER_LINE == 0:
                 note(

@@ -9,7 +9,12 @@ from tools.soak.series import Row, all_series, hours_of, p99_by_block, percentil
 from tools.soak.slopes import Slope, block_means, slope
 from tools.trials.plots import write_lines
 
-PLOTS = {"rss": ("Memory", "MiB"), "threads": ("Threads", "threads"), "handles": ("File handles", "handles")}
+PLOTS = {
+    "rss": ("Memory", "MiB"),
+    "heap": ("Heap in use", "MiB"),
+    "threads": ("Threads", "threads"),
+    "handles": ("File handles", "handles"),
+}
 
 
 def slopes_of(rows: Sequence[Row], block_hours: float, warm_up_hours: float) -> dict[str, tuple[str, Slope | None]]:

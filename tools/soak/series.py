@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from tools.trials.sampling import Reading
+from tools.trials.sampling import JvmReading, Reading
 
 MIB = 1 << 20
 #: Latencies are counted by their logarithm, so that those of any stretch of time can be added: to 2% exact.
@@ -29,6 +29,18 @@ class Row(msgspec.Struct, frozen=True):
     checkpoint: Checkpoint | None
     lag: int
     latencies: dict[int, int]  # numbers of scores by bin
+    jvms: dict[str, JvmReading] = {}
+
+
+#: Of each field of a reading: where in a row it is, its unit, and how much of it makes one unit.
+FIELDS = {
+    "rss": ("processes", "MiB", MIB),
+    "threads": ("processes", "threads", 1),
+    "handles": ("processes", "handles", 1),
+    "heap": ("jvms", "MiB", MIB),
+    "metaspace": ("jvms", "MiB", MIB),
+    "direct": ("jvms", "MiB", MIB),
+}
 
 
 def binned(latency_ms: np.ndarray) -> dict[int, int]:
@@ -65,12 +77,11 @@ def all_series(rows: Sequence[Row]) -> dict[str, tuple[str, np.ndarray]]:
     """Unit and values, float64[n], of each series but the latency; NaN where there is no value."""
     nan = float("nan")
     series = {}
-    names = sorted({name for row in rows for name in row.processes})
-    for field, unit in (("rss", "MiB"), ("threads", "threads"), ("handles", "handles")):
-        for name in names:
-            readings = [row.processes.get(name) for row in rows]
+    for field, (source, unit, scale) in FIELDS.items():
+        for name in sorted({name for row in rows for name in getattr(row, source)}):
+            readings = [getattr(row, source).get(name) for row in rows]
             values = np.array([nan if reading is None else getattr(reading, field) for reading in readings], float)
-            series[f"{name}, {field}"] = (unit, values / MIB if field == "rss" else values)
+            series[f"{name}, {field}"] = (unit, values / scale)
     for field in ("state", "written"):
         sizes = [nan if row.checkpoint is None else getattr(row.checkpoint, field) / MIB for row in rows]
         series[f"checkpoint, {field}"] = ("MiB", np.array(sizes))

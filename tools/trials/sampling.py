@@ -1,4 +1,4 @@
-"""Memory, threads and file handles of the processes of a stack, by sampling /proc."""
+"""What the processes of a stack use: memory, threads and file handles from /proc, and of a JVM the pools it tells."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +19,37 @@ class Reading(msgspec.Struct, frozen=True):
     rss: int  # bytes
     threads: int
     handles: int
+
+
+class JvmReading(msgspec.Struct, frozen=True):
+    """What is in use in a JVM of Flink, in bytes. Its process keeps what it once had, so /proc can't tell a leak."""
+
+    heap: int
+    metaspace: int
+    direct: int
+
+
+#: https://nightlies.apache.org/flink/flink-docs-stable/docs/ops/metrics/#memory
+JVM_METRICS = {
+    "heap": "Status.JVM.Memory.Heap.Used",
+    "metaspace": "Status.JVM.Memory.Metaspace.Used",
+    "direct": "Status.JVM.Memory.Direct.MemoryUsed",
+}
+
+
+def jvm_readings(stack: LocalStack) -> dict[str, JvmReading]:
+    """What is in use in each JVM of Flink that Flink has figures of now; names as in `readings`."""
+    found = {}
+    with suppress(OSError):  # the JobManager is gone for a moment
+        managers = {
+            entry["id"]: f"/taskmanagers/{entry['id']}" for entry in stack.rest("/taskmanagers")["taskmanagers"]
+        }
+        for name, path in {"jobmanager": "/jobmanager", **managers}.items():
+            metrics = stack.rest(f"{path}/metrics?get={','.join(JVM_METRICS.values())}")
+            values = {metric["id"]: int(metric["value"]) for metric in metrics}
+            if values.keys() == set(JVM_METRICS.values()):
+                found[name] = JvmReading(**{field: values[metric] for field, metric in JVM_METRICS.items()})
+    return found
 
 
 def readings(stack: LocalStack) -> dict[str, Reading]:

@@ -11,7 +11,7 @@ from tools.soak.__main__ import main
 from tools.soak.report import markdown, slopes_of, write_plots
 from tools.soak.series import Checkpoint, Row, binned, p99_by_block, percentile
 from tools.soak.slopes import LEAST_BLOCKS, block_means, slope
-from tools.trials.sampling import Reading
+from tools.trials.sampling import JvmReading, Reading
 
 QUARTER = 0.25
 
@@ -64,13 +64,14 @@ def test_percentiles_of_bins_are_those_of_the_values_to_two_percent(latencies, s
 
 
 def rows(count: int, growth: int = 0) -> list[Row]:
-    """A row every minute; a worker whose memory grows by so many MiB each hour, and a broker that is gone at times."""
+    """A row each minute; a worker that grows by so many MiB per hour, a broker and figures of a JVM gone at times."""
     made = []
     for minute in range(count):
         worker = Reading((100 << 20) + minute * (growth << 20) // 60, 5, 20 + minute % 2)
         processes = {"worker": worker} | ({"broker": Reading(1 << 30, 80, 300)} if minute % 10 else {})
         checkpoint = Checkpoint(50 << 20, 1 << 20, 30) if minute > 5 else None
-        made.append(Row(1_800_000_000 + 60 * minute, processes, checkpoint, 3, {150: 990, 300: 10}))
+        jvms = {"jobmanager": JvmReading(128 << 20, 64 << 20, 16 << 20)} if minute % 7 else {}
+        made.append(Row(1_800_000_000 + 60 * minute, processes, checkpoint, 3, {150: 990, 300: 10}, jvms))
     return made
 
 
@@ -80,7 +81,7 @@ def test_what_grows_is_named_and_the_rest_is_flat():
     assert (unit, found.verdict, found.per_hour) == ("MiB", "grows", pytest.approx(60))
     others = {name: found.verdict for name, (_, found) in slopes.items() if name != "worker, rss"}
     assert set(others.values()) == {"flat"}
-    assert {"p99 latency", "broker, handles", "checkpoint, state", "lag"} <= others.keys()
+    assert {"p99 latency", "broker, handles", "jobmanager, metaspace", "checkpoint, state", "lag"} <= others.keys()
 
 
 def test_a_short_run_has_a_report_without_verdicts(tmp_path):
@@ -90,7 +91,7 @@ def test_a_short_run_has_a_report_without_verdicts(tmp_path):
     assert "| p99 latency | | | | no data |" in text
     assert "| 0 | 15,000 | 19 ms | 19 ms | 3 | 50.0 MiB | 1.0 MiB |" in text
     write_plots(tmp_path, short)
-    assert {file.stem for file in tmp_path.iterdir()} == {"rss", "threads", "handles", "p99", "state"}
+    assert {file.stem for file in tmp_path.iterdir()} == {"rss", "heap", "threads", "handles", "p99", "state"}
 
 
 def test_p99_is_that_of_all_scores_of_a_block():
