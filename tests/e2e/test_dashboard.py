@@ -98,7 +98,9 @@ def test_it_shows_what_flows_and_goes_on_doing_so(browser, url):
     assert browser.text("h1") == "Scoring events in real time"
 
 
-def test_charts_can_be_read_with_the_keyboard_and_as_tables(browser):
+def test_charts_can_be_read_with_the_keyboard_and_as_tables(browser, url):
+    browser.driver.get(url)
+    browser.wait(lambda: browser.run("return !!document.querySelector('#rates canvas')"), "a chart")
     plot = browser.driver.find_element("css selector", "#rates .plot")
     plot.send_keys(Keys.END, Keys.ARROW_LEFT)
     assert re.match(r"\d\d:\d\d:\d\d: events [\d.,]+, scores [\d.,]+", browser.text("#rates .reading"))
@@ -204,13 +206,17 @@ def test_it_survives_a_restart_of_the_broker_and_says_meanwhile_that_it_is_away(
 
 
 def test_silence_is_told_and_since_when(browser, url, shop):
+    browser.driver.get(url)
+    browser.wait(lambda: number_in(browser.text("#scores")) > 20, "a rate of scores")
     shop.stop()
     notice = r"No records in topic clicks since \d\d:\d\d:\d\d"
     browser.wait(lambda: re.search(notice, browser.text("#notices")), "silence")
 
 
 def test_a_page_whose_server_is_gone_says_so(browser, dashboard):
-    process, _ = dashboard
+    process, url = dashboard
+    browser.driver.get(url)
+    browser.wait(lambda: browser.text("#clock").startswith("Updated"), "the page's data")
     process.terminate()
     assert process.wait(10) == -signal.SIGTERM  # it shuts down, and then lets the signal end it
     notice = "No response from the dashboard server since"
