@@ -23,10 +23,6 @@ from training.modeling.model_selection import (
     typical_model,
 )
 
-#: The families that `model: auto` chooses among, the simplest first. All of them keep to `monotone`.
-CANDIDATES = ("logistic", "blend", "xgboost")
-#: The family that it chooses among as well with `sequence: true`, the least simple.
-SEQUENCE = "gru"
 #: The shares of the teacher that are tried where the settings name none.
 TEACHER_SHARES = (0.0, 0.3, 0.6, 0.9)
 TEACHER_SHARE = "teacher_share"

@@ -14,3 +14,6 @@ from training.modeling.xgboost_model import XGBoostFamily
 FAMILIES: dict[str, ModelFamily] = {
     family.name: family for family in (XGBoostFamily(), LightGBMFamily(), LogisticFamily(), BlendFamily(), GruFamily())
 }  # fmt: skip
+
+#: The families that `model: auto` chooses among, the simplest first. All of them keep to `monotone`.
+CANDIDATES = ("logistic", "blend", "xgboost")

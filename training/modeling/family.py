@@ -147,8 +147,12 @@ def information(train: FitRows) -> float:
 
 
 def library_parameters(parameters: Mapping[str, float]) -> dict[str, float]:
-    """The parameters that the library knows."""
-    return {name: value for name, value in parameters.items() if name not in _OWN_PARAMETERS}
+    """The parameters that the library knows. Whole numbers are integers: it refuses a `max_depth` of 4.0."""
+    return {
+        name: int(value) if float(value).is_integer() else value
+        for name, value in parameters.items()
+        if name not in _OWN_PARAMETERS
+    }
 
 
 def split_values(nodes: pd.DataFrame, feature: str, split: str, names: Sequence[str]) -> list[np.ndarray]:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from training.modeling.calibration import Calibration
-from training.modeling.choice import CANDIDATES, CHOICE_ROWS, SEQUENCE, Choice, Chosen, choose
-from training.modeling.families import FAMILIES
+from training.modeling.choice import CHOICE_ROWS, Choice, Chosen, choose
 from training.modeling.family import Cost, FittedModel, Fitting, ModelFamily, ServedModel, columns_for
 from training.modeling.metrics import Estimate
 from training.modeling.model_selection import (
@@ -23,7 +22,7 @@ from training.modeling.model_selection import (
     scored,
     typical_model,
 )
-from training.modeling.settings import AUTO, Training, TrainingError
+from training.modeling.settings import Training, TrainingError
 
 #: Rows of a fold that the importance of events is measured on: a sequence model takes much longer than trees.
 EVENT_IMPORTANCE_ROWS = 500
@@ -77,12 +76,6 @@ class Fit:
         return self.selection.family.fit(rows.fit_rows(), self.fitting).calibrated(self.calibration)
 
 
-def candidates(training: Training) -> list[ModelFamily]:
-    """The families to choose from, the simplest first: one, unless the settings leave the choice open."""
-    names = (*CANDIDATES, *([SEQUENCE] if training.sequence else [])) if training.model == AUTO else [training.model]
-    return [FAMILIES[name] for name in names]
-
-
 def select_and_fit(train_rows: TrainingRows, names: Sequence[str], training: Training, log: Log) -> Fit:
     """Choose a model and its features, fit it to all rows, and calibrate it.
 
@@ -122,7 +115,7 @@ def select(
         seed=training.seed,
         threads=training.threads,
     )
-    families = candidates(training) if families is None else families
+    families = training.candidates if families is None else families
     kinds = ", ".join(family.name for family in families)
     log(f"cross-validating {kinds}: {len(columns)} features, {len(np.unique(data.fold))} folds")
     some = data.some_users(CHOICE_ROWS, training.seed)

@@ -10,7 +10,8 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from training.data.preparation import Preparation
-from training.modeling.families import FAMILIES
+from training.modeling.families import CANDIDATES, FAMILIES
+from training.modeling.family import ModelFamily
 from training.modeling.gru_model import INSTALL, GruFamily, is_torch_installed
 from udfs.config.durations import Duration, duration_ms
 from udfs.config.overrides import parse_value, split_override
@@ -29,23 +30,43 @@ Share = Annotated[float, Meta(gt=0, lt=1)]
 AUTO = "auto"
 #: The most events that a sequence model reads: its cost grows with them.
 MOST_EVENTS_READ = 64
-#: Families that can serve, and the choice among some of them (training/modeling/choice.py).
+#: Families that can serve, and the choice among some of them (training/modeling/families.py).
 Model = Literal["auto", "xgboost", "lightgbm", "logistic", "blend", "gru"]
 
 
-def _is_size(value: float) -> bool:
-    return value in range(1, 257)
+#: Whether a value is allowed, and the rule in words.
+_Rule = tuple[Callable[[float], bool], str]
 
 
-#: Parameters of regressions, blends and GRUs: name, rule, and the rule in words. Libraries check those of trees.
-_BOUNDS: tuple[tuple[str, Callable[[float], bool], str], ...] = (
-    ("C", lambda value: 0 < value < float("inf"), "above 0"),
-    ("trees_weight", lambda value: 0 <= value <= 1, "from 0 to 1"),
-    ("width", _is_size, "a whole number from 1 to 256"),
-    ("hidden", _is_size, "a whole number from 1 to 256"),
-    ("learning_rate", lambda value: 0 < value < float("inf"), "above 0"),
-    ("dropout", lambda value: 0 <= value < 1, "from 0 to below 1"),
-)
+def _whole(least: int, most: int) -> _Rule:
+    return lambda value: value in range(least, most + 1), f"a whole number from {least} to {most}"
+
+
+_ABOVE_0: _Rule = (lambda value: 0 < value < float("inf"), "above 0")
+_AT_LEAST_0: _Rule = (lambda value: 0 <= value < float("inf"), "at least 0")
+_SHARE: _Rule = (lambda value: 0 <= value <= 1, "from 0 to 1")
+_POSITIVE_SHARE: _Rule = (lambda value: 0 < value <= 1, "above 0 and at most 1")
+
+#: The rules of parameters. Libraries check theirs too, but only when all data has been read.
+_BOUNDS: dict[str, _Rule] = {
+    "C": _ABOVE_0,
+    "trees_weight": _SHARE,
+    "width": _whole(1, 256),
+    "hidden": _whole(1, 256),
+    "dropout": (lambda value: 0 <= value < 1, "from 0 to below 1"),
+    "learning_rate": _ABOVE_0,
+    "max_depth": _whole(1, 32),
+    "max_bin": _whole(2, 65_536),
+    "num_leaves": _whole(2, 131_072),
+    "min_child_share": _SHARE,
+    "teacher_share": _SHARE,
+    "subsample": _POSITIVE_SHARE,
+    "colsample_bynode": _POSITIVE_SHARE,
+    "bagging_fraction": _POSITIVE_SHARE,
+    "feature_fraction_bynode": _POSITIVE_SHARE,
+    "reg_lambda": _AT_LEAST_0,
+    "lambda_l2": _AT_LEAST_0,
+}
 
 
 class TrainingError(ValueError):
@@ -109,6 +130,13 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return with_event_codes(declared, self.events_read) if self.has_sequence_model else declared
 
     @property
+    def candidates(self) -> list[ModelFamily]:
+        """The families to choose from, the simplest first: one, unless `model` leaves the choice open."""
+        if self.model != AUTO:
+            return [FAMILIES[self.model]]
+        return [FAMILIES[name] for name in (*CANDIDATES, *([GruFamily.name] if self.sequence else []))]
+
+    @property
     def has_sequence_model(self) -> bool:
         """Whether a sequence model is trained, to serve or to compare with."""
         return self.sequence or GruFamily.name in (self.model, *self.compare)
@@ -164,15 +192,14 @@ def load_training(path: Path | None, overrides: Sequence[str] = ()) -> Training:
             f"{origin}: key sequence: it adds a candidate to model: auto (got {training.model}): set model to auto "
             "or gru, or list gru under compare"
         )
-    families = FAMILIES.values() if training.model == AUTO else [FAMILIES[training.model]]
-    known = dict.fromkeys(name for family in families for name in family.defaults)
+    known = dict.fromkeys(name for family in training.candidates for name in family.defaults)
     if unknown := set(training.parameters) - set(known):
         raise TrainingError(
             f"{origin}: key parameters: unknown parameter {min(unknown)}; expected one of {', '.join(known)}"
         )
-    for name, is_allowed, rule in _BOUNDS:
-        value = training.parameters.get(name)
-        if value is not None and not is_allowed(value):
+    for name, value in training.parameters.items():
+        is_allowed, rule = _BOUNDS[name]
+        if not is_allowed(value):
             raise TrainingError(f"{origin}: key parameters: {name} must be {rule} (got {value:g})")
     if training.model in training.compare:
         raise TrainingError(f"{origin}: key compare: {training.model} is the model itself: name other kinds")

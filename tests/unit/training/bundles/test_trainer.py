@@ -392,7 +392,7 @@ def test_metrics_have_the_recommendation_as_data_and_as_text(trained, facts, tmp
         ("fold=3", "unknown field `fold`"),
         ("features=[nothing]", "unknown feature 'nothing'"),
         ("monotone={nothing: up}", "unknown feature 'nothing'"),
-        ("parameters={depth: 3}", "key parameters: unknown parameter depth; expected one of max_depth"),
+        ("parameters={depth: 3}", "key parameters: unknown parameter depth; expected one of C, max_depth"),
         ("folds", "--set folds: expected KEY=VALUE"),
         ("model=forest", "Invalid enum value 'forest' - at `$.model`"),
         ("model=xgboost compare=[xgboost]", "key compare: xgboost is the model itself: name other kinds"),
@@ -430,9 +430,11 @@ def test_with_pytorch_a_sequence_model_adds_the_codes_of_events(monkeypatch):
         ("logistic", "{C: 0}", "C must be above 0 (got 0)"),
         ("blend", "{C: .inf}", "C must be above 0 (got inf)"),
         ("logistic", "{trees_weight: 0.5}", "unknown parameter trees_weight; expected one of C"),
+        ("xgboost", "{max_depth: 2.5}", "max_depth must be a whole number from 1 to 32 (got 2.5)"),
+        ("lightgbm", "{bagging_fraction: 0}", "bagging_fraction must be above 0 and at most 1 (got 0)"),
     ],
 )
-def test_a_parameter_of_a_regression_or_a_blend_that_breaks_a_rule_is_refused_by_name(kind, parameters, rule):
+def test_a_parameter_that_breaks_a_rule_is_refused_by_name(kind, parameters, rule):
     with pytest.raises(TrainingError) as error:
         load_training(None, [f"model={kind}", "compare=[]", f"parameters={parameters}"])
     assert str(error.value) == f"settings: key parameters: {rule}"

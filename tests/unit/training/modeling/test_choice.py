@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from training.evaluation.rivals import fit_rival
 from training.modeling import model_selection, pipeline
-from training.modeling.choice import CANDIDATES, TEACHER_SHARES, choose, simplest_within_one_standard_error
-from training.modeling.families import FAMILIES
+from training.modeling.choice import TEACHER_SHARES, choose, simplest_within_one_standard_error
+from training.modeling.families import CANDIDATES, FAMILIES
 from training.modeling.family import Fitting
 from training.modeling.logistic_model import LogisticFamily
 from training.modeling.metrics import LabelledScores
@@ -22,8 +22,8 @@ from training.modeling.model_selection import (
     permutation_importance,
     prune,
 )
-from training.modeling.pipeline import candidates, select
-from training.modeling.settings import Training, TrainingError
+from training.modeling.pipeline import select
+from training.modeling.settings import Training, TrainingError, load_training
 
 SETTINGS = Training(model="auto", rounds=15, folds=3, prune=False, threads=1, features=("spent_30m", "value"))
 BOTH = [FAMILIES["logistic"], FAMILIES["xgboost"]]
@@ -112,9 +112,26 @@ def test_each_family_takes_the_parameters_that_it_has():
     assert chosen.fitting.parameters == {"C": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [("xgboost", "{max_depth: 2, max_bin: 16, reg_lambda: 3}"), ("lightgbm", "{num_leaves: 4}")],
+)
+def test_whole_numbers_of_the_settings_are_integers_to_the_library(kind, parameters):
+    written = load_training(None, [f"model={kind}", "compare=[]", f"parameters={parameters}"]).parameters
+    family, data = FAMILIES[kind], noise_with(linear)
+    model = family.fit(data.fit_rows(), Fitting(SETTINGS.names, {**family.defaults, **written}, 2, threads=1))
+    assert len(np.unique(model.predict(data.features))) > 1
+
+
+@pytest.mark.parametrize("name", ["num_leaves", "hidden"])
+def test_a_parameter_that_no_candidate_has_is_refused(name):
+    with pytest.raises(TrainingError, match=f"key parameters: unknown parameter {name}; expected one of C, max_depth"):
+        load_training(None, [f"parameters={{{name}: 16}}"])
+
+
 def test_auto_has_several_candidates_and_another_model_is_the_only_one():
-    assert tuple(family.name for family in candidates(SETTINGS)) == CANDIDATES
-    assert [family.name for family in candidates(replace(SETTINGS, model="lightgbm"))] == ["lightgbm"]
+    assert tuple(family.name for family in SETTINGS.candidates) == CANDIDATES
+    assert [family.name for family in replace(SETTINGS, model="lightgbm").candidates] == ["lightgbm"]
 
 
 class OfCodes(LogisticFamily):
@@ -129,7 +146,7 @@ def test_a_sequence_model_is_chosen_among_the_others_and_has_the_codes_of_events
     settings = replace(SETTINGS, sequence=True, history_length=3, compare=())
     codes = ("event_code_2", "event_code_1", "event_code_0")
     assert settings.names == ("spent_30m", "value", *codes)
-    assert [one.name for one in candidates(settings)] == [*CANDIDATES, "gru"]
+    assert [one.name for one in settings.candidates] == [*CANDIDATES, "gru"]
     data = noise_with(lambda values: 1.5 * values[:, informative], features=5)
     selection = select(data, settings.names, settings, print, [FAMILIES["logistic"], OfCodes()])
     assert selection.family.name == family
