@@ -62,8 +62,9 @@ class Batch(NamedTuple):
 def find_parts(data: Path, mappings: MappingFile | None = None, arrived: Arrived | None = None) -> list[Part]:
     """Find the parts of a file, or of all files under a directory in order of name.
 
-    Of an archive, `arrived` selects the row groups with records in that range. Files that no pattern of `mappings`
-    matches are left out; see `unmatched_files`. Raises SourceError, and MappingError for a mapping of an archive.
+    Of an archive, `arrived` selects the row groups with records in that range; it does not apply to other files. Files
+    that no pattern of `mappings` matches are left out; see `unmatched_files`. Raises SourceError, and MappingError for
+    a mapping of an archive.
     """
     parts = []
     for number, file in enumerate(find_files(data)):
@@ -75,8 +76,6 @@ def find_parts(data: Path, mappings: MappingFile | None = None, arrived: Arrived
             if mappings is not None and mapping is None:
                 continue
             format_of(str(file), FileLayout() if mapping is None else mapping.file)  # refuses an unknown one
-            if arrived is not None:
-                raise SourceError(f"{file}: not an archive: when its records arrived is not known")
             parts.append(Part(file, number, None, mappings))
         elif arrived is None:
             parts += row_group_parts(file, number, metadata.num_row_groups)

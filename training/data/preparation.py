@@ -33,6 +33,7 @@ from training.data.gaps import Gap, reaches_into_gap
 from training.data.logins import DEVICE_ROWS, LOGIN_ROWS, NO_LOGINS, connected_ids, login_rows
 from training.data.partitioning import Spill, coded, gather, unpack
 from training.data.population import count_bucket, counted_buckets, gather_filled, sweep
+from training.data.rows import SourceError
 from training.data.summary import UNKNOWN_MS, Summary, bots_in_words, find_bots, in_words, names_in_words, skew
 from udfs.config.durations import now_ms
 from udfs.contracts.clicks import ClickLimits, DecodedClicks
@@ -121,6 +122,9 @@ def prepare(
     arrived, log = preparation.arrived, preparation.log
     profiles_arrived = None if arrived is None else arrived._replace(first_ms=0)
     parts = find_parts(clicks, mappings, arrived)
+    if arrived is not None and (others := [part.path for part in parts if not part.is_archive]):
+        raise SourceError(f"{others[0]}: not an archive: when its records arrived is not known")
+    # Of profiles in other files, each event sees those that are dated before it.
     profile_parts = [] if profiles is None else find_parts(profiles, arrived=profiles_arrived)
     log_parts = [] if log is None else _log_parts(log, parts)
     spill = out / "spill"

@@ -84,11 +84,17 @@ def test_what_processes_are_sent_of_own_features_arrives_unchanged(tmp_path):
     assert replace(arrived, declaration=preparation.declaration) == preparation
 
 
-def test_what_arrived_in_a_time_gives_the_examples_of_that_time_with_their_whole_history(tmp_path, stream):
+@pytest.mark.parametrize("are_archived", [True, False])
+def test_what_arrived_in_a_time_gives_the_examples_of_that_time_with_their_whole_history(
+    tmp_path, stream, are_archived
+):
     archive(tmp_path / "clicks" / "part-0.parquet", list(stream.clicks()), stream.arrival_ms, partitions=1)
     first, end = (int(np.quantile(stream.arrival_ms, share)) for share in (0.5, 0.8))
     profiles = tmp_path / "profiles" / "part-0.parquet"
     archive(profiles, stream.profiles, [profile["updated_at"] for profile in stream.profiles], partitions=1)
+    if not are_archived:
+        profiles = tmp_path / "profiles.jsonl"
+        profiles.write_text("".join(f"{json.dumps(profile)}\n" for profile in stream.profiles))
     frozen = replace(QUICK, arrived=Arrived(0, end), rows_from_ms=first)
     examples = load_examples(prepare(tmp_path / "clicks", tmp_path / "out", frozen, profiles)[0])
     everything = simulated_examples(stream)
@@ -124,7 +130,8 @@ def test_the_newest_arrival_is_told_by_the_footers_of_the_newest_day(tmp_path, s
 
 def test_when_files_arrived_that_are_no_archive_is_not_known(tmp_path):
     (tmp_path / "clicks.jsonl").write_text("{}")
-    for read in (newest_arrival_ms, lambda path: find_parts(path, arrived=Arrived(0, 1))):
+    frozen = replace(QUICK, arrived=Arrived(0, 1))
+    for read in (newest_arrival_ms, lambda path: prepare(path, tmp_path / "out", frozen)):
         with pytest.raises(SourceError, match="not an archive: when its records arrived is not known"):
             read(tmp_path)
 
