@@ -1,5 +1,6 @@
 """Streams of Kafka records from recorded or simulated clicks."""
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
@@ -12,6 +13,7 @@ from training.data.intake import Intake
 from training.data.rows import Row, SourceError, format_of, lines_of, read_rows
 from udfs.config.durations import now_ms
 from udfs.contracts.clicks import EARLIEST_TIME_MS, Click, read_click
+from udfs.contracts.lenient import read_object
 from udfs.contracts.rejects import explain, unfit_row
 from udfs.mapping.adapter import ClickAdapter, RowError
 from udfs.mapping.columns import column_steps
@@ -123,7 +125,14 @@ def _line_record(line: bytes, shift_ms: int, latest_ms: int) -> Record:
         return key, line, None
     if not shift_ms:
         return key, line, time_ms
-    return key, msgspec.json.encode(_read_fields(line) | {"event_time": time_ms + shift_ms}), time_ms + shift_ms
+    return key, _with_time(line, time_ms + shift_ms), time_ms + shift_ms
+
+
+def _with_time(line: bytes, time_ms: int) -> bytes:
+    try:
+        return msgspec.json.encode(_read_fields(line) | {"event_time": time_ms})
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN, for example, which the contract ignores
+        return json.dumps(read_object(line) | {"event_time": time_ms}).encode()
 
 
 def _envelope(line: bytes) -> _Envelope | Click:

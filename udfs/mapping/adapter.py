@@ -19,7 +19,7 @@ from udfs.mapping.definition import (
     ClickMapping,
     in_order,
 )
-from udfs.mapping.values import AmountReader, NumberReader, TimeReader, is_missing, multiplied, read_text
+from udfs.mapping.values import AmountReader, NumberReader, TimeReader, is_missing, multiplied, read_kept, read_text
 
 #: Fields whose numbers may have the sign or code of a currency around them.
 AMOUNTS = ("price", "value")
@@ -108,10 +108,13 @@ class ClickAdapter:
             _convert_amounts(click, mapping.currencies)
         if mapping.event_id_prefix is not None:
             click["event_id"] = f"{mapping.event_id_prefix}-{number:06d}"
-        for name, column in self._kept:
-            _, value = self._first(row, column)
-            if value is not None:
-                click[name] = value
+        for name, columns in self._kept:
+            column, value = self._first(row, columns)
+            try:
+                if value is not None:
+                    click[name] = read_kept(value)
+            except ValueError as error:
+                raise RowError(f"{name} (column {column}): {error}") from None
         return click
 
     def _is_ignored(self, row: Row) -> bool:

@@ -9,6 +9,8 @@ from fractions import Fraction
 from math import floor, isfinite
 from typing import Any
 
+import msgspec
+
 from udfs.contracts.clicks import EARLIEST_TIME_MS, LATEST_TIME_MS
 
 #: Units of time since 1970, and how many there are in a millisecond.
@@ -53,6 +55,20 @@ _NO_NUMBER = "not a number"
 def is_missing(value: Any) -> bool:
     """Whether a value is none: null, NaN, or a text of blanks alone."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
+def read_kept(value: Any) -> Any:
+    """A value that a click keeps as it is. Raises ValueError for one that a JSON record can't hold."""
+    if isinstance(value, str):
+        _check_characters(value)
+        return value
+    try:
+        msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        raise ValueError(f"{shown(value)} has a text that is not UTF-8") from None
+    except TypeError as error:
+        raise ValueError(f"{shown(value)} can't be written as JSON: {error}") from None
+    return value
 
 
 def read_text(value: Any) -> str:

@@ -12,7 +12,7 @@ import pytest
 from training.data.intake import Intake
 from training.data.sources import DAY_MS, WEEK_MS, Record, click_records, file_records, profile_records, weeks_to_shift
 from training.simulation.clickstream import Simulation, simulate
-from udfs.contracts.clicks import ClickDecoder
+from udfs.contracts.clicks import ClickDecoder, read_click
 from udfs.contracts.profiles import ProfileDecoder
 from udfs.mapping.definition import MappingError, MappingFile, load_mapping, mapping_of
 
@@ -103,6 +103,14 @@ def test_event_ids_by_row_number_differ_between_files_and_stay_when_a_file_is_re
     assert ids[: 2 * len(names)] == ids[2 * len(names) :]
 
 
+def test_a_line_that_only_a_lenient_reader_accepts_is_shifted_too(tmp_path):
+    line = f'{{"user_id": "a", "event_name": "scroll", "event_time": {AT}, "discount": NaN}}'
+    ((key, value, time_ms),) = records_of(tmp_path / "c.jsonl", line, shift_ms=WEEK_MS)
+    assert (key, time_ms) == (b"a", AT + WEEK_MS)
+    assert read_click(value).event_time == AT + WEEK_MS
+    assert b'"discount": NaN' in value
+
+
 def test_events_of_a_list_have_event_ids_of_their_own(tmp_path):
     session = {"who": "a", "events": [{"what": "scroll", "at": AT}, {"what": "scroll", "at": AT}]}
     records, _ = adapted(tmp_path / "c.jsonl", f"{json.dumps(session)}\n" * 2, file={"explode": "events"})
@@ -133,6 +141,24 @@ def test_an_unfit_row_is_never_a_click_even_if_it_is_in_the_contract(tmp_path):
     assert intake.unfit == 1
     assert [reason for reason, _ in rejections(records)] == ["unfit_row"]
     assert b"1,299.00" in records[0][1]
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ('"gr\\udcfcn"', "color (column color): 'gr\\udcfcn' is not UTF-8; if it is a file's, set file.encoding"),
+        ('{"de": "gr\\ud800n"}', "color (column color): {'de': 'gr\\ud800n'} has a text that is not UTF-8"),
+    ],
+)
+def test_a_kept_value_that_a_record_can_not_hold_spoils_its_own_row_only(tmp_path, kept, message):
+    lines = (
+        f'{{"who": "{who}", "what": "scroll", "at": {AT}, "color": {color}}}\n'
+        for who, color in (("a", kept), ("b", 1))
+    )
+    records, _ = adapted(tmp_path / "c.jsonl", "".join(lines), keep={"color": "color"})
+    assert [key for key, _, _ in records] == [None, b"b"]
+    ((_, told),) = rejections(records)
+    assert told.startswith(message)
 
 
 def test_bytes_that_are_not_utf8_spoil_their_own_row_only(tmp_path):
