@@ -34,7 +34,16 @@ from training.data.logins import DEVICE_ROWS, LOGIN_ROWS, NO_LOGINS, connected_i
 from training.data.partitioning import Spill, coded, gather, unpack
 from training.data.population import count_bucket, counted_buckets, gather_filled, sweep
 from training.data.rows import SourceError
-from training.data.summary import UNKNOWN_MS, Summary, bots_in_words, find_bots, in_words, names_in_words, skew
+from training.data.summary import (
+    UNKNOWN_MS,
+    Summary,
+    bots_in_words,
+    find_bots,
+    in_words,
+    names_in_words,
+    skew,
+    why_none_is_scored,
+)
 from udfs.config.durations import now_ms
 from udfs.contracts.clicks import ClickLimits, DecodedClicks
 from udfs.contracts.packed_events import without_ids
@@ -168,6 +177,8 @@ def prepare(
         return _directories(out, buckets), summary
     if not summary.examples and summary.bot_events:
         raise PrepareError(f"{clicks}: no event to train on: {summary.bot_events} {bots_in_words(summary)}")
+    if not summary.examples and (why := why_none_is_scored(preparation.label, summary.names)):
+        raise PrepareError(f"{clicks}: no event to train on: {why}")
     if not summary.examples:
         minutes = (summary.last_ms - summary.first_ms) / 60_000
         raise PrepareError(

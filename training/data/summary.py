@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from udfs.contracts.packed_events import EVENT_KINDS
 from udfs.contracts.rejects import Reason
 from udfs.features.declaration import SESSION_GAP_MS
 from udfs.measurement.bots import Bots, users_by_limit
+from udfs.measurement.labels import Label
 
 UNKNOWN_MS = -1  # arrival of an event whose file has no arrival times
 #: Networks and batching make events late by seconds or minutes; by more than the gap of a session, features suffer.
@@ -178,6 +179,17 @@ def is_float(user_id: str) -> bool:
 def first_distinct(ids: list[str]) -> list[str]:
     """The first EXAMPLES_SHOWN different ones."""
     return list(dict.fromkeys(ids))[:EXAMPLES_SHOWN]
+
+
+def why_none_is_scored(label: Label, names: Iterable[str]) -> str | None:
+    """Why no event of these names can be an example of a label, with the remedy; None if one can."""
+    if {name if name in EVENT_KINDS else OTHER for name in names} & set(label.scored_events):
+        return None
+    if label.rows:
+        why = f"no event is {' or '.join(label.rows)}, and the label predicts nothing after any other"
+    else:
+        why = f"each event is {' or '.join(label.events)}, which the label predicts"
+    return f"{why}: give the other events too, or choose another label"
 
 
 def in_words(counts: Counter) -> str:

@@ -6,7 +6,15 @@ from datetime import UTC, datetime
 from click import format_filename
 
 from training.data.intake import counted
-from training.data.summary import MAX_NAMES, RELIABLE_USERS, doubts, in_words, limits_in_words, names_in_words
+from training.data.summary import (
+    MAX_NAMES,
+    RELIABLE_USERS,
+    doubts,
+    in_words,
+    limits_in_words,
+    names_in_words,
+    why_none_is_scored,
+)
 from training.inspection.devices import BUSY_DEVICE, MANY_USERS
 from training.inspection.inspection import Inspection
 from training.inspection.repeats import MANY_CLASHES
@@ -111,8 +119,8 @@ def problems(found: Inspection) -> list[str]:
             f"{events} as `other`: {names_in_words(unknown)}; map what they mean under values.event_name, or "
             "declare kinds of your own in conf/features.yaml"
         )
-    if len(summary.names) == MAX_NAMES:
-        lines.append(f"event_name has more than {MAX_NAMES:,} values: is it the right column?")
+    if len(summary.names) >= MAX_NAMES:
+        lines.append(f"event_name has {MAX_NAMES:,} values or more: is it the right column?")
     lines += _id_problems(found) + _device_problems(found)
     if summary.copies:
         events = counted(summary.copies, "event is", "events are")
@@ -207,6 +215,8 @@ def _label_problems(found: Inspection) -> list[str]:
     kinds = dict(zip(EVENT_KINDS, found.kinds.tolist()))
     if missing := [name for name in label.events or () if not kinds[name]]:
         return [f"no {' or '.join(missing)} in the data: no model can be trained for the label {label}"]
+    if why := why_none_is_scored(label, found.summary.names):
+        return [f"no event to train on: {why}"]
     if not found.examples:
         return [f"no event has {label.horizon} of data after it: use data of more time, or a shorter horizon"]
     if not found.positives or found.positives == found.examples:

@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 
 from tests.unit.training.data.test_preparation import archive
 from training.check import main
-from training.inspection.inspection import inspect
+from training.data.preparation import Preparation, PrepareError, prepare
+from training.data.summary import MAX_NAMES
+from training.inspection.inspection import Inspection, inspect
+from training.inspection.text import problems
 from training.simulation.clickstream import Simulation, simulate
-from udfs.measurement.labels import CONVERTED
+from udfs.contracts.clicks import ClickLimits
+from udfs.measurement.labels import CONVERTED, Label
 
 ROOT = Path(__file__).parents[3]
 AT = 1_772_355_600_000  # 2026-03-01 09:00 UTC
@@ -305,6 +309,33 @@ def test_the_label_leaves_out_what_the_job_leaves_out(tmp_path_factory, events, 
     assert found.repeats.left_out_events == sum(row["by"] == "event_id" for row in left_out)
     views = sum(name != "purchase" for _, name, *_ in events)
     assert found.examples == views - sum(row["event_name"] != "purchase" for row in left_out)
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "why"),
+    [
+        (CONVERTED, "purchase", "each event is purchase, which the label predicts"),
+        (
+            Label(events=("purchase",), horizon="30 min", rows=("add_to_cart", "begin_checkout")),
+            "view_item",
+            "no event is add_to_cart or begin_checkout, and the label predicts nothing after any other",
+        ),
+    ],
+)
+def test_where_no_event_is_scored_neither_check_nor_training_asks_for_more_data(tmp_path, label, name, why):
+    rows = [click("ada", name, 60 * number) for number in range(40)] + [click("bob", "purchase", 30)]
+    limits = ClickLimits(max_behind_ms=10**13)
+    path = lines(tmp_path / "c.jsonl", rows)
+    why = f"no event to train on: {why}: give the other events too, or choose another label"
+    assert why in problems(inspect(path, label=label))
+    with pytest.raises(PrepareError, match=why):
+        prepare(path, tmp_path / "out", Preparation(label, workers=1, limits=limits))
+
+
+def test_names_too_many_to_count_apart_are_told():
+    found = Inspection()
+    found.summary.count_names(Counter(f"page-{number}" for number in range(MAX_NAMES + 2)))
+    assert "event_name has 10,000 values or more: is it the right column?" in problems(found)
 
 
 def test_a_counter_that_restarts_with_each_visit_removes_nothing_from_the_label(capsys, tmp_path, monkeypatch):
