@@ -177,5 +177,5 @@ class Views:
         return {
             "topic": self._topic("dead_letters", now_ms),
             "clicks": self._topic("clicks", now_ms),
-            **self.state.rejected.summary(),
+            **self.state.rejected.summary(now_ms),
         }

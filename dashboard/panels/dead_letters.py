@@ -30,6 +30,7 @@ class DeadLetters:
             {
                 "at": came_ms,
                 "reason": record.reason[:100],
+                "counted_as": reason,
                 "topic": record.topic[:249],
                 "partition": record.partition,
                 "offset": record.offset,
@@ -38,13 +39,14 @@ class DeadLetters:
             }
         )
 
-    def summary(self) -> dict:
-        """Counts by reason, most first; counts by minute; the newest of each reason, newest first."""
+    def summary(self, now_ms: int) -> dict:
+        """Counts by reason, most first; counts in the last MINUTES; the newest of each reason, newest first."""
+        since_ms = now_ms - MINUTES * 60_000
         samples = [sample for kept in self._samples.values() for sample in kept]
         return {
             "skipped": self.skipped,
             "reasons": [{"reason": reason, "count": count} for reason, count in self._counts.most_common()],
-            "by_minute": {reason: _columns(series) for reason, series in self._by_minute.items()},
+            "by_minute": {reason: _columns(series, since_ms) for reason, series in self._by_minute.items()},
             "samples": sorted(samples, key=lambda sample: (-sample["at"], -sample["offset"])),
         }
 
@@ -56,6 +58,6 @@ def _shown(original: bytes | None) -> dict:
     return {"original": original[:SHOWN_BYTES].decode("utf-8", "backslashreplace"), "bytes": len(original)}
 
 
-def _columns(series: Series) -> dict:
-    starts, values = series.read()
+def _columns(series: Series, since_ms: int) -> dict:
+    starts, values = series.read(since_ms)
     return {"times": starts.tolist(), "counts": values[:, 0].tolist()}

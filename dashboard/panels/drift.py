@@ -1,5 +1,6 @@
 """Drift of features and scores from training: the newest windows of topic drift."""
 
+from dashboard.panels.room import has_room
 from udfs.contracts.outputs import LEVELS, DriftWindow, FeatureDrift
 
 WINDOWS = 120
@@ -15,11 +16,8 @@ class DriftPanel:
     def add(self, record: DriftWindow) -> None:
         """Keep the newest windows of the versions with the newest windows, in whichever order records arrive."""
         version = record.model_version
-        if version not in self._windows and len(self._windows) >= MAX_VERSIONS:
-            oldest = min(self._windows, key=self._newest_end)
-            if record.window_end <= self._newest_end(oldest):
-                return
-            del self._windows[oldest]
+        if not has_room(self._windows, version, MAX_VERSIONS, max, record.window_end):
+            return
         # By time: partitions are read one after the other.
         windows = self._windows.setdefault(version, {})
         windows[record.window_end] = record

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET
 
+from dashboard.panels.room import has_room
 from udfs.contracts.outputs import ExperimentAction, ExperimentResult
 
 MAX_EXPERIMENTS, MAX_KPIS = 10, 50
@@ -39,11 +40,8 @@ class _Looks:
     def add(self, record: ExperimentResult) -> None:
         if record.at >= self.newest.at:
             self.newest = record
-        if record.kpi not in self._by_kpi and len(self._by_kpi) >= MAX_KPIS:
-            oldest = min(self._by_kpi, key=lambda kpi: max(self._by_kpi[kpi]))
-            if max(self._by_kpi[oldest]) >= record.at:
-                return
-            del self._by_kpi[oldest]
+        if not has_room(self._by_kpi, record.kpi, MAX_KPIS, max, record.at):
+            return
         # By time: partitions are read one after the other.
         looks = self._by_kpi.setdefault(record.kpi, {})
         looks[record.at] = record
@@ -63,11 +61,8 @@ class ExperimentPanel:
     def add(self, record: ExperimentResult) -> None:
         """Add a record. Without room for its experiment, the one that was looked at longest ago goes."""
         compared = _Compared(record.treatment, record.treatment_version, record.baseline, record.baseline_version)
-        if compared not in self._experiments and len(self._experiments) >= MAX_EXPERIMENTS:
-            oldest = min(self._experiments, key=lambda known: self._experiments[known].newest.at)
-            if self._experiments[oldest].newest.at >= record.at:
-                return
-            del self._experiments[oldest]
+        if not has_room(self._experiments, compared, MAX_EXPERIMENTS, lambda looks: looks.newest.at, record.at):
+            return
         self._experiments.setdefault(compared, _Looks(record)).add(record)
 
     def summary(self) -> list[dict]:

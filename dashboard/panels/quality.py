@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.stats import norm
 
+from dashboard.panels.room import has_room
 from dashboard.panels.series import Series
 from udfs.contracts.outputs import ModelQuality, Outcome
 
@@ -26,8 +27,9 @@ class LiveQuality:
         self._by_model: dict[tuple[str, str], Series] = {}
 
     def add(self, record: ModelQuality) -> None:
+        """Keep the newest minutes of the models with the newest minutes."""
         model = (record.model_version, record.arm)
-        if model not in self._by_model and len(self._by_model) >= MAX_MODELS:
+        if not has_room(self._by_model, model, MAX_MODELS, lambda series: series.newest_ms, record.event_minute):
             return
         positives = record.scores * record.positive_rate
         # AUC is a share of the pairs of a positive and a negative, so minutes are weighed by theirs.
@@ -77,21 +79,21 @@ class LiveCalibration:
     """The calibration of a sample of outcomes: mean scores and observed rates."""
 
     def __init__(self) -> None:
-        self._newest: dict[str, deque[tuple[float, bool]]] = {}
+        self._newest: dict[str, deque[tuple[int, float, bool]]] = {}  # when it matured, score and label
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
+        """Keep the newest outcomes of the versions with the newest outcomes."""
         for outcome in outcomes:
-            if outcome.model_version not in self._newest and len(self._newest) >= MAX_MODELS:
-                continue
-            if outcome.evaluated:
-                kept = self._newest.setdefault(outcome.model_version, deque(maxlen=SAMPLE))
-                kept.append((outcome.score, outcome.label))
+            version, at = outcome.model_version, outcome.matured_at
+            if outcome.evaluated and has_room(self._newest, version, MAX_MODELS, lambda kept: kept[-1][0], at):
+                kept = self._newest.setdefault(version, deque(maxlen=SAMPLE))
+                kept.append((at, outcome.score, outcome.label))
 
     def table(self) -> list[dict]:
         """Number and mean of scores, observed rate and its 95 % interval, by version and bin of scores."""
         rows = []
         for version, kept in self._newest.items():
-            score, label = np.array(kept, float).T
+            _, score, label = np.array(kept, float).T
             bins = np.digitize(score, EDGES[1:-1])
             for number in np.unique(bins):
                 rows_of_bin = bins == number

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from dashboard.panels.room import has_room
 from dashboard.panels.series import Series
 from udfs.contracts.outputs import Score
 
@@ -60,9 +61,11 @@ class ScoreMix:
         self._newest: deque[tuple[float, bool]] = deque(maxlen=SAMPLE)
 
     def add(self, now_ms: int, scores: Iterable[Score]) -> None:
+        """Count scores. A model makes room for another when it is no longer shown."""
+        shown_from_ms = now_ms - self._minutes * 60_000
         for score in scores:
             model = (score.arm, score.model_version)
-            if model not in self._by_model and len(self._by_model) >= MAX_MODELS:
+            if not has_room(self._by_model, model, MAX_MODELS, lambda series: series.newest_ms, shown_from_ms):
                 model = OTHERS
             self._by_model.setdefault(model, Series(self._minutes, 60_000)).add(now_ms, 1)
             self._newest.append((score.score, score.decision))

@@ -2,7 +2,7 @@ import { Chart, look } from "./chart.js";
 import { ago, count, el, find, moment, percent, rate, say, table, words } from "./dom.js";
 import { poll } from "./poll.js";
 
-const chart = new Chart("reasons", { format: count, empty: "No rejected records." });
+const chart = new Chart("reasons", { format: count, empty: "No rejected records in the last 3 hours." });
 const reason = find("reason");
 let data = null;
 
@@ -27,14 +27,14 @@ function show() {
   ];
   find("counts").replaceChildren(all ? table(columns, data.reasons, { class: "" }) : el("p", { class: "soft" }, "No dead letters."));
   showChoice();
-  const samples = data.samples.filter((sample) => !reason.value || sample.reason === reason.value).slice(0, 25);
+  const samples = data.samples.filter((sample) => !reason.value || sample.counted_as === reason.value).slice(0, 25);
   find("samples").replaceChildren(...(samples.length ? samples.map(sampleOf) : [el("p", { class: "soft" }, "No samples.")]));
 }
 
-/** Minutes without records count as 0; the current minute is left out, as it is incomplete. */
+/** Minutes without records count as 0, from the first one shown until now; the current one is incomplete, and left out. */
 function fillGaps(lines) {
-  const thisMinute = data.status.now - (data.status.now % 60_000);
-  const times = [...new Set(lines.flatMap((line) => line.times))].filter((time) => time < thisMinute).sort((a, b) => a - b);
+  const times = [];
+  for (let time = Math.min(...lines.flatMap((line) => line.times)); time + 60_000 <= data.status.now; time += 60_000) times.push(time);
   return lines.map((line) => {
     const known = new Map(line.times.map((time, at) => [time, line.values[at]]));
     return { ...line, times, values: times.map((time) => known.get(time) ?? 0) };

@@ -97,7 +97,7 @@ def test_a_flood_of_dead_letters_is_counted_and_its_end_is_read(feed, state):
     look(feed, reader)
     reader.topics["dead_letters"][0] += letters(DEAD_LETTERS_BEHIND + 100)
     look(feed, reader)
-    told = state.rejected.summary()
+    told = state.rejected.summary(NOW)
     assert told["skipped"] + told["reasons"][0]["count"] == DEAD_LETTERS_BEHIND + 100
     assert told["reasons"][0]["count"] == SAMPLED_RECORDS
 
@@ -105,14 +105,14 @@ def test_a_flood_of_dead_letters_is_counted_and_its_end_is_read(feed, state):
 def test_records_from_before_a_day_ago_are_not_read_but_say_since_when_a_topic_is_silent(feed, state):
     long_ago = NOW - 30 * 3_600_000
     look(feed, KeptTopics(dead_letters={0: letters(10, long_ago)}))
-    assert state.rejected.summary()["reasons"] == []
+    assert state.rejected.summary(NOW)["reasons"] == []
     assert state.flows["dead_letters"].newest_ms == long_ago
 
 
 def test_a_topic_that_is_made_anew_is_read_from_its_start(feed, state):
     look(feed, KeptTopics(dead_letters={0: letters(10)}))
     look(feed, KeptTopics(dead_letters={0: letters(3)}))
-    assert state.rejected.summary()["reasons"][0]["count"] == 13
+    assert state.rejected.summary(NOW)["reasons"][0]["count"] == 13
 
 
 def test_a_topic_that_is_not_there_is_told(feed, state):

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dashboard.panels import quality
+from dashboard.panels.dead_letters import DeadLetters
 from dashboard.panels.drift import WINDOWS, DriftPanel
 from dashboard.panels.experiments import KEPT, MAX_EXPERIMENTS, MAX_KPIS, TONES, ExperimentPanel
 from dashboard.panels.kpis import KpiLines, ratio_interval, ratio_lines
@@ -107,6 +109,14 @@ def test_shares_of_arms_add_up_and_their_number_is_bounded():
     assert len(shares) <= MAX_MODELS + 1
 
 
+def test_a_model_that_is_no_longer_shown_makes_room_for_the_next_one():
+    mix = ScoreMix(minutes=60)
+    for number in range(MAX_MODELS):
+        mix.add(NOW, [score(version=f"v{number}")])
+    mix.add(NOW + 61 * MINUTE, [score(version="next")])
+    assert mix.shares()[1]["champion", "next"].tolist() == [0, 1]
+
+
 def test_a_ratios_interval_holds_the_truth_as_often_as_it_says():
     random = np.random.default_rng(3)
     held = 0
@@ -162,6 +172,17 @@ def test_live_auc_weighs_minutes_by_their_pairs():
     (line,) = quality.lines(60)
     pairs = [10 * 90, 60 * 240]
     assert line["auc"][-1] == pytest.approx((0.9 * pairs[0] + 0.7 * pairs[1]) / sum(pairs), abs=1e-5)
+
+
+def test_the_models_with_the_newest_figures_are_kept():
+    live, calibration = LiveQuality(), LiveCalibration()
+    versions = [f"v{number}" for number in range(quality.MAX_MODELS + 1)]
+    for number, version in enumerate([*versions, "late"]):
+        at = NOW + (-1 if version == "late" else number) * MINUTE
+        live.add(sample("model_quality", event_minute=at, model_version=version))
+        calibration.add([sample("outcomes", model_version=version, evaluated=True, matured_at=at)])
+    assert [line["version"] for line in live.lines(60)] == versions[1:]
+    assert [row["version"] for row in calibration.table()] == versions[1:]
 
 
 def test_calibration_leaves_out_what_is_not_evaluated():
@@ -329,11 +350,21 @@ def test_dead_letters_are_counted_by_reason_with_bounded_samples():
         for offset in range(100)
     ]
     state.take("dead_letters", NOW, letters, [NOW] * 100)
-    told = state.rejected.summary()
+    told = state.rejected.summary(NOW)
     assert told["reasons"] == [{"reason": "other", "count": 50}, {"reason": "invalid_json", "count": 50}]
     assert len(told["samples"]) == 16
     assert len(told["samples"][0]["message"]) == len(told["samples"][0]["original"]) == 400
     assert told["samples"][0]["bytes"] == 8_000
+    assert {sample["counted_as"] for sample in told["samples"]} == {"other", "invalid_json"}
+
+
+def test_dead_letters_by_minute_are_those_of_the_last_hours():
+    letters = DeadLetters()
+    for at in (NOW - 200 * MINUTE, NOW - MINUTE):
+        letters.add(at, sample("dead_letters", reason="invalid_json"))
+    told = letters.summary(NOW)
+    assert told["reasons"] == [{"reason": "invalid_json", "count": 2}]
+    assert len(told["by_minute"]["invalid_json"]["times"]) == 1
 
 
 def test_what_can_not_be_decoded_is_counted_and_does_not_end_the_reading():
