@@ -280,7 +280,7 @@ def shadow(version: str, **request: Any) -> None:
     _execute(AddShadow(version), Request(**request))
 
 
-@command.command("start", exactly_one=("at_most", "champion"))
+@command.command("start", exactly_one=("at_most", "champion"), at_most_one=("share", "champion"))
 @version_argument("Version of a staged model.")
 @click.option(
     "--share", type=SHARE, metavar="SHARE", help="First traffic share; by default the first step of the plan."

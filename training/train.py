@@ -75,6 +75,9 @@ class Options:
 def _train(options: Options) -> tuple[TrainedModel, Training]:
     """Train and write the bundle. If training fails, nothing is written."""
     refuse_existing(options.out)
+    for name in ("profiles", "mapping"):
+        if options.simulate and getattr(options, name) is not None:
+            raise TrainingError(f"--{name} can't be combined with --simulate: a simulated shop needs none")
     if options.version is not None:  # by default it is chosen later, and always fits
         check_version(options.version)
     check_tracking()

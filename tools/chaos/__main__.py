@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from zlib import crc32
 
 import msgspec
 
@@ -111,7 +112,7 @@ def _run(
     legs = []
     for planned in schedule:
         first = planned[0].number
-        file = out / f"leg-{first:04d}-of-{len(schedule[0])}.json"
+        file = out / f"leg-{first:04d}-{_key(planned, rate)}.json"
         if file.exists():
             legs.append(msgspec.json.decode(file.read_bytes(), type=Leg))
             note(f"faults {first} to {planned[-1].number} are done, in {file.relative_to(PROJECT)}")
@@ -126,6 +127,11 @@ def _run(
             return 1
     note(f"wrote {(out / 'report.md').relative_to(PROJECT)}")
     return int(any(leg.problems for leg in legs))
+
+
+def _key(planned: Sequence[Fault], rate: float) -> str:
+    """What tells a leg from one of other faults or under another load, which does not stand for it."""
+    return f"{crc32(msgspec.json.encode((planned, rate))):08x}"
 
 
 def _leg(faults: Sequence[Fault], bundle: Path, seed: int, rate: float, brokers: int) -> Leg:

@@ -9,7 +9,7 @@ import msgspec
 import pandas as pd
 import pyarrow.parquet as pq
 
-from training.data.rows import SourceError
+from training.data.rows import SourceError, reading
 from udfs.contracts.outputs import Session
 from udfs.kafka.reading import ReadTopic, read_topic
 
@@ -21,16 +21,14 @@ def read_sessions(path: Path) -> pd.DataFrame:
 
     Raises SourceError naming file, line, rule and value.
     """
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     files = [file for file in files if file.name.endswith(ENDINGS)]
     if not files or not path.exists():
         raise SourceError(f"{path}: no {', '.join(ENDINGS)} file there")
     rows: list[Session] = []
     for file in files:
-        try:
+        with reading(file):
             rows += _parquet(file) if file.suffix == ".parquet" else _lines(file)
-        except (OSError, EOFError, msgspec.ValidationError) as error:
-            raise SourceError(f"{file}: {error}") from None
     return _frame(rows)
 
 
@@ -62,7 +60,10 @@ def _json(lines: Iterable[bytes], origin: str) -> list[Session]:
 
 
 def _parquet(file: Path) -> list[Session]:
-    return msgspec.convert(pq.read_table(file).to_pylist(), list[Session])
+    try:
+        return msgspec.convert(pq.read_table(file).to_pylist(), list[Session])
+    except msgspec.ValidationError as error:
+        raise SourceError(f"{file}: {error}") from None
 
 
 def _frame(rows: list[Session]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.ops.replay.producer import Sent
-from tools.chaos.__main__ import main
+from tools.chaos.__main__ import _key, main
 from tools.chaos.faults import DRAWN, KINDS
 from tools.chaos.load import Load
 from tools.chaos.report import Leg, Result, markdown
@@ -34,6 +34,13 @@ def test_with_several_brokers_each_leg_ends_with_the_loss_of_one():
     assert [fault.number for leg in legs for fault in leg] == list(range(1, 8))
     assert [leg[-1].kind for leg in legs] == ["broker-lost"] * 2
     assert [fault[1:] for leg in legs for fault in leg[:-1]] == [fault[1:] for fault in faults]
+
+
+def test_a_leg_of_other_faults_or_of_another_load_does_not_stand_for_one():
+    faults = draw(1, 3, DRAWN)
+    others = [(draw(2, 3, DRAWN), 60), (draw(1, 3, DRAWN[:3]), 60), (faults[:2], 60), (faults, 61)]
+    assert _key(faults, 60) == _key(draw(1, 3, DRAWN), 60)
+    assert len({_key(*planned) for planned in [(faults, 60), *others]}) == 5
 
 
 def test_other_seeds_give_other_faults():

@@ -1,5 +1,6 @@
 """Experiments, from session records to a decision."""
 
+import gzip
 import json
 import re
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from training.data.rows import SourceError
 from training.experiment import main, read_sessions
 from training.experiments.comparison import compare
 from training.experiments.report import html, notes, record, text
@@ -505,3 +507,24 @@ def test_parquet_is_read_like_lines(tmp_path):
     (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, rows)))
     parquet, lines = read_sessions(tmp_path / "part.parquet"), read_sessions(tmp_path / "lines.jsonl")
     pd.testing.assert_frame_equal(parquet, lines)
+
+
+def test_a_directory_with_the_name_of_a_file_counts_once(tmp_path):
+    rows = sessions_of(5, FAIR)
+    part = tmp_path / "day.parquet" / "part-0.parquet"
+    part.parent.mkdir()
+    pd.DataFrame(rows).to_parquet(part)
+    assert len(read_sessions(tmp_path)) == len(rows)
+
+
+@pytest.mark.parametrize("name", ["sessions.jsonl.gz", "sessions.parquet"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    path = tmp_path / name
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress("\n".join(map(json.dumps, sessions_of(5, FAIR))).encode()))
+    else:
+        pd.DataFrame(sessions_of(5, FAIR)).to_parquet(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:60] + b"\xff" * 40 + whole[100:])
+    with pytest.raises(SourceError, match=f"{name}: "):
+        read_sessions(path)

@@ -593,6 +593,7 @@ def test_it_works_on_another_file_system(tmp_path, capsys):
         (["stop", "v1", "--why", " "], "expected a reason, got an empty text"),
         (["start", "v1", "--why", "x"], "Either --at-most or --champion is required"),
         (["start", "v1", "--why", "x", "--at-most", "1", "--champion"], "--at-most and --champion can't be combined"),
+        (["start", "v1", "--why", "x", "--share", "0.1", "--champion"], "--share and --champion can't be combined"),
         (["ramp", "v1", "--why", "x", "--share", "0", "--to-champion"], "--share and --to-champion can't be combined"),
         (["start", "v1", "--why", "x", "--at-most", "2"], "expected a number from 0 to 1, got 2"),
         (["start", "v1", "--why", "x", "--at-most", "all"], "expected a number from 0 to 1, got all"),

@@ -148,6 +148,12 @@ def test_the_command_refuses_a_missing_file(tmp_path, capsys):
     assert message == f"train: {missing}: no such file or directory\n"
 
 
+@pytest.mark.parametrize("name", ["profiles", "mapping"])
+def test_what_a_simulated_shop_does_not_need_is_refused(tmp_path, capsys, name):
+    message = refusal(capsys, "--simulate", f"--{name}", tmp_path / "file", "--out", tmp_path / "bundle")
+    assert message == f"train: --{name} can't be combined with --simulate: a simulated shop needs none\n"
+
+
 def test_the_command_refuses_to_write_over_a_bundle_before_it_trains(tmp_path, capsys):
     message = refusal(capsys, "--simulate", "--out", tmp_path)
     assert (
