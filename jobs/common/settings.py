@@ -44,6 +44,8 @@ LEAST_MS = 100_000_000_000  # a time in ms is later, one in seconds earlier
 
 COUNTED_MS = 5_000  # what jobs.watch_drift counts at once
 
+FOREVER = "36500 d"  # a limit that no record reaches
+
 DECODERS_PER_SLOT = 2  # of the score job: one of clicks, one of profiles
 LARGEST_MEMORY_BYTES = (1 << 31) - 1  # of a worker: what Java maps at once
 
@@ -360,7 +362,7 @@ def population_settings(settings: Settings) -> Settings:
             "see the table before the newest one"
         )
     named = _named(settings, population)
-    flink = {"table.exec.source.idle-timeout": population.idle, **settings.flink, "table.local-time-zone": "UTC"}
+    flink = {"table.exec.source.idle-timeout": population.idle, **settings.flink}
     return replace(named, source=replace(named.source, start="earliest"), flink=flink)
 
 
@@ -396,7 +398,8 @@ def _in_event_time(settings: Settings) -> Settings:
             settings,
             topics=replace(settings.topics, clicks=settings.topics.mapped_clicks),
             clicks=replace(settings.clicks, mapping=None),
-            decode=replace(settings.decode, format="json", schema=None, message=None),
+            # The score job has judged their times by the timestamps of the records that they come from.
+            decode=replace(settings.decode, format="json", schema=None, message=None, max_behind=FOREVER),
             schema_registry=replace(settings.schema_registry, url=None),
         )
     return replace(settings, flink={"table.exec.source.idle-timeout": settings.event_time.idle, **settings.flink})
@@ -563,6 +566,11 @@ def _check_together(settings: Settings, path: Path) -> None:
     """Check what depends on more than one key."""
     if not settings.kafka.get("bootstrap.servers"):
         raise ConfigError(f"{path}: key kafka.bootstrap.servers: missing; name the brokers as host:port,host:port")
+    if (zone := settings.flink.get("table.local-time-zone", "UTC")) != "UTC":
+        raise ConfigError(
+            f"{path}: key flink.table.local-time-zone: must be UTC (got {zone}): jobs compute with times in UTC, and "
+            "in another zone each click would look hours late or early"
+        )
     topics = msgspec.to_builtins(settings.topics)
     for name, topic in topics.items():
         twin = next((other for other in topics if other != name and topics[other] == topic), None)

@@ -67,7 +67,8 @@ def sql_options(settings: Settings) -> dict[str, str]:
         "python.fn-execution.bundle.time": duration_ms(background.bundle_time),
         "python.fn-execution.arrow.batch.size": background.bundle_size,
     }
-    return _options(settings, background.buffer_timeout, sql_defaults)
+    # Times lose their zone on their way to Python and to milliseconds.
+    return _options(settings, background.buffer_timeout, sql_defaults) | {"table.local-time-zone": "UTC"}
 
 
 def _options(settings: Settings, buffer_timeout: str, more: Mapping[str, Option]) -> dict[str, str]:

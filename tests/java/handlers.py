@@ -53,6 +53,13 @@ class Stretch(Echo):
         return [record(b"x" * int(row)) for row in contents(rows)]
 
 
+class Repeat(Echo):
+    """Answers each row, which is a number, with three records of so many bytes."""
+
+    def process(self, rows: Rows) -> list[bytes]:
+        return 3 * [record(b"x" * int(row)) for row in contents(rows)]
+
+
 class Nothing(Echo):
     """Answers no row."""
 

@@ -6,12 +6,13 @@ Numbers may always be given as texts. The JSON Schema of a struct says the same.
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
-from math import floor, inf, isfinite
+from math import floor, inf
 from typing import Any
 
 import msgspec
@@ -31,6 +32,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_MS = 31_556_952_000
 _UNITS = (("seconds", 1_000), ("microseconds", 1e-3), ("nanoseconds", 1e-6))  # and milliseconds in one of each
 _FAR = 10**20  # from here on a time fits no unit
+_LARGEST = sys.float_info.max
 _MAX_DIGITS = 4_300  # of an integer that Python reads
 _SHOWN = 60  # characters of a value in a message
 
@@ -90,7 +92,7 @@ class Field:
         kind = type(value)
         if self.type is str:
             return kind is str and value.isascii() and len(value) <= self.high
-        is_number = (kind is int or kind is float) and self.low <= value <= self.high and value < inf
+        is_number = (kind is int or kind is float) and self.low <= value <= self.high and abs(value) <= _LARGEST
         return is_number and (self.leeway is not Leeway.WHOLE or not value % 1)
 
     def widen(self, schema: dict[str, Any]) -> None:
@@ -233,7 +235,7 @@ def read_time(name: str, value: Any, may_be_iso: bool = False) -> int:
 
 
 def _check_finite(number: float, value: Any, place: str) -> None:
-    if isinstance(number, float) and not isfinite(number):
+    if not abs(number) <= _LARGEST:  # NaN neither
         raise Reject(Reason.NOT_FINITE, f"{shown(value)} is not a finite number{place}")
 
 

@@ -207,10 +207,13 @@ class ClickAdapter:
 
     @staticmethod
     def _offset(zone: ZoneInfo | None, time_ms: int) -> int | None:
-        """The minutes of a zone's offset at a time; None for an unknown zone."""
+        """The minutes of a zone's offset at a time; None for an unknown zone or a time that is none of a calendar."""
         if zone is None:
             return None
-        return datetime.fromtimestamp(time_ms / 1000, zone).utcoffset() // timedelta(minutes=1)
+        try:
+            return datetime.fromtimestamp(time_ms / 1000, zone).utcoffset() // timedelta(minutes=1)
+        except (ValueError, OverflowError):  # the decoder refuses the time
+            return None
 
     def _read_items(self, click: dict[str, Any], row: Row) -> None:
         column, value = self._first(row, self._items)

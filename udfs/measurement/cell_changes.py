@@ -34,11 +34,12 @@ class KnownExperiments:
     """The experiments that sessions may belong to."""
 
     experiments: tuple[Experiment, ...]
+    apart_ms: tuple[int, ...] = ()  # when the history of an experiment may end that is not known yet
 
     @cached_property
     def boundaries_ms(self) -> list[int]:
         """The times, in order, at which a rollout began or ended a stretch or a history."""
-        times = {one.history_until_ms for one in self.experiments}
+        times = {*self.apart_ms, *(one.history_until_ms for one in self.experiments)}
         times |= {stretch.start_ms for one in self.experiments for stretch in one.stretches}
         times |= {stretch.end_ms for one in self.experiments for stretch in one.stretches} - {None}
         return sorted(times)

@@ -90,11 +90,13 @@ def is_amount(term: str) -> bool:
 
 
 def terms_of(kpis: Mapping[str, Kpi], caps: Mapping[str, float]) -> tuple[Term, ...]:
-    """The terms of KPIs and the covariates of CUPED, each once: with and without the limit where a KPI has one."""
-    terms = [Term(text) for kpi in kpis.values() for text in (kpi.numerator, kpi.denominator)]
-    terms += [Term(kpi.numerator, caps[name]) for name, kpi in kpis.items() if name in caps]
-    terms += map(Term, _COVARIATES)
-    return tuple(dict.fromkeys(terms))
+    """The terms of KPIs and the covariates of CUPED, each once, and one for each KPI with a limit.
+
+    What the limits are changes no number of terms, so that a job can go on with its state under others.
+    """
+    terms = dict.fromkeys(Term(text) for kpi in kpis.values() for text in (kpi.numerator, kpi.denominator))
+    capped = [Term(kpi.numerator, caps[name]) for name, kpi in kpis.items() if name in caps]
+    return *terms, *capped, *(term for term in map(Term, _COVARIATES) if term not in terms)
 
 
 def caps_of(kpis: Mapping[str, Kpi], sessions: pd.DataFrame) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The experiments that a ledger has run: which version was compared with which, from when to when, at which shares."""
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 
 from udfs.measurement.design import Experiment, ExperimentArm, Stretch
 from udfs.rollout.plan import Rollout
@@ -24,6 +24,7 @@ def experiments(entries: Sequence[Entry], treatment: str, baseline: str) -> list
     A new stretch begins where a share changes, or who is drawn for which arm. History ends when the draw first made a
     difference to users, be it for an earlier version or under an earlier champion.
     """
+    apart_ms = first_apart_ms(entries, treatment, baseline)
     stretches: dict[tuple[ExperimentArm, ExperimentArm], list[tuple[Stretch, tuple]]] = {}
     history_until_ms: dict[tuple[ExperimentArm, ExperimentArm], int] = {}
     ends = [*(_ms(entry) for entry in entries[1:]), None]
@@ -31,7 +32,8 @@ def experiments(entries: Sequence[Entry], treatment: str, baseline: str) -> list
         if _ms(entry) == end_ms:  # replaced within the same second
             continue
         for arms, shares in _compared(entry.rollout, treatment, baseline):
-            history_until_ms.setdefault(arms, _first_apart_ms(entries, entry.rollout, {treatment, baseline}))
+            draws = ((name, _places(entry.rollout, name)) for name in (treatment, baseline))
+            history_until_ms.setdefault(arms, min(apart_ms[draw] for draw in draws if draw in apart_ms))
             known = stretches.pop(arms, [])
             stretch, drawn = Stretch(_ms(entry), end_ms, *shares), _draw(entry.rollout)
             if known and known[-1][1] == drawn and known[-1][0][1:] == (stretch.start_ms, *shares):
@@ -41,6 +43,19 @@ def experiments(entries: Sequence[Entry], treatment: str, baseline: str) -> list
         Experiment(*arms, tuple(stretch for stretch, _ in parts), history_until_ms[arms])
         for arms, parts in stretches.items()
     ]
+
+
+def first_apart_ms(entries: Sequence[Entry], treatment: str, baseline: str) -> dict[tuple[str, tuple], int]:
+    """When each draw of users for one of the two arms first gave it any: the name of the arm, the draw, and the time.
+
+    At each of these times, the history of an experiment may end, of one that begins later too.
+    """
+    apart_ms: dict[tuple[str, tuple], int] = {}
+    for entry in entries:
+        for name in {treatment, baseline} - {"champion"}:
+            if any(share > 0 for _, share in _arms(entry.rollout, name)):
+                apart_ms.setdefault((name, _places(entry.rollout, name)), _ms(entry))
+    return apart_ms
 
 
 def find_experiment(entries: Sequence[Entry], treatment: str, baseline: str, version: str | None = None) -> Experiment:
@@ -83,17 +98,6 @@ def _arms(rollout: Rollout, name: str) -> Iterable[tuple[ExperimentArm, float]]:
 def _draw(rollout: Rollout) -> tuple:
     """What decides, besides the shares, which users an arm has."""
     return rollout.salt, rollout.challenger_salt, rollout.eligible
-
-
-def _first_apart_ms(entries: Sequence[Entry], rollout: Rollout, names: Set[str]) -> int:
-    """When users whom a rollout draws for different arms first had different ones, for this very draw."""
-    return min(
-        _ms(entry)
-        for entry in entries
-        for name in names - {"champion"}
-        if _places(entry.rollout, name) == _places(rollout, name)
-        and any(share > 0 for _, share in _arms(entry.rollout, name))
-    )
 
 
 def _places(rollout: Rollout, name: str) -> tuple:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from udfs.measurement.cell_changes import KnownExperiments
 from udfs.measurement.design import Experiment
-from udfs.rollout.experiments import experiments, read_entries
+from udfs.rollout.experiments import experiments, first_apart_ms, read_entries
 from udfs.rollout.registry import Registry, RegistryError
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class LedgerExperiments:
 
     def _read(self) -> None:
         entries = read_entries(self._registry)
-        self._known = KnownExperiments(tuple(experiments(entries, *self._arms)))
+        apart_ms = tuple(first_apart_ms(entries, *self._arms).values())
+        self._known = KnownExperiments(tuple(experiments(entries, *self._arms)), apart_ms)
         self._number = entries[-1].number
         self._due = self._clock() + self._poll_s

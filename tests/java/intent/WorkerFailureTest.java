@@ -8,11 +8,15 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import java.nio.ByteBuffer;
 import java.nio.channels.ClosedByInterruptException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.attribute.PosixFilePermissions;
+import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -76,6 +80,29 @@ class WorkerFailureTest extends WorkerTest {
         answerTimeoutMs = 300;
         Task task = open(handler("Misbehaving", "sleeps")).send("a");
         assertWorkerFails("took longer than workers.answer_timeout to answer and is ended.", task::finish);
+    }
+
+    @Test
+    void theTimeThatAnOutputTakesIsNotItsWorkers() throws Exception {
+        answerTimeoutMs = 500;
+        Map<String, String> environment = new HashMap<>(System.getenv());
+        environment.put("python", PYTHON);
+        List<Integer> lengths = new ArrayList<>();
+        Worker.Answer slow = new Worker.Answer() {
+            @Override
+            public void part(int length) {}
+
+            @Override
+            public void record(ByteBuffer record) throws Exception {
+                lengths.add(record.remaining());
+                MILLISECONDS.sleep(600);
+            }
+        };
+        WorkerSettings settings = settings(handler("Repeat"));
+        try (Worker worker = new Worker("w", settings, SharedMemory.Slots.NONE, environment, (memory, names) -> {})) {
+            worker.call("5000000".getBytes(), slow);
+        }
+        assertEquals(3, lengths.size());
     }
 
     @Test

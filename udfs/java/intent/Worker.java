@@ -133,7 +133,10 @@ final class Worker implements AutoCloseable {
         while (true) {
             switch (next(deadline, AN_ANSWER)) {
                 case METRICS -> declare(text());
-                case RECORD -> answer.record(payload);
+                case RECORD -> {
+                    answer.record(payload);
+                    deadline = deadline(settings.answerTimeoutMs()); // it was not the worker that took so long
+                }
                 case PART -> {
                     answer.part(number());
                     send(NEXT, 0, null);

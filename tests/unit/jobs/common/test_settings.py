@@ -12,6 +12,7 @@ from jobs.common.settings import (
     load_settings,
     population_settings,
     printable,
+    session_settings,
     shared_memory_bytes,
 )
 from jobs.common.tables import consumer_properties, kafka_source
@@ -123,6 +124,10 @@ NOW_MS = 1_800_000_000_000
         ("workers.start_timeout=0 s", "key workers.start_timeout: must be more than 0"),
         ("workers.answer_timeout=0 s", "key workers.answer_timeout: must be more than 0"),
         ("background.bundle_time=0 s", "key background.bundle_time: must be more than 0"),
+        (
+            "flink.table.local-time-zone=Asia/Tokyo",
+            "local.yaml: key flink.table.local-time-zone: must be UTC (got Asia/Tokyo): jobs compute with times in UTC",
+        ),
         ("execution.profile=latency", "key execution.profile: unknown key"),
         ("kafka.bootstrap.servers=", "key kafka.bootstrap.servers: missing"),
         ("ttl=1 d", "--set ttl: expected section.key"),
@@ -315,6 +320,14 @@ def test_experiments_are_those_of_a_ledger_or_of_a_start_and_shares():
     assert experiment_settings(replayed).job.name == "watch-experiments"
 
 
+def test_clicks_that_the_score_job_has_judged_are_not_judged_by_when_it_wrote_them():
+    settings = load(f"clicks.mapping={CONF / 'mappings' / 'example.yaml'}")
+    judged = session_settings(settings)
+    assert judged.topics.clicks == settings.topics.mapped_clicks
+    assert duration_ms(judged.decode.max_behind) > 10 * duration_ms("365 d")
+    assert session_settings(load()).decode == load().decode
+
+
 def population(tmp_path, *overrides: str, schedule: str = "{}"):
     """The settings for jobs.publish_population, with a schedule in the declaration."""
     (tmp_path / "mine.yaml").write_text(f"extends: population\npopulation: {schedule}\n")
@@ -323,10 +336,9 @@ def population(tmp_path, *overrides: str, schedule: str = "{}"):
 
 
 def test_the_job_of_the_population_reads_all_clicks_in_the_time_of_their_arrival(tmp_path):
-    settings = population(tmp_path, "flink.table.local-time-zone=Asia/Tokyo", "population.parallelism=2")
+    settings = population(tmp_path, "population.parallelism=2")
     assert (settings.job.name, settings.source.group_id) == ("publish-population", "publish-population")
     assert (settings.job.parallelism, settings.source.start) == (2, "earliest")
-    assert settings.flink["table.local-time-zone"] == "UTC"
     assert settings.flink["table.exec.source.idle-timeout"] == "1 min"
 
 

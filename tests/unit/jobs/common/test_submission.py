@@ -32,6 +32,7 @@ def test_jobs_in_sql_have_the_bundles_and_the_buffer_timeout_of_the_background()
     assert options["python.fn-execution.bundle.time"] == "2000"
     assert options["execution.buffer-timeout.interval"] == "100 ms"
     assert options["table.exec.state.ttl"] == "90 d"
+    assert options["table.local-time-zone"] == "UTC"
 
 
 def test_what_the_section_flink_says_wins_and_null_takes_an_option_back():

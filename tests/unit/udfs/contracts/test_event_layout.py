@@ -77,6 +77,7 @@ def own_hash(text: str) -> int:
         ({"quiz_score": 1e9}, [2**15 - 1, 0, 0]),
         ({"quiz_score": -1e9}, [-(2**15) + 1, 0, 0]),
         ({"quiz_score": "many"}, NOTHING),
+        ({"quiz_score": "1" + "0" * 400}, NOTHING),
         ({"quiz_score": [1]}, NOTHING),
         ({"plan": "enterprise"}, NOTHING),
         ({"plan": 3}, NOTHING),

@@ -1,5 +1,6 @@
 """KPIs are read, checked and computed as conf/kpis.yaml says."""
 
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,12 @@ def test_the_shipped_limit_is_a_percentile_of_the_sessions_with_revenue():
     assert [name for name, kpi in kpis.items() if kpi.winsorize is not None] == ["revenue_per_session"]
     assert caps_of(kpis, paying(1_000, free=9_000)) == {"revenue_per_session": 990.0}
     assert caps_of(kpis, paying(LEAST_CAPPING - 1, free=9_000)) == {}
+
+
+def test_the_values_of_limits_change_no_number_of_terms():
+    kpis = dict.fromkeys(("one", "other"), load_kpis(SHIPPED)["revenue_per_session"])
+    unknown, equal, different = ({"one": inf, "other": inf}, {"one": 9.0, "other": 9.0}, {"one": 9.0, "other": 8.0})
+    assert len({len(terms_of(kpis, caps)) for caps in (unknown, equal, different)}) == 1
 
 
 def test_a_limit_is_a_term_of_its_own_beside_the_one_without():

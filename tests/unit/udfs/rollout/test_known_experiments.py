@@ -3,10 +3,12 @@
 import logging
 
 import pytest
+from msgspec.structs import replace
 
 from tests.support.ledgers import rollout_of, write_ledger
 from udfs.measurement.design import Experiment, ExperimentArm, Stretch
 from udfs.rollout.known_experiments import FixedExperiment, LedgerExperiments
+from udfs.rollout.plan import Control
 from udfs.rollout.registry import RegistryError
 
 FIRST = [(1_000, rollout_of("a")), (2_000, rollout_of("a", b=0.1))]
@@ -68,6 +70,16 @@ def test_a_ledger_that_can_not_be_read_leaves_what_is_known_and_is_read_again(fo
     assert len(stretches(source)[0]) == 1
     clock.now = 60.0
     assert len(stretches(source)[0]) == 2
+
+
+def test_sessions_of_control_are_no_history_of_a_challenger_that_comes_later(tmp_path):
+    control = Control(share=0.1, at_most=0.1)
+    before = [(1_000, rollout_of("a")), (2_000, replace(rollout_of("a"), control=control))]
+    source = LedgerExperiments(write_ledger(tmp_path / "registry", *before), "challenger", "control", poll_s=0.0)
+    of_control = source.known().rollout_ms(3_000)
+    write_ledger(tmp_path / "registry", *before, (4_000, replace(rollout_of("a", b=0.1), control=control)))
+    (experiment,) = source.refresh().experiments
+    assert experiment.history_until_ms == 2_000 <= of_control
 
 
 def test_a_job_does_not_start_without_a_ledger(tmp_path):
