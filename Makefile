@@ -36,11 +36,11 @@ help: ## List the targets
 demo: $(BUILT) ## Run the whole system on this machine and show the results; KEEP=1 leaves it running, DAY=1 plays a day
 	@$(PYTHON) -m tools.demo $(if $(filter-out 0 no false,$(DAY)),--day) $(if $(filter-out 0 no false,$(KEEP)),--keep)
 
-test: $(BUILT) $(REGISTRY) ## Run all tests: with a broker and a cluster, on a mini cluster, and beside them unit and Java
+test: $(BUILT) $(REGISTRY) ## Run all tests: unit, Java operators, mini cluster, broker and cluster
 	@$(MAKE) --jobs 3 cluster-tests unit-tests java-tests
 
 cluster-tests: $(BUILT) $(REGISTRY)
-	@echo '==> Tests on clusters; beside them, at a lower priority, unit tests and those of the Java operators'
+	@echo '==> Running tests on clusters; unit tests and Java tests run beside them at a lower priority'
 	@$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=5 tests/e2e tests/flink
 
 # Tests on clusters mostly wait. These use the cores meanwhile.
@@ -52,10 +52,10 @@ java-tests:
 	@nice mvn --batch-mode test > build/maven-test.log 2>&1 || { cat build/maven-test.log; exit 1; }
 	@printf '\n==> Java operators: %s\n' "$$(grep -E '^.{0,20}Tests run' build/maven-test.log | tail -n 1)"
 
-test-unit: $(BUILT) ## Run the unit tests without the slow ones, in a process for each core
+test-unit: $(BUILT) ## Run the fast unit tests, one process per core
 	@$(UNIT_TESTS) -m 'not slow' --hypothesis-profile quick
 
-test-sequence: $(SEQUENCE) ## Run the tests that need PyTorch, which trains sequence models, in an environment of their own
+test-sequence: $(SEQUENCE) ## Run the tests that train sequence models, in a separate environment with PyTorch
 	@build/sequence/bin/python -m pytest --numprocesses 0 tests/sequence
 
 bench: $(BUILT) $(if $(if $(PART),$(findstring peers,$(PART)),all),$(PEERS)) ## Measure this machine, to build/bench.json: all parts, or PART=throughput,latency,peers
@@ -64,7 +64,7 @@ bench: $(BUILT) $(if $(if $(PART),$(findstring peers,$(PART)),all),$(PEERS)) ## 
 chaos: $(BUILT) ## Cause faults on a real broker and cluster under load, and check every record: FAULTS=100 SEED=7 KINDS= BROKERS=3
 	@$(PYTHON) -m tools.chaos --faults $(or $(FAULTS),100) --seed $(or $(SEED),7) $(if $(KINDS),--kinds $(KINDS)) $(if $(BROKERS),--brokers $(BROKERS))
 
-overload: $(BUILT) ## Send the job 3 times the clicks that it can score, and see how it gets over that: MINUTES=5 HOT=0.2
+overload: $(BUILT) ## Send the job 3 times as many clicks as it can score, and report how it recovers: MINUTES=5 HOT=0.2
 	@$(PYTHON) -m tools.overload $(if $(MINUTES),--minutes $(MINUTES)) $(if $(HOT),--hot $(HOT))
 
 soak: $(BUILT) ## Run the job for hours at half of its capacity, and report what grows: HOURS=2 RATE=2000
@@ -81,7 +81,7 @@ dashboard: $(VENV) ## Start the live dashboard: CONF=conf/local.yaml, PORT=8080,
 up: $(BUILT) ## Start a Kafka broker and a Flink cluster on this machine
 	@$(PYTHON) -m tools.stack up
 
-down: $(VENV) ## Stop both; topics and checkpoints stay in build/local
+down: $(VENV) ## Stop the broker and the cluster; topics and checkpoints stay in build/local
 	@$(PYTHON) -m tools.stack down
 
 submit: $(BUILT) ## Submit jobs to the local cluster: JOBS='score_clicks measure_sessions' CONF=conf/mine.yaml

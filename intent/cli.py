@@ -23,7 +23,7 @@ SUBCOMMANDS = {
     "capacity": ("jobs.ops.capacity", "Estimate cores, memory and partitions for your load."),
     "dashboard": ("dashboard.__main__", "Serve the live dashboard."),
     "map": ("training.map", "Propose a mapping for a file of foreign clicks."),
-    "check": ("training.check", "Check what will be accepted of recorded clicks, and what not."),
+    "check": ("training.check", "Check which recorded clicks will be accepted."),
     "population": ("training.population", "Make tables of what all users did from recorded clicks."),
     "simulate": ("training.simulate", "Write the clicks and profiles of a simulated shop to files."),
     "train": ("training.train", "Train a model on clicks and write it as a bundle."),

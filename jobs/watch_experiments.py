@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except msgspec.DecodeError as error:
         sys.exit(
             f"watch_experiments: topic {settings.topics.sessions}: a record is not a session: {error}; to submit "
-            "without a look at the topics, add --skip-topic-check"
+            "without checking the topics, add --skip-topic-check"
         )
     for line in lines:
         print(line)

@@ -141,7 +141,7 @@ def check_port(port: int, service: str, bound: bool, own_ports: set[int]) -> Fin
     if not bound:
         state = "free"
     elif port in own_ports:
-        state = "used by our stack"
+        state = "used by this project's local stack"
     else:
         state = "used by another program; make up picks another"
     return Finding(f"port {port} ({service})", state)
@@ -158,7 +158,7 @@ def check_pins(requirements: str, installed: str) -> Finding:
 
 def check_consistency(answer: str | None) -> Finding:
     if answer is None:
-        return Finding("pip check", "packages that need others than are there", "rm -r .venv && make venv")
+        return Finding("pip check", "installed packages conflict with each other", "rm -r .venv && make venv")
     return Finding("pip check", "no conflicts")
 
 
@@ -207,8 +207,8 @@ def recorded_ports(record: Path) -> set[int]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tools.doctor", description="Say what is missing, and how to get it.")
-    parser.add_argument("--prerequisites", action="store_true", help="only name what has to be there before a build")
+    parser = argparse.ArgumentParser(prog="tools.doctor", description="List what is missing, and how to get it.")
+    parser.add_argument("--prerequisites", action="store_true", help="check only what a build needs")
     options = parser.parse_args(arguments)
     findings = list(check_prerequisites())
     if not options.prerequisites:

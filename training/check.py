@@ -67,7 +67,7 @@ def _inspect(data: Path, mappings: MappingFile | None, label: Label, declaration
 )
 @click.option("--html", type=PATH, metavar="FILE", help="Also write the result to this HTML page, with plots.")
 def command(data: Path, mapping: Path | None, label: str, declaration: Path | None, html: Path | None) -> int:
-    """Check what will be accepted of recorded clicks, and what not.
+    """Check which recorded clicks will be accepted.
 
     Reads the clicks as training and the job do, without a broker.
 

@@ -433,7 +433,7 @@ def _read(sessions: Path | None, topic: str | None, kafka: Sequence[str]) -> pd.
     else:
         rows = read_topic_sessions(client_properties(kafka, os.environ), topic)
     if rows.empty:
-        raise ValueError(f"{topic or sessions}: no session there: measure_sessions writes them when they close")
+        raise ValueError(f"{topic or sessions}: no sessions in it: measure_sessions writes them when they close")
     return rows
 
 

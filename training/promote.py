@@ -403,7 +403,7 @@ def rollback(to: int | None, **request: Any) -> None:
 @force_option("the comparison of holdout metrics with the champion's")
 @change_options
 def apply(file: Path, sessions: str | None, kpis: Path | None, conf: Path, **request: Any) -> None:
-    """Change plan, rule, control group or models by a file.
+    """Change the plan, rule, control group or models from a file.
 
     Keys of the file replace those of the current rollout; all others stay.
 

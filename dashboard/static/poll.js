@@ -54,7 +54,7 @@ export function showStatus(status) {
 function topicNotices(topic) {
   const notices = [];
   if (topic.state === "missing") {
-    notices.push(["wait", `Topic ${topic.topic} does not exist. Create it with python -m jobs.ops.topics.`]);
+    notices.push(["wait", `Topic ${topic.topic} does not exist. Create it with intent topics --conf FILE.`]);
   } else if (topic.state === "empty") {
     notices.push(["wait", `Topic ${topic.topic} is empty: no records have been written to it yet.`]);
   } else if (topic.state === "silent") {
@@ -73,7 +73,7 @@ function backlogNotice({ trend, clicks_rate: clicks, answers_rate: answers, wait
   const wait = `A click waits about ${milliseconds(Number(waiting.toPrecision(1)))} for its score.`;
   const rates = `${rate(Number(clicks.toPrecision(2)))} arrive per second, ${rate(Number(answers.toPrecision(2)))} are answered.`;
   if (trend === "grows") {
-    return ["bad", `The job is slower than the clicks arrive: ${rates} ${wait} No click is lost while the topic's retention ` +
+    return ["bad", `Clicks arrive faster than the job scores them: ${rates} ${wait} No click is lost while the topic's retention ` +
       "keeps them. Raise job.parallelism or reduce the traffic: docs/runbook.md, ConsumerLag."];
   }
   if (trend === "shrinks") return ["wait", `The job is catching up: ${rates} ${wait}`];

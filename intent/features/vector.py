@@ -130,7 +130,7 @@ def _difference(score: float | None, served: float | None) -> str:
     """That the job's score is another one; empty if it is not, or one is not known."""
     if score is None or served is None or abs(score - served) <= TOLERANCE:
         return ""
-    return f"the job scored this event {served:.6f} with the same model; so it knew another history or profile"
+    return f"the job scored this event {served:.6f} with the same model, so it had a different history or profile"
 
 
 def _served(events: UserEvents, version: str, place: Place) -> float | None:

@@ -377,8 +377,8 @@ def population_layout(settings: Settings) -> EventLayout:
     if settings.population.dir is None:
         names = ", ".join(column.name for column in layout.population_columns)
         raise ConfigError(
-            f"key population.dir: must be set (got null): the declaration has columns of the population, {names}, "
-            "which tables there fill; jobs.publish_population makes them: docs/population.md"
+            f"key population.dir: must be set (got null): the declaration has columns of type population ({names}), "
+            "which tables in this directory fill; jobs.publish_population writes them: docs/population.md"
         )
     if not re.match(r"/|[a-z0-9+.-]+:/", settings.population.dir):
         raise ConfigError(
@@ -596,7 +596,7 @@ def _check_together(settings: Settings, path: Path) -> None:
         if duration_ms(getattr(getattr(settings, section), name)) == 0:
             raise ConfigError(f"{path}: key {key}: must be more than 0")
     if settings.clicks.exchange_rates and settings.clicks.currency is None:
-        raise ConfigError(f"{path}: key clicks.exchange_rates: requires clicks.currency, to which the rates lead")
+        raise ConfigError(f"{path}: key clicks.exchange_rates: requires clicks.currency, which the rates convert to")
     workers = settings.workers
     if not workers.memory_dir.startswith("/"):
         raise ConfigError(f"{path}: key workers.memory_dir: expected an absolute path, got {workers.memory_dir!r}")

@@ -146,8 +146,8 @@ def execute(job: StatementSet, name: str) -> JobClient:
         if refused is None:
             raise
         sys.exit(
-            f"{name}: {refused[1]}: can't start from this state: it is of a job with other formulas, other operators "
-            "or of another release, and would mean something else in this job. To go on from it, undo the change. To "
+            f"{name}: {refused[1]}: can't start from this state: it belongs to a job with other formulas or operators, "
+            "or to another release, and would mean something else in this job. To go on from it, undo the change. To "
             "begin without it, leave out --fromSavepoint: docs/operations.md (Changed formulas) says what that loses "
             "and how to stop the old job first"
         )

@@ -47,7 +47,7 @@ def check_topics(settings: Settings, roles: Sequence[str] = ()) -> None:
     try:
         client_options(settings.kafka)
     except KafkaClientError as error:  # of Python alone: the job's own clients may be able to use them
-        raise KafkaClientError(f"{error}; to submit without a look at the topics, add --skip-topic-check") from None
+        raise KafkaClientError(f"{error}; to submit without checking the topics, add --skip-topic-check") from None
     with open_admin(settings.kafka, SUBJECT, request_timeout_ms=REQUEST_TIMEOUT_MS) as admin:
         missing = sorted(set(names.values()) - set(admin.list_topics()))
         if missing:

@@ -49,7 +49,7 @@ QUICK_TRAINING = Training(model="xgboost", folds=3, repeats=0, rounds=150, prune
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tools.demo", description="Run the whole system with a simulated shop.")
     parser.add_argument("--keep", action="store_true", help="keep Kafka, Flink and the jobs running, in build/local")
-    parser.add_argument("--day", action="store_true", help="replay a whole day in fast motion with all jobs")
+    parser.add_argument("--day", action="store_true", help="replay a day in fast motion, with six of the seven jobs")
     options = parser.parse_args(arguments)
     keep, demonstrate = options.keep, demo_day.demonstrate if options.day else _demonstrate
     directory = STACK if keep else Path(tempfile.mkdtemp(prefix="demo-", dir=PROJECT / "build"))

@@ -10,7 +10,7 @@ from tools.trials.plots import write_lines
 
 MIB = 1 << 20
 TRENDS = {
-    "grows": "the job is slower than the clicks arrive",
+    "grows": "clicks arrive faster than the job scores them",
     "holds": "as many clicks are answered as arrive, with a backlog",
     "shrinks": "the job is catching up",
     NO_ANSWER: "(no answer)",

@@ -78,8 +78,8 @@ def make_plan(options: Options) -> Plan:
     label = _label(options, bundles)
     if options.to_ms - options.from_ms <= label.horizon_ms:
         raise ValueError(
-            f"--from and --to: no label can be known by the end of less than its horizon, {label.horizon}: "
-            "choose a longer time or another label"
+            f"--from and --to: the time between them is not longer than the label's horizon, {label.horizon}, so no "
+            "label is known by its end: choose a longer time or another label"
         )
     training = msgspec.structs.replace(training, history_length=_history_length(training, bundles, options.retrain))
     base = _base_declaration(training, bundles, may_differ=options.conf is None and options.retrain is None)

@@ -54,7 +54,7 @@ class Intake:
         """One line per problem, and one for each of the first unfit rows."""
         lines = []
         if self.unfit:
-            lines.append(f"{self.unfit} of {self.rows} rows do not fit the mapping and are no clicks, for example")
+            lines.append(f"{self.unfit} of {self.rows} rows do not fit the mapping and give no clicks, for example")
             lines += [f"  {example}" for example in self.examples]
         missing = [column for column, files in self.absent.items() if files == self.named[column]]
         if missing and self.mapped:

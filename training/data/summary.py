@@ -283,7 +283,7 @@ def warnings(summary: Summary, clicks: Path, profiles: Path | None, log: Path | 
         (
             clicks,
             summary.repeated,
-            "events were sent before, with the same event id or of the same order; they are left out, as in the job",
+            "events were sent before, with the same event_id or transaction_id; they are left out, as in the job",
         ),
         (
             clicks,

@@ -259,7 +259,7 @@ class _Writer:
             texts.update((text.strip(), None) for text in column.texts)
         ignored = [text for text in texts if not identifies(text)]
         if ignored:
-            self._doubts.append(f"ignored_users: rows of {_listed(ignored)} are left out, for these are no users")
+            self._doubts.append(f"ignored_users: rows of {_listed(ignored)} are left out, because these are not users")
         return ignored
 
     def _numbers(self) -> dict[str, Any]:
@@ -304,7 +304,7 @@ class _Writer:
         """Columns that are called like a field that has none, and why they don't fill it."""
         used = self._used()
         return [
-            f"columns.{one.field}: {plain(one.column.name)} is called like it, but {one.problem}"
+            f"columns.{one.field}: {plain(one.column.name)} is named like this field, but {one.problem}"
             for one in self._candidates
             if one.field not in self._chosen and one.column not in used
             if one.problem not in (None, NO_NAME) and name_score(one.column.name, one.field) >= SURE
@@ -367,7 +367,7 @@ def _doubts_about_times(samples: Sequence[Any]) -> Iterator[str]:
         )
     elif not all(map(has_offset, samples)):
         naive = next(value for value in samples if not has_offset(value))
-        yield f"time_zone: {shown(naive)} says no offset and is read as UTC; if it is local, set time_zone"
+        yield f"time_zone: {shown(naive)} has no offset and is read as UTC; if it is local, set time_zone"
     elif any(map(has_other_offset, samples)):
         yield "local_time: times have an offset; set local_time: true if it is that of the user's clock"
 

@@ -131,7 +131,7 @@ def problems(found: Inspection) -> list[str]:
         )
     if found.placeholders:
         shown = ", ".join(f"{user} ({count:,})" for user, count in found.placeholders.most_common(USERS_SHOWN))
-        lines.append(f"users that are probably none: {shown}; list them under ignored_users to leave them out")
+        lines.append(f"user ids that are probably placeholders: {shown}; list them under ignored_users to skip them")
     if found.busiest:
         user, count = found.busiest
         lines.append(

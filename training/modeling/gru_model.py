@@ -17,8 +17,8 @@ from udfs.models.gru import Gru, GruFile
 if TYPE_CHECKING:
     import optuna
 
-#: What installs PyTorch.
-INSTALL = "pip install 'purchase-intent[sequence]'"
+#: What installs PyTorch, in the versions of the extra `sequence` in setup.py.
+INSTALL = "pip install 'torch>=2.4,<3'"
 
 
 def is_torch_installed() -> bool:

@@ -44,7 +44,7 @@ def _check_with(admin: KafkaAdminClient, settings: Settings) -> Iterator[Finding
     if settings.delivery.guarantee == "exactly-once":
         yield from check_transaction(settings, admin)
     else:
-        yield Finding("clock of Kafka", "unknown: brokers tell their time in transactions only", unknown=True)
+        yield Finding("clock of Kafka", "unknown: brokers report their time only in transactions", unknown=True)
 
 
 def check_topic(role: str, topic: Mapping, parallelism: int) -> Finding:

@@ -209,7 +209,7 @@ def _shift_and_total(options: Options, source: ReplaySource) -> tuple[int, Total
         first_one = datetime.fromtimestamp(max(times) / 1000, UTC)
         print(
             f"replay: note: {outliers} events are dated long after all others, up to {first_one:%Y-%m-%d}: --times "
-            "shift goes by the others",
+            "shift ignores them",
             file=sys.stderr,
         )
     shift_ms = weeks_to_shift(last_ms, now_ms())
@@ -351,8 +351,8 @@ def _interrupted_by_sigterm() -> Iterator[None]:
     "--record-timestamps",
     type=click.Choice(("now", "event")),
     default="now",
-    help="Kafka timestamps of the records, which the job compares event times with. With `event`, a topic with "
-    "retention.ms deletes records at once if their event times are older.",
+    help="Kafka timestamps of the records, with which the job compares event times. With `event`, Kafka deletes "
+    "records at once if their event times are older than the topic's retention.ms.",
 )
 @click.option("--bootstrap-servers", default=LOCAL_SERVERS, metavar="HOST:PORT,...", help="Kafka brokers.")
 @click.option("--topic", type=Value("topic", _topic), default="clicks", metavar="NAME", help="Topic for the clicks.")

@@ -55,7 +55,7 @@ def test_too_little_memory_comes_with_a_smaller_stack_to_start():
 
 def test_a_port_is_told_free_ours_or_anothers():
     assert doctor.check_port(9092, "Kafka", bound=False, own_ports=set()).result == "free"
-    assert doctor.check_port(9092, "Kafka", bound=True, own_ports={9092}).result == "used by our stack"
+    assert doctor.check_port(9092, "Kafka", bound=True, own_ports={9092}).result == "used by this project's local stack"
     assert "another program" in doctor.check_port(9092, "Kafka", bound=True, own_ports={8081}).result
 
 

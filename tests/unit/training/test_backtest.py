@@ -215,7 +215,7 @@ def refusal(capsys, *arguments, **options) -> str:
     ("hours", "arguments", "message"),
     [
         ((30, 12), (), "--from 2026-01-06 06:00 UTC must be before --to 2026-01-05 12:00 UTC"),
-        ((12, 12.5), (), "no label can be known by the end of less than its horizon, 30 min"),
+        ((12, 12.5), (), "the time between them is not longer than the label's horizon, 30 min"),
         ((12, 30), ("--rule", "{shop}/none.yaml"), "none.yaml"),
         ((12, 30), ("--rule", "{shop}/bad.yaml"), "unknown feature carts; `intent features list` lists all features"),
         ((12, 30), ("--act-on", "rule"), "--act-on rule: there is no rule: name its file with --rule"),

@@ -132,7 +132,7 @@ def test_users_that_are_none_and_a_user_with_many_events_are_named(capsys, tmp_p
     rows = [click(f"u{number}", minute=number) for number in range(1_000)]
     rows += [click("undefined", minute=number) for number in range(100)]
     _, text = checked(capsys, lines(tmp_path / "c.jsonl", rows))
-    assert "users that are probably none: undefined (100)" in text
+    assert "user ids that are probably placeholders: undefined (100)" in text
     assert "user undefined has 9% of all events" in text
 
 

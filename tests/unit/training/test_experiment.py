@@ -498,7 +498,7 @@ def test_a_bad_record_is_named(tmp_path, capsys, line, told):
 
 
 def test_no_sessions_are_refused(tmp_path, capsys):
-    assert "sessions.jsonl: no session there" in refusal(capsys, [*written(tmp_path, []), *STATED])
+    assert "sessions.jsonl: no sessions in it" in refusal(capsys, [*written(tmp_path, []), *STATED])
 
 
 def test_parquet_is_read_like_lines(tmp_path):

@@ -265,7 +265,7 @@ def test_unfit_rows_and_names_without_a_meaning_are_shown(tmp_path, capsys):
     mapping.write_text(f"columns: {{{fields}}}\ntime_format: epoch_ms\n")
     assert main(["--clicks", str(path), "--mapping", str(mapping), *QUICK, "--out", str(tmp_path / "bundle")]) == 0
     output = capsys.readouterr()
-    assert f"train: {path}: 1 of {len(rows)} rows do not fit the mapping and are no clicks" in output.err
+    assert f"train: {path}: 1 of {len(rows)} rows do not fit the mapping and give no clicks" in output.err
     assert f"{path}, row {len(rows) - 3}: event_time (column event_time): 1 is before 2000" in output.err
     assert "3 events have names that count as `other`: 3 Order Completed (probably purchase)" in output.err
     assert "; 3 other" in output.out

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from tests.conftest import QUICK
 from tests.support.bundles import files_of
 from tests.support.shop import FEW, SOME, shop_clicks, shop_examples
+from tools.paths import PROJECT
 from training.bundles.trainer import train_model
 from training.data.examples import Examples
 from training.data.split import SplitError, split_by_time, split_by_user, user_folds
@@ -17,6 +18,7 @@ from training.modeling.calibration import Calibration
 from training.modeling.distillation import distilled_labels
 from training.modeling.families import FAMILIES
 from training.modeling.family import FitRows, Fitting
+from training.modeling.gru_model import INSTALL
 from training.modeling.onnx_export import ExportError, certify
 from training.modeling.settings import TrainingError, load_training
 from training.reporting.facts import Background, gather
@@ -399,7 +401,7 @@ def test_metrics_have_the_recommendation_as_data_and_as_text(trained, facts, tmp
         ("repeats=21", "Expected `int` <= 20 - at `$.repeats`"),
         ("refit=holdout", "Invalid enum value 'holdout' - at `$.refit`"),
         ("model=xgboost compare=[gru]", "settings: a sequence model (gru) needs PyTorch: pip install '"),
-        ("sequence=true", "settings: a sequence model (gru) needs PyTorch: pip install 'purchase-intent[sequence]'"),
+        ("sequence=true", "settings: a sequence model (gru) needs PyTorch: pip install 'torch>=2.4,<3'"),
     ],
 )
 def test_a_setting_that_breaks_a_rule_is_refused_by_name(override, message, monkeypatch):
@@ -407,6 +409,11 @@ def test_a_setting_that_breaks_a_rule_is_refused_by_name(override, message, monk
     with pytest.raises(TrainingError) as error:
         load_training(None, override.split(" ", 1) if "compare" in override else [override])
     assert message in str(error.value)
+
+
+def test_pytorch_is_installed_in_the_versions_of_the_extra():
+    (required,) = re.findall(r'^SEQUENCE = \["(.+)"\]$', (PROJECT / "setup.py").read_text(), re.MULTILINE)
+    assert f"pip install '{required}'" == INSTALL
 
 
 def test_with_pytorch_a_sequence_model_adds_the_codes_of_events(monkeypatch):

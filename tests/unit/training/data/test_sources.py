@@ -128,7 +128,7 @@ def test_an_unfit_row_is_counted_shown_and_a_dead_letter_with_its_reason(tmp_pat
         ("unfit_row", "line 4: 2 values for 3 columns"),
     ]
     assert intake.problems() == [
-        "2 of 4 rows do not fit the mapping and are no clicks, for example",
+        "2 of 4 rows do not fit the mapping and give no clicks, for example",
         f"  {path}, row 2: event_time (column at): 'noon' is not a number",
         f"  {path}, row 3: line 4: 2 values for 3 columns",
     ]

@@ -201,7 +201,7 @@ def test_ids_of_orders(name: str):
 def test_an_id_of_several_events_that_are_no_purchases_is_not_of_an_order():
     proposal = propose(shop(order_id=["7", "7", "8", "9"]), "x")
     assert "transaction_id" not in proposal.mapping["columns"]
-    assert "order_id is called like it, but '7' is in several events that are not purchases" in doubts_about(
+    assert "order_id is named like this field, but '7' is in several events that are not purchases" in doubts_about(
         proposal, "columns.transaction_id"
     )
     proposal = propose(shop(order_no=["0", "0", "0", "9"]), "x")
@@ -420,7 +420,7 @@ def test_placeholders_are_no_ids_of_events_and_devices():
     proposal = propose(rows, "x")
     assert proposal.mapping["columns"]["event_id"] == "event_id"
     assert "transaction_id" not in proposal.mapping["columns"]
-    assert "order_id is called like it, but its values, such as '0', are no ids" in doubts_about(
+    assert "order_id is named like this field, but its values, such as '0', are no ids" in doubts_about(
         proposal, "columns.transaction_id"
     )
     rows = shop(user=["unknown", "u1", "u2", "u3"], anonymous_id=["unknown", "d1", "d2", "d3"])
