@@ -88,7 +88,6 @@ def test_prometheus_finds_what_rules_and_dashboard_read(pipeline, flowing, prome
     pipe = pipeline(
         f"model.registry={registry}",
         "execution.latency_budget=1 ms",
-        "job.parallelism=2",
         "feature_log.user_share=1.0",
         "drift.window=1 min",
         "drift.slide=1 min",
@@ -103,7 +102,7 @@ def test_prometheus_finds_what_rules_and_dashboard_read(pipeline, flowing, prome
     pipe.send("clicks", [(b"ada", json.dumps(long_ago).encode(), None) for _ in range(20)])
     pipe.read("feature_log", at_least=20)
     pipe.send("clicks", [(b"ada", b"{", None) for _ in range(20)])
-    flowing(pipe, 200, [f"u{number}" for number in range(50)])
+    flowing(pipe, 100, [f"u{number}" for number in range(50)])
     pipe.read("drift", at_least=1)
 
     def missing() -> set[str]:

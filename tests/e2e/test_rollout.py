@@ -26,7 +26,7 @@ from udfs.rollout.registry import Registry
 
 pytestmark = pytest.mark.e2e
 
-RATE = 1_000
+RATE = 250
 USERS = [f"u{number}" for number in range(500)]
 ROLLOUT = """
 salt: e2e
@@ -105,12 +105,12 @@ def test_a_challenger_goes_from_shadow_to_half_of_the_users_and_back(
 
     served.wait()
     served.promote("shadow", "challenger", "--why", "retrained")
-    pipe.read("shadow_scores", at_least=2_000)
+    pipe.read("shadow_scores", at_least=2 * RATE)
     served.promote("start", "challenger", "--share", "0.05", "--at-most", "0.5", "--force", "--why", "looks right")
     small = served.registry.newest().number
     served.promote("ramp", "challenger", "--share", "0.5", "--why", "nothing worse")
     spoil(served.registry, tmp_path)
-    pipe.wait_for_more_scores(5_000)
+    pipe.wait_for_more_scores(5 * RATE)
     served.promote("rollback", "--to", str(small), "--why", "conversion fell")
     clicks.stop()
 

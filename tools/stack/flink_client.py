@@ -58,9 +58,16 @@ def wait_until_running(stack: LocalStack, job: str, timeout_seconds: float = 120
 
 
 def stop_with_savepoint(stack: LocalStack, job: str) -> Path:
-    """Stop the job; returns the savepoint's directory."""
-    match = _flink(stack, ["stop", job], r"Savepoint completed. Path: (\S+)")
-    return Path(urlparse(match[1]).path)
+    """Stop the job; returns the savepoint's directory. Raises JobError."""
+    try:  # as `flink stop` does, which takes seconds to start
+        savepoint = stack.stop_job(job)
+    except OSError as error:
+        raise JobError(f"job {job} could not be stopped: {error}") from None
+    wait_for(lambda: stack.rest(savepoint)["status"]["id"] == "COMPLETED", 120, f"the savepoint of job {job}")
+    operation = stack.rest(savepoint)["operation"]
+    if "location" not in operation:
+        raise JobError(f"job {job}: the savepoint failed: {operation['failure-cause']['stack-trace']}")
+    return Path(urlparse(operation["location"]).path)
 
 
 def cancel(stack: LocalStack, job: str) -> None:

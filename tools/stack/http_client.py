@@ -18,11 +18,16 @@ def patch(port: int, path: str) -> None:
     _ask("PATCH", port, path)
 
 
-def _ask(method: str, port: int, path: str) -> str:
+def post(port: int, path: str) -> str:
+    """Send a POST request with an empty JSON object to the server at a port; returns and raises like get_text."""
+    return _ask("POST", port, path, "{}")
+
+
+def _ask(method: str, port: int, path: str, body: str | None = None) -> str:
     # http.client, not urllib: a proxy of the environment has no business between two processes of this machine.
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
     try:
-        connection.request(method, path)
+        connection.request(method, path, body)
         answer = connection.getresponse()
         text = answer.read().decode(errors="replace")
     finally:

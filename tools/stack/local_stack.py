@@ -21,7 +21,7 @@ from typing import Any, Self
 from tools.paths import JARS, PROJECT, STACK
 from tools.stack import broker as kafka_broker
 from tools.stack import cluster as flink_cluster
-from tools.stack.http_client import get_text, patch
+from tools.stack.http_client import get_text, patch, post
 from tools.stack.processes import HERE, Place, Process, is_running, kill, start, stop, wait_until
 from udfs.kafka.connection import open_admin
 from udfs.kafka.errors import KafkaClientError
@@ -245,6 +245,11 @@ class LocalStack:
     def cancel(self, job: str) -> None:
         """Ask Flink to end a job, without a savepoint. Raises OSError."""
         patch(self._get("jobmanager").ports["rest"], f"/jobs/{job}?mode=cancel")
+
+    def stop_job(self, job: str) -> str:
+        """Ask Flink to stop a job with a savepoint; returns the path in the REST API that tells of it. Raises OSError."""
+        answer = json.loads(post(self._get("jobmanager").ports["rest"], f"/jobs/{job}/stop"))
+        return f"/jobs/{job}/savepoints/{answer['request-id']}"
 
     def _launch_job_manager(self, ports: Mapping[str, int]) -> None:
         self._remember(flink_cluster.start_job_manager(self.directory, ports))

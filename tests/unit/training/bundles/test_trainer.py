@@ -100,6 +100,7 @@ def test_another_seed_gives_another_model(examples, of_few):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_plots")
 def test_the_served_model_is_fitted_to_all_users_and_its_metrics_are_from_before(examples, of_few):
     trained, kept = of_few, train_model(examples, replace(OF_FEW, refit="training"), version="v1")
     assert kept.measured is None
@@ -135,6 +136,7 @@ def test_of_a_split_by_time_all_events_are_refitted(examples):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_plots")
 def test_the_whole_training_is_measured_on_new_users_and_reported(examples):
     settings = replace(QUICK, model="auto", repeats=1, folds=2, rounds=5, compare=("logistic",), features=NAMES)
     found = train_model(examples, settings)

@@ -121,6 +121,7 @@ def test_the_certificate_refuses_an_export_of_thresholds_as_they_were_trained():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_plots")
 def test_a_lightgbm_model_is_trained_certified_reported_and_served(trained, examples, tmp_path):
     write_bundle(tmp_path / "bundle", trained.manifest, trained.files)
     bundle = load_bundle(tmp_path / "bundle", 64)

@@ -184,6 +184,7 @@ def test_a_score_depends_on_its_row_alone(kind):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_plots")
 def test_a_model_is_trained_certified_reported_explained_and_served(trained, examples, tmp_path):
     write_bundle(tmp_path / "bundle", trained.manifest, trained.files)
     bundle = load_bundle(tmp_path / "bundle", 64)
