@@ -54,7 +54,7 @@ def explain(bundle_directory) -> Callable[..., list[dict]]:
     return explained
 
 
-@pytest.fixture
+@pytest.fixture(scope="package")
 def run_job(bundle_directory) -> Callable[..., dict[str, list[dict]]]:
     """Run the job over given (key, payload, timestamp in ms) clicks and profiles; returns what it wrote, by role."""
 

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from zlib import crc32
 
@@ -20,7 +21,7 @@ from training.data.dataset import read_clicks
 from training.simulation.clickstream import Simulation, simulate
 from udfs.contracts.outputs import ModelQuality, Outcome
 from udfs.contracts.packed_events import EVENT_KINDS
-from udfs.measurement.labels import LABELS_FILE, find_label, label_events
+from udfs.measurement.labels import LABELS_FILE, Label, find_label, label_events
 from udfs.measurement.quality import MEASURES
 
 pytestmark = pytest.mark.flink
@@ -30,31 +31,29 @@ NOW = 1_800_000_000_000
 ONE_TRY = ("job.parallelism=1", "outcomes.parallelism=1", "flink.restart-strategy.type=none")
 
 
+def run_job(
+    bundle_directory: Path, directory: Path, clicks: list[dict], scores: list[dict], label: Label, *overrides: str
+) -> dict[str, list[dict]]:
+    """Run the job over given clicks and scores, in files of a directory; returns what it wrote, by table."""
+    settings = outcome_settings(settings_of(bundle_directory, *ONE_TRY, "decode.max_behind=36500 d", *overrides))
+    tables = table_environment(settings)
+    (directory / "due_scores").write_text("".join(json.dumps(score) + "\n" for score in scores))
+    definitions = score_columns(settings, label)
+    tables.execute_sql(create_table("due_scores", definitions, files(directory / "due_scores")))
+    (directory / "clicks").write_text("".join(json_line(0, None, json.dumps(click).encode(), NOW) for click in clicks))
+    for statement in click_tables(settings, files(directory / "clicks"), dict.fromkeys(KAFKA_METADATA, "")):
+        tables.execute_sql(statement)
+    sinks = {"outcomes": Outcome, "model_quality": ModelQuality}
+    for name, record in sinks.items():
+        tables.execute_sql(create_table(name, columns(record), files(directory / f"{name}.out")))
+    measure_outcomes(tables, settings, label).execute().wait()
+    return {name: read_json_lines(directory / f"{name}.out") for name in sinks}
+
+
 @pytest.fixture
 def measure(bundle_directory, tmp_path):
     """Run the job over given clicks and scores; returns what it wrote, by table."""
-
-    def run(clicks: list[dict], scores: list[dict], label, *overrides: str) -> dict[str, list[dict]]:
-        settings = outcome_settings(settings_of(bundle_directory, *ONE_TRY, "decode.max_behind=36500 d", *overrides))
-        tables = table_environment(settings)
-        sources = {
-            "due_scores": (score_columns(settings, label), [json.dumps(score) + "\n" for score in scores]),
-        }
-        for name, (definitions, lines) in sources.items():
-            (tmp_path / name).write_text("".join(lines))
-            tables.execute_sql(create_table(name, definitions, files(tmp_path / name)))
-        (tmp_path / "clicks").write_text(
-            "".join(json_line(0, None, json.dumps(click).encode(), NOW) for click in clicks)
-        )
-        for statement in click_tables(settings, files(tmp_path / "clicks"), dict.fromkeys(KAFKA_METADATA, "")):
-            tables.execute_sql(statement)
-        sinks = {"outcomes": Outcome, "model_quality": ModelQuality}
-        for name, record in sinks.items():
-            tables.execute_sql(create_table(name, columns(record), files(tmp_path / f"{name}.out")))
-        measure_outcomes(tables, settings, label).execute().wait()
-        return {name: read_json_lines(tmp_path / f"{name}.out") for name in sinks}
-
-    return run
+    return partial(run_job, bundle_directory, tmp_path)
 
 
 def score_of(click: dict, number: int) -> dict:
@@ -111,28 +110,60 @@ def test_every_score_gets_the_label_that_training_computes(measure, name):
             assert row[measure_name] == (wanted if wanted is None else pytest.approx(wanted, rel=1e-9)), row
 
 
-def test_an_outcome_counts_in_the_last_millisecond_of_the_horizon_and_not_in_the_score_s_own(measure):
-    label = find_label("purchase within 10 min", LABELS)
-    view = {"user_id": "ada", "event_name": "view_item", "event_time": NOW, "event_id": "view"}
-    times = {"same moment": NOW, "last": NOW + 600_000, "too late": NOW + 600_001}
-    clicks, scores = [], []
-    for number, (user, time_ms) in enumerate(times.items()):
-        clicks += [view | {"user_id": user}, view | {"user_id": user, "event_name": "purchase", "event_time": time_ms}]
-        scores.append(score_of(view | {"user_id": user}, number))
-    scores.append(score_of(view | {"user_id": "before login"}, len(scores)))
+BUYING = find_label("purchase within 10 min", LABELS)
+VIEW = {"event_name": "view_item", "event_time": NOW, "event_id": "view"}
+BOUGHT = {"event_name": "purchase", "event_time": NOW + 5_000}
+#: Clicks that the score job rejects. They come first: if one moved the time, all others would be late.
+REJECTED = [
+    BOUGHT | {"user_id": {}},
+    BOUGHT | {"user_id": "of rejected clicks", "event_time": NOW + 10**15},
+    BOUGHT | {"user_id": "of rejected clicks", "event_time": 10**300},
+    BOUGHT | {"user_id": "of rejected clicks", "event_time": "soon"},
+    {"event_time": NOW + 86_400_000},
+]
+#: Purchases as the decoder accepts them, by user.
+FORMS = {
+    "float": BOUGHT | {"event_time": NOW + 5_000.0},
+    "text": BOUGHT | {"event_time": str(NOW + 5_000)},
+    "nan": {"custom": float("nan")} | BOUGHT,
+    "surrogate": {"search_term": "gift \ud83d"} | BOUGHT,
+    "after": BOUGHT | {"custom": float("inf")},
+}
+#: Times of purchases, by user, and whether they are outcomes of a score at NOW.
+MOMENTS = {"same moment": (NOW, False), "last": (NOW + 600_000, True), "too late": (NOW + 600_001, False)}
+
+
+@pytest.fixture(scope="module")
+def labels(bundle_directory, tmp_path_factory) -> dict[str, bool]:
+    """The label of a score at NOW of each user, after all these clicks at once: each run takes seconds to start."""
+    purchases = FORMS | {user: BOUGHT | {"event_time": time_ms} for user, (time_ms, _) in MOMENTS.items()}
+    clicks = [*REJECTED]
+    for user, purchase in purchases.items():
+        clicks += [VIEW | {"user_id": user}, {"user_id": user} | purchase]
     clicks[-1]["anonymous_id"] = clicks[-3]["anonymous_id"] = "before login"  # logins are not followed
-    written = measure(clicks, scores, label)
-    assert {outcome["user_id"]: outcome["label"] for outcome in written["outcomes"]} == {
-        "same moment": False,
-        "last": True,
-        "too late": False,
-        "before login": False,
-    }
+    users = [*purchases, "of rejected clicks", "before login"]
+    scores = [score_of(VIEW | {"user_id": user}, number) for number, user in enumerate(users)]
+    outcomes = run_job(bundle_directory, tmp_path_factory.mktemp("labels"), clicks, scores, BUYING)["outcomes"]
+    assert len(outcomes) == len(users)
+    return {outcome["user_id"]: outcome["label"] for outcome in outcomes}
+
+
+def test_an_outcome_counts_in_the_last_millisecond_of_the_horizon_and_not_in_the_score_s_own(labels):
+    assert {user: labels[user] for user in MOMENTS} == {user: counts for user, (_, counts) in MOMENTS.items()}
+    assert not labels["before login"]
+
+
+def test_a_click_that_the_score_job_rejects_is_no_outcome_and_moves_no_time(labels):
+    assert not labels["of rejected clicks"]
+    assert labels["last"]
+
+
+def test_a_purchase_in_any_form_that_the_decoder_accepts_is_an_outcome(labels):
+    assert {user: labels[user] for user in FORMS} == dict.fromkeys(FORMS, True)
 
 
 def test_an_outcome_after_a_login_is_one_of_the_scores_before_it(measure):
     """This run also counts what is sent again."""
-    label = find_label("purchase within 10 min", LABELS)
     start = NOW - 3_600_000
     view = {"event_name": "view_item", "event_time": start}
     bought = {"event_name": "purchase", "event_time": start + 5_000, "event_id": "e1", "transaction_id": "t1"}
@@ -149,44 +180,10 @@ def test_an_outcome_after_a_login_is_one_of_the_scores_before_it(measure):
         score_of(view | {"user_id": user, "event_time": time_ms, "event_id": "view"}, number)
         for number, (user, time_ms) in enumerate(scored)
     ]
-    written = measure(clicks, scores, label, "clicks.follow_logins=true", "clicks.duplicates_within=0 s")
+    written = measure(clicks, scores, BUYING, "clicks.follow_logins=true", "clicks.duplicates_within=0 s")
     found = {(outcome["user_id"], outcome["event_time"]) for outcome in written["outcomes"] if outcome["label"]}
     assert len(written["outcomes"]) == len(scored)
     assert found == {(user, start) for user in ("cookie 1", "ada", "cookie 2", "eve")} | {("eve", NOW - 1)}
-
-
-def test_a_click_that_the_score_job_rejects_is_no_outcome_and_moves_no_time(measure):
-    label = find_label("purchase within 10 min", LABELS)
-    view = {"user_id": "ada", "event_name": "view_item", "event_time": NOW, "event_id": "view"}
-    purchase = view | {"event_name": "purchase", "event_time": NOW + 5_000}
-    broken = [
-        purchase | {"user_id": {}},
-        purchase | {"event_time": NOW + 10**15},
-        purchase | {"event_time": 10**300},
-        purchase | {"event_time": "soon"},
-        {"event_time": NOW + 86_400_000},
-    ]
-    written = measure([*broken, view, purchase], [score_of(view, 0)], label)
-    assert [outcome["label"] for outcome in written["outcomes"]] == [True]
-
-
-def test_a_purchase_in_any_form_that_the_decoder_accepts_is_an_outcome(measure):
-    label = find_label("purchase within 10 min", LABELS)
-    view = {"event_name": "view_item", "event_time": NOW, "event_id": "view"}
-    bought = {"event_name": "purchase", "event_time": NOW + 5_000}
-    forms = {
-        "float": bought | {"event_time": NOW + 5_000.0},
-        "text": bought | {"event_time": str(NOW + 5_000)},
-        "nan": {"custom": float("nan")} | bought,
-        "surrogate": {"search_term": "gift \ud83d"} | bought,
-        "after": bought | {"custom": float("inf")},
-    }
-    clicks, scores = [], []
-    for number, (user, purchase) in enumerate(forms.items()):
-        clicks += [view | {"user_id": user}, {"user_id": user} | purchase]
-        scores.append(score_of(view | {"user_id": user}, number))
-    written = measure(clicks, scores, label)
-    assert {outcome["user_id"]: outcome["label"] for outcome in written["outcomes"]} == dict.fromkeys(forms, True)
 
 
 def test_each_click_is_read_once(bundle_directory):

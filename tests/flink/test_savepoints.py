@@ -108,7 +108,9 @@ def test_a_savepoint_is_refused_by_another_formula_and_continued_by_the_same(bun
     job.wait_for_row("kpis", window="minute")  # of ada's session: the sum of its hour is in the state
     savepoint = job.stop()
 
-    with pytest.raises(SystemExit, match=rf"^measure_sessions: {savepoint}: can't start from this state: it belongs to"):
+    with pytest.raises(
+        SystemExit, match=rf"^measure_sessions: {savepoint}: can't start from this state: it belongs to"
+    ):
         job.start(BOUNCES, savepoint)
 
     job.start(CONVERSION, savepoint)

@@ -67,19 +67,37 @@ def features_by_event(written: dict) -> dict[str, dict[str, float]]:
     }
 
 
-def test_every_accepted_click_is_scored_once_and_every_other_is_a_dead_letter(run_job):
-    clicks = [click("ada", number, price=number) for number in range(100)] + [
-        click("bob", number) for number in range(7)
-    ]
-    bad = [(b"k", b"{", NOW), (b"k", None, NOW), (b"k", b"\xff\x00", NOW)]
-    written = run_job(clicks + bad)
+ACCEPTED = [
+    *(click("ada", number, price=number) for number in range(100)),
+    *(click("bob", number) for number in range(7)),
+]
+BAD = [(b"k", b"{", NOW), (b"k", None, NOW), (b"k", b"\xff\x00", NOW)]
+COMPARED = [click(f"user{number % 3}", number, item_id=f"i{number % 5}", price=number / 3)[1] for number in range(200)]
+FIRST_COMPARED = len(ACCEPTED) + len(BAD)
+PROFILES = [(b"ada", b'{"user_id": "ada", "country": "DE", "membership_tier": "gold"}', NOW)] * 3 + [(b"x", b"[]", NOW)]
 
+
+@pytest.fixture(scope="module")
+def written(run_job) -> dict[str, list[dict]]:
+    """What the job writes of all these at once: each run takes seconds to start."""
+    compared = [(None, payload, NOW) for payload in COMPARED]
+    return run_job(ACCEPTED + BAD + compared, PROFILES, ("model.engine=native",))
+
+
+def letters_of(written: dict[str, list[dict]], topic: str) -> list[dict]:
+    letters = (letter for letter in written["dead_letters"] if letter["topic"] == topic)
+    return sorted(letters, key=lambda letter: letter["offset"])
+
+
+def test_every_accepted_click_is_scored_once_and_every_other_is_a_dead_letter(written):
     scores = written["scores"]
-    assert sorted(score["source_offset"] for score in scores) == list(range(107))
+    bad = range(len(ACCEPTED), FIRST_COMPARED)
+    accepted = [offset for offset in range(FIRST_COMPARED + len(COMPARED)) if offset not in bad]
+    assert sorted(score["source_offset"] for score in scores) == accepted
     assert {score["model_version"] for score in scores} == {"test-model"}
     assert all(score["decision"] == (score["score"] >= 0.2) for score in scores)
 
-    letters = sorted(written["dead_letters"], key=lambda letter: letter["offset"])
+    letters = letters_of(written, "clicks")
     assert [(letter["offset"], letter["reason"]) for letter in letters] == [
         (107, "invalid_json"),
         (108, "empty_record"),
@@ -87,21 +105,18 @@ def test_every_accepted_click_is_scored_once_and_every_other_is_a_dead_letter(ru
     ]
     originals = [None if letter["original"] is None else b64decode(letter["original"]) for letter in letters]
     assert originals == [b"{", None, b"\xff\x00"]
-    assert all(letter["topic"] == "clicks" and letter["partition"] == 0 and letter["message"] for letter in letters)
+    assert all(letter["partition"] == 0 and letter["message"] for letter in letters)
 
 
-def test_the_job_scores_the_features_that_training_computes(run_job, bundle_directory):
-    payloads = [
-        click(f"user{number % 3}", number, item_id=f"i{number % 5}", price=number / 3)[1] for number in range(200)
-    ]
-    written = run_job([(None, payload, NOW) for payload in payloads], overrides=("model.engine=native",))
+def test_the_job_scores_the_features_that_training_computes(written, bundle_directory):
     bundle = load_bundle(bundle_directory, 64)
-    data = arrange(read_clicks(payloads))
+    data = arrange(read_clicks(COMPARED))
     expected = data.features(FeatureComputer(bundle.manifest.features, 64))
     scores = Scorer(bundle).predict(expected)
-    row_of = {position: row for row, position in enumerate(data.positions.tolist())}
-    assert len(written["feature_log"]) == len(payloads)
-    for entry in written["feature_log"]:
+    row_of = {FIRST_COMPARED + position: row for row, position in enumerate(data.positions.tolist())}
+    logged = [entry for entry in written["feature_log"] if entry["source_offset"] >= FIRST_COMPARED]
+    assert len(logged) == len(COMPARED)
+    for entry in logged:
         row = row_of[entry["source_offset"]]
         assert b64decode(entry["features"]) == expected[row].tobytes()
         assert np.float32(entry["score"]) == scores[row]
@@ -161,13 +176,9 @@ def test_events_count_once_and_histories_go_on_after_a_login_as_in_training(run_
         assert logged[offset] == features.tobytes()
 
 
-def test_a_profile_changes_features_and_emits_no_score(run_job):
-    profiles = [(b"ada", b'{"user_id": "ada", "country": "DE", "membership_tier": "gold"}', NOW)] * 3
-    written = run_job([click("ada", 1), click("bob", 1)], [*profiles, (b"x", b"[]", NOW)])
-    assert len(written["scores"]) == 2
-    assert [(letter["topic"], letter["reason"]) for letter in written["dead_letters"]] == [
-        ("profiles", "not_an_object")
-    ]
+def test_a_profile_emits_no_score_and_is_that_of_its_user_alone(written):
+    assert len(written["scores"]) == len(ACCEPTED) + len(COMPARED)
+    assert [letter["reason"] for letter in letters_of(written, "profiles")] == ["not_an_object"]
     assert features_by_event(written)["bob-1"]["profile_known"] == 0
 
 
