@@ -11,6 +11,7 @@ from tests.support.e2e.pipeline import Pipeline
 from tests.support.own_features import DECLARATION, OWN, own_bundle, write_declaration
 from tools.stack.flink_client import wait_for
 from udfs.features.declaration_file import STANDARD, load_declaration
+from udfs.rollout.assignment import in_sample
 
 pytestmark = pytest.mark.e2e
 
@@ -50,16 +51,19 @@ def test_a_new_model_its_features_and_its_columns_go_on_with_the_old_state(pipel
 
 
 def test_the_state_of_idle_users_is_gone_after_its_time_to_live(pipeline, stack):
-    pipe = pipeline(f"state.ttl={TTL_SECONDS} s", "state.backend=hashmap", "feature_log.user_share=1.0", partitions=1)
+    share, users = 0.01, [f"u{number}" for number in range(5_000)]
+    logged = [user for user in users if in_sample(user, share)]
+    ttl = f"state.ttl={TTL_SECONDS} s"
+    pipe = pipeline(ttl, "state.backend=hashmap", f"feature_log.user_share={share}", partitions=1)
     pipe.start()
-    pipe.send("clicks", [click(f"u{number}") for number in range(5_000) for _ in range(4)])
+    pipe.send("clicks", [click(user) for user in users for _ in range(4)])
     pipe.wait_until_consumed("clicks")
     full = checkpointed_bytes(stack, pipe)
     assert full > 5_000 * 4 * 32
 
     time.sleep(TTL_SECONDS + 1)  # nothing tells of an expiry: state is there, but not looked at
-    pipe.send("clicks", [click("u7")])
-    newest = logged_features(pipe, 20_001, STANDARD.names)[-1]
+    pipe.send("clicks", [click(logged[7])])
+    newest = logged_features(pipe, 4 * len(logged) + 1, STANDARD.names)[-1]
     assert (newest["lifetime_events"], newest["history_events"]) == (1, 1)
 
     # Each event sweeps some expired users out of its task's memory.

@@ -64,7 +64,7 @@ print(json.dumps(found))
 def site(tmp_path_factory) -> Path:
     """Where the wheel is installed, without its dependencies: those are here."""
     directory = tmp_path_factory.mktemp("site")
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
     subprocess.run([*install, "--target", str(directory), str(newest_wheel())], check=True)
     return directory
 
