@@ -16,7 +16,7 @@ from pathlib import Path
 from pyflink.table import StatementSet, TableEnvironment
 
 from jobs.common.event_time import interval, timed_columns
-from jobs.common.settings import COUNTED_MS, ConfigError, Settings, drift_settings, load_settings
+from jobs.common.settings import COUNTED_MS, ConfigError, Settings, drift_settings, load_settings, registry_uri
 from jobs.common.statements import build_job
 from jobs.common.submission import parse_arguments, submit
 from jobs.common.tables import create_table, kafka_sink, kafka_source
@@ -114,12 +114,12 @@ def kafka_tables(settings: Settings) -> list[str]:
 def find_references(settings: Settings) -> Callable[[], References]:
     """A factory of the references in each worker: the registry's, whose champion has to have one, or the bundle's.
 
-    Raises BundleError and RegistryError.
+    Raises BundleError, RegistryError and ConfigError.
     """
     model, retry_s = settings.model, duration_ms(settings.model.poll) / 1000
-    if model.registry:
-        make = partial(References, {}, model.registry, retry_s, trusted_keys=model.trusted_keys)
-        make().read(Registry(model.registry).newest().rollout.champion)
+    if registry := registry_uri(settings):
+        make = partial(References, {}, registry, retry_s, trusted_keys=model.trusted_keys)
+        make().read(Registry(registry).newest().rollout.champion)
         return make
     directory = Path(model.bundle)
 

@@ -22,7 +22,7 @@ import pandas as pd
 from pyflink.common import Types
 from pyflink.table import StatementSet, StreamTableEnvironment
 
-from jobs.common.settings import ConfigError, Settings, experiment_settings, load_settings
+from jobs.common.settings import ConfigError, Settings, experiment_settings, load_settings, registry_uri
 from jobs.common.submission import parse_arguments, stream_table_environment, submit
 from jobs.common.tables import columns, create_table, kafka_source, keyed_sink
 from jobs.common.topics import check_topics
@@ -116,7 +116,7 @@ def find_source(settings: Settings) -> Callable[[], ExperimentSource]:
     experiment = settings.experiments
     if experiment.start is None:
         poll_s = duration_ms(settings.model.poll) / 1000
-        make = partial(LedgerExperiments, settings.model.registry, experiment.treatment, experiment.baseline, poll_s)
+        make = partial(LedgerExperiments, registry_uri(settings), experiment.treatment, experiment.baseline, poll_s)
         make()
         return make
     arms = experiment.treatment, experiment.baseline

@@ -201,9 +201,11 @@ def is_bound(port: int) -> bool:
 
 
 def recorded_ports(record: Path) -> set[int]:
-    """The ports of the stack that tools.stack has recorded; empty if there is none."""
-    processes = json.loads(record.read_text()) if record.exists() else []
-    return {port for process in processes for port in process["ports"].values()}
+    """The ports of the stack that tools.stack has recorded; empty if there is none, or it can't be read."""
+    try:
+        return {port for process in json.loads(record.read_text()) for port in process["ports"].values()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # `make status` says what to do about it
+        return set()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import t as student
 
 from dashboard.panels.quality import trailing_sums
+from dashboard.panels.room import has_room
 from dashboard.panels.series import Series
 from udfs.contracts.outputs import BOT, KpiValue
 
@@ -29,12 +30,25 @@ class KpiLines:
             return
         line = (record.kpi, record.arm or NO_ARM, record.placement)
         if line not in self._lines:
-            placements = {placement for kpi, _, placement in self._lines if kpi == record.kpi and placement}
-            is_one_more = record.placement is not None and record.placement not in placements
-            if len(self._lines) >= MAX_LINES or is_one_more and len(placements) >= MAX_PLACEMENTS:
+            if record.placement is not None and not self._has_room(record.kpi, record.placement, record.window_start):
+                return
+            if len(self._lines) >= MAX_LINES:
                 return
             self._lines[line] = Series(MINUTES, 60_000, 2)
         self._lines[line].put(record.window_start, record.numerator, record.denominator)
+
+    def _has_room(self, kpi: str, placement: str, time_ms: int) -> bool:
+        """Whether there is room for a placement of a KPI; the lines of one that makes room for it go."""
+        newest_ms: dict[str, int] = {}
+        for (of, _, known), series in self._lines.items():
+            if of == kpi and known is not None:
+                newest_ms[known] = max(newest_ms.get(known, -1), series.newest_ms)
+        before = set(newest_ms)
+        if not has_room(newest_ms, placement, MAX_PLACEMENTS, int, time_ms):
+            return False
+        gone = before - set(newest_ms)
+        self._lines = {line: kept for line, kept in self._lines.items() if line[0] != kpi or line[2] not in gone}
+        return True
 
     def lines(self, minutes: int) -> list[dict]:
         """A line for each KPI and arm: the last `minutes`, each point of the SPAN minutes up to it. Bots have no line.

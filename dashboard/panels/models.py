@@ -118,7 +118,7 @@ class ModelPanel:
         registry = self.registry
         newest = registry.newest()
         for number in registry.numbers()[-MAX_ENTRIES:]:
-            if self._entries.get(number) is None:  # what is not whole may become so
+            if not isinstance(self._entries.get(number), Entry):  # what is not whole, or was not read, may become so
                 self._entries[number] = _entry(registry, number)
         numbers = sorted(self._entries)[-MAX_ENTRIES:]
         self._entries = {number: self._entries[number] for number in numbers}
@@ -159,11 +159,11 @@ class ModelPanel:
     def _read_reference(self, version: str) -> PublishedReference | None:
         try:
             if self.registry:
-                content = self.registry.files.cat_file(self.registry.path("bundles", version, REFERENCE_FILE))
+                content = self.registry.read("bundles", version, REFERENCE_FILE)
             else:
                 content = (self._bundle / REFERENCE_FILE).read_bytes()
             return msgspec.json.decode(content, type=PublishedReference)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, RegistryError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             log.warning("%s of %s: %s", REFERENCE_FILE, version, error)
             return None
 

@@ -74,10 +74,11 @@ class TopicFlow:
 
     def _spread(self, now_ms: int, came: int) -> None:
         """Spread arrivals over the time since the last observation, so that a lost broker causes no burst when back."""
-        began = min(max(self._observed_ms, now_ms - SECONDS * 1_000), now_ms - 1)
-        second = began - began % 1_000
-        while second < now_ms:
-            part = min(now_ms, second + 1_000) - max(began, second)
-            self.by_second.add(second, came * part / (now_ms - began))
-            second += 1_000
-        self.by_minute.add(now_ms, came)
+        began = min(self._observed_ms, now_ms - 1)
+        for series, kept_ms in ((self.by_second, SECONDS * 1_000), (self.by_minute, MINUTES * 60_000)):
+            first = max(began, now_ms - kept_ms)
+            start = first - first % series.width_ms
+            while start < now_ms:
+                part = min(now_ms, start + series.width_ms) - max(first, start)
+                series.add(start, came * part / (now_ms - began))
+                start += series.width_ms

@@ -5,6 +5,7 @@ import { poll } from "./poll.js";
 const chart = new Chart("reasons", { format: count, empty: "No rejected records in the last 3 hours." });
 const reason = find("reason");
 let data = null;
+let shownSamples = null;
 
 poll("dead-letters", 2, (answer) => { data = answer; show(); });
 reason.addEventListener("change", show);
@@ -28,6 +29,14 @@ function show() {
   find("counts").replaceChildren(all ? table(columns, data.reasons, { class: "" }) : el("p", { class: "soft" }, "No dead letters."));
   showChoice();
   const samples = data.samples.filter((sample) => !reason.value || sample.counted_as === reason.value).slice(0, 25);
+  showSamples(samples);
+}
+
+/** Only what has changed is replaced: focus, scrolling and a selection would be lost every two seconds. */
+function showSamples(samples) {
+  const text = JSON.stringify(samples);
+  if (text === shownSamples) return;
+  shownSamples = text;
   find("samples").replaceChildren(...(samples.length ? samples.map(sampleOf) : [el("p", { class: "soft" }, "No samples.")]));
 }
 

@@ -22,7 +22,9 @@ function show() {
   const drift = data.drift;
   if (!drift) return;
   find("choice").hidden = drift.versions.length < 2;
-  if (versions.options.length !== drift.versions.length) {
+  const names = drift.versions.join(); // which have no commas
+  if (names !== versions.dataset.names) {
+    versions.dataset.names = names;
     versions.replaceChildren(...drift.versions.map((version) => el("option", { value: version, selected: version === drift.version }, version)));
   }
   const heading = find("headline");
@@ -82,13 +84,27 @@ function showHeat(drift) {
   find("heat").replaceChildren(table(columns, shown.map((feature) => ({ ...feature, rowClass: feature.name === chosen ? "chosen" : "" })), { class: "heat cards" }));
 }
 
+async function distributionsOf(version, name) {
+  try {
+    const response = await fetch(`/data/feature?version=${encodeURIComponent(version)}&name=${encodeURIComponent(name)}`);
+    return response.ok ? await response.json() : null;
+  } catch { // the poll tells that the server does not answer
+    return null;
+  }
+}
+
 async function showFeature(version, feature) {
   say(find("feature"), feature.name);
   const level = feature.unwatched ? `not watched: ${UNWATCHED[feature.unwatched]}` : feature.level;
   say(find("feature-note"), `PSI ${number(feature.psi, 3)}, ${level}`);
-  const response = await fetch(`/data/feature?version=${encodeURIComponent(version)}&name=${encodeURIComponent(feature.name)}`);
-  if (!response.ok) return;
-  const distributions = await response.json();
+  const asked = shownWindow;
+  const distributions = await distributionsOf(version, feature.name);
+  if (asked !== shownWindow) return; // another one has been chosen meanwhile
+  if (!distributions) {
+    shownWindow = null; // asked for again with the next answer
+    histogram("compared", [], []);
+    return;
+  }
   const bins = distributions.bins ?? distributions.current.map((_, at) => `bin ${at + 1}`);
   const series = [{ label: "latest window", shares: distributions.current }];
   if (distributions.reference) series.push({ label: "training reference", shares: distributions.reference });

@@ -465,6 +465,17 @@ def _given(section: Section) -> dict[str, Any]:
     return {key: value for key, value in msgspec.to_builtins(section).items() if value is not None}
 
 
+def registry_uri(settings: Settings) -> str | None:
+    """The registry that a job follows; None without one. Raises ConfigError for a path that workers would not find."""
+    uri = settings.model.registry
+    if uri and not re.match(r"/|[a-z0-9+.-]+:/", uri):
+        raise ConfigError(
+            "key model.registry: expected an absolute path or a URL such as s3://bucket/registry, because workers run "
+            f"in other directories (got {uri})"
+        )
+    return uri
+
+
 def has_foreign_clicks(settings: Settings) -> bool:
     """Whether the records of the clicks topic are not clicks in the contract, as plain JSON."""
     return (

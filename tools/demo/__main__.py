@@ -54,8 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     keep, demonstrate = options.keep, demo_day.demonstrate if options.day else _demonstrate
     directory = STACK if keep else Path(tempfile.mkdtemp(prefix="demo-", dir=PROJECT / "build"))
     size = demo_day.CLUSTER if options.day else {}
-    stack = LocalStack(directory, prefer_default_ports=keep, log=console.print, **size)
     try:
+        stack = LocalStack(directory, prefer_default_ports=keep, log=console.print, **size)
         if any(map(is_running, stack.processes.values())):
             raise StackError(f"{directory}: a stack is already running there; stop it with `make down`")
         try:

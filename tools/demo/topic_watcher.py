@@ -11,9 +11,9 @@ Handler = Callable[[str, bytes, float], None]
 
 
 class TopicWatcher(threading.Thread):
-    """Passes every record of some topics to a handler, from the beginning or from now, until `stop`."""
+    """Passes every record of some topics to a handler, from now until `stop`: earlier runs may have left others."""
 
-    def __init__(self, bootstrap_servers: str, topics: Sequence[str], handle: Handler, from_beginning: bool = True):
+    def __init__(self, bootstrap_servers: str, topics: Sequence[str], handle: Handler):
         super().__init__(daemon=True)
         self._handle = handle
         self._stopping = threading.Event()
@@ -28,8 +28,7 @@ class TopicWatcher(threading.Thread):
             TopicPartition(topic, number) for topic in topics for number in self._consumer.partitions_for_topic(topic)
         ]
         self._consumer.assign(partitions)
-        seek = self._consumer.seek_to_beginning if from_beginning else self._consumer.seek_to_end
-        seek(*partitions)
+        self._consumer.seek_to_end(*partitions)
         for partition in partitions:  # seeking is lazy: fix the position now, before anybody sends
             self._consumer.position(partition)
 

@@ -247,7 +247,7 @@ class LocalStack:
         patch(self._get("jobmanager").ports["rest"], f"/jobs/{job}?mode=cancel")
 
     def stop_job(self, job: str) -> str:
-        """Ask Flink to stop a job with a savepoint; returns the path in the REST API that tells of it. Raises OSError."""
+        """Ask Flink to stop a job with a savepoint; returns the path at which `rest` tells of it. Raises OSError."""
         answer = json.loads(post(self._get("jobmanager").ports["rest"], f"/jobs/{job}/stop"))
         return f"/jobs/{job}/savepoints/{answer['request-id']}"
 

@@ -20,8 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--dir", type=Path, default=STACK, help="stack directory (default: build/local)")
     options = parser.parse_args(arguments)
-    stack = LocalStack(options.dir)
     try:
+        stack = LocalStack(options.dir)
         for name in options.jobs:
             print(f"{name}: ", end="", flush=True)
             overrides = [*options.set, *_paths(options.conf, options.set)]
@@ -43,6 +43,8 @@ def _paths(conf: Path, overrides: list[str]) -> list[str]:
         "clicks.declaration": settings.clicks.declaration,
         "clicks.mapping": settings.clicks.mapping,
     }
+    if ":/" not in (settings.model.registry or ""):  # otherwise it is a URL
+        paths["model.registry"] = settings.model.registry
     return [f"{key}={Path(path).resolve()}" for key, path in paths.items() if path is not None]
 
 

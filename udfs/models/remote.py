@@ -133,10 +133,16 @@ class RemoteScorer:
             raise RemoteError(f"{endpoint.address}: {error}") from None
 
     def _token(self) -> str:
+        """The token. Raises RemoteError, which does not show it."""
         name = self._endpoint.token_env
-        if not os.environ.get(name):
+        token = os.environ.get(name, "").strip()  # the line break of the file that it comes from is no part of it
+        if not token:
             raise RemoteError(f"{self._endpoint.address}: environment variable {name}, with its token, is not set")
-        return os.environ[name]
+        if not (token.isascii() and token.isprintable()):
+            raise RemoteError(
+                f"{self._endpoint.address}: environment variable {name} has characters that no HTTP header holds"
+            )
+        return token
 
 
 def encode_request(endpoint: Endpoint, rows: np.ndarray) -> tuple[bytes, bytes]:

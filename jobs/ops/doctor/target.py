@@ -54,7 +54,7 @@ def check_model(settings: Settings) -> Finding:
     model = settings.model
     try:
         serving = find_serving(settings)
-    except (BundleError, RegistryError) as error:
+    except (ConfigError, BundleError, RegistryError) as error:
         return Finding("model", str(error), "train one, or name another in section model")
     return Finding("model", f"{', '.join(serving.rollout.versions)} of {model.registry or model.bundle}")
 

@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 
 from dashboard import app as app_module
 from dashboard.__main__ import LOOPBACK, listen
+from dashboard.panels import models as models_module
 from dashboard.panels.models import ModelPanel
 from dashboard.panels.state import SILENT_AFTER_MS, DashboardState
 from dashboard.user.explanation import Contribution, Explanation
@@ -204,6 +205,19 @@ def test_the_reason_why_jobs_refuse_the_newest_entry_is_told(tmp_path):
     told = models.summary()
     assert told["error"].startswith(f"jobs refuse the newest entry: {uri}/bundles/v1: not signed")
     assert (told["serving"][0]["version"], told["models"]) == ("v1", {"v1": None})
+
+
+def test_an_entry_that_could_not_be_read_once_is_read_again(tmp_path, monkeypatch):
+    uri = str(tmp_path / "registry")
+    assert promote(["stage", str(make_bundle(tmp_path, "v1")), "--registry", uri]) == 0
+    assert promote(["start", "v1", "--champion", "--registry", uri, "--why", "first"]) == 0
+    models, read = ModelPanel(uri, tmp_path), models_module._entry
+    monkeypatch.setattr(models_module, "_entry", lambda registry, number: "503 Slow Down")
+    models.look()
+    assert models.summary()["ledger"][0]["problem"] == "503 Slow Down"
+    monkeypatch.setattr(models_module, "_entry", read)
+    models.look()
+    assert models.summary()["ledger"][0]["why"] == "first"
 
 
 def test_a_registry_that_is_gone_is_told_and_what_was_known_stays(tmp_path):

@@ -13,7 +13,7 @@ from dashboard.panels import quality
 from dashboard.panels.dead_letters import DeadLetters
 from dashboard.panels.drift import WINDOWS, DriftPanel
 from dashboard.panels.experiments import KEPT, MAX_EXPERIMENTS, MAX_KPIS, TONES, ExperimentPanel
-from dashboard.panels.kpis import KpiLines, ratio_interval, ratio_lines
+from dashboard.panels.kpis import MAX_PLACEMENTS, KpiLines, ratio_interval, ratio_lines
 from dashboard.panels.quality import LiveCalibration, LiveQuality
 from dashboard.panels.scores import MAX_MODELS, Latencies, ScoreMix
 from dashboard.panels.series import Series
@@ -81,6 +81,14 @@ def test_a_broker_that_was_away_makes_no_burst():
     flow.observe(NOW + 1_000, {0: 100})
     flow.observe(NOW + 21_000, {0: 2_100})
     assert max(flow.by_second.read()[1][:, 0]) == 100
+
+
+def test_a_broker_that_was_away_for_long_makes_no_burst_in_any_chart():
+    flow = TopicFlow("clicks", 30_000)
+    flow.observe(NOW, {0: 0})
+    flow.observe(NOW + 30 * MINUTE, {0: 180_000})
+    assert flow.by_second.read()[1].max() == pytest.approx(100)
+    assert flow.by_minute.read()[1].max() == pytest.approx(6_000)
 
 
 def test_percentiles_are_those_of_the_last_seconds():
@@ -162,6 +170,16 @@ def test_bots_have_no_line_beside_the_arms_and_their_sessions_are_told():
     assert {line["arm"] for line in kpis.lines(3)} == {"champion", "not scored"}
     assert kpis.denominators("conversion_rate", 3) == {"champion": 60, "bot": 30, "not scored": 10}
     assert kpis.denominators("bounce_rate", 3) == {}
+
+
+def test_a_placement_that_was_shown_longest_ago_makes_room_for_another():
+    kpis = KpiLines()
+    for number in range(MAX_PLACEMENTS + 5):
+        at = NOW + number * MINUTE
+        kpis.add(sample("kpis", kpi="click_through_rate", placement=f"p{number}", window_start=at))
+    kpis.add(sample("kpis", kpi="click_through_rate", placement="late", window_start=NOW))
+    shown = {row["placement"] for row in kpis.placements(60)}
+    assert shown == {f"p{number}" for number in range(5, MAX_PLACEMENTS + 5)}
 
 
 def test_live_auc_weighs_minutes_by_their_pairs():

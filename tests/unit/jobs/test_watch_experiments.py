@@ -148,7 +148,8 @@ def test_experiments_are_those_of_the_ledger_unless_a_start_is_given(tmp_path):
     ("overrides", "message"),
     [
         ([], "watch_experiments: key model.registry: must be set"),
-        (["model.registry=nowhere"], "watch_experiments: nowhere/ledger: no entry"),
+        (["model.registry=/nowhere"], "watch_experiments: /nowhere/ledger: no entry"),
+        (["model.registry=models/registry"], "key model.registry: expected an absolute path or a URL such as s3://"),
         (["experiments.baseline=challenger"], "key experiments.treatment: challenger is also experiments.baseline"),
     ],
 )

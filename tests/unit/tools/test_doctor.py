@@ -73,6 +73,9 @@ def test_the_ports_of_the_local_stack_are_read_from_its_record(tmp_path):
     assert doctor.recorded_ports(record) == set()
     record.write_text(json.dumps([{"name": "broker", "ports": {"kafka": 9092, "controller": 20001}}]))
     assert doctor.recorded_ports(record) == {9092, 20001}
+    for broken in ("", "[{}]", "{"):
+        record.write_text(broken)
+        assert doctor.recorded_ports(record) == set()
 
 
 def test_pins_are_compared_by_normalised_name():

@@ -96,7 +96,7 @@ def demonstrate(stack: LocalStack) -> None:
     show_dashboard(stack, CONF, overrides)
 
     outcome = DayOutcome({getattr(settings.topics, role): role for role in TOPICS})
-    watcher = TopicWatcher(stack.bootstrap_servers, list(outcome.roles), outcome.received, from_beginning=False)
+    watcher = TopicWatcher(stack.bootstrap_servers, list(outcome.roles), outcome.received)
     watcher.start()
     try:
         step(f"Replaying {len(day):,} clicks of {DAY_HOURS} h in {DAY_HOURS * 3600 // SPEED} s (times in UTC)")

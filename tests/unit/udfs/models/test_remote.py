@@ -112,6 +112,19 @@ def test_an_answer_that_cannot_be_used_is_an_error_that_names_the_endpoint(share
     assert message in str(caught.value)
 
 
+def test_the_line_break_behind_a_token_is_no_part_of_it(server, monkeypatch):
+    monkeypatch.setenv("TOKEN", "s3cret\n")
+    assert len(RemoteScorer(endpoint_of(server, token_env="TOKEN")).predict(ROWS)) == len(ROWS)
+
+
+@pytest.mark.parametrize("token", ["s3\ncret", "s3cret\u2026"])
+def test_a_token_that_no_header_holds_is_an_error_that_does_not_show_it(shared_server, monkeypatch, token):
+    monkeypatch.setenv("TOKEN", token)
+    with pytest.raises(RemoteError, match="environment variable TOKEN has characters") as caught:
+        RemoteScorer(endpoint_of(shared_server, token_env="TOKEN")).predict(ROWS)
+    assert "s3" not in str(caught.value)
+
+
 def test_retries_are_a_tenth_of_the_requests_after_those_that_were_saved_up():
     budget = RetryBudget()
     assert sum(budget.spend() for _ in range(100)) == RETRIES_SAVED
