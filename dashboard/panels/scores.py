@@ -58,6 +58,7 @@ class ScoreMix:
     def __init__(self, minutes: int = 180):
         self._minutes = minutes
         self._by_model: dict[tuple[str, str], Series] = {}
+        self._others = Series(minutes, 60_000)
         self._newest: deque[tuple[float, bool]] = deque(maxlen=SAMPLE)
 
     def add(self, now_ms: int, scores: Iterable[Score]) -> None:
@@ -65,14 +66,16 @@ class ScoreMix:
         shown_from_ms = now_ms - self._minutes * 60_000
         for score in scores:
             model = (score.arm, score.model_version)
-            if not has_room(self._by_model, model, MAX_MODELS, lambda series: series.newest_ms, shown_from_ms):
-                model = OTHERS
-            self._by_model.setdefault(model, Series(self._minutes, 60_000)).add(now_ms, 1)
+            if has_room(self._by_model, model, MAX_MODELS, lambda series: series.newest_ms, shown_from_ms):
+                self._by_model.setdefault(model, Series(self._minutes, 60_000)).add(now_ms, 1)
+            else:
+                self._others.add(now_ms, 1)
             self._newest.append((score.score, score.decision))
 
     def shares(self) -> tuple[np.ndarray, dict[tuple[str, str], np.ndarray]]:
         """Minutes int64[n], and the share of each arm and version in each of them, float64[n]."""
-        read = {model: series.read() for model, series in self._by_model.items()}
+        others = {OTHERS: self._others} if len(self._others) else {}
+        read = {model: series.read() for model, series in (self._by_model | others).items()}
         minutes = np.unique(np.concatenate([starts for starts, _ in read.values()] or [np.empty(0, np.int64)]))
         minutes = minutes[-self._minutes :]
         counts = {model: np.zeros(len(minutes)) for model in read}

@@ -398,8 +398,15 @@ def _in_event_time(settings: Settings) -> Settings:
             settings,
             topics=replace(settings.topics, clicks=settings.topics.mapped_clicks),
             clicks=replace(settings.clicks, mapping=None),
-            # The score job has judged their times by the timestamps of the records that they come from.
-            decode=replace(settings.decode, format="json", schema=None, message=None, max_behind=FOREVER),
+            # The score job has judged the size and the timestamp of the records that they come from.
+            decode=replace(
+                settings.decode,
+                format="json",
+                schema=None,
+                message=None,
+                max_behind=FOREVER,
+                max_record_bytes=LARGEST_MEMORY_BYTES,
+            ),
             schema_registry=replace(settings.schema_registry, url=None),
         )
     return replace(settings, flink={"table.exec.source.idle-timeout": settings.event_time.idle, **settings.flink})
@@ -577,7 +584,7 @@ def _check_together(settings: Settings, path: Path) -> None:
     """Check what depends on more than one key."""
     if not settings.kafka.get("bootstrap.servers"):
         raise ConfigError(f"{path}: key kafka.bootstrap.servers: missing; name the brokers as host:port,host:port")
-    if (zone := settings.flink.get("table.local-time-zone", "UTC")) != "UTC":
+    if (zone := settings.flink.get("table.local-time-zone") or "UTC") != "UTC":
         raise ConfigError(
             f"{path}: key flink.table.local-time-zone: must be UTC (got {zone}): jobs compute with times in UTC, and "
             "in another zone each click would look hours late or early"

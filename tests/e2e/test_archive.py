@@ -10,7 +10,6 @@ from training.data.feature_log import FeatureLog
 from training.data.preparation import Preparation, prepare
 from training.data.sources import click_records, profile_records
 from training.simulation.clickstream import Simulation, simulate
-from udfs.contracts.clicks import ClickLimits
 from udfs.measurement.labels import CONVERTED
 from udfs.models.bundle import load_bundle
 
@@ -20,7 +19,6 @@ BROKEN_CLICKS = [(b"ada", b"{", None), (b"ada", None, None)]
 BROKEN_PROFILE = (b"ada", b"[]", None)
 DELETED_PROFILE = (b"ada", None, None)
 BEFORE_ALL_CLICKS_MS = 1
-CENTURY_MS = 36_500 * 86_400_000
 
 
 def test_the_archive_holds_what_was_accepted_and_training_reads_it(pipeline, bundle_directory, tmp_path):
@@ -43,7 +41,7 @@ def test_the_archive_holds_what_was_accepted_and_training_reads_it(pipeline, bun
             (record.partition, record.offset, record.value, record.timestamp) for record in accepted
         ]
 
-    preparation = Preparation(CONVERTED, limits=ClickLimits(CENTURY_MS), workers=1)
+    preparation = Preparation(CONVERTED, workers=1)
     manifest = load_bundle(bundle_directory, 64).manifest
     log = FeatureLog(pipe.archive_of("feature_log"), manifest.feature_schema_hash, manifest.features)
     clicks, profiles = pipe.archive_of("clicks"), pipe.archive_of("profiles")

@@ -55,6 +55,7 @@ def test_logged_features_and_scores_equal_the_offline_ones_bit_for_bit(pipeline,
     pipe.start()
     pipe.wait_until_consumed("profiles")
     pipe.send("clicks", clicks[:middle])
+    pipe.read("feature_log", at_least=500)
     savepoint = pipe.stop()  # with clicks of the first half behind it, and clicks of it still to come
     pipe.start("job.parallelism=2", savepoint=savepoint)  # each task has half of the users that it had
     pipe.wait_until_consumed("clicks")

@@ -15,7 +15,6 @@ from tests.unit.training.data.test_preparation import archive
 from training.data.dataset import arrange, read_clicks
 from training.data.examples import load_examples
 from training.data.preparation import Preparation, prepare
-from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.event_layout import EventLayout
 from udfs.features.computer import FeatureComputer
 from udfs.features.declaration_file import STANDARD, load_declaration
@@ -166,7 +165,6 @@ def test_events_count_once_and_histories_go_on_after_a_login_as_in_training(run_
         features=names,
         duplicates_within_ms=3_600_000,
         follow_logins=True,
-        limits=ClickLimits(max_behind_ms=10**13),
     )
     examples = load_examples(prepare(tmp_path / "clicks", tmp_path / "out", preparation)[0])
     assert len(examples) > 100

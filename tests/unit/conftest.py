@@ -1,4 +1,4 @@
-"""Unit tests compute on one thread each: pytest's workers use the other cores.
+"""Unit tests compute on one thread: other processes with tests use the other cores.
 
 With two, OpenMP's and BLAS' threads of each worker wait for each other actively. That took more than half of the time
 of all tests.

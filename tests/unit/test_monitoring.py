@@ -129,6 +129,10 @@ def test_each_alert_fires_when_it_should_and_none_does_while_all_is_well(promtoo
     none_accepted = none_scored | {ACCEPTED: "0+6000x10 60000x50", REJECTED: "0+10x10 100+6000x49"}
     tests += [scenario("every click is rejected", none_accepted, {"DeadLetters", "DeadLettersMany", "NothingScored"})]
     all_sent_before = none_scored | {DUPLICATES: "0+1000x10 10000+6000x49"}
+    left_out = {f'intent_rejected{{{JOB},topic="clicks",reason="ignored"}}': "0+3000x60"}
+    tests += [scenario("a mapping leaves out a third of the records", left_out, set())]
+    timed_out = {f"flink_jobmanager_job_numberOfFailedCheckpoints{{{JOB}}}": "0x29 1x5 2x5 3x5 4x5 5x5"}
+    tests += [scenario("each checkpoint takes longer than its five minutes", timed_out, {"CheckpointsFail"})]
     tests += [scenario("every click was sent before", all_sent_before, {"Duplicates", "NothingScored"})]
     sent_again = {DUPLICATES: "0+1000x48 48000+6000x11"}
     tests += [scenario("half of the events are sent again, for ten minutes so far", sent_again, set())]

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from tools.bench.context import EVENTS, BenchContext
 from tools.bench.rates import MIB, tree_pss
 from tools.console import note, step
-from training.data.dataset import ANY_TIME
 from training.data.preparation import Preparation, prepare
 from training.data.sources import Record
 from training.modeling.settings import Training
@@ -96,7 +95,7 @@ def _write_archive(records: Sequence[Record], copies: int, directory: Path) -> N
 
 def _prepare(archive: Path, out: Path) -> None:
     within_ms = Training().duplicates_within_ms
-    prepare(archive, out, Preparation(CONVERTED, limits=ANY_TIME, duplicates_within_ms=within_ms))
+    prepare(archive, out, Preparation(CONVERTED, duplicates_within_ms=within_ms))
 
 
 def _peak_memory(process: multiprocessing.Process) -> int:

@@ -131,7 +131,7 @@ def _run(
 
 def _key(planned: Sequence[Fault], rate: float) -> str:
     """What tells a leg from one of other faults or under another load, which does not stand for it."""
-    return f"{crc32(msgspec.json.encode((planned, rate))):08x}"
+    return f"{crc32(msgspec.json.encode((planned, float(rate)))):08x}"
 
 
 def _leg(faults: Sequence[Fault], bundle: Path, seed: int, rate: float, brokers: int) -> Leg:

@@ -3,9 +3,10 @@
     make soak HOURS=2                     # or: python -m tools.soak --hours 2
 
 Every ten minutes the model is swapped, and every half an hour another job is submitted and cancelled. Memory, threads
-and file handles of each process, the size of state and checkpoints, lag and latency are recorded all along, in
-build/soak/TIME/rows.jsonl. Interrupt it whenever you like: the report, build/soak/TIME/report.md, is of what there is
-then; `--report build/soak/TIME` writes it again. The exit code is 1 if not each click has a score.
+and file handles of each process, what is in use in each JVM of Flink, the size of state and checkpoints, lag and
+latency are recorded all along, in build/soak/TIME/rows.jsonl. Interrupt it whenever you like: the report,
+build/soak/TIME/report.md, is of what there is then; `--report build/soak/TIME` writes it again. The exit code is 1 if
+not each click has a score.
 """
 
 import argparse

@@ -4,6 +4,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -63,11 +64,18 @@ def stop_with_savepoint(stack: LocalStack, job: str) -> Path:
         savepoint = stack.stop_job(job)
     except OSError as error:
         raise JobError(f"job {job} could not be stopped: {error}") from None
-    wait_for(lambda: stack.rest(savepoint)["status"]["id"] == "COMPLETED", 120, f"the savepoint of job {job}")
-    operation = stack.rest(savepoint)["operation"]
-    if "location" not in operation:
-        raise JobError(f"job {job}: the savepoint failed: {operation['failure-cause']['stack-trace']}")
-    return Path(urlparse(operation["location"]).path)
+    operations = []
+
+    def is_complete() -> bool:
+        with suppress(OSError):  # the JobManager is busy for a moment
+            told = stack.rest(savepoint)
+            operations.extend([told["operation"]] if told["status"]["id"] == "COMPLETED" else [])
+        return bool(operations)
+
+    wait_for(is_complete, 120, f"the savepoint of job {job}")
+    if "location" not in operations[0]:
+        raise JobError(f"job {job}: the savepoint failed: {operations[0]['failure-cause']['stack-trace']}")
+    return Path(urlparse(operations[0]["location"]).path)
 
 
 def cancel(stack: LocalStack, job: str) -> None:

@@ -16,6 +16,9 @@ from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
 #: For files without arrival times: any time in the past, and a day for clocks that are ahead.
 UP_TO_NOW = ClickLimits(max_behind_ms=LATEST_TIME_MS, max_ahead_ms=DAY_MS)
 
+#: For archives: they hold clicks that a job has accepted, under limits of its own.
+ACCEPTED = ClickLimits(max_record_bytes=1 << 31, max_behind_ms=LATEST_TIME_MS, max_ahead_ms=LATEST_TIME_MS)
+
 
 class DecodedBatch(NamedTuple):
     """A batch of records, decoded, with at least one accepted click."""
@@ -26,9 +29,9 @@ class DecodedBatch(NamedTuple):
 
 
 def decoded_batches(
-    part: Part, limits: ClickLimits, summary: Summary, layout: EventLayout = STANDARD_LAYOUT
+    part: Part, summary: Summary, layout: EventLayout = STANDARD_LAYOUT, limits: ClickLimits = ACCEPTED
 ) -> Iterator[DecodedBatch]:
-    """The batches of a part, all counted in `summary`; `limits` hold where the times of arrival are known.
+    """The batches of a part, all counted in `summary`; `limits` hold for an archive.
 
     Raises SourceError and MappingError.
     """

@@ -45,7 +45,7 @@ from training.data.summary import (
     why_none_is_scored,
 )
 from udfs.config.durations import now_ms
-from udfs.contracts.clicks import ClickLimits, DecodedClicks
+from udfs.contracts.clicks import DecodedClicks
 from udfs.contracts.packed_events import without_ids
 from udfs.contracts.profiles import PROFILE
 from udfs.features.computer import FeatureComputer
@@ -88,7 +88,6 @@ class Preparation:
     duplicates_within_ms: int = 0  # as in the job; 0: each event counts
     follow_logins: bool = False
     bots: Bots | None = None  # users who reach these limits are left out; None: nobody is
-    limits: ClickLimits = ClickLimits()  # for records with a known arrival time
     workers: int = 2  # processes; a single one is the caller's
     bucket_events: int = BUCKET_EVENTS
     log: FeatureLog | None = None  # source of the features; None: they are computed
@@ -320,7 +319,7 @@ def _scatter(part: Part, number: int, buckets: int, spill: Path, preparation: Pr
         Spill(spill / f"events-{number:06d}", buckets, EVENT_ROWS) as files,
         Spill(spill / f"devices-{number:06d}", buckets, DEVICE_ROWS) as devices,
     ):
-        for batch, clicks, rows in decoded_batches(part, preparation.limits, summary, preparation.declaration.layout):
+        for batch, clicks, rows in decoded_batches(part, summary, preparation.declaration.layout):
             _add_events(files, [clicks.user_ids], part, batch, clicks, rows)
             if preparation.follow_logins:
                 visitors = [None if click is None else click.visitor for click in clicks.clicks]

@@ -16,7 +16,7 @@ from training.data.sources import DAY_MS
 from training.data.summary import Summary, find_bots
 from training.inspection.devices import BUSY_DEVICE, NO_DEVICE, Devices, find_devices
 from training.inspection.repeats import REPEAT_FIELDS, Repeats, find_repeats
-from udfs.contracts.clicks import ClickLimits, DecodedClicks
+from udfs.contracts.clicks import DecodedClicks
 from udfs.contracts.event_layout import EventLayout
 from udfs.contracts.identifiers import identifies
 from udfs.contracts.packed_events import EVENT, EVENT_KINDS, NO_ID, standard_kinds, without_ids
@@ -116,7 +116,7 @@ def inspect(
 
 def _accepted(part: Part, result: Inspection, codes: dict[str, int], layout: EventLayout):
     """The users' codes int64[n] and what is kept of the events of each batch; counts them."""
-    for batch, clicks, rows in decoded_batches(part, ClickLimits(), result.summary, layout):
+    for batch, clicks, rows in decoded_batches(part, result.summary, layout):
         records = np.frombuffer(b"".join(clicks.events[row] for row in rows), layout.dtype)
         user_ids = [clicks.user_ids[row] for row in rows]
         _count(result, clicks, rows, user_ids, records)

@@ -10,7 +10,13 @@ SECRET_ADVICE = "write ${NAME} or ${env:NAME} and set the environment variable N
 
 
 def is_secret(key: str) -> bool:
-    """Whether an option of this name holds a secret: its value is neither written in a file nor printed."""
+    """Whether an option of this name holds a secret: its value is neither written in a file nor printed.
+
+    >>> is_secret("sasl.oauthbearer.token"), is_secret("sasl.oauthbearer.token.endpoint.url")
+    (True, False)
+    """
+    if re.search(r"\.(endpoint\.url|enabled|class)$", key):
+        return False
     return re.search(r"password|secret|jaas|token|credential|keystore\.key|\.key\.pem", key, re.IGNORECASE) is not None
 
 

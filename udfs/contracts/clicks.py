@@ -124,7 +124,7 @@ OwnNumber = Annotated[float, Meta(description="a shop's own column", extra=Leewa
 OwnText = Annotated[str, Meta(max_length=256, description="a shop's own column", extra=Leeway.ANYTHING.meta)]
 
 
-class Item(msgspec.Struct, gc=False):
+class Item(msgspec.Struct, gc=False, omit_defaults=True):
     """An entry of GA4's `items`. The first one fills in fields that the event itself leaves out."""
 
     item_id: Identifier | None = None

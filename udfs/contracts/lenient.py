@@ -92,7 +92,8 @@ class Field:
         kind = type(value)
         if self.type is str:
             return kind is str and value.isascii() and len(value) <= self.high
-        is_number = (kind is int or kind is float) and self.low <= value <= self.high and abs(value) <= _LARGEST
+        most = _LARGEST if self.type is float else inf
+        is_number = (kind is int or kind is float) and self.low <= value <= self.high and abs(value) <= most
         return is_number and (self.leeway is not Leeway.WHOLE or not value % 1)
 
     def widen(self, schema: dict[str, Any]) -> None:
@@ -126,7 +127,8 @@ class Field:
         number = _plain_number(value, WHOLE_NUMBER if whole else NUMBER)
         if number is None:
             raise Reject(Reason.WRONG_TYPE, f"expected a number, got {shown(value)}{place}")
-        _check_finite(number, value, place)
+        if self.type is float or isinstance(number, float):
+            _check_finite(number, value, place)
         if whole and number % 1:
             raise Reject(Reason.WRONG_TYPE, f"expected a whole number, got {shown(value)}{place}")
         if not self.low <= number <= self.high:
@@ -228,7 +230,8 @@ def read_time(name: str, value: Any, may_be_iso: bool = False) -> int:
         if may_be_iso:
             expected += " or ISO 8601 with an offset such as 2026-03-01T10:00:00Z"
         raise Reject(Reason.WRONG_TYPE, f"expected {expected}, got {shown(value)} - at `$.{name}`")
-    _check_finite(number, value, f" - at `$.{name}`")
+    if isinstance(number, float):
+        _check_finite(number, value, f" - at `$.{name}`")
     if not EARLIEST_TIME_MS <= number <= LATEST_TIME_MS:
         raise Reject(Reason.OUT_OF_RANGE, _out_of_range(name, shown(value), number))
     return floor(number)

@@ -57,7 +57,7 @@ def key_and_value(text: str, known: Collection[str], environment: Mapping[str, s
 def client_options(properties: Mapping[str, object]) -> dict[str, object]:
     """kafka-python's options for the client properties; properties that only Java clients have are left out.
 
-    Raises KafkaClientError for a trust store that Python can't read, and for an unset ${env:NAME}.
+    Raises KafkaClientError for a trust store that Python can't read, a login without a name, and an unset ${env:NAME}.
     """
     given = {
         key: _substitute(CLUSTER_VARIABLE, str(value), f"kafka.{key}", os.environ)
@@ -67,9 +67,11 @@ def client_options(properties: Mapping[str, object]) -> dict[str, object]:
     options: dict[str, object] = {"bootstrap_servers": given["bootstrap.servers"].split(",")}
     options |= {key.replace(".", "_"): given[key] for key in SAME_IN_PYTHON if key in given}
     for field in ("username", "password"):
-        login = re.search(rf'{field}="([^"]*)"', given.get("sasl.jaas.config", ""))
+        login = re.search(rf"""\b{field}\s*=\s*(?:"([^"]*)"|'([^']*)')""", given.get("sasl.jaas.config", ""))
         if login:
-            options[f"sasl_plain_{field}"] = login[1]
+            options[f"sasl_plain_{field}"] = login[1] if login[1] is not None else login[2]
+        elif "sasl.jaas.config" in given and given.get("sasl.mechanism", "").startswith(("PLAIN", "SCRAM")):
+            raise KafkaClientError(f"kafka.sasl.jaas.config: no {field} in it", f'write {field}="..."')
     if "ssl.truststore.location" in given:
         if given.get("ssl.truststore.type") != "PEM":
             raise KafkaClientError(

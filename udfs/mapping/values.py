@@ -98,21 +98,21 @@ class NumberReader:
         if isinstance(value, str):
             text = self._plain(self._bare(value.strip()))
             if not _NUMBER.fullmatch(text):
-                raise ValueError(f"{value!r} is not a number{self._advice(value)}")
+                raise ValueError(f"{shown(value)} is not a number{self._advice(value)}")
             number = float(text)
         elif isinstance(value, int | float | Decimal) and not isinstance(value, bool):
             number = float(value)
         else:
             raise ValueError(f"{shown(value)} is not a number")
         if not isfinite(number):
-            raise ValueError(f"{value!r} is not a finite number")
+            raise ValueError(f"{shown(value)} is not a finite number")
         return number
 
     def whole(self, value: Any) -> int:
         """A whole number of at most LARGEST_WHOLE, so exactly. Raises ValueError."""
         number = self(value)
         if not number.is_integer():
-            raise ValueError(f"{value!r} is not a whole number")
+            raise ValueError(f"{shown(value)} is not a whole number")
         if abs(number) > LARGEST_WHOLE:
             raise ValueError(f"{shown(value)} is too large")
         return int(number)
@@ -193,7 +193,7 @@ class TimeReader:
             return datetime.fromisoformat(f"{text.removesuffix(' UTC')}+00:00" if text.endswith(" UTC") else text)
         except ValueError:
             advice = _hint(value) or ("; set time_format to its pattern" if self.time_format == "iso8601" else "")
-            raise ValueError(f"{value!r} is not a time {self._in_words()}{advice}") from None
+            raise ValueError(f"{shown(value)} is not a time {self._in_words()}{advice}") from None
 
     def _of_date(self, value: date) -> tuple[int, int | None]:
         time = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)

@@ -116,7 +116,7 @@ def _print_columns(console: Console) -> Callable[[TopicRecord], None]:
     metavar="T",
     help="Show only records since a time: a duration before now, such as 10 min, or an ISO 8601 time.",
 )
-@click.option("--limit", type=int, default=LIMIT, metavar="N", help="Show only the newest N records.")
+@click.option("--limit", type=click.IntRange(min=1), default=LIMIT, metavar="N", help="Show only the newest N records.")
 @click.option("--follow", is_flag=True, help="Keep showing new records until interrupted.")
 @click.option("--json", "as_lines", is_flag=True, help="Print JSON Lines on a terminal too, as in a pipe.")
 def command(

@@ -87,6 +87,8 @@ def as_line(record: TopicRecord) -> str:
     if record.role == "dead_letters":
         fields["place"] = f"{fields.get('topic')}/{fields.get('partition')}/{fields.get('offset')}"
         fields["decoded_original"] = record.original
+    if record.value is None and record.role in USER_ROLES:  # a deletion
+        fields["user_id"] = record.key
     columns = COLUMNS.get(record.role, REST)
     others = {name: value for name, value in fields.items() if name not in dict(columns) and value is not None}
     cells = [

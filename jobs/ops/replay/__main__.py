@@ -315,7 +315,8 @@ def _interrupted_by_sigterm() -> Iterator[None]:
     cls=Command,
     exactly_one=("source", "simulate"),
     at_most_one=("rate", "speed"),
-    errors=dict.fromkeys((MappingError, SourceError, OptionError, KafkaClientError, OSError), EXIT_USAGE),
+    errors={KafkaClientError: EXIT_FAILED}
+    | dict.fromkeys((MappingError, SourceError, OptionError, OSError), EXIT_USAGE),
 )
 @click.argument(
     "source",
@@ -377,7 +378,10 @@ def command(**given: Any) -> int:
     """
     options = Options(**given)
     properties = [f"bootstrap.servers={options.bootstrap_servers}", *options.kafka]
-    kafka = producer_options(properties, os.environ)
+    try:
+        kafka = producer_options(properties, os.environ)
+    except KafkaClientError as error:  # in an option: nothing is connected yet
+        raise OptionError(str(error)) from None
     with _interrupted_by_sigterm(), ExitStack() as resources:
         return _replay(options, kafka, _open_source(options, resources), resources)
 

@@ -144,7 +144,7 @@ def _heading(fate: Fate, dry_run: bool) -> str:
     help="Select letters written since a time: a duration before now, such as 2 h, or an ISO 8601 time.",
 )
 @click.option("--until", metavar="T", help="Select letters written before a time, given like --since.")
-@click.option("--limit", type=int, default=LIMIT, metavar="N", help="Send at most N letters.")
+@click.option("--limit", type=click.IntRange(min=1), default=LIMIT, metavar="N", help="Send at most N letters.")
 @click.option("--dry-run", is_flag=True, help="Print what would be sent, and send nothing.")
 def command(
     conf: Path,

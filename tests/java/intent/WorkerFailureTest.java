@@ -84,7 +84,7 @@ class WorkerFailureTest extends WorkerTest {
 
     @Test
     void theTimeThatAnOutputTakesIsNotItsWorkers() throws Exception {
-        answerTimeoutMs = 500;
+        answerTimeoutMs = 2000;
         Map<String, String> environment = new HashMap<>(System.getenv());
         environment.put("python", PYTHON);
         List<Integer> lengths = new ArrayList<>();
@@ -95,7 +95,9 @@ class WorkerFailureTest extends WorkerTest {
             @Override
             public void record(ByteBuffer record) throws Exception {
                 lengths.add(record.remaining());
-                MILLISECONDS.sleep(600);
+                if (lengths.size() == 1) {
+                    MILLISECONDS.sleep(2500);
+                }
             }
         };
         WorkerSettings settings = settings(handler("Repeat"));

@@ -17,7 +17,6 @@ from training.data.summary import MAX_NAMES
 from training.inspection.inspection import Inspection, inspect
 from training.inspection.text import problems
 from training.simulation.clickstream import Simulation, simulate
-from udfs.contracts.clicks import ClickLimits
 from udfs.measurement.labels import CONVERTED, Label
 
 ROOT = Path(__file__).parents[3]
@@ -324,12 +323,11 @@ def test_the_label_leaves_out_what_the_job_leaves_out(tmp_path_factory, events, 
 )
 def test_where_no_event_is_scored_neither_check_nor_training_asks_for_more_data(tmp_path, label, name, why):
     rows = [click("ada", name, 60 * number) for number in range(40)] + [click("bob", "purchase", 30)]
-    limits = ClickLimits(max_behind_ms=10**13)
     path = lines(tmp_path / "c.jsonl", rows)
     why = f"no event to train on: {why}: give the other events too, or choose another label"
     assert why in problems(inspect(path, label=label))
     with pytest.raises(PrepareError, match=why):
-        prepare(path, tmp_path / "out", Preparation(label, workers=1, limits=limits))
+        prepare(path, tmp_path / "out", Preparation(label, workers=1))
 
 
 def test_names_too_many_to_count_apart_are_told():

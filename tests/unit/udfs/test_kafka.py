@@ -68,6 +68,20 @@ def test_properties_of_java_alone_and_null_ones_are_no_options_of_python():
     assert client_options(properties) == {"bootstrap_servers": ["127.0.0.1:1"]}
 
 
+@pytest.mark.parametrize("login", ["username='u' password='p'", 'username = "u"  password="p"'])
+def test_a_login_is_read_as_java_reads_it(login):
+    jaas = f"org.apache.kafka.common.security.plain.PlainLoginModule required {login};"
+    options = client_options({**NOWHERE, "sasl.mechanism": "PLAIN", "sasl.jaas.config": jaas})
+    assert (options["sasl_plain_username"], options["sasl_plain_password"]) == ("u", "p")
+
+
+def test_a_login_without_a_name_is_refused():
+    jaas = 'org.apache.kafka.common.security.scram.ScramLoginModule required password="p";'
+    with pytest.raises(KafkaClientError, match="kafka.sasl.jaas.config: no username in it") as caught:
+        client_options({**NOWHERE, "sasl.mechanism": "SCRAM-SHA-512", "sasl.jaas.config": jaas})
+    assert '"p"' not in str(caught.value)
+
+
 def test_a_trust_store_is_one_of_pem():
     location = {**NOWHERE, "ssl.truststore.location": "/ca"}
     assert client_options({**location, "ssl.truststore.type": "PEM"})["ssl_cafile"] == "/ca"

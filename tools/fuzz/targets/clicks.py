@@ -8,6 +8,7 @@ is accepted by them and means the same.
 import json
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
@@ -311,7 +312,8 @@ def _handling(topic: ClickTopic, follow_logins: bool = False) -> Callable[[bytes
     """The function that has one record decoded, checks the answer and returns what it is."""
     handler = ClickHandler("clicks", topic, follow_logins)
     process = opened(handler)
-    measuring = ClickDecoder(limits=topic.limits, layout=topic.layout)
+    limits = replace(topic.limits, max_record_bytes=1 << 31)  # those of the record that it comes from have held
+    measuring = ClickDecoder(limits=limits, layout=topic.layout)
     head_bytes = handler._rows.type.itemsize
 
     def run(data: bytes) -> str:

@@ -26,7 +26,6 @@ from training.data.examples import load_examples
 from training.data.preparation import Preparation, prepare
 from training.simulation.clickstream import Simulation, simulate
 from udfs.config.durations import duration_ms
-from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.packed_events import EVENT_KINDS
 from udfs.features.declaration_file import STANDARD, load_declaration
 from udfs.mapping.topic import ClickTopic
@@ -38,7 +37,7 @@ CONF = Path(__file__).parents[4] / "conf" / "local.yaml"
 NOW = 1_767_600_000_000
 #: Every event is an example, and its label is known at once.
 ALL = Label(events=("purchase",), horizon="1 ms", rows=EVENT_KINDS)
-PREPARATION = Preparation(ALL, workers=1, duplicates_within_ms=3_600_000, limits=ClickLimits(max_behind_ms=10**13))
+PREPARATION = Preparation(ALL, workers=1, duplicates_within_ms=3_600_000)
 ANY_DELAY = ("--conf", CONF, "--set", "decode.max_behind=9999d")
 
 

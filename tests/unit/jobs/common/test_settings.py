@@ -325,6 +325,7 @@ def test_clicks_that_the_score_job_has_judged_are_not_judged_by_when_it_wrote_th
     judged = session_settings(settings)
     assert judged.topics.clicks == settings.topics.mapped_clicks
     assert duration_ms(judged.decode.max_behind) > 10 * duration_ms("365 d")
+    assert judged.decode.max_record_bytes > 100 * settings.decode.max_record_bytes
     assert session_settings(load()).decode == load().decode
 
 

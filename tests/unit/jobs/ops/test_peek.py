@@ -47,6 +47,7 @@ def test_a_dead_letter_is_shown_with_what_was_rejected_and_where():
 
 
 def test_fields_without_a_column_follow_by_name():
+    assert as_line(seen("profiles", None, key=b"ada")).split()[1:3] == ["profiles", "ada"]
     assert as_line(seen("kpis", {"kpi": "ctr", "value": None, "denominator": 3})).endswith("kpi=ctr denominator=3")
 
 

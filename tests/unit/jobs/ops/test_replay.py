@@ -282,6 +282,14 @@ def test_the_command_refuses_in_one_line_and_with_code_2(tmp_path, monkeypatch, 
     assert error.count("\n") == 1
 
 
+def test_a_broker_that_does_not_answer_is_no_wrong_option(tmp_path, capsys):
+    file = tmp_path / "c.jsonl"
+    file.write_text('{"user_id": "a", "event_name": "scroll", "event_time": 1}\n')
+    nowhere = ["--bootstrap-servers", "127.0.0.1:1", "--kafka", "bootstrap.timeout.ms=200"]
+    assert main([str(file), *nowhere]) == 1
+    assert "no broker answers at 127.0.0.1:1" in capsys.readouterr().err
+
+
 def test_a_topic_name_that_kafka_does_not_allow_is_refused(capsys):
     assert main(["c.csv", "--topic", "my clicks"]) == 2
     assert "'--topic': expected 1 to 249 of the characters" in capsys.readouterr().err

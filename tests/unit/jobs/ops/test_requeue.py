@@ -135,6 +135,7 @@ def test_what_is_no_dead_letter_is_named_by_its_place(value):
 def test_times_are_durations_before_now_or_moments_in_utc():
     assert time_ms("2 h", "--since", NOW_MS) == NOW_MS - 7_200_000
     assert time_ms("2026-11-24T12:00", "--since", 0) == NOW_MS
+    assert time_ms("36500 d", "--since", NOW_MS) == time_ms("1969-12-31", "--since", NOW_MS) == 0
     assert time_ms("2026-11-24T13:00+01:00", "--since", 0) == NOW_MS
     with pytest.raises(ConfigError, match="--since yesterday: expected a duration"):
         time_ms("yesterday", "--since", 0)

@@ -19,7 +19,6 @@ from training.data.sources import SourceError
 from training.modeling.settings import TrainingError, for_logged
 from training.simulation.clickstream import Simulation, simulate
 from training.train import main
-from udfs.contracts.clicks import ClickLimits
 from udfs.features.declaration_file import STANDARD
 from udfs.measurement.bots import Bots
 from udfs.measurement.labels import CONVERTED
@@ -27,11 +26,10 @@ from udfs.models.bundle import load_bundle
 
 NAMES = ("events_30m", "value", "since_last_visit_s", "country")
 HASH = "a" * 64
-LIMITS = ClickLimits(max_behind_ms=10**13)
 
 
 def preparation(log: FeatureLog | None = None) -> Preparation:
-    return Preparation(CONVERTED, features=NAMES, workers=1, bucket_events=600, limits=LIMITS, log=log)
+    return Preparation(CONVERTED, features=NAMES, workers=1, bucket_events=600, log=log)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from tests.unit.training.data.test_preparation import archive
 from tests.unit.udfs.workers.test_logins import HISTORY_LENGTH, WITHIN_MS, Following
 from training.data.examples import Examples, load_examples
 from training.data.preparation import Preparation, prepare
-from udfs.contracts.clicks import ClickLimits
 from udfs.features.computer import FeatureComputer
 from udfs.features.user_slots import USER_ROW, UserSlots
 from udfs.measurement.labels import Label
@@ -24,7 +23,6 @@ PREPARATION = Preparation(
     history_length=HISTORY_LENGTH,
     duplicates_within_ms=WITHIN_MS,
     follow_logins=True,
-    limits=ClickLimits(max_behind_ms=10**13),
     workers=1,
     bucket_events=15,
 )

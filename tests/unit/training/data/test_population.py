@@ -16,7 +16,6 @@ from training.data.population import fill_events
 from training.data.preparation import Preparation, prepare
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
-from udfs.contracts.clicks import ClickLimits
 from udfs.features.declaration_file import population
 from udfs.measurement.labels import CONVERTED
 from udfs.population.tables import fold_of
@@ -63,9 +62,7 @@ def test_a_category_of_ones_own_tells_nothing():
     assert set(seen[~np.isnan(seen)].tolist()) == {0.0}
 
 
-QUICK = Preparation(
-    CONVERTED, population(), workers=1, bucket_events=300, limits=ClickLimits(max_behind_ms=10**13)
-)  # fmt: skip
+QUICK = Preparation(CONVERTED, population(), workers=1, bucket_events=300)
 
 
 @pytest.fixture(scope="module")

@@ -20,13 +20,12 @@ from training.data.sources import SourceError
 from training.data.split import user_folds
 from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
-from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.packed_events import EVENT
 from udfs.features.declaration_file import to_json
 from udfs.measurement.bots import Bots
 from udfs.measurement.labels import CONVERTED
 
-QUICK = Preparation(CONVERTED, workers=1, bucket_events=1_000, limits=ClickLimits(max_behind_ms=10**13))
+QUICK = Preparation(CONVERTED, workers=1, bucket_events=1_000)
 
 
 @pytest.fixture(scope="module")

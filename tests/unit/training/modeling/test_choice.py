@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from training.evaluation.rivals import fit_rival
-from training.modeling import model_selection, pipeline
+from training.modeling import model_selection, pipeline, settings
 from training.modeling.choice import TEACHER_SHARES, choose, simplest_within_one_standard_error
 from training.modeling.families import CANDIDATES, FAMILIES
 from training.modeling.family import Fitting
@@ -121,6 +121,10 @@ def test_whole_numbers_of_the_settings_are_integers_to_the_library(kind, paramet
     family, data = FAMILIES[kind], noise_with(linear)
     model = family.fit(data.fit_rows(), Fitting(SETTINGS.names, {**family.defaults, **written}, 2, threads=1))
     assert len(np.unique(model.predict(data.features))) > 1
+
+
+def test_each_parameter_has_a_rule():
+    assert {name for family in FAMILIES.values() for name in family.defaults} <= settings._BOUNDS.keys()
 
 
 @pytest.mark.parametrize("name", ["num_leaves", "hidden"])

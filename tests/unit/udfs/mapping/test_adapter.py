@@ -124,10 +124,10 @@ def test_milliseconds_of_another_column_are_added_to_the_time():
 
 @pytest.mark.parametrize("zone", [{"user_time_zone": "tz"}, {"local_time": True, "time_zone": "Europe/Berlin"}])
 @pytest.mark.parametrize("added_ms", [1_700_000_000_000_000, -(10**15)])
-def test_a_time_beyond_all_calendars_has_no_offset_and_is_out_of_range(zone, added_ms):
-    keys = {"time_format": "iso8601", "add_ms": "ms", **zone}
-    click = adapt({"at": "2026-03-01T00:00:00Z", "ms": added_ms, "tz": "Europe/Berlin"}, **keys)
-    assert abs(click["event_time"]) > 10**14
+def test_a_time_beyond_all_calendars_has_no_offset(zone, added_ms):
+    click = adapt({"ms": added_ms, "tz": "Europe/Berlin"}, add_ms="ms", **zone)
+    assert abs(click["event_time"]) > 10**14  # which the decoder refuses
+    assert "utc_offset_minutes" not in click
 
 
 def test_the_time_of_day_of_another_column_follows_the_date():
