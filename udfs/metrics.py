@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from math import modf
 
 import numpy as np
 
@@ -37,6 +38,7 @@ class LatencyMetric:
             self._counters.append(group.counter(f"{name}_over_budget"))
         self._clock = clock
         self._collected: list[float] = []
+        self._rest_ms = 0.0  # of the sum, which is counted in whole milliseconds
         self._count_at = clock()
 
     def observe(self, *latencies_ms: float) -> None:
@@ -49,7 +51,8 @@ class LatencyMetric:
             self._collected.clear()
 
     def _count(self, latencies_ms: np.ndarray) -> None:
-        counts = [*cumulative_counts(latencies_ms).tolist(), int(latencies_ms.sum())]
+        self._rest_ms, whole_ms = modf(self._rest_ms + float(latencies_ms.sum()))
+        counts = [*cumulative_counts(latencies_ms).tolist(), int(whole_ms)]
         if self._budget_ms is not None:
             counts.append(int((latencies_ms > self._budget_ms).sum()))
         for counter, count in zip(self._counters, counts):

@@ -35,10 +35,9 @@ def assess(
     ledger = ActionLedger.joined(
         [
             ledger_of(bucket, [threshold for threshold, _ in thresholds], quiet_ms, plan.label.horizon_ms)
-            for bucket in replayed.buckets
+            for bucket in replayed.by_person()
         ]
     )
-    ledger = ActionLedger(ledger.policy, replayed.people(ledger.user), ledger.day, ledger.actions, ledger.conversions)
     days = np.arange(window.from_ms // DAY_MS, window.last_ms // DAY_MS + 1)
     names = [policy.name for policy in policies]
     pairs = _pairs(policies)

@@ -85,9 +85,16 @@ class Replayed:
         """The scores of a policy, float32[events]."""
         return np.concatenate([bucket.scores[policy] for bucket in self.buckets])
 
-    def people(self, user: np.ndarray) -> np.ndarray:
-        """The person behind each of n codes of users, int64[n]."""
-        return user if self.person is None else self.person[user]
+    def by_person(self) -> list[ScoredEvents]:
+        """The events by person instead of by id, whose ids may lie in several buckets."""
+        if self.person is None:
+            return self.buckets
+        user = self.person[np.concatenate([bucket.user for bucket in self.buckets])]
+        time_ms = np.concatenate([bucket.time_ms for bucket in self.buckets])
+        positive = np.concatenate([bucket.positive for bucket in self.buckets])
+        order = np.lexsort((time_ms, user))
+        scores = {policy: self.scores(policy)[order] for policy in self.buckets[0].scores}
+        return [ScoredEvents(user[order], time_ms[order], positive[order], scores)]
 
 
 def replay(

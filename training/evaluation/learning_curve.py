@@ -128,12 +128,18 @@ def _estimates(
     users = max(int(scores.users[-1]) for part in parts for scores in part.values()) + 1
     rng = np.random.default_rng(seed)
     draws = np.array([fold_figures(parts, rng.poisson(1.0, users), _AUC)[:, :, 0] for _ in range(REPLICATES)])
-    test_share = 1 / (folds - 1)  # users tested per user trained on
+
+    def test_share(share: float) -> float:
+        """The users that are tested per user trained on."""
+        return 1 / (share * (folds - 1))
+
     estimates = clipped_to_shares(
-        {name: resampled_estimate(values[:, at], draws[:, :, at], test_share) for at, name in enumerate(names)}
+        {name: resampled_estimate(values[:, at], draws[:, :, at], test_share(name[1])) for at, name in enumerate(names)}
     )
     if len(shares) < 2:
         return estimates, None
     more, fewer = names.index((chosen, shares[-1])), names.index((chosen, shares[-2]))
-    gain = resampled_estimate(values[:, more] - values[:, fewer], draws[:, :, more] - draws[:, :, fewer], test_share)
+    # Of the two models, the one that is trained on fewer users varies more.
+    of_fewer = test_share(shares[-2])
+    gain = resampled_estimate(values[:, more] - values[:, fewer], draws[:, :, more] - draws[:, :, fewer], of_fewer)
     return estimates, gain

@@ -132,11 +132,14 @@ class ModelFamily(Protocol):
 
 
 def columns_for(family: ModelFamily, names: Sequence[str], declaration: Declaration) -> list[int]:
-    """The columns of named features that a family takes: codes of events, or all others."""
+    """The columns of named features that a family takes: of those declared, codes of events or all others.
+
+    Rows may have more features than are declared: those of a champion that a training is compared with.
+    """
     return [
         column
         for column, name in enumerate(names)
-        if (name in declaration and declaration[name].is_event_code) == family.reads_events
+        if name in declaration and declaration[name].is_event_code == family.reads_events
     ]
 
 

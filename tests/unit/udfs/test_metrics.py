@@ -54,6 +54,15 @@ def test_a_latency_is_in_all_buckets_from_its_own_on_and_breaches_its_budget():
     assert group.count("ms_over_budget") == 1
 
 
+def test_fractions_of_a_millisecond_add_up():
+    group, now = Group({}), [0.0]
+    metric = LatencyMetric(group, "ms", clock=lambda: now[0])
+    for _ in range(10):
+        now[0] += 1.0
+        metric.observe(0.75)
+    assert group.count("ms_sum") == 7
+
+
 def test_rejects_are_counted_by_reason_one_by_one_or_in_columns():
     group = Group({})
     metric = RejectedMetric(group, "clicks")

@@ -1,5 +1,6 @@
 """Which events count, and which model scores each of them."""
 
+from collections import Counter
 from datetime import UTC, datetime
 
 import numpy as np
@@ -82,5 +83,9 @@ def test_buckets_are_scored_one_by_one_and_ids_of_one_person_count_as_one(tmp_pa
     assert (found.users, found.positive_users) == (users, positive_users)
     assert found.scores("v1").tolist() == [0, 2, 0, 1, 2]
     assert [scored.user.tolist() for scored in found.buckets] == [[0, 1], [2, 3, 3]]
-    ada, _, cookie, _ = found.people(np.arange(4))
-    assert (ada == cookie) == bool(logins)
+    people = found.by_person()
+    assert sum(len(np.unique(scored.user)) for scored in people) == users
+    if logins:
+        (scored,) = people
+        assert np.lexsort((scored.time_ms, scored.user)).tolist() == [*range(5)]
+        assert sorted(Counter(scored.user.tolist()).values()) == [1, 2, 2]  # ada's are those of both buckets

@@ -12,7 +12,7 @@ from training.evaluation.rivals import fit_rival
 from training.modeling import model_selection, pipeline, settings
 from training.modeling.choice import TEACHER_SHARES, choose, simplest_within_one_standard_error
 from training.modeling.families import CANDIDATES, FAMILIES
-from training.modeling.family import Fitting
+from training.modeling.family import Fitting, columns_for
 from training.modeling.logistic_model import LogisticFamily
 from training.modeling.metrics import LabelledScores
 from training.modeling.model_selection import (
@@ -24,6 +24,7 @@ from training.modeling.model_selection import (
 )
 from training.modeling.pipeline import select
 from training.modeling.settings import Training, TrainingError, load_training
+from udfs.features.declaration_file import STANDARD
 
 SETTINGS = Training(model="auto", rounds=15, folds=3, prune=False, threads=1, features=("spent_30m", "value"))
 BOTH = [FAMILIES["logistic"], FAMILIES["xgboost"]]
@@ -121,6 +122,13 @@ def test_whole_numbers_of_the_settings_are_integers_to_the_library(kind, paramet
     family, data = FAMILIES[kind], noise_with(linear)
     model = family.fit(data.fit_rows(), Fitting(SETTINGS.names, {**family.defaults, **written}, 2, threads=1))
     assert len(np.unique(model.predict(data.features))) > 1
+
+
+def test_a_family_takes_no_feature_that_is_only_a_champions():
+    declared = Training(sequence=True, history_length=3).declared
+    names = ("value", "event_code_0", "retired@2")
+    assert columns_for(FAMILIES["logistic"], names, STANDARD) == [0]
+    assert columns_for(FAMILIES["gru"], names, declared) == [1]
 
 
 def test_each_parameter_has_a_rule():
