@@ -7,27 +7,30 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from tests.support.e2e.pipeline import Pipeline, positions
+from tests.support.e2e.pipeline import Pipeline
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
 from tools.stack.supervision import supervised
+from tools.trials.answers import rejection_in, score_in
+from tools.trials.verdict import Clicks
+from udfs.models.bundle import load_bundle
 
 pytestmark = pytest.mark.e2e
 
-RATE, USERS = 100, [f"u{number}" for number in range(300)]
+RATE, USERS, BROKEN_EVERY = 100, [f"u{number}" for number in range(300)], 10
 BROKER_DOWN_SECONDS = 10
 
 
-def test_the_scores_are_complete_whichever_part_dies(pipeline, stack, flowing):
+def test_the_answers_are_complete_and_right_whichever_part_dies(pipeline, stack, flowing, bundle_directory):
     """Under both guarantees at the same time, and in the archive: three jobs, and the same faults for all."""
     pipes = {
-        guarantee: pipeline(f"delivery.guarantee={guarantee}", f"job.parallelism={parallelism}")
+        guarantee: pipeline(f"delivery.guarantee={guarantee}", f"job.parallelism={parallelism}", "model.engine=native")
         for guarantee, parallelism in (("exactly-once", 2), ("at-least-once", 1))
     }
     for pipe in pipes.values():
         pipe.start()
     pipes["exactly-once"].start_other("jobs.archive_clicks")
-    clicks = {guarantee: flowing(pipe, RATE, USERS) for guarantee, pipe in pipes.items()}
+    clicks = {guarantee: flowing(pipe, RATE, USERS, BROKEN_EVERY) for guarantee, pipe in pipes.items()}
     wait_for_more_scores(pipes)
 
     # A TaskManager may also end with the archive's Python workers: when one dies in the middle of a batch, Flink fails
@@ -55,17 +58,27 @@ def test_the_scores_are_complete_whichever_part_dies(pipeline, stack, flowing):
     stack.start_broker()
     wait_for_more_scores(pipes)
 
+    bundle = load_bundle(bundle_directory, 64)
     for guarantee, pipe in pipes.items():
         clicks[guarantee].stop()
-        accepted = {(record.partition, record.offset) for record in pipe.read_records("clicks")}
+        sent = pipe.read_records("clicks")
+        assert len(sent) >= clicks[guarantee].delivered > 0
         pipe.wait_until_consumed("clicks")
-        scored = Counter(positions(pipe.read("scores", at_least=len(accepted))))
-        assert set(scored) == accepted
-        assert len(accepted) >= clicks[guarantee].delivered > 0
+        offline = Clicks(sent, [], pipe.settings, bundle)
+        accepted, rejected = offline.scores(), offline.dead_letters
+        assert len(rejected) > len(sent) / BROKEN_EVERY - 1
+        pipe.read("scores", at_least=len(accepted))
+        pipe.read("dead_letters", at_least=len(rejected))
+        scores = [score_in(record.value) for record in pipe.read_records("scores")]
+        letters = [rejection_in(record.value) for record in pipe.read_records("dead_letters")]
+        assert set(scores) == set(accepted.items())
+        assert set(letters) == set(rejected.items())
         if guarantee == "exactly-once":
-            assert set(scored.values()) == {1}
+            assert (len(scores), len(letters)) == (len(accepted), len(rejected))
             pipe.wait_until_archived("clicks")
-            assert Counter(record[:2] for record in pipe.archived("clicks")) == Counter(accepted)
+            assert Counter(record[:2] for record in pipe.archived("clicks")) == Counter(offline.scored)
+        else:
+            assert len(scores) > len(accepted)  # these faults do make a job repeat itself
 
 
 def wait_for_more_scores(pipes: dict[str, Pipeline]) -> None:

@@ -22,7 +22,7 @@ from jobs.ops.peek import __main__ as peek
 from jobs.ops.requeue import __main__ as requeue
 from tests.e2e.conftest import JOB_PASSWORD, JOB_PASSWORD_VARIABLE
 from tests.support.contracts import broken
-from tests.support.e2e.pipeline import CONF
+from tests.support.e2e.pipeline import CONF, Pipeline
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
 from udfs.kafka.properties import client_options
@@ -87,7 +87,9 @@ def secured(run_directory, bundle_directory, monkeypatch) -> Iterator[SimpleName
         broker.stop()
 
 
-def test_the_job_and_the_commands_work_over_sasl_with_only_what_acls_grant(secured, stack, monkeypatch, capsys):
+def test_the_job_and_the_commands_work_over_sasl_with_only_what_acls_grant(
+    secured, stack, pipeline, monkeypatch, capsys
+):
     job, operator = str(secured.job), str(secured.operator)
     settings = load_settings(secured.operator)
     create_topics(settings, partitions=1, replication=1)
@@ -126,6 +128,7 @@ def test_the_job_and_the_commands_work_over_sasl_with_only_what_acls_grant(secur
         assert not [*places_of_a_secret(JOB_PASSWORD, stack, secured.broker, submitted)]
     finally:
         flink_client.cancel(stack, submitted)
+    run_a_job_in_sql(pipeline())
     assert not [*places_of_a_secret(JOB_PASSWORD, stack, secured.broker, submitted)]  # workers log when they end
 
     assert peek.main(["--conf", operator, "--user", "ada", "--limit", "1000"]) == 0
@@ -145,6 +148,15 @@ def test_the_job_and_the_commands_work_over_sasl_with_only_what_acls_grant(secur
     assert not broken("requeued", read_topic(settings.kafka, topics.requeued))
     twice = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(record["key"], record["timestamp"]) for record in twice] == [("bob", twice[0]["timestamp"])] * 2
+
+
+def run_a_job_in_sql(pipe: Pipeline) -> None:
+    """Start workers of Beam and end them: it would log their environment, which has the password."""
+    click = {"user_id": "ada", "event_name": "scroll", "event_time": time.time_ns() // 1_000_000}
+    pipe.send("clicks", [(b"ada", json.dumps(click).encode(), None)])
+    pipe.start_other("jobs.archive_clicks")
+    pipe.wait_until_archived("clicks")
+    flink_client.cancel(pipe.stack, pipe.other_jobs.pop())
 
 
 def requeue_counts(capsys, conf: str, *arguments: str) -> list[str]:

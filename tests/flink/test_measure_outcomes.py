@@ -119,6 +119,8 @@ REJECTED = [
     BOUGHT | {"user_id": "of rejected clicks", "event_time": NOW + 10**15},
     BOUGHT | {"user_id": "of rejected clicks", "event_time": 10**300},
     BOUGHT | {"user_id": "of rejected clicks", "event_time": "soon"},
+    BOUGHT | {"user_id": "of rejected clicks", "price": -1},
+    BOUGHT | {"user_id": "of rejected clicks", "item_id": "x" * 300},
     {"event_time": NOW + 86_400_000},
 ]
 #: Purchases as the decoder accepts them, by user.

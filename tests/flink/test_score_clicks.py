@@ -10,14 +10,19 @@ import yaml
 
 from tests.support.journeys import arrivals, journeys
 from tests.support.own_features import DECLARATION, NAMES, own_bundle, write_declaration
+from tests.support.published import publish_clicks
 from tests.support.random_declarations import random_file
 from tests.unit.training.data.test_preparation import archive
 from training.data.dataset import arrange, read_clicks
 from training.data.examples import load_examples
 from training.data.preparation import Preparation, prepare
+from training.simulation.clickstream import Simulation, simulate
+from training.simulation.examples import simulated_examples
+from udfs.contracts.clicks import ClickLimits
 from udfs.contracts.event_layout import EventLayout
 from udfs.features.computer import FeatureComputer
 from udfs.features.declaration_file import STANDARD, load_declaration
+from udfs.mapping.topic import ClickTopic
 from udfs.measurement.labels import Label
 from udfs.models.backends import Scorer
 from udfs.models.bundle import load_bundle
@@ -171,6 +176,26 @@ def test_events_count_once_and_histories_go_on_after_a_login_as_in_training(run_
     if declaration == DECLARATION:
         assert [name for name, column in zip(NAMES, examples.features.T) if len(np.unique(column)) == 1] == []
     for offset, features in zip(examples.offset.tolist(), examples.features):
+        assert logged[offset] == features.tobytes()
+
+
+def test_what_other_users_did_is_in_the_scored_features_as_in_training(run_job, tmp_path):
+    path = write_declaration(tmp_path, "extends: population\npopulation: {every: 30m, half_life: 2h}\n")
+    declared = load_declaration(path)
+    stream = simulate(Simulation(users=50, hours=4, seed=8, late_share=0.1, profile_share=0.0))
+    payloads = [json.dumps(one).encode() for one in stream.clicks()]
+    arrival_ms = stream.arrival_ms.tolist()
+    any_time = ClickLimits(max_behind_ms=10**13, max_ahead_ms=10**13)
+    publish_clicks(str(tmp_path / "tables"), ClickTopic(any_time, layout=declared.layout), payloads, arrival_ms)
+    bundle = own_bundle(tmp_path, "own", declared, declared.names)
+    overrides = (f"clicks.declaration={path}", f"population.dir={tmp_path / 'tables'}", f"model.bundle={bundle}")
+    written = run_job([(None, *one) for one in zip(payloads, arrival_ms)], overrides=overrides)
+
+    logged = {entry["source_offset"]: b64decode(entry["features"]) for entry in written["feature_log"]}
+    wanted = simulated_examples(stream, declaration=declared)
+    column = wanted.features[:, wanted.names.index("category_purchase_rate")]
+    assert np.isfinite(column).sum() > 100
+    for offset, features in zip(wanted.offset.tolist(), wanted.features):
         assert logged[offset] == features.tobytes()
 
 

@@ -59,13 +59,13 @@ def test_flinks_pods_have_volumes_for_its_log_and_for_the_plugin_that_the_entryp
     assert not paths & {"/opt/flink", "/opt/flink/plugins", CONF}  # would hide plugins, and the operator's settings
 
 
-@pytest.mark.parametrize("service", [name for name, entry in COMPOSE["services"].items() if "build" in entry])
 def test_the_template_of_the_task_managers_adds_to_the_common_one():
     spec = documents("score-clicks.yaml", "FlinkDeployment")[0]["spec"]
     assert [volume["name"] for volume in spec["taskManager"]["podTemplate"]["spec"]["volumes"]] == ["shared-memory"]
     assert spec["flinkConfiguration"]["kubernetes.operator.pod-template.merge-arrays-by-name"] == "true"
 
 
+@pytest.mark.parametrize("service", [name for name, entry in COMPOSE["services"].items() if "build" in entry])
 def test_a_container_of_the_image_has_no_privileges_and_writes_to_mounts_only(service):
     container = COMPOSE["services"][service]
     assert (container["read_only"], container["cap_drop"]) == (True, ["ALL"])

@@ -10,11 +10,11 @@ from tests.support.e2e.pipeline import Pipeline
 
 
 class FlowingClicks(threading.Thread):
-    """Clicks of all `users` in turn at a steady rate, until `stop`."""
+    """Clicks of all `users` in turn at a steady rate, until `stop`; with `broken_every`, one in so many is broken."""
 
-    def __init__(self, pipe: Pipeline, rate: int, users: list[str]):
+    def __init__(self, pipe: Pipeline, rate: int, users: list[str], broken_every: int | None = None):
         super().__init__()
-        self._pipe, self._rate, self._users = pipe, rate, users
+        self._pipe, self._rate, self._users, self._broken_every = pipe, rate, users, broken_every
         self._enough = threading.Event()
         self.delivered = 0
 
@@ -29,6 +29,7 @@ class FlowingClicks(threading.Thread):
         number = 0
         while not self._enough.is_set():
             user = self._users[number % len(self._users)]
-            now = time.time_ns() // 1_000_000
-            yield user.encode(), json.dumps({"user_id": user, "event_name": "scroll", "event_time": now}).encode(), None
+            click = {"user_id": user, "event_name": "scroll", "event_time": time.time_ns() // 1_000_000}
+            is_broken = self._broken_every and number % self._broken_every == 0
+            yield user.encode(), b"{" if is_broken else json.dumps(click).encode(), None
             number += 1

@@ -153,7 +153,9 @@ def test_nothing_can_be_changed(client, method):
 def test_what_is_not_there_is_not_found(client):
     assert client.get("/data/feature?version=v1&name=nothing").status_code == 404
     assert client.get("/data/unheard").status_code == 404
-    assert client.get("/static/../app_module.py").status_code == 404
+    assert (Path(app_module.__file__).parent / "app.py").exists()
+    for path in ("/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static/x/%2e%2e/%2e%2e/app.py"):
+        assert client.get(path).status_code == 404
     assert client.get("/user", params={"id": "x" * 129}).status_code == 400
 
 

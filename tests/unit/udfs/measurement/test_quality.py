@@ -9,6 +9,13 @@ from sklearn.metrics import average_precision_score
 from udfs.measurement.quality import MEASURES
 
 
+def precision_over_recall(label: np.ndarray, score: np.ndarray) -> float:
+    """The precision at each distinct score, weighted by what it adds to the recall."""
+    at_least = [label[score >= threshold] for threshold in sorted(set(score), reverse=True)]
+    recall = [0.0, *(chosen.sum() / label.sum() for chosen in at_least)]
+    return sum(chosen.mean() * (now - before) for chosen, before, now in zip(at_least, recall, recall[1:]))
+
+
 @given(st.lists(st.tuples(st.floats(0.01, 0.99), st.booleans()), min_size=1, max_size=40))
 def test_the_measures_are_what_their_definitions_say(rows):
     score, label = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
@@ -16,7 +23,7 @@ def test_the_measures_are_what_their_definitions_say(rows):
     pairs = [(good, bad) for good in score[label] for bad in score[~label]]
     wins = [1.0 if good > bad else 0.5 if good == bad else 0.0 for good, bad in pairs]
     assert measured["roc_auc"] == (pytest.approx(np.mean(wins)) if pairs else None)
-    assert (measured["average_precision"] is None) == (not pairs)
+    assert measured["average_precision"] == (pytest.approx(precision_over_recall(label, score)) if pairs else None)
     assert measured["log_loss"] == pytest.approx(-np.mean(np.log(np.where(label, score, 1 - score))))
     assert measured["scores"] == len(rows)
     assert measured["positive_rate"] == pytest.approx(label.mean())

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.bundles import NAMES, make_bundle
+from tests.support.bundles import NAMES, files_of, make_bundle
 from tests.support.own_features import declared, own_bundle
 from training.rollout.ledger import append
 from training.rollout.transitions import add_shadow, first, start
@@ -34,7 +34,11 @@ CARTED = Rule(any=("lifetime_events >= 2",))
 
 @pytest.fixture
 def bundles(tmp_path: Path) -> dict:
-    return {version: load_bundle(make_bundle(tmp_path, version), 64) for version in ("v1", "v2", "v3")}
+    """Bundles of different models."""
+    return {
+        version: load_bundle(make_bundle(tmp_path, version, changes=files_of(int(version[1:]))), 64)
+        for version in ("v1", "v2", "v3")
+    }
 
 
 def deployment(bundles: dict, rollout: Rollout, options: Options = OPTIONS) -> Deployment:
@@ -89,6 +93,7 @@ def test_each_user_is_scored_by_the_model_of_their_arm(bundles):
         version = serving.arms[arm].version
         expected = Scorer(bundles[version]).predict(serving.vectors(version, found.features[rows]))
         assert found.score[rows].tobytes() == expected.tobytes()
+    assert len(set(found.score.tolist())) == 2  # all users have equal events: only the model differs
 
 
 @pytest.mark.parametrize(("events", "decision"), [(1, False), (2, True)])
@@ -182,6 +187,7 @@ def test_shadows_score_the_same_vectors_and_decide_nothing(bundles):
     found = scored(serving)
     assert found.score.tobytes() == alone.score.tobytes()
     assert found.shadows["v2"].tobytes() == Scorer(bundles["v2"]).predict(found.features).tobytes()
+    assert found.shadows["v2"].tobytes() != found.score.tobytes()
     serving.close()
 
 

@@ -33,6 +33,7 @@ from udfs.rollout.assignment import in_sample
 from udfs.rollout.plan import Challenger, Control, Rollout
 from udfs.rollout.registry import Registry
 from udfs.rollout.rules import Rule
+from udfs.serving import deployment as deployment_module
 from udfs.serving.bootstrap import Serving, serving_bundle, serving_registry
 from udfs.serving.deployment import Deployment, Options
 from udfs.workers.metrics import Metrics
@@ -382,6 +383,26 @@ def test_arms_and_rules_that_need_other_features_are_taken_over_as_well(registry
     records = wait_for(lambda: score(*rows), lambda records: read(records)[0]["arm"] != "champion")
     assert read(records, SHADOW_SCORES) == []
     assert served(score) == {"v1": 1, "v3": 1, "ledger_entry": 3}
+
+
+def test_no_batch_waits_for_a_model_that_is_being_loaded(registry, scoring, monkeypatch):
+    load, loading, go_on = deployment_module.load_model, Event(), Event()
+
+    def load_slowly(bundle: Bundle, *arguments):
+        if bundle.manifest.version == "v2":
+            loading.set()
+            go_on.wait(TIMEOUT_S)
+        return load(bundle, *arguments)
+
+    monkeypatch.setattr(deployment_module, "load_model", load_slowly)
+    score = scoring(serving_registry(registry.uri, HISTORY_LENGTH, OPTIONS, poll_s=0.005))
+    enter(registry, 2, first("v2"))
+    try:
+        assert loading.wait(TIMEOUT_S)
+        assert {one["model_version"] for one in read(score(event_row("ada")))} == {"v1"}
+    finally:
+        go_on.set()
+    wait_for(lambda: read(score(event_row("ada"))), lambda found: found[0]["model_version"] == "v2")
 
 
 def wait_for(look: Callable, is_there: Callable):
