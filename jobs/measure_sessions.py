@@ -96,9 +96,11 @@ SELECT EXTRACT(EPOCH FROM TUMBLE_START(happened, {size})) * 1000 AS window_start
 FROM placed_promotions GROUP BY TUMBLE(happened, {size}), arm, placement
 """
 
+# Without a key, an action has that of its position: the score job may write the score again, and so the row.
 PLACED_PROMOTIONS = """
 CREATE TEMPORARY VIEW placed_promotions AS
-SELECT a.happened, a.event_name, a.event_key, a.placement, s.arm
+SELECT a.happened, a.event_name, a.placement, s.arm,
+    COALESCE(a.event_key, a.source_partition * CAST(1099511627776 AS BIGINT) + a.source_offset) AS event_key
 FROM actions AS a JOIN timed_scores AS s
 ON a.user_id = s.user_id AND a.source_partition = s.source_partition AND a.source_offset = s.source_offset
     AND s.happened BETWEEN a.happened AND a.happened
@@ -134,7 +136,7 @@ def measure_sessions(tables: TableEnvironment, settings: Settings, kpis: dict[st
         f"ROW('{name}', {sql_sum(kpi.numerator)}, {sql_sum(kpi.denominator)})" for name, kpi in kpis.items()
     )
     placed = {
-        part: how_many(f"event_name = '{event}'", within_ms)
+        part: f"COUNT(DISTINCT event_key) FILTER (WHERE event_name = '{event}')"
         for part, event in (("clicks", "select_promotion"), ("impressions", "view_promotion"))
     }
     rows = [

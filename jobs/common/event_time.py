@@ -12,6 +12,8 @@ MAX_INTERVAL_MS = 99 * 86_400_000  # Flink's intervals have two digits of days
 
 # A watermark has to come from the source, where nothing is decoded yet. What the score job would reject for its time,
 # or can't be read, counts as of 1970: it moves no watermark, and the decoder then leaves it out.
+# An event of a clock that is ahead, within decode.max_ahead, moves time no further than its record did: otherwise a few
+# such clients would make the events of all others late.
 # A record may hold what JSON_VALUE takes for no JSON though the decoder accepts it, such as NaN in a field that nobody
 # reads: then the text is searched for the time.
 # CAST, not DECODE: with that the code that Flink generates for a source does not compile (2.2.1).
@@ -22,7 +24,7 @@ EVENT_CLICKS = """
     source_offset {offset},
     happened AS TO_TIMESTAMP_LTZ(CAST(CASE
         WHEN ABS({claimed_ms} - {record_ms} - {middle_ms}) <= {reach_ms} THEN {claimed_ms} ELSE 0 END AS BIGINT), 3),
-    WATERMARK FOR happened AS happened - {lateness}
+    WATERMARK FOR happened AS CASE WHEN happened > record_time THEN record_time ELSE happened END - {lateness}
 """
 _CLAIMED_MS = """TRY_CAST(COALESCE(
             JSON_VALUE(CAST(payload AS STRING), '$.event_time'),
@@ -58,11 +60,12 @@ def counted_once(name: str, columns: str, view: str, key: str, within_ms: int) -
     return f"CREATE TEMPORARY VIEW {name} AS\n{rows}"
 
 
-# Delivery is at-least-once by default: after a failure, the score job may write clicks again. The first copy counts.
+# Delivery is at-least-once by default: after a failure, the score job may write clicks again. The first copy counts. The
+# user tells it from a click of another topic, or of one that was made anew, at the same position.
 FIRST_COPIES = "CREATE TEMPORARY VIEW event_clicks AS" + first_to_arrive(
     "payload, record_time, source_partition, source_offset, happened",
     "mapped_clicks",
-    "source_partition, source_offset",
+    "user_id, source_partition, source_offset",
 )
 
 
@@ -73,10 +76,8 @@ def click_tables(
     definition = click_columns(settings, metadata)
     if not reads_mapped_clicks(settings):
         return [create_table("event_clicks", definition, options)]
-    return [
-        create_table("mapped_clicks", f"{definition.rstrip()},\n    arrival AS PROCTIME()\n", options),
-        FIRST_COPIES,
-    ]
+    further = "user_id AS JSON_VALUE(CAST(payload AS STRING), '$.user_id'),\n    arrival AS PROCTIME()"
+    return [create_table("mapped_clicks", f"{definition.rstrip()},\n    {further}\n", options), FIRST_COPIES]
 
 
 def click_columns(settings: Settings, metadata: Mapping[str, str] = KAFKA_METADATA) -> str:

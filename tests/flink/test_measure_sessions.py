@@ -178,7 +178,7 @@ def test_sessions_of_bots_are_marked_and_count_apart_in_kpis(measure):
 
 
 def test_mapped_clicks_count_once_and_find_their_scores(measure):
-    """A failure makes the score job write clicks again; their positions are those of the records they were made of.
+    """A failure makes the score job write clicks and scores again; a click has the position of its record.
 
     What the shop sends again counts again: this run does not look at ids.
     """
@@ -190,7 +190,7 @@ def test_mapped_clicks_count_once_and_find_their_scores(measure):
     mapped = [click | {"source_partition": 0, "source_offset": number} for number, click in enumerate(clicks)]
     again = [*mapped[:4], *mapped]
     by_no_id = ("clicks.mapping=conf/mappings/segment.yaml", "clicks.duplicates_within=0 s")
-    written = measure(again, scores_of(clicks), *by_no_id)
+    written = measure(again, 2 * scores_of(clicks), *by_no_id)
     session = next(one for one in written["sessions"] if one["user_id"] == "ada")
     assert (session["events"], session["purchases"], session["revenue"]) == (4, 2, 100.0)
     assert (session["device"], session["top_score"]) == (None, 0.03)
@@ -198,6 +198,13 @@ def test_mapped_clicks_count_once_and_find_their_scores(measure):
     assert [(row["kpi"], row["arm"], row["numerator"], row["denominator"]) for row in placed] == [
         ("click_through_rate", arm_of("ada"), 1.0, 1.0)
     ]
+
+
+def test_clicks_at_the_same_position_of_another_topic_count(measure):
+    view = {"event_name": "page_view", "event_time": NOW, "source_partition": 0, "source_offset": 0}
+    of_both = [view | {"user_id": "ada"}, view | {"user_id": "bob"}]
+    written = measure(of_both, [], "clicks.mapping=conf/mappings/segment.yaml")
+    assert {row["user_id"] for row in written["sessions"]} == {"ada", "bob"}
 
 
 def test_each_click_is_read_once(bundle_directory):
