@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from dashboard.panels.backlog import SECONDS as BACKLOG_SECONDS
 from dashboard.panels.backlog import Backlog, find_backlog
+from dashboard.panels.kpis import SHOWN_MINUTES
 from dashboard.panels.models import ModelPanel
 from dashboard.panels.scores import PERCENTILES
 from dashboard.panels.state import DashboardState
 from udfs.contracts.outputs import BOT
 from udfs.measurement.kpis import Kpi
 
-KPI_MINUTES = 180
 QUALITY_MINUTES = 180
 RATES_SECONDS = 300
 #: The topics that a page depends on; problems with them are shown at its top.
@@ -143,11 +143,11 @@ class Views:
     def _kpis(self, _now_ms: int) -> dict:
         lines = self.state.kpis
         return {
-            "lines": lines.lines(KPI_MINUTES),
-            "placements": lines.placements(KPI_MINUTES),
+            "lines": lines.lines(SHOWN_MINUTES),
+            "placements": lines.placements(SHOWN_MINUTES),
             "sessions": self._sessions(),
             "formulas": self._formulas(),
-            "minutes": KPI_MINUTES,
+            "minutes": SHOWN_MINUTES,
         }
 
     def _sessions(self) -> dict[str, int] | None:
@@ -155,7 +155,7 @@ class Views:
         kpi = next((name for name, kpi in self.kpis.items() if kpi.denominator == "sessions"), None)
         if kpi is None:
             return None
-        by_arm = self.state.kpis.denominators(kpi, KPI_MINUTES)
+        by_arm = self.state.kpis.denominators(kpi, SHOWN_MINUTES)
         return {"all": round(sum(by_arm.values())), "bots": round(by_arm.get(BOT, 0))}
 
     def _models(self, _now_ms: int) -> dict:

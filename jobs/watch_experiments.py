@@ -111,7 +111,7 @@ def _state_version(settings: Settings, terms: Sequence[Term]) -> str:
 def find_source(settings: Settings) -> Callable[[], ExperimentSource]:
     """A factory of the experiments in each worker: those of the ledger, or the one in the settings.
 
-    Raises RegistryError if there is no ledger that can be read.
+    Raises RegistryError if there is no ledger that can be read, and ConfigError.
     """
     experiment = settings.experiments
     if experiment.start is None:

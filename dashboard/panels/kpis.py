@@ -11,7 +11,7 @@ from dashboard.panels.room import has_room
 from dashboard.panels.series import Series
 from udfs.contracts.outputs import BOT, KpiValue
 
-MINUTES = 1_440
+MINUTES, SHOWN_MINUTES = 1_440, 180
 SPAN = 15  # minutes that a point of a line stands for
 MIN_MINUTES = 5  # with a denominator above 0, before there is an interval
 MAX_LINES = 400
@@ -38,13 +38,13 @@ class KpiLines:
         self._lines[line].put(record.window_start, record.numerator, record.denominator)
 
     def _has_room(self, kpi: str, placement: str, time_ms: int) -> bool:
-        """Whether there is room for a placement of a KPI; the lines of one that makes room for it go."""
+        """Whether there is room for a placement of a KPI. One that is no longer shown makes room for it."""
         newest_ms: dict[str, int] = {}
         for (of, _, known), series in self._lines.items():
             if of == kpi and known is not None:
                 newest_ms[known] = max(newest_ms.get(known, -1), series.newest_ms)
         before = set(newest_ms)
-        if not has_room(newest_ms, placement, MAX_PLACEMENTS, int, time_ms):
+        if not has_room(newest_ms, placement, MAX_PLACEMENTS, int, time_ms - SHOWN_MINUTES * 60_000):
             return False
         gone = before - set(newest_ms)
         self._lines = {line: kept for line, kept in self._lines.items() if line[0] != kpi or line[2] not in gone}

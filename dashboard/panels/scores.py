@@ -74,8 +74,7 @@ class ScoreMix:
 
     def shares(self) -> tuple[np.ndarray, dict[tuple[str, str], np.ndarray]]:
         """Minutes int64[n], and the share of each arm and version in each of them, float64[n]."""
-        others = {OTHERS: self._others} if len(self._others) else {}
-        read = {model: series.read() for model, series in (self._by_model | others).items()}
+        read = {model: series.read() for model, series in (self._by_model | {OTHERS: self._others}).items()}
         minutes = np.unique(np.concatenate([starts for starts, _ in read.values()] or [np.empty(0, np.int64)]))
         minutes = minutes[-self._minutes :]
         counts = {model: np.zeros(len(minutes)) for model in read}
@@ -83,7 +82,9 @@ class ScoreMix:
             kept = np.isin(starts, minutes)
             counts[model][np.searchsorted(minutes, starts[kept])] = values[kept, 0]
         total = sum(counts.values(), np.zeros(len(minutes)))
-        return minutes, {model: count / np.maximum(total, 1) for model, count in counts.items()}
+        return minutes, {
+            model: count / np.maximum(total, 1) for model, count in counts.items() if model != OTHERS or count.any()
+        }
 
     def histogram(self) -> list[float]:
         """The share of the newest scores in each twentieth of [0, 1]."""

@@ -8,6 +8,9 @@ export function histogram(id, series, bins) {
   const plot = figure.querySelector(".plot");
   if (!bins.length) {
     plot.replaceChildren(el("p", { class: "empty" }, "No data yet."));
+    plot.setAttribute("aria-label", "No data yet.");
+    figure.querySelector("details").ontoggle = null;
+    figure.querySelector("details .scroll").replaceChildren();
     return;
   }
   const [width, height] = [Math.max(240, plot.clientWidth), Math.max(120, plot.clientHeight)];

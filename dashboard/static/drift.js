@@ -22,7 +22,7 @@ function show() {
   const drift = data.drift;
   if (!drift) return;
   find("choice").hidden = drift.versions.length < 2;
-  const names = drift.versions.join(); // which have no commas
+  const names = [...drift.versions].sort().join(); // which have no commas
   if (names !== versions.dataset.names) {
     versions.dataset.names = names;
     versions.replaceChildren(...drift.versions.map((version) => el("option", { value: version, selected: version === drift.version }, version)));

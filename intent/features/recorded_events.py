@@ -83,7 +83,7 @@ def _batches(
 ) -> Iterator[tuple[Part, DecodedBatch]]:
     for number, part in enumerate(parts):
         report("reading clicks", number, len(parts))
-        for batch in decoded_batches(part, summary, rules.topic.layout, rules.topic.limits):
+        for batch in decoded_batches(part, summary, rules.topic.layout):
             yield part, batch
 
 

@@ -60,8 +60,8 @@ def counted_once(name: str, columns: str, view: str, key: str, within_ms: int) -
     return f"CREATE TEMPORARY VIEW {name} AS\n{rows}"
 
 
-# Delivery is at-least-once by default: after a failure, the score job may write clicks again. The first copy counts. The
-# user tells it from a click of another topic, or of one that was made anew, at the same position.
+# Delivery is at-least-once by default: after a failure, the score job may write clicks again. The first copy counts.
+# The user tells it from a click of another topic, or of one that was made anew, at the same position.
 FIRST_COPIES = "CREATE TEMPORARY VIEW event_clicks AS" + first_to_arrive(
     "payload, record_time, source_partition, source_offset, happened",
     "mapped_clicks",

@@ -33,7 +33,7 @@ WELL = {
     'up{job="flink",instance="jobmanager:9249"}': "1x60",
     "flink_jobmanager_numRunningJobs": "1x60",
     f"flink_jobmanager_job_numRestarts{{{JOB}}}": "0x60",
-    f"flink_jobmanager_job_numberOfFailedCheckpoints{{{JOB}}}": "0x50 5x10",
+    f"flink_jobmanager_job_numberOfFailedCheckpoints{{{JOB}}}": "0x47 2 4 5x10",
     f"flink_jobmanager_job_lastCheckpointCompletedTimestamp{{{JOB}}}": "0+60000x60",
     f"flink_taskmanager_job_task_operator_pendingRecords{{{JOB}}}": "50x60",
     f"flink_taskmanager_job_task_operator_KafkaSourceReader_KafkaConsumer_records_consumed_total{{{JOB}}}": "0+6000x60",

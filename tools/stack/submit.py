@@ -43,7 +43,7 @@ def _paths(conf: Path, overrides: list[str]) -> list[str]:
         "clicks.declaration": settings.clicks.declaration,
         "clicks.mapping": settings.clicks.mapping,
     }
-    if ":/" not in (settings.model.registry or ""):  # otherwise it is a URL
+    if settings.model.registry and ":/" not in settings.model.registry:  # otherwise it is a URL
         paths["model.registry"] = settings.model.registry
     return [f"{key}={Path(path).resolve()}" for key, path in paths.items() if path is not None]
 

@@ -28,14 +28,12 @@ class DecodedBatch(NamedTuple):
     rows: list[int]  # of the accepted clicks
 
 
-def decoded_batches(
-    part: Part, summary: Summary, layout: EventLayout = STANDARD_LAYOUT, limits: ClickLimits = ACCEPTED
-) -> Iterator[DecodedBatch]:
-    """The batches of a part, all counted in `summary`; `limits` hold for an archive.
+def decoded_batches(part: Part, summary: Summary, layout: EventLayout = STANDARD_LAYOUT) -> Iterator[DecodedBatch]:
+    """The batches of a part, all counted in `summary`.
 
     Raises SourceError and MappingError.
     """
-    decode = ClickDecoder(limits if part.is_archive else UP_TO_NOW, layout=layout).decode
+    decode = ClickDecoder(ACCEPTED if part.is_archive else UP_TO_NOW, layout=layout).decode
     summary.own_kinds |= {name for name, _ in layout.own_kinds}
     for batch in read_part(part, summary.intake):
         arrival = batch.arrival_ms if part.is_archive else np.full(len(batch.payloads), now_ms())

@@ -92,7 +92,7 @@ class Field:
         kind = type(value)
         if self.type is str:
             return kind is str and value.isascii() and len(value) <= self.high
-        most = _LARGEST if self.type is float else inf
+        most = inf if kind is self.type is int else _LARGEST
         is_number = (kind is int or kind is float) and self.low <= value <= self.high and abs(value) <= most
         return is_number and (self.leeway is not Leeway.WHOLE or not value % 1)
 

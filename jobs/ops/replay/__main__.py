@@ -4,7 +4,8 @@
     python -m jobs.ops.replay events.csv.gz --mapping conf/mappings/taobao.yaml --times shift --speed 60
     python -m jobs.ops.replay --simulate users=2000,hours=24,seed=1 --profiles simulated --times shift
 
-Exit codes: 0, all records delivered; 1, some were not; 2, an option or the source can't be used; 130, interrupted.
+Exit codes: 0, all records delivered; 1, some were not, or Kafka does not answer; 2, an option or the source can't be
+used; 130, interrupted.
 
 From a program: send(producer, topic, at_rate(records, 500)), with records from file_records or click_records.
 """
@@ -59,7 +60,7 @@ from udfs.config.reading import in_words
 from udfs.contracts.clicks import ClickLimits
 from udfs.kafka.connection import kafka_failures, open_producer
 from udfs.kafka.errors import KafkaClientError
-from udfs.kafka.properties import LOCAL_SERVERS
+from udfs.kafka.properties import LOCAL_SERVERS, client_options
 from udfs.kafka.topic_name import TopicName
 from udfs.mapping.definition import MappingError, load_mapping
 
@@ -380,6 +381,7 @@ def command(**given: Any) -> int:
     properties = [f"bootstrap.servers={options.bootstrap_servers}", *options.kafka]
     try:
         kafka = producer_options(properties, os.environ)
+        client_options(kafka[0])
     except KafkaClientError as error:  # in an option: nothing is connected yet
         raise OptionError(str(error)) from None
     with _interrupted_by_sigterm(), ExitStack() as resources:

@@ -13,7 +13,7 @@ from dashboard.panels import quality
 from dashboard.panels.dead_letters import DeadLetters
 from dashboard.panels.drift import WINDOWS, DriftPanel
 from dashboard.panels.experiments import KEPT, MAX_EXPERIMENTS, MAX_KPIS, TONES, ExperimentPanel
-from dashboard.panels.kpis import MAX_PLACEMENTS, KpiLines, ratio_interval, ratio_lines
+from dashboard.panels.kpis import MAX_PLACEMENTS, SHOWN_MINUTES, KpiLines, ratio_interval, ratio_lines
 from dashboard.panels.quality import LiveCalibration, LiveQuality
 from dashboard.panels.scores import MAX_MODELS, Latencies, ScoreMix
 from dashboard.panels.series import Series
@@ -172,14 +172,23 @@ def test_bots_have_no_line_beside_the_arms_and_their_sessions_are_told():
     assert kpis.denominators("bounce_rate", 3) == {}
 
 
-def test_a_placement_that_was_shown_longest_ago_makes_room_for_another():
+def test_a_placement_that_is_no_longer_shown_makes_room_for_another():
     kpis = KpiLines()
     for number in range(MAX_PLACEMENTS + 5):
-        at = NOW + number * MINUTE
+        at = NOW + number * (SHOWN_MINUTES + 1) * MINUTE
         kpis.add(sample("kpis", kpi="click_through_rate", placement=f"p{number}", window_start=at))
     kpis.add(sample("kpis", kpi="click_through_rate", placement="late", window_start=NOW))
-    shown = {row["placement"] for row in kpis.placements(60)}
-    assert shown == {f"p{number}" for number in range(5, MAX_PLACEMENTS + 5)}
+    assert {row["placement"] for row in kpis.placements(60)} == {f"p{n}" for n in range(5, MAX_PLACEMENTS + 5)}
+
+
+def test_of_more_placements_than_there_is_room_for_the_first_ones_keep_their_minutes():
+    kpis, numbers = KpiLines(), range(MAX_PLACEMENTS + 1)
+    for minute in range(5):
+        for number in numbers:
+            at = NOW + minute * MINUTE
+            kpis.add(sample("kpis", kpi="click_through_rate", placement=f"p{number}", window_start=at, denominator=1.0))
+    rows = kpis.placements(60)
+    assert {row["placement"]: row["denominator"] for row in rows} == {f"p{n}": 5 for n in numbers[:-1]}
 
 
 def test_live_auc_weighs_minutes_by_their_pairs():

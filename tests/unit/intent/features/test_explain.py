@@ -22,6 +22,7 @@ from tests.support.journeys import arrivals, journeys
 from tests.support.published import publish_clicks
 from tests.support.sample_records import sample_fields
 from tests.unit.training.data.test_preparation import archive
+from training.data.decoded import ACCEPTED
 from training.data.examples import load_examples
 from training.data.preparation import Preparation, prepare
 from training.simulation.clickstream import Simulation, simulate
@@ -120,7 +121,7 @@ def test_an_archive_gives_what_training_sees_of_other_users_if_the_tables_are_kn
     declared = write(tmp_path / "mine.yaml", ["extends: population\n"])
     following = replace(PREPARATION, follow_logins=True, declaration=load_declaration(declared))
     directories, _ = prepare(tmp_path / "clicks", tmp_path / "out", following)
-    topic = ClickTopic(PREPARATION.limits, layout=following.declaration.layout)
+    topic = ClickTopic(ACCEPTED, layout=following.declaration.layout)
     publish_clicks(str(tmp_path / "tables"), topic, payloads, arrival_ms.tolist())
     settings = (f"clicks.declaration={declared}", f"population.dir={tmp_path / 'tables'}", "clicks.follow_logins=true")
     where = ("--clicks", tmp_path / "clicks", *ANY_DELAY, *(part for each in settings for part in ("--set", each)))

@@ -157,7 +157,7 @@ def test_a_record_without_a_required_field_is_rejected_by_both(name):
 
 @pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if "minimum" in json.dumps(field)])
 def test_a_number_that_is_read_is_finite(name):
-    for value in (nan, float("-inf")):
+    for value in (nan, float("inf"), float("-inf")):
         assert decode(json.dumps(BASE | {name: value}).encode()).reasons == ["not_finite"]
 
 

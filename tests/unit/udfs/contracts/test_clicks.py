@@ -107,6 +107,7 @@ BAD_RECORDS = {
     "a time too late": (click(event_time=NOW + 600_001), Reason.TIME_IN_FUTURE, "at most 600 s"),
     "NaN": (click(price=float("nan")), Reason.NOT_FINITE, "NaN is not a finite number - at `$.price`"),
     "infinity": (click(price=float("-inf")), Reason.NOT_FINITE, "-Infinity"),
+    "infinity for a whole number": (click(engagement_time_msec=float("inf")), Reason.NOT_FINITE, "Infinity is not"),
     "NaN for a time": (click(event_time=float("nan")), Reason.NOT_FINITE, "NaN"),
     "NaN for a user": (click(user_id=float("nan")), Reason.WRONG_TYPE, "got NaN - at `$.user_id`"),
     "a number beyond floats": (click(price=1)[:-2] + b"1e999}", Reason.NOT_FINITE, "$.price"),
