@@ -26,7 +26,7 @@ from training.modeling.pipeline import select
 from training.modeling.settings import Training, TrainingError, load_training
 from udfs.features.declaration_file import STANDARD
 
-SETTINGS = Training(model="auto", rounds=15, folds=3, prune=False, threads=1, features=("spent_30m", "value"))
+SETTINGS = Training(model="auto", rounds=15, folds=3, prune=False, threads=1, features=("cart_adds_30m", "value"))
 BOTH = [FAMILIES["logistic"], FAMILIES["xgboost"]]
 
 
@@ -157,12 +157,12 @@ class OfCodes(LogisticFamily):
 def test_a_sequence_model_is_chosen_among_the_others_and_has_the_codes_of_events_alone(informative, family):
     settings = replace(SETTINGS, sequence=True, history_length=3, compare=())
     codes = ("event_code_2", "event_code_1", "event_code_0")
-    assert settings.names == ("spent_30m", "value", *codes)
+    assert settings.names == ("cart_adds_30m", "value", *codes)
     assert [one.name for one in settings.candidates] == [*CANDIDATES, "gru"]
     data = noise_with(lambda values: 1.5 * values[:, informative], features=5)
     selection = select(data, settings.names, settings, print, [FAMILIES["logistic"], OfCodes()])
     assert selection.family.name == family
-    expected = {"logistic": ("spent_30m", "value"), "gru": codes}
+    expected = {"logistic": ("cart_adds_30m", "value"), "gru": codes}
     assert {name: model.names for name, model in selection.tried.items()} == expected
     assert tuple(selection.names) == tuple(selection.fitting.names) == expected[family]
     assert selection.columns == [settings.names.index(name) for name in expected[family]]

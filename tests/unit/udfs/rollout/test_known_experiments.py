@@ -8,8 +8,9 @@ from msgspec.structs import replace
 from tests.support.ledgers import rollout_of, write_ledger
 from udfs.measurement.design import Experiment, ExperimentArm, Stretch
 from udfs.rollout.known_experiments import FixedExperiment, LedgerExperiments
-from udfs.rollout.plan import Control
+from udfs.rollout.plan import Challenger, Control
 from udfs.rollout.registry import RegistryError
+from udfs.rollout.rules import Rule
 
 FIRST = [(1_000, rollout_of("a")), (2_000, rollout_of("a", b=0.1))]
 RAMPED = [*FIRST, (3_000, rollout_of("a", b=0.5))]
@@ -73,11 +74,14 @@ def test_a_ledger_that_can_not_be_read_leaves_what_is_known_and_is_read_again(fo
 
 
 def test_sessions_of_control_are_no_history_of_a_challenger_that_comes_later(tmp_path):
-    control = Control(share=0.1, at_most=0.1)
-    before = [(1_000, rollout_of("a")), (2_000, replace(rollout_of("a"), control=control))]
+    control = {"control": Control(share=0.1, at_most=0.1), "rule": Rule(any=("lifetime_events >= 2",))}
+    challenger = Challenger(version="b", share=0.1, at_most=0.1, start=0.5)
+    before = [(1_000, rollout_of("a")), (2_000, replace(rollout_of("a"), **control))]
     source = LedgerExperiments(write_ledger(tmp_path / "registry", *before), "challenger", "control", poll_s=0.0)
     of_control = source.known().rollout_ms(3_000)
-    write_ledger(tmp_path / "registry", *before, (4_000, replace(rollout_of("a", b=0.1), control=control)))
+    write_ledger(
+        tmp_path / "registry", *before, (4_000, replace(rollout_of("a"), challengers=(challenger,), **control))
+    )
     (experiment,) = source.refresh().experiments
     assert experiment.history_until_ms == 2_000 <= of_control
 
