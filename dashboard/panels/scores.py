@@ -75,7 +75,7 @@ class ScoreMix:
     def shares(self) -> tuple[np.ndarray, dict[tuple[str, str], np.ndarray]]:
         """Minutes int64[n], and the share of each arm and version in each of them, float64[n]."""
         read = {model: series.read() for model, series in (self._by_model | {OTHERS: self._others}).items()}
-        minutes = np.unique(np.concatenate([starts for starts, _ in read.values()] or [np.empty(0, np.int64)]))
+        minutes = np.unique(np.concatenate([starts for starts, _ in read.values()]))
         minutes = minutes[-self._minutes :]
         counts = {model: np.zeros(len(minutes)) for model in read}
         for model, (starts, values) in read.items():

@@ -11,6 +11,7 @@ class Series:
 
     def __init__(self, buckets: int, width_ms: int, columns: int = 1):
         self.width_ms = width_ms
+        self.newest_ms = -1  # the start time of the newest bucket, -1 while there is none
         self._starts = np.full(buckets, -1, np.int64)
         self._values = np.zeros((buckets, columns))
 
@@ -32,11 +33,6 @@ class Series:
         order = order[self._starts[order] >= max(since_ms, 0)]
         return self._starts[order], self._values[order]
 
-    @property
-    def newest_ms(self) -> int:
-        """The start time of the newest bucket, -1 while there is none."""
-        return int(self._starts.max())
-
     def __len__(self) -> int:
         return int((self._starts >= 0).sum())
 
@@ -48,5 +44,6 @@ class Series:
             return None
         if self._starts[place] < start:
             self._starts[place] = start
+            self.newest_ms = max(self.newest_ms, start)
             self._values[place] = 0
         return place

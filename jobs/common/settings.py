@@ -380,11 +380,7 @@ def population_layout(settings: Settings) -> EventLayout:
             f"key population.dir: must be set (got null): the declaration has columns of type population ({names}), "
             "which tables in this directory fill; jobs.publish_population writes them: docs/population.md"
         )
-    if not re.match(r"/|[a-z0-9+.-]+:/", settings.population.dir):
-        raise ConfigError(
-            "key population.dir: expected an absolute path or a URL such as s3://bucket/population, because workers "
-            f"run in other directories (got {settings.population.dir})"
-        )
+    _check_reachable("population.dir", settings.population.dir, "s3://bucket/population")
     return layout
 
 
@@ -475,12 +471,18 @@ def _given(section: Section) -> dict[str, Any]:
 def registry_uri(settings: Settings) -> str | None:
     """The registry that a job follows; None without one. Raises ConfigError for a path that workers would not find."""
     uri = settings.model.registry
-    if uri and not re.match(r"/|[a-z0-9+.-]+:/", uri):
-        raise ConfigError(
-            "key model.registry: expected an absolute path or a URL such as s3://bucket/registry, because workers run "
-            f"in other directories (got {uri})"
-        )
+    if uri:
+        _check_reachable("model.registry", uri, "s3://bucket/registry")
     return uri
+
+
+def _check_reachable(key: str, place: str, example: str) -> None:
+    """Raise ConfigError unless a directory has the same name for workers."""
+    if not re.match(r"/|[a-z0-9+.-]+:/", place):
+        raise ConfigError(
+            f"key {key}: expected an absolute path or a URL such as {example}, because workers run in other "
+            f"directories (got {place})"
+        )
 
 
 def has_foreign_clicks(settings: Settings) -> bool:

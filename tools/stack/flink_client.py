@@ -33,11 +33,17 @@ def submit(
     module: str = "jobs.score_clicks",
 ) -> str:
     """Run `flink run` for the scoring job; returns the job's id. Raises JobError with what it printed."""
-    command = ["run", "--detached"]
+    command = [str(stack.flink), "run", "--detached"]
     if savepoint is not None:
         command += ["--fromSavepoint", str(savepoint)]
     command += ["-pym", module, "-pyfs", str(wheel or newest_wheel()), *job_arguments(stack, conf, overrides)]
-    return _flink(stack, command, r"JobID ([0-9a-f]{32})")[1]
+    ran = subprocess.run(
+        command, cwd=stack.directory, env=stack.environment, capture_output=True, text=True, check=False
+    )
+    job = re.search(r"JobID ([0-9a-f]{32})", ran.stdout)
+    if ran.returncode != 0 or not job:
+        raise JobError(f"flink run failed (exit code {ran.returncode}):\n{ran.stdout}{ran.stderr}")
+    return job[1]
 
 
 def job_arguments(stack: LocalStack, conf: Path, overrides: Sequence[str]) -> list[str]:
@@ -64,18 +70,18 @@ def stop_with_savepoint(stack: LocalStack, job: str) -> Path:
         savepoint = stack.stop_job(job)
     except OSError as error:
         raise JobError(f"job {job} could not be stopped: {error}") from None
-    operations = []
+    told = {}
 
     def is_complete() -> bool:
         with suppress(OSError):  # the JobManager is busy for a moment
-            told = stack.rest(savepoint)
-            operations.extend([told["operation"]] if told["status"]["id"] == "COMPLETED" else [])
-        return bool(operations)
+            told.update(stack.rest(savepoint))
+        return bool(told) and told["status"]["id"] == "COMPLETED"
 
     wait_for(is_complete, 120, f"the savepoint of job {job}")
-    if "location" not in operations[0]:
-        raise JobError(f"job {job}: the savepoint failed: {operations[0]['failure-cause']['stack-trace']}")
-    return Path(urlparse(operations[0]["location"]).path)
+    operation = told["operation"]
+    if "location" not in operation:
+        raise JobError(f"job {job}: the savepoint failed: {operation['failure-cause']['stack-trace']}")
+    return Path(urlparse(operation["location"]).path)
 
 
 def cancel(stack: LocalStack, job: str) -> None:
@@ -100,19 +106,3 @@ def wait_for(condition: Callable[[], bool], timeout_seconds: float, what: str, p
         if time.monotonic() > deadline:
             raise JobError(f"timed out after {timeout_seconds:.0f} s waiting for {what}")
         time.sleep(poll_seconds)
-
-
-def _flink(stack: LocalStack, arguments: Sequence[str], expected: str) -> re.Match:
-    """Run the `flink` command; returns the match of `expected` in its output. Raises JobError if there is none."""
-    ran = subprocess.run(
-        [str(stack.flink), *arguments],
-        cwd=stack.directory,
-        env=stack.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    match = re.search(expected, ran.stdout)
-    if ran.returncode != 0 or not match:
-        raise JobError(f"flink {arguments[0]} failed (exit code {ran.returncode}):\n{ran.stdout}{ran.stderr}")
-    return match

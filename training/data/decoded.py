@@ -1,11 +1,13 @@
 """Decoding of the records of a part of the data, as the job decodes them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from training.data.archive import Batch, Part, read_part
+from training.data.dataset import ANY_TIME
 from training.data.gaps import add_hours, hours_of
 from training.data.sources import DAY_MS
 from training.data.summary import Summary
@@ -17,7 +19,7 @@ from udfs.contracts.event_layout import STANDARD_LAYOUT, EventLayout
 UP_TO_NOW = ClickLimits(max_behind_ms=LATEST_TIME_MS, max_ahead_ms=DAY_MS)
 
 #: For archives: they hold clicks that a job has accepted, under limits of its own.
-ACCEPTED = ClickLimits(max_record_bytes=1 << 31, max_behind_ms=LATEST_TIME_MS, max_ahead_ms=LATEST_TIME_MS)
+ACCEPTED = replace(ANY_TIME, max_record_bytes=1 << 31)
 
 
 class DecodedBatch(NamedTuple):

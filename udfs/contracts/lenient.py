@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
-from math import floor, inf
+from math import floor, inf, isfinite
 from typing import Any
 
 import msgspec
@@ -127,8 +127,9 @@ class Field:
         number = _plain_number(value, WHOLE_NUMBER if whole else NUMBER)
         if number is None:
             raise Reject(Reason.WRONG_TYPE, f"expected a number, got {shown(value)}{place}")
-        if self.type is float or isinstance(number, float):
-            _check_finite(number, value, place)
+        if self.type is float and abs(number) > _LARGEST:  # an integer that no float holds
+            number = inf
+        _check_finite(number, value, place)
         if whole and number % 1:
             raise Reject(Reason.WRONG_TYPE, f"expected a whole number, got {shown(value)}{place}")
         if not self.low <= number <= self.high:
@@ -230,15 +231,14 @@ def read_time(name: str, value: Any, may_be_iso: bool = False) -> int:
         if may_be_iso:
             expected += " or ISO 8601 with an offset such as 2026-03-01T10:00:00Z"
         raise Reject(Reason.WRONG_TYPE, f"expected {expected}, got {shown(value)} - at `$.{name}`")
-    if isinstance(number, float):
-        _check_finite(number, value, f" - at `$.{name}`")
+    _check_finite(number, value, f" - at `$.{name}`")
     if not EARLIEST_TIME_MS <= number <= LATEST_TIME_MS:
         raise Reject(Reason.OUT_OF_RANGE, _out_of_range(name, shown(value), number))
     return floor(number)
 
 
 def _check_finite(number: float, value: Any, place: str) -> None:
-    if not abs(number) <= _LARGEST:  # NaN neither
+    if isinstance(number, float) and not isfinite(number):
         raise Reject(Reason.NOT_FINITE, f"{shown(value)} is not a finite number{place}")
 
 
