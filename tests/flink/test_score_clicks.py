@@ -101,6 +101,7 @@ def test_every_accepted_click_is_scored_once_and_every_other_is_a_dead_letter(wr
     assert {score["model_version"] for score in scores} == {"test-model"}
     assert all(score["decision"] == (score["score"] >= 0.2) for score in scores)
 
+    assert {letter["topic"] for letter in written["dead_letters"]} == {"clicks", "profiles"}
     letters = letters_of(written, "clicks")
     assert [(letter["offset"], letter["reason"]) for letter in letters] == [
         (107, "invalid_json"),
