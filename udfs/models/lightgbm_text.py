@@ -95,7 +95,7 @@ def _check_tree(tree: Mapping[str, str], features: int) -> None:
     columns = {key: _numbers(tree, key, kind, nodes) for key, kind in _NODE_FIELDS.items()}
     for key, kind in _LEAF_FIELDS.items():
         if nodes or key != "leaf_weight":  # LightGBM writes none where a tree is one leaf
-            _numbers(tree, key, kind, leaves)
+            columns[key] = _numbers(tree, key, kind, leaves)
     if not all(0 <= feature < features for feature in columns["split_feature"]):
         raise ValueError(f"split_feature is not below {features}")
     if not _DECISIONS.issuperset(columns["decision_type"]):
@@ -107,6 +107,11 @@ def _check_tree(tree: Mapping[str, str], features: int) -> None:
         0 <= child <= node for node, pair in enumerate(children) for child in pair
     ):
         raise ValueError("left_child and right_child do not form a tree")
+    # Explanations divide by them. A leaf's number counts from the end: -1 is leaf 0.
+    rows = columns["internal_count"] + columns["leaf_count"][::-1]
+    sums = [sum(rows[child] for child in pair) for pair in children]
+    if nodes and (min(rows) <= 0 or rows[:nodes] != sums):
+        raise ValueError("internal_count is not the sum of the rows of both children, each above 0")
     levels = [1] * nodes
     for node, pair in enumerate(children):
         for child in pair:

@@ -19,6 +19,8 @@ OBJECTIVE = "binary:logistic"  # a score is a probability
 DEEPEST_TREE = 1_000
 
 _NO_NODE, _NO_PARENT = -1, 2**31 - 1
+_ROUNDED = 1e-3  # float32 sums of any number of rows
+_LARGEST_LEAF = 1e30  # explanations add up leaves times sum_hessian, as float32
 _COUNT = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _REAL = re.compile(r"-?[0-9]+(\.[0-9]+)?(E-?[0-9]{1,2})?", re.ASCII)
 _NUMERIC_TYPES = ("float", "int", "i", "q")
@@ -170,6 +172,7 @@ def _check_nodes(columns: Mapping[str, np.ndarray], sizes: np.ndarray, features:
     is_leaf = columns["left_children"] == _NO_NODE
     inner = np.flatnonzero(~is_leaf)
     parents, degree = np.full(len(start), _NO_PARENT), np.zeros(len(start), np.int64)
+    cover, below = columns["sum_hessian"], np.zeros(len(start))
     for key in ("left_children", "right_children"):
         child = columns[key].astype(np.int64)
         is_right = np.where(is_leaf, child == _NO_NODE, (child > node) & (child < size))
@@ -177,9 +180,15 @@ def _check_nodes(columns: Mapping[str, np.ndarray], sizes: np.ndarray, features:
         children = (start + child)[inner]
         parents[children] = node[inner]
         degree += np.bincount(children, minlength=len(start))
+        below[inner] += cover[children]
     # Each node but the root is the child of one node, which comes before it: so it is a tree.
     is_right = (columns["parents"] == parents) & (degree == (node > 0))
     require("parents", is_right, "the one node whose child it is")
+    # Explanations divide by it: a child's share of it is that of the rows.
+    is_right = np.where(is_leaf, cover >= 0, (cover > 0) & np.isclose(cover, below, rtol=_ROUNDED, atol=0))
+    require("sum_hessian", is_right, "0 or more for a leaf, else above 0 and the sum of both children's")
+    is_right = ~is_leaf | (abs(columns["split_conditions"]) <= _LARGEST_LEAF)
+    require("split_conditions", is_right, f"at most {_LARGEST_LEAF:g} in size for a leaf")
     _check_depth(columns, start, starts)
 
 

@@ -204,6 +204,14 @@ def swapped(text: bytes, old: str, new: str) -> bytes:
         (swapped(MODEL, "is_linear=0", "is_linear=1"), "tree 0: expected leaves, no categories and no linear leaves"),
         (swapped(MODEL, "left_child=1 ", "left_child=9 "), "tree 0: left_child and right_child do not form a tree"),
         (swapped(MODEL, "left_child=1 ", "left_child=0 "), "tree 0: left_child and right_child do not form a tree"),
+        (
+            swapped(MODEL, "internal_count=2000 ", "internal_count=2001 "),
+            "tree 0: internal_count is not the sum of",
+        ),
+        (
+            swapped(MODEL, "leaf_count=296 ", "leaf_count=000 "),
+            "tree 0: internal_count is not the sum of",
+        ),
         (swapped(MODEL, "Tree=3", "Tree=4"), "tree 3: expected 'Tree=3' and the lines"),
         (swapped(MODEL, "shrinkage=1", "shrinkage=10"), "tree_sizes does not match the 30 trees"),
     ],
@@ -214,8 +222,9 @@ def test_a_file_that_is_no_lightgbm_model_is_refused_and_ends_nothing(tmp_path, 
 
 def chain(levels: int) -> bytes:
     """A model of one tree, whose right children have all the splits."""
-    columns = dict.fromkeys(("split_gain", "threshold", "internal_value", "internal_weight", "internal_count"), "1")
+    columns = dict.fromkeys(("split_gain", "threshold", "internal_value", "internal_weight"), "1")
     nodes = {key: " ".join([value] * levels) for key, value in columns.items()}
+    nodes["internal_count"] = " ".join(map(str, range(levels + 1, 1, -1)))  # the leaves below
     nodes |= {"split_feature": " ".join(["0"] * levels), "decision_type": " ".join(["2"] * levels)}
     nodes["left_child"] = " ".join(str(-1 - node) for node in range(levels))
     nodes["right_child"] = " ".join(str(node) for node in [*range(1, levels), -1 - levels])

@@ -61,6 +61,9 @@ def chain(levels: int) -> bytes:
         tree[key] = np.zeros(nodes, tree[key].dtype)
     for key, column in (("left_children", left), ("right_children", right), ("parents", parents)):
         tree[key] = column.astype(">i4")
+    cover = np.ones(nodes)
+    cover[inner] = levels + 1 - inner / 2  # the leaves below
+    tree["sum_hessian"] = cover.astype(">f4")
     file = decode(trained(1))
     file["learner"]["gradient_booster"]["model"]["trees"] = [
         tree | {"tree_param": tree["tree_param"] | {"num_nodes": str(nodes)}}
@@ -199,6 +202,13 @@ def column(key: str, node: int, value: float) -> tuple:
         (column("right_children", 0, 1), "tree 1: parents of node 1 is 0, must be the one node whose child it is"),
         (column("parents", 0, 1), "tree 1: parents of node 0 is 1, must be the one node whose child it is"),
         (column("parents", 5, 1), "tree 1: parents of node 5 is 1, must be the one node whose child it is"),
+        (
+            column("split_conditions", 3, 2e30),
+            "tree 1: split_conditions of node 3 is 2.0000000300949324e+30, must be at ",
+        ),
+        (column("sum_hessian", 0, 0), "tree 1: sum_hessian of node 0 is 0.0, must be 0 or more for a leaf, else above"),
+        (column("sum_hessian", 0, 1e30), "tree 1: sum_hessian of node 0 is 1.0000000150474662e+30, must be 0 or more"),
+        (column("sum_hessian", 6, -1), "tree 1: sum_hessian of node 2 is 27.26993179321289, must be 0 or more for"),
     ],
 )
 def test_a_damaged_model_is_refused_by_place_rule_and_value(change, message):
@@ -231,7 +241,9 @@ def test_a_model_with_one_other_value_is_refused_or_scores(tree, key, node, valu
         return
     booster = load_booster(content)
     assert np.isfinite(booster.inplace_predict(ROWS)).all()
-    assert xgboost_contributions(booster, ROWS[:3]).shape == (3, 4)
+    contributions = xgboost_contributions(booster, ROWS[:3])
+    assert contributions.shape == (3, 4)
+    assert np.isfinite(contributions).all()
 
 
 @examples(60)
