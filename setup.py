@@ -3,9 +3,12 @@
 requirements.txt pins every package that these ranges resolve to; `make pins` writes it anew.
 """
 
+from compileall import compile_dir
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 # build/ is where the project's tools run and write; setuptools gets a corner of it.
 BUILD = Path("build/wheel")
@@ -16,6 +19,24 @@ TRACKING = ["mlflow-skinny>=3,<4"]
 SEQUENCE = ["torch>=2.4,<3"]
 #: What `make bench PART=peers` measures beside the job, in an environment of its own.
 PEERS = ["bytewax[kafka]>=0.21,<0.22", "quixstreams>=3.20,<4"]
+
+
+class BuildWithBytecode(build_py):
+    """Puts bytecode beside each module, where Python finds it in an archive.
+
+    Flink's Python processes import from the wheel as it is. Without bytecode, each of them compiles every module that
+    it imports. Another version of Python goes on with the sources.
+    """
+
+    def run(self) -> None:
+        super().run()
+        root = self.build_lib
+        compiled = compile_dir(
+            root, quiet=1, legacy=True, stripdir=root, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
+        )
+        if not compiled:
+            raise SystemExit(f"{root}: a module can't be compiled; the line above says which")
+
 
 setup(
     name="purchase-intent",
@@ -32,6 +53,7 @@ setup(
         "training.backtesting": ["*.html"],
         "training.inspection": ["*.html"],
     },
+    cmdclass={"build_py": BuildWithBytecode},
     entry_points={"console_scripts": ["intent = intent.cli:main"]},
     python_requires="~=3.11.0",
     install_requires=[

@@ -52,6 +52,8 @@ def cluster_options(
         # machine may well cause.
         "heartbeat.interval": "3 s",
         "pekko.ask.timeout": "60 s",  # also how long a TaskManager may take to set up its actors, on a busy machine too
+        # Who starts before the JobManager answers asks again after this time. By default it is 10 s.
+        "cluster.registration.error-delay": "500 ms",
         # The JARs of the job are in lib/: resolved there first, their classes are loaded once however often a job is
         # submitted, and those of flink-python are the same for all of them.
         "classloader.resolve-order": "parent-first",

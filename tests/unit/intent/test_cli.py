@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from configparser import ConfigParser
 from importlib import import_module
 from pathlib import Path
+from zipimport import zipimporter
 
 import click
 import pytest
@@ -186,7 +187,7 @@ def test_every_command_of_the_packages_is_a_subcommand():
 
 
 @pytest.mark.slow
-def test_the_wheel_has_the_entry_point(tmp_path):
+def test_the_wheel_has_the_entry_point_and_bytecode(tmp_path):
     build = [sys.executable, "setup.py", "--quiet", "build", "--build-base", str(tmp_path)]
     subprocess.run(
         [*build, "egg_info", "--egg-base", str(tmp_path), "bdist_wheel", "--dist-dir", str(tmp_path / "dist")],
@@ -202,3 +203,6 @@ def test_the_wheel_has_the_entry_point(tmp_path):
         entry_points.read_string(files.read(declared).decode())
     assert dict(entry_points["console_scripts"]) == {"intent": "intent.cli:main"}
     assert {"intent/__init__.py", "intent/__main__.py", "intent/cli.py", "udfs/config/command_line.py"} <= set(names)
+    assert {f"{name}c" for name in names if name.endswith(".py")} <= set(names)
+    # Code that Python compiles itself has the path inside the wheel.
+    assert zipimporter(f"{wheel}/intent").get_code("cli").co_filename == "intent/cli.py"
