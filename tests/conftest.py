@@ -17,7 +17,10 @@ from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
 
 # JVMs of tests live for seconds or minutes: the optimising compiler would take cores from them and be done too late.
-os.environ["JDK_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+# What javac and the makers of Flink and Kafka have compiled need not be verified, which takes a sixth of a start.
+os.environ["JDK_JAVA_OPTIONS"] = (
+    "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
+)
 
 # How fast this machine is just now is no property of the code.
 settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
