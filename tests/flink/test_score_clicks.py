@@ -195,7 +195,7 @@ def test_what_other_users_did_is_in_the_scored_features_as_in_training(run_job, 
     logged = {entry["source_offset"]: b64decode(entry["features"]) for entry in written["feature_log"]}
     wanted = simulated_examples(stream, declaration=declared)
     column = wanted.features[:, wanted.names.index("category_purchase_rate")]
-    assert np.isfinite(column).sum() > 50
+    assert np.isfinite(column).sum() > 80
     for offset, features in zip(wanted.offset.tolist(), wanted.features):
         assert logged[offset] == features.tobytes()
 
