@@ -1,25 +1,29 @@
-"""The job on a mini cluster inside this process's JVM, over tables that a test fills."""
+"""Jobs on a mini cluster inside this process's JVM, over tables that a test fills."""
 
 import json
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from py4j.java_gateway import JavaObject
+from pyflink.java_gateway import get_gateway
 
 from jobs.common.serving import find_serving
 from jobs.common.settings import load_settings
 from jobs.common.streams import Streams
 from jobs.common.submission import flink_options
 from jobs.score_clicks import kafka_streams, score_clicks
+from tests.support.flink_environment import flink_configuration, submitted_to_cluster
 from tools.paths import CONF
 from udfs.workers.decode import RAW_RECORD
 
 PROJECT = Path(__file__).parents[2]
 #: A failure ends the job, and with it the test; the shipped settings would try again and again.
 ONE_TRY = ("job.parallelism=1", "feature_log.user_share=1.0", "flink.restart-strategy.type=none")
+SLOTS = 4
 
 
 def settings_of(bundle_directory: Path, *overrides: str):
@@ -27,16 +31,43 @@ def settings_of(bundle_directory: Path, *overrides: str):
 
 
 @pytest.fixture(scope="package", autouse=True)
-def workers_of_their_own(flink_libraries):
-    """Python workers as processes, as on a cluster.
+def cluster(flink_libraries) -> Iterator[JavaObject]:
+    """One for all jobs: starting one means loading the 1,300 classes of its actor system.
 
-    By default a mini cluster runs them inside the process of the client, here of the tests, and changes its environment
-    variables, working directory and logging for good.
+    Flink splits the code that it generates into methods short enough to be compiled. That takes two fifths of the
+    planning, and pays only with more rows than a test has.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("_python_worker_execution_mode", "process")
-        patch.setenv("PYTHONPATH", str(PROJECT))
-        yield
+        patch.setenv("PYTHONPATH", str(PROJECT))  # of the JVM and, through it, of Python workers
+        flink = get_gateway().jvm.org.apache.flink
+    options = {
+        "rest.address": "127.0.0.1",
+        "rest.bind-address": "127.0.0.1",
+        "rest.bind-port": 0,
+        "taskmanager.memory.managed.size": f"{128 * SLOTS}m",
+    }
+    described = flink.runtime.minicluster.MiniClusterConfiguration.Builder()
+    described.setConfiguration(flink_configuration(options)._j_configuration).setNumSlotsPerTaskManager(SLOTS)
+    cluster = flink.runtime.minicluster.MiniCluster(described.build())
+    cluster.start()
+    address = cluster.getRestAddress().get()
+    of_jobs = {
+        "rest.address": address.getHost(),
+        "rest.port": address.getPort(),
+        "table.generated-code.max-length": 64_000,
+    }
+    with submitted_to_cluster(of_jobs):
+        yield cluster
+    cluster.close()
+
+
+@pytest.fixture(autouse=True)
+def no_job_left(cluster) -> Iterator[None]:
+    """The job of a test that fails takes no slots from others."""
+    yield
+    for job in cluster.listJobs().get():
+        if not job.getJobState().isGloballyTerminalState():
+            cluster.cancelJob(job.getJobId()).get()
 
 
 @pytest.fixture

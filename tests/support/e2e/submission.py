@@ -8,9 +8,8 @@ from importlib import import_module
 from pathlib import Path
 
 import yaml
-from pyflink.common import Configuration
-from pyflink.java_gateway import get_gateway
 
+from tests.support.flink_environment import submitted_to_cluster
 from tools.stack import flink_client
 from tools.stack.local_stack import LocalStack
 
@@ -24,29 +23,17 @@ def submit(
 ) -> str:
     """Do what `flink_client.submit` does with `flink run`. Raises JobError with what the job printed."""
     options = yaml.safe_load((stack.directory / "conf" / "config.yaml").read_text()) | {
-        "execution.target": "remote",
         "execution.attached": False,
         "python.files": flink_client.newest_wheel(),
     }
     if savepoint is not None:
         options["execution.state-recovery.path"] = savepoint.as_uri()
-    configuration = Configuration()
-    for key, value in options.items():
-        configuration.set_string(key, str(value).lower() if isinstance(value, bool) else str(value))
-    java = get_gateway().jvm
-    flink = java.org.apache.flink
-    contexts = flink.client.program.StreamContextEnvironment
-    class_loader = java.Thread.currentThread().getContextClassLoader()
-    executors = flink.core.execution.DefaultExecutorServiceLoader()
-    contexts.setAsContext(executors, configuration._j_configuration, class_loader, False, True)
     printed = io.StringIO()
     try:
-        with redirect_stdout(printed), redirect_stderr(printed):
+        with submitted_to_cluster(options), redirect_stdout(printed), redirect_stderr(printed):
             import_module(module).main(flink_client.job_arguments(stack, conf, overrides))
     except SystemExit as end:
         raise flink_client.JobError(f"{module}: {printed.getvalue()}{end.code}") from None
-    finally:
-        contexts.unsetAsContext()
     match = re.search(r"job ([0-9a-f]{32})", printed.getvalue())
     if match is None:
         raise flink_client.JobError(f"{module} submitted nothing: {printed.getvalue()}")
