@@ -35,8 +35,9 @@ def test_drift_is_right_and_told_once_though_the_job_crashes_and_events_are_late
         "feature_log.user_share=1.0",
         "delivery.guarantee=exactly-once",
         "event_time.lateness=5 min",
+        "drift.slide=2 min",
     )
-    wanted = list(expected_windows(*wanted_of, pipe.settings.drift, 600_000, 60_000))
+    wanted = list(expected_windows(*wanted_of, pipe.settings.drift, 600_000, 120_000))
     pipe.start_other("jobs.watch_drift")
     pipe.send("feature_log", records(vectors[:half]))
     pipe.send("outcomes", records(labels[:half]))

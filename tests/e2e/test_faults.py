@@ -17,7 +17,7 @@ from udfs.models.bundle import load_bundle
 
 pytestmark = pytest.mark.e2e
 
-RATE, USERS, BROKEN_EVERY = 100, [f"u{number}" for number in range(300)], 10
+RATE, USERS, BROKEN_EVERY = 50, [f"u{number}" for number in range(300)], 10
 BROKER_DOWN_SECONDS = 10
 
 

@@ -49,11 +49,11 @@ def test_drift_equals_that_of_a_batch_computation_though_events_are_late(watch, 
     results = outcomes(frame, "test-model")
     unknown, broken = feature_log(frame[:50], names, "never-staged"), feature_log(frame[:50], names[:5], "test-model")
     vectors = [*unknown, *broken, *feature_log(frame, names, "test-model")]
-    settings, written = watch(vectors, results.to_dict("records"))
+    settings, written = watch(vectors, results.to_dict("records"), "drift.slide=2 min")
 
     reference = json.loads((bundle_directory / REFERENCE_FILE).read_bytes())
     evaluated = results[results["evaluated"]]
-    wanted = list(expected_windows(frame, evaluated, reference, settings.drift, 600_000, 60_000))
+    wanted = list(expected_windows(frame, evaluated, reference, settings.drift, 600_000, 120_000))
     assert {row["model_version"] for row in written} == {"test-model"}
     assert_same_windows(written, wanted)
     assert any({"device", "product_views_1m"} <= set(row["moved"]) for row in written)
