@@ -17,9 +17,9 @@ from training.simulation.clickstream import Simulation, simulate
 from training.simulation.examples import simulated_examples
 
 # JVMs of tests live for seconds or minutes: the optimising compiler would take cores from them and be done too late.
+# Without it, a JVM reserves only 48 MB for compiled code. Flink's planner fills them, and the JVM then keeps looking
+# for code to give up, which takes an eighth of the CPU time.
 # What javac and the makers of Flink and Kafka have compiled need not be verified, which takes a sixth of a start.
-# Without that compiler, a JVM reserves 48 MB for compiled code. Flink's planner fills them, and the JVM then keeps
-# looking for code to give up, which takes an eighth of the CPU time.
 os.environ["JDK_JAVA_OPTIONS"] = (
     "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=240m"
     " -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
