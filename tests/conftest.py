@@ -1,6 +1,7 @@
 """What tests of all kinds share: a directory for this run, and a small real model."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tools.paths import JARS
+from tools.paths import JARS, PROJECT
 from tools.stack.cluster import flink_home
 from training.bundles.trainer import train_model
 from training.bundles.writer import write_bundle
@@ -41,14 +42,22 @@ QUICK = Training(
     compare=(),
     threads=1,
 )
-BUILD = Path(__file__).parents[1] / "build"
+BUILD = PROJECT / "build"
+RUN_DIRECTORY = pytest.StashKey[Path]()
 
 
 @pytest.fixture(scope="session")
-def run_directory() -> Path:
+def run_directory(request) -> Path:
     """A fresh directory under build/, so that runs at the same time don't meet."""
     BUILD.mkdir(exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix="test-", dir=BUILD))
+    directory = request.session.stash[RUN_DIRECTORY] = Path(tempfile.mkdtemp(prefix="test-", dir=BUILD))
+    return directory
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """What passes leaves nothing behind; if a test fails, the logs of its process stay."""
+    if exitstatus == pytest.ExitCode.OK and RUN_DIRECTORY in session.stash:
+        shutil.rmtree(session.stash[RUN_DIRECTORY])
 
 
 @pytest.fixture(scope="session")

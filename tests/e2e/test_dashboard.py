@@ -24,7 +24,6 @@ PAGES = ("", "experiment", "kpis", "models", "drift", "dead-letters", "user")
 PHONE, LAPTOP, PROJECTOR = 390, 1366, 1920
 SCREENS = ((PHONE, True), (LAPTOP, False), (PROJECTOR, True))  # and whether it is dark
 FOR_A_ROOM = ("", "experiment", "drift")
-SHOTS = CONF.parents[1] / "build" / "dashboard"
 
 
 @pytest.fixture(scope="module")
@@ -112,15 +111,13 @@ def test_charts_can_be_read_with_the_keyboard_and_as_tables(browser, url):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_is_whole_on_every_screen(browser, url, shop, page):
     target = f"{url}/{page}" + (f"?id={shop.newest_user}" if page == "user" else "")
-    SHOTS.mkdir(parents=True, exist_ok=True)
     for width, dark in SCREENS[: 3 if page in FOR_A_ROOM else 2]:
         browser.show(width, dark=dark)
         browser.driver.get(target)
         browser.wait(lambda: browser.text("#clock").startswith("Updated"), "the page's data")
         if page not in ("user", "dead-letters"):
             browser.wait(lambda: browser.run("return !!document.querySelector('canvas')"), "a chart")
-        name = f"{page or 'live'}-{width}-{'dark' if dark else 'light'}.png"
-        browser.shoot(SHOTS / name, width, dark)
+        browser.shoot(f"dashboard-{page or 'live'}", width, dark)
         assert browser.run("return document.documentElement.scrollWidth") <= width
         loaded = browser.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
         assert all(name.startswith(url) for name in loaded)
@@ -174,7 +171,7 @@ def test_an_alarm_of_drift_shows_and_names_what_moved(browser, url, shop):
     browser.wait(lambda: browser.text("h1").startswith("Alarm"), "the alarm")
     assert DRIFTS[0] in browser.text("h1")
     browser.wait(lambda: browser.run("return !!document.querySelector('#compared svg .outline')"), "the histograms")
-    browser.shoot(SHOTS / "alarm.png", LAPTOP)
+    browser.shoot("dashboard-alarm", LAPTOP)
     assert browser.complaints() == []
 
 

@@ -27,8 +27,8 @@ def browser(run_directory):
 
 
 @pytest.mark.parametrize(("width", "dark"), SCREENS)
-def test_the_report_is_whole_on_every_screen(browser, run_directory, width, dark):
-    browser.shoot(run_directory / f"report-{width}-{'dark' if dark else 'light'}.png", width, dark)
+def test_the_report_is_whole_on_every_screen(browser, width, dark):
+    browser.shoot("report", width, dark)
     assert browser.run("return document.documentElement.scrollWidth") <= width
     assert browser.run("return performance.getEntriesByType('resource').length") == 0
     assert browser.run("return document.querySelectorAll('figure svg').length") > 15

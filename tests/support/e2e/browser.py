@@ -6,12 +6,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from tools.paths import PROJECT
+
+SCREENSHOTS = PROJECT / "build" / "screenshots"
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -55,15 +57,16 @@ class Browser:
             time.sleep(0.2)
         return found
 
-    def shoot(self, path: Path, width: int, dark: bool = False, whole: bool = True) -> None:
-        """A picture of the page, as long as it is."""
+    def shoot(self, name: str, width: int, dark: bool = False) -> None:
+        """Save a picture of the page, as long as it is, among the screenshots."""
         self.show(width, 900, dark)
         time.sleep(0.3)  # charts take their new size
-        height = min(6_000, self.run("return document.documentElement.scrollHeight")) if whole else 900
-        self.show(width, height, dark)
+        self.show(width, min(6_000, self.run("return document.documentElement.scrollHeight")), dark)
         time.sleep(0.3)
         picture = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
-        path.write_bytes(base64.b64decode(picture["data"]))
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        file = SCREENSHOTS / f"{name}-{width}-{'dark' if dark else 'light'}.png"
+        file.write_bytes(base64.b64decode(picture["data"]))
 
     def complaints(self) -> list[str]:
         """What the console has told since the last time, but for notes."""
