@@ -48,11 +48,11 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 
 def find_records(
-    reader: TopicReader, topic: str, number: int, key: bytes, budget: Budget, limit: int | None = None
+    reader: TopicReader, topic: str, number: int, end: int, key: bytes, budget: Budget, limit: int | None = None
 ) -> UserRecords:
-    """The records with a key in a partition, going back to its start, until there are `limit`, or the budget ends."""
-    ends = reader.ends({topic: [number]})[topic]
-    first, end = reader.starts(topic, ends)[number], ends[number]
+    """The records with a key in a partition, going back from an offset to the partition's start, until there are
+    `limit`, or the budget ends."""
+    first = reader.starts(topic, {number: end})[number]
     matches: list[ConsumerRecord] = []
     read, back_to_ms, step = 0, None, FIRST_STEP
     while end > first and budget.is_available and (limit is None or len(matches) < limit):

@@ -111,13 +111,16 @@ class Users:
         """The user's clicks, profiles and scores."""
         budget = Budget(MAX_RECORDS, MAX_SECONDS)
         partitions = reader.partitions(self._topics[role] for role in ("clicks", "profiles", "scores"))
+        # All as of now: clicks that come while scores are read have no score among these, and a bot sends many.
+        ends = reader.ends(partitions)
 
         def read(role: str, number: int | None = None, limit: int | None = None) -> UserRecords:
-            numbers = partitions.get(self._topics[role])
-            if not numbers:
+            topic_ends = ends.get(self._topics[role])
+            if not topic_ends:
                 return NO_RECORDS
-            number = partition_of(key, len(numbers)) if number is None else number
-            return find_records(reader, self._topics[role], number, key, budget, limit)
+            if number not in topic_ends:  # none is known, or it was one of a topic with more partitions
+                number = partition_of(key, len(topic_ends))
+            return find_records(reader, self._topics[role], number, topic_ends[number], key, budget, limit)
 
         scores = read("scores", limit=SHOWN)
         # The producer of clicks may choose partitions in another way; scores contain the clicks' partition.
@@ -190,7 +193,10 @@ class Users:
     def _explain(self, dataset: Dataset, row: int | None, event: Event | None) -> tuple[Explanation | None, str]:
         """The explanation, or the reason why there is none."""
         if event is None:
-            return None, ""
+            return None, (
+                "No score for the events shown was found in the records searched. The score job may have stopped, may "
+                "be behind, or may not have committed the scores yet."
+            )
         if row is None:
             return None, "This event was sent before. It changes no feature, and the job does not score it again."
         score = event.score

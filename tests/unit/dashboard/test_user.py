@@ -110,6 +110,38 @@ def test_the_score_computed_again_is_the_one_in_the_topic(users_of, tmp_path):
     assert not page.cautions
 
 
+def test_a_user_whose_clicks_pour_in_during_the_lookup_has_scores(users_of, tmp_path, monkeypatch):
+    sent = [("bot", click | {"user_id": "bot"}) for _, click in clicks(400)]
+    both = [records(sent), records(served_scores(load_bundle(tmp_path / "v1", 64), sent))]
+    kept = KeptTopics(clicks={0: both[0][:200]}, scores={0: both[1][:190]})
+    users = users_of()
+    monkeypatch.setattr("dashboard.user.page.open_reader", lambda _: nullcontext(kept))
+    read = kept.read
+
+    def read_while_more_come(*arguments):
+        stretch = read(*arguments)
+        kept.topics |= {"clicks": {0: both[0]}, "scores": {0: both[1]}}
+        return stretch
+
+    monkeypatch.setattr(kept, "read", read_while_more_come)
+    page = users.find("bot")
+    assert page.seen == 200
+    assert page.chosen == page.events[10]
+    assert page.explanation.agrees
+
+
+def test_a_score_of_clicks_in_a_partition_that_is_gone_is_no_error(users_of):
+    score = records([("u1", sample_fields("scores", source_partition=7))])
+    assert users_of(clicks=records(clicks(30)), scores=score).find("u1").seen == 10
+
+
+def test_a_user_whose_newest_events_have_no_score_is_told_so(users_of, tmp_path, shown):
+    sent = clicks(300)
+    scores = served_scores(load_bundle(tmp_path / "v1", 64), sent)[:30]
+    page = users_of(clicks=records(sent), scores=records(scores)).find("u1")
+    assert "No score for the events shown was found" in shown(page)
+
+
 @pytest.fixture
 def shown():
     """What a page looks like in a browser, as one line of text."""
@@ -278,11 +310,11 @@ def test_reasons_and_the_rest_add_up_to_the_score(tmp_path):
 
 def test_going_back_ends_at_the_budget_and_says_so():
     reader = KeptTopics(clicks={0: [Record(0, at, NOW + at, b"u" if at == 5 else b"v", b"") for at in range(60_000)]})
-    found = find_records(reader, "clicks", 0, b"u", Budget(FIRST_STEP, 60))
+    found = find_records(reader, "clicks", 0, 60_000, b"u", Budget(FIRST_STEP, 60))
     assert (found.records, found.is_whole) == ([], False)
     assert reader.read_records == FIRST_STEP
     assert found.back_to_ms == NOW + 40_000
-    whole = find_records(reader, "clicks", 0, b"u", Budget(100_000, 60))
+    whole = find_records(reader, "clicks", 0, 60_000, b"u", Budget(100_000, 60))
     assert [record.offset for record in whole.records] == [5]
     assert whole.is_whole
 
