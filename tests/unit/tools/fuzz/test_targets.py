@@ -19,7 +19,6 @@ FEW = {
     "settings": 40, "training": 40, "retraining": 10, "mappings": 20, "declarations": 20, "bundles": 150,
     "rollouts": 30, "kpis": 30, "labels": 30, "dashboard-records": 100, "dashboard-requests": 100,
 }  # fmt: skip
-SECONDS = 1.0
 HOSTILE = 2_000
 
 
@@ -32,7 +31,7 @@ def _files_are_removed(monkeypatch):
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_target_keeps_its_contract(name):
-    findings = fuzz(make_target(name), FEW.get(name, 200), 7, seconds=SECONDS)
+    findings = fuzz(make_target(name), FEW.get(name, 200), 7)
     assert not findings.crashes, findings.crashes
     assert len(findings.outcomes) > 1
 
