@@ -41,6 +41,20 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """The garbage collector works between tests, where the stack is shallow.
+
+    While a parser is deep in a hostile record, it would leave the finalizers of other tests' garbage no room on the
+    stack: the test would fail with their RecursionError.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def shortcuts() -> Iterator[None]:
     """Files need not reach the disk, and a text of YAML is parsed once."""
