@@ -6,6 +6,7 @@ from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 from kafka import KafkaProducer, TopicPartition
@@ -67,11 +68,10 @@ class Pipeline:
         self.job = None
         return savepoint
 
-    def send(self, role: str, records: Iterable[Record]) -> int:
+    def send(self, role: str, records: Iterable[Record], **producer_options: Any) -> int:
         """Send (key, value, timestamp) records to the topic of a role; returns how many."""
-        producer = KafkaProducer(
-            bootstrap_servers=self.stack.bootstrap_servers, max_request_size=4_000_000, **FOR_THROUGHPUT
-        )
+        options = FOR_THROUGHPUT | {"max_request_size": 4_000_000} | producer_options
+        producer = KafkaProducer(bootstrap_servers=self.stack.bootstrap_servers, **options)
         try:
             sent = send(producer, getattr(self.settings.topics, role), records)
         finally:
