@@ -50,8 +50,8 @@ class LabelledScores:
         # Ties are one step of the curve: equal scores have no order.
         self._steps = np.append(np.flatnonzero(np.diff(self.probability)), len(order) - 1)
         self._positives, self._negatives = np.flatnonzero(self.labels), np.flatnonzero(~self.labels)
-        self._hits = np.searchsorted(self._positives, self._steps, side="right")
-        self._misses = self._steps + 1 - self._hits
+        hits = np.searchsorted(self._positives, self._steps, side="right")
+        self._hits, self._misses = np.append(0, hits), np.append(0, self._steps + 1 - hits)
         clipped = np.clip(self.probability, _TINY, 1 - _TINY)
         self._log_losses = -np.where(self.labels, np.log(clipped), np.log1p(-clipped))
         self._squares = (self.probability - self.labels) ** 2
@@ -61,7 +61,8 @@ class LabelledScores:
         hits, misses = self.curve(weight)
         if not hits[-1] or not misses[-1]:
             return float("nan")
-        return float(np.trapezoid(np.append(0, hits), np.append(0, misses)) / (hits[-1] * misses[-1]))
+        area = ((hits[1:] + hits[:-1]) * (misses[1:] - misses[:-1])).sum() / 2
+        return float(area / (hits[-1] * misses[-1]))
 
     def roc_auc_of_all(self) -> float:
         """The AUC under the rows' own weights."""
@@ -74,20 +75,20 @@ class LabelledScores:
             return float("nan")
         taken = hits + misses
         precision = np.divide(hits, taken, out=np.zeros_like(hits), where=taken > 0)
-        return float((np.diff(hits, prepend=0) * precision).sum() / hits[-1])
+        return float(((hits[1:] - hits[:-1]) * precision[1:]).sum() / hits[-1])
 
     def log_loss(self, weight: np.ndarray) -> float:
-        return float(np.average(self._log_losses, weights=weight))
+        return _mean(self._log_losses, weight)
 
     def brier(self, weight: np.ndarray) -> float:
         """The mean squared error of the probability (Brier, Verification of forecasts, 1950)."""
-        return float(np.average(self._squares, weights=weight))
+        return _mean(self._squares, weight)
 
     def rate(self, weight: np.ndarray) -> float:
-        return float(np.average(self.labels, weights=weight))
+        return _mean(self.labels, weight)
 
     def mean_probability(self, weight: np.ndarray) -> float:
-        return float(np.average(self.probability, weights=weight))
+        return _mean(self.probability, weight)
 
     def gains(self, weight: np.ndarray) -> np.ndarray:
         """The share of all positives among the highest-scored 10 %, 20 %, ... 100 % of rows: float[DECILES]."""
@@ -98,18 +99,16 @@ class LabelledScores:
         hits, misses = self.curve(weight)
         if not hits[-1]:
             return np.full(len(shares), np.nan)
-        taken = np.append(0, hits + misses)
-        return np.interp(shares * taken[-1], taken, np.append(0, hits)) / hits[-1]
+        taken = hits + misses
+        return np.interp(shares * taken[-1], taken, hits) / hits[-1]
 
     def curve(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The weight of positives and of negatives at or above each distinct score, highest first."""
-        hits = np.append(0, np.cumsum(weight[self._positives]))[self._hits]
-        misses = np.append(0, np.cumsum(weight[self._negatives]))[self._misses]
-        return hits, misses
+        """The weight of positives and of negatives at or above each distinct score, highest first, after a zero."""
+        return _sums(weight[self._positives])[self._hits], _sums(weight[self._negatives])[self._misses]
 
     @property
     def distinct(self) -> np.ndarray:
-        """The distinct scores, highest first: those of `curve`."""
+        """The distinct scores, highest first: those of `curve`, which has a zero before them."""
         return self.probability[self._steps]
 
     def redrawn(self, seed: int, replicates: int = REPLICATES):
@@ -232,7 +231,7 @@ def threshold_table(
     worth = scored.labels * benefit - cost
 
     def measured(weight: np.ndarray) -> list[float]:
-        taken, hits, earned = (np.append(0, np.cumsum(weight * each))[ends] for each in (1.0, scored.labels, worth))
+        taken, hits, earned = (_sums(weight * each)[ends] for each in (1.0, scored.labels, worth))
         with np.errstate(invalid="ignore"):  # nothing is acted on, or nothing is positive
             figures = hits / taken, hits / (weight @ scored.labels), 1000 * earned / weight.sum()
         return np.stack(figures, axis=1).ravel().tolist()
@@ -253,5 +252,13 @@ def threshold_table(
 
 
 def _mean(values: np.ndarray, weight: np.ndarray) -> float:
-    """The weighted mean, NaN where nothing has weight."""
-    return float(np.average(values, weights=weight)) if weight.any() else float("nan")
+    """The weighted mean, NaN where nothing has weight. np.average checks so much that it takes twice as long."""
+    total = weight.sum()
+    return float((values * weight).sum() / total) if total else float("nan")
+
+
+def _sums(weight: np.ndarray) -> np.ndarray:
+    """Of n weights, the sums float64[n + 1] of the first 0, 1, 2, ... n."""
+    sums = np.zeros(len(weight) + 1)
+    np.cumsum(weight, out=sums[1:])
+    return sums

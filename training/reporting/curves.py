@@ -67,7 +67,7 @@ def roc(scored: LabelledScores) -> Band | NoData:
     x = np.linspace(0, 1, GRID)
 
     def rates(hits: np.ndarray, misses: np.ndarray) -> np.ndarray:
-        return np.interp(x, np.append(0, misses) / misses[-1], np.append(0, hits) / hits[-1])
+        return np.interp(x, misses / misses[-1], hits / hits[-1])
 
     return _band(scored, x, rates)
 
@@ -121,7 +121,7 @@ def explored_thresholds(scored: LabelledScores) -> list[list[float]] | NoData:
     """Thresholds, highest first, each with the events acted on and the positives among them, per 1,000 events."""
     if lacking := lacks_class(scored.labels):
         return lacking
-    hits, misses = scored.curve(scored.weight)
+    hits, misses = (sums[1:] for sums in scored.curve(scored.weight))
     acted_on = hits + misses
     places = np.unique(np.searchsorted(acted_on, EXPLORED_SHARES * acted_on[-1] * (1 - 1e-9)))
     places = places[places < len(hits)]
