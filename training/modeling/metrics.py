@@ -50,8 +50,9 @@ class LabelledScores:
         # Ties are one step of the curve: equal scores have no order.
         self._steps = np.append(np.flatnonzero(np.diff(self.probability)), len(order) - 1)
         self._positives, self._negatives = np.flatnonzero(self.labels), np.flatnonzero(~self.labels)
-        hits = np.searchsorted(self._positives, self._steps, side="right")
-        self._hits, self._misses = np.append(0, hits), np.append(0, self._steps + 1 - hits)
+        taken = np.append(0, self._steps + 1)
+        self._hits = np.searchsorted(self._positives, taken)
+        self._misses = taken - self._hits
         clipped = np.clip(self.probability, _TINY, 1 - _TINY)
         self._log_losses = -np.where(self.labels, np.log(clipped), np.log1p(-clipped))
         self._squares = (self.probability - self.labels) ** 2

@@ -6,7 +6,6 @@ from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlparse
 
 from kafka import KafkaProducer, TopicPartition
@@ -68,9 +67,9 @@ class Pipeline:
         self.job = None
         return savepoint
 
-    def send(self, role: str, records: Iterable[Record], **producer_options: Any) -> int:
+    def send(self, role: str, records: Iterable[Record], linger_ms: int = FOR_THROUGHPUT["linger_ms"]) -> int:
         """Send (key, value, timestamp) records to the topic of a role; returns how many."""
-        options = FOR_THROUGHPUT | {"max_request_size": 4_000_000} | producer_options
+        options = FOR_THROUGHPUT | {"linger_ms": linger_ms, "max_request_size": 4_000_000}
         producer = KafkaProducer(bootstrap_servers=self.stack.bootstrap_servers, **options)
         try:
             sent = send(producer, getattr(self.settings.topics, role), records)
